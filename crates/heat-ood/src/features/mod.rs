@@ -1,0 +1,78 @@
+//! Features of a classifier: how they are stored, read and transformed.
+//!
+//! A [`FeatureSet`] is a read-only view of N rows, memory-mapped and read by
+//! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
+//! `max` (pooled features, `[N, D]`), `logits` (`[N, C]`), `label` (`[N]`).
+
+mod head;
+mod npy;
+mod set;
+mod steps;
+mod storage;
+mod tensors;
+
+pub use head::Head;
+pub use set::{Batch, FeatureSet, Needs};
+pub use steps::{Pca, Steps, StepsConfig};
+pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};
+
+pub(crate) use storage::sha256;
+
+use serde::{Deserialize, Serialize};
+
+/// Which pooled features a scorer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Mean over the feature map.
+    #[default]
+    Avg,
+    /// Standard deviation over the feature map.
+    Std,
+    /// Maximum over the feature map.
+    Max,
+}
+
+impl Pooling {
+    /// The field's name in a file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Avg => "avg",
+            Pooling::Std => "std",
+            Pooling::Max => "max",
+        }
+    }
+}
+
+/// A matrix of a feature set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// Pooled features.
+    Features(Pooling),
+    /// The classifier's outputs.
+    Logits,
+}
+
+impl Field {
+    pub(crate) const ALL: [Field; 4] = [
+        Field::Features(Pooling::Avg),
+        Field::Features(Pooling::Std),
+        Field::Features(Pooling::Max),
+        Field::Logits,
+    ];
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Field::Features(p) => p as usize,
+            Field::Logits => 3,
+        }
+    }
+
+    /// The field's name in a file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Field::Features(p) => p.name(),
+            Field::Logits => "logits",
+        }
+    }
+}

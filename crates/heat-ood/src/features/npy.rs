@@ -1,0 +1,109 @@
+//! numpy's `.npy` and `.npz`.
+
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
+
+use super::storage::{Array, Bytes, Dtype, map};
+use crate::error::{Error, Result};
+
+/// The array of an `.npy` file, mapped.
+pub(super) fn open_npy(path: &Path) -> Result<Array> {
+    let bytes = map(path)?;
+    let end = bytes.len();
+    array(path, bytes, 0, end)
+}
+
+/// The named arrays of an `.npz` file: mapped where stored, in memory where compressed.
+pub(super) fn open_npz(path: &Path) -> Result<Vec<(String, Array)>> {
+    let bytes = map(path)?;
+    let broken =
+        |e: zip::result::ZipError| Error::format(path, format!("not a whole .npz (zip) file: {e}"));
+    let mut archive = zip::ZipArchive::new(Cursor::new(&bytes[..])).map_err(broken)?;
+    let mut out = Vec::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(broken)?;
+        let Some(name) = entry
+            .name()
+            .map_err(broken)?
+            .strip_suffix(".npy")
+            .map(str::to_owned)
+        else {
+            continue;
+        };
+        let place = path.join(&name);
+        if entry.compression() == zip::CompressionMethod::Stored {
+            let start = entry.data_start().unwrap_or(u64::MAX) as usize;
+            let end = start.saturating_add(entry.size() as usize);
+            if end > bytes.len() {
+                return Err(Error::format(path, "truncated: copy or create it again"));
+            }
+            drop(entry);
+            out.push((name, array(&place, Arc::clone(&bytes), start, end)?));
+        } else {
+            let mut data = Vec::new();
+            entry
+                .read_to_end(&mut data)
+                .map_err(Error::io("decompress", &place))?;
+            let end = data.len();
+            out.push((name, array(&place, Arc::new(Bytes::Owned(data)), 0, end)?));
+        }
+    }
+    Ok(out)
+}
+
+/// The array whose `.npy` image is `bytes[start..end]`.
+fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Array> {
+    let bad = |problem: String| Error::format(path, problem);
+    let mut reader = Cursor::new(&bytes[start..end]);
+    let header =
+        NpyHeader::from_reader(&mut reader).map_err(|e| bad(format!("not an .npy array: {e}")))?;
+    let offset = start + reader.position() as usize;
+    let DType::Plain(ty) = header.dtype() else {
+        return Err(bad(
+            "a structured array; save one plain matrix per array".into()
+        ));
+    };
+    if ty.endianness() == Endianness::Big && ty.size_field() > 1 {
+        return Err(bad(format!(
+            "type {ty} is big-endian; save it as `x.astype('<f4')`"
+        )));
+    }
+    let dtype = match (ty.type_char(), ty.size_field()) {
+        (TypeChar::Float, 2) => Dtype::F16,
+        (TypeChar::Float, 4) => Dtype::F32,
+        (TypeChar::Float, 8) => Dtype::F64,
+        (TypeChar::Int, 1) => Dtype::I8,
+        (TypeChar::Int, 2) => Dtype::I16,
+        (TypeChar::Int, 4) => Dtype::I32,
+        (TypeChar::Int, 8) => Dtype::I64,
+        (TypeChar::Uint, 1) => Dtype::U8,
+        (TypeChar::Uint, 2) => Dtype::U16,
+        (TypeChar::Uint, 4) => Dtype::U32,
+        (TypeChar::Uint, 8) => Dtype::U64,
+        _ => return Err(bad(format!("type {ty}; expected a float or integer array"))),
+    };
+    let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
+    if header.order() == Order::Fortran && shape.len() > 1 {
+        return Err(bad(
+            "stored column by column; save it as `np.ascontiguousarray(x)`".into(),
+        ));
+    }
+    let need = shape
+        .iter()
+        .try_fold(dtype.size(), |n, &d| n.checked_mul(d))
+        .and_then(|n| n.checked_add(offset));
+    if need.is_none_or(|n| n > end) {
+        return Err(bad(format!(
+            "truncated: shape {shape:?} needs more bytes than the file has; copy or create it again"
+        )));
+    }
+    Ok(Array {
+        bytes,
+        offset,
+        dtype,
+        shape,
+    })
+}

@@ -1,0 +1,578 @@
+//! Feature sets: one file, a folder of shards, or arrays in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use super::npy::{open_npy, open_npz};
+use super::storage::{Array, Bytes, Dtype};
+use super::tensors::TensorFile;
+use super::{Field, Head, Pooling};
+use crate::error::{Error, Result};
+use crate::math::{blocks, parallel};
+
+/// N rows of features, with labels or without.
+pub struct FeatureSet {
+    name: String,
+    files: Vec<PathBuf>,
+    shards: Vec<Shard>,
+    rows: usize,
+    dims: [Option<usize>; 4],
+    labelled: bool,
+}
+
+struct Shard {
+    place: String,
+    start: usize,
+    rows: usize,
+    fields: [Option<Array>; 4],
+    label: Option<Array>,
+}
+
+/// Which fields a scorer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs([bool; 4]);
+
+impl Needs {
+    /// One field.
+    pub fn of(field: Field) -> Self {
+        let mut needs = Needs::default();
+        needs.0[field.index()] = true;
+        needs
+    }
+
+    /// Both this and `other`.
+    pub fn and(self, other: Needs) -> Self {
+        Needs(std::array::from_fn(|i| self.0[i] || other.0[i]))
+    }
+
+    fn fields(self) -> impl Iterator<Item = Field> {
+        Field::ALL.into_iter().filter(move |f| self.0[f.index()])
+    }
+}
+
+/// Some consecutive rows of a set, as single precision.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    rows: usize,
+    dims: [usize; 4],
+    values: [Vec<f32>; 4],
+}
+
+impl Batch {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of a field, 0 when it was not asked for.
+    pub fn dim(&self, field: Field) -> usize {
+        self.dims[field.index()]
+    }
+
+    /// A field's values, `[rows, dim]`; empty when it was not asked for.
+    pub fn get(&self, field: Field) -> &[f32] {
+        &self.values[field.index()]
+    }
+}
+
+impl FeatureSet {
+    /// Open a `.safetensors`, `.npy` (one matrix: avg) or `.npz` file, or a
+    /// folder of `.safetensors` shards (read in name order) or of `.npy`
+    /// files named `avg.npy`, `std.npy`, `max.npy`, `logits.npy`, `label.npy`.
+    ///
+    /// Shapes and types are checked here; values when they are read.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is truncated, has a wrong shape or type,
+    /// disagrees with the other shards, or there are no rows.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Self::open_folder(path);
+        }
+        let arrays = match path.extension().and_then(|e| e.to_str()) {
+            Some("npy") => vec![("avg".to_owned(), open_npy(path)?)],
+            Some("npz") => open_npz(path)?,
+            Some("safetensors") => safetensors_arrays(&TensorFile::open(path)?)?,
+            _ => {
+                return Err(Error::format(
+                    path,
+                    "expected a feature set: .safetensors, .npy, .npz, or a folder of them",
+                ));
+            }
+        };
+        let shard = Shard::new(path, arrays)?;
+        Self::assemble(path, vec![path.to_owned()], vec![shard])
+    }
+
+    fn open_folder(path: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(Error::io("list", path))? {
+            files.push(entry.map_err(Error::io("list", path))?.path());
+        }
+        files.sort();
+        let ending = |e: &str| {
+            let matching = files
+                .iter()
+                .filter(|f| f.extension().is_some_and(|x| x == e));
+            matching.cloned().collect::<Vec<_>>()
+        };
+        let shards = ending("safetensors");
+        if !shards.is_empty() {
+            let read = |f: &PathBuf| Shard::new(f, safetensors_arrays(&TensorFile::open(f)?)?);
+            let parts = shards.iter().map(read).collect::<Result<_>>()?;
+            return Self::assemble(path, shards, parts);
+        }
+        let named = ending("npy");
+        if named.is_empty() {
+            return Err(Error::format(
+                path,
+                "no .safetensors shards and no avg.npy in this folder",
+            ));
+        }
+        let read = |f: &PathBuf| {
+            let name = f.file_stem().unwrap_or_default().to_string_lossy();
+            Ok((name.into_owned(), open_npy(f)?))
+        };
+        let arrays = named.iter().map(read).collect::<Result<_>>()?;
+        let shard = Shard::new(path, arrays)?;
+        Self::assemble(path, named, vec![shard])
+    }
+
+    /// A set from the bytes of a safetensors file; `name` is used in messages.
+    ///
+    /// # Errors
+    /// As [`FeatureSet::open`].
+    pub fn from_safetensors(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        let path = Path::new(name);
+        let file = TensorFile::from_memory(path, bytes)?;
+        let shard = Shard::new(path, safetensors_arrays(&file)?)?;
+        Self::assemble(path, Vec::new(), vec![shard])
+    }
+
+    /// A set of `avg` features (`[N, D]`) in memory, with labels if given.
+    ///
+    /// # Errors
+    /// If there are no rows or the lengths disagree.
+    pub fn from_arrays(avg: ArrayView2<'_, f32>, labels: Option<&[u32]>) -> Result<Self> {
+        let values: Vec<u8> = avg.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut arrays = vec![("avg".to_owned(), owned(values, Dtype::F32, avg.shape()))];
+        if let Some(labels) = labels {
+            let bytes = labels.iter().flat_map(|v| v.to_le_bytes()).collect();
+            arrays.push(("label".into(), owned(bytes, Dtype::U32, &[labels.len()])));
+        }
+        let path = Path::new("memory");
+        Self::assemble(path, Vec::new(), vec![Shard::new(path, arrays)?])
+    }
+
+    /// The same set with the labels of an `.npy` or `.npz` (`label`) file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or has another number of rows.
+    pub fn with_labels(mut self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let label = if path.extension().is_some_and(|e| e == "npz") {
+            let found = open_npz(path)?.into_iter().find(|(n, _)| n == "label");
+            let place = path.display().to_string();
+            found
+                .ok_or_else(|| Error::missing(place, "array `label`", "name it so"))?
+                .1
+        } else {
+            open_npy(path)?
+        };
+        check_labels(path, &label, self.rows)?;
+        let mut start = 0;
+        for shard in &mut self.shards {
+            let mut part = label.clone();
+            part.offset += start * part.dtype.size();
+            part.shape = vec![shard.rows];
+            start += shard.rows;
+            shard.label = Some(part);
+        }
+        self.labelled = true;
+        self.files.push(path.to_owned());
+        Ok(self)
+    }
+
+    fn assemble(path: &Path, files: Vec<PathBuf>, mut shards: Vec<Shard>) -> Result<Self> {
+        let mut rows = 0;
+        for shard in &mut shards {
+            shard.start = rows;
+            rows += shard.rows;
+        }
+        let dims_of = |s: &Shard| std::array::from_fn(|i| s.fields[i].as_ref().map(Array::cols));
+        let dims: [Option<usize>; 4] = dims_of(&shards[0]);
+        let labelled = shards[0].label.is_some();
+        for shard in &shards {
+            let other = dims_of(shard);
+            for field in Field::ALL {
+                let (want, got) = (dims[field.index()], other[field.index()]);
+                if want != got {
+                    let text =
+                        |d: Option<usize>| d.map_or("absent".into(), |d| format!("[N, {d}]"));
+                    return Err(Error::Shape {
+                        place: shard.place.clone(),
+                        tensor: field.name().into(),
+                        expected: format!("{} as in {}", text(want), shards[0].place),
+                        got: text(got),
+                    });
+                }
+            }
+            if shard.label.is_some() != labelled {
+                return Err(Error::format(
+                    &shard.place,
+                    format!(
+                        "`label` must be in every shard or in none; compare {}",
+                        shards[0].place
+                    ),
+                ));
+            }
+        }
+        if rows == 0 {
+            return Err(Error::format(path, "the set has no rows"));
+        }
+        if u32::try_from(rows).is_err() {
+            return Err(Error::format(path, "more than 2³² rows; split the set"));
+        }
+        Ok(FeatureSet {
+            name: path.display().to_string(),
+            files,
+            shards,
+            rows,
+            dims,
+            labelled,
+        })
+    }
+
+    /// Where the set came from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The files it was read from, in order (empty for sets in memory).
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Number of rows N.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Never: a set without rows is refused.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Number of columns of a field, if the set has it.
+    pub fn dim(&self, field: Field) -> Option<usize> {
+        self.dims[field.index()]
+    }
+
+    /// Whether the set has labels.
+    pub fn labelled(&self) -> bool {
+        self.labelled
+    }
+
+    /// Number of columns of a field.
+    ///
+    /// # Errors
+    /// If the set lacks the field.
+    pub fn require(&self, field: Field) -> Result<usize> {
+        self.dim(field).ok_or_else(|| {
+            let have: Vec<_> = Field::ALL
+                .into_iter()
+                .filter(|f| self.dim(*f).is_some())
+                .map(Field::name)
+                .collect();
+            let remedy = match field {
+                Field::Features(_) => "extract that pooling, or choose another `pooling`",
+                Field::Logits => "add them, or give the classifier's head (`--head`)",
+            };
+            let remedy = format!("it has: {}; {remedy}", have.join(", "));
+            Error::missing(&self.name, format!("`{}`", field.name()), remedy)
+        })
+    }
+
+    /// Check that `head` fits the `avg` features (and `logits`) of this set.
+    ///
+    /// # Errors
+    /// If D or C disagree.
+    pub fn check_head(&self, head: &Head) -> Result<()> {
+        let pairs = [
+            (Field::Features(Pooling::Avg), head.dim(), "D"),
+            (Field::Logits, head.classes(), "C"),
+        ];
+        for (field, want, what) in pairs {
+            if let Some(got) = self.dim(field)
+                && got != want
+            {
+                return Err(Error::Shape {
+                    place: self.name.clone(),
+                    tensor: field.name().into(),
+                    expected: format!("[N, {want}], because the head's weight has {what} = {want}"),
+                    got: format!("[{}, {got}]", self.rows),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Copy rows of a field into `out` (`[range.len(), dim]`), checking that
+    /// every value is finite.
+    ///
+    /// # Errors
+    /// If the field is absent or a value is NaN or infinite.
+    pub fn read(&self, field: Field, range: std::ops::Range<usize>, out: &mut [f32]) -> Result<()> {
+        let dim = self.require(field)?;
+        let mut at = range.start;
+        let mut out = &mut out[..range.len() * dim];
+        while at < range.end {
+            let shard = self.shard_of(at);
+            let local = at - shard.start;
+            let n = (range.end - at).min(shard.rows - local);
+            let (now, later) = out.split_at_mut(n * dim);
+            shard.read(field, local, dim, now)?;
+            (at, out) = (at + n, later);
+        }
+        Ok(())
+    }
+
+    /// The same on all threads of the pool.
+    ///
+    /// # Errors
+    /// As [`FeatureSet::read`].
+    pub fn read_parallel(
+        &self,
+        field: Field,
+        range: std::ops::Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        const ROWS: usize = 256;
+        let dim = self.require(field)?;
+        let out = &mut out[..range.len() * dim];
+        parallel::run(|| {
+            // The first error in row order, whichever thread meets one first.
+            let results: Vec<Result<()>> = out
+                .par_chunks_mut(ROWS * dim)
+                .enumerate()
+                .map(|(i, out)| {
+                    let start = range.start + i * ROWS;
+                    self.read(field, start..start + out.len() / dim, out)
+                })
+                .collect();
+            results.into_iter().collect()
+        })
+    }
+
+    /// Copy the given rows of a field into `out`, in their order.
+    ///
+    /// # Errors
+    /// As [`FeatureSet::read`].
+    pub fn gather(&self, field: Field, rows: &[u32], out: &mut [f32]) -> Result<()> {
+        let dim = self.require(field)?;
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
+            let row = row as usize;
+            self.read(field, row..row + 1, out)?;
+        }
+        Ok(())
+    }
+
+    /// Read a batch of all the fields in `needs`.
+    ///
+    /// # Errors
+    /// As [`FeatureSet::read`].
+    pub fn batch(
+        &self,
+        needs: Needs,
+        range: std::ops::Range<usize>,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        batch.rows = range.len();
+        for field in needs.fields() {
+            let dim = self.require(field)?;
+            batch.dims[field.index()] = dim;
+            let values = &mut batch.values[field.index()];
+            values.resize(range.len() * dim, 0.0);
+            self.read(field, range.clone(), values)?;
+        }
+        Ok(())
+    }
+
+    /// Labels of the rows of `range`, each below `classes`.
+    ///
+    /// # Errors
+    /// If the set has no labels, or one is out of range.
+    pub fn labels(&self, range: std::ops::Range<usize>, classes: usize) -> Result<Vec<u32>> {
+        if !self.labelled {
+            return Err(Error::missing(
+                &self.name,
+                "`label`",
+                "add class indices to the file, or give them with `--labels FILE.npy`",
+            ));
+        }
+        range
+            .map(|row| {
+                let shard = self.shard_of(row);
+                let local = row - shard.start;
+                let label = shard.label.as_ref().map_or(-1, |l| l.integer(local));
+                u32::try_from(label)
+                    .ok()
+                    .filter(|&l| (l as usize) < classes)
+                    .ok_or_else(|| Error::Label {
+                        place: shard.place.clone(),
+                        row: local,
+                        label,
+                        classes,
+                    })
+            })
+            .collect()
+    }
+
+    /// One more than the largest label.
+    ///
+    /// # Errors
+    /// As [`FeatureSet::labels`]; labels of 2²⁰ and more are refused.
+    pub fn classes(&self) -> Result<usize> {
+        let mut max = 0;
+        for range in blocks(self.rows, 1 << 16) {
+            max = max.max(self.labels(range, 1 << 20)?.into_iter().max().unwrap_or(0));
+        }
+        Ok(max as usize + 1)
+    }
+
+    fn shard_of(&self, row: usize) -> &Shard {
+        let i = self.shards.partition_point(|s| s.start + s.rows <= row);
+        &self.shards[i]
+    }
+}
+
+impl Shard {
+    fn new(path: &Path, arrays: Vec<(String, Array)>) -> Result<Self> {
+        let place = path.display().to_string();
+        let shape_error = |name: &str, expected: String, array: &Array| Error::Shape {
+            place: place.clone(),
+            tensor: name.into(),
+            expected,
+            got: format!("{:?}", array.shape),
+        };
+        let mut fields: [Option<Array>; 4] = [None, None, None, None];
+        let mut label = None;
+        let mut rows = None;
+        for (name, array) in arrays {
+            let Some(field) = Field::ALL.into_iter().find(|f| f.name() == name) else {
+                if name == "label" {
+                    label = Some(array);
+                }
+                continue;
+            };
+            if array.shape.len() != 2 || array.shape[1] == 0 {
+                return Err(shape_error(&name, "[N, D]".into(), &array));
+            }
+            let n = *rows.get_or_insert(array.rows());
+            if n != array.rows() {
+                return Err(shape_error(
+                    &name,
+                    format!("[{n}, D], as many rows as the other fields"),
+                    &array,
+                ));
+            }
+            if !array.dtype.is_float() {
+                return Err(Error::format(
+                    path,
+                    format!(
+                        "`{name}` has type {:?}, expected f16, bf16, f32 or f64",
+                        array.dtype
+                    ),
+                ));
+            }
+            fields[field.index()] = Some(array);
+        }
+        let Some(rows) = rows else {
+            return Err(Error::missing(
+                place,
+                "`avg`, `std`, `max` or `logits`",
+                "name the matrix so",
+            ));
+        };
+        let pooled = fields[..3].iter().flatten().map(Array::cols);
+        if let (Some(min), Some(max)) = (pooled.clone().min(), pooled.max())
+            && min != max
+        {
+            let (a, b) = (fields[0].as_ref(), fields[..3].iter().flatten().last());
+            if let (Some(a), Some(b)) = (a.or(b), b) {
+                return Err(shape_error(
+                    "std or max",
+                    format!("[N, {}], the dimension of avg", a.cols()),
+                    b,
+                ));
+            }
+        }
+        if let Some(label) = &label {
+            check_labels(path, label, rows)?;
+        }
+        Ok(Shard {
+            place,
+            start: 0,
+            rows,
+            fields,
+            label,
+        })
+    }
+
+    fn read(&self, field: Field, start: usize, dim: usize, out: &mut [f32]) -> Result<()> {
+        let Some(array) = &self.fields[field.index()] else {
+            return Ok(());
+        };
+        array.read_f32(start * dim, out);
+        if out.iter().all(|v| v.is_finite()) {
+            return Ok(());
+        }
+        let i = out.iter().position(|v| !v.is_finite()).unwrap_or(0);
+        Err(Error::NotFinite {
+            place: self.place.clone(),
+            tensor: field.name(),
+            row: start + i / dim,
+            column: i % dim,
+            value: out[i],
+        })
+    }
+}
+
+fn check_labels(path: &Path, label: &Array, rows: usize) -> Result<()> {
+    if label.dtype.is_float() {
+        let problem = format!(
+            "`label` has type {:?}, expected an integer type",
+            label.dtype
+        );
+        return Err(Error::format(path, problem));
+    }
+    if label.shape != [rows] {
+        return Err(Error::Shape {
+            place: path.display().to_string(),
+            tensor: "label".into(),
+            expected: format!("[{rows}], one label a row"),
+            got: format!("{:?}", label.shape),
+        });
+    }
+    Ok(())
+}
+
+fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
+    Array {
+        bytes: Arc::new(Bytes::Owned(bytes)),
+        offset: 0,
+        dtype,
+        shape: shape.to_vec(),
+    }
+}
+
+fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
+    let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
+    names
+        .filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a))))
+        .collect()
+}

@@ -1,0 +1,198 @@
+//! Feature steps, in METHOD §2's order: react, normalize, pca.
+
+use serde::{Deserialize, Serialize};
+
+use super::tensors::{Tensor, TensorFile};
+use super::{FeatureSet, Field, Pooling};
+use crate::error::{Error, Result};
+use crate::math::linalg::{eigh, product_nt};
+use crate::math::moments::Moments;
+use crate::math::{blocks, parallel, quantile, reduce};
+
+/// Which steps to take.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StepsConfig {
+    /// Clip every coordinate at this quantile of all training coordinates
+    /// (ReAct, Sun et al. 2021).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub react: Option<f64>,
+    /// Divide each row by its L2 norm.
+    pub normalize: bool,
+    /// Project on this many principal components.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pca: Option<usize>,
+    /// Divide each component by its standard deviation.
+    pub whiten: bool,
+}
+
+/// Fitted steps.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Steps {
+    /// Largest value a coordinate may keep.
+    pub react: Option<f32>,
+    /// Whether rows are divided by their L2 norm.
+    pub normalize: bool,
+    /// Projection.
+    pub pca: Option<Pca>,
+}
+
+/// A fitted projection: (z − mean)·componentsᵀ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pca {
+    /// Training mean, `[D]`.
+    pub mean: Vec<f64>,
+    /// Components, `[n, D]`, scaled when whitening.
+    pub components: Vec<f64>,
+}
+
+impl StepsConfig {
+    /// Fit on the training set.
+    ///
+    /// # Errors
+    /// If a parameter is out of range or a row is not finite.
+    pub fn fit(&self, set: &FeatureSet, pooling: Pooling) -> Result<Steps> {
+        let field = Field::Features(pooling);
+        let dim = set.require(field)?;
+        let mut steps = Steps::default();
+        if let Some(q) = self.react {
+            if !(0.0..=1.0).contains(&q) {
+                return Err(Error::config(
+                    "react",
+                    q,
+                    "a quantile lies between 0 and 1, e.g. 0.95",
+                ));
+            }
+            let n = (set.len() * dim) as u64;
+            let threshold = quantile::streamed(n, q, |f| each_block(set, field, |rows| f(rows)))?;
+            steps.react = Some(threshold as f32);
+        }
+        steps.normalize = self.normalize;
+        if self.whiten && self.pca.is_none() {
+            return Err(Error::config("whiten", true, "whitening needs `pca=<n>`"));
+        }
+        if let Some(n) = self.pca {
+            steps.pca = Some(self.fit_pca(set, field, &steps, n)?);
+        }
+        Ok(steps)
+    }
+
+    fn fit_pca(&self, set: &FeatureSet, field: Field, before: &Steps, n: usize) -> Result<Pca> {
+        let dim = set.require(field)?;
+        let most = dim.min(set.len());
+        if n == 0 || n > most {
+            return Err(Error::config(
+                "pca",
+                n,
+                format!("between 1 and {most} components are possible"),
+            ));
+        }
+        let mut moments = Moments::new(dim, 1);
+        each_block(set, field, |rows| {
+            before.clip_and_normalize(rows, dim);
+            parallel::run(|| moments.update(rows, &vec![0; rows.len() / dim]));
+        })?;
+        let (mean, covariance) = moments.finish();
+        let (values, vectors) = eigh(&covariance, dim).ok_or_else(|| Error::Fit {
+            what: "pca".into(),
+            problem: "the eigenvalue iteration did not converge".into(),
+        })?;
+        let mut components = vectors[..n * dim].to_vec();
+        if self.whiten {
+            // Explained variance S²/(N−1); the covariance above divides by N.
+            let unbiased = set.len() as f64 / (set.len() as f64 - 1.0).max(1.0);
+            for (row, value) in components.chunks_exact_mut(dim).zip(values) {
+                let scale = (value * unbiased).max(f64::MIN_POSITIVE).sqrt();
+                row.iter_mut().for_each(|v| *v /= scale);
+            }
+        }
+        Ok(Pca { mean, components })
+    }
+}
+
+/// Call `f` with every block of the set, in order.
+fn each_block(set: &FeatureSet, field: Field, mut f: impl FnMut(&mut [f32])) -> Result<()> {
+    let dim = set.require(field)?;
+    let mut buffer = Vec::new();
+    for range in blocks(set.len(), Moments::block_rows(dim)) {
+        buffer.resize(range.len() * dim, 0.0);
+        set.read_parallel(field, range, &mut buffer)?;
+        f(&mut buffer);
+    }
+    Ok(())
+}
+
+impl Steps {
+    /// Columns after the steps, given `dim` before.
+    pub fn out_dim(&self, dim: usize) -> usize {
+        self.pca.as_ref().map_or(dim, |p| p.components.len() / dim)
+    }
+
+    /// Clip and normalise in place; rows of `dim`.
+    pub fn clip_and_normalize(&self, rows: &mut [f32], dim: usize) {
+        if let Some(t) = self.react {
+            for v in rows.iter_mut() {
+                *v = v.min(t);
+            }
+        }
+        if self.normalize {
+            rows.chunks_exact_mut(dim).for_each(reduce::normalize);
+        }
+    }
+
+    /// All steps for `rows` (`[n, dim]`), on the current thread.
+    pub fn apply(&self, rows: &[f32], dim: usize) -> Vec<f32> {
+        let mut out = rows.to_vec();
+        self.clip_and_normalize(&mut out, dim);
+        let Some(pca) = &self.pca else {
+            return out;
+        };
+        let centred: Vec<f64> = out
+            .chunks_exact(dim)
+            .flat_map(|row| row.iter().zip(&pca.mean).map(|(&v, m)| f64::from(v) - m))
+            .collect();
+        let n = rows.len() / dim;
+        let mut projected = vec![0.0; n * self.out_dim(dim)];
+        product_nt(&centred, &pca.components, &mut projected, dim);
+        projected.into_iter().map(|v| v as f32).collect()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_identity(&self) -> bool {
+        *self == Steps::default()
+    }
+
+    pub(crate) fn tensors(&self, dim: usize) -> Vec<(String, Tensor)> {
+        let mut out = Vec::new();
+        if let Some(t) = self.react {
+            out.push(("react.threshold".into(), Tensor::f32([1], vec![t])));
+        }
+        if let Some(pca) = &self.pca {
+            let n = self.out_dim(dim);
+            out.push(("pca.mean".into(), Tensor::f64([dim], pca.mean.clone())));
+            out.push((
+                "pca.components".into(),
+                Tensor::f64([n, dim], pca.components.clone()),
+            ));
+        }
+        out
+    }
+
+    pub(crate) fn load(file: &TensorFile, prefix: &str, config: &StepsConfig) -> Result<Self> {
+        let name = |n: &str| format!("{prefix}{n}");
+        let mut steps = Steps {
+            normalize: config.normalize,
+            ..Steps::default()
+        };
+        if config.react.is_some() {
+            steps.react = Some(file.f32(&name("react.threshold"), &[1])?[0]);
+        }
+        if config.pca.is_some() {
+            let shape = file.shape(&name("pca.components"))?.to_vec();
+            let components = file.f64(&name("pca.components"), &shape)?;
+            let mean = file.f64(&name("pca.mean"), &shape[1.min(shape.len())..])?;
+            steps.pca = Some(Pca { mean, components });
+        }
+        Ok(steps)
+    }
+}

@@ -1,0 +1,398 @@
+//! Files of named tensors (safetensors): reading, and writing without ever
+//! leaving half a file behind.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::tensor::{Dtype as StDtype, SafeTensors, View};
+
+use super::storage::{Array, Bytes, Dtype, map};
+use crate::error::{Error, Result};
+
+/// A tensor to be written or just read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Dimensions, slowest first.
+    pub shape: Vec<usize>,
+    /// Values, row-major.
+    pub data: TensorData,
+}
+
+/// Values of a [`Tensor`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum TensorData {
+    /// Single precision.
+    F32(Vec<f32>),
+    /// Double precision.
+    F64(Vec<f64>),
+    /// Signed 64-bit integers.
+    I64(Vec<i64>),
+}
+
+impl Tensor {
+    /// A single-precision tensor.
+    pub fn f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
+        Tensor {
+            shape: shape.into(),
+            data: TensorData::F32(data),
+        }
+    }
+
+    /// A double-precision tensor.
+    pub fn f64(shape: impl Into<Vec<usize>>, data: Vec<f64>) -> Self {
+        Tensor {
+            shape: shape.into(),
+            data: TensorData::F64(data),
+        }
+    }
+}
+
+impl View for &Tensor {
+    fn dtype(&self) -> StDtype {
+        match self.data {
+            TensorData::F32(_) => StDtype::F32,
+            TensorData::F64(_) => StDtype::F64,
+            TensorData::I64(_) => StDtype::I64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        // Little-endian in memory, like the file (checked in `lib.rs`).
+        match &self.data {
+            TensorData::F32(v) => bytemuck::cast_slice(v),
+            TensorData::F64(v) => bytemuck::cast_slice(v),
+            TensorData::I64(v) => bytemuck::cast_slice(v),
+        }
+        .into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.data().len()
+    }
+}
+
+/// Write a whole file or nothing: temporary file in the same folder, flushed
+/// to the disk, then renamed.
+///
+/// # Errors
+/// If the folder cannot be written or the disk is full; the old file, if
+/// any, is then untouched and the temporary one removed.
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let folder = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    let failed = || Error::io("write", path);
+    let mut file = tempfile::Builder::new()
+        .prefix(".heat-")
+        .suffix(".tmp")
+        .permissions_of_new_file()
+        .tempfile_in(folder)
+        .map_err(failed())?;
+    {
+        let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
+        write(&mut buffered).map_err(failed())?;
+        buffered.flush().map_err(failed())?;
+    }
+    file.as_file().sync_all().map_err(failed())?;
+    file.persist(path).map_err(|e| failed()(e.error))?;
+    // The rename itself lives in the folder.
+    if let Ok(folder) = std::fs::File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+/// Files for everyone that the process's umask allows, not only the owner.
+trait NewFilePermissions {
+    fn permissions_of_new_file(&mut self) -> &mut Self;
+}
+
+impl NewFilePermissions for tempfile::Builder<'_, '_> {
+    fn permissions_of_new_file(&mut self) -> &mut Self {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            self.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        self
+    }
+}
+
+/// Write tensors and text metadata as one safetensors file, atomically. The
+/// bytes depend on the arguments alone.
+pub(crate) fn save(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: &[(&str, String)],
+) -> Result<()> {
+    let bytes = encode(tensors, metadata).map_err(|e| Error::format(path, e.to_string()))?;
+    write_atomically(path, |w| w.write_all(&bytes))
+}
+
+fn encode(
+    tensors: &[(String, Tensor)],
+    metadata: &[(&str, String)],
+) -> std::result::Result<Vec<u8>, safetensors::SafeTensorError> {
+    let views = tensors.iter().map(|(n, t)| (n.as_str(), t));
+    let plain = safetensors::serialize(views, None)?;
+    if metadata.is_empty() {
+        return Ok(plain);
+    }
+    // The crate writes metadata in the order of a hash map; ours is sorted,
+    // so that equal contents are equal bytes.
+    let length = u64::from_le_bytes(plain[..8].try_into().unwrap_or_default()) as usize;
+    let mut header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&plain[8..8 + length])
+            .map_err(safetensors::SafeTensorError::InvalidHeaderDeserialization)?;
+    let mut sorted: Vec<_> = metadata.to_vec();
+    sorted.sort();
+    let metadata = sorted.into_iter().map(|(k, v)| (k.to_owned(), v.into()));
+    header.insert(
+        "__metadata__".into(),
+        serde_json::Value::Object(metadata.collect()),
+    );
+    let mut text = serde_json::to_vec(&header)
+        .map_err(safetensors::SafeTensorError::InvalidHeaderDeserialization)?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut out = (text.len() as u64).to_le_bytes().to_vec();
+    out.extend(text);
+    out.extend(&plain[8 + length..]);
+    Ok(out)
+}
+
+/// An open safetensors file.
+pub struct TensorFile {
+    path: PathBuf,
+    arrays: HashMap<String, (StDtype, Array)>,
+    metadata: HashMap<String, String>,
+}
+
+impl TensorFile {
+    /// Map a file and check its header.
+    ///
+    /// # Errors
+    /// If it cannot be read, is truncated or is not a safetensors file.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_bytes(path, map(path)?)
+    }
+
+    /// A file already in memory; `path` is used in messages.
+    pub fn from_memory(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        Self::from_bytes(path, Arc::new(Bytes::Owned(bytes)))
+    }
+
+    fn from_bytes(path: &Path, bytes: Arc<Bytes>) -> Result<Self> {
+        let broken = |e: safetensors::SafeTensorError| {
+            Error::format(
+                path,
+                format!(
+                    "not a whole safetensors file ({e}); it may be truncated: copy or create it again"
+                ),
+            )
+        };
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+        SafeTensors::deserialize(&bytes).map_err(broken)?;
+        let start = header + 8;
+        let mut arrays = HashMap::new();
+        for (name, info) in metadata.tensors() {
+            let array = Array {
+                bytes: Arc::clone(&bytes),
+                offset: start + info.data_offsets.0,
+                dtype: from_st(info.dtype).unwrap_or(Dtype::U8),
+                shape: info.shape.clone(),
+            };
+            arrays.insert(name, (info.dtype, array));
+        }
+        Ok(TensorFile {
+            path: path.to_owned(),
+            arrays,
+            metadata: metadata.metadata().clone().unwrap_or_default(),
+        })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A text of the header's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// Names, types and shapes, sorted by name.
+    pub fn list(&self) -> Vec<(String, String, Vec<usize>)> {
+        let mut all: Vec<_> = self
+            .arrays
+            .iter()
+            .map(|(n, (d, a))| (n.clone(), format!("{d:?}"), a.shape.clone()))
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// Whether a tensor of that name exists.
+    pub fn has(&self, name: &str) -> bool {
+        self.arrays.contains_key(name)
+    }
+
+    /// A tensor as single precision.
+    ///
+    /// # Errors
+    /// If it is absent, has another shape than `shape`, or is not of a float type.
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let array = self.float(name, shape)?;
+        let mut out = vec![0.0; shape.iter().product()];
+        array.read_f32(0, &mut out);
+        Ok(out)
+    }
+
+    /// A tensor as double precision.
+    ///
+    /// # Errors
+    /// As for [`TensorFile::f32`].
+    pub fn f64(&self, name: &str, shape: &[usize]) -> Result<Vec<f64>> {
+        let array = self.float(name, shape)?;
+        let mut out = vec![0.0; shape.iter().product()];
+        array.read_f64(0, &mut out);
+        Ok(out)
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// If it is absent.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.get(name)?.1.shape)
+    }
+
+    fn get(&self, name: &str) -> Result<&(StDtype, Array)> {
+        self.arrays.get(name).ok_or_else(|| {
+            let have: Vec<_> = self.list().into_iter().map(|(n, ..)| n).collect();
+            Error::missing(
+                self.path.display().to_string(),
+                format!("tensor `{name}`"),
+                format!("it holds: {}", have.join(", ")),
+            )
+        })
+    }
+
+    fn float(&self, name: &str, shape: &[usize]) -> Result<&Array> {
+        let (st, array) = self.get(name)?;
+        if array.shape != shape {
+            return Err(Error::Shape {
+                place: self.path.display().to_string(),
+                tensor: name.to_owned(),
+                expected: format!("{shape:?}"),
+                got: format!("{:?}", array.shape),
+            });
+        }
+        match from_st(*st) {
+            Some(d) if d.is_float() => Ok(array),
+            _ => Err(Error::format(
+                &self.path,
+                format!("tensor `{name}` has type {st:?}, expected a float type"),
+            )),
+        }
+    }
+
+    pub(super) fn array(&self, name: &str) -> Option<Result<Array>> {
+        let (st, array) = self.arrays.get(name)?;
+        Some(match from_st(*st) {
+            Some(_) => Ok(array.clone()),
+            None => Err(Error::format(
+                &self.path,
+                format!(
+                    "tensor `{name}` has type {st:?}, expected f16, bf16, f32, f64 or an integer"
+                ),
+            )),
+        })
+    }
+}
+
+fn from_st(dtype: StDtype) -> Option<Dtype> {
+    Some(match dtype {
+        StDtype::F16 => Dtype::F16,
+        StDtype::BF16 => Dtype::Bf16,
+        StDtype::F32 => Dtype::F32,
+        StDtype::F64 => Dtype::F64,
+        StDtype::I8 => Dtype::I8,
+        StDtype::I16 => Dtype::I16,
+        StDtype::I32 => Dtype::I32,
+        StDtype::I64 => Dtype::I64,
+        StDtype::U8 => Dtype::U8,
+        StDtype::U16 => Dtype::U16,
+        StDtype::U32 => Dtype::U32,
+        StDtype::U64 => Dtype::U64,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<(String, Tensor)> {
+        vec![
+            ("b".into(), Tensor::f64([2], vec![1.0, 2.0])),
+            ("a".into(), Tensor::f32([1, 2], vec![3.0, 4.0])),
+        ]
+    }
+
+    #[test]
+    fn what_is_written_comes_back_and_equal_contents_are_equal_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let meta = [("z", "1".to_owned()), ("y", "two".to_owned())];
+        let paths = [folder.path().join("1"), folder.path().join("2")];
+        for p in &paths {
+            save(p, &sample(), &meta).unwrap();
+        }
+        let read = |p: &Path| std::fs::read(p).unwrap();
+        assert_eq!(read(&paths[0]), read(&paths[1]));
+        let file = TensorFile::open(&paths[0]).unwrap();
+        assert_eq!(file.metadata("y"), Some("two"));
+        assert_eq!(file.f64("b", &[2]).unwrap(), [1.0, 2.0]);
+        assert_eq!(file.f32("a", &[1, 2]).unwrap(), [3.0, 4.0]);
+        let wrong = file.f32("a", &[2, 1]).unwrap_err().to_string();
+        assert!(wrong.contains("[1, 2], expected [2, 1]"), "{wrong}");
+        let absent = file.f32("c", &[1]).unwrap_err().to_string();
+        assert!(absent.contains("it holds: a, b"), "{absent}");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, "old").unwrap();
+        let full = |w: &mut dyn Write| {
+            w.write_all(&[1; 100])?;
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        };
+        let error = write_atomically(&path, full).unwrap_err().to_string();
+        assert!(error.contains("write") && error.contains("x"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let whole = encode(&sample(), &[("k", "v".into())]).unwrap();
+        for n in 0..whole.len() {
+            assert!(
+                TensorFile::from_memory(Path::new("t"), whole[..n].to_vec()).is_err(),
+                "{n}"
+            );
+        }
+        assert!(TensorFile::from_memory(Path::new("t"), whole).is_ok());
+    }
+}

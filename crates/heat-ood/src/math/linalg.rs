@@ -1,0 +1,167 @@
+//! Decompositions and double-precision products, through `faer`.
+
+use faer::linalg::matmul::{matmul, triangular};
+use faer::prelude::ReborrowMut;
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use rayon::prelude::*;
+
+/// Side of the square tiles in which [`add_gram`] is computed; fixed, so that
+/// the sums do not depend on the number of threads.
+const TILE: usize = 256;
+
+fn view(x: &[f64], rows: usize, cols: usize) -> MatRef<'_, f64> {
+    MatRef::from_row_major_slice(x, rows, cols)
+}
+
+fn row_major(m: MatRef<'_, f64>) -> Vec<f64> {
+    let mut out = vec![0.0; m.nrows() * m.ncols()];
+    MatMut::from_row_major_slice_mut(&mut out, m.nrows(), m.ncols()).copy_from(m);
+    out
+}
+
+/// Add XᵀX to the lower triangle of `acc` (`[d, d]`), X being `rows` (`[n, d]`).
+///
+/// Each output element is summed by one task, over the rows in order.
+pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize) {
+    let n = rows.len() / d;
+    let x = view(rows, n, d);
+    // A row of tiles of the output is a contiguous piece of `acc`.
+    acc.par_chunks_mut(TILE * d)
+        .enumerate()
+        .for_each(|(i, piece)| {
+            let height = piece.len() / d;
+            let left = x.subcols(i * TILE, height);
+            let out = MatMut::from_row_major_slice_mut(piece, height, d);
+            let (mut before, rest) = out.split_at_col_mut(i * TILE);
+            for j in 0..i {
+                matmul(
+                    before.rb_mut().subcols_mut(j * TILE, TILE),
+                    Accum::Add,
+                    left.transpose(),
+                    x.subcols(j * TILE, TILE),
+                    1.0,
+                    Par::Seq,
+                );
+            }
+            triangular::matmul(
+                rest.subcols_mut(0, height),
+                triangular::BlockStructure::TriangularLower,
+                Accum::Add,
+                left.transpose(),
+                triangular::BlockStructure::Rectangular,
+                left,
+                triangular::BlockStructure::Rectangular,
+                1.0,
+                Par::Seq,
+            );
+        });
+}
+
+/// Copy the lower triangle onto the upper one.
+pub fn symmetrize(a: &mut [f64], d: usize) {
+    for i in 0..d {
+        for j in 0..i {
+            a[j * d + i] = a[i * d + j];
+        }
+    }
+}
+
+/// `c = a · bᵀ` in f64 on the current thread: a `[m, k]`, b `[n, k]`, c `[m, n]`.
+pub fn product_nt(a: &[f64], b: &[f64], c: &mut [f64], k: usize) {
+    let (m, n) = (a.len() / k, b.len() / k);
+    let out = MatMut::from_row_major_slice_mut(c, m, n);
+    matmul(
+        out,
+        Accum::Replace,
+        view(a, m, k),
+        view(b, n, k).transpose(),
+        1.0,
+        Par::Seq,
+    );
+}
+
+/// The Cholesky factor L (row-major, lower) of the symmetric matrix whose
+/// lower triangle is in `a`, or `None` when it is not positive definite.
+pub fn cholesky(a: &[f64], d: usize) -> Option<Vec<f64>> {
+    let factor = view(a, d, d).llt(Side::Lower).ok()?;
+    let l = row_major(factor.L());
+    l.iter().all(|v| v.is_finite()).then_some(l)
+}
+
+/// L⁻¹ (row-major, lower) of a lower-triangular L with non-zero diagonal.
+pub fn invert_lower(l: &[f64], d: usize) -> Vec<f64> {
+    let mut out = Mat::<f64>::identity(d, d);
+    faer::linalg::triangular_solve::solve_lower_triangular_in_place(
+        view(l, d, d),
+        out.as_mut(),
+        Par::Seq,
+    );
+    row_major(out.as_ref())
+}
+
+/// Eigenvalues in descending order and eigenvectors as *rows* of the returned
+/// `[d, d]` matrix, of the symmetric matrix whose lower triangle is in `a`;
+/// `None` when the iteration does not converge.
+pub fn eigh(a: &[f64], d: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+    let e = view(a, d, d).self_adjoint_eigen(Side::Lower).ok()?;
+    let values = (0..d).rev().map(|i| e.S()[i]).collect();
+    let u = e.U();
+    let mut vectors = Vec::with_capacity(d * d);
+    for i in (0..d).rev() {
+        vectors.extend((0..d).map(|j| u[(j, i)]));
+    }
+    Some((values, vectors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize) -> Vec<f64> {
+        (0..n as u32)
+            .map(|i| f64::from(i.wrapping_mul(2_654_435_761) % 2003) / 1000.0 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn gram_equals_the_naive_sum_on_any_number_of_threads() {
+        let (n, d) = (40, 300);
+        let x = values(n * d);
+        let gram = |threads| {
+            let mut acc = vec![1.0; d * d];
+            super::super::parallel::with_threads(threads, || add_gram(&mut acc, &x, d)).unwrap();
+            acc
+        };
+        let one = gram(1);
+        assert_eq!(one, gram(3));
+        for (i, j) in [(0, 0), (255, 3), (256, 255), (299, 256), (299, 299)] {
+            let want: f64 = 1.0 + (0..n).map(|r| x[r * d + i] * x[r * d + j]).sum::<f64>();
+            assert!((one[i * d + j] - want).abs() < 1e-12);
+        }
+    }
+
+    /// [[4, 2], [2, 5]] = L Lᵀ with L = [[2, 0], [1, 2]], by hand.
+    #[test]
+    fn cholesky_and_inverse_by_hand() {
+        let l = cholesky(&[4.0, 2.0, 2.0, 5.0], 2).unwrap();
+        assert_eq!(l, [2.0, 0.0, 1.0, 2.0]);
+        assert_eq!(invert_lower(&l, 2), [0.5, 0.0, -0.25, 0.5]);
+        assert!(cholesky(&[1.0, 1.0, 1.0, 1.0], 2).is_none());
+        assert!(cholesky(&[f64::NAN, 0.0, 0.0, 1.0], 2).is_none());
+    }
+
+    #[test]
+    fn eigenvectors_are_rows_in_descending_order() {
+        let (values, vectors) = eigh(&[2.0, 1.0, 1.0, 2.0], 2).unwrap();
+        assert!((values[0] - 3.0).abs() < 1e-12 && (values[1] - 1.0).abs() < 1e-12);
+        assert!((vectors[0].abs() - 0.5f64.sqrt()).abs() < 1e-12);
+        assert!((vectors[0] - vectors[1]).abs() < 1e-12);
+    }
+
+    #[test]
+    fn product_by_hand() {
+        let mut c = [0.0; 2];
+        product_nt(&[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], &mut c, 2);
+        assert_eq!(c, [11.0, 17.0]);
+    }
+}

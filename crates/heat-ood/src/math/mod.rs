@@ -1,0 +1,23 @@
+//! Pure kernels on slices: no files, no configuration, no hidden randomness.
+//!
+//! Matrices are row-major `f32` slices with a leading dimension unless a
+//! function says `f64`. Sums that decide a fit are taken in `f64`.
+
+pub mod linalg;
+pub mod matmul;
+pub mod moments;
+pub mod parallel;
+pub mod quantile;
+pub mod reduce;
+pub mod rng;
+
+/// Rows handled by one task wherever rows are scored or sampled.
+///
+/// Fixed, so that results do not depend on the number of threads; 128 rows of
+/// a 1024-wide network stay in a core's second-level cache.
+pub const BLOCK_ROWS: usize = 128;
+
+/// The ranges of at most `size` that make up `0..n`.
+pub fn blocks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> + Clone {
+    (0..n.div_ceil(size)).map(move |i| i * size..((i + 1) * size).min(n))
+}

@@ -1,0 +1,116 @@
+//! The library's own thread pool.
+//!
+//! Never rayon's global pool: hosts that fork or run many workers a node hang
+//! or oversubscribe on it. Size: [`set_threads`], else `HEAT_NUM_THREADS`,
+//! else the CPUs that the control group allows. Work is cut into blocks of
+//! fixed size, so no result depends on the number of threads.
+
+use std::cell::Cell;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, Result};
+
+static POOL: RwLock<Option<Arc<ThreadPool>>> = RwLock::new(None);
+
+thread_local! {
+    static IN_POOL: Cell<bool> = const { Cell::new(false) };
+}
+
+fn build(threads: usize) -> std::result::Result<ThreadPool, rayon::ThreadPoolBuildError> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("heat-{i}"))
+        .start_handler(|_| IN_POOL.set(true))
+        .build()
+}
+
+fn default_threads() -> usize {
+    std::env::var("HEAT_NUM_THREADS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .filter(|&n| n > 0)
+        .or_else(|| std::thread::available_parallelism().ok().map(Into::into))
+        .unwrap_or(1)
+}
+
+/// Use `threads` worker threads from now on.
+///
+/// # Errors
+/// If `threads` is zero or the system refuses to start them.
+pub fn set_threads(threads: usize) -> Result<()> {
+    let refuse = |why: String| Error::config("threads", threads, why);
+    if threads == 0 {
+        return Err(refuse("at least one thread is needed".into()));
+    }
+    let pool = build(threads).map_err(|e| refuse(e.to_string()))?;
+    *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pool));
+    Ok(())
+}
+
+fn pool() -> Arc<ThreadPool> {
+    if let Some(pool) = POOL.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        return Arc::clone(pool);
+    }
+    let mut slot = POOL.write().unwrap_or_else(PoisonError::into_inner);
+    let pool = slot.get_or_insert_with(|| {
+        let pool = build(default_threads()).or_else(|_| build(1));
+        Arc::new(pool.expect("the system can start one thread"))
+    });
+    Arc::clone(pool)
+}
+
+/// Run `f` on the library's pool (directly when already there).
+pub fn run<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if IN_POOL.get() {
+        f()
+    } else {
+        pool().install(f)
+    }
+}
+
+/// Run `f` on a pool of exactly `threads` threads, for this call only.
+///
+/// # Errors
+/// If the system refuses to start the threads.
+pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> {
+    let pool = build(threads).map_err(|e| Error::config("threads", threads, e.to_string()))?;
+    Ok(pool.install(f))
+}
+
+/// Number of threads that [`run`] would use.
+pub fn threads() -> usize {
+    if IN_POOL.get() {
+        rayon::current_num_threads()
+    } else {
+        pool().current_num_threads()
+    }
+}
+
+/// Index of the current worker, 0 outside the pool.
+pub(crate) fn worker() -> usize {
+    if IN_POOL.get() {
+        rayon::current_thread_index().unwrap_or(0)
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_on_its_own_threads() {
+        let name = run(|| std::thread::current().name().map(str::to_owned));
+        assert!(name.unwrap().starts_with("heat-"));
+        assert_eq!(with_threads(3, threads).unwrap(), 3);
+        assert_eq!(with_threads(3, || run(threads)).unwrap(), 3);
+    }
+
+    #[test]
+    fn refuses_zero() {
+        assert!(set_threads(0).is_err());
+    }
+}

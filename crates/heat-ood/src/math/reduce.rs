@@ -1,0 +1,95 @@
+//! Reductions along rows.
+
+/// log Σ exp xᵢ, exact when one term dominates; −∞ for an empty slice.
+pub fn logsumexp(x: impl Iterator<Item = f64> + Clone) -> f64 {
+    let max = x.clone().fold(f64::NEG_INFINITY, f64::max);
+    if !max.is_finite() {
+        return max;
+    }
+    max + x.map(|v| (v - max).exp()).sum::<f64>().ln()
+}
+
+/// Replace `x` by softmax(x).
+pub fn softmax(x: &mut [f32]) {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for v in x.iter_mut() {
+        *v = (*v - max).exp();
+        sum += *v;
+    }
+    for v in x {
+        *v /= sum;
+    }
+}
+
+/// Σ xᵢ², in f64.
+pub fn norm2(x: &[f32]) -> f64 {
+    // Eight partial sums: one would serialise the additions.
+    let mut sums = [0.0f64; 8];
+    let chunks = x.chunks_exact(8);
+    let tail: f64 = chunks
+        .remainder()
+        .iter()
+        .map(|&v| f64::from(v).powi(2))
+        .sum();
+    for c in chunks {
+        for (s, &v) in sums.iter_mut().zip(c) {
+            *s += f64::from(v) * f64::from(v);
+        }
+    }
+    sums.iter().sum::<f64>() + tail
+}
+
+/// ‖a − b‖², in f64.
+pub fn distance2(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
+        .sum()
+}
+
+/// Divide by the L2 norm, floored at 1e-12 (METHOD §2).
+pub fn normalize(x: &mut [f32]) {
+    let norm = norm2(x).sqrt().max(1e-12) as f32;
+    for v in x {
+        *v /= norm;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logsumexp_is_stable() {
+        let lse = |x: &[f64]| logsumexp(x.iter().copied());
+        assert!((lse(&[0.0, 0.0]) - 2f64.ln()).abs() < 1e-15);
+        assert_eq!(lse(&[1e4]), 1e4);
+        assert_eq!(lse(&[-1e4, -1e4 - 800.0]), -1e4);
+        assert_eq!(lse(&[]), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn rows_of_length_zero_stay_finite() {
+        let mut x = [0.0; 3];
+        normalize(&mut x);
+        assert_eq!(x, [0.0; 3]);
+        let mut x = [3.0, 4.0];
+        normalize(&mut x);
+        assert_eq!(x, [0.6, 0.8]);
+    }
+
+    #[test]
+    fn softmax_sums_to_one() {
+        let mut x = [1000.0, 1000.0, 0.0];
+        softmax(&mut x);
+        assert_eq!(x, [0.5, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn norm_uses_every_element() {
+        let x: Vec<f32> = (1..=11).map(|v| v as f32).collect();
+        assert_eq!(norm2(&x), 506.0);
+        assert_eq!(distance2(&x, &[0.0; 11]), 506.0);
+    }
+}

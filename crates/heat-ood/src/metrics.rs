@@ -1,0 +1,242 @@
+//! How well scores separate out-of-distribution from in-distribution rows.
+//!
+//! All metrics are exact under ties and take the scores of ID test rows and of
+//! OOD rows, **higher = more out-of-distribution** (METHOD §6). The two scores
+//! are merged into one pass over the distinct thresholds, so each costs one
+//! sort: O(n log n).
+//!
+//! The two FPR95 are different quantities. `fpr95_id_positive` fixes the share
+//! of ID rows accepted at 95 % and counts the OOD rows accepted with them (the
+//! paper's). `fpr95_ood_positive` fixes the share of OOD rows detected at 95 %
+//! and counts the ID rows flagged with them (OpenOOD v1.5, pytorch-ood).
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::math::quantile;
+
+/// Every metric of one ID set against one OOD set, as fractions.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Area under the ROC curve, OOD positive, ties counting one half.
+    pub auroc: f64,
+    /// Share of OOD rows strictly below the 95th percentile of ID scores.
+    pub fpr95_id_positive: f64,
+    /// Share of ID rows flagged at the first threshold that detects 95 % of OOD rows.
+    pub fpr95_ood_positive: f64,
+    /// Average precision of −score, ID positive.
+    pub aupr_in: f64,
+    /// Average precision of score, OOD positive.
+    pub aupr_out: f64,
+    /// Best balanced accuracy over all thresholds.
+    pub detection_accuracy: f64,
+}
+
+/// Numbers of ID and OOD rows at one distinct score.
+#[derive(Clone, Copy)]
+struct Step {
+    id: u64,
+    ood: u64,
+}
+
+/// Both score lists merged, highest first, one entry per distinct score.
+struct Curve {
+    steps: Vec<Step>,
+    id: u64,
+    ood: u64,
+}
+
+fn ascending(scores: &[f32], which: &str) -> Result<Vec<f32>> {
+    if scores.is_empty() {
+        return Err(Error::missing(
+            which,
+            "scores",
+            "a metric needs at least one row on each side",
+        ));
+    }
+    if let Some(row) = scores.iter().position(|s| s.is_nan()) {
+        return Err(Error::NotFinite {
+            place: which.to_owned(),
+            tensor: "score",
+            row,
+            column: 0,
+            value: scores[row],
+        });
+    }
+    let mut sorted = scores.to_vec();
+    // −0 and 0 are the same score.
+    sorted.iter_mut().for_each(|s| *s += 0.0);
+    sorted.sort_unstable_by(f32::total_cmp);
+    Ok(sorted)
+}
+
+impl Curve {
+    fn new(id: &[f32], ood: &[f32]) -> Self {
+        let mut steps: Vec<Step> = Vec::new();
+        let (mut i, mut o) = (id.len(), ood.len());
+        while i > 0 || o > 0 {
+            let top = match (i.checked_sub(1), o.checked_sub(1)) {
+                (Some(i), Some(o)) => id[i].max(ood[o]),
+                (Some(i), None) => id[i],
+                (None, Some(o)) => ood[o],
+                (None, None) => break,
+            };
+            let (before_i, before_o) = (i, o);
+            while i > 0 && id[i - 1] == top {
+                i -= 1;
+            }
+            while o > 0 && ood[o - 1] == top {
+                o -= 1;
+            }
+            steps.push(Step {
+                id: (before_i - i) as u64,
+                ood: (before_o - o) as u64,
+            });
+        }
+        Curve {
+            steps,
+            id: id.len() as u64,
+            ood: ood.len() as u64,
+        }
+    }
+
+    fn auroc(&self) -> f64 {
+        // Pairs (id, ood) with the OOD row above, in half units.
+        let mut above = 0u64;
+        let mut halves = 0u128;
+        for s in &self.steps {
+            halves += u128::from(s.id) * u128::from(2 * above + s.ood);
+            above += s.ood;
+        }
+        halves as f64 / (2.0 * self.id as f64 * self.ood as f64)
+    }
+
+    fn fpr95_ood_positive(&self) -> f64 {
+        let (mut id, mut ood) = (0u64, 0u64);
+        for s in &self.steps {
+            id += s.id;
+            ood += s.ood;
+            // As scikit-learn's roc_curve, the rate itself is compared.
+            if ood as f64 / self.ood as f64 >= 0.95 {
+                break;
+            }
+        }
+        id as f64 / self.id as f64
+    }
+
+    fn detection_accuracy(&self) -> f64 {
+        let (mut id, mut ood) = (0u64, 0u64);
+        let mut best: f64 = 0.5;
+        for s in &self.steps {
+            id += s.id;
+            ood += s.ood;
+            let (tpr, fpr) = (ood as f64 / self.ood as f64, id as f64 / self.id as f64);
+            best = best.max((tpr + 1.0 - fpr) / 2.0);
+        }
+        best
+    }
+
+    /// Step-wise average precision Σ (Rₙ − Rₙ₋₁)·Pₙ.
+    fn average_precision(steps: impl Iterator<Item = (u64, u64)>, positives: u64) -> f64 {
+        let (mut hits, mut all, mut sum) = (0u64, 0u64, 0.0);
+        for (positive, negative) in steps {
+            hits += positive;
+            all += positive + negative;
+            sum += positive as f64 * (hits as f64 / all as f64);
+        }
+        sum / positives as f64
+    }
+
+    fn aupr_out(&self) -> f64 {
+        Self::average_precision(self.steps.iter().map(|s| (s.ood, s.id)), self.ood)
+    }
+
+    fn aupr_in(&self) -> f64 {
+        Self::average_precision(self.steps.iter().rev().map(|s| (s.id, s.ood)), self.id)
+    }
+}
+
+fn fpr95_id(id: &[f32], ood: &[f32]) -> f64 {
+    // Only the two neighbours of the percentile are needed.
+    let position = 0.95 * (id.len() - 1) as f64;
+    let low = position.floor() as usize;
+    let pair = [
+        f64::from(id[low]),
+        f64::from(id[(low + 1).min(id.len() - 1)]),
+    ];
+    let threshold = quantile::sorted(&pair, position - low as f64);
+    ood.partition_point(|&s| f64::from(s) < threshold) as f64 / ood.len() as f64
+}
+
+/// All metrics at once.
+///
+/// # Errors
+/// If either side is empty or holds NaN (infinite scores are ordinary values).
+pub fn evaluate(id: &[f32], ood: &[f32]) -> Result<Metrics> {
+    let (id, ood) = (ascending(id, "ID scores")?, ascending(ood, "OOD scores")?);
+    let curve = Curve::new(&id, &ood);
+    Ok(Metrics {
+        auroc: curve.auroc(),
+        fpr95_id_positive: fpr95_id(&id, &ood),
+        fpr95_ood_positive: curve.fpr95_ood_positive(),
+        aupr_in: curve.aupr_in(),
+        aupr_out: curve.aupr_out(),
+        detection_accuracy: curve.detection_accuracy(),
+    })
+}
+
+/// Area under the ROC curve, OOD positive, ties counting one half.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn auroc(id: &[f32], ood: &[f32]) -> Result<f64> {
+    Ok(evaluate(id, ood)?.auroc)
+}
+
+/// The plain average of some metrics (zero for none).
+pub fn average(all: &[Metrics]) -> Metrics {
+    let mean = |f: fn(&Metrics) -> f64| all.iter().map(f).sum::<f64>() / all.len().max(1) as f64;
+    Metrics {
+        auroc: mean(|m| m.auroc),
+        fpr95_id_positive: mean(|m| m.fpr95_id_positive),
+        fpr95_ood_positive: mean(|m| m.fpr95_ood_positive),
+        aupr_in: mean(|m| m.aupr_in),
+        aupr_out: mean(|m| m.aupr_out),
+        detection_accuracy: mean(|m| m.detection_accuracy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: id {1, 2}, ood {2, 3}: pairs (1,2) (1,3) (2,3) won, (2,2) tied.
+    #[test]
+    fn by_hand() {
+        let m = evaluate(&[1.0, 2.0], &[2.0, 3.0]).unwrap();
+        assert_eq!(m.auroc, 3.5 / 4.0);
+        assert_eq!(m.fpr95_ood_positive, 0.5);
+        assert_eq!(m.fpr95_id_positive, 0.0);
+        assert_eq!(m.detection_accuracy, 0.75);
+    }
+
+    #[test]
+    fn separated_reversed_and_constant() {
+        let m = evaluate(&[0.0; 10], &[1.0; 5]).unwrap();
+        assert_eq!(
+            (m.auroc, m.aupr_in, m.aupr_out, m.detection_accuracy),
+            (1.0, 1.0, 1.0, 1.0)
+        );
+        assert_eq!(evaluate(&[1.0; 10], &[0.0; 5]).unwrap().auroc, 0.0);
+        assert_eq!(evaluate(&[1.0; 10], &[1.0; 5]).unwrap().auroc, 0.5);
+        assert_eq!(evaluate(&[0.0], &[-0.0]).unwrap().auroc, 0.5);
+    }
+
+    #[test]
+    fn refuses_nothing_and_nan() {
+        assert!(evaluate(&[], &[1.0]).is_err());
+        let error = evaluate(&[1.0, f32::NAN], &[1.0]).unwrap_err().to_string();
+        assert!(error.contains("row 1"), "{error}");
+        assert_eq!(auroc(&[1.0], &[f32::INFINITY]).unwrap(), 1.0);
+    }
+}

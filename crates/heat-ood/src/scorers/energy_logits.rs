@@ -1,0 +1,170 @@
+//! Energy of the logits (`el`): E(z) = −logsumexp(logits).
+//!
+//! As a prior: z are unnormalised `avg` features (`[n, D]`), logits = zWᵀ + b,
+//! ∇E = −softmax(logits)·W, cost O(n·D·C). It has no sampler: chains start
+//! from `random_normal`, as published.
+//!
+//! Reference: Liu et al., *Energy-based Out-of-distribution Detection*, NeurIPS 2020.
+
+use std::sync::Arc;
+
+use super::logits::{LogitSource, load_head};
+use super::{LogitsConfig, Prior, Scorer, Scratch, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps};
+use crate::math::matmul::{Keep, Packed, View, gemm};
+use crate::math::{reduce, rng::Stream};
+
+/// Settings of `el`.
+pub type EnergyLogitsConfig = LogitsConfig;
+
+/// A fitted `el` scorer.
+pub struct EnergyLogits {
+    source: LogitSource,
+    prior: Option<Gradient>,
+    steps: Steps,
+}
+
+struct Gradient {
+    head: Head,
+    /// W, `[C, D]`, as right operand.
+    back: Packed,
+}
+
+impl Gradient {
+    fn new(head: &Head) -> Self {
+        let back = Packed::new(
+            View::rows(head.weight(), head.dim()),
+            head.classes(),
+            head.dim(),
+        );
+        Gradient {
+            head: head.clone(),
+            back,
+        }
+    }
+}
+
+impl EnergyLogits {
+    /// Remember where the logits come from.
+    ///
+    /// # Errors
+    /// If there are neither logits nor a head, or the head does not fit.
+    pub fn fit(config: LogitsConfig, train: &FeatureSet, head: Option<&Head>) -> Result<Self> {
+        let source = LogitSource::fit(config, train, head)?;
+        Ok(Self::new(source, head))
+    }
+
+    fn new(source: LogitSource, head: Option<&Head>) -> Self {
+        EnergyLogits {
+            source,
+            prior: head.map(Gradient::new),
+            steps: Steps::default(),
+        }
+    }
+
+    /// Whether the head is known, so that it can serve as a prior.
+    pub fn has_head(&self) -> bool {
+        self.prior.is_some()
+    }
+
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        let source = LogitSource::load(stored)?;
+        let head = load_head(stored).ok();
+        Ok(Self::new(source, head.as_ref()))
+    }
+}
+
+fn energy(logits: &[f32]) -> f32 {
+    -reduce::logsumexp(logits.iter().map(|&l| f64::from(l))) as f32
+}
+
+impl Scorer for EnergyLogits {
+    fn name(&self) -> &'static str {
+        "el"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.source.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        self.source.rows(batch, out, |logits| energy(logits));
+    }
+
+    fn section(&self) -> Section {
+        self.source.section("el")
+    }
+}
+
+impl Prior for EnergyLogits {
+    fn pooling(&self) -> Pooling {
+        Pooling::Avg
+    }
+
+    fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    fn dim(&self) -> usize {
+        self.prior.as_ref().map_or(0, |p| p.head.dim())
+    }
+
+    fn energy(&self, z: &[f32], out: &mut [f32]) {
+        let Some(Gradient { head, .. }) = &self.prior else {
+            return;
+        };
+        let mut scratch = Scratch::default();
+        let mut logits = vec![0.0; out.len() * head.classes()];
+        head.logits(z, &mut logits, &mut scratch.gemm);
+        for (o, row) in out.iter_mut().zip(logits.chunks_exact(head.classes())) {
+            *o = energy(row);
+        }
+    }
+
+    fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
+        let Some(Gradient { head, back }) = &self.prior else {
+            return;
+        };
+        let (classes, dim) = (head.classes(), head.dim());
+        let n = z.len() / dim;
+        scratch.a.reserve(n * classes);
+        scratch.b.reserve(n * dim);
+        let p = &mut scratch.a[..n * classes];
+        head.logits(z, p, &mut scratch.gemm);
+        p.chunks_exact_mut(classes).for_each(reduce::softmax);
+        let product = &mut scratch.b[..n * dim];
+        gemm(
+            View::rows(p, classes),
+            n,
+            back,
+            product,
+            dim,
+            &mut scratch.gemm,
+            &mut Keep,
+        );
+        for (g, v) in grad.iter_mut().zip(product.iter()) {
+            *g -= scale * *v;
+        }
+    }
+
+    fn sample(
+        &self,
+        _: &mut Stream,
+        _: Option<&[u32]>,
+        _: Option<&[f32]>,
+        _: &mut [f32],
+        _: &mut Scratch,
+    ) -> Result<()> {
+        Err(Error::config(
+            "ebm.model.proposal_type",
+            "base_dist",
+            "the `el` prior is not a distribution that can be sampled; \
+             use `random_normal`, `random_uniform` or `data`",
+        ))
+    }
+
+    fn as_scorer(self: Arc<Self>) -> Arc<dyn Scorer> {
+        self
+    }
+}

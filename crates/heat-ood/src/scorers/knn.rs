@@ -1,0 +1,467 @@
+//! Distance to the k-th nearest training row (`knn`), squared L2, exact.
+//!
+//! The index holds the stepped training rows, centred (distances do not
+//! change, rounding does) and packed for products: 4·N·D bytes. A block of
+//! queries meets a block of the index in one product; ‖x‖² − 2q·x orders the
+//! neighbours of a query; candidates below the current k-th are kept and cut
+//! back by partial selection. The k-th distance itself is then recomputed by
+//! direct subtraction in f64, so products decide only the order.
+//!
+//! *Differences from the published code*: no faiss; exact distances.
+//!
+//! Reference: Sun et al., *Out-of-Distribution Detection with Deep Nearest
+//! Neighbors*, ICML 2022.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use rayon::prelude::*;
+
+use super::{Scorer, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Field, Needs, Pooling, Steps, StepsConfig, Tensor};
+use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
+use crate::math::{BLOCK_ROWS, blocks, parallel, reduce};
+use crate::observe::{Event, Observer};
+
+/// Index rows multiplied at a time: their products with a block of queries
+/// (128·1024 floats) stay in the second-level cache.
+const PIECE: usize = 1024;
+
+/// Settings of `knn`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KnnConfig {
+    /// Which neighbour; by default 50, 200 or 1000 as the training set has
+    /// fewer than 100, fewer than 1000 or more classes (METHOD §3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k: Option<usize>,
+    /// Which pooled features.
+    pub pooling: Pooling,
+    /// Divide each row by its L2 norm first.
+    pub normalize: bool,
+    /// Clip at this quantile first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub react: Option<f64>,
+    /// Project on this many principal components first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pca: Option<usize>,
+    /// Whiten the components.
+    pub whiten: bool,
+}
+
+impl Default for KnnConfig {
+    fn default() -> Self {
+        KnnConfig {
+            k: None,
+            pooling: Pooling::Avg,
+            normalize: true,
+            react: None,
+            pca: None,
+            whiten: false,
+        }
+    }
+}
+
+/// A fitted nearest-neighbour index.
+pub struct Knn {
+    config: KnnConfig,
+    k: usize,
+    input_dim: usize,
+    steps: Steps,
+    dim: usize,
+    rows: usize,
+    centre: Vec<f32>,
+    pieces: Vec<Piece>,
+}
+
+/// Up to [`PIECE`] rows of the index.
+struct Piece {
+    rows: Packed,
+    norms: Vec<f32>,
+}
+
+impl KnnConfig {
+    fn steps(&self) -> StepsConfig {
+        StepsConfig {
+            react: self.react,
+            normalize: self.normalize,
+            pca: self.pca,
+            whiten: self.whiten,
+        }
+    }
+
+    /// Index the training set.
+    ///
+    /// # Errors
+    /// If k is zero or larger than the set, or a value is not finite.
+    pub fn fit(
+        &self,
+        train: &FeatureSet,
+        classes: Option<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<Knn> {
+        let field = Field::Features(self.pooling);
+        let input_dim = train.require(field)?;
+        let classes = match classes {
+            Some(c) => c,
+            None if train.labelled() => train.classes()?,
+            None => 0,
+        };
+        let default = match classes {
+            0..100 => 50,
+            100..1000 => 200,
+            _ => 1000,
+        };
+        let k = self.k.unwrap_or(default);
+        if k == 0 || k > train.len() {
+            let problem = format!(
+                "the index holds {} rows, so k must lie in 1..={}",
+                train.len(),
+                train.len()
+            );
+            return Err(Error::config("k", k, problem));
+        }
+        let steps = self.steps().fit(train, self.pooling)?;
+        let dim = steps.out_dim(input_dim);
+        let read = |range: std::ops::Range<usize>| -> Result<Vec<f32>> {
+            let mut rows = vec![0.0; range.len() * input_dim];
+            train.read(field, range, &mut rows)?;
+            Ok(steps.apply(&rows, input_dim))
+        };
+        let centre = centre(train.len(), dim, &read)?;
+        observer.on(Event::Begin {
+            task: "index training rows",
+            total: train.len() as u64,
+        });
+        let pieces: Result<Vec<Piece>> = parallel::run(|| {
+            let ranges: Vec<_> = blocks(train.len(), PIECE).collect();
+            ranges
+                .into_par_iter()
+                .map(|range| Ok(Piece::new(read(range)?, &centre)))
+                .collect()
+        });
+        let knn = Knn {
+            config: self.clone(),
+            k,
+            input_dim,
+            steps,
+            dim,
+            rows: train.len(),
+            centre,
+            pieces: pieces?,
+        };
+        observer.on(Event::End);
+        Ok(knn)
+    }
+}
+
+/// Mean row, from the first rows only: any point near the data will do.
+fn centre(
+    n: usize,
+    dim: usize,
+    read: &impl Fn(std::ops::Range<usize>) -> Result<Vec<f32>>,
+) -> Result<Vec<f32>> {
+    let rows = read(0..n.min(4096))?;
+    let mut sum = vec![0.0f64; dim];
+    for row in rows.chunks_exact(dim) {
+        for (s, &v) in sum.iter_mut().zip(row) {
+            *s += f64::from(v);
+        }
+    }
+    let count = (rows.len() / dim) as f64;
+    Ok(sum.into_iter().map(|s| (s / count) as f32).collect())
+}
+
+impl Piece {
+    fn new(mut rows: Vec<f32>, centre: &[f32]) -> Self {
+        let dim = centre.len();
+        for row in rows.chunks_exact_mut(dim) {
+            for (v, c) in row.iter_mut().zip(centre) {
+                *v -= c;
+            }
+        }
+        Self::centred(&rows, dim)
+    }
+
+    fn centred(rows: &[f32], dim: usize) -> Self {
+        let norms = rows
+            .chunks_exact(dim)
+            .map(|r| reduce::norm2(r) as f32)
+            .collect();
+        let packed = Packed::new(View::rows(rows, dim).t(), dim, rows.len() / dim);
+        Piece {
+            rows: packed,
+            norms,
+        }
+    }
+}
+
+/// Turns q·x into ‖x‖² − 2q·x, which orders the neighbours of q.
+struct ToOrder<'a>(&'a [f32]);
+
+impl Epilogue for ToOrder<'_> {
+    #[inline(always)]
+    fn apply(&mut self, _: usize, column: usize, values: &mut [f32]) {
+        for (v, norm) in values.iter_mut().zip(&self.0[column..]) {
+            *v = norm - 2.0 * *v;
+        }
+    }
+}
+
+/// The nearest rows seen so far by one query.
+struct Nearest {
+    found: Vec<(f32, u32)>,
+    bound: f32,
+    k: usize,
+}
+
+impl Nearest {
+    fn new(k: usize) -> Self {
+        Nearest {
+            found: Vec::with_capacity(3 * k + PIECE),
+            bound: f32::INFINITY,
+            k,
+        }
+    }
+
+    /// Take in the orders of rows `start..`.
+    #[inline(always)]
+    fn take(&mut self, orders: &[f32], start: usize) {
+        for (i, orders) in orders.chunks(16).enumerate() {
+            // A comparison of sixteen at a time; nearly always none is nearer.
+            let near = orders
+                .iter()
+                .fold(0u32, |n, &v| n | u32::from(v < self.bound));
+            if near == 0 {
+                continue;
+            }
+            for (j, &v) in orders.iter().enumerate() {
+                if v < self.bound {
+                    self.found.push((v, (start + i * 16 + j) as u32));
+                }
+            }
+        }
+        if self.found.len() >= 2 * self.k + 64 {
+            self.cut();
+        }
+    }
+
+    /// Keep the k nearest; ties are broken by row, so that order never matters.
+    fn cut(&mut self) {
+        if self.found.len() >= self.k {
+            let by = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+            self.found.select_nth_unstable_by(self.k - 1, by);
+            self.found.truncate(self.k);
+            self.bound = self.found[self.k - 1].0;
+        }
+    }
+}
+
+impl Knn {
+    /// Which neighbour.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Row number of the k-th neighbour of each stepped, centred query.
+    fn kth(&self, queries: &[f32]) -> Vec<u32> {
+        let n = queries.len() / self.dim;
+        let mut nearest: Vec<Nearest> = (0..n).map(|_| Nearest::new(self.k)).collect();
+        let mut orders = Aligned::zeros(n * PIECE);
+        let mut scratch = Aligned::default();
+        let arch = pulp::Arch::new();
+        for (i, piece) in self.pieces.iter().enumerate() {
+            let width = piece.norms.len();
+            let q = View::rows(queries, self.dim);
+            let order = &mut ToOrder(&piece.norms);
+            gemm(q, n, &piece.rows, &mut orders, PIECE, &mut scratch, order);
+            for (nearest, orders) in nearest.iter_mut().zip(orders.chunks_exact(PIECE)) {
+                arch.dispatch(
+                    #[inline(always)]
+                    || nearest.take(&orders[..width], i * PIECE),
+                );
+            }
+        }
+        let last = |mut n: Nearest| {
+            n.cut();
+            n.found[self.k - 1].1
+        };
+        nearest.into_iter().map(last).collect()
+    }
+
+    /// Squared distances to the k-th neighbour of stepped rows.
+    fn score_rows(&self, rows: &mut [f32], out: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.dim) {
+            for (v, c) in row.iter_mut().zip(&self.centre) {
+                *v -= c;
+            }
+        }
+        let mut neighbour = vec![0.0; self.dim];
+        let kth = self.kth(rows);
+        for ((o, row), &j) in out.iter_mut().zip(rows.chunks_exact(self.dim)).zip(&kth) {
+            let j = j as usize;
+            self.pieces[j / PIECE]
+                .rows
+                .column(j % PIECE, &mut neighbour);
+            *o = reduce::distance2(row, &neighbour) as f32;
+        }
+    }
+
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            settings: KnnConfig,
+            k: usize,
+            input_dim: usize,
+            dim: usize,
+            rows: usize,
+        }
+        let c: Config = stored.config()?;
+        let steps = Steps::load(stored.file, &stored.prefix, &c.settings.steps())?;
+        let sound = steps.out_dim(c.input_dim) == c.dim && c.dim > 0 && (1..=c.rows).contains(&c.k);
+        if !sound {
+            let problem = "the dimensions of its `knn` contradict each other";
+            return Err(Error::format(stored.file.path(), problem));
+        }
+        let rows = stored.file.f32(&stored.name("index"), &[c.rows, c.dim])?;
+        Ok(Knn {
+            k: c.k,
+            input_dim: c.input_dim,
+            steps,
+            dim: c.dim,
+            rows: c.rows,
+            centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
+            pieces: rows
+                .chunks(PIECE * c.dim)
+                .map(|r| Piece::centred(r, c.dim))
+                .collect(),
+            config: c.settings,
+        })
+    }
+}
+
+impl Scorer for Knn {
+    fn name(&self) -> &'static str {
+        "knn"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        let field = Field::Features(self.config.pooling);
+        let got = set.require(field)?;
+        if got != self.input_dim {
+            return Err(Error::Shape {
+                place: set.name().into(),
+                tensor: field.name().into(),
+                expected: format!("[N, {}], as in training", self.input_dim),
+                got: format!("[{}, {got}]", set.len()),
+            });
+        }
+        Ok(Needs::of(field))
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let values = batch.get(Field::Features(self.config.pooling));
+        let mut rows = self.steps.apply(values, self.input_dim);
+        let blocks = rows.chunks_mut(BLOCK_ROWS * self.dim);
+        for (rows, out) in blocks.zip(out.chunks_mut(BLOCK_ROWS)) {
+            self.score_rows(rows, out);
+        }
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({
+            "settings": self.config,
+            "k": self.k,
+            "input_dim": self.input_dim,
+            "dim": self.dim,
+            "rows": self.rows,
+        });
+        let mut index = vec![0.0; self.rows * self.dim];
+        for (i, row) in index.chunks_exact_mut(self.dim).enumerate() {
+            self.pieces[i / PIECE].rows.column(i % PIECE, row);
+        }
+        let tensors = vec![
+            ("index".into(), Tensor::f32([self.rows, self.dim], index)),
+            (
+                "centre".into(),
+                Tensor::f32([self.dim], self.centre.clone()),
+            ),
+        ];
+        Section::new("knn", config)
+            .with("", tensors)
+            .with("", self.steps.tensors(self.input_dim))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Silent;
+    use ndarray::Array2;
+
+    fn rows(n: usize, d: usize, salt: u32) -> Array2<f32> {
+        Array2::from_shape_fn((n, d), |(i, j)| {
+            let x = ((i * d + j) as u32 + salt).wrapping_mul(2_654_435_761);
+            (x % 1999) as f32 / 1000.0
+        })
+    }
+
+    /// The oracle: all distances, sorted.
+    #[test]
+    fn equals_sorting_all_distances() {
+        let (train, test) = (rows(2500, 19, 0), rows(40, 19, 777));
+        let set = FeatureSet::from_arrays(train.view(), None).unwrap();
+        let queries = FeatureSet::from_arrays(test.view(), None).unwrap();
+        for k in [1, 7, 2500] {
+            let config = KnnConfig {
+                k: Some(k),
+                normalize: false,
+                ..KnnConfig::default()
+            };
+            let knn: &dyn Scorer = &config.fit(&set, None, &mut Silent).unwrap();
+            let got = knn.score(&queries).unwrap();
+            for (g, q) in got.iter().zip(test.rows()) {
+                let distance = |x: ndarray::ArrayView1<f32>| {
+                    x.iter()
+                        .zip(q)
+                        .map(|(a, b)| f64::from(a - b).powi(2))
+                        .sum::<f64>()
+                };
+                let mut all: Vec<f64> = train.rows().into_iter().map(distance).collect();
+                all.sort_by(f64::total_cmp);
+                let want = all[k - 1];
+                assert!(
+                    (f64::from(*g) - want).abs() < 1e-5 * want.max(0.1),
+                    "{k}: {g} {want}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_more_neighbours_than_rows() {
+        let set = FeatureSet::from_arrays(rows(30, 4, 0).view(), None).unwrap();
+        let config = KnnConfig {
+            k: Some(31),
+            ..KnnConfig::default()
+        };
+        let error = config
+            .fit(&set, None, &mut Silent)
+            .err()
+            .unwrap()
+            .to_string();
+        assert_eq!(
+            error,
+            "`k` = 31: the index holds 30 rows, so k must lie in 1..=30"
+        );
+    }
+
+    #[test]
+    fn many_equal_rows_are_no_trouble() {
+        let same = Array2::from_elem((3000, 3), 1.5f32);
+        let set = FeatureSet::from_arrays(same.view(), None).unwrap();
+        let knn: &dyn Scorer = &KnnConfig::default().fit(&set, None, &mut Silent).unwrap();
+        assert_eq!(knn.score(&set).unwrap(), vec![0.0; 3000]);
+    }
+}

@@ -1,0 +1,194 @@
+//! Out-of-distribution scorers.
+//!
+//! **A score is an energy: higher = more out-of-distribution.** One file per
+//! method: formula, `Config`, `fit`, `impl Scorer`, tests. A `Config` is
+//! fitted into another type, so "not fitted" cannot be written.
+
+pub mod energy_logits;
+pub mod gmm;
+pub mod knn;
+mod logits;
+pub mod max_logit;
+pub mod msp;
+mod persist;
+mod spec;
+pub mod ssd;
+
+pub use energy_logits::{EnergyLogits, EnergyLogitsConfig};
+pub use gmm::{Gmm, GmmConfig};
+pub use knn::{Knn, KnnConfig};
+pub use logits::LogitsConfig;
+pub use max_logit::MaxLogit;
+pub use msp::Msp;
+pub use persist::{Section, Stored};
+pub use spec::{NAMES, ScorerSpec, fit_prior, load, load_prior};
+pub use ssd::{Ssd, SsdConfig};
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps};
+use crate::math::matmul::Aligned;
+use crate::math::{parallel, rng::Stream};
+use crate::observe::{Event, Observer, Silent};
+
+/// A fitted scorer.
+pub trait Scorer: Send + Sync {
+    /// Name of the method.
+    fn name(&self) -> &'static str;
+
+    /// The fields to read of `set`.
+    ///
+    /// # Errors
+    /// If the set lacks one or has it in another dimension.
+    fn needs(&self, set: &FeatureSet) -> Result<Needs>;
+
+    /// One score for each row of `batch`, on the current thread.
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]);
+
+    /// Everything needed to score, for the detector file.
+    fn section(&self) -> Section;
+
+    /// Scores apart that make up the whole, by name (HEAT: `energy_nn` and
+    /// `energy_prior`); empty for most.
+    fn components(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The components of each row, `[rows, components]`.
+    fn component_batch(&self, _batch: &Batch, _out: &mut [f32]) {}
+
+    /// Whether a score is a sum of the named component detectors (used to list them).
+    fn members(&self) -> Vec<Arc<dyn Scorer>> {
+        Vec::new()
+    }
+}
+
+/// Rows scored by one task.
+const SCORE_ROWS: usize = 256;
+
+impl dyn Scorer {
+    /// One score per row of the set.
+    ///
+    /// # Errors
+    /// If the set lacks a field or holds NaN or infinity.
+    pub fn score(&self, set: &FeatureSet) -> Result<Vec<f32>> {
+        self.score_observed(set, &mut Silent)
+    }
+
+    /// The same, reporting progress.
+    ///
+    /// # Errors
+    /// As [`dyn Scorer::score`](#method.score).
+    pub fn score_observed(
+        &self,
+        set: &FeatureSet,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<f32>> {
+        self.each(set, 1, observer, |batch, out| self.score_batch(batch, out))
+    }
+
+    /// The components of each row, `[N, components]`.
+    ///
+    /// # Errors
+    /// As [`dyn Scorer::score`](#method.score).
+    pub fn score_components(&self, set: &FeatureSet) -> Result<Vec<f32>> {
+        let width = self.components().len();
+        self.each(set, width, &mut Silent, |b, out| {
+            self.component_batch(b, out)
+        })
+    }
+
+    fn each(
+        &self,
+        set: &FeatureSet,
+        width: usize,
+        observer: &mut dyn Observer,
+        f: impl Fn(&Batch, &mut [f32]) + Sync,
+    ) -> Result<Vec<f32>> {
+        let needs = self.needs(set)?;
+        let mut scores = vec![0.0; set.len() * width];
+        if width == 0 {
+            return Ok(scores);
+        }
+        // Progress and the first error come in row order, a few blocks at a time.
+        let together = SCORE_ROWS * 4 * parallel::threads().max(4);
+        let task = format!("score {}", set.name());
+        observer.on(Event::Begin {
+            task: &task,
+            total: set.len() as u64,
+        });
+        for (i, piece) in scores.chunks_mut(together * width).enumerate() {
+            let results: Vec<Result<()>> = parallel::run(|| {
+                piece
+                    .par_chunks_mut(SCORE_ROWS * width)
+                    .enumerate()
+                    .map_init(Batch::default, |batch, (j, out)| {
+                        let start = i * together + j * SCORE_ROWS;
+                        set.batch(needs, start..start + out.len() / width, batch)?;
+                        f(batch, out);
+                        Ok(())
+                    })
+                    .collect()
+            });
+            results.into_iter().collect::<Result<()>>()?;
+            observer.on(Event::Advance {
+                done: ((i + 1) * together).min(set.len()) as u64,
+                loss: None,
+            });
+        }
+        observer.on(Event::End);
+        Ok(scores)
+    }
+}
+
+/// Memory that a prior may use while it computes; grown once, then kept.
+#[derive(Default)]
+pub struct Scratch {
+    /// Free for the prior.
+    pub a: Aligned,
+    /// Free for the prior.
+    pub b: Aligned,
+    /// For matrix products.
+    pub gemm: Aligned,
+}
+
+/// A scorer on which a residual energy can be trained: it has a gradient.
+///
+/// `z` are features after the prior's own steps, `[n, dim]`.
+pub trait Prior: Scorer {
+    /// The pooled features it reads.
+    fn pooling(&self) -> Pooling;
+
+    /// The steps taken before its energy.
+    fn steps(&self) -> &Steps;
+
+    /// Dimension after the steps.
+    fn dim(&self) -> usize;
+
+    /// E_prior of each row.
+    fn energy(&self, z: &[f32], out: &mut [f32]);
+
+    /// Add `scale`·∇E_prior of each row to `grad` (`[n, dim]`).
+    fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch);
+
+    /// Draw rows from the prior: for the component of each row (or a random
+    /// one where `components` is `None`) with its noise multiplied by the
+    /// row's entry of `spread`.
+    ///
+    /// # Errors
+    /// If the prior cannot be sampled.
+    fn sample(
+        &self,
+        stream: &mut Stream,
+        components: Option<&[u32]>,
+        spread: Option<&[f32]>,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()>;
+
+    /// This prior as a scorer.
+    fn as_scorer(self: Arc<Self>) -> Arc<dyn Scorer>;
+}

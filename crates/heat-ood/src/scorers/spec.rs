@@ -1,0 +1,224 @@
+//! Scorers by name: `knn(k=50,normalize=true)`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::{
+    EnergyLogits, Gmm, GmmConfig, Knn, KnnConfig, LogitsConfig, MaxLogit, Msp, Prior, Scorer, Ssd,
+    Stored,
+};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head};
+use crate::observe::Observer;
+
+/// Names of all scorers that are fitted from features alone.
+pub const NAMES: [&str; 7] = ["msp", "max_logit", "el", "gmm", "ssd", "maha", "knn"];
+
+/// A scorer's name with the settings that differ from its defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScorerSpec {
+    /// Name of the method.
+    pub name: String,
+    /// Settings given.
+    pub settings: Table,
+}
+
+/// A value as TOML, or a bare word as text.
+pub(crate) fn parse_value(text: &str) -> Value {
+    let parsed = format!("x = {text}").parse::<Table>().ok();
+    parsed
+        .and_then(|mut t| (t.len() == 1).then(|| t.remove("x")).flatten())
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+impl ScorerSpec {
+    /// Parse `name` or `name(key=value,…)`.
+    ///
+    /// # Errors
+    /// If the name is unknown or a setting is not `key=value`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (name, rest) = match text.split_once('(') {
+            Some((name, rest)) => {
+                let inner = rest.strip_suffix(')').ok_or_else(|| {
+                    Error::config(
+                        "scorers",
+                        text,
+                        "the bracket is not closed; write `knn(k=50)`",
+                    )
+                })?;
+                (name, inner)
+            }
+            None => (text, ""),
+        };
+        let settings = rest.split(',').map(str::trim).filter(|s| !s.is_empty());
+        Self::new(name.trim(), settings)
+    }
+
+    /// A scorer by name with `key=value` settings.
+    ///
+    /// # Errors
+    /// As [`ScorerSpec::parse`].
+    pub fn new<'a>(name: &str, settings: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        if !NAMES.contains(&name) {
+            return Err(Error::unknown("scorer", name, NAMES));
+        }
+        let mut table = Table::new();
+        for setting in settings {
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| Error::config(name, setting, "settings are written `key=value`"))?;
+            table.insert(key.trim().to_owned(), parse_value(value.trim()));
+        }
+        Ok(ScorerSpec {
+            name: name.to_owned(),
+            settings: table,
+        })
+    }
+
+    /// Fit it.
+    ///
+    /// # Errors
+    /// If a setting is unknown or wrong, or the data cannot be fitted.
+    pub fn fit(
+        &self,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        observer: &mut dyn Observer,
+    ) -> Result<Arc<dyn Scorer>> {
+        let classes = head.map(Head::classes);
+        Ok(match self.name.as_str() {
+            "msp" => Arc::new(Msp::fit(self.config()?, train, head)?),
+            "max_logit" => Arc::new(MaxLogit::fit(self.config()?, train, head)?),
+            "el" => Arc::new(EnergyLogits::fit(self.config()?, train, head)?),
+            "gmm" => Arc::new(self.config::<GmmConfig>()?.fit(train, classes, observer)?),
+            "ssd" => Arc::new(Ssd::fit(&self.config()?, train, classes, observer)?),
+            "maha" => {
+                let mut config: GmmConfig = self.config()?;
+                if self.settings.get("normalize") == Some(&Value::Boolean(true)) {
+                    let problem = "`maha` is `ssd` without normalising; use `ssd`";
+                    return Err(Error::config("normalize", true, problem));
+                }
+                config.normalize = false;
+                Arc::new(Ssd::fit(&config, train, classes, observer)?)
+            }
+            "knn" => Arc::new(self.config::<KnnConfig>()?.fit(train, classes, observer)?),
+            other => return Err(Error::unknown("scorer", other, NAMES)),
+        })
+    }
+
+    fn config<T: DeserializeOwned + Serialize + Default>(&self) -> Result<T> {
+        typed(&self.settings, &self.name)
+    }
+}
+
+impl std::fmt::Display for ScorerSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        if self.settings.is_empty() {
+            return Ok(());
+        }
+        let text = |(k, v): (&String, &Value)| match v {
+            Value::String(s) => format!("{k}={s}"),
+            v => format!("{k}={v}"),
+        };
+        let settings: Vec<_> = self.settings.iter().map(text).collect();
+        write!(f, "({})", settings.join(","))
+    }
+}
+
+/// A table as a `T`; unknown keys and wrong types are errors that name the key.
+pub(crate) fn typed<T: DeserializeOwned>(table: &Table, place: &str) -> Result<T> {
+    T::deserialize(Value::Table(table.clone())).map_err(|e| {
+        let message = e.to_string();
+        let message = message.trim();
+        // serde lists the known fields in its message.
+        let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+        if message.starts_with("unknown field") && quoted.len() > 1 {
+            let name = format!("{place}.{}", quoted[0]);
+            let known: Vec<String> = quoted[1..].iter().map(|k| format!("{place}.{k}")).collect();
+            return Error::unknown("key", &name, known.iter().map(String::as_str));
+        }
+        // The value at fault is the one that alone cannot be read.
+        let culprit = table.iter().find(|(k, v)| {
+            let one = Table::from_iter([((*k).clone(), (*v).clone())]);
+            T::deserialize(Value::Table(one)).is_err()
+        });
+        let (key, value) = culprit.map_or((place.to_owned(), String::new()), |(k, v)| {
+            (format!("{place}.{k}"), v.to_string())
+        });
+        Error::config(key, value, message.lines().next().unwrap_or(message))
+    })
+}
+
+/// Fit a prior by name: `gmm` with its settings, or `el`.
+///
+/// # Errors
+/// If the name is not that of a prior, or the data cannot be fitted.
+pub fn fit_prior(
+    name: &str,
+    gmm: &GmmConfig,
+    train: &FeatureSet,
+    head: Option<&Head>,
+    observer: &mut dyn Observer,
+) -> Result<Arc<dyn Prior>> {
+    match name {
+        "gmm" => Ok(Arc::new(gmm.fit(
+            train,
+            head.map(Head::classes),
+            observer,
+        )?)),
+        "el" => {
+            if head.is_none() {
+                return Err(Error::missing(
+                    "the `el` prior",
+                    "head",
+                    "give the classifier's last layer with `--head FILE` (weight [C, D], bias [C])",
+                ));
+            }
+            Ok(Arc::new(EnergyLogits::fit(
+                LogitsConfig::default(),
+                train,
+                head,
+            )?))
+        }
+        other => Err(Error::unknown("prior", other, ["gmm", "el"])),
+    }
+}
+
+/// Read back a scorer of [`NAMES`].
+///
+/// # Errors
+/// If its kind is unknown or its tensors are not what they should be.
+pub fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+    Ok(match stored.kind() {
+        "msp" => Arc::new(Msp::load(stored)?),
+        "max_logit" => Arc::new(MaxLogit::load(stored)?),
+        "el" => Arc::new(EnergyLogits::load(stored)?),
+        "gmm" => Arc::new(Gmm::load(stored)?),
+        "ssd" | "maha" => Arc::new(Ssd::load(stored)?),
+        "knn" => Arc::new(Knn::load(stored)?),
+        other => return Err(Error::unknown("scorer", other, NAMES)),
+    })
+}
+
+/// Read back a prior.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
+    match stored.kind() {
+        "gmm" => Ok(Arc::new(Gmm::load(stored)?)),
+        "el" => {
+            let el = EnergyLogits::load(stored)?;
+            if !el.has_head() {
+                let problem = "its `el` prior has no head";
+                return Err(Error::format(stored.file.path(), problem));
+            }
+            Ok(Arc::new(el))
+        }
+        other => Err(Error::unknown("prior", other, ["gmm", "el"])),
+    }
+}

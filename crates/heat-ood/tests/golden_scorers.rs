@@ -1,0 +1,250 @@
+//! Scorers against the published implementation's values.
+
+mod common;
+
+use common::{C, D, Golden, close};
+use heat_ood::Silent;
+use heat_ood::features::Pooling;
+use heat_ood::scorers::{GmmConfig, Prior, Scorer, ScorerSpec, Scratch};
+
+/// Relative, as METHOD asks.
+const TOLERANCE: f64 = 1e-4;
+
+#[test]
+fn scores_of_every_scorer() {
+    let golden = Golden::open();
+    let (train, head) = (golden.train(), golden.head());
+    for (spec, name) in [
+        ("msp", "msp"),
+        ("max_logit", "max_logit"),
+        ("el", "energy_logits"),
+        ("el(react=0.9)", "energy_logits_react_p90"),
+        ("knn(k=5)", "knn_k5_normalized"),
+        ("knn(k=10,normalize=false)", "knn_k10_raw"),
+        ("ssd", "ssd_normalized"),
+        ("maha", "mahalanobis"),
+        ("ssd(diagonal=true)", "ssd_diag"),
+        ("ssd(pca=8)", "ssd_pca"),
+        ("gmm", "ssd_normalized.gmm_energy"),
+        ("gmm(normalize=false)", "mahalanobis.gmm_energy"),
+        ("gmm(diagonal=true)", "ssd_diag.gmm_energy"),
+        ("gmm(pca=8)", "ssd_pca.gmm_energy"),
+    ] {
+        let spec = ScorerSpec::parse(spec).unwrap();
+        let scorer = spec.fit(&train, Some(&head), &mut Silent).unwrap();
+        for probe in ["test", "ood"] {
+            let got = scorer.score(&golden.set(&format!("{probe}.avg"))).unwrap();
+            close(
+                &format!("{spec} {probe}"),
+                &got,
+                &golden.get(&format!("{name}.{probe}")),
+                TOLERANCE,
+            );
+        }
+    }
+}
+
+#[test]
+fn react_threshold() {
+    let golden = Golden::open();
+    let config = heat_ood::features::StepsConfig {
+        react: Some(0.9),
+        ..Default::default()
+    };
+    let steps = config.fit(&golden.train(), Pooling::Avg).unwrap();
+    close(
+        "threshold",
+        &[steps.react.unwrap()],
+        &golden.get("react_p90.threshold"),
+        1e-7,
+    );
+}
+
+fn variants() -> [(&'static str, GmmConfig); 4] {
+    let base = GmmConfig::default();
+    [
+        ("ssd_normalized", base.clone()),
+        (
+            "mahalanobis",
+            GmmConfig {
+                normalize: false,
+                ..base.clone()
+            },
+        ),
+        (
+            "ssd_diag",
+            GmmConfig {
+                diagonal: true,
+                ..base.clone()
+            },
+        ),
+        (
+            "ssd_pca",
+            GmmConfig {
+                pca: Some(8),
+                ..base
+            },
+        ),
+    ]
+}
+
+#[test]
+fn gaussian_parameters_and_gradients() {
+    let golden = Golden::open();
+    for (name, config) in variants() {
+        let gmm = config.fit(&golden.train(), Some(C), &mut Silent).unwrap();
+        let d = gmm.dim();
+        let get = |n: &str| golden.get(&format!("{name}.{n}"));
+        let single = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        close(
+            name,
+            &single(gmm.mixture_probs()),
+            &get("mixture_probs"),
+            TOLERANCE,
+        );
+        // Principal components have no sign of their own: take the published ones'.
+        let (ours, theirs) = (single(gmm.means()), get("means"));
+        let sign: Vec<f32> = (0..d)
+            .map(|j| {
+                (0..C)
+                    .map(|k| ours[k * d + j] * theirs[k * d + j])
+                    .sum::<f32>()
+                    .signum()
+            })
+            .collect();
+        assert!(name == "ssd_pca" || sign.iter().all(|s| *s == 1.0));
+        let signed = |x: &[f32]| -> Vec<f32> {
+            x.iter().enumerate().map(|(i, v)| v * sign[i % d]).collect()
+        };
+        close(name, &signed(&ours), &theirs, TOLERANCE);
+        // L Lᵀ is what the sign leaves alone up to rows and columns.
+        let square = |l: &[f32], s: &dyn Fn(usize) -> f32| -> Vec<f32> {
+            let entry = |i: usize, j: usize| {
+                (0..d)
+                    .map(|p| f64::from(l[i * d + p]) * f64::from(l[j * d + p]))
+                    .sum::<f64>() as f32
+            };
+            (0..d * d)
+                .map(|x| entry(x / d, x % d) * s(x / d) * s(x % d))
+                .collect()
+        };
+        let ours = square(&single(gmm.scale_tril()), &|i| sign[i]);
+        close(
+            name,
+            &ours,
+            &square(&get("scale_tril"), &|_| 1.0),
+            TOLERANCE,
+        );
+        if name != "ssd_pca" {
+            close(
+                name,
+                &single(gmm.scale_tril()),
+                &get("scale_tril"),
+                TOLERANCE,
+            );
+        }
+        let z = gmm.steps().apply(&golden.get("test.avg"), D);
+        let mut grad = vec![0.0; z.len()];
+        gmm.add_gradient(&z, 1.0, &mut grad, &mut Scratch::default());
+        close(
+            name,
+            &signed(&grad),
+            &get("gmm_energy_grad.test"),
+            TOLERANCE,
+        );
+        // It adds, scaled.
+        gmm.add_gradient(&z, -0.5, &mut grad, &mut Scratch::default());
+        let half: Vec<f32> = get("gmm_energy_grad.test")
+            .iter()
+            .map(|v| v / 2.0)
+            .collect();
+        close(name, &signed(&grad), &half, TOLERANCE);
+    }
+}
+
+#[test]
+fn energy_given_label() {
+    let golden = Golden::open();
+    let gmm = GmmConfig::default()
+        .fit(&golden.train(), Some(C), &mut Silent)
+        .unwrap();
+    let z = gmm.steps().apply(&golden.get("test.avg"), D);
+    let labels = golden.integers("ssd_normalized.labels");
+    let mut out = vec![0.0; labels.len()];
+    gmm.energy_given_label(&z, &labels, &mut out);
+    close(
+        "given label",
+        &out,
+        &golden.get("ssd_normalized.gmm_energy_given_label.test"),
+        TOLERANCE,
+    );
+}
+
+#[test]
+fn gaussian_samples_have_its_moments() {
+    let golden = Golden::open();
+    let gmm = GmmConfig::default()
+        .fit(&golden.train(), Some(C), &mut Silent)
+        .unwrap();
+    let n = 200_000;
+    let labels = vec![2; n];
+    let mut out = vec![0.0; n * D];
+    let mut stream = heat_ood::math::rng::Stream::new(1, heat_ood::math::rng::Purpose::User, 0, 0);
+    gmm.sample(
+        &mut stream,
+        Some(&labels),
+        None,
+        &mut out,
+        &mut Scratch::default(),
+    )
+    .unwrap();
+    let l = gmm.scale_tril();
+    for (i, j) in [(0, 0), (3, 1), (23, 23), (20, 5)] {
+        let mean = |i: usize| gmm.means()[2 * D + i];
+        let cov: f64 = (0..D).map(|p| l[i * D + p] * l[j * D + p]).sum();
+        let sd = |i: usize| (0..D).map(|p| l[i * D + p].powi(2)).sum::<f64>().sqrt();
+        let got: f64 = out
+            .chunks(D)
+            .map(|r| (f64::from(r[i]) - mean(i)) * (f64::from(r[j]) - mean(j)))
+            .sum::<f64>()
+            / n as f64;
+        assert!(
+            (got - cov).abs() < 6.0 * 2.0 * sd(i) * sd(j) / (n as f64).sqrt(),
+            "{i} {j}"
+        );
+    }
+    // Without labels: components in the mixture's proportions.
+    gmm.sample(&mut stream, None, None, &mut out, &mut Scratch::default())
+        .unwrap();
+    let got: f64 = out.chunks(D).map(|r| f64::from(r[0])).sum::<f64>() / n as f64;
+    let want: f64 = (0..C)
+        .map(|k| gmm.mixture_probs()[k] * gmm.means()[k * D])
+        .sum();
+    assert!((got - want).abs() < 1e-3, "{got} {want}");
+}
+
+/// Six score pairs with ties, constants and one-element sets.
+#[test]
+fn metrics() {
+    let text = std::fs::read_to_string(common::path("metrics.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(cases.len(), 6);
+    for (i, case) in cases.iter().enumerate() {
+        let scores = |key: &str| -> Vec<f32> {
+            let all = case[key].as_array().unwrap();
+            all.iter().map(|v| v.as_f64().unwrap() as f32).collect()
+        };
+        let m = heat_ood::metrics::evaluate(&scores("id"), &scores("ood")).unwrap();
+        for (key, got) in [
+            ("auroc", m.auroc),
+            ("fpr95_id_positive", m.fpr95_id_positive),
+            ("fpr95_ood_positive", m.fpr95_ood_positive),
+            ("aupr_in", m.aupr_in),
+            ("aupr_out", m.aupr_out),
+            ("detection_accuracy", m.detection_accuracy),
+        ] {
+            let want = case[key].as_f64().unwrap();
+            assert!((got - want).abs() < 1e-9, "case {i}, {key}: {got} {want}");
+        }
+    }
+}
