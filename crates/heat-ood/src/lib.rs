@@ -1,14 +1,9 @@
 //! HEAT.
-mod error;
+pub mod ebm;
+mod error; mod observe;
 pub mod features;
 pub mod math;
 pub mod metrics;
-mod observe;
 pub mod scorers;
 pub use error::{Error, Result};
 pub use observe::*;
-pub mod ebm {
-    /** e */
-    #[derive(Debug)]
-    pub struct EpochLog;
-}

@@ -17,6 +17,7 @@ pub use steps::{Pca, Steps, StepsConfig};
 pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};
 
 pub(crate) use storage::sha256;
+pub(crate) use tensors::save as save_tensors;
 
 use serde::{Deserialize, Serialize};
 

@@ -257,6 +257,15 @@ impl FeatureSet {
         &self.files
     }
 
+    /// SHA-256 of every file, with the file's name; empty for sets in memory.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn digests(&self) -> Result<Vec<(String, String)>> {
+        let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.files.iter().map(|f| Ok((name(f), super::sha256(f)?))).collect()
+    }
+
     /// Number of rows N.
     pub fn len(&self) -> usize {
         self.rows

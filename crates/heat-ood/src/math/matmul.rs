@@ -91,12 +91,13 @@ impl<'a> View<'a> {
         }
     }
 
-    fn at(self, i: usize, j: usize) -> f32 {
+    /// Element (i, j).
+    pub fn at(self, i: usize, j: usize) -> f32 {
         self.data[i * self.row + j * self.col]
     }
 
     /// The same matrix from row `i` on.
-    fn from_row(self, i: usize) -> Self {
+    pub fn from_row(self, i: usize) -> Self {
         View {
             data: &self.data[i * self.row..],
             ..self

@@ -6,8 +6,6 @@
 //!
 //! Reference: Liu et al., *Energy-based Out-of-distribution Detection*, NeurIPS 2020.
 
-use std::sync::Arc;
-
 use super::logits::{LogitSource, load_head};
 use super::{LogitsConfig, Prior, Scorer, Scratch, Section, Stored};
 use crate::error::{Error, Result};
@@ -162,9 +160,5 @@ impl Prior for EnergyLogits {
             "the `el` prior is not a distribution that can be sampled; \
              use `random_normal`, `random_uniform` or `data`",
         ))
-    }
-
-    fn as_scorer(self: Arc<Self>) -> Arc<dyn Scorer> {
-        self
     }
 }

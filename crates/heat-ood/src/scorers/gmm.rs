@@ -18,7 +18,7 @@
 //! Reference: Lee et al., *A Simple Unified Framework for Detecting
 //! Out-of-Distribution Samples and Adversarial Attacks*, NeurIPS 2018; HEAT §3.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -98,6 +98,8 @@ struct Fast {
     from_means: Packed,
     back: Packed,
     colour: Packed,
+    /// L as right operand: a gradient's whitened coordinates.
+    uncolour: Packed,
 }
 
 impl GmmConfig {
@@ -466,6 +468,7 @@ impl Fast {
             from_means: Packed::new(View::rows(&means, d), k, d),
             back: Packed::new(View::rows(&inverse, d), d, d),
             colour: Packed::new(View::rows(&tril, d).t(), d, d),
+            uncolour: Packed::new(View::rows(&tril, d), d, d),
         }
     }
 }
@@ -565,6 +568,28 @@ impl Prior for Gmm {
         gemm_add(View::rows(white, d), n, &fast.back, grad, d, pack);
     }
 
+    fn whitened_step(
+        &self,
+        gradient: &mut [f32],
+        step: f32,
+        noise: &[f32],
+        eps: f32,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let fast = self.fast();
+        let d = self.dim;
+        let n = gradient.len() / d;
+        scratch.a.reserve(n * d);
+        let white = &mut scratch.a[..n * d];
+        // L(λ Lᵀg + σ ε).
+        gemm(View::rows(gradient, d), n, &fast.uncolour, white, d, &mut scratch.gemm, &mut Keep);
+        for (w, e) in white.iter_mut().zip(noise) {
+            *w = step * *w + eps * e;
+        }
+        gemm(View::rows(white, d), n, &fast.colour, gradient, d, &mut scratch.gemm, &mut Keep);
+        true
+    }
+
     fn sample(
         &self,
         stream: &mut Stream,
@@ -608,9 +633,5 @@ impl Prior for Gmm {
             }
         }
         Ok(())
-    }
-
-    fn as_scorer(self: Arc<Self>) -> Arc<dyn Scorer> {
-        self
     }
 }

@@ -20,11 +20,10 @@ pub use knn::{Knn, KnnConfig};
 pub use logits::LogitsConfig;
 pub use max_logit::MaxLogit;
 pub use msp::Msp;
+pub(crate) use persist::{FORMAT_VERSION, Outline};
 pub use persist::{Section, Stored};
 pub use spec::{NAMES, ScorerSpec, fit_prior, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
-
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -59,11 +58,6 @@ pub trait Scorer: Send + Sync {
 
     /// The components of each row, `[rows, components]`.
     fn component_batch(&self, _batch: &Batch, _out: &mut [f32]) {}
-
-    /// Whether a score is a sum of the named component detectors (used to list them).
-    fn members(&self) -> Vec<Arc<dyn Scorer>> {
-        Vec::new()
-    }
 }
 
 /// Rows scored by one task.
@@ -174,6 +168,19 @@ pub trait Prior: Scorer {
     /// Add `scale`·∇E_prior of each row to `grad` (`[n, dim]`).
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch);
 
+    /// Replace `gradient` by step·Σ·gradient + eps·L·noise, Σ = LLᵀ the
+    /// prior's covariance; `false` (and nothing done) when it has none.
+    fn whitened_step(
+        &self,
+        _gradient: &mut [f32],
+        _step: f32,
+        _noise: &[f32],
+        _eps: f32,
+        _scratch: &mut Scratch,
+    ) -> bool {
+        false
+    }
+
     /// Draw rows from the prior: for the component of each row (or a random
     /// one where `components` is `None`) with its noise multiplied by the
     /// row's entry of `spread`.
@@ -188,7 +195,4 @@ pub trait Prior: Scorer {
         out: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()>;
-
-    /// This prior as a scorer.
-    fn as_scorer(self: Arc<Self>) -> Arc<dyn Scorer>;
 }

@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::features::{Tensor, TensorFile};
 
+/// Version of the detector and checkpoint format: newer ones are refused.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
 /// A scorer taken apart: its kind, settings, tensors and inner scorers.
 #[derive(Debug, Clone, Default)]
 pub struct Section {

@@ -1,0 +1,131 @@
+//! Checkpoints: everything that a run needs to go on bit for bit.
+//!
+//! A safetensors file that holds the scorer as a detector does (network and
+//! prior: a checkpoint can be scored with), and besides the optimiser's
+//! moments (`adam.first.mlp.0.weight` …), the accumulated gradient
+//! (`gradient.…`), and as metadata the settings, counters and history. Random
+//! streams are named by seed and counters, so there is no generator to store.
+
+use std::path::Path;
+
+use super::config::HeatConfig;
+use super::heat::Heat;
+use super::mlp::Mlp;
+use super::optim::Adam;
+use super::train::{State, Trainer};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, TensorFile, save_tensors};
+use crate::scorers::{Outline, Scorer, Stored};
+
+/// The `format` of a checkpoint's metadata.
+pub(crate) const FORMAT: &str = "heat-checkpoint";
+
+/// Write a checkpoint.
+pub(super) fn save(path: &Path, trainer: &Trainer<'_>, train_digest: &str) -> Result<()> {
+    let model = &trainer.config.ebm.model;
+    let heat = Heat {
+        prior: trainer.prior.clone(),
+        net: trainer.net.clone(),
+        temperature: model.temperature,
+        temperature_prior: model.temperature_prior,
+        input_dim: trainer.input_dim,
+    };
+    let mut tensors = Vec::new();
+    let outline = heat.section().flatten("", &mut tensors);
+    for (prefix, values) in [
+        ("adam.first.", &trainer.adam.first),
+        ("adam.second.", &trainer.adam.second),
+        ("gradient.", &trainer.gradient),
+    ] {
+        let named = trainer.net.split(values).into_iter();
+        tensors.extend(named.map(|(n, t)| (format!("{prefix}{n}"), t)));
+    }
+    let metadata = [
+        ("format", FORMAT.to_owned()),
+        ("version", crate::scorers::FORMAT_VERSION.to_string()),
+        ("scorer", json(&outline)),
+        ("config", json(&trainer.config)),
+        ("state", json(&trainer.state)),
+        ("adam_steps", trainer.adam.steps.to_string()),
+        ("train", train_digest.to_owned()),
+    ];
+    save_tensors(path, &tensors, &metadata)
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Steps finished at a checkpoint.
+pub(super) fn step(path: &Path) -> Result<u64> {
+    Ok(read_state(&TensorFile::open(path)?)?.step)
+}
+
+fn read<T: serde::de::DeserializeOwned>(file: &TensorFile, key: &str) -> Result<T> {
+    let bad = |why: String| Error::format(file.path(), format!("not a checkpoint: `{key}` {why}"));
+    let text = file.metadata(key).ok_or_else(|| bad("is absent".into()))?;
+    serde_json::from_str(text).map_err(|e| bad(e.to_string()))
+}
+
+/// The counters and history of a checkpoint.
+///
+/// # Errors
+/// If the file is not a checkpoint.
+pub fn read_state(file: &TensorFile) -> Result<State> {
+    read(file, "state")
+}
+
+/// The settings of a checkpoint.
+///
+/// # Errors
+/// If the file is not a checkpoint.
+pub fn read_config(file: &TensorFile) -> Result<HeatConfig> {
+    read(file, "config")
+}
+
+/// Go on from a checkpoint. `config` must be that of the checkpoint, but for
+/// `n_epochs` and `save_freq`.
+///
+/// # Errors
+/// If the file is not a checkpoint, was made with other settings or from
+/// other data.
+pub fn resume<'a>(
+    path: &Path,
+    config: &HeatConfig,
+    train: &'a FeatureSet,
+    train_digest: &str,
+) -> Result<Trainer<'a>> {
+    let file = TensorFile::open(path)?;
+    let saved = read_config(&file)?;
+    let comparable = |c: &HeatConfig| HeatConfig {
+        n_epochs: 0,
+        save_freq: 1,
+        ..c.clone()
+    };
+    if comparable(&saved) != comparable(config) {
+        return Err(Error::format(
+            path,
+            "was made with other settings; only n_epochs and save_freq may change on resume",
+        ));
+    }
+    if file.metadata("train") != Some(train_digest) {
+        return Err(Error::format(
+            path,
+            format!("was made from other data than {}", train.name()),
+        ));
+    }
+    let outline: Outline = read(&file, "scorer")?;
+    let heat = Heat::load(&Stored::new(&file, "", &outline))?;
+    let architecture = heat.net.architecture();
+    // The optimiser's vectors are laid out like a network.
+    let vector = |prefix: &str| Ok(Mlp::load(architecture, &file, prefix)?.parameters().to_vec());
+    let mut adam = Adam::new(config.ebm.optimizer.opt.betas, 0);
+    adam.steps = read(&file, "adam_steps")?;
+    adam.first = vector("adam.first.")?;
+    adam.second = vector("adam.second.")?;
+    let state = read_state(&file)?;
+    let mut trainer =
+        Trainer::assemble(config.clone(), heat.prior, train, heat.net, adam, state)?;
+    trainer.gradient = vector("gradient.")?;
+    Ok(trainer)
+}

@@ -1,0 +1,244 @@
+//! Settings of the energy model, under the published keys.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::mlp::Architecture;
+use super::optim::OptimizerConfig;
+use super::proposal::Proposal;
+use super::sampler::Langevin;
+use super::{Heat, LossConfig, Outcome, Trainer};
+use crate::error::{Error, Result};
+use crate::features::FeatureSet;
+use crate::observe::Observer;
+use crate::scorers::Prior;
+
+/// Which prior the residual corrects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PriorKind {
+    /// Class-conditional Gaussian mixture.
+    #[default]
+    Gmm,
+    /// Energy of the logits.
+    El,
+}
+
+impl PriorKind {
+    /// The scorer's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            PriorKind::Gmm => "gmm",
+            PriorKind::El => "el",
+        }
+    }
+}
+
+/// How to train a residual energy. The defaults are those of `heat_gmm_c10`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeatConfig {
+    /// Real rows per step; incomplete last batches are dropped.
+    pub batch_size: usize,
+    /// Passes over the training set.
+    pub n_epochs: usize,
+    /// Batches whose gradients are averaged into one optimiser step.
+    pub accum_iter: usize,
+    /// Epochs between two checkpoints; the last epoch always has one.
+    pub save_freq: usize,
+    /// Fixes every byte of the result.
+    pub seed: u64,
+    /// Network, sampler, loss and optimiser.
+    pub ebm: EbmConfig,
+}
+
+impl Default for HeatConfig {
+    fn default() -> Self {
+        HeatConfig {
+            batch_size: 1024,
+            n_epochs: 20,
+            accum_iter: 1,
+            save_freq: 1,
+            seed: 0,
+            ebm: EbmConfig::default(),
+        }
+    }
+}
+
+/// The `ebm` group of a recipe.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EbmConfig {
+    /// Network and sampler.
+    pub model: ModelConfig,
+    /// Loss.
+    pub loss: LossConfig,
+    /// Optimiser and schedule.
+    pub optimizer: OptimizerConfig,
+}
+
+/// The `ebm.model` group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// H.
+    pub hidden_dim: usize,
+    /// Hidden layers after the first.
+    pub n_hidden_layers: usize,
+    /// Whether hidden layers share their weights (as the published code does).
+    pub tied: bool,
+    /// Whether the width halves with each block (the published ImageNet network).
+    pub reduce_width: bool,
+    /// T.
+    pub temperature: f64,
+    /// T_prior.
+    pub temperature_prior: f64,
+    /// Where chains start.
+    pub proposal_type: Proposal,
+    /// Draw components with the batch's label frequencies.
+    pub sample_from_batch_statistics: bool,
+    /// Langevin steps.
+    pub steps: usize,
+    /// First step size λ.
+    pub step_size_start: f64,
+    /// Last step size; a tenth of the first unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_size_end: Option<f64>,
+    /// First noise σ.
+    pub eps_start: f64,
+    /// Last noise; a tenth of the first unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps_end: Option<f64>,
+    /// Whether the projection clips at zero.
+    pub sgld_relu: bool,
+    /// Step in the prior's whitened coordinates (not in the published code).
+    pub precondition: bool,
+    /// Most batches per epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_max_iter: Option<usize>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        ModelConfig {
+            hidden_dim: 1024,
+            n_hidden_layers: 4,
+            tied: true,
+            reduce_width: false,
+            temperature: 1.0,
+            temperature_prior: 1e3,
+            proposal_type: Proposal::BaseDist,
+            sample_from_batch_statistics: false,
+            steps: 40,
+            step_size_start: 1e-4,
+            step_size_end: None,
+            eps_start: 5e-3,
+            eps_end: None,
+            sgld_relu: true,
+            precondition: false,
+            train_max_iter: None,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// The network for features of dimension `dim`.
+    pub fn architecture(&self, dim: usize) -> Architecture {
+        Architecture {
+            input_dim: dim,
+            hidden_dim: self.hidden_dim,
+            n_hidden_layers: self.n_hidden_layers,
+            tied: self.tied && !self.reduce_width,
+            tapered: self.reduce_width,
+        }
+    }
+
+    /// The chains.
+    pub fn langevin(&self) -> Langevin {
+        let end = |start: f64, end: Option<f64>| end.unwrap_or(start / 10.0);
+        Langevin {
+            steps: self.steps,
+            step_size: (self.step_size_start, end(self.step_size_start, self.step_size_end)),
+            eps: (self.eps_start, end(self.eps_start, self.eps_end)),
+            precondition: self.precondition,
+        }
+    }
+}
+
+impl HeatConfig {
+    pub(crate) fn check(&self) -> Result<()> {
+        for (key, value) in [
+            ("batch_size", self.batch_size),
+            ("accum_iter", self.accum_iter),
+            ("save_freq", self.save_freq),
+            ("ebm.model.train_max_iter", self.ebm.model.train_max_iter.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Error::config(key, value, "must be at least 1"));
+            }
+        }
+        let m = &self.ebm.model;
+        let l = m.langevin();
+        for (key, value) in [
+            ("ebm.model.temperature", m.temperature),
+            ("ebm.model.temperature_prior", m.temperature_prior),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(Error::config(key, value, "must be a positive number"));
+            }
+        }
+        for (key, value) in [
+            ("ebm.model.step_size_start", l.step_size.0),
+            ("ebm.model.step_size_end", l.step_size.1),
+            ("ebm.model.eps_start", l.eps.0),
+            ("ebm.model.eps_end", l.eps.1),
+            ("ebm.loss.l2_coef", self.ebm.loss.l2_coef),
+            ("ebm.loss.eps_data", f64::from(self.ebm.loss.eps_data)),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(key, value, "must be a number ≥ 0"));
+            }
+        }
+        self.ebm.optimizer.check()
+    }
+
+    /// Train a residual energy on `prior`.
+    ///
+    /// # Errors
+    /// If a setting cannot work, a row is not finite, the prior cannot do
+    /// what the settings ask, training diverges, or the observer asked for a stop.
+    pub fn train(
+        &self,
+        prior: impl IntoPrior,
+        train: &FeatureSet,
+        observer: &mut dyn Observer,
+    ) -> Result<Heat> {
+        let mut trainer = Trainer::new(self.clone(), prior.into_prior(), train)?;
+        match trainer.run(None, observer)? {
+            Outcome::Finished => Ok(trainer.into_heat()),
+            Outcome::Stopped => Err(Error::Fit {
+                what: "heat".into(),
+                problem: "stopped before the last epoch".into(),
+            }),
+        }
+    }
+}
+
+/// A prior, owned or shared.
+pub trait IntoPrior {
+    /// As a shared prior.
+    fn into_prior(self) -> Arc<dyn Prior>;
+}
+
+impl<P: Prior + 'static> IntoPrior for P {
+    fn into_prior(self) -> Arc<dyn Prior> {
+        Arc::new(self)
+    }
+}
+
+impl IntoPrior for Arc<dyn Prior> {
+    fn into_prior(self) -> Arc<dyn Prior> {
+        self
+    }
+}

@@ -1,0 +1,145 @@
+//! The HEAT scorer: E(z) = E_nn(z)/T + E_prior(z)/T_prior.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::mlp::{Architecture, Mlp, Workspace};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Field, Needs};
+use crate::math::BLOCK_ROWS;
+use crate::scorers::{Prior, Scorer, Section, Stored, load_prior};
+
+/// A trained residual energy with its prior.
+pub struct Heat {
+    pub(super) prior: Arc<dyn Prior>,
+    pub(super) net: Mlp,
+    pub(super) temperature: f64,
+    pub(super) temperature_prior: f64,
+    pub(super) input_dim: usize,
+}
+
+impl Heat {
+    /// Put a network on a prior; `input_dim` is D before the prior's steps.
+    ///
+    /// # Errors
+    /// If the network's input is not what the prior's steps give.
+    pub fn new(
+        prior: Arc<dyn Prior>,
+        net: Mlp,
+        temperature: f64,
+        temperature_prior: f64,
+        input_dim: usize,
+    ) -> Result<Self> {
+        let (want, got) = (prior.dim(), net.architecture().input_dim);
+        if want != got {
+            return Err(Error::Shape {
+                place: "heat".into(),
+                tensor: "mlp.0.weight".into(),
+                expected: format!("[H, {want}], the prior's dimension"),
+                got: format!("[H, {got}]"),
+            });
+        }
+        Ok(Heat {
+            prior,
+            net,
+            temperature,
+            temperature_prior,
+            input_dim,
+        })
+    }
+
+    /// The prior.
+    pub fn prior(&self) -> &Arc<dyn Prior> {
+        &self.prior
+    }
+
+    /// The network.
+    pub fn net(&self) -> &Mlp {
+        &self.net
+    }
+
+    fn field(&self) -> Field {
+        Field::Features(self.prior.pooling())
+    }
+
+    /// E_nn/T and E_prior/T_prior of each row of a batch.
+    fn parts(&self, batch: &Batch) -> (Vec<f64>, Vec<f64>) {
+        let n = batch.rows();
+        let z = self.prior.steps().apply(batch.get(self.field()), self.input_dim);
+        let dim = self.prior.dim();
+        let (mut nn, mut prior) = (vec![0.0; n], vec![0.0; n]);
+        self.prior.energy(&z, &mut prior);
+        let mut ws = Workspace::default();
+        let blocks = z.chunks(BLOCK_ROWS * dim).zip(nn.chunks_mut(BLOCK_ROWS));
+        for (z, nn) in blocks {
+            self.net.energy(z, dim, z.len() / dim, &mut ws, nn);
+        }
+        let scaled = |x: Vec<f32>, t: f64| x.into_iter().map(|v| f64::from(v) / t).collect();
+        (scaled(nn, self.temperature), scaled(prior, self.temperature_prior))
+    }
+
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            architecture: Architecture,
+            temperature: f64,
+            temperature_prior: f64,
+            input_dim: usize,
+        }
+        let c: Config = stored.config()?;
+        let prior = load_prior(&stored.part("prior")?)?;
+        let net = Mlp::load(c.architecture, stored.file, &stored.prefix)?;
+        Heat::new(prior, net, c.temperature, c.temperature_prior, c.input_dim)
+    }
+}
+
+impl Scorer for Heat {
+    fn name(&self) -> &'static str {
+        "heat"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        let got = set.require(self.field())?;
+        if got != self.input_dim {
+            return Err(Error::Shape {
+                place: set.name().into(),
+                tensor: self.field().name().into(),
+                expected: format!("[N, {}], as in training", self.input_dim),
+                got: format!("[{}, {got}]", set.len()),
+            });
+        }
+        Ok(Needs::of(self.field()))
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let (nn, prior) = self.parts(batch);
+        for ((o, a), b) in out.iter_mut().zip(nn).zip(prior) {
+            *o = (a + b) as f32;
+        }
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({
+            "architecture": self.net.architecture(),
+            "temperature": self.temperature,
+            "temperature_prior": self.temperature_prior,
+            "input_dim": self.input_dim,
+        });
+        Section::new("heat", config)
+            .with("", self.net.tensors())
+            .with_part("prior", self.prior.section())
+    }
+
+    fn components(&self) -> &'static [&'static str] {
+        &["energy_nn", "energy_prior"]
+    }
+
+    fn component_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let (nn, prior) = self.parts(batch);
+        for ((o, a), b) in out.chunks_exact_mut(2).zip(nn).zip(prior) {
+            o.copy_from_slice(&[a as f32, b as f32]);
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! The residual energy: a small MLP with LeakyReLU(0.2) and a scalar output.
+//!
+//! - *tied*: Linear(D,H), then one Linear(H,H) applied `n_hidden` times, then
+//!   Linear(H,1). The published code multiplies a Python list of modules, so
+//!   its hidden layers share their weights.
+//! - *untied*: the same with `n_hidden` separate Linear(H,H).
+//! - *tapered*: Linear(D,H), then for i in 0..n_hidden with w = H/2^i:
+//!   Linear(w,w), Linear(w,w), Linear(w,w/2); then Linear(H/2^n_hidden, 1).
+//!
+//! Parameters lie in one vector, each layer's weight `[out, in]` then its bias,
+//! so that optimiser and checkpoint see plain arrays. Backward passes are
+//! written by hand: the derivative of LeakyReLU is read off the activation's
+//! sign. Work on a block of rows runs on one thread ([`Mlp::energy`],
+//! [`Mlp::input_gradient`]); the parameter gradient runs on all
+//! ([`Mlp::forward_all`], [`Mlp::backward_all`]).
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::features::{Tensor, TensorFile};
+use crate::math::matmul::{Aligned, Epilogue, Keep, Packed, View, gemm, gemm_add};
+use crate::math::rng::{Purpose, Stream};
+use crate::math::{BLOCK_ROWS, parallel};
+
+/// Slope of LeakyReLU below zero.
+const SLOPE: f32 = 0.2;
+
+/// Shape of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Architecture {
+    /// D: features in.
+    pub input_dim: usize,
+    /// H: width of the first hidden layer.
+    pub hidden_dim: usize,
+    /// Hidden layers after the first (blocks, when tapered).
+    pub n_hidden_layers: usize,
+    /// Whether hidden layers share their weights.
+    pub tied: bool,
+    /// Whether the width halves with each block.
+    pub tapered: bool,
+}
+
+/// One linear map: where its parameters lie and what PyTorch calls it.
+#[derive(Debug, Clone, PartialEq)]
+struct Linear {
+    name: String,
+    input: usize,
+    output: usize,
+    offset: usize,
+}
+
+impl Linear {
+    fn weight(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.input * self.output
+    }
+
+    fn bias(&self) -> std::ops::Range<usize> {
+        let start = self.weight().end;
+        start..start + self.output
+    }
+}
+
+impl Architecture {
+    /// The distinct linear maps, and the order in which the hidden ones are applied.
+    fn plan(&self) -> Result<(Vec<Linear>, Vec<usize>)> {
+        let (d, h, n) = (self.input_dim, self.hidden_dim, self.n_hidden_layers);
+        if d == 0 || h == 0 {
+            return Err(Error::config("ebm.model.hidden_dim", h, "must be at least 1"));
+        }
+        if self.tapered && (n >= usize::BITS as usize || h >> n == 0) {
+            let problem = format!("hidden_dim {h} cannot be halved {n} times");
+            return Err(Error::config("ebm.model.n_hidden_layers", n, problem));
+        }
+        let mut linears: Vec<Linear> = Vec::new();
+        let mut add = |name: String, input: usize, output: usize| {
+            let offset = linears.last().map_or(0, |l| l.bias().end);
+            linears.push(Linear {
+                name,
+                input,
+                output,
+                offset,
+            });
+        };
+        add("mlp.0".into(), d, h);
+        let mut order = vec![0];
+        let mut width = h;
+        if self.tapered {
+            for i in 0..n {
+                for (j, out) in [(0, width), (2, width), (4, width / 2)] {
+                    add(format!("mlp.{}.{j}", i + 2), width, out);
+                    order.push(order.len());
+                    width = out;
+                }
+            }
+            add(format!("mlp.{}", n + 2), width, 1);
+        } else {
+            let distinct = if self.tied { n.min(1) } else { n };
+            for i in 0..distinct {
+                add(format!("mlp.{}", 2 * i + 2), h, h);
+            }
+            order.extend((0..n).map(|i| if self.tied { 1 } else { i + 1 }));
+            add(format!("mlp.{}", 2 * n + 2), h, 1);
+        }
+        Ok((linears, order))
+    }
+}
+
+/// The network with its parameters.
+#[derive(Clone)]
+pub struct Mlp {
+    architecture: Architecture,
+    linears: Vec<Linear>,
+    /// Hidden layers in order of application, as indices of `linears`.
+    order: Vec<usize>,
+    parameters: Vec<f32>,
+    /// Wᵀ `[in, out]` and W `[out, in]` of each hidden linear map, packed.
+    forward: Vec<Packed>,
+    backward: Vec<Packed>,
+}
+
+/// Memory for a block of rows on one thread.
+#[derive(Default, Clone)]
+pub struct Workspace {
+    activations: Vec<Aligned>,
+    delta: [Aligned; 2],
+    scratch: Aligned,
+}
+
+/// Memory for a whole batch on all threads.
+#[derive(Default)]
+pub struct BatchWorkspace {
+    activations: Vec<Aligned>,
+    delta: [Aligned; 2],
+    packed: Packed,
+    scratch: Vec<Mutex<Aligned>>,
+}
+
+/// Leading dimension for rows of `n` floats: whole cache lines, and not a
+/// multiple of 4 KiB, which would put all rows into the same cache sets.
+fn stride(n: usize) -> usize {
+    n.next_multiple_of(16) + 16
+}
+
+struct BiasLeaky<'a>(&'a [f32]);
+
+impl Epilogue for BiasLeaky<'_> {
+    #[inline(always)]
+    fn apply(&mut self, _: usize, column: usize, values: &mut [f32]) {
+        for (v, b) in values.iter_mut().zip(&self.0[column..]) {
+            let x = *v + b;
+            *v = if x > 0.0 { x } else { SLOPE * x };
+        }
+    }
+}
+
+/// Multiplies by LeakyReLU's derivative at the stored activations.
+struct Mask<'a> {
+    activations: &'a [f32],
+    ld: usize,
+}
+
+impl Epilogue for Mask<'_> {
+    #[inline(always)]
+    fn apply(&mut self, row: usize, column: usize, values: &mut [f32]) {
+        let activations = &self.activations[row * self.ld + column..];
+        for (v, a) in values.iter_mut().zip(activations) {
+            *v *= if *a > 0.0 { 1.0 } else { SLOPE };
+        }
+    }
+}
+
+impl Mlp {
+    /// A network initialised as PyTorch's Linear: uniform on ±1/√fan_in.
+    ///
+    /// # Errors
+    /// If the architecture is impossible.
+    pub fn new(architecture: Architecture, seed: u64) -> Result<Self> {
+        let mut net = Self::zeroed(architecture)?;
+        for (i, linear) in net.linears.iter().enumerate() {
+            let bound = 1.0 / (linear.input as f32).sqrt();
+            let mut stream = Stream::new(seed, Purpose::Init, i as u64, 0);
+            let values = &mut net.parameters[linear.weight().start..linear.bias().end];
+            stream.fill_uniform(values, -bound, bound);
+        }
+        net.repack();
+        Ok(net)
+    }
+
+    fn zeroed(architecture: Architecture) -> Result<Self> {
+        let (linears, order) = architecture.plan()?;
+        let total = linears.last().map_or(0, |l| l.bias().end);
+        Ok(Mlp {
+            architecture,
+            parameters: vec![0.0; total],
+            forward: vec![Packed::default(); linears.len() - 1],
+            backward: vec![Packed::default(); linears.len() - 1],
+            linears,
+            order,
+        })
+    }
+
+    /// Read the parameters from tensors named as PyTorch names them
+    /// (`mlp.0.weight` …) after `prefix`.
+    ///
+    /// # Errors
+    /// If a tensor is absent or has another shape.
+    pub fn load(architecture: Architecture, file: &TensorFile, prefix: &str) -> Result<Self> {
+        let mut net = Self::zeroed(architecture)?;
+        for linear in &net.linears {
+            let name = format!("{prefix}{}", linear.name);
+            let shape = [linear.output, linear.input];
+            let weight = file.f32(&format!("{name}.weight"), &shape)?;
+            net.parameters[linear.weight()].copy_from_slice(&weight);
+            let bias = file.f32(&format!("{name}.bias"), &shape[..1])?;
+            net.parameters[linear.bias()].copy_from_slice(&bias);
+        }
+        net.repack();
+        Ok(net)
+    }
+
+    /// Tensors under PyTorch's names; shared weights once, under the first name.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.split(&self.parameters)
+    }
+
+    /// Any vector laid out like the parameters (a gradient, a moment), as tensors.
+    pub fn split(&self, values: &[f32]) -> Vec<(String, Tensor)> {
+        let both = |l: &Linear| {
+            let weight = Tensor::f32([l.output, l.input], values[l.weight()].to_vec());
+            let bias = Tensor::f32([l.output], values[l.bias()].to_vec());
+            [(format!("{}.weight", l.name), weight), (format!("{}.bias", l.name), bias)]
+        };
+        self.linears.iter().flat_map(both).collect()
+    }
+
+    /// Shape of the network.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// All parameters.
+    pub fn parameters(&self) -> &[f32] {
+        &self.parameters
+    }
+
+    /// Change the parameters, then pack them anew.
+    pub fn update(&mut self, f: impl FnOnce(&mut [f32])) {
+        f(&mut self.parameters);
+        self.repack();
+    }
+
+    fn repack(&mut self) {
+        let Mlp {
+            linears,
+            parameters,
+            forward,
+            backward,
+            ..
+        } = self;
+        parallel::run(|| {
+            let packs = forward.iter_mut().zip(backward);
+            for (linear, (forward, backward)) in linears.iter().zip(packs) {
+                let w = View::rows(&parameters[linear.weight()], linear.input);
+                forward.set_parallel(w.t(), linear.input, linear.output);
+                backward.set_parallel(w, linear.output, linear.input);
+            }
+        });
+    }
+
+    fn last(&self) -> &Linear {
+        &self.linears[self.linears.len() - 1]
+    }
+
+    fn width(&self, layer: usize) -> usize {
+        self.linears[self.order[layer]].output
+    }
+
+    fn widest(&self) -> usize {
+        self.linears.iter().map(|l| l.input.max(l.output)).max().unwrap_or(1)
+    }
+
+    /// E_nn of the `n` rows of `z` (`[n, D]`, leading dimension `ld`), keeping
+    /// the activations for [`Mlp::input_gradient`].
+    pub fn energy(&self, z: &[f32], ld: usize, n: usize, ws: &mut Workspace, out: &mut [f32]) {
+        ws.activations.resize_with(self.order.len(), Aligned::default);
+        for layer in 0..self.order.len() {
+            let (before, after) = ws.activations.split_at_mut(layer);
+            let input = match before.last() {
+                Some(a) => View::rows(a, stride(self.width(layer - 1))),
+                None => View::rows(z, ld),
+            };
+            after[0].reserve(n * stride(self.width(layer)));
+            self.layer_forward(layer, input, n, &mut after[0], &mut ws.scratch);
+        }
+        let top = &ws.activations[self.order.len() - 1];
+        self.output(top, &mut out[..n]);
+    }
+
+    fn layer_forward(
+        &self,
+        layer: usize,
+        input: View<'_>,
+        n: usize,
+        out: &mut [f32],
+        scratch: &mut Aligned,
+    ) {
+        let index = self.order[layer];
+        let mut epilogue = BiasLeaky(&self.parameters[self.linears[index].bias()]);
+        let ld = stride(self.width(layer));
+        gemm(input, n, &self.forward[index], out, ld, scratch, &mut epilogue);
+    }
+
+    /// The last layer: a dot product, summed in f64.
+    fn output(&self, top: &[f32], out: &mut [f32]) {
+        let last = self.last();
+        let weight = &self.parameters[last.weight()];
+        let bias = f64::from(self.parameters[last.bias()][0]);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (o, row) in out.iter_mut().zip(top.chunks(stride(last.input))) {
+                    *o = (dot(&row[..last.input], weight) + bias) as f32;
+                }
+            },
+        );
+    }
+
+    /// `scale`·∂E_nn/∂z of the `n` rows last given to [`Mlp::energy`], into
+    /// `grad` (`[n, D]`, no gaps).
+    pub fn input_gradient(&self, n: usize, scale: f32, ws: &mut Workspace, grad: &mut [f32]) {
+        let ld = stride(self.widest());
+        let [a, b] = &mut ws.delta;
+        a.reserve(n * ld);
+        b.reserve(n * ld);
+        let (mut now, mut next) = (a, b);
+        let top = self.order.len() - 1;
+        let seed = |_: usize| scale;
+        self.seed_delta(&ws.activations[top], n, seed, now, ld);
+        for layer in (0..=top).rev() {
+            let index = self.order[layer];
+            let delta = View::rows(now, ld);
+            let weight = &self.backward[index];
+            if layer == 0 {
+                let d = self.linears[index].input;
+                gemm(delta, n, weight, grad, d, &mut ws.scratch, &mut Keep);
+            } else {
+                let mut mask = Mask {
+                    activations: &ws.activations[layer - 1],
+                    ld: stride(self.width(layer - 1)),
+                };
+                gemm(delta, n, weight, next, ld, &mut ws.scratch, &mut mask);
+                std::mem::swap(&mut now, &mut next);
+            }
+        }
+    }
+
+    /// ∂/∂(last hidden pre-activation): `seed(row)`·w ⊙ mask.
+    fn seed_delta(
+        &self,
+        top: &[f32],
+        n: usize,
+        seed: impl Fn(usize) -> f32,
+        delta: &mut [f32],
+        ld: usize,
+    ) {
+        let last = self.last();
+        let weight = &self.parameters[last.weight()];
+        let rows = delta.chunks_mut(ld).zip(top.chunks(stride(last.input)));
+        for (i, (delta, a)) in rows.take(n).enumerate() {
+            let s = seed(i);
+            for ((d, a), w) in delta.iter_mut().zip(&a[..last.input]).zip(weight) {
+                *d = s * w * if *a > 0.0 { 1.0 } else { SLOPE };
+            }
+        }
+    }
+
+    /// E_nn of all `n` rows of `z` on the current pool, keeping activations.
+    pub fn forward_all(&self, z: &[f32], n: usize, ws: &mut BatchWorkspace, out: &mut [f32]) {
+        ws.scratch.resize_with(parallel::threads(), Mutex::default);
+        ws.activations.resize_with(self.order.len(), Aligned::default);
+        for layer in 0..self.order.len() {
+            let ld = stride(self.width(layer));
+            ws.activations[layer].reserve(n * ld);
+            let (before, after) = ws.activations.split_at_mut(layer);
+            let (input, input_ld) = match before.last() {
+                Some(a) => (&a[..], stride(self.width(layer - 1))),
+                None => (z, self.architecture.input_dim),
+            };
+            let scratch = &ws.scratch;
+            after[0][..n * ld]
+                .par_chunks_mut(BLOCK_ROWS * ld)
+                .zip(input.par_chunks(BLOCK_ROWS * input_ld))
+                .for_each(|(out, input)| {
+                    let rows = out.len() / ld;
+                    with_scratch(scratch, |s| {
+                        self.layer_forward(layer, View::rows(input, input_ld), rows, out, s);
+                    });
+                });
+        }
+        let ld = stride(self.last().input);
+        let top = &ws.activations[self.order.len() - 1];
+        out[..n]
+            .par_chunks_mut(BLOCK_ROWS)
+            .zip(top.par_chunks(BLOCK_ROWS * ld))
+            .for_each(|(out, top)| self.output(top, out));
+    }
+
+    /// Add ∂L/∂parameters to `grad`, given ∂L/∂E_nn of each row last given to
+    /// [`Mlp::forward_all`] with the same `z`.
+    pub fn backward_all(
+        &self,
+        z: &[f32],
+        energy_grad: &[f32],
+        ws: &mut BatchWorkspace,
+        grad: &mut [f32],
+    ) {
+        let n = energy_grad.len();
+        let ld = stride(self.widest());
+        let BatchWorkspace {
+            activations,
+            delta: [a, b],
+            packed,
+            scratch,
+        } = ws;
+        a.reserve(n * ld);
+        b.reserve(n * ld);
+        let (mut now, mut next) = (a, b);
+        let top = self.order.len() - 1;
+        let top_ld = stride(self.width(top));
+        let last = self.last();
+        column_sums(&activations[top], top_ld, Some(energy_grad), &mut grad[last.weight()]);
+        grad[last.bias()][0] += energy_grad.iter().map(|&g| f64::from(g)).sum::<f64>() as f32;
+        now[..n * ld]
+            .par_chunks_mut(BLOCK_ROWS * ld)
+            .zip(activations[top].par_chunks(BLOCK_ROWS * top_ld))
+            .zip(energy_grad.par_chunks(BLOCK_ROWS))
+            .for_each(|((delta, a), g)| self.seed_delta(a, g.len(), |i| g[i], delta, ld));
+        for layer in (0..=top).rev() {
+            let index = self.order[layer];
+            let linear = &self.linears[index];
+            let (input, input_ld) = match layer {
+                0 => (z, self.architecture.input_dim),
+                l => (&activations[l - 1][..], stride(self.width(l - 1))),
+            };
+            let delta = View::rows(&now[..n * ld], ld);
+            packed.set_parallel(View::rows(input, input_ld), n, linear.input);
+            weight_gradient(delta, packed, scratch, &mut grad[linear.weight()]);
+            column_sums(&now[..n * ld], ld, None, &mut grad[linear.bias()]);
+            if layer > 0 {
+                next[..n * ld]
+                    .par_chunks_mut(BLOCK_ROWS * ld)
+                    .zip(now[..n * ld].par_chunks(BLOCK_ROWS * ld))
+                    .zip(input[..n * input_ld].par_chunks(BLOCK_ROWS * input_ld))
+                    .for_each(|((out, delta), activations)| {
+                        let rows = out.len() / ld;
+                        let delta = View::rows(delta, ld);
+                        let weight = &self.backward[index];
+                        let mut mask = Mask {
+                            activations,
+                            ld: input_ld,
+                        };
+                        with_scratch(scratch, |s| {
+                            gemm(delta, rows, weight, out, ld, s, &mut mask);
+                        });
+                    });
+                std::mem::swap(&mut now, &mut next);
+            }
+        }
+    }
+}
+
+/// Run `f` with this worker's own scratch memory.
+fn with_scratch(all: &[Mutex<Aligned>], f: impl FnOnce(&mut Aligned)) {
+    let mine = &all[parallel::worker() % all.len()];
+    f(&mut mine.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// `grad += deltaᵀ·input` (`[out, in]`), in parallel over rows of the result.
+fn weight_gradient(
+    delta: View<'_>,
+    input: &Packed,
+    scratch: &[Mutex<Aligned>],
+    grad: &mut [f32],
+) {
+    let width = input.n();
+    grad.par_chunks_mut(BLOCK_ROWS * width).enumerate().for_each(|(i, grad)| {
+        let left = delta.t().from_row(i * BLOCK_ROWS);
+        let rows = grad.len() / width;
+        with_scratch(scratch, |s| gemm_add(left, rows, input, grad, width, s));
+    });
+}
+
+/// Add Σ_i weightᵢ·rows[i, j] to `out[j]`, in f64, in parallel over columns.
+fn column_sums(rows: &[f32], ld: usize, weights: Option<&[f32]>, out: &mut [f32]) {
+    const COLUMNS: usize = 64;
+    let n = weights.map_or(rows.len() / ld, <[f32]>::len);
+    out.par_chunks_mut(COLUMNS).enumerate().for_each(|(c, out)| {
+        let mut sums = [0.0f64; COLUMNS];
+        for i in 0..n {
+            let weight = weights.map_or(1.0, |w| f64::from(w[i]));
+            let row = &rows[i * ld + c * COLUMNS..][..out.len()];
+            for (s, v) in sums.iter_mut().zip(row) {
+                *s += weight * f64::from(*v);
+            }
+        }
+        for (o, s) in out.iter_mut().zip(sums) {
+            *o += s as f32;
+        }
+    });
+}
+
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 16];
+    let (a, a_tail) = a.as_chunks::<16>();
+    let (b, b_tail) = b.as_chunks::<16>();
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..16 {
+            sums[i] += f64::from(a[i]) * f64::from(b[i]);
+        }
+    }
+    let tail = a_tail.iter().zip(b_tail).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    sums.iter().sum::<f64>() + tail.sum::<f64>()
+}

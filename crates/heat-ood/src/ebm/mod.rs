@@ -1,0 +1,27 @@
+//! HEAT: a residual energy on a prior, E(z) = E_nn(z)/T + E_prior(z)/T_prior.
+//!
+//! Read in this order: [`mlp`] (the network), [`sampler`] (chains),
+//! [`loss`], [`optim`], [`engine`] (what runs where), [`train`] (propose,
+//! sample, apply), [`checkpoint`], [`heat`] (the scorer).
+
+pub mod checkpoint;
+mod config;
+pub mod engine;
+mod heat;
+mod log;
+pub mod loss;
+pub mod mlp;
+pub mod optim;
+mod proposal;
+mod run;
+pub mod sampler;
+pub mod train;
+
+pub use config::{EbmConfig, HeatConfig, IntoPrior, ModelConfig, PriorKind};
+pub use heat::Heat;
+pub use log::EpochLog;
+pub use loss::LossConfig;
+pub use optim::OptimizerConfig;
+pub use proposal::Proposal;
+pub use run::{Outcome, RunFolder};
+pub use train::Trainer;

@@ -1,0 +1,118 @@
+//! Where chains start (METHOD §4, step 1).
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::math::rng::{Purpose, Stream};
+use crate::math::{BLOCK_ROWS, parallel};
+use crate::scorers::{Prior, Scratch};
+
+/// A distribution of starting points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proposal {
+    /// Samples of the prior.
+    #[default]
+    BaseDist,
+    /// Standard normal.
+    RandomNormal,
+    /// 2u − 4, u uniform on [0, 1).
+    RandomUniform,
+    /// The batch itself.
+    Data,
+    /// Samples of the prior, each row's noise multiplied by one of
+    /// {τ/100, τ/10, τ, 10τ, 100τ}, τ = 100·u drawn once per batch.
+    BaseDistTemp,
+}
+
+/// Memory of the proposals; grown once, then kept.
+#[derive(Default)]
+pub(super) struct ProposalWorkspace {
+    components: Vec<u32>,
+    spread: Vec<f32>,
+    scratch: Vec<std::sync::Mutex<Scratch>>,
+}
+
+/// What one batch of proposals depends on.
+pub(super) struct Request<'a> {
+    pub prior: &'a dyn Prior,
+    pub seed: u64,
+    pub step: u64,
+    /// The real rows, `[B, D]`.
+    pub real: &'a [f32],
+    /// The real rows' labels, where components follow the batch's statistics.
+    pub labels: Option<&'a [u32]>,
+}
+
+impl Proposal {
+    /// Fill `out` (`[B, D]`) with starting points, not yet projected.
+    pub(super) fn draw(
+        self,
+        request: &Request<'_>,
+        ws: &mut ProposalWorkspace,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let Request {
+            prior, seed, step, ..
+        } = *request;
+        if self == Proposal::Data {
+            out.copy_from_slice(request.real);
+            return Ok(());
+        }
+        let dim = prior.dim();
+        let rows = out.len() / dim;
+        // Choices made once per batch come from their own stream.
+        let mut once = Stream::new(seed, Purpose::Batch, step, 0);
+        let components = request.labels.map(|labels| {
+            ws.components.clear();
+            let pick = |_| labels[once.below(labels.len() as u32) as usize];
+            ws.components.extend((0..rows).map(pick));
+            &ws.components[..]
+        });
+        let spread = (self == Proposal::BaseDistTemp).then(|| {
+            let tau = 100.0 * once.uniform() as f32;
+            ws.spread.clear();
+            let pick = |_| tau * [0.01, 0.1, 1.0, 10.0, 100.0][once.below(5) as usize];
+            ws.spread.extend((0..rows).map(pick));
+            &ws.spread[..]
+        });
+        let threads = parallel::threads();
+        ws.scratch.resize_with(threads, Default::default);
+        let scratch = &ws.scratch;
+        let block = |(i, out): (usize, &mut [f32])| {
+            let mut stream = Stream::new(seed, Purpose::Proposal, step, i as u64);
+            let first = i * BLOCK_ROWS;
+            let range = first..first + out.len() / dim;
+            match self {
+                Proposal::RandomNormal => stream.fill_normal(out),
+                Proposal::RandomUniform => stream.fill_uniform(out, -4.0, -2.0),
+                _ => {
+                    let mine = &scratch[parallel::worker() % scratch.len()];
+                    let scratch = &mut mine.lock().unwrap_or_else(|e| e.into_inner());
+                    let components = components.map(|c| &c[range.clone()]);
+                    let spread = spread.map(|s| &s[range.clone()]);
+                    prior.sample(&mut stream, components, spread, out, scratch)?;
+                }
+            }
+            Ok(())
+        };
+        parallel::run(|| {
+            out.par_chunks_mut(BLOCK_ROWS * dim).enumerate().try_for_each(block)
+        })
+    }
+
+    /// Check that the prior can do it.
+    pub(super) fn check(self, prior: &dyn Prior, batch_statistics: bool) -> Result<()> {
+        let from_prior = matches!(self, Proposal::BaseDist | Proposal::BaseDistTemp);
+        if from_prior {
+            let mut stream = Stream::new(0, Purpose::Proposal, 0, 0);
+            let mut row = vec![0.0; prior.dim()];
+            prior.sample(&mut stream, None, None, &mut row, &mut Scratch::default())?;
+        } else if batch_statistics {
+            let problem = "only `base_dist` and `base_dist_temp` draw components";
+            return Err(Error::config("ebm.model.sample_from_batch_statistics", true, problem));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! The folder of a training run.
+//!
+//! `recipe.toml` (resolved), `checkpoints/epoch_N.safetensors`,
+//! `metrics.jsonl` (one epoch a line), TensorBoard event files. Metrics and
+//! events are written from the checkpoint's own history, so that they agree
+//! with it whenever the process ends.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint;
+use super::log::EventFile;
+use super::train::Trainer;
+use crate::error::{Error, Result};
+use crate::features::write_atomically;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// The observer asked for a stop.
+    Stopped,
+}
+
+/// A run folder open for writing.
+pub struct RunFolder {
+    path: PathBuf,
+    events: EventFile,
+    train_digest: String,
+}
+
+impl RunFolder {
+    /// Begin a run in a new or empty folder.
+    ///
+    /// # Errors
+    /// If the folder already holds a run, or cannot be written.
+    pub fn create(path: &Path, recipe: &str, train_digest: &str) -> Result<Self> {
+        if path.join("recipe.toml").exists() {
+            return Err(Error::format(
+                path,
+                "already holds a run; continue it with `--resume`, or choose another `--out`",
+            ));
+        }
+        let checkpoints = path.join("checkpoints");
+        std::fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
+        write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
+        Self::open(path, train_digest, None)
+    }
+
+    /// Go on with a run; `trainer` has just been read from its last checkpoint
+    /// (`None` when there was none).
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn open(path: &Path, train_digest: &str, trainer: Option<&Trainer<'_>>) -> Result<Self> {
+        let history = trainer.map_or(&[][..], |t| &t.state().history);
+        let folder = RunFolder {
+            path: path.to_owned(),
+            events: EventFile::create(path, history)?,
+            train_digest: train_digest.to_owned(),
+        };
+        folder.write_metrics(history)?;
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The checkpoint that is furthest on, if there is one.
+    ///
+    /// # Errors
+    /// If the folder or a checkpoint cannot be read.
+    pub fn latest(path: &Path) -> Result<Option<PathBuf>> {
+        let folder = path.join("checkpoints");
+        let mut best: Option<(u64, PathBuf)> = None;
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
+            let file = entry.map_err(Error::io("list", &folder))?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with('.') || file.extension().is_none_or(|e| e != "safetensors") {
+                continue;
+            }
+            let step = checkpoint::step(&file)?;
+            if best.as_ref().is_none_or(|(s, _)| step > *s) {
+                best = Some((step, file));
+            }
+        }
+        Ok(best.map(|(_, file)| file))
+    }
+
+    pub(super) fn save_epoch(&mut self, trainer: &Trainer<'_>) -> Result<()> {
+        let epoch = trainer.state.epoch;
+        let config = &trainer.config;
+        if epoch.is_multiple_of(config.save_freq) || epoch == config.n_epochs {
+            let path = self.checkpoint(&format!("epoch_{epoch}"));
+            checkpoint::save(&path, trainer, &self.train_digest)?;
+            self.remove_interrupted()?;
+        }
+        self.write_metrics(&trainer.state.history)?;
+        trainer.state.history.last().map_or(Ok(()), |log| self.events.append(log))
+    }
+
+    pub(super) fn save_interrupted(&mut self, trainer: &Trainer<'_>) -> Result<()> {
+        let path = self.checkpoint(&format!("step_{}", trainer.state.step));
+        checkpoint::save(&path, trainer, &self.train_digest)
+    }
+
+    fn checkpoint(&self, name: &str) -> PathBuf {
+        self.path.join("checkpoints").join(format!("{name}.safetensors"))
+    }
+
+    /// Checkpoints of interruptions are superseded by the next epoch's.
+    fn remove_interrupted(&self) -> Result<()> {
+        let folder = self.path.join("checkpoints");
+        for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
+            let path = entry.map_err(Error::io("list", &folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("step_") {
+                std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_metrics(&self, history: &[super::EpochLog]) -> Result<()> {
+        write_atomically(&self.path.join("metrics.jsonl"), |w| {
+            for log in history {
+                serde_json::to_writer(&mut *w, log)?;
+                w.write_all(b"\n")?;
+            }
+            Ok(())
+        })
+    }
+}
