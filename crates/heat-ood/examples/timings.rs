@@ -91,10 +91,7 @@ fn sgld(args: &Args) -> Vec<f64> {
     let (d, k, batch) = (args.get("d", 512), args.get("k", 10), args.get("batch", 1024));
     let train = features((4 * k).max(2 * d).max(4096), d, k);
     let prior = GmmConfig::default().fit(&train, Some(k), &mut Silent).unwrap();
-    let model = ModelConfig {
-        steps: args.get("steps", 5),
-        ..model(args)
-    };
+    let model = ModelConfig { steps: args.get("steps", 5), ..model(args) };
     let net = Mlp::new(model.architecture(d), 0).unwrap();
     let energy = Energy {
         net: &net,
@@ -131,11 +128,8 @@ fn iteration(args: &Args) -> Vec<f64> {
     let (d, k, batch) = (args.get("d", 512), args.get("k", 10), args.get("batch", 1024));
     let train = features(20 * batch, d, k);
     let prior = GmmConfig::default().fit(&train, Some(k), &mut Silent).unwrap();
-    let mut config = HeatConfig {
-        batch_size: batch,
-        n_epochs: usize::MAX,
-        ..HeatConfig::default()
-    };
+    let mut config =
+        HeatConfig { batch_size: batch, n_epochs: usize::MAX, ..HeatConfig::default() };
     config.ebm.model = model(args);
     let mut trainer = Trainer::new(config, Arc::new(prior), &train).unwrap();
     let reps = args.get("reps", 7).min(18);
@@ -151,10 +145,7 @@ fn iteration(args: &Args) -> Vec<f64> {
 fn knn(args: &Args) -> Vec<f64> {
     let (d, rows) = (args.get("d", 512), args.get("rows", 50_000));
     let (queries, k) = (args.get("queries", 5_000), args.get("neighbours", 50));
-    let config = KnnConfig {
-        k: Some(k),
-        ..KnnConfig::default()
-    };
+    let config = KnnConfig { k: Some(k), ..KnnConfig::default() };
     let knn = config.fit(&features(rows, d, 10), None, &mut Silent).unwrap();
     let test = features(queries, d, 10);
     let scorer: &dyn Scorer = &knn;

@@ -122,29 +122,19 @@ pub enum Error {
 }
 
 fn suggestion(nearest: &Option<String>) -> String {
-    nearest
-        .as_ref()
-        .map(|n| format!("; did you mean `{n}`?"))
-        .unwrap_or_default()
+    nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default()
 }
 
 impl Error {
     /// For `map_err` on a system call.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
-        move |source| Error::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Error::Io { action, path, source }
     }
 
     /// A file that is not what it should be.
     pub fn format(path: impl Into<PathBuf>, problem: impl Into<String>) -> Error {
-        Error::Format {
-            path: path.into(),
-            problem: problem.into(),
-        }
+        Error::Format { path: path.into(), problem: problem.into() }
     }
 
     /// A setting that cannot work.
@@ -153,11 +143,7 @@ impl Error {
         value: impl ToString,
         problem: impl Into<String>,
     ) -> Error {
-        Error::Config {
-            key: key.into(),
-            value: value.to_string(),
-            problem: problem.into(),
-        }
+        Error::Config { key: key.into(), value: value.to_string(), problem: problem.into() }
     }
 
     /// Something absent.
@@ -166,11 +152,7 @@ impl Error {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Error {
-        Error::Missing {
-            place: place.into(),
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Error::Missing { place: place.into(), what: what.into(), remedy: remedy.into() }
     }
 
     /// An unknown name, with the closest of `known` as a suggestion.
@@ -189,10 +171,6 @@ impl Error {
             .filter(|(s, _)| *s > 0.6)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, k)| k.to_owned());
-        Error::Unknown {
-            kind,
-            name: name.to_owned(),
-            nearest,
-        }
+        Error::Unknown { kind, name: name.to_owned(), nearest }
     }
 }

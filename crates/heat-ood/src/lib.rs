@@ -1,9 +1,51 @@
-//! HEAT.
+//! HEAT: out-of-distribution detection on the features of a trained classifier.
+//!
+//! Lafon, Ramzi, Rambour and Thome, *Hybrid Energy Based Model in the Feature
+//! Space for Out-of-Distribution Detection*, ICML 2023 (arXiv 2305.16966). A
+//! prior energy is fitted to features of the training set, a small residual
+//! energy is trained on it by contrastive divergence, and several corrected
+//! energies are composed.
+//!
+//! **A score is an energy: higher = more out-of-distribution**, one `f32` per row.
+//!
+//! ```
+//! use heat_ood::ebm::HeatConfig;
+//! use heat_ood::features::FeatureSet;
+//! use heat_ood::scorers::GmmConfig;
+//! use heat_ood::{Detector, Silent, metrics};
+//!
+//! # fn main() -> heat_ood::Result<()> {
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cifar10-densenet");
+//! let train = FeatureSet::open(format!("{folder}/train.safetensors"))?;
+//! let prior = GmmConfig::default().fit(&train, None, &mut Silent)?;
+//! let mut config = HeatConfig { batch_size: 256, n_epochs: 1, ..HeatConfig::default() };
+//! config.ebm.model.steps = 1;
+//! # config.ebm.model.train_max_iter = Some(1);
+//! let heat = Detector::new(config.train(prior, &train, &mut Silent)?);
+//! let id = heat.score(&FeatureSet::open(format!("{folder}/test.safetensors"))?)?;
+//! let ood = heat.score(&FeatureSet::open(format!("{folder}/ood_mnist.safetensors"))?)?;
+//! assert!(metrics::auroc(&id, &ood)? > 0.99);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The library never prints (see [`Observer`]) and never panics on input.
+
+#[cfg(target_endian = "big")]
+compile_error!("the file formats are read and written on little-endian machines only");
+
+pub mod compose;
+mod detector;
 pub mod ebm;
-mod error; mod observe;
+mod error;
+pub mod evaluate;
 pub mod features;
 pub mod math;
 pub mod metrics;
+mod observe;
+pub mod recipe;
 pub mod scorers;
+
+pub use detector::{Detector, Provenance};
 pub use error::{Error, Result};
-pub use observe::*;
+pub use observe::{Event, Observer, Silent, Warnings};

@@ -88,16 +88,9 @@ impl Curve {
             while o > 0 && ood[o - 1] == top {
                 o -= 1;
             }
-            steps.push(Step {
-                id: (before_i - i) as u64,
-                ood: (before_o - o) as u64,
-            });
+            steps.push(Step { id: (before_i - i) as u64, ood: (before_o - o) as u64 });
         }
-        Curve {
-            steps,
-            id: id.len() as u64,
-            ood: ood.len() as u64,
-        }
+        Curve { steps, id: id.len() as u64, ood: ood.len() as u64 }
     }
 
     fn auroc(&self) -> f64 {
@@ -160,10 +153,7 @@ fn fpr95_id(id: &[f32], ood: &[f32]) -> f64 {
     // Only the two neighbours of the percentile are needed.
     let position = 0.95 * (id.len() - 1) as f64;
     let low = position.floor() as usize;
-    let pair = [
-        f64::from(id[low]),
-        f64::from(id[(low + 1).min(id.len() - 1)]),
-    ];
+    let pair = [f64::from(id[low]), f64::from(id[(low + 1).min(id.len() - 1)])];
     let threshold = quantile::sorted(&pair, position - low as f64);
     ood.partition_point(|&s| f64::from(s) < threshold) as f64 / ood.len() as f64
 }
@@ -223,10 +213,7 @@ mod tests {
     #[test]
     fn separated_reversed_and_constant() {
         let m = evaluate(&[0.0; 10], &[1.0; 5]).unwrap();
-        assert_eq!(
-            (m.auroc, m.aupr_in, m.aupr_out, m.detection_accuracy),
-            (1.0, 1.0, 1.0, 1.0)
-        );
+        assert_eq!((m.auroc, m.aupr_in, m.aupr_out, m.detection_accuracy), (1.0, 1.0, 1.0, 1.0));
         assert_eq!(evaluate(&[1.0; 10], &[0.0; 5]).unwrap().auroc, 0.0);
         assert_eq!(evaluate(&[1.0; 10], &[1.0; 5]).unwrap().auroc, 0.5);
         assert_eq!(evaluate(&[0.0], &[-0.0]).unwrap().auroc, 0.5);

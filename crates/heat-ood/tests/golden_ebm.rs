@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use common::{C, D, Golden, close};
 use heat_ood::Silent;
+use heat_ood::ebm::Heat;
 use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::optim::Adam;
 use heat_ood::ebm::sampler::{ChainKey, ChainWorkspace, Energy, Langevin, Projection};
-use heat_ood::ebm::Heat;
 use heat_ood::features::TensorData;
 use heat_ood::scorers::{EnergyLogits, GmmConfig, Prior, Scorer};
 
@@ -88,34 +88,20 @@ impl Case {
     }
 
     fn chain(&self) -> Langevin {
-        Langevin {
-            steps: 6,
-            step_size: self.step_size,
-            eps: (0.0, 0.0),
-            precondition: false,
-        }
+        Langevin { steps: 6, step_size: self.step_size, eps: (0.0, 0.0), precondition: false }
     }
 }
 
-const KEY: ChainKey = ChainKey {
-    seed: 0,
-    step: 0,
-    block: 0,
-};
+const KEY: ChainKey = ChainKey { seed: 0, step: 0, block: 0 };
 
 #[test]
 fn energies_and_input_gradients() {
     let golden = Golden::open();
     for case in cases(&golden) {
         let net = case.net(&golden);
-        let heat = Heat::new(
-            case.prior.clone(),
-            net.clone(),
-            case.temperature,
-            case.temperature_prior,
-            D,
-        )
-        .unwrap();
+        let heat =
+            Heat::new(case.prior.clone(), net.clone(), case.temperature, case.temperature_prior, D)
+                .unwrap();
         let scorer: &dyn Scorer = &heat;
         let test = golden.set("test.avg");
         let energy = scorer.score(&test).unwrap();

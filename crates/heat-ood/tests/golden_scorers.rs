@@ -47,44 +47,18 @@ fn scores_of_every_scorer() {
 #[test]
 fn react_threshold() {
     let golden = Golden::open();
-    let config = heat_ood::features::StepsConfig {
-        react: Some(0.9),
-        ..Default::default()
-    };
+    let config = heat_ood::features::StepsConfig { react: Some(0.9), ..Default::default() };
     let steps = config.fit(&golden.train(), Pooling::Avg).unwrap();
-    close(
-        "threshold",
-        &[steps.react.unwrap()],
-        &golden.get("react_p90.threshold"),
-        1e-7,
-    );
+    close("threshold", &[steps.react.unwrap()], &golden.get("react_p90.threshold"), 1e-7);
 }
 
 fn variants() -> [(&'static str, GmmConfig); 4] {
     let base = GmmConfig::default();
     [
         ("ssd_normalized", base.clone()),
-        (
-            "mahalanobis",
-            GmmConfig {
-                normalize: false,
-                ..base.clone()
-            },
-        ),
-        (
-            "ssd_diag",
-            GmmConfig {
-                diagonal: true,
-                ..base.clone()
-            },
-        ),
-        (
-            "ssd_pca",
-            GmmConfig {
-                pca: Some(8),
-                ..base
-            },
-        ),
+        ("mahalanobis", GmmConfig { normalize: false, ..base.clone() }),
+        ("ssd_diag", GmmConfig { diagonal: true, ..base.clone() }),
+        ("ssd_pca", GmmConfig { pca: Some(8), ..base }),
     ]
 }
 
@@ -96,21 +70,11 @@ fn gaussian_parameters_and_gradients() {
         let d = gmm.dim();
         let get = |n: &str| golden.get(&format!("{name}.{n}"));
         let single = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<_>>();
-        close(
-            name,
-            &single(gmm.mixture_probs()),
-            &get("mixture_probs"),
-            TOLERANCE,
-        );
+        close(name, &single(gmm.mixture_probs()), &get("mixture_probs"), TOLERANCE);
         // Principal components have no sign of their own: take the published ones'.
         let (ours, theirs) = (single(gmm.means()), get("means"));
         let sign: Vec<f32> = (0..d)
-            .map(|j| {
-                (0..C)
-                    .map(|k| ours[k * d + j] * theirs[k * d + j])
-                    .sum::<f32>()
-                    .signum()
-            })
+            .map(|j| (0..C).map(|k| ours[k * d + j] * theirs[k * d + j]).sum::<f32>().signum())
             .collect();
         assert!(name == "ssd_pca" || sign.iter().all(|s| *s == 1.0));
         let signed = |x: &[f32]| -> Vec<f32> {
@@ -120,44 +84,23 @@ fn gaussian_parameters_and_gradients() {
         // L Lᵀ is what the sign leaves alone up to rows and columns.
         let square = |l: &[f32], s: &dyn Fn(usize) -> f32| -> Vec<f32> {
             let entry = |i: usize, j: usize| {
-                (0..d)
-                    .map(|p| f64::from(l[i * d + p]) * f64::from(l[j * d + p]))
-                    .sum::<f64>() as f32
+                (0..d).map(|p| f64::from(l[i * d + p]) * f64::from(l[j * d + p])).sum::<f64>()
+                    as f32
             };
-            (0..d * d)
-                .map(|x| entry(x / d, x % d) * s(x / d) * s(x % d))
-                .collect()
+            (0..d * d).map(|x| entry(x / d, x % d) * s(x / d) * s(x % d)).collect()
         };
         let ours = square(&single(gmm.scale_tril()), &|i| sign[i]);
-        close(
-            name,
-            &ours,
-            &square(&get("scale_tril"), &|_| 1.0),
-            TOLERANCE,
-        );
+        close(name, &ours, &square(&get("scale_tril"), &|_| 1.0), TOLERANCE);
         if name != "ssd_pca" {
-            close(
-                name,
-                &single(gmm.scale_tril()),
-                &get("scale_tril"),
-                TOLERANCE,
-            );
+            close(name, &single(gmm.scale_tril()), &get("scale_tril"), TOLERANCE);
         }
         let z = gmm.steps().apply(&golden.get("test.avg"), D);
         let mut grad = vec![0.0; z.len()];
         gmm.add_gradient(&z, 1.0, &mut grad, &mut Scratch::default());
-        close(
-            name,
-            &signed(&grad),
-            &get("gmm_energy_grad.test"),
-            TOLERANCE,
-        );
+        close(name, &signed(&grad), &get("gmm_energy_grad.test"), TOLERANCE);
         // It adds, scaled.
         gmm.add_gradient(&z, -0.5, &mut grad, &mut Scratch::default());
-        let half: Vec<f32> = get("gmm_energy_grad.test")
-            .iter()
-            .map(|v| v / 2.0)
-            .collect();
+        let half: Vec<f32> = get("gmm_energy_grad.test").iter().map(|v| v / 2.0).collect();
         close(name, &signed(&grad), &half, TOLERANCE);
     }
 }
@@ -165,9 +108,7 @@ fn gaussian_parameters_and_gradients() {
 #[test]
 fn energy_given_label() {
     let golden = Golden::open();
-    let gmm = GmmConfig::default()
-        .fit(&golden.train(), Some(C), &mut Silent)
-        .unwrap();
+    let gmm = GmmConfig::default().fit(&golden.train(), Some(C), &mut Silent).unwrap();
     let z = gmm.steps().apply(&golden.get("test.avg"), D);
     let labels = golden.integers("ssd_normalized.labels");
     let mut out = vec![0.0; labels.len()];
@@ -183,21 +124,12 @@ fn energy_given_label() {
 #[test]
 fn gaussian_samples_have_its_moments() {
     let golden = Golden::open();
-    let gmm = GmmConfig::default()
-        .fit(&golden.train(), Some(C), &mut Silent)
-        .unwrap();
+    let gmm = GmmConfig::default().fit(&golden.train(), Some(C), &mut Silent).unwrap();
     let n = 200_000;
     let labels = vec![2; n];
     let mut out = vec![0.0; n * D];
     let mut stream = heat_ood::math::rng::Stream::new(1, heat_ood::math::rng::Purpose::User, 0, 0);
-    gmm.sample(
-        &mut stream,
-        Some(&labels),
-        None,
-        &mut out,
-        &mut Scratch::default(),
-    )
-    .unwrap();
+    gmm.sample(&mut stream, Some(&labels), None, &mut out, &mut Scratch::default()).unwrap();
     let l = gmm.scale_tril();
     for (i, j) in [(0, 0), (3, 1), (23, 23), (20, 5)] {
         let mean = |i: usize| gmm.means()[2 * D + i];
@@ -208,18 +140,12 @@ fn gaussian_samples_have_its_moments() {
             .map(|r| (f64::from(r[i]) - mean(i)) * (f64::from(r[j]) - mean(j)))
             .sum::<f64>()
             / n as f64;
-        assert!(
-            (got - cov).abs() < 6.0 * 2.0 * sd(i) * sd(j) / (n as f64).sqrt(),
-            "{i} {j}"
-        );
+        assert!((got - cov).abs() < 6.0 * 2.0 * sd(i) * sd(j) / (n as f64).sqrt(), "{i} {j}");
     }
     // Without labels: components in the mixture's proportions.
-    gmm.sample(&mut stream, None, None, &mut out, &mut Scratch::default())
-        .unwrap();
+    gmm.sample(&mut stream, None, None, &mut out, &mut Scratch::default()).unwrap();
     let got: f64 = out.chunks(D).map(|r| f64::from(r[0])).sum::<f64>() / n as f64;
-    let want: f64 = (0..C)
-        .map(|k| gmm.mixture_probs()[k] * gmm.means()[k * D])
-        .sum();
+    let want: f64 = (0..C).map(|k| gmm.mixture_probs()[k] * gmm.means()[k * D]).sum();
     assert!((got - want).abs() < 1e-3, "{got} {want}");
 }
 

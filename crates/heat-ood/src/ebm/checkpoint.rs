@@ -97,11 +97,7 @@ pub fn resume<'a>(
 ) -> Result<Trainer<'a>> {
     let file = TensorFile::open(path)?;
     let saved = read_config(&file)?;
-    let comparable = |c: &HeatConfig| HeatConfig {
-        n_epochs: 0,
-        save_freq: 1,
-        ..c.clone()
-    };
+    let comparable = |c: &HeatConfig| HeatConfig { n_epochs: 0, save_freq: 1, ..c.clone() };
     if comparable(&saved) != comparable(config) {
         return Err(Error::format(
             path,
@@ -109,10 +105,7 @@ pub fn resume<'a>(
         ));
     }
     if file.metadata("train") != Some(train_digest) {
-        return Err(Error::format(
-            path,
-            format!("was made from other data than {}", train.name()),
-        ));
+        return Err(Error::format(path, format!("was made from other data than {}", train.name())));
     }
     let outline: Outline = read(&file, "scorer")?;
     let heat = Heat::load(&Stored::new(&file, "", &outline))?;
@@ -124,8 +117,7 @@ pub fn resume<'a>(
     adam.first = vector("adam.first.")?;
     adam.second = vector("adam.second.")?;
     let state = read_state(&file)?;
-    let mut trainer =
-        Trainer::assemble(config.clone(), heat.prior, train, heat.net, adam, state)?;
+    let mut trainer = Trainer::assemble(config.clone(), heat.prior, train, heat.net, adam, state)?;
     trainer.gradient = vector("gradient.")?;
     Ok(trainer)
 }

@@ -10,9 +10,9 @@ use super::proposal::Proposal;
 use super::sampler::Langevin;
 use super::{Heat, LossConfig, Outcome, Trainer};
 use crate::error::{Error, Result};
-use crate::features::FeatureSet;
+use crate::features::{FeatureSet, Head, Pooling};
 use crate::observe::Observer;
-use crate::scorers::Prior;
+use crate::scorers::{GmmConfig, Prior, fit_prior};
 
 /// Which prior the residual corrects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,7 +35,8 @@ impl PriorKind {
     }
 }
 
-/// How to train a residual energy. The defaults are those of `heat_gmm_c10`.
+/// How to fit a prior and train a residual energy on it. The defaults are
+/// those of `heat_gmm_c10`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeatConfig {
@@ -49,6 +50,16 @@ pub struct HeatConfig {
     pub save_freq: usize,
     /// Fixes every byte of the result.
     pub seed: u64,
+    /// Which pooled features.
+    pub pooling: Pooling,
+    /// Divide each row by its L2 norm first.
+    pub normalize: bool,
+    /// Project on principal components first.
+    pub use_pca: bool,
+    /// How many components.
+    pub pca_n_principal_components: usize,
+    /// Whiten the components.
+    pub pca_whiten: bool,
     /// Network, sampler, loss and optimiser.
     pub ebm: EbmConfig,
 }
@@ -61,6 +72,11 @@ impl Default for HeatConfig {
             accum_iter: 1,
             save_freq: 1,
             seed: 0,
+            pooling: Pooling::Avg,
+            normalize: true,
+            use_pca: false,
+            pca_n_principal_components: 256,
+            pca_whiten: false,
             ebm: EbmConfig::default(),
         }
     }
@@ -70,6 +86,8 @@ impl Default for HeatConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EbmConfig {
+    /// The prior energy.
+    pub prior: PriorKind,
     /// Network and sampler.
     pub model: ModelConfig,
     /// Loss.
@@ -117,6 +135,26 @@ pub struct ModelConfig {
     /// Most batches per epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_max_iter: Option<usize>,
+    /// Further settings of the `gmm` prior.
+    pub base_dist: BaseDistConfig,
+}
+
+/// The `ebm.model.base_dist` group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BaseDistConfig {
+    /// Keep only the diagonal of the covariance.
+    pub diag_coefficient_only: bool,
+    /// Clip features first.
+    pub use_react: bool,
+    /// The quantile to clip at.
+    pub react_p: f64,
+}
+
+impl Default for BaseDistConfig {
+    fn default() -> Self {
+        BaseDistConfig { diag_coefficient_only: false, use_react: false, react_p: 0.95 }
+    }
 }
 
 impl Default for ModelConfig {
@@ -138,6 +176,7 @@ impl Default for ModelConfig {
             sgld_relu: true,
             precondition: false,
             train_max_iter: None,
+            base_dist: BaseDistConfig::default(),
         }
     }
 }
@@ -201,6 +240,44 @@ impl HeatConfig {
             }
         }
         self.ebm.optimizer.check()
+    }
+
+    /// Fit the prior that these settings name.
+    ///
+    /// # Errors
+    /// If the data cannot be fitted, `el` is asked for without a head, or with
+    /// another pooling than avg.
+    pub fn fit_prior(
+        &self,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        classes: Option<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<Arc<dyn Prior>> {
+        let base = &self.ebm.model.base_dist;
+        if self.ebm.prior == PriorKind::El {
+            for (key, set) in [
+                ("normalize", self.normalize),
+                ("use_pca", self.use_pca),
+                ("ebm.model.base_dist.use_react", base.use_react),
+                ("pooling", self.pooling != Pooling::Avg),
+            ] {
+                if set {
+                    let value = if key == "pooling" { self.pooling.name() } else { "true" };
+                    let problem = "the head of the `el` prior reads plain `avg` features";
+                    return Err(Error::config(key, value, problem));
+                }
+            }
+        }
+        let gmm = GmmConfig {
+            pooling: self.pooling,
+            normalize: self.normalize,
+            react: base.use_react.then_some(base.react_p),
+            pca: self.use_pca.then_some(self.pca_n_principal_components),
+            whiten: self.use_pca && self.pca_whiten,
+            diagonal: base.diag_coefficient_only,
+        };
+        fit_prior(self.ebm.prior.name(), &gmm, train, head, classes, observer)
     }
 
     /// Train a residual energy on `prior`.

@@ -65,13 +65,7 @@ impl Engine for Cpu {
         let energies = &mut self.energies[..n];
         parallel::run(|| {
             net.forward_all(batch.rows, n, &mut self.batch, energies);
-            let LossBatch {
-                real,
-                temperature,
-                l2_coef,
-                weight,
-                ..
-            } = *batch;
+            let LossBatch { real, temperature, l2_coef, weight, .. } = *batch;
             let loss = contrastive_divergence(energies, real, temperature, l2_coef, weight);
             net.backward_all(batch.rows, energies, &mut self.batch, grad);
             loss

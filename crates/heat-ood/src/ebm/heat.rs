@@ -41,13 +41,7 @@ impl Heat {
                 got: format!("[H, {got}]"),
             });
         }
-        Ok(Heat {
-            prior,
-            net,
-            temperature,
-            temperature_prior,
-            input_dim,
-        })
+        Ok(Heat { prior, net, temperature, temperature_prior, input_dim })
     }
 
     /// The prior.

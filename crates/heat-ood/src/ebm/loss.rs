@@ -17,10 +17,7 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        LossConfig {
-            l2_coef: 10.0,
-            eps_data: 1e-4,
-        }
+        LossConfig { l2_coef: 10.0, eps_data: 1e-4 }
     }
 }
 
@@ -64,13 +61,7 @@ pub fn contrastive_divergence(
     let (energy_generated, squares_generated) = side(negative, -1.0);
     let cd = energy_real - energy_generated;
     let l2 = l2_coef * (squares_real + squares_generated);
-    LossValues {
-        loss: cd + l2,
-        cd,
-        l2,
-        energy_real,
-        energy_generated,
-    }
+    LossValues { loss: cd + l2, cd, l2, energy_real, energy_generated }
 }
 
 #[cfg(test)]

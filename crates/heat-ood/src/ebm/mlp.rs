@@ -77,12 +77,7 @@ impl Architecture {
         let mut linears: Vec<Linear> = Vec::new();
         let mut add = |name: String, input: usize, output: usize| {
             let offset = linears.last().map_or(0, |l| l.bias().end);
-            linears.push(Linear {
-                name,
-                input,
-                output,
-                offset,
-            });
+            linears.push(Linear { name, input, output, offset });
         };
         add("mlp.0".into(), d, h);
         let mut order = vec![0];
@@ -253,13 +248,7 @@ impl Mlp {
     }
 
     fn repack(&mut self) {
-        let Mlp {
-            linears,
-            parameters,
-            forward,
-            backward,
-            ..
-        } = self;
+        let Mlp { linears, parameters, forward, backward, .. } = self;
         parallel::run(|| {
             let packs = forward.iter_mut().zip(backward);
             for (linear, (forward, backward)) in linears.iter().zip(packs) {
@@ -419,12 +408,7 @@ impl Mlp {
     ) {
         let n = energy_grad.len();
         let ld = stride(self.widest());
-        let BatchWorkspace {
-            activations,
-            delta: [a, b],
-            packed,
-            scratch,
-        } = ws;
+        let BatchWorkspace { activations, delta: [a, b], packed, scratch } = ws;
         a.reserve(n * ld);
         b.reserve(n * ld);
         let (mut now, mut next) = (a, b);
@@ -458,10 +442,7 @@ impl Mlp {
                         let rows = out.len() / ld;
                         let delta = View::rows(delta, ld);
                         let weight = &self.backward[index];
-                        let mut mask = Mask {
-                            activations,
-                            ld: input_ld,
-                        };
+                        let mut mask = Mask { activations, ld: input_ld };
                         with_scratch(scratch, |s| {
                             gemm(delta, rows, weight, out, ld, s, &mut mask);
                         });
@@ -479,12 +460,7 @@ fn with_scratch(all: &[Mutex<Aligned>], f: impl FnOnce(&mut Aligned)) {
 }
 
 /// `grad += deltaᵀ·input` (`[out, in]`), in parallel over rows of the result.
-fn weight_gradient(
-    delta: View<'_>,
-    input: &Packed,
-    scratch: &[Mutex<Aligned>],
-    grad: &mut [f32],
-) {
+fn weight_gradient(delta: View<'_>, input: &Packed, scratch: &[Mutex<Aligned>], grad: &mut [f32]) {
     let width = input.n();
     grad.par_chunks_mut(BLOCK_ROWS * width).enumerate().for_each(|(i, grad)| {
         let left = delta.t().from_row(i * BLOCK_ROWS);

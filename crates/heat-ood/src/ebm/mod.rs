@@ -17,7 +17,7 @@ mod run;
 pub mod sampler;
 pub mod train;
 
-pub use config::{EbmConfig, HeatConfig, IntoPrior, ModelConfig, PriorKind};
+pub use config::{BaseDistConfig, EbmConfig, HeatConfig, IntoPrior, ModelConfig, PriorKind};
 pub use heat::Heat;
 pub use log::EpochLog;
 pub use loss::LossConfig;

@@ -27,10 +27,7 @@ pub struct AdamConfig {
 
 impl Default for AdamConfig {
     fn default() -> Self {
-        AdamConfig {
-            lr: 1e-5,
-            betas: [0.0, 0.999],
-        }
+        AdamConfig { lr: 1e-5, betas: [0.0, 0.999] }
     }
 }
 
@@ -48,14 +45,13 @@ pub struct ScheduleConfig {
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        ScheduleConfig {
-            milestones: vec![10],
-            gamma: 0.1,
-        }
+        ScheduleConfig { milestones: vec![10], gamma: 0.1 }
     }
 }
 
-fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Vec<usize>, D::Error> {
+fn one_or_many<'de, D: serde::Deserializer<'de>>(
+    d: D,
+) -> std::result::Result<Vec<usize>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "an epoch or a list of epochs")]
     enum Either {
@@ -105,12 +101,7 @@ pub struct Adam {
 impl Adam {
     /// Fresh state for `n` parameters.
     pub fn new(betas: [f64; 2], n: usize) -> Self {
-        Adam {
-            betas,
-            steps: 0,
-            first: vec![0.0; n],
-            second: vec![0.0; n],
-        }
+        Adam { betas, steps: 0, first: vec![0.0; n], second: vec![0.0; n] }
     }
 
     /// One step of rate `lr` along `grad`; runs on the current pool.
@@ -165,10 +156,7 @@ mod tests {
 
     #[test]
     fn schedule_falls_after_its_milestones() {
-        let s = ScheduleConfig {
-            milestones: vec![2, 4],
-            gamma: 0.1,
-        };
+        let s = ScheduleConfig { milestones: vec![2, 4], gamma: 0.1 };
         let factors: Vec<f64> = (0..6).map(|e| s.factor(e)).collect();
         let want = [1.0, 1.0, 0.1, 0.1, 0.01, 0.01];
         assert!(factors.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-12));

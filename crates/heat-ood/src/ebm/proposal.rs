@@ -53,9 +53,7 @@ impl Proposal {
         ws: &mut ProposalWorkspace,
         out: &mut [f32],
     ) -> Result<()> {
-        let Request {
-            prior, seed, step, ..
-        } = *request;
+        let Request { prior, seed, step, .. } = *request;
         if self == Proposal::Data {
             out.copy_from_slice(request.real);
             return Ok(());
@@ -97,9 +95,7 @@ impl Proposal {
             }
             Ok(())
         };
-        parallel::run(|| {
-            out.par_chunks_mut(BLOCK_ROWS * dim).enumerate().try_for_each(block)
-        })
+        parallel::run(|| out.par_chunks_mut(BLOCK_ROWS * dim).enumerate().try_for_each(block))
     }
 
     /// Check that the prior can do it.

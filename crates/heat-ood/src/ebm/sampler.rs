@@ -42,10 +42,7 @@ impl Projection {
         if steps.pca.is_some() {
             return Projection::default();
         }
-        Projection {
-            relu,
-            normalize: steps.normalize,
-        }
+        Projection { relu, normalize: steps.normalize }
     }
 
     /// Project rows of `dim`.
@@ -158,8 +155,7 @@ impl Energy<'_> {
             } else {
                 noise.fill(0.0);
             }
-            if chain.precondition
-                && self.prior.whitened_step(grad, step, noise, eps, &mut ws.prior)
+            if chain.precondition && self.prior.whitened_step(grad, step, noise, eps, &mut ws.prior)
             {
                 (step, eps) = (1.0, 0.0);
             }
@@ -187,12 +183,7 @@ mod tests {
     /// By hand: v(0) = start, v(steps/2) = (start − end)/4 + end.
     #[test]
     fn decay_by_hand() {
-        let l = Langevin {
-            steps: 4,
-            step_size: (1.0, 0.2),
-            eps: (0.0, 0.0),
-            precondition: false,
-        };
+        let l = Langevin { steps: 4, step_size: (1.0, 0.2), eps: (0.0, 0.0), precondition: false };
         assert_eq!(l.at(l.step_size, 0), 1.0);
         assert!((l.at(l.step_size, 2) - 0.4).abs() < 1e-7);
     }
@@ -200,10 +191,7 @@ mod tests {
     #[test]
     fn projection_by_hand() {
         let mut z = [3.0, -1.0, 4.0, -1.0, -2.0, -3.0];
-        let both = Projection {
-            relu: true,
-            normalize: true,
-        };
+        let both = Projection { relu: true, normalize: true };
         both.apply(&mut z, 3);
         assert_eq!(z, [0.6, 0.0, 0.8, 0.0, 0.0, 0.0]);
         let mut z = [-1.0, 2.0];

@@ -221,11 +221,7 @@ impl<'a> Trainer<'a> {
             temperature_prior: model.temperature_prior,
             projection: self.projection,
         };
-        let key = ChainKey {
-            seed: self.config.seed,
-            step: self.state.step,
-            block: 0,
-        };
+        let key = ChainKey { seed: self.config.seed, step: self.state.step, block: 0 };
         self.engine.sample(&energy, &self.chain, key, &mut self.rows[size..2 * size]);
     }
 
@@ -348,18 +344,13 @@ impl<'a> Trainer<'a> {
 
     fn run_epoch(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let task = format!("epoch {}/{}", self.state.epoch + 1, self.config.n_epochs);
-        observer.on(Event::Begin {
-            task: &task,
-            total: self.batches() as u64,
-        });
+        observer.on(Event::Begin { task: &task, total: self.batches() as u64 });
         while self.state.batch < self.batches() {
             self.propose()?;
             self.sample();
             let loss = self.apply()?;
-            observer.on(Event::Advance {
-                done: self.state.batch as u64,
-                loss: Some(loss.loss as f32),
-            });
+            observer
+                .on(Event::Advance { done: self.state.batch as u64, loss: Some(loss.loss as f32) });
             if observer.should_stop() {
                 observer.on(Event::End);
                 return Ok(Outcome::Stopped);

@@ -49,13 +49,7 @@ impl Head {
             }
         }
         let packed = Packed::new(View::rows(&weight, dim).t(), dim, classes);
-        Ok(Head {
-            classes,
-            dim,
-            weight,
-            bias,
-            packed,
-        })
+        Ok(Head { classes, dim, weight, bias, packed })
     }
 
     /// Read `weight [C, D]` and `bias [C]` from a `.safetensors` or `.npz` file.
@@ -99,11 +93,7 @@ impl Head {
             let found = arrays.iter().find(|(n, _)| n == name);
             let (_, array) = found.ok_or_else(|| {
                 let place = path.display().to_string();
-                Error::missing(
-                    place,
-                    format!("array `{name}`"),
-                    "a head has weight and bias",
-                )
+                Error::missing(place, format!("array `{name}`"), "a head has weight and bias")
             })?;
             let mut values = vec![0.0; array.shape.iter().product()];
             array.read_f32(0, &mut values);

@@ -25,11 +25,7 @@ pub(super) fn open_npz(path: &Path) -> Result<Vec<(String, Array)>> {
     let mut out = Vec::new();
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(broken)?;
-        let Some(name) = entry
-            .name()
-            .map_err(broken)?
-            .strip_suffix(".npy")
-            .map(str::to_owned)
+        let Some(name) = entry.name().map_err(broken)?.strip_suffix(".npy").map(str::to_owned)
         else {
             continue;
         };
@@ -44,9 +40,7 @@ pub(super) fn open_npz(path: &Path) -> Result<Vec<(String, Array)>> {
             out.push((name, array(&place, Arc::clone(&bytes), start, end)?));
         } else {
             let mut data = Vec::new();
-            entry
-                .read_to_end(&mut data)
-                .map_err(Error::io("decompress", &place))?;
+            entry.read_to_end(&mut data).map_err(Error::io("decompress", &place))?;
             let end = data.len();
             out.push((name, array(&place, Arc::new(Bytes::Owned(data)), 0, end)?));
         }
@@ -62,14 +56,10 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
         NpyHeader::from_reader(&mut reader).map_err(|e| bad(format!("not an .npy array: {e}")))?;
     let offset = start + reader.position() as usize;
     let DType::Plain(ty) = header.dtype() else {
-        return Err(bad(
-            "a structured array; save one plain matrix per array".into()
-        ));
+        return Err(bad("a structured array; save one plain matrix per array".into()));
     };
     if ty.endianness() == Endianness::Big && ty.size_field() > 1 {
-        return Err(bad(format!(
-            "type {ty} is big-endian; save it as `x.astype('<f4')`"
-        )));
+        return Err(bad(format!("type {ty} is big-endian; save it as `x.astype('<f4')`")));
     }
     let dtype = match (ty.type_char(), ty.size_field()) {
         (TypeChar::Float, 2) => Dtype::F16,
@@ -87,9 +77,7 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
     };
     let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
     if header.order() == Order::Fortran && shape.len() > 1 {
-        return Err(bad(
-            "stored column by column; save it as `np.ascontiguousarray(x)`".into(),
-        ));
+        return Err(bad("stored column by column; save it as `np.ascontiguousarray(x)`".into()));
     }
     let need = shape
         .iter()
@@ -100,10 +88,5 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
             "truncated: shape {shape:?} needs more bytes than the file has; copy or create it again"
         )));
     }
-    Ok(Array {
-        bytes,
-        offset,
-        dtype,
-        shape,
-    })
+    Ok(Array { bytes, offset, dtype, shape })
 }

@@ -115,9 +115,7 @@ impl FeatureSet {
         }
         files.sort();
         let ending = |e: &str| {
-            let matching = files
-                .iter()
-                .filter(|f| f.extension().is_some_and(|x| x == e));
+            let matching = files.iter().filter(|f| f.extension().is_some_and(|x| x == e));
             matching.cloned().collect::<Vec<_>>()
         };
         let shards = ending("safetensors");
@@ -177,9 +175,7 @@ impl FeatureSet {
         let label = if path.extension().is_some_and(|e| e == "npz") {
             let found = open_npz(path)?.into_iter().find(|(n, _)| n == "label");
             let place = path.display().to_string();
-            found
-                .ok_or_else(|| Error::missing(place, "array `label`", "name it so"))?
-                .1
+            found.ok_or_else(|| Error::missing(place, "array `label`", "name it so"))?.1
         } else {
             open_npy(path)?
         };
@@ -237,14 +233,7 @@ impl FeatureSet {
         if u32::try_from(rows).is_err() {
             return Err(Error::format(path, "more than 2³² rows; split the set"));
         }
-        Ok(FeatureSet {
-            name: path.display().to_string(),
-            files,
-            shards,
-            rows,
-            dims,
-            labelled,
-        })
+        Ok(FeatureSet { name: path.display().to_string(), files, shards, rows, dims, labelled })
     }
 
     /// Where the set came from.
@@ -428,15 +417,9 @@ impl FeatureSet {
                 let shard = self.shard_of(row);
                 let local = row - shard.start;
                 let label = shard.label.as_ref().map_or(-1, |l| l.integer(local));
-                u32::try_from(label)
-                    .ok()
-                    .filter(|&l| (l as usize) < classes)
-                    .ok_or_else(|| Error::Label {
-                        place: shard.place.clone(),
-                        row: local,
-                        label,
-                        classes,
-                    })
+                u32::try_from(label).ok().filter(|&l| (l as usize) < classes).ok_or_else(|| {
+                    Error::Label { place: shard.place.clone(), row: local, label, classes }
+                })
             })
             .collect()
     }
@@ -492,10 +475,7 @@ impl Shard {
             if !array.dtype.is_float() {
                 return Err(Error::format(
                     path,
-                    format!(
-                        "`{name}` has type {:?}, expected f16, bf16, f32 or f64",
-                        array.dtype
-                    ),
+                    format!("`{name}` has type {:?}, expected f16, bf16, f32 or f64", array.dtype),
                 ));
             }
             fields[field.index()] = Some(array);
@@ -523,13 +503,7 @@ impl Shard {
         if let Some(label) = &label {
             check_labels(path, label, rows)?;
         }
-        Ok(Shard {
-            place,
-            start: 0,
-            rows,
-            fields,
-            label,
-        })
+        Ok(Shard { place, start: 0, rows, fields, label })
     }
 
     fn read(&self, field: Field, start: usize, dim: usize, out: &mut [f32]) -> Result<()> {
@@ -553,10 +527,7 @@ impl Shard {
 
 fn check_labels(path: &Path, label: &Array, rows: usize) -> Result<()> {
     if label.dtype.is_float() {
-        let problem = format!(
-            "`label` has type {:?}, expected an integer type",
-            label.dtype
-        );
+        let problem = format!("`label` has type {:?}, expected an integer type", label.dtype);
         return Err(Error::format(path, problem));
     }
     if label.shape != [rows] {
@@ -571,17 +542,10 @@ fn check_labels(path: &Path, label: &Array, rows: usize) -> Result<()> {
 }
 
 fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
-    Array {
-        bytes: Arc::new(Bytes::Owned(bytes)),
-        offset: 0,
-        dtype,
-        shape: shape.to_vec(),
-    }
+    Array { bytes: Arc::new(Bytes::Owned(bytes)), offset: 0, dtype, shape: shape.to_vec() }
 }
 
 fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
     let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
-    names
-        .filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a))))
-        .collect()
+    names.filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a)))).collect()
 }

@@ -170,20 +170,14 @@ impl Steps {
         if let Some(pca) = &self.pca {
             let n = self.out_dim(dim);
             out.push(("pca.mean".into(), Tensor::f64([dim], pca.mean.clone())));
-            out.push((
-                "pca.components".into(),
-                Tensor::f64([n, dim], pca.components.clone()),
-            ));
+            out.push(("pca.components".into(), Tensor::f64([n, dim], pca.components.clone())));
         }
         out
     }
 
     pub(crate) fn load(file: &TensorFile, prefix: &str, config: &StepsConfig) -> Result<Self> {
         let name = |n: &str| format!("{prefix}{n}");
-        let mut steps = Steps {
-            normalize: config.normalize,
-            ..Steps::default()
-        };
+        let mut steps = Steps { normalize: config.normalize, ..Steps::default() };
         if config.react.is_some() {
             steps.react = Some(file.f32(&name("react.threshold"), &[1])?[0]);
         }

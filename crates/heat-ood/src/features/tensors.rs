@@ -34,18 +34,12 @@ pub enum TensorData {
 impl Tensor {
     /// A single-precision tensor.
     pub fn f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
-        Tensor {
-            shape: shape.into(),
-            data: TensorData::F32(data),
-        }
+        Tensor { shape: shape.into(), data: TensorData::F32(data) }
     }
 
     /// A double-precision tensor.
     pub fn f64(shape: impl Into<Vec<usize>>, data: Vec<f64>) -> Self {
-        Tensor {
-            shape: shape.into(),
-            data: TensorData::F64(data),
-        }
+        Tensor { shape: shape.into(), data: TensorData::F64(data) }
     }
 }
 
@@ -157,10 +151,7 @@ fn encode(
     let mut sorted: Vec<_> = metadata.to_vec();
     sorted.sort();
     let metadata = sorted.into_iter().map(|(k, v)| (k.to_owned(), v.into()));
-    header.insert(
-        "__metadata__".into(),
-        serde_json::Value::Object(metadata.collect()),
-    );
+    header.insert("__metadata__".into(), serde_json::Value::Object(metadata.collect()));
     let mut text = serde_json::to_vec(&header)
         .map_err(safetensors::SafeTensorError::InvalidHeaderDeserialization)?;
     text.resize(text.len().next_multiple_of(8), b' ');
@@ -388,10 +379,7 @@ mod tests {
     fn every_truncation_is_refused() {
         let whole = encode(&sample(), &[("k", "v".into())]).unwrap();
         for n in 0..whole.len() {
-            assert!(
-                TensorFile::from_memory(Path::new("t"), whole[..n].to_vec()).is_err(),
-                "{n}"
-            );
+            assert!(TensorFile::from_memory(Path::new("t"), whole[..n].to_vec()).is_err(), "{n}");
         }
         assert!(TensorFile::from_memory(Path::new("t"), whole).is_ok());
     }

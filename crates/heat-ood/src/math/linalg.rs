@@ -26,35 +26,33 @@ pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize) {
     let n = rows.len() / d;
     let x = view(rows, n, d);
     // A row of tiles of the output is a contiguous piece of `acc`.
-    acc.par_chunks_mut(TILE * d)
-        .enumerate()
-        .for_each(|(i, piece)| {
-            let height = piece.len() / d;
-            let left = x.subcols(i * TILE, height);
-            let out = MatMut::from_row_major_slice_mut(piece, height, d);
-            let (mut before, rest) = out.split_at_col_mut(i * TILE);
-            for j in 0..i {
-                matmul(
-                    before.rb_mut().subcols_mut(j * TILE, TILE),
-                    Accum::Add,
-                    left.transpose(),
-                    x.subcols(j * TILE, TILE),
-                    1.0,
-                    Par::Seq,
-                );
-            }
-            triangular::matmul(
-                rest.subcols_mut(0, height),
-                triangular::BlockStructure::TriangularLower,
+    acc.par_chunks_mut(TILE * d).enumerate().for_each(|(i, piece)| {
+        let height = piece.len() / d;
+        let left = x.subcols(i * TILE, height);
+        let out = MatMut::from_row_major_slice_mut(piece, height, d);
+        let (mut before, rest) = out.split_at_col_mut(i * TILE);
+        for j in 0..i {
+            matmul(
+                before.rb_mut().subcols_mut(j * TILE, TILE),
                 Accum::Add,
                 left.transpose(),
-                triangular::BlockStructure::Rectangular,
-                left,
-                triangular::BlockStructure::Rectangular,
+                x.subcols(j * TILE, TILE),
                 1.0,
                 Par::Seq,
             );
-        });
+        }
+        triangular::matmul(
+            rest.subcols_mut(0, height),
+            triangular::BlockStructure::TriangularLower,
+            Accum::Add,
+            left.transpose(),
+            triangular::BlockStructure::Rectangular,
+            left,
+            triangular::BlockStructure::Rectangular,
+            1.0,
+            Par::Seq,
+        );
+    });
 }
 
 /// Copy the lower triangle onto the upper one.
@@ -70,14 +68,7 @@ pub fn symmetrize(a: &mut [f64], d: usize) {
 pub fn product_nt(a: &[f64], b: &[f64], c: &mut [f64], k: usize) {
     let (m, n) = (a.len() / k, b.len() / k);
     let out = MatMut::from_row_major_slice_mut(c, m, n);
-    matmul(
-        out,
-        Accum::Replace,
-        view(a, m, k),
-        view(b, n, k).transpose(),
-        1.0,
-        Par::Seq,
-    );
+    matmul(out, Accum::Replace, view(a, m, k), view(b, n, k).transpose(), 1.0, Par::Seq);
 }
 
 /// The Cholesky factor L (row-major, lower) of the symmetric matrix whose

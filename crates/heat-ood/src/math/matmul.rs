@@ -37,10 +37,7 @@ pub struct Aligned {
 impl Aligned {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        Self {
-            lines: vec![Line([0.0; 16]); len.div_ceil(16)],
-            len,
-        }
+        Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
     }
 
     /// Make it at least `len` long; keeps no values when it grows.
@@ -75,20 +72,12 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// Rows of `ld` floats each.
     pub fn rows(data: &'a [f32], ld: usize) -> Self {
-        View {
-            data,
-            row: ld,
-            col: 1,
-        }
+        View { data, row: ld, col: 1 }
     }
 
     /// The transpose.
     pub fn t(self) -> Self {
-        View {
-            data: self.data,
-            row: self.col,
-            col: self.row,
-        }
+        View { data: self.data, row: self.col, col: self.row }
     }
 
     /// Element (i, j).
@@ -98,10 +87,7 @@ impl<'a> View<'a> {
 
     /// The same matrix from row `i` on.
     pub fn from_row(self, i: usize) -> Self {
-        View {
-            data: &self.data[i * self.row..],
-            ..self
-        }
+        View { data: &self.data[i * self.row..], ..self }
     }
 }
 
@@ -391,7 +377,7 @@ mod kernel {
             let (first, last) = (slab.start == 0 && !add, slab.end >= b.k);
             for rows in split(m, panels) {
                 let out = &mut scratch[rows.start * kc..rows.end * kc];
-                pack_left(out, a.from_row(rows.start), rows.len(), slab.start, kc);
+                pack_left(out, a.from_row(rows.start), rows.len(), slab.start);
             }
             for panel in 0..b.n.div_ceil(NR) {
                 let column = panel * NR;
@@ -423,22 +409,36 @@ mod kernel {
     }
 
     #[inline(always)]
-    fn pack_left(out: &mut [f32], a: View<'_>, rows: usize, start: usize, kc: usize) {
+    fn pack_left(out: &mut [f32], a: View<'_>, rows: usize, start: usize) {
         if a.row == 1 {
             for (p, o) in out.chunks_exact_mut(rows).enumerate() {
                 o.copy_from_slice(&a.data[(start + p) * a.col..][..rows]);
             }
             return;
         }
-        for i in 0..rows {
-            let from = &a.data[i * a.row + start * a.col..];
-            for (o, x) in out[i..]
-                .iter_mut()
-                .step_by(rows)
-                .zip(from.iter().step_by(a.col))
-                .take(kc)
-            {
-                *o = *x;
+        if a.col != 1 {
+            for (p, o) in out.chunks_exact_mut(rows).enumerate() {
+                for (i, o) in o.iter_mut().enumerate() {
+                    *o = a.at(i, start + p);
+                }
+            }
+            return;
+        }
+        // Sixteen columns at a time, so that the stores of all rows fall into
+        // the same few cache lines.
+        const COLUMNS: usize = 16;
+        for (c, out) in out.chunks_mut(rows * COLUMNS).enumerate() {
+            for i in 0..rows {
+                let from = &a.data[i * a.row + start + c * COLUMNS..];
+                if out.len() == rows * COLUMNS {
+                    for (p, x) in from[..COLUMNS].iter().enumerate() {
+                        out[p * rows + i] = *x;
+                    }
+                } else {
+                    for (o, x) in out[i..].iter_mut().step_by(rows).zip(from) {
+                        *o = *x;
+                    }
+                }
             }
         }
     }
@@ -550,11 +550,8 @@ mod kernel {
             for (i, sum) in sum.iter().enumerate() {
                 for (h, &value) in sum.iter().enumerate() {
                     let out = c.add(i * ldc + 16 * h);
-                    let value = if first {
-                        value
-                    } else {
-                        _mm512_add_ps(_mm512_loadu_ps(out), value)
-                    };
+                    let value =
+                        if first { value } else { _mm512_add_ps(_mm512_loadu_ps(out), value) };
                     _mm512_storeu_ps(out, value);
                 }
             }
@@ -590,11 +587,8 @@ mod kernel {
                 for (i, sum) in sum.iter().enumerate() {
                     for (h, &value) in sum.iter().enumerate() {
                         let out = c.add(i * ldc + 8 * h);
-                        let value = if first {
-                            value
-                        } else {
-                            _mm256_add_ps(_mm256_loadu_ps(out), value)
-                        };
+                        let value =
+                            if first { value } else { _mm256_add_ps(_mm256_loadu_ps(out), value) };
                         _mm256_storeu_ps(out, value);
                     }
                 }
@@ -612,10 +606,7 @@ mod kernel {
     ) {
         // SAFETY: the caller's promise on lengths, as for the others.
         let (a, b) = unsafe {
-            (
-                std::slice::from_raw_parts(a, kc * R),
-                std::slice::from_raw_parts(b, kc * NR),
-            )
+            (std::slice::from_raw_parts(a, kc * R), std::slice::from_raw_parts(b, kc * NR))
         };
         let mut sum = [[0.0f32; NR]; R];
         for (a, b) in a.chunks_exact(R).zip(b.chunks_exact(NR)) {
@@ -643,9 +634,7 @@ mod tests {
         let mut c = vec![0.0; m * n];
         for i in 0..m {
             for j in 0..n {
-                c[i * n + j] = (0..k)
-                    .map(|p| f64::from(a.at(i, p)) * f64::from(b.at(p, j)))
-                    .sum();
+                c[i * n + j] = (0..k).map(|p| f64::from(a.at(i, p)) * f64::from(b.at(p, j))).sum();
             }
         }
         c
@@ -661,23 +650,14 @@ mod tests {
         for (i, row) in want.chunks(n).enumerate() {
             for (j, w) in row.iter().enumerate() {
                 let g = f64::from(got[i * ldc + j]);
-                assert!(
-                    (g - w).abs() <= 1e-6 * (k as f64).max(1.0),
-                    "({i},{j}): {g} {w}"
-                );
+                assert!((g - w).abs() <= 1e-6 * (k as f64).max(1.0), "({i},{j}): {g} {w}");
             }
         }
     }
 
     #[test]
     fn equals_the_naive_product_in_every_layout() {
-        for (m, k, n) in [
-            (1, 1, 1),
-            (3, 5, 7),
-            (14, 33, 32),
-            (29, 513, 65),
-            (128, 1030, 40),
-        ] {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (14, 33, 32), (29, 513, 65), (128, 1030, 40)] {
             let (a, b) = (values(m * k, 1), values(k * n, 2));
             let a_views = [View::rows(&a, k), View::rows(&a, m).t()];
             let b_views = [View::rows(&b, n), View::rows(&b, k).t()];
@@ -686,15 +666,7 @@ mod tests {
                     let packed = Packed::new(b, k, n);
                     let ldc = n + 3;
                     let mut c = vec![9.0; m * ldc];
-                    gemm(
-                        a,
-                        m,
-                        &packed,
-                        &mut c,
-                        ldc,
-                        &mut Aligned::default(),
-                        &mut Keep,
-                    );
+                    gemm(a, m, &packed, &mut c, ldc, &mut Aligned::default(), &mut Keep);
                     close(&c, ldc, &naive(a, b, m, k, n), n, k);
                     assert!(c.chunks(ldc).all(|row| row[n..] == [9.0; 3]));
                 }
@@ -739,15 +711,7 @@ mod tests {
         let run = |rows: &[f32]| {
             let m = rows.len() / k;
             let mut c = vec![0.0; m * n];
-            gemm(
-                View::rows(rows, k),
-                m,
-                &packed,
-                &mut c,
-                n,
-                &mut Aligned::default(),
-                &mut Keep,
-            );
+            gemm(View::rows(rows, k), m, &packed, &mut c, n, &mut Aligned::default(), &mut Keep);
             c
         };
         let all = run(&a);
@@ -762,14 +726,7 @@ mod tests {
         let (a, b) = (values(m * k, 8), values(k * n, 9));
         let (av, bv) = (View::rows(&a, k), View::rows(&b, n));
         let mut c = vec![2.0; m * n];
-        gemm_add(
-            av,
-            m,
-            &Packed::new(bv, k, n),
-            &mut c,
-            n,
-            &mut Aligned::default(),
-        );
+        gemm_add(av, m, &Packed::new(bv, k, n), &mut c, n, &mut Aligned::default());
         let want: Vec<f64> = naive(av, bv, m, k, n).iter().map(|v| v + 2.0).collect();
         close(&c, n, &want, n, k);
     }

@@ -70,15 +70,12 @@ impl Moments {
         }
         let mut work = std::mem::take(&mut self.work);
         work.resize(rows.len(), 0.0);
-        work.par_chunks_mut(d)
-            .zip(rows.par_chunks(d))
-            .zip(labels)
-            .for_each(|((out, row), &l)| {
-                let mean = &mean[l as usize * d..][..d];
-                for ((o, &v), m) in out.iter_mut().zip(row).zip(mean) {
-                    *o = f64::from(v) - m;
-                }
-            });
+        work.par_chunks_mut(d).zip(rows.par_chunks(d)).zip(labels).for_each(|((out, row), &l)| {
+            let mean = &mean[l as usize * d..][..d];
+            for ((o, &v), m) in out.iter_mut().zip(row).zip(mean) {
+                *o = f64::from(v) - m;
+            }
+        });
         self.combine(&count, &mean, &mut work);
         add_gram(&mut self.scatter, &work, d);
         self.work = work;
@@ -106,12 +103,7 @@ impl Moments {
             let theirs = &mean[k * d..][..d];
             let ours = &mut self.mean[k * d..][..d];
             if na > 0 {
-                work.extend(
-                    theirs
-                        .iter()
-                        .zip(ours.iter())
-                        .map(|(b, a)| weight * (b - a)),
-                );
+                work.extend(theirs.iter().zip(ours.iter()).map(|(b, a)| weight * (b - a)));
             }
             for (a, b) in ours.iter_mut().zip(theirs) {
                 *a += (b - *a) * (nb_f / total);
@@ -142,9 +134,7 @@ mod tests {
 
     fn data(n: usize, d: usize) -> (Vec<f32>, Vec<u32>) {
         let value = |i: u32| (i.wrapping_mul(2_654_435_761) % 4001) as f32 / 500.0 + 100.0;
-        let labels = (0..n as u32)
-            .map(|i| i.wrapping_mul(40_503) % 7 % 3)
-            .collect();
+        let labels = (0..n as u32).map(|i| i.wrapping_mul(40_503) % 7 % 3).collect();
         ((0..(n * d) as u32).map(value).collect(), labels)
     }
 
@@ -152,11 +142,7 @@ mod tests {
     fn naive(rows: &[f32], labels: &[u32], d: usize) -> (Vec<f64>, Vec<f64>) {
         let mut mean = vec![0.0; 3 * d];
         for k in 0..3 {
-            let of_k = || {
-                rows.chunks(d)
-                    .zip(labels)
-                    .filter(|(_, l)| **l as usize == k)
-            };
+            let of_k = || rows.chunks(d).zip(labels).filter(|(_, l)| **l as usize == k);
             for j in 0..d {
                 mean[k * d + j] =
                     of_k().map(|(r, _)| f64::from(r[j])).sum::<f64>() / of_k().count() as f64;

@@ -63,11 +63,7 @@ fn pool() -> Arc<ThreadPool> {
 
 /// Run `f` on the library's pool (directly when already there).
 pub fn run<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    if IN_POOL.get() {
-        f()
-    } else {
-        pool().install(f)
-    }
+    if IN_POOL.get() { f() } else { pool().install(f) }
 }
 
 /// Run `f` on a pool of exactly `threads` threads, for this call only.
@@ -81,20 +77,12 @@ pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Re
 
 /// Number of threads that [`run`] would use.
 pub fn threads() -> usize {
-    if IN_POOL.get() {
-        rayon::current_num_threads()
-    } else {
-        pool().current_num_threads()
-    }
+    if IN_POOL.get() { rayon::current_num_threads() } else { pool().current_num_threads() }
 }
 
 /// Index of the current worker, 0 outside the pool.
 pub(crate) fn worker() -> usize {
-    if IN_POOL.get() {
-        rayon::current_thread_index().unwrap_or(0)
-    } else {
-        0
-    }
+    if IN_POOL.get() { rayon::current_thread_index().unwrap_or(0) } else { 0 }
 }
 
 #[cfg(test)]

@@ -12,21 +12,13 @@ pub fn sorted(sorted: &[f64], q: f64) -> f64 {
 
 /// numpy's `_lerp`: exact at both ends and monotone.
 fn interpolate(a: f64, b: f64, t: f64) -> f64 {
-    if t >= 0.5 {
-        b - (b - a) * (1.0 - t)
-    } else {
-        a + (b - a) * t
-    }
+    if t >= 0.5 { b - (b - a) * (1.0 - t) } else { a + (b - a) * t }
 }
 
 /// Order-preserving map of finite floats to integers.
 fn key(x: f32) -> u32 {
     let bits = x.to_bits();
-    if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 1 << 31
-    }
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
 fn unkey(k: u32) -> f32 {
@@ -47,10 +39,7 @@ pub fn streamed(
     mut pass: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<()>,
 ) -> Result<f64> {
     let position = q * (n - 1) as f64;
-    let ranks = [
-        position.floor() as u64,
-        (position.floor() as u64 + 1).min(n - 1),
-    ];
+    let ranks = [position.floor() as u64, (position.floor() as u64 + 1).min(n - 1)];
     let mut high = vec![0u64; 1 << 16];
     pass(&mut |values| {
         for &v in values {

@@ -27,11 +27,7 @@ pub fn norm2(x: &[f32]) -> f64 {
     // Eight partial sums: one would serialise the additions.
     let mut sums = [0.0f64; 8];
     let chunks = x.chunks_exact(8);
-    let tail: f64 = chunks
-        .remainder()
-        .iter()
-        .map(|&v| f64::from(v).powi(2))
-        .sum();
+    let tail: f64 = chunks.remainder().iter().map(|&v| f64::from(v).powi(2)).sum();
     for c in chunks {
         for (s, &v) in sums.iter_mut().zip(c) {
             *s += f64::from(v) * f64::from(v);
@@ -42,10 +38,7 @@ pub fn norm2(x: &[f32]) -> f64 {
 
 /// ‖a − b‖², in f64.
 pub fn distance2(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
-        .sum()
+    a.iter().zip(b).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum()
 }
 
 /// Divide by the L2 norm, floored at 1e-12 (METHOD §2).

@@ -168,10 +168,7 @@ mod tests {
         for i in 1..100_000u32 {
             let x = i as f32 / 100_000.0;
             let want = f64::from(x).ln();
-            assert!(
-                (f64::from(ln(x)) - want).abs() <= 2e-7 * want.abs().max(0.3),
-                "ln {x}"
-            );
+            assert!((f64::from(ln(x)) - want).abs() <= 2e-7 * want.abs().max(0.3), "ln {x}");
             let y = x - 0.5;
             let want = (std::f64::consts::PI * f64::from(y)).sin();
             assert!((f64::from(sin_pi(y)) - want).abs() <= 2e-7, "sin {y}");
@@ -195,11 +192,7 @@ mod tests {
         assert!((tail - 0.002_699_8).abs() < 6.0 * (0.0027f64 / n).sqrt());
         // Neighbours and the two halves of a pair are uncorrelated.
         for lag in [1, CHUNK] {
-            let c = x
-                .windows(lag + 1)
-                .map(|w| f64::from(w[0] * w[lag]))
-                .sum::<f64>()
-                / n;
+            let c = x.windows(lag + 1).map(|w| f64::from(w[0] * w[lag])).sum::<f64>() / n;
             assert!(c.abs() < 6.0 / n.sqrt(), "lag {lag}: {c}");
         }
     }
@@ -229,11 +222,7 @@ mod tests {
         assert_ne!(p, (0..1000).collect::<Vec<_>>());
         p.sort_unstable();
         assert_eq!(p, (0..1000).collect::<Vec<_>>());
-        assert!(
-            Stream::new(5, Purpose::Shuffle, 0, 0)
-                .permutation(0)
-                .is_empty()
-        );
+        assert!(Stream::new(5, Purpose::Shuffle, 0, 0).permutation(0).is_empty());
     }
 
     #[test]

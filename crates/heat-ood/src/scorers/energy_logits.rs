@@ -31,15 +31,8 @@ struct Gradient {
 
 impl Gradient {
     fn new(head: &Head) -> Self {
-        let back = Packed::new(
-            View::rows(head.weight(), head.dim()),
-            head.classes(),
-            head.dim(),
-        );
-        Gradient {
-            head: head.clone(),
-            back,
-        }
+        let back = Packed::new(View::rows(head.weight(), head.dim()), head.classes(), head.dim());
+        Gradient { head: head.clone(), back }
     }
 }
 
@@ -54,11 +47,7 @@ impl EnergyLogits {
     }
 
     fn new(source: LogitSource, head: Option<&Head>) -> Self {
-        EnergyLogits {
-            source,
-            prior: head.map(Gradient::new),
-            steps: Steps::default(),
-        }
+        EnergyLogits { source, prior: head.map(Gradient::new), steps: Steps::default() }
     }
 
     /// Whether the head is known, so that it can serve as a prior.
@@ -132,15 +121,7 @@ impl Prior for EnergyLogits {
         head.logits(z, p, &mut scratch.gemm);
         p.chunks_exact_mut(classes).for_each(reduce::softmax);
         let product = &mut scratch.b[..n * dim];
-        gemm(
-            View::rows(p, classes),
-            n,
-            back,
-            product,
-            dim,
-            &mut scratch.gemm,
-            &mut Keep,
-        );
+        gemm(View::rows(p, classes), n, back, product, dim, &mut scratch.gemm, &mut Keep);
         for (g, v) in grad.iter_mut().zip(product.iter()) {
             *g -= scale * *v;
         }

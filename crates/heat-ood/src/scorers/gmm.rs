@@ -149,10 +149,7 @@ impl GmmConfig {
                 &rows
             };
             parallel::run(|| moments.update(rows, &labels));
-            observer.on(Event::Advance {
-                done: range.end as u64,
-                loss: None,
-            });
+            observer.on(Event::Advance { done: range.end as u64, loss: None });
         }
         observer.on(Event::End);
         self.finish(moments, steps, input_dim, train, observer)
@@ -178,11 +175,7 @@ impl GmmConfig {
                 ),
             });
         }
-        let probs = moments
-            .counts()
-            .iter()
-            .map(|&n| n as f64 / train.len() as f64)
-            .collect();
+        let probs = moments.counts().iter().map(|&n| n as f64 / train.len() as f64).collect();
         let (means, mut covariance) = moments.finish();
         let dim = steps.out_dim(input_dim);
         if self.diagonal {
@@ -194,15 +187,7 @@ impl GmmConfig {
         }
         let (scale_tril, ridge) = factor(&mut covariance, dim, train.len(), observer)?;
         drop(covariance);
-        Ok(Gmm::new(
-            self.clone(),
-            input_dim,
-            steps,
-            means,
-            scale_tril,
-            probs,
-            ridge,
-        ))
+        Ok(Gmm::new(self.clone(), input_dim, steps, means, scale_tril, probs, ridge))
     }
 }
 
@@ -222,11 +207,8 @@ fn factor(
         }
         added = ridge;
         let factor = cholesky(covariance, dim);
-        let pivot = |l: &Vec<f64>| {
-            (0..dim)
-                .map(|i| l[i * dim + i].powi(2))
-                .fold(f64::MAX, f64::min)
-        };
+        let pivot =
+            |l: &Vec<f64>| (0..dim).map(|i| l[i * dim + i].powi(2)).fold(f64::MAX, f64::min);
         // Pivots below the rounding of the sums are noise, not variances.
         let noise = dim as f64 * f64::EPSILON * largest;
         if let Some(l) = factor.filter(|l| pivot(l) > noise) {
@@ -360,10 +342,7 @@ impl Gmm {
 
     /// Stepped features of a batch.
     pub(super) fn stepped(&self, batch: &Batch) -> Vec<f32> {
-        self.steps.apply(
-            batch.get(Field::Features(self.config.pooling)),
-            self.input_dim,
-        )
+        self.steps.apply(batch.get(Field::Features(self.config.pooling)), self.input_dim)
     }
 
     fn fast(&self) -> &Fast {
@@ -382,15 +361,10 @@ impl Gmm {
         });
         let tensors = vec![
             ("means".into(), Tensor::f64([k, d], self.means.clone())),
-            (
-                "scale_tril".into(),
-                Tensor::f64([d, d], self.scale_tril.clone()),
-            ),
+            ("scale_tril".into(), Tensor::f64([d, d], self.scale_tril.clone())),
             ("mixture_probs".into(), Tensor::f64([k], self.probs.clone())),
         ];
-        Section::new(kind, config)
-            .with("", tensors)
-            .with("", self.steps.tensors(self.input_dim))
+        Section::new(kind, config).with("", tensors).with("", self.steps.tensors(self.input_dim))
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
@@ -412,15 +386,7 @@ impl Gmm {
             let problem = "the dimensions of its `gmm` contradict each other";
             return Err(Error::format(stored.file.path(), problem));
         }
-        Ok(Gmm::new(
-            c.settings,
-            c.input_dim,
-            steps,
-            means,
-            scale_tril,
-            probs,
-            c.ridge,
-        ))
+        Ok(Gmm::new(c.settings, c.input_dim, steps, means, scale_tril, probs, c.ridge))
     }
 
     pub(super) fn check(&self, set: &FeatureSet) -> Result<Needs> {
@@ -528,25 +494,9 @@ impl Prior for Gmm {
                 *o = v - c;
             }
         }
-        gemm(
-            View::rows(centred, d),
-            n,
-            &fast.whiten,
-            white,
-            d,
-            pack,
-            &mut Keep,
-        );
+        gemm(View::rows(centred, d), n, &fast.whiten, white, d, pack, &mut Keep);
         let resp = &mut other[..n * k];
-        gemm(
-            View::rows(white, d),
-            n,
-            &fast.to_means,
-            resp,
-            k,
-            pack,
-            &mut Keep,
-        );
+        gemm(View::rows(white, d), n, &fast.to_means, resp, k, pack, &mut Keep);
         for row in resp.chunks_exact_mut(k) {
             for (r, o) in row.iter_mut().zip(&fast.offset) {
                 *r += o;
@@ -556,14 +506,7 @@ impl Prior for Gmm {
             row.iter_mut().for_each(|r| *r = -*r);
         }
         // w − Σ r_k w_k, then back through L⁻ᵀ.
-        gemm_add(
-            View::rows(&other[..n * k], k),
-            n,
-            &fast.from_means,
-            white,
-            d,
-            pack,
-        );
+        gemm_add(View::rows(&other[..n * k], k), n, &fast.from_means, white, d, pack);
         white.iter_mut().for_each(|v| *v *= scale);
         gemm_add(View::rows(white, d), n, &fast.back, grad, d, pack);
     }
@@ -617,15 +560,7 @@ impl Prior for Gmm {
                 row.iter_mut().for_each(|v| *v *= s);
             }
         }
-        gemm(
-            View::rows(noise, d),
-            n,
-            &fast.colour,
-            out,
-            d,
-            &mut scratch.gemm,
-            &mut Keep,
-        );
+        gemm(View::rows(noise, d), n, &fast.colour, out, d, &mut scratch.gemm, &mut Keep);
         for (row, k) in out.chunks_exact_mut(d).zip(scratch.b.iter()) {
             let mean = &fast.means[*k as usize * d..][..d];
             for (v, m) in row.iter_mut().zip(mean) {

@@ -130,16 +130,10 @@ impl KnnConfig {
             Ok(steps.apply(&rows, input_dim))
         };
         let centre = centre(train.len(), dim, &read)?;
-        observer.on(Event::Begin {
-            task: "index training rows",
-            total: train.len() as u64,
-        });
+        observer.on(Event::Begin { task: "index training rows", total: train.len() as u64 });
         let pieces: Result<Vec<Piece>> = parallel::run(|| {
             let ranges: Vec<_> = blocks(train.len(), PIECE).collect();
-            ranges
-                .into_par_iter()
-                .map(|range| Ok(Piece::new(read(range)?, &centre)))
-                .collect()
+            ranges.into_par_iter().map(|range| Ok(Piece::new(read(range)?, &centre))).collect()
         });
         let knn = Knn {
             config: self.clone(),
@@ -185,15 +179,9 @@ impl Piece {
     }
 
     fn centred(rows: &[f32], dim: usize) -> Self {
-        let norms = rows
-            .chunks_exact(dim)
-            .map(|r| reduce::norm2(r) as f32)
-            .collect();
+        let norms = rows.chunks_exact(dim).map(|r| reduce::norm2(r) as f32).collect();
         let packed = Packed::new(View::rows(rows, dim).t(), dim, rows.len() / dim);
-        Piece {
-            rows: packed,
-            norms,
-        }
+        Piece { rows: packed, norms }
     }
 }
 
@@ -218,11 +206,7 @@ struct Nearest {
 
 impl Nearest {
     fn new(k: usize) -> Self {
-        Nearest {
-            found: Vec::with_capacity(3 * k + PIECE),
-            bound: f32::INFINITY,
-            k,
-        }
+        Nearest { found: Vec::with_capacity(3 * k + PIECE), bound: f32::INFINITY, k }
     }
 
     /// Take in the orders of rows `start..`.
@@ -230,9 +214,7 @@ impl Nearest {
     fn take(&mut self, orders: &[f32], start: usize) {
         for (i, orders) in orders.chunks(16).enumerate() {
             // A comparison of sixteen at a time; nearly always none is nearer.
-            let near = orders
-                .iter()
-                .fold(0u32, |n, &v| n | u32::from(v < self.bound));
+            let near = orders.iter().fold(0u32, |n, &v| n | u32::from(v < self.bound));
             if near == 0 {
                 continue;
             }
@@ -301,9 +283,7 @@ impl Knn {
         let kth = self.kth(rows);
         for ((o, row), &j) in out.iter_mut().zip(rows.chunks_exact(self.dim)).zip(&kth) {
             let j = j as usize;
-            self.pieces[j / PIECE]
-                .rows
-                .column(j % PIECE, &mut neighbour);
+            self.pieces[j / PIECE].rows.column(j % PIECE, &mut neighbour);
             *o = reduce::distance2(row, &neighbour) as f32;
         }
     }
@@ -332,10 +312,7 @@ impl Knn {
             dim: c.dim,
             rows: c.rows,
             centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
-            pieces: rows
-                .chunks(PIECE * c.dim)
-                .map(|r| Piece::centred(r, c.dim))
-                .collect(),
+            pieces: rows.chunks(PIECE * c.dim).map(|r| Piece::centred(r, c.dim)).collect(),
             config: c.settings,
         })
     }
@@ -383,14 +360,9 @@ impl Scorer for Knn {
         }
         let tensors = vec![
             ("index".into(), Tensor::f32([self.rows, self.dim], index)),
-            (
-                "centre".into(),
-                Tensor::f32([self.dim], self.centre.clone()),
-            ),
+            ("centre".into(), Tensor::f32([self.dim], self.centre.clone())),
         ];
-        Section::new("knn", config)
-            .with("", tensors)
-            .with("", self.steps.tensors(self.input_dim))
+        Section::new("knn", config).with("", tensors).with("", self.steps.tensors(self.input_dim))
     }
 }
 
@@ -414,27 +386,17 @@ mod tests {
         let set = FeatureSet::from_arrays(train.view(), None).unwrap();
         let queries = FeatureSet::from_arrays(test.view(), None).unwrap();
         for k in [1, 7, 2500] {
-            let config = KnnConfig {
-                k: Some(k),
-                normalize: false,
-                ..KnnConfig::default()
-            };
+            let config = KnnConfig { k: Some(k), normalize: false, ..KnnConfig::default() };
             let knn: &dyn Scorer = &config.fit(&set, None, &mut Silent).unwrap();
             let got = knn.score(&queries).unwrap();
             for (g, q) in got.iter().zip(test.rows()) {
                 let distance = |x: ndarray::ArrayView1<f32>| {
-                    x.iter()
-                        .zip(q)
-                        .map(|(a, b)| f64::from(a - b).powi(2))
-                        .sum::<f64>()
+                    x.iter().zip(q).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
                 };
                 let mut all: Vec<f64> = train.rows().into_iter().map(distance).collect();
                 all.sort_by(f64::total_cmp);
                 let want = all[k - 1];
-                assert!(
-                    (f64::from(*g) - want).abs() < 1e-5 * want.max(0.1),
-                    "{k}: {g} {want}"
-                );
+                assert!((f64::from(*g) - want).abs() < 1e-5 * want.max(0.1), "{k}: {g} {want}");
             }
         }
     }
@@ -442,19 +404,9 @@ mod tests {
     #[test]
     fn refuses_more_neighbours_than_rows() {
         let set = FeatureSet::from_arrays(rows(30, 4, 0).view(), None).unwrap();
-        let config = KnnConfig {
-            k: Some(31),
-            ..KnnConfig::default()
-        };
-        let error = config
-            .fit(&set, None, &mut Silent)
-            .err()
-            .unwrap()
-            .to_string();
-        assert_eq!(
-            error,
-            "`k` = 31: the index holds 30 rows, so k must lie in 1..=30"
-        );
+        let config = KnnConfig { k: Some(31), ..KnnConfig::default() };
+        let error = config.fit(&set, None, &mut Silent).err().unwrap().to_string();
+        assert_eq!(error, "`k` = 31: the index holds 30 rows, so k must lie in 1..=30");
     }
 
     #[test]

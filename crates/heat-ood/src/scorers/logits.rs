@@ -40,29 +40,13 @@ impl LogitSource {
             _ => {
                 let remedy = "give the classifier's last layer with `--head FILE` \
                               (weight [C, D], bias [C])";
-                let what = if react {
-                    "head"
-                } else {
-                    "`logits` and no head"
-                };
+                let what = if react { "head" } else { "`logits` and no head" };
                 return Err(Error::missing(set.name(), what, remedy));
             }
         };
-        let steps = StepsConfig {
-            react: config.react,
-            ..StepsConfig::default()
-        };
-        let steps = if react {
-            steps.fit(set, Pooling::Avg)?
-        } else {
-            Steps::default()
-        };
-        Ok(LogitSource {
-            config,
-            steps,
-            head: head.cloned(),
-            classes,
-        })
+        let steps = StepsConfig { react: config.react, ..StepsConfig::default() };
+        let steps = if react { steps.fit(set, Pooling::Avg)? } else { Steps::default() };
+        Ok(LogitSource { config, steps, head: head.cloned(), classes })
     }
 
     pub(super) fn needs(&self, set: &FeatureSet) -> Result<Needs> {
@@ -114,9 +98,9 @@ impl LogitSource {
         });
         let section = Section::new(kind, config);
         match &self.head {
-            Some(head) => section
-                .with("head.", head.tensors())
-                .with("", self.steps.tensors(head.dim())),
+            Some(head) => {
+                section.with("head.", head.tensors()).with("", self.steps.tensors(head.dim()))
+            }
             None => section,
         }
     }
@@ -129,10 +113,7 @@ impl LogitSource {
             head: bool,
         }
         let config: Config = stored.config()?;
-        let steps = StepsConfig {
-            react: config.settings.react,
-            ..StepsConfig::default()
-        };
+        let steps = StepsConfig { react: config.settings.react, ..StepsConfig::default() };
         let head = config.head.then(|| load_head(stored)).transpose()?;
         Ok(LogitSource {
             steps: Steps::load(stored.file, &stored.prefix, &steps)?,
@@ -146,8 +127,6 @@ impl LogitSource {
 pub(super) fn load_head(stored: &Stored<'_>) -> Result<Head> {
     let weight = stored.name("head.weight");
     let shape = stored.file.shape(&weight)?.to_vec();
-    let bias = stored
-        .file
-        .f32(&stored.name("head.bias"), &shape[..1.min(shape.len())])?;
+    let bias = stored.file.f32(&stored.name("head.bias"), &shape[..1.min(shape.len())])?;
     Head::new(stored.file.f32(&weight, &shape)?, bias)
 }

@@ -34,9 +34,7 @@ impl Scorer for MaxLogit {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.0.rows(batch, out, |logits| {
-            -logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-        });
+        self.0.rows(batch, out, |logits| -logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     }
 
     fn section(&self) -> Section {

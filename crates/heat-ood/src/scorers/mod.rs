@@ -23,6 +23,7 @@ pub use msp::Msp;
 pub(crate) use persist::{FORMAT_VERSION, Outline};
 pub use persist::{Section, Stored};
 pub use spec::{NAMES, ScorerSpec, fit_prior, load, load_prior};
+pub(crate) use spec::{keys_of, parse_value, typed};
 pub use ssd::{Ssd, SsdConfig};
 
 use rayon::prelude::*;
@@ -90,9 +91,7 @@ impl dyn Scorer {
     /// As [`dyn Scorer::score`](#method.score).
     pub fn score_components(&self, set: &FeatureSet) -> Result<Vec<f32>> {
         let width = self.components().len();
-        self.each(set, width, &mut Silent, |b, out| {
-            self.component_batch(b, out)
-        })
+        self.each(set, width, &mut Silent, |b, out| self.component_batch(b, out))
     }
 
     fn each(
@@ -110,10 +109,7 @@ impl dyn Scorer {
         // Progress and the first error come in row order, a few blocks at a time.
         let together = SCORE_ROWS * 4 * parallel::threads().max(4);
         let task = format!("score {}", set.name());
-        observer.on(Event::Begin {
-            task: &task,
-            total: set.len() as u64,
-        });
+        observer.on(Event::Begin { task: &task, total: set.len() as u64 });
         for (i, piece) in scores.chunks_mut(together * width).enumerate() {
             let results: Vec<Result<()>> = parallel::run(|| {
                 piece

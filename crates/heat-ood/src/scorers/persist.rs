@@ -44,9 +44,7 @@ impl Section {
 
     /// Add tensors, their names prefixed.
     pub fn with(mut self, prefix: &str, tensors: Vec<(String, Tensor)>) -> Self {
-        let named = tensors
-            .into_iter()
-            .map(|(n, t)| (format!("{prefix}{n}"), t));
+        let named = tensors.into_iter().map(|(n, t)| (format!("{prefix}{n}"), t));
         self.tensors.extend(named);
         self
     }
@@ -59,20 +57,13 @@ impl Section {
 
     /// The outline, and all tensors with their full names.
     pub(crate) fn flatten(self, prefix: &str, out: &mut Vec<(String, Tensor)>) -> Outline {
-        let named = self
-            .tensors
-            .into_iter()
-            .map(|(n, t)| (format!("{prefix}{n}"), t));
+        let named = self.tensors.into_iter().map(|(n, t)| (format!("{prefix}{n}"), t));
         out.extend(named);
         let parts = self.parts.into_iter().map(|(name, part)| {
             let outline = part.flatten(&format!("{prefix}{name}."), out);
             (name, outline)
         });
-        Outline {
-            kind: self.kind,
-            config: self.config,
-            parts: parts.collect(),
-        }
+        Outline { kind: self.kind, config: self.config, parts: parts.collect() }
     }
 }
 
@@ -87,11 +78,7 @@ pub struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     pub(crate) fn new(file: &'a TensorFile, prefix: &str, outline: &'a Outline) -> Self {
-        Stored {
-            file,
-            prefix: prefix.to_owned(),
-            outline,
-        }
+        Stored { file, prefix: prefix.to_owned(), outline }
     }
 
     /// Which scorer it is.
@@ -105,10 +92,7 @@ impl<'a> Stored<'a> {
     /// If they are not those of a `T`.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
         T::deserialize(&self.outline.config).map_err(|e| {
-            let problem = format!(
-                "the settings of its `{}` are not readable: {e}",
-                self.kind()
-            );
+            let problem = format!("the settings of its `{}` are not readable: {e}", self.kind());
             Error::format(self.file.path(), problem)
         })
     }

@@ -43,11 +43,7 @@ impl ScorerSpec {
         let (name, rest) = match text.split_once('(') {
             Some((name, rest)) => {
                 let inner = rest.strip_suffix(')').ok_or_else(|| {
-                    Error::config(
-                        "scorers",
-                        text,
-                        "the bracket is not closed; write `knn(k=50)`",
-                    )
+                    Error::config("scorers", text, "the bracket is not closed; write `knn(k=50)`")
                 })?;
                 (name, inner)
             }
@@ -72,10 +68,7 @@ impl ScorerSpec {
                 .ok_or_else(|| Error::config(name, setting, "settings are written `key=value`"))?;
             table.insert(key.trim().to_owned(), parse_value(value.trim()));
         }
-        Ok(ScorerSpec {
-            name: name.to_owned(),
-            settings: table,
-        })
+        Ok(ScorerSpec { name: name.to_owned(), settings: table })
     }
 
     /// Fit it.
@@ -129,6 +122,11 @@ impl std::fmt::Display for ScorerSpec {
     }
 }
 
+/// `place.key`, or the key alone at the top.
+fn dotted(place: &str, key: &str) -> String {
+    if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") }
+}
+
 /// A table as a `T`; unknown keys and wrong types are errors that name the key.
 pub(crate) fn typed<T: DeserializeOwned>(table: &Table, place: &str) -> Result<T> {
     T::deserialize(Value::Table(table.clone())).map_err(|e| {
@@ -137,8 +135,8 @@ pub(crate) fn typed<T: DeserializeOwned>(table: &Table, place: &str) -> Result<T
         // serde lists the known fields in its message.
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if message.starts_with("unknown field") && quoted.len() > 1 {
-            let name = format!("{place}.{}", quoted[0]);
-            let known: Vec<String> = quoted[1..].iter().map(|k| format!("{place}.{k}")).collect();
+            let name = dotted(place, quoted[0]);
+            let known: Vec<String> = quoted[1..].iter().map(|k| dotted(place, k)).collect();
             return Error::unknown("key", &name, known.iter().map(String::as_str));
         }
         // The value at fault is the one that alone cannot be read.
@@ -146,11 +144,21 @@ pub(crate) fn typed<T: DeserializeOwned>(table: &Table, place: &str) -> Result<T
             let one = Table::from_iter([((*k).clone(), (*v).clone())]);
             T::deserialize(Value::Table(one)).is_err()
         });
-        let (key, value) = culprit.map_or((place.to_owned(), String::new()), |(k, v)| {
-            (format!("{place}.{k}"), v.to_string())
-        });
+        let (key, value) = culprit
+            .map_or((place.to_owned(), String::new()), |(k, v)| (dotted(place, k), v.to_string()));
         Error::config(key, value, message.lines().next().unwrap_or(message))
     })
+}
+
+/// The fields that a `T` accepts, as serde lists them.
+pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<String> {
+    let probe = Table::from_iter([("\u{0}".to_owned(), Value::Boolean(true))]);
+    let message = match T::deserialize(Value::Table(probe)) {
+        Ok(_) => return Vec::new(),
+        Err(e) => e.to_string(),
+    };
+    let quoted = message.split('`').skip(1).step_by(2).skip(1);
+    quoted.map(str::to_owned).collect()
 }
 
 /// Fit a prior by name: `gmm` with its settings, or `el`.
@@ -162,14 +170,12 @@ pub fn fit_prior(
     gmm: &GmmConfig,
     train: &FeatureSet,
     head: Option<&Head>,
+    classes: Option<usize>,
     observer: &mut dyn Observer,
 ) -> Result<Arc<dyn Prior>> {
+    let classes = head.map(Head::classes).or(classes);
     match name {
-        "gmm" => Ok(Arc::new(gmm.fit(
-            train,
-            head.map(Head::classes),
-            observer,
-        )?)),
+        "gmm" => Ok(Arc::new(gmm.fit(train, classes, observer)?)),
         "el" => {
             if head.is_none() {
                 return Err(Error::missing(
@@ -178,11 +184,7 @@ pub fn fit_prior(
                     "give the classifier's last layer with `--head FILE` (weight [C, D], bias [C])",
                 ));
             }
-            Ok(Arc::new(EnergyLogits::fit(
-                LogitsConfig::default(),
-                train,
-                head,
-            )?))
+            Ok(Arc::new(EnergyLogits::fit(LogitsConfig::default(), train, head)?))
         }
         other => Err(Error::unknown("prior", other, ["gmm", "el"])),
     }

@@ -44,11 +44,7 @@ impl Ssd {
 
 impl Scorer for Ssd {
     fn name(&self) -> &'static str {
-        if self.0.config().normalize {
-            "ssd"
-        } else {
-            "maha"
-        }
+        if self.0.config().normalize { "ssd" } else { "maha" }
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<Needs> {
@@ -57,10 +53,7 @@ impl Scorer for Ssd {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let distances = self.0.distances(&self.0.stepped(batch));
-        for (o, d) in out
-            .iter_mut()
-            .zip(distances.chunks_exact(self.0.components()))
-        {
+        for (o, d) in out.iter_mut().zip(distances.chunks_exact(self.0.components())) {
             *o = d.iter().copied().fold(f64::INFINITY, f64::min) as f32;
         }
     }

@@ -12,9 +12,7 @@ pub const C: usize = 4;
 pub const D: usize = 24;
 
 pub fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 pub struct Golden(pub TensorFile);
@@ -46,10 +44,7 @@ impl Golden {
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let raw = file.tensor(name).unwrap().data();
         let words = raw.as_chunks::<8>().0;
-        words
-            .iter()
-            .map(|w| i64::from_le_bytes(*w) as u32)
-            .collect()
+        words.iter().map(|w| i64::from_le_bytes(*w) as u32).collect()
     }
 
     pub fn head(&self) -> Head {
@@ -65,9 +60,6 @@ pub fn close(name: &str, got: &[f32], want: &[f32], tolerance: f64) {
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let (g, w) = (f64::from(g), f64::from(w));
         let error = (g - w).abs() / w.abs().max(size).max(1e-30);
-        assert!(
-            error <= tolerance,
-            "{name}[{i}]: got {g}, expected {w} ({error:.1e})"
-        );
+        assert!(error <= tolerance, "{name}[{i}]: got {g}, expected {w} ({error:.1e})");
     }
 }

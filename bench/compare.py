@@ -1,0 +1,146 @@
+"""Times this library against its peers, side by side, and prints a Markdown table.
+
+    cargo build --release -p heat-ood --example timings
+    python bench/compare.py [--all] [--only mlp,knn] [--rounds 5] [--reps N]
+
+A round runs, for every row, the peer (`peers.py`) and then ours (the Rust
+example `timings`), each in a process of its own and never two at once, with
+the same arguments. Medians are over all repetitions of all rounds.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+OURS = HERE.parent / "target" / "release" / "examples" / "timings"
+PACKAGES = ("torch", "faiss-cpu", "scikit-learn", "numpy")
+
+
+@dataclass
+class Row:
+    """One line of the table; `args` go to both sides, `reps` are repetitions per round."""
+
+    name: str
+    work: str
+    peer: str
+    target: float
+    args: str
+    reps: int
+    batch: int = 1024
+    peer_batch: int = 1024
+    default: bool = True
+    seconds: dict = field(default_factory=lambda: {"peer": [], "ours": []})
+    peak: dict = field(default_factory=lambda: {"peer": 0.0, "ours": 0.0})
+
+
+ROWS = [
+    Row("mlp", "MLP input gradient, 512→1024×5→1, batch 1024", "PyTorch", 0.95, "mlp d=512", 15),
+    Row("sgld10", "SGLD step with Gaussian prior, K = 10, D = 512, batch 1024", "PyTorch", 0.5, "sgld d=512 k=10 steps=5", 3),
+    Row("sgld100", "SGLD step with Gaussian prior, K = 100, D = 512, batch 1024", "PyTorch", 0.1, "sgld d=512 k=100 steps=3", 2),
+    Row("iteration", "training iteration of `heat_gmm_c10`", "PyTorch", 0.55, "iteration d=512 k=10 steps=40", 1),
+    Row("knn", "kNN, 5 000 queries on 50 000 × 512, k = 50", "faiss `IndexFlatL2`", 1.0, "knn d=512 rows=50000", 2),
+    Row("sgld1000", "prior sampling + SGLD step, K = 1000, D = 2048, batch 256", "PyTorch", 0.02, "sgld d=2048 k=1000 draw=1 steps=1", 1, 256, 32, False),
+    Row("metrics", "AUROC, AUPR, FPR95 of 10 M scores", "scikit-learn", 0.2, "metrics rows=10000000", 1, default=False),
+]
+
+
+def run(command, threads):
+    """Seconds of every repetition that the command prints, and its peak memory in GiB."""
+    env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} ended with status {process.returncode}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return json.loads(output)["seconds"], usage.ru_maxrss * unit / 2**30
+
+
+def measure(row, options):
+    """One round of one row: the peer, then ours."""
+    reps = options.reps or row.reps
+    sides = {
+        "peer": ([sys.executable, HERE / "peers.py"], row.peer_batch),
+        "ours": ([options.ours], row.batch),
+    }
+    for side, (command, batch) in sides.items():
+        words = [*row.args.split(), f"batch={batch}", f"reps={reps}", f"threads={options.threads}"]
+        seconds, peak = run([*command, *words], options.threads)
+        scale = row.batch / batch
+        row.seconds[side] += [s * scale for s in seconds]
+        row.peak[side] = max(row.peak[side], peak)
+        print(f"{row.name} {side}: {median(seconds):.4g} s", file=sys.stderr)
+
+
+def show(seconds):
+    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def table(rows):
+    lines = ["| work | peer | peer median | ours median | ratio | target | met |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        peer, ours = median(row.seconds["peer"]), median(row.seconds["ours"])
+        scaled = "" if row.peer_batch == row.batch else f" (batch {row.peer_batch}, × {row.batch / row.peer_batch:g})"
+        met = "yes" if ours <= row.target * peer else "no"
+        lines.append(
+            f"| {row.work} | {row.peer}{scaled} | {show(peer)} | {show(ours)} "
+            f"| {ours / peer:.3f} | ≤ {row.target} | {met} |"
+        )
+    return "\n".join(lines)
+
+
+def machine():
+    """CPU model, cores and library versions."""
+    model = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        model = names[0] if names else model
+    libraries = ", ".join(f"{p} {version(p)}" for p in PACKAGES)
+    return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}."
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="also the long rows: sgld1000 and metrics")
+    parser.add_argument("--only", metavar="NAME,...", help=f"rows to run, of {','.join(r.name for r in ROWS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--reps", type=int, help="repetitions per round and side, instead of each row's own")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peer-batch", type=int, default=32, help="batch of the peer in sgld1000; its time is scaled to 256")
+    parser.add_argument("--ours", type=Path, default=OURS, help="the built example `timings`")
+    options = parser.parse_args()
+    if not options.ours.exists():
+        parser.error(f"{options.ours} is missing: cargo build --release -p heat-ood --example timings")
+    if min(options.rounds, options.threads, options.peer_batch, options.reps or 1) < 1:
+        parser.error("--rounds, --reps, --threads and --peer-batch must be at least 1")
+
+    names = options.only.split(",") if options.only else [r.name for r in ROWS if r.default or options.all]
+    if unknown := set(names) - {r.name for r in ROWS}:
+        parser.error(f"unknown rows: {', '.join(sorted(unknown))}")
+    rows = [r for r in ROWS if r.name in names]
+    for row in rows:
+        if row.peer_batch != row.batch:
+            row.peer_batch = options.peer_batch
+    for i in range(options.rounds):
+        print(f"round {i + 1} of {options.rounds}", file=sys.stderr)
+        for row in rows:
+            measure(row, options)
+
+    print(table(rows))
+    peaks = ", ".join(f"{r.name} {r.peak['peer']:.2f} / {r.peak['ours']:.2f}" for r in rows)
+    print(f"\nMedians of {options.rounds} rounds, {options.threads} threads each side.")
+    print(f"Peak memory of the whole process in GiB, peer / ours: {peaks}.")
+    print(machine())
+
+
+if __name__ == "__main__":
+    main()

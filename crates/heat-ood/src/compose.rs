@@ -1,0 +1,193 @@
+//! Composition of scorers (METHOD §5).
+//!
+//! Each member's energy is standardised with its mean and (unbiased) standard
+//! deviation over the whole training set, u_i = (E_i − mean_i)/std_i; then
+//! β = 0: Σ u_i; +∞: max; −∞: min; else (1/β)·logsumexp(β·u_i).
+//!
+//! *Difference from the published code*: it takes the statistics from one
+//! batch, so that its result depends on the order of the rows.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::math::reduce;
+use crate::observe::Observer;
+use crate::scorers::{Scorer, Section, Stored};
+
+/// A fitted composition.
+pub struct Combined {
+    members: Vec<Member>,
+    beta: f64,
+}
+
+/// One scorer of a composition.
+pub struct Member {
+    /// Its name within the composition.
+    pub name: String,
+    /// The scorer.
+    pub scorer: Arc<dyn Scorer>,
+    /// Mean over the training set.
+    pub mean: f64,
+    /// Standard deviation over the training set.
+    pub std: f64,
+}
+
+impl Member {
+    /// Statistics of a scorer over the training set.
+    ///
+    /// # Errors
+    /// If the set cannot be scored, or all its scores are equal.
+    pub fn fit(
+        name: &str,
+        scorer: Arc<dyn Scorer>,
+        train: &FeatureSet,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let scores = scorer.score_observed(train, observer)?;
+        let (mean, std) = mean_std(&scores);
+        if !(std.is_finite() && std > 0.0) {
+            return Err(Error::Fit {
+                what: "composition".into(),
+                problem: format!(
+                    "`{name}` has mean {mean} and standard deviation {std} over {}; \
+                     it cannot be standardised: leave it out",
+                    train.name()
+                ),
+            });
+        }
+        Ok(Member { name: name.to_owned(), scorer, mean, std })
+    }
+}
+
+/// Mean and unbiased standard deviation, in f64, in two passes.
+fn mean_std(x: &[f32]) -> (f64, f64) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    let squares: f64 = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum();
+    (mean, (squares / (n - 1.0)).sqrt())
+}
+
+impl Combined {
+    /// Compose members that have their statistics.
+    ///
+    /// # Errors
+    /// If there are none, or β is NaN.
+    pub fn new(members: Vec<Member>, beta: f64) -> Result<Self> {
+        if members.is_empty() {
+            return Err(Error::config("combine", "", "name at least one scorer"));
+        }
+        if beta.is_nan() {
+            return Err(Error::config("beta", beta, "give a number, inf or -inf"));
+        }
+        Ok(Combined { members, beta })
+    }
+
+    /// The members.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// β.
+    pub fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    pub(crate) fn load(
+        stored: &Stored<'_>,
+        load: impl Fn(&Stored<'_>) -> Result<Arc<dyn Scorer>>,
+    ) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            beta: String,
+            mean: Vec<f64>,
+            std: Vec<f64>,
+        }
+        let c: Config = stored.config()?;
+        let bad =
+            |what: &str| Error::format(stored.file.path(), format!("its composition: {what}"));
+        let beta = c.beta.parse().map_err(|_| bad("beta is not a number"))?;
+        if stored.parts().count() != c.mean.len() || c.mean.len() != c.std.len() {
+            return Err(bad("as many means and deviations as scorers are needed"));
+        }
+        let members = stored.parts().zip(c.mean).zip(c.std).map(|(((name, part), mean), std)| {
+            Ok(Member { name: name.to_owned(), scorer: load(&part)?, mean, std })
+        });
+        Combined::new(members.collect::<Result<_>>()?, beta)
+    }
+}
+
+/// (1/β)·logsumexp(β·u) with its limits; β = 0 gives the sum.
+fn combine(u: &[f64], beta: f64) -> f64 {
+    if beta == 0.0 {
+        u.iter().sum()
+    } else if beta == f64::INFINITY {
+        u.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    } else if beta == f64::NEG_INFINITY {
+        u.iter().copied().fold(f64::INFINITY, f64::min)
+    } else {
+        reduce::logsumexp(u.iter().map(|u| beta * u)) / beta
+    }
+}
+
+impl Scorer for Combined {
+    fn name(&self) -> &'static str {
+        "combined"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        let mut needs = Needs::default();
+        for m in &self.members {
+            needs = needs.and(m.scorer.needs(set)?);
+        }
+        Ok(needs)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let columns: Vec<Vec<f32>> = self
+            .members
+            .iter()
+            .map(|m| {
+                let mut scores = vec![0.0; batch.rows()];
+                m.scorer.score_batch(batch, &mut scores);
+                scores
+            })
+            .collect();
+        let mut u = vec![0.0; self.members.len()];
+        for (i, o) in out.iter_mut().enumerate() {
+            for ((u, m), scores) in u.iter_mut().zip(&self.members).zip(&columns) {
+                *u = (f64::from(scores[i]) - m.mean) / m.std;
+            }
+            *o = combine(&u, self.beta) as f32;
+        }
+    }
+
+    fn section(&self) -> Section {
+        // As text, because JSON has no infinity.
+        let beta = self.beta.to_string();
+        let of = |f: fn(&Member) -> f64| self.members.iter().map(f).collect::<Vec<_>>();
+        let config = json!({ "beta": beta, "mean": of(|m| m.mean), "std": of(|m| m.std) });
+        let start = Section::new("combined", config);
+        self.members.iter().fold(start, |s, m| s.with_part(&m.name, m.scorer.section()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_and_means_by_hand() {
+        let u = [1.0, 3.0];
+        assert_eq!(combine(&u, 0.0), 4.0);
+        assert_eq!(combine(&u, f64::INFINITY), 3.0);
+        assert_eq!(combine(&u, f64::NEG_INFINITY), 1.0);
+        let want = ((2f64).exp() + (6f64).exp()).ln() / 2.0;
+        assert!((combine(&u, 2.0) - want).abs() < 1e-12);
+        assert!((combine(&u, 500.0) - 3.0).abs() < 1e-2);
+        assert_eq!(mean_std(&[1.0, 3.0]), (2.0, 2f64.sqrt()));
+    }
+}

@@ -1,0 +1,107 @@
+//! Detectors × datasets → [`Results`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::error::Result;
+use crate::features::FeatureSet;
+use crate::metrics::{self, Metrics};
+use crate::observe::Observer;
+use crate::scorers::Scorer;
+
+/// A scorer to be evaluated.
+pub struct Candidate {
+    /// Its name in the results.
+    pub name: String,
+    /// The fitted scorer.
+    pub scorer: Arc<dyn Scorer>,
+    /// Seconds that fitting took, where known.
+    pub fit_seconds: Option<f64>,
+}
+
+/// Everything an evaluation found, in the order asked.
+#[derive(Debug, Clone, Serialize)]
+pub struct Results {
+    /// The in-distribution test set.
+    pub id: String,
+    /// One entry per scorer.
+    #[serde(serialize_with = "as_map")]
+    pub scorers: Vec<(String, ScorerResults)>,
+}
+
+/// One scorer on all OOD sets.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScorerResults {
+    /// One entry per OOD set.
+    #[serde(serialize_with = "as_map")]
+    pub ood: Vec<(String, SetResults)>,
+    /// Plain average over the OOD sets.
+    pub average: Metrics,
+    /// What it cost.
+    pub seconds: Seconds,
+}
+
+/// One scorer on one OOD set.
+#[derive(Debug, Clone, Serialize)]
+pub struct SetResults {
+    /// The metrics, as fractions.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// Rows of the OOD set.
+    pub n: usize,
+}
+
+/// Wall-clock seconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Seconds {
+    /// Fitting or training; null for detectors read from files.
+    pub fit: Option<f64>,
+    /// Scoring the ID and all OOD sets.
+    pub score: f64,
+}
+
+fn as_map<S: Serializer, T: Serialize>(
+    entries: &[(String, T)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(entries.len()))?;
+    for (name, value) in entries {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}
+
+/// Score the ID set and every OOD set with every candidate.
+///
+/// # Errors
+/// If a set cannot be scored; the error names it.
+pub fn evaluate(
+    id: &FeatureSet,
+    ood: &[(String, FeatureSet)],
+    candidates: &[Candidate],
+    observer: &mut dyn Observer,
+) -> Result<Results> {
+    let mut scorers = Vec::new();
+    for candidate in candidates {
+        let start = Instant::now();
+        let scores = candidate.scorer.score_observed(id, observer)?;
+        let mut sets = Vec::new();
+        for (name, set) in ood {
+            let theirs = candidate.scorer.score_observed(set, observer)?;
+            let metrics = metrics::evaluate(&scores, &theirs)?;
+            let n = theirs.len();
+            sets.push((name.clone(), SetResults { metrics, n }));
+        }
+        let all: Vec<Metrics> = sets.iter().map(|(_, s)| s.metrics).collect();
+        let results = ScorerResults {
+            ood: sets,
+            average: metrics::average(&all),
+            seconds: Seconds { fit: candidate.fit_seconds, score: start.elapsed().as_secs_f64() },
+        };
+        scorers.push((candidate.name.clone(), results));
+    }
+    Ok(Results { id: id.name().to_owned(), scorers })
+}

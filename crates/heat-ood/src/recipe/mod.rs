@@ -1,0 +1,303 @@
+//! Recipes: the paper's settings under the paper's names, with overrides.
+//!
+//! A recipe is put together from groups (`dataset=cifar10`,
+//! `backbone=resnet34_c10`, `ebm=heat_gmm_c10`) and single keys
+//! (`ebm.model.steps=40`), in the published command's own words. Groups are
+//! TOML files: a user's folder is searched first, then those built in. An
+//! `ebm` group may have a `[run]` table with top-level keys (batch size,
+//! pooling), which keys on the command line override.
+
+mod published;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::ebm::optim::{AdamConfig, OptimizerConfig, ScheduleConfig};
+use crate::ebm::{BaseDistConfig, EbmConfig, HeatConfig, LossConfig, ModelConfig};
+use crate::error::{Error, Result};
+use crate::scorers::{keys_of, parse_value, typed};
+
+/// Everything that names a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Name of the run.
+    pub exp_name: String,
+    /// Folder in which runs are made.
+    pub log_dir: String,
+    /// The ID set, where one was named.
+    pub dataset: Option<DatasetRecipe>,
+    /// The network behind the features, where one was named.
+    pub backbone: Option<BackboneRecipe>,
+    /// Prior, network, sampler, training.
+    pub heat: HeatConfig,
+    /// What was accepted but has no meaning here.
+    pub notices: Vec<String>,
+}
+
+/// The `dataset` group.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(non_snake_case)]
+pub struct DatasetRecipe {
+    /// Name of the in-distribution set.
+    pub ID_NAME: String,
+    /// Number of classes.
+    pub num_classes: usize,
+    /// The paper's OOD sets for it.
+    pub ood: Vec<String>,
+}
+
+/// The `backbone` group.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackboneRecipe {
+    /// Architecture.
+    pub name: String,
+    /// Feature dimension D.
+    pub dim: usize,
+}
+
+const GROUPS: [&str; 4] = ["dataset", "backbone", "ebm", "transform"];
+
+macro_rules! built_in {
+    ($($group:literal / $name:literal),* $(,)?) => {
+        &[$(($group, $name, include_str!(concat!(
+            "../../../../recipes/", $group, "/", $name, ".toml"
+        )))),*]
+    };
+}
+
+const BUILT_IN: &[(&str, &str, &str)] = built_in![
+    "dataset" / "cifar10",
+    "dataset" / "cifar100",
+    "backbone" / "resnet34_c10",
+    "backbone" / "resnet34_c100",
+    "ebm" / "heat_gmm_c10",
+    "ebm" / "heat_gmm_std_c10",
+    "ebm" / "heat_el_c10",
+    "ebm" / "heat_gmm_c100",
+    "ebm" / "heat_gmm_std_c100",
+    "ebm" / "heat_el_c100",
+];
+
+impl Recipe {
+    /// Resolve `group=name` and `key=value` arguments; groups first, then keys
+    /// in their order.
+    ///
+    /// # Errors
+    /// If an argument is not `key=value`, a group or key is unknown (the
+    /// nearest one is suggested), or a value has the wrong type.
+    pub fn resolve<S: AsRef<str>>(arguments: &[S], folder: Option<&Path>) -> Result<Self> {
+        let mut table = Table::new();
+        let mut notices = Vec::new();
+        let mut keys = Vec::new();
+        for argument in arguments {
+            let argument = argument.as_ref();
+            let (key, value) = argument.split_once('=').ok_or_else(|| {
+                Error::config("argument", argument, "settings are written `key=value`")
+            })?;
+            if key == "transform" {
+                notices.push(format!("`{argument}`: features are read, not images"));
+            } else if GROUPS.contains(&key) {
+                merge(&mut table, group(key, value, folder)?);
+                if key == "ebm" && !table.contains_key("exp_name") {
+                    table.insert("exp_name".into(), Value::String(value.to_owned()));
+                }
+            } else {
+                keys.push((key, parse_value(value)));
+            }
+        }
+        for (key, value) in keys {
+            set(&mut table, key, value)?;
+        }
+        notices.extend(published::translate(&mut table)?);
+        Self::from_table(table, notices)
+    }
+
+    /// Read a resolved recipe.
+    ///
+    /// # Errors
+    /// As [`Recipe::resolve`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| Error::config("recipe", "", e.to_string()))?;
+        Self::from_table(table, Vec::new())
+    }
+
+    fn from_table(mut table: Table, notices: Vec<String>) -> Result<Self> {
+        let known = known_keys();
+        let group = |table: &mut Table, key: &str| -> Result<Option<Table>> {
+            match table.remove(key) {
+                None => Ok(None),
+                Some(Value::Table(t)) => Ok(Some(t)),
+                Some(other) => Err(Error::config(key, other, "expected a group of keys")),
+            }
+        };
+        let section = |table: &mut Table, key: &str| Ok(group(table, key)?.unwrap_or_default());
+        let dataset = group(&mut table, "dataset")?;
+        let backbone = group(&mut table, "backbone")?;
+        let mut ebm = section(&mut table, "ebm")?;
+        let mut model = section(&mut ebm, "model")?;
+        let base_dist = section(&mut model, "base_dist")?;
+        let loss = section(&mut ebm, "loss")?;
+        let mut optimizer = section(&mut ebm, "optimizer")?;
+        let (opt, sch) = (section(&mut optimizer, "opt")?, section(&mut optimizer, "sch")?);
+        let mut text = |key: &str, default: &str| match table.remove(key) {
+            None => Ok(default.to_owned()),
+            Some(Value::String(s)) => Ok(s),
+            Some(other) => Ok(other.to_string()),
+        };
+        let (exp_name, log_dir) = (text("exp_name", "heat")?, text("log_dir", "runs")?);
+        let read = |result: Result<HeatConfig>| suggest(result, &known);
+        let heat = read((|| {
+            let mut model: ModelConfig = typed(&model, "ebm.model")?;
+            model.base_dist = typed::<BaseDistConfig>(&base_dist, "ebm.model.base_dist")?;
+            let mut optimizer: OptimizerConfig = typed(&optimizer, "ebm.optimizer")?;
+            optimizer.opt = typed::<AdamConfig>(&opt, "ebm.optimizer.opt")?;
+            optimizer.sch = typed::<ScheduleConfig>(&sch, "ebm.optimizer.sch")?;
+            let mut config: HeatConfig = typed(&table, "")?;
+            let mut group: EbmConfig = typed(&ebm, "ebm")?;
+            group.model = model;
+            group.loss = typed::<LossConfig>(&loss, "ebm.loss")?;
+            group.optimizer = optimizer;
+            config.ebm = group;
+            Ok(config)
+        })())?;
+        heat.check()?;
+        Ok(Recipe {
+            exp_name,
+            log_dir,
+            dataset: dataset.map(|t| typed(&t, "dataset")).transpose()?,
+            backbone: backbone.map(|t| typed(&t, "backbone")).transpose()?,
+            heat,
+            notices,
+        })
+    }
+
+    /// The resolved recipe as TOML: reading it back gives the same recipe.
+    pub fn to_toml(&self) -> String {
+        let as_table = |v: std::result::Result<Table, toml::ser::Error>| v.unwrap_or_default();
+        let mut table = Table::new();
+        table.insert("exp_name".into(), self.exp_name.clone().into());
+        table.insert("log_dir".into(), self.log_dir.clone().into());
+        let mut groups = Table::new();
+        for (key, value) in as_table(Table::try_from(&self.heat)) {
+            // TOML wants plain keys before groups.
+            let place = if value.is_table() { &mut groups } else { &mut table };
+            place.insert(key, value);
+        }
+        if let Some(d) = &self.dataset {
+            groups.insert("dataset".into(), as_table(Table::try_from(d)).into());
+        }
+        if let Some(b) = &self.backbone {
+            groups.insert("backbone".into(), as_table(Table::try_from(b)).into());
+        }
+        table.extend(groups);
+        table.to_string()
+    }
+}
+
+/// Names of the recipes of a group: the user's folder, then the built-in ones.
+pub fn names(group: &str, folder: Option<&Path>) -> Vec<String> {
+    let mut names = Vec::new();
+    if let Some(entries) = folder.and_then(|f| std::fs::read_dir(f.join(group)).ok()) {
+        let files = entries.flatten().map(|e| e.path());
+        let stems = files.filter(|p| p.extension().is_some_and(|e| e == "toml"));
+        names.extend(stems.filter_map(|p| Some(p.file_stem()?.to_string_lossy().into_owned())));
+        names.sort();
+    }
+    names.extend(BUILT_IN.iter().filter(|(g, ..)| *g == group).map(|(_, n, _)| (*n).to_owned()));
+    names
+}
+
+/// A group's file as a table of top-level keys.
+fn group(kind: &str, name: &str, folder: Option<&Path>) -> Result<Table> {
+    let unknown = || {
+        let names = names(kind, folder);
+        Error::unknown("recipe", &format!("{kind}={name}"), names.iter().map(String::as_str))
+    };
+    let simple = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
+    let file = folder.map(|f| f.join(kind).join(format!("{name}.toml"))).filter(|_| simple);
+    let text = match file.filter(|f| f.is_file()) {
+        Some(file) => {
+            let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+            text.parse::<Table>().map_err(|e| Error::format(&file, e.to_string()))?
+        }
+        None => {
+            let found = BUILT_IN.iter().find(|(g, n, _)| *g == kind && *n == name);
+            let (.., text) = found.ok_or_else(unknown)?;
+            text.parse::<Table>().map_err(|e| Error::format(name, e.to_string()))?
+        }
+    };
+    let mut group = text;
+    let run = match group.remove("run") {
+        Some(Value::Table(run)) => run,
+        _ => Table::new(),
+    };
+    let mut table = run;
+    table.insert(kind.to_owned(), Value::Table(group));
+    Ok(table)
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn set(table: &mut Table, key: &str, value: Value) -> Result<()> {
+    let mut place = table;
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            place.insert(part.to_owned(), value);
+            return Ok(());
+        }
+        let next = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        place = match next {
+            Value::Table(t) => t,
+            _ => return Err(Error::config(key, value, format!("`{part}` is not a group of keys"))),
+        };
+    }
+    Ok(())
+}
+
+/// Every key of a recipe, with its full name.
+fn known_keys() -> Vec<String> {
+    let with = |prefix: &str, keys: Vec<String>| -> Vec<String> {
+        keys.into_iter().map(|k| format!("{prefix}{k}")).collect()
+    };
+    [
+        vec!["exp_name".into(), "log_dir".into()],
+        keys_of::<HeatConfig>(),
+        with("ebm.", keys_of::<EbmConfig>()),
+        with("ebm.model.", keys_of::<ModelConfig>()),
+        with("ebm.model.base_dist.", keys_of::<BaseDistConfig>()),
+        with("ebm.loss.", keys_of::<LossConfig>()),
+        with("ebm.optimizer.opt.", keys_of::<AdamConfig>()),
+        with("ebm.optimizer.sch.", keys_of::<ScheduleConfig>()),
+        published::names().map(str::to_owned).collect(),
+    ]
+    .concat()
+}
+
+/// Look for the nearest key among those of all groups.
+fn suggest<T>(result: Result<T>, known: &[String]) -> Result<T> {
+    match result {
+        Err(Error::Unknown { kind: "key", name, .. }) => {
+            Err(Error::unknown("key", &name, known.iter().map(String::as_str)))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Keys of the published configuration that need translation.
+//!
+//! Some have no meaning here and are accepted with a notice; some belong to
+//! options that are not available, and are accepted only when they are off;
+//! some repeat another key and must agree with it.
+
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+
+/// Accepted with a notice.
+const IGNORED: [(&str, &str); 14] = [
+    ("print_freq", "progress is shown as it happens"),
+    ("eval_freq", "evaluate with `heat eval`"),
+    ("eval_max_iter", "evaluate with `heat eval`"),
+    ("eval_prior", "evaluate with `heat eval --scorers`"),
+    ("load_from_checkpoint", "continue a run with `--resume`"),
+    ("ckpt_path", "continue a run with `--resume`"),
+    ("distributed", "one process uses all cores"),
+    ("dataset.data_root", "features are read, not images"),
+    ("dataset.features_dataset", "features are given with `--train`"),
+    ("ebm.model.buffer_size", "there is no replay buffer"),
+    ("ebm.model.restart_prob", "there is no replay buffer"),
+    ("ebm.model.base_dist.num_classes", "classes are counted"),
+    ("ebm.model.base_dist.max_fit_iter", "the prior is fitted on all rows"),
+    ("ebm.model.base_dist.cache_base_dist", "the prior is kept in the checkpoint"),
+];
+
+/// Accepted only with this value.
+const ONLY: [(&str, bool); 7] = [
+    ("ebm.model.use_base_dist", true),
+    ("ebm.model.use_sgld", true),
+    ("ebm.model.use_svgd", false),
+    ("ebm.model.use_pcd", false),
+    ("ebm.model.use_spectral_norm", false),
+    ("ebm.model.base_dist.use_kmeans", false),
+    ("ebm.model.base_dist.use_simplified_mahalanobis_score", false),
+];
+
+/// Must agree with the top-level key.
+const REPEATED: [(&str, &str); 3] = [
+    ("ebm.model.base_dist.pooling", "pooling"),
+    ("ebm.model.base_dist.normalize", "normalize"),
+    ("ebm.model.base_dist.use_pca", "use_pca"),
+];
+
+/// All of these keys.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let ignored = IGNORED.iter().map(|(k, _)| *k);
+    let only = ONLY.iter().map(|(k, _)| *k);
+    ignored.chain(only).chain(REPEATED.iter().map(|(k, _)| *k))
+}
+
+/// Take these keys out of `table`; returns the notices.
+pub(super) fn translate(table: &mut Table) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
+    for (key, why) in IGNORED {
+        if take(table, key).is_some() {
+            notices.push(format!("`{key}` has no effect: {why}"));
+        }
+    }
+    for (key, only) in ONLY {
+        if let Some(value) = take(table, key)
+            && value != Value::Boolean(only)
+        {
+            let problem = format!("this version trains with `{key}={only}`");
+            return Err(Error::config(key, value, problem));
+        }
+    }
+    for (key, top) in REPEATED {
+        let Some(value) = take(table, key) else {
+            continue;
+        };
+        match table.get(top) {
+            None => {
+                table.insert(top.to_owned(), value);
+            }
+            Some(same) if *same == value => {}
+            Some(other) => {
+                let problem =
+                    format!("prior and network read the same features: `{top}` is {other}");
+                return Err(Error::config(key, value, problem));
+            }
+        }
+    }
+    if let Some(subset) = take(table, "dataset.subset") {
+        let problem = "training subsets are not available in this version";
+        return Err(Error::config("dataset.subset", subset, problem));
+    }
+    Ok(notices)
+}
+
+fn take(table: &mut Table, key: &str) -> Option<Value> {
+    match key.split_once('.') {
+        None => table.remove(key),
+        Some((group, rest)) => match table.get_mut(group)? {
+            Value::Table(t) => take(t, rest),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,127 @@
+use super::*;
+use crate::ebm::{PriorKind, Proposal};
+use crate::features::Pooling;
+
+fn resolve(arguments: &[&str]) -> Result<Recipe> {
+    Recipe::resolve(arguments, None)
+}
+
+/// METHOD §4's table, row by row.
+#[test]
+fn recipes_hold_the_published_values() {
+    type Row = (&'static str, PriorKind, Pooling, f64, Proposal, usize, [f64; 3], [usize; 2]);
+    use {
+        Pooling::{Avg, Std},
+        PriorKind::{El, Gmm},
+        Proposal::{BaseDist, RandomNormal},
+    };
+    let rows: [Row; 6] = [
+        ("heat_gmm_c10", Gmm, Avg, 1e3, BaseDist, 40, [1e-4, 5e-3, 10.0], [1024, 20]),
+        ("heat_gmm_std_c10", Gmm, Std, 1e3, BaseDist, 1, [1e-4, 5e-3, 10.0], [1024, 20]),
+        ("heat_el_c10", El, Avg, 1.0, RandomNormal, 50, [1e-1, 1e-1, 0.1], [256, 20]),
+        ("heat_gmm_c100", Gmm, Avg, 1e3, BaseDist, 20, [2e-4, 1e-3, 20.0], [1024, 20]),
+        ("heat_gmm_std_c100", Gmm, Std, 1e3, BaseDist, 20, [2e-4, 1e-3, 20.0], [1024, 20]),
+        ("heat_el_c100", El, Avg, 1.0, RandomNormal, 200, [1e-1, 1e-2, 1.0], [1024, 8]),
+    ];
+    for (name, prior, pooling, t_prior, proposal, steps, [step, eps, l2], [batch, epochs]) in rows {
+        let recipe = resolve(&[&format!("ebm={name}")]).unwrap();
+        let c = &recipe.heat;
+        let m = &c.ebm.model;
+        assert_eq!(recipe.exp_name, name);
+        assert_eq!(
+            (c.ebm.prior, c.pooling, m.temperature_prior),
+            (prior, pooling, t_prior),
+            "{name}"
+        );
+        assert_eq!(c.normalize, prior == Gmm, "{name}");
+        assert_eq!((m.proposal_type, m.steps), (proposal, steps), "{name}");
+        let chain = m.langevin();
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        assert!(near(chain.step_size.0, step) && near(chain.step_size.1, step / 10.0), "{name}");
+        assert!(near(chain.eps.0, eps) && near(chain.eps.1, eps / 10.0), "{name}");
+        assert_eq!((c.ebm.loss.l2_coef, c.ebm.loss.eps_data), (l2, 1e-4), "{name}");
+        assert_eq!((c.batch_size, c.n_epochs), (batch, epochs), "{name}");
+        let o = &c.ebm.optimizer;
+        assert_eq!((o.opt.lr, o.opt.betas), (1e-5, [0.0, 0.999]), "{name}");
+        assert_eq!((&o.sch.milestones[..], o.sch.gamma), (&[10][..], 0.1), "{name}");
+        assert_eq!((m.hidden_dim, m.n_hidden_layers, m.tied, m.temperature), (1024, 4, true, 1.0));
+    }
+}
+
+/// The published README's first command.
+#[test]
+fn the_published_command_is_understood() {
+    let recipe = resolve(&[
+        "dataset=cifar10",
+        "transform=cifar10",
+        "backbone=resnet34_c10",
+        "ebm=heat_gmm_std_c10",
+        "batch_size=1024",
+        "n_epochs=20",
+        "exp_name=mine",
+        "pooling=std",
+    ])
+    .unwrap();
+    assert_eq!(recipe.exp_name, "mine");
+    assert_eq!(recipe.dataset.as_ref().unwrap().num_classes, 10);
+    assert_eq!(recipe.backbone.as_ref().unwrap().dim, 512);
+    assert_eq!(recipe.notices.len(), 1);
+    assert_eq!(Recipe::parse(&recipe.to_toml()).unwrap().heat, recipe.heat);
+}
+
+#[test]
+fn overrides_reach_every_level() {
+    let recipe = resolve(&[
+        "ebm.model.steps=7",
+        "ebm.optimizer.opt.lr=1e-3",
+        "ebm.optimizer.sch.milestones=[2,3]",
+        "ebm=heat_el_c10",
+        "seed=3",
+        "ebm.loss.l2_coef=2",
+    ])
+    .unwrap();
+    let c = recipe.heat;
+    assert_eq!((c.ebm.model.steps, c.ebm.optimizer.opt.lr, c.seed), (7, 1e-3, 3));
+    assert_eq!((c.ebm.optimizer.sch.milestones, c.ebm.loss.l2_coef), (vec![2, 3], 2.0));
+}
+
+#[test]
+fn refusals_name_the_key_and_the_nearest() {
+    let error = |a: &[&str]| resolve(a).unwrap_err().to_string();
+    assert_eq!(
+        error(&["ebm.model.stpes=3"]),
+        "unknown key `ebm.model.stpes`; did you mean `ebm.model.steps`?"
+    );
+    assert_eq!(error(&["lr=3"]), "unknown key `lr`; did you mean `ebm.optimizer.opt.lr`?");
+    assert_eq!(
+        error(&["ebm=heat_gmm_c1"]),
+        "unknown recipe `ebm=heat_gmm_c1`; did you mean `heat_gmm_c10`?"
+    );
+    assert!(
+        error(&["ebm.model.steps=many"]).starts_with("`ebm.model.steps` = \"many\": invalid type")
+    );
+    assert!(error(&["steps"]).contains("written `key=value`"));
+    assert!(error(&["ebm.model.use_svgd=true"]).contains("use_svgd=false"));
+    assert!(error(&["ebm.model.temperature=0"]).contains("positive"));
+    assert!(error(&["batch_size=0"]).contains("at least 1"));
+    assert!(error(&["batch_size.x=0"]).contains("batch_size"));
+    assert!(error(&["ebm=../x"]).contains("unknown recipe"));
+    let clash = error(&["pooling=std", "ebm.model.base_dist.pooling=avg"]);
+    assert!(clash.contains("same features"), "{clash}");
+}
+
+#[test]
+fn keys_without_meaning_are_noticed() {
+    let recipe = resolve(&["print_freq=10", "ebm.model.use_sgld=true"]).unwrap();
+    assert_eq!(recipe.notices, ["`print_freq` has no effect: progress is shown as it happens"]);
+}
+
+#[test]
+fn a_users_folder_comes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("ebm")).unwrap();
+    let file = folder.path().join("ebm/heat_gmm_c10.toml");
+    std::fs::write(file, "[model]\nsteps = 3\n[run]\nbatch_size = 5\n").unwrap();
+    let recipe = Recipe::resolve(&["ebm=heat_gmm_c10"], Some(folder.path())).unwrap();
+    assert_eq!((recipe.heat.ebm.model.steps, recipe.heat.batch_size), (3, 5));
+}
