@@ -80,6 +80,9 @@ const BUILT_IN: &[(&str, &str, &str)] = built_in![
     "ebm" / "heat_gmm_c100",
     "ebm" / "heat_gmm_std_c100",
     "ebm" / "heat_el_c100",
+    "ebm" / "quickstart_gmm",
+    "ebm" / "quickstart_gmm_std",
+    "ebm" / "quickstart_el",
 ];
 
 impl Recipe {
@@ -90,7 +93,26 @@ impl Recipe {
     /// If an argument is not `key=value`, a group or key is unknown (the
     /// nearest one is suggested), or a value has the wrong type.
     pub fn resolve<S: AsRef<str>>(arguments: &[S], folder: Option<&Path>) -> Result<Self> {
-        let mut table = Table::new();
+        Self::resolve_table(Table::new(), arguments, folder)
+    }
+
+    /// The same, starting from a resolved recipe.
+    ///
+    /// # Errors
+    /// As [`Recipe::resolve`].
+    pub fn resolve_onto<S: AsRef<str>>(
+        base: &str,
+        arguments: &[S],
+        folder: Option<&Path>,
+    ) -> Result<Self> {
+        Self::resolve_table(parse_toml(base)?, arguments, folder)
+    }
+
+    fn resolve_table<S: AsRef<str>>(
+        mut table: Table,
+        arguments: &[S],
+        folder: Option<&Path>,
+    ) -> Result<Self> {
         let mut notices = Vec::new();
         let mut keys = Vec::new();
         for argument in arguments {
@@ -99,7 +121,7 @@ impl Recipe {
                 Error::config("argument", argument, "settings are written `key=value`")
             })?;
             if key == "transform" {
-                notices.push(format!("`{argument}`: features are read, not images"));
+                notices.push(format!("`{argument}` has no effect: features are read, not images"));
             } else if GROUPS.contains(&key) {
                 merge(&mut table, group(key, value, folder)?);
                 if key == "ebm" && !table.contains_key("exp_name") {
@@ -121,10 +143,7 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::resolve`].
     pub fn parse(text: &str) -> Result<Self> {
-        let table: Table = text
-            .parse()
-            .map_err(|e: toml::de::Error| Error::config("recipe", "", e.to_string()))?;
-        Self::from_table(table, Vec::new())
+        Self::from_table(parse_toml(text)?, Vec::new())
     }
 
     fn from_table(mut table: Table, notices: Vec<String>) -> Result<Self> {
@@ -198,6 +217,10 @@ impl Recipe {
         table.extend(groups);
         table.to_string()
     }
+}
+
+fn parse_toml(text: &str) -> Result<Table> {
+    text.parse().map_err(|e: toml::de::Error| Error::config("recipe", "", e.to_string()))
 }
 
 /// Names of the recipes of a group: the user's folder, then the built-in ones.

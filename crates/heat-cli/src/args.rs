@@ -1,0 +1,194 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Out-of-distribution detection on the features of a trained classifier.
+///
+/// A score is an energy: higher = more out-of-distribution.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+    /// Worker threads [default: $HEAT_NUM_THREADS, else the CPUs available]
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// No progress on standard error (warnings and errors remain)
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// Subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Bundled real features: fit, train, compose, evaluate, report
+    Quickstart(QuickstartArgs),
+    /// Train a residual energy on a prior, from a recipe
+    Train(TrainArgs),
+    /// Fit a scorer and write its detector file
+    Fit(FitArgs),
+    /// Compose detectors into one
+    Compose(ComposeArgs),
+    /// Evaluate scorers and detectors on ID and OOD sets
+    Eval(EvalArgs),
+    /// Score the rows of a feature set
+    Score(ScoreArgs),
+    /// Say what a detector, checkpoint, feature set or head holds
+    Info(InfoArgs),
+}
+
+/// The training set and what goes with it.
+#[derive(Args)]
+pub struct TrainSet {
+    /// Training features: .safetensors, .npy, .npz, or a folder of them
+    #[arg(long, value_name = "FEATURES")]
+    pub train: PathBuf,
+    /// Labels of the training rows (.npy), where the features have none
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// The classifier's last layer: weight [C, D], bias [C] (.safetensors, .npz)
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+}
+
+/// `heat quickstart`
+#[derive(Args)]
+pub struct QuickstartArgs {
+    /// Folder for results.json and the detectors
+    #[arg(long, value_name = "DIR", default_value = "heat-quickstart")]
+    pub out: PathBuf,
+    /// Seed of the training runs
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// `heat train`
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Recipe groups and keys: ebm=heat_gmm_c10 batch_size=1024 ebm.model.steps=20
+    #[arg(value_name = "GROUP=NAME | key.path=value")]
+    pub settings: Vec<String>,
+    /// The data
+    #[command(flatten)]
+    pub data: TrainSet,
+    /// Run folder [default: LOG_DIR/EXP_NAME]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in that folder from its last checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
+    #[arg(long, value_name = "DIR")]
+    pub recipes: Option<PathBuf>,
+}
+
+/// `heat fit`
+#[derive(Args)]
+pub struct FitArgs {
+    /// msp, max_logit, el, gmm, ssd, maha or knn
+    pub scorer: String,
+    /// Its settings: k=50 normalize=true pooling=std
+    #[arg(value_name = "key=value")]
+    pub settings: Vec<String>,
+    /// The data
+    #[command(flatten)]
+    pub data: TrainSet,
+    /// Detector file to write
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `heat compose`
+#[derive(Args)]
+pub struct ComposeArgs {
+    /// Detectors, as FILE or NAME=FILE
+    #[arg(required = true, num_args = 1.., value_name = "DETECTOR")]
+    pub detectors: Vec<String>,
+    /// 0: sum; inf: max; -inf: min; else (1/β)·logsumexp(β·u)
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = beta)]
+    pub beta: f64,
+    /// Training features, for the mean and deviation of each score
+    #[arg(long, value_name = "FEATURES")]
+    pub train: PathBuf,
+    /// Detector file to write
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `heat eval`
+#[derive(Args)]
+pub struct EvalArgs {
+    /// Training features: needed by --scorers and --combine
+    #[arg(long, value_name = "FEATURES")]
+    pub train: Option<PathBuf>,
+    /// Labels of the training rows (.npy), where the features have none
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// The classifier's last layer: weight [C, D], bias [C]
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// In-distribution test features
+    #[arg(long, value_name = "FEATURES")]
+    pub id: PathBuf,
+    /// Out-of-distribution features, as NAME=FEATURES
+    #[arg(long, required = true, num_args = 1.., value_name = "NAME=FEATURES")]
+    pub ood: Vec<String>,
+    /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std)
+    #[arg(long, value_name = "A,B(key=value),…")]
+    pub scorers: Option<String>,
+    /// Fitted detectors, as FILE or NAME=FILE
+    #[arg(long, num_args = 1.., value_name = "DETECTOR")]
+    pub detectors: Vec<String>,
+    /// Also the composition of these scorers and detectors, by name
+    #[arg(long, value_name = "A,B,…")]
+    pub combine: Vec<String>,
+    /// β of the compositions
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = beta)]
+    pub beta: f64,
+    /// How to write the results
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Where to write them [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Forms of the results.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// Everything, values as fractions
+    Json,
+    /// One line per scorer and set
+    Csv,
+    /// For documents
+    Markdown,
+}
+
+/// `heat score`
+#[derive(Args)]
+pub struct ScoreArgs {
+    /// Detector or checkpoint
+    pub detector: PathBuf,
+    /// Features to score
+    pub features: PathBuf,
+    /// .csv, .jsonl or .npy [default: CSV on standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `heat info`
+#[derive(Args)]
+pub struct InfoArgs {
+    /// Any file or folder this program reads or writes
+    pub file: PathBuf,
+}
+
+fn beta(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "give a number, inf or -inf".to_owned())?;
+    if value.is_nan() { Err("give a number, inf or -inf".into()) } else { Ok(value) }
+}

@@ -1,0 +1,26 @@
+//! `heat compose`: several detectors, one score.
+
+use anyhow::Result;
+use heat_ood::Detector;
+use heat_ood::compose::{Combined, Member};
+use heat_ood::features::FeatureSet;
+
+use super::{detectors, wrote};
+use crate::args::ComposeArgs;
+use crate::progress::Progress;
+
+pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
+    let train = FeatureSet::open(&args.train)?;
+    let mut members = Vec::new();
+    let mut names = Vec::new();
+    for (name, detector) in detectors(&args.detectors)? {
+        members.push(Member::fit(&name, detector.scorer().clone(), &train, progress)?);
+        names.push(name);
+    }
+    let mut detector = Detector::new(Combined::new(members, args.beta)?);
+    detector.provenance.recipe = Some(format!("compose {} --beta {}", names.join(" "), args.beta));
+    detector.provenance.train = train.digests()?;
+    detector.save(&args.output)?;
+    wrote(progress, &args.output);
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! `heat eval`: scorers and detectors against OOD sets.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use heat_ood::Error;
+use heat_ood::compose::{Combined, Member};
+use heat_ood::evaluate::{Candidate, evaluate};
+use heat_ood::features::FeatureSet;
+use heat_ood::scorers::ScorerSpec;
+
+use super::{Data, detectors, named, write_output, wrote};
+use crate::args::EvalArgs;
+use crate::export;
+use crate::progress::Progress;
+
+pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
+    let id = FeatureSet::open(&args.id)?;
+    let mut ood = Vec::new();
+    for text in &args.ood {
+        let (name, path) = named(text);
+        if ood.iter().any(|(n, _)| *n == name) {
+            let problem = format!("there are two sets named `{name}`; write NAME=FEATURES");
+            return Err(Error::config("ood", text, problem).into());
+        }
+        ood.push((name, FeatureSet::open(path)?));
+    }
+    let specs = split(args.scorers.as_deref().unwrap_or_default());
+    if specs.is_empty() && args.detectors.is_empty() {
+        let problem = "give `--scorers el,knn(k=50)` or `--detectors FILE`, or both";
+        return Err(Error::config("scorers", "", problem).into());
+    }
+    let specs = specs.iter().map(|s| ScorerSpec::parse(s)).collect::<Result<Vec<_>, _>>()?;
+    let data = match &args.train {
+        Some(train) => Some(Data::from(train, args.labels.as_deref(), args.head.as_deref())?),
+        None => None,
+    };
+    let needs_train = |what: &str| {
+        data.as_ref().ok_or_else(|| {
+            Error::missing(what, "training set", "give the training features with `--train`")
+        })
+    };
+    let mut candidates = Vec::new();
+    for spec in specs {
+        let data = needs_train("--scorers")?;
+        let start = Instant::now();
+        let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
+        let fit_seconds = Some(start.elapsed().as_secs_f64());
+        candidates.push(Candidate { name: spec.to_string(), scorer, fit_seconds });
+    }
+    for (name, detector) in detectors(&args.detectors)? {
+        let scorer = detector.scorer().clone();
+        candidates.push(Candidate { name, scorer, fit_seconds: None });
+    }
+    for list in &args.combine {
+        let data = needs_train("--combine")?;
+        let combined = combine(&split(list), args.beta, &candidates, data, progress)?;
+        candidates.push(combined);
+    }
+    let results = evaluate(&id, &ood, &candidates, progress)?;
+    progress.clear();
+    write_output(args.output.as_deref(), &export::results(&results, args.format))?;
+    if let Some(path) = &args.output {
+        wrote(progress, path);
+    }
+    Ok(())
+}
+
+fn combine(
+    names: &[String],
+    beta: f64,
+    candidates: &[Candidate],
+    data: &Data,
+    progress: &mut Progress,
+) -> Result<Candidate> {
+    let start = Instant::now();
+    let mut members = Vec::new();
+    for name in names {
+        let found = candidates.iter().find(|c| c.name == *name).ok_or_else(|| {
+            Error::unknown("scorer", name, candidates.iter().map(|c| c.name.as_str()))
+        })?;
+        members.push(Member::fit(name, found.scorer.clone(), &data.train, progress)?);
+    }
+    Ok(Candidate {
+        name: format!("combine({},beta={beta})", names.join(",")),
+        scorer: std::sync::Arc::new(Combined::new(members, beta)?),
+        fit_seconds: Some(start.elapsed().as_secs_f64()),
+    })
+}
+
+/// Split at commas outside brackets.
+fn split(list: &str) -> Vec<String> {
+    let mut out = vec![String::new()];
+    let mut depth = 0;
+    for c in list.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if c == ',' && depth == 0 {
+            out.push(String::new());
+        } else if let Some(last) = out.last_mut() {
+            last.push(c);
+        }
+    }
+    out.into_iter().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn commas_within_brackets_do_not_split() {
+        assert_eq!(
+            split("el, knn(k=50,normalize=true),ssd"),
+            ["el", "knn(k=50,normalize=true)", "ssd"]
+        );
+        assert!(split("").is_empty());
+    }
+}

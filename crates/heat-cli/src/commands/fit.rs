@@ -1,0 +1,23 @@
+//! `heat fit`: one scorer, one detector file.
+
+use anyhow::Result;
+use heat_ood::Detector;
+use heat_ood::scorers::ScorerSpec;
+
+use super::{Data, wrote};
+use crate::args::FitArgs;
+use crate::progress::Progress;
+
+pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
+    let mut spec = ScorerSpec::parse(&args.scorer)?;
+    let more = ScorerSpec::new(&spec.name, args.settings.iter().map(String::as_str))?;
+    spec.settings.extend(more.settings);
+    let data = Data::open(&args.data)?;
+    let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
+    let mut detector = Detector::shared(scorer);
+    detector.provenance.recipe = Some(spec.to_string());
+    detector.provenance.train = data.train.digests()?;
+    detector.save(&args.output)?;
+    wrote(progress, &args.output);
+    Ok(())
+}

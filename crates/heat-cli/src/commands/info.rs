@@ -1,0 +1,98 @@
+//! `heat info`: what a file holds.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use heat_ood::Detector;
+use heat_ood::ebm::checkpoint;
+use heat_ood::features::{FeatureSet, Field, Head, Pooling, TensorFile};
+use heat_ood::scorers::Section;
+
+use super::write_output;
+use crate::args::InfoArgs;
+
+pub fn run(args: &InfoArgs) -> Result<()> {
+    let path = &args.file;
+    let tensors = path.is_file() && path.extension().is_some_and(|e| e == "safetensors");
+    let mut out = String::new();
+    if tensors {
+        let file = TensorFile::open(path)?;
+        match file.metadata("format") {
+            Some("heat-detector") => detector(&mut out, "detector", &file)?,
+            Some("heat-checkpoint") => {
+                detector(&mut out, "checkpoint", &file)?;
+                let state = checkpoint::read_state(&file)?;
+                let config = checkpoint::read_config(&file)?;
+                writeln!(
+                    out,
+                    "epoch    {} of {}, step {}",
+                    state.epoch, config.n_epochs, state.step
+                )?;
+                writeln!(out, "seed     {}", config.seed)?;
+            }
+            _ if file.has("weight") && file.has("bias") => head(&mut out, &Head::open(path)?)?,
+            _ => features(&mut out, &FeatureSet::open(path)?)?,
+        }
+    } else {
+        features(&mut out, &FeatureSet::open(path)?)?;
+    }
+    write_output(None, &out)
+}
+
+fn head(out: &mut String, head: &Head) -> Result<()> {
+    writeln!(out, "head     {} classes, D = {}", head.classes(), head.dim())?;
+    Ok(())
+}
+
+fn features(out: &mut String, set: &FeatureSet) -> Result<()> {
+    writeln!(out, "features {} rows", set.len())?;
+    let fields = [
+        Field::Features(Pooling::Avg),
+        Field::Features(Pooling::Std),
+        Field::Features(Pooling::Max),
+        Field::Logits,
+    ];
+    for field in fields {
+        if let Some(dim) = set.dim(field) {
+            writeln!(out, "  {:<7}[{}, {dim}]", field.name(), set.len())?;
+        }
+    }
+    if set.labelled() {
+        writeln!(out, "  label  {} classes", set.classes()?)?;
+    }
+    writeln!(out, "files    {}", set.files().len())?;
+    Ok(())
+}
+
+fn detector(out: &mut String, what: &str, file: &TensorFile) -> Result<()> {
+    let detector = Detector::from_file(file)?;
+    writeln!(out, "{what}, format version {}", file.metadata("version").unwrap_or("?"))?;
+    section(out, "", &detector.scorer().section(), 0)?;
+    let p = &detector.provenance;
+    if !p.library_version.is_empty() {
+        writeln!(out, "made by  heat-ood {}", p.library_version)?;
+    }
+    for (name, sha) in &p.train {
+        writeln!(out, "train    {name} sha256 {sha}")?;
+    }
+    if let Some(recipe) = &p.recipe {
+        writeln!(out, "recipe")?;
+        for line in recipe.lines() {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    Ok(())
+}
+
+fn section(out: &mut String, name: &str, s: &Section, depth: usize) -> Result<()> {
+    let indent = "  ".repeat(depth);
+    let label = if name.is_empty() { String::new() } else { format!("{name}: ") };
+    writeln!(out, "{indent}{label}{} {}", s.kind, s.config)?;
+    for (tensor, t) in &s.tensors {
+        writeln!(out, "{indent}  {tensor} {:?}", t.shape)?;
+    }
+    for (name, part) in &s.parts {
+        section(out, name, part, depth + 1)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! One file per subcommand, and what they share.
+
+pub mod compose;
+pub mod eval;
+pub mod fit;
+pub mod info;
+pub mod quickstart;
+pub mod score;
+pub mod train;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::{Detector, Error};
+
+use crate::args::TrainSet;
+use crate::progress::Progress;
+
+/// A training set with its head, checked against each other.
+pub struct Data {
+    pub train: FeatureSet,
+    pub head: Option<Head>,
+}
+
+impl Data {
+    pub fn open(args: &TrainSet) -> Result<Self> {
+        Self::from(&args.train, args.labels.as_deref(), args.head.as_deref())
+    }
+
+    pub fn from(train: &Path, labels: Option<&Path>, head: Option<&Path>) -> Result<Self> {
+        let mut train = FeatureSet::open(train)?;
+        if let Some(labels) = labels {
+            train = train.with_labels(labels)?;
+        }
+        let head = head.map(Head::open).transpose()?;
+        if let Some(head) = &head {
+            train.check_head(head)?;
+        }
+        Ok(Data { train, head })
+    }
+}
+
+/// `NAME=FILE`, or FILE under its own name.
+pub fn named(text: &str) -> (String, PathBuf) {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !name.contains(['/', '\\']) => {
+            (name.to_owned(), path.into())
+        }
+        _ => {
+            let path = PathBuf::from(text);
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            (name, path)
+        }
+    }
+}
+
+/// Open detectors given as `FILE` or `NAME=FILE`. A `detector.safetensors`
+/// goes by the name of its run folder.
+pub fn detectors(list: &[String]) -> Result<Vec<(String, Detector)>> {
+    let mut out: Vec<(String, Detector)> = Vec::new();
+    for text in list {
+        let (mut name, path) = named(text);
+        if name == "detector" {
+            let folder = path.parent().and_then(Path::file_name);
+            name = folder.map_or(name, |f| f.to_string_lossy().into_owned());
+        }
+        if out.iter().any(|(n, _)| *n == name) {
+            anyhow::bail!(Error::config(
+                "detectors",
+                text,
+                format!("there are two named `{name}`; write NAME=FILE"),
+            ));
+        }
+        out.push((name, Detector::open(&path)?));
+    }
+    Ok(out)
+}
+
+/// Write a file whole, or standard output.
+pub fn write_output(path: Option<&Path>, text: &str) -> Result<()> {
+    use std::io::Write;
+    match path {
+        Some(path) => {
+            heat_ood::features::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
+        }
+        None => std::io::stdout().lock().write_all(text.as_bytes()).context("write results")?,
+    }
+    Ok(())
+}
+
+/// 2 for settings that cannot be understood, 1 for everything else.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Unknown { .. } | Error::Config { .. }) => 2,
+        _ => 1,
+    }
+}
+
+/// Whether the reader of our output has gone.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|e| e.downcast_ref::<std::io::Error>());
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Say that a file was written.
+pub fn wrote(progress: &mut Progress, path: &Path) {
+    progress.clear();
+    progress.say(&format!("wrote {}", path.display()));
+}

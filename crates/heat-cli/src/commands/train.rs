@@ -1,0 +1,99 @@
+//! `heat train`: a run folder from a recipe.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use heat_ood::ebm::{Outcome, RunFolder, Trainer, checkpoint};
+use heat_ood::features::{FeatureSet, Field};
+use heat_ood::recipe::Recipe;
+use heat_ood::{Detector, Error, Event, Observer};
+
+use super::{Data, wrote};
+use crate::args::TrainArgs;
+use crate::progress::{Progress, human, stop_on_ctrl_c};
+
+pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
+    let (recipe, out) = resolve(args)?;
+    for notice in &recipe.notices {
+        progress.say(&format!("note: {notice}"));
+    }
+    let data = Data::open(&args.data)?;
+    check_groups(&recipe, &data.train)?;
+    let digests = data.train.digests()?;
+    let digest: Vec<String> = digests.iter().map(|(_, sha)| sha.clone()).collect();
+    let digest = digest.join(" ");
+    let latest = if args.resume { RunFolder::latest(&out)? } else { None };
+    let mut trainer = match &latest {
+        Some(path) => {
+            progress.say(&format!("continuing from {}", path.display()));
+            checkpoint::resume(path, &recipe.heat, &data.train, &digest)?
+        }
+        None => begin(&recipe, &data, progress)?,
+    };
+    let mut folder = match &latest {
+        Some(_) => RunFolder::open(&out, &digest, Some(&trainer))?,
+        None if args.resume && out.join("recipe.toml").exists() => {
+            RunFolder::open(&out, &digest, None)?
+        }
+        None => RunFolder::create(&out, &recipe.to_toml(), &digest)?,
+    };
+    stop_on_ctrl_c()?;
+    let start = Instant::now();
+    progress.epochs_left = Some(recipe.heat.n_epochs);
+    if trainer.run(Some(&mut folder), progress)? == Outcome::Stopped {
+        let epoch = trainer.state().epoch;
+        bail!(
+            "stopped in epoch {} of {}; a checkpoint is in {}: continue with `--resume`",
+            epoch + 1,
+            recipe.heat.n_epochs,
+            out.display()
+        );
+    }
+    progress.say(&format!("trained in {}", human(start.elapsed())));
+    let mut detector = Detector::new(trainer.into_heat());
+    detector.provenance.recipe = Some(recipe.to_toml());
+    detector.provenance.seed = Some(recipe.heat.seed);
+    detector.provenance.train = digests;
+    let path = out.join("detector.safetensors");
+    detector.save(&path)?;
+    wrote(progress, &path);
+    Ok(())
+}
+
+/// The recipe and the run folder. A resumed run starts from its own recipe.
+fn resolve(args: &TrainArgs) -> Result<(Recipe, PathBuf)> {
+    let folder = args.recipes.as_deref();
+    let recipe = Recipe::resolve(&args.settings, folder)?;
+    let out = args.out.clone();
+    let out = out.unwrap_or_else(|| Path::new(&recipe.log_dir).join(&recipe.exp_name));
+    let saved = out.join("recipe.toml");
+    if !args.resume || !saved.is_file() {
+        return Ok((recipe, out));
+    }
+    let text = std::fs::read_to_string(&saved)?;
+    Ok((Recipe::resolve_onto(&text, &args.settings, folder)?, out))
+}
+
+fn begin<'a>(recipe: &Recipe, data: &'a Data, progress: &mut Progress) -> Result<Trainer<'a>> {
+    let classes = recipe.dataset.as_ref().map(|d| d.num_classes);
+    let prior = recipe.heat.fit_prior(&data.train, data.head.as_ref(), classes, progress)?;
+    progress.on(Event::End);
+    Ok(Trainer::new(recipe.heat.clone(), prior, &data.train)?)
+}
+
+/// A named backbone says what D must be.
+fn check_groups(recipe: &Recipe, train: &FeatureSet) -> Result<()> {
+    let field = Field::Features(recipe.heat.pooling);
+    if let (Some(backbone), Some(dim)) = (&recipe.backbone, train.dim(field))
+        && backbone.dim != dim
+    {
+        let problem = format!(
+            "that network has D = {}, but {} has D = {dim}; leave the argument out for features of another network",
+            backbone.dim,
+            train.name()
+        );
+        return Err(Error::config("backbone", &backbone.name, problem).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Progress for people: bars on a terminal, plain lines otherwise.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use heat_ood::{Event, Observer};
+use indicatif::{ProgressBar, ProgressStyle};
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Ask for a stop on the first Ctrl-C; leave at once on the second.
+pub fn stop_on_ctrl_c() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::SeqCst) {
+            std::process::exit(1);
+        }
+        eprintln!("stopping after this step; press Ctrl-C again to leave without a checkpoint");
+    })?;
+    Ok(())
+}
+
+/// Shows events on standard error.
+pub struct Progress {
+    quiet: bool,
+    terminal: bool,
+    bar: Option<ProgressBar>,
+    /// Put before the names of tasks.
+    pub label: String,
+    /// Epochs still to come, for the time left.
+    pub epochs_left: Option<usize>,
+    epoch_start: Instant,
+}
+
+impl Progress {
+    pub fn new(quiet: bool) -> Self {
+        Progress {
+            quiet,
+            terminal: std::io::stderr().is_terminal(),
+            bar: None,
+            label: String::new(),
+            epochs_left: None,
+            epoch_start: Instant::now(),
+        }
+    }
+
+    /// A line of text, above the bar.
+    pub fn say(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Remove the bar.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn begin(&mut self, task: &str, total: u64) {
+        self.clear();
+        self.epoch_start = Instant::now();
+        if self.quiet || !self.terminal {
+            return;
+        }
+        let template = "{msg} {wide_bar} {pos}/{len} {prefix} {elapsed} elapsed, {eta} left";
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(total).with_style(style);
+        let name =
+            if self.label.is_empty() { task.to_owned() } else { format!("{}: {task}", self.label) };
+        bar.set_message(name);
+        self.bar = Some(bar);
+    }
+
+    fn epoch(&mut self, log: &heat_ood::ebm::EpochLog) {
+        let seconds = self.epoch_start.elapsed();
+        let left = self.epochs_left.map(|n| n.saturating_sub(log.epoch));
+        let left = left
+            .filter(|n| *n > 0)
+            .map_or(String::new(), |n| format!(", {} left", human(seconds * n as u32)));
+        let name = if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) };
+        self.say(&format!(
+            "{name}epoch {}: loss {:.5}, cd {:.5}, l2 {:.5}, energy real {:.4} generated {:.4} ({}{left})",
+            log.epoch, log.loss, log.cd_loss, log.l2_loss, log.energy_real, log.energy_generated,
+            human(seconds),
+        ));
+    }
+}
+
+/// "1m 05s", "3.2s".
+pub fn human(d: Duration) -> String {
+    let s = d.as_secs();
+    match s {
+        0..60 => format!("{:.1}s", d.as_secs_f64()),
+        60..3600 => format!("{}m {:02}s", s / 60, s % 60),
+        _ => format!("{}h {:02}m", s / 3600, s % 3600 / 60),
+    }
+}
+
+impl Observer for Progress {
+    fn on(&mut self, event: Event<'_>) {
+        match event {
+            Event::Begin { task, total } => self.begin(task, total),
+            Event::Advance { done, loss } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_position(done);
+                    if let Some(loss) = loss {
+                        bar.set_prefix(format!("loss {loss:.5}"));
+                    }
+                }
+            }
+            Event::End => self.clear(),
+            Event::Epoch(log) => self.epoch(log),
+            Event::Warning(text) => {
+                let quiet = std::mem::take(&mut self.quiet);
+                self.say(&format!("warning: {text}"));
+                self.quiet = quiet;
+            }
+            _ => {}
+        }
+    }
+
+    fn should_stop(&self) -> bool {
+        STOP.load(Ordering::SeqCst)
+    }
+}
