@@ -41,14 +41,33 @@ class Row:
     peak: dict = field(default_factory=lambda: {"peer": 0.0, "ours": 0.0})
 
 
+GAUSSIAN = "SGLD step with Gaussian prior"
 ROWS = [
     Row("mlp", "MLP input gradient, 512→1024×5→1, batch 1024", "PyTorch", 0.95, "mlp d=512", 15),
-    Row("sgld10", "SGLD step with Gaussian prior, K = 10, D = 512, batch 1024", "PyTorch", 0.5, "sgld d=512 k=10 steps=5", 3),
-    Row("sgld100", "SGLD step with Gaussian prior, K = 100, D = 512, batch 1024", "PyTorch", 0.1, "sgld d=512 k=100 steps=3", 2),
+    Row("sgld10", f"{GAUSSIAN}, K = 10, D = 512, batch 1024", "PyTorch", 0.5, "sgld d=512 k=10 steps=5", 3),
+    Row("sgld100", f"{GAUSSIAN}, K = 100, D = 512, batch 1024", "PyTorch", 0.1, "sgld d=512 k=100 steps=3", 2),
+    Row(
+        "sgld1000",
+        f"draw from the prior + {GAUSSIAN}, K = 1000, D = 2048, batch 256",
+        "PyTorch",
+        0.02,
+        "sgld d=2048 k=1000 draw=1 steps=1",
+        1,
+        batch=256,
+        peer_batch=32,
+        default=False,
+    ),
     Row("iteration", "training iteration of `heat_gmm_c10`", "PyTorch", 0.55, "iteration d=512 k=10 steps=40", 1),
-    Row("knn", "kNN, 5 000 queries on 50 000 × 512, k = 50", "faiss `IndexFlatL2`", 1.0, "knn d=512 rows=50000", 2),
-    Row("sgld1000", "prior sampling + SGLD step, K = 1000, D = 2048, batch 256", "PyTorch", 0.02, "sgld d=2048 k=1000 draw=1 steps=1", 1, 256, 32, False),
-    Row("metrics", "AUROC, AUPR, FPR95 of 10 M scores", "scikit-learn", 0.2, "metrics rows=10000000", 1, default=False),
+    Row("knn", "kNN, 5 000 queries, 50 000 × 512, k = 50", "faiss `IndexFlatL2`", 1.0, "knn d=512 rows=50000", 2),
+    Row(
+        "metrics",
+        "AUROC, AUPR, FPR95 of 10 M scores",
+        "scikit-learn",
+        0.2,
+        "metrics rows=10000000",
+        1,
+        default=False,
+    ),
 ]
 
 
@@ -102,8 +121,8 @@ def machine():
     """CPU model, cores and library versions."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
-        names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-        model = names[0] if names else model
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     libraries = ", ".join(f"{p} {version(p)}" for p in PACKAGES)
     return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}."
 
@@ -115,7 +134,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--reps", type=int, help="repetitions per round and side, instead of each row's own")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peer-batch", type=int, default=32, help="batch of the peer in sgld1000; its time is scaled to 256")
+    parser.add_argument("--peer-batch", type=int, default=32, help="the peer's batch in sgld1000, scaled to 256")
     parser.add_argument("--ours", type=Path, default=OURS, help="the built example `timings`")
     options = parser.parse_args()
     if not options.ours.exists():
@@ -130,6 +149,8 @@ def main():
     for row in rows:
         if row.peer_batch != row.batch:
             row.peer_batch = options.peer_batch
+    if (load := os.getloadavg()[0]) > 0.5:
+        print(f"warning: load average {load:.1f}; a busy machine slows the two sides unequally", file=sys.stderr)
     for i in range(options.rounds):
         print(f"round {i + 1} of {options.rounds}", file=sys.stderr)
         for row in rows:

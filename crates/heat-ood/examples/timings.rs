@@ -148,9 +148,8 @@ fn knn(args: &Args) -> Vec<f64> {
     let config = KnnConfig { k: Some(k), ..KnnConfig::default() };
     let knn = config.fit(&features(rows, d, 10), None, &mut Silent).unwrap();
     let test = features(queries, d, 10);
-    let scorer: &dyn Scorer = &knn;
     time(args.get("reps", 5), || {
-        scorer.score(&test).unwrap();
+        knn.score(&test).unwrap();
     })
 }
 

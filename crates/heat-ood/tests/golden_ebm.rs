@@ -102,11 +102,10 @@ fn energies_and_input_gradients() {
         let heat =
             Heat::new(case.prior.clone(), net.clone(), case.temperature, case.temperature_prior, D)
                 .unwrap();
-        let scorer: &dyn Scorer = &heat;
         let test = golden.set("test.avg");
-        let energy = scorer.score(&test).unwrap();
+        let energy = heat.score(&test).unwrap();
         close(case.name, &energy, &case.get(&golden, "energy"), TOLERANCE);
-        let parts = scorer.score_components(&test).unwrap();
+        let parts = heat.score_components(&test).unwrap();
         let part = |i: usize| parts.chunks(2).map(|p| p[i]).collect::<Vec<_>>();
         close(case.name, &part(0), &case.get(&golden, "energy_nn"), TOLERANCE);
         close(case.name, &part(1), &case.get(&golden, "energy_prior"), TOLERANCE);

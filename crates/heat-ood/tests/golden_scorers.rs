@@ -5,7 +5,7 @@ mod common;
 use common::{C, D, Golden, close};
 use heat_ood::Silent;
 use heat_ood::features::Pooling;
-use heat_ood::scorers::{GmmConfig, Prior, Scorer, ScorerSpec, Scratch};
+use heat_ood::scorers::{GmmConfig, Prior, ScorerSpec, Scratch};
 
 /// Relative, as METHOD asks.
 const TOLERANCE: f64 = 1e-4;

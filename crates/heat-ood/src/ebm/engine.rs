@@ -44,11 +44,27 @@ pub struct Cpu {
     energies: Aligned,
 }
 
+impl Cpu {
+    /// Give every worker its memory by a step nobody sees.
+    fn grow(&mut self, energy: &Energy<'_>, chain: &Langevin, block: &[f32]) {
+        if self.chains.len() == parallel::threads() {
+            return;
+        }
+        self.chains.resize_with(parallel::threads(), Mutex::default);
+        let once = Langevin { steps: 1, eps: (1.0, 1.0), ..*chain };
+        let key = ChainKey { seed: 0, step: 0, block: 0 };
+        parallel::each_worker(|i| {
+            let ws = &mut self.chains[i].lock().unwrap_or_else(PoisonError::into_inner);
+            energy.sgld(&once, key, &mut block.to_vec(), ws);
+        });
+    }
+}
+
 impl Engine for Cpu {
     fn sample(&mut self, energy: &Energy<'_>, chain: &Langevin, key: ChainKey, z: &mut [f32]) {
         let block = BLOCK_ROWS * energy.prior.dim();
         parallel::run(|| {
-            self.chains.resize_with(parallel::threads(), Mutex::default);
+            self.grow(energy, chain, &z[..block.min(z.len())]);
             let chains = &self.chains;
             z.par_chunks_mut(block).enumerate().for_each(|(i, z)| {
                 let mine = &chains[parallel::worker() % chains.len()];

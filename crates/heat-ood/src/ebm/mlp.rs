@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::features::{Tensor, TensorFile};
-use crate::math::matmul::{Aligned, Epilogue, Keep, Packed, View, gemm, gemm_add};
+use crate::math::matmul::{Aligned, Epilogue, KC, Keep, Packed, View, gemm, gemm_add};
 use crate::math::rng::{Purpose, Stream};
 use crate::math::{BLOCK_ROWS, parallel};
 
@@ -368,7 +368,10 @@ impl Mlp {
 
     /// E_nn of all `n` rows of `z` on the current pool, keeping activations.
     pub fn forward_all(&self, z: &[f32], n: usize, ws: &mut BatchWorkspace, out: &mut [f32]) {
-        ws.scratch.resize_with(parallel::threads(), Mutex::default);
+        if ws.scratch.len() != parallel::threads() {
+            let fresh = || Mutex::new(Aligned::zeros(128 * KC));
+            ws.scratch = (0..parallel::threads()).map(|_| fresh()).collect();
+        }
         ws.activations.resize_with(self.order.len(), Aligned::default);
         for layer in 0..self.order.len() {
             let ld = stride(self.width(layer));
@@ -461,9 +464,11 @@ fn with_scratch(all: &[Mutex<Aligned>], f: impl FnOnce(&mut Aligned)) {
 
 /// `grad += deltaᵀ·input` (`[out, in]`), in parallel over rows of the result.
 fn weight_gradient(delta: View<'_>, input: &Packed, scratch: &[Mutex<Aligned>], grad: &mut [f32]) {
+    // Each task reads all of the packed input: fewer, taller tasks read less.
+    const HEIGHT: usize = 128;
     let width = input.n();
-    grad.par_chunks_mut(BLOCK_ROWS * width).enumerate().for_each(|(i, grad)| {
-        let left = delta.t().from_row(i * BLOCK_ROWS);
+    grad.par_chunks_mut(HEIGHT * width).enumerate().for_each(|(i, grad)| {
+        let left = delta.t().from_row(i * HEIGHT);
         let rows = grad.len() / width;
         with_scratch(scratch, |s| gemm_add(left, rows, input, grad, width, s));
     });

@@ -75,8 +75,10 @@ impl Proposal {
             ws.spread.extend((0..rows).map(pick));
             &ws.spread[..]
         });
-        let threads = parallel::threads();
-        ws.scratch.resize_with(threads, Default::default);
+        if ws.scratch.len() != parallel::threads() {
+            ws.scratch.resize_with(parallel::threads(), Default::default);
+            grow(&ws.scratch, prior, rows.min(BLOCK_ROWS));
+        }
         let scratch = &ws.scratch;
         let block = |(i, out): (usize, &mut [f32])| {
             let mut stream = Stream::new(seed, Purpose::Proposal, step, i as u64);
@@ -111,4 +113,15 @@ impl Proposal {
         }
         Ok(())
     }
+}
+
+/// Give every worker its memory by a draw nobody sees.
+fn grow(scratch: &[std::sync::Mutex<Scratch>], prior: &dyn Prior, rows: usize) {
+    parallel::each_worker(|i| {
+        let scratch = &mut scratch[i].lock().unwrap_or_else(|e| e.into_inner());
+        let mut out = vec![0.0; rows * prior.dim()];
+        let mut stream = Stream::new(0, Purpose::Proposal, 0, 0);
+        // A prior without a sampler has been refused before.
+        let _ = prior.sample(&mut stream, None, None, &mut out, scratch);
+    });
 }

@@ -51,6 +51,9 @@ pub(super) fn open_npz(path: &Path) -> Result<Vec<(String, Array)>> {
 /// The array whose `.npy` image is `bytes[start..end]`.
 fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Array> {
     let bad = |problem: String| Error::format(path, problem);
+    if shape_overflows(&bytes[start..end]) {
+        return Err(bad("truncated or damaged: its shape is impossible".into()));
+    }
     let mut reader = Cursor::new(&bytes[start..end]);
     let header =
         NpyHeader::from_reader(&mut reader).map_err(|e| bad(format!("not an .npy array: {e}")))?;
@@ -89,4 +92,22 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
         )));
     }
     Ok(Array { bytes, offset, dtype, shape })
+}
+
+/// Whether the header's shape has a number or a product beyond 2⁶³, which the
+/// parser of the `npyz` crate would multiply without looking.
+fn shape_overflows(image: &[u8]) -> bool {
+    let header = String::from_utf8_lossy(&image[..image.len().min(1 << 16)]);
+    let after = header.split("shape").nth(1).and_then(|s| s.split(['(', '[']).nth(1));
+    let inside = after.and_then(|s| s.split([')', ']']).next()).unwrap_or_default();
+    let digits = |s: &str| s.chars().filter(char::is_ascii_digit).collect::<String>();
+    let numbers = inside.split(',').map(digits).filter(|s| !s.is_empty());
+    let mut product = 1i64;
+    for number in numbers {
+        match number.parse::<i64>().ok().and_then(|n| product.checked_mul(n.max(1))) {
+            Some(p) => product = p,
+            None => return true,
+        }
+    }
+    false
 }

@@ -11,11 +11,12 @@ pub mod quantile;
 pub mod reduce;
 pub mod rng;
 
-/// Rows handled by one task wherever rows are scored or sampled.
+/// Rows handled by one task wherever chains run or a network is applied.
 ///
-/// Fixed, so that results do not depend on the number of threads; 128 rows of
-/// a 1024-wide network stay in a core's second-level cache.
-pub const BLOCK_ROWS: usize = 128;
+/// Fixed, so that results do not depend on the number of threads. The
+/// activations of 64 rows of a 1024-wide network stay in a core's second-level
+/// cache, and a batch of 256 still occupies four threads.
+pub const BLOCK_ROWS: usize = 64;
 
 /// The ranges of at most `size` that make up `0..n`.
 pub fn blocks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> + Clone {

@@ -80,6 +80,12 @@ pub fn threads() -> usize {
     if IN_POOL.get() { rayon::current_num_threads() } else { pool().current_num_threads() }
 }
 
+/// Run `f` once on every worker of the current pool, with its index: to grow
+/// each one's memory before the work is dealt out.
+pub(crate) fn each_worker(f: impl Fn(usize) + Sync) {
+    run(|| rayon::broadcast(|worker| f(worker.index())));
+}
+
 /// Index of the current worker, 0 outside the pool.
 pub(crate) fn worker() -> usize {
     if IN_POOL.get() { rayon::current_thread_index().unwrap_or(0) } else { 0 }

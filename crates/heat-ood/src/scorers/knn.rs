@@ -21,12 +21,15 @@ use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Needs, Pooling, Steps, StepsConfig, Tensor};
 use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
-use crate::math::{BLOCK_ROWS, blocks, parallel, reduce};
+use crate::math::{blocks, parallel, reduce};
 use crate::observe::{Event, Observer};
 
 /// Index rows multiplied at a time: their products with a block of queries
-/// (128·1024 floats) stay in the second-level cache.
+/// (256·1024 floats) stay in the second-level cache.
 const PIECE: usize = 1024;
+
+/// Queries that meet a piece together: each read of the index serves so many.
+const QUERIES: usize = 256;
 
 /// Settings of `knn`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -340,8 +343,8 @@ impl Scorer for Knn {
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let values = batch.get(Field::Features(self.config.pooling));
         let mut rows = self.steps.apply(values, self.input_dim);
-        let blocks = rows.chunks_mut(BLOCK_ROWS * self.dim);
-        for (rows, out) in blocks.zip(out.chunks_mut(BLOCK_ROWS)) {
+        let blocks = rows.chunks_mut(QUERIES * self.dim);
+        for (rows, out) in blocks.zip(out.chunks_mut(QUERIES)) {
             self.score_rows(rows, out);
         }
     }
@@ -387,7 +390,7 @@ mod tests {
         let queries = FeatureSet::from_arrays(test.view(), None).unwrap();
         for k in [1, 7, 2500] {
             let config = KnnConfig { k: Some(k), normalize: false, ..KnnConfig::default() };
-            let knn: &dyn Scorer = &config.fit(&set, None, &mut Silent).unwrap();
+            let knn = config.fit(&set, None, &mut Silent).unwrap();
             let got = knn.score(&queries).unwrap();
             for (g, q) in got.iter().zip(test.rows()) {
                 let distance = |x: ndarray::ArrayView1<f32>| {
@@ -413,7 +416,7 @@ mod tests {
     fn many_equal_rows_are_no_trouble() {
         let same = Array2::from_elem((3000, 3), 1.5f32);
         let set = FeatureSet::from_arrays(same.view(), None).unwrap();
-        let knn: &dyn Scorer = &KnnConfig::default().fit(&set, None, &mut Silent).unwrap();
+        let knn = KnnConfig::default().fit(&set, None, &mut Silent).unwrap();
         assert_eq!(knn.score(&set).unwrap(), vec![0.0; 3000]);
     }
 }

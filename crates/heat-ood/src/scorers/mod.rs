@@ -57,81 +57,73 @@ pub trait Scorer: Send + Sync {
         &[]
     }
 
-    /// The components of each row, `[rows, components]`.
+    /// The components of each row of a batch, `[rows, components]`.
     fn component_batch(&self, _batch: &Batch, _out: &mut [f32]) {}
-}
 
-/// Rows scored by one task.
-const SCORE_ROWS: usize = 256;
-
-impl dyn Scorer {
     /// One score per row of the set.
     ///
     /// # Errors
     /// If the set lacks a field or holds NaN or infinity.
-    pub fn score(&self, set: &FeatureSet) -> Result<Vec<f32>> {
+    fn score(&self, set: &FeatureSet) -> Result<Vec<f32>> {
         self.score_observed(set, &mut Silent)
     }
 
     /// The same, reporting progress.
     ///
     /// # Errors
-    /// As [`dyn Scorer::score`](#method.score).
-    pub fn score_observed(
-        &self,
-        set: &FeatureSet,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<f32>> {
-        self.each(set, 1, observer, |batch, out| self.score_batch(batch, out))
+    /// As [`Scorer::score`].
+    fn score_observed(&self, set: &FeatureSet, observer: &mut dyn Observer) -> Result<Vec<f32>> {
+        each_block(set, self.needs(set)?, 1, observer, |b, out| self.score_batch(b, out))
     }
 
-    /// The components of each row, `[N, components]`.
+    /// The components of each row of the set, `[N, components]`.
     ///
     /// # Errors
-    /// As [`dyn Scorer::score`](#method.score).
-    pub fn score_components(&self, set: &FeatureSet) -> Result<Vec<f32>> {
-        let width = self.components().len();
-        self.each(set, width, &mut Silent, |b, out| self.component_batch(b, out))
+    /// As [`Scorer::score`].
+    fn score_components(&self, set: &FeatureSet) -> Result<Vec<f32>> {
+        let (needs, width) = (self.needs(set)?, self.components().len());
+        each_block(set, needs, width, &mut Silent, |b, out| self.component_batch(b, out))
     }
+}
 
-    fn each(
-        &self,
-        set: &FeatureSet,
-        width: usize,
-        observer: &mut dyn Observer,
-        f: impl Fn(&Batch, &mut [f32]) + Sync,
-    ) -> Result<Vec<f32>> {
-        let needs = self.needs(set)?;
-        let mut scores = vec![0.0; set.len() * width];
-        if width == 0 {
-            return Ok(scores);
-        }
-        // Progress and the first error come in row order, a few blocks at a time.
-        let together = SCORE_ROWS * 4 * parallel::threads().max(4);
-        let task = format!("score {}", set.name());
-        observer.on(Event::Begin { task: &task, total: set.len() as u64 });
-        for (i, piece) in scores.chunks_mut(together * width).enumerate() {
-            let results: Vec<Result<()>> = parallel::run(|| {
-                piece
-                    .par_chunks_mut(SCORE_ROWS * width)
-                    .enumerate()
-                    .map_init(Batch::default, |batch, (j, out)| {
-                        let start = i * together + j * SCORE_ROWS;
-                        set.batch(needs, start..start + out.len() / width, batch)?;
-                        f(batch, out);
-                        Ok(())
-                    })
-                    .collect()
-            });
-            results.into_iter().collect::<Result<()>>()?;
-            observer.on(Event::Advance {
-                done: ((i + 1) * together).min(set.len()) as u64,
-                loss: None,
-            });
-        }
-        observer.on(Event::End);
-        Ok(scores)
+/// Rows scored by one task.
+const SCORE_ROWS: usize = 256;
+
+/// Call `f` for every block of rows, in parallel; `width` values a row.
+fn each_block(
+    set: &FeatureSet,
+    needs: Needs,
+    width: usize,
+    observer: &mut dyn Observer,
+    f: impl Fn(&Batch, &mut [f32]) + Sync,
+) -> Result<Vec<f32>> {
+    let mut scores = vec![0.0; set.len() * width];
+    if width == 0 {
+        return Ok(scores);
     }
+    // Progress and the first error come in row order, a few blocks at a time.
+    let together = SCORE_ROWS * 4 * parallel::threads().max(4);
+    let task = format!("score {}", set.name());
+    observer.on(Event::Begin { task: &task, total: set.len() as u64 });
+    for (i, piece) in scores.chunks_mut(together * width).enumerate() {
+        let results: Vec<Result<()>> = parallel::run(|| {
+            piece
+                .par_chunks_mut(SCORE_ROWS * width)
+                .enumerate()
+                .map_init(Batch::default, |batch, (j, out)| {
+                    let start = i * together + j * SCORE_ROWS;
+                    set.batch(needs, start..start + out.len() / width, batch)?;
+                    f(batch, out);
+                    Ok(())
+                })
+                .collect()
+        });
+        results.into_iter().collect::<Result<()>>()?;
+        let done = ((i + 1) * together).min(set.len()) as u64;
+        observer.on(Event::Advance { done, loss: None });
+    }
+    observer.on(Event::End);
+    Ok(scores)
 }
 
 /// Memory that a prior may use while it computes; grown once, then kept.

@@ -1,0 +1,181 @@
+//! One battery of laws over every scorer, on real features.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use heat_ood::compose::{Combined, Member};
+use heat_ood::ebm::HeatConfig;
+use heat_ood::features::{FeatureSet, Field, Head, Pooling};
+use heat_ood::math::parallel;
+use heat_ood::scorers::{Scorer, ScorerSpec};
+use heat_ood::{Detector, Silent};
+use ndarray::{Array2, ArrayView2};
+
+fn data(name: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"))
+}
+
+fn train() -> FeatureSet {
+    FeatureSet::open(data("train")).unwrap()
+}
+
+fn heat(train: &FeatureSet, head: &Head, el: bool) -> Arc<dyn Scorer> {
+    let mut config = HeatConfig { batch_size: 200, n_epochs: 1, ..HeatConfig::default() };
+    let model = &mut config.ebm.model;
+    (model.hidden_dim, model.steps, model.train_max_iter) = (64, 2, Some(3));
+    if el {
+        config.ebm.prior = heat_ood::ebm::PriorKind::El;
+        config.normalize = false;
+        model.temperature_prior = 1.0;
+        model.proposal_type = heat_ood::ebm::Proposal::RandomNormal;
+    }
+    let prior = config.fit_prior(train, Some(head), None, &mut Silent).unwrap();
+    Arc::new(config.train(prior, train, &mut Silent).unwrap())
+}
+
+/// Every scorer in several variants, HEAT on both priors, a composition.
+fn scorers() -> Vec<(String, Arc<dyn Scorer>)> {
+    let (train, head) = (train(), Head::open(data("head")).unwrap());
+    let mut all: Vec<(String, Arc<dyn Scorer>)> = [
+        "msp",
+        "msp(react=0.95)",
+        "max_logit",
+        "el",
+        "el(react=0.9)",
+        "gmm",
+        "gmm(pooling=std)",
+        "gmm(normalize=false)",
+        "gmm(pca=20,whiten=true)",
+        "ssd",
+        "ssd(diagonal=true)",
+        "ssd(react=0.95,pca=30)",
+        "maha",
+        "maha(pooling=std)",
+        "knn(k=5)",
+        "knn(k=50,normalize=false)",
+        "knn(k=7,pooling=std,react=0.99,pca=16)",
+    ]
+    .into_iter()
+    .map(|text| {
+        let spec = ScorerSpec::parse(text).unwrap();
+        (text.to_owned(), spec.fit(&train, Some(&head), &mut Silent).unwrap())
+    })
+    .collect();
+    all.push(("heat gmm".into(), heat(&train, &head, false)));
+    all.push(("heat el".into(), heat(&train, &head, true)));
+    for beta in [0.0, f64::NEG_INFINITY, 1.5] {
+        let members = [2, 6, 17]
+            .map(|i: usize| Member::fit(&all[i].0, all[i].1.clone(), &train, &mut Silent).unwrap());
+        let combined = Combined::new(members.into(), beta).unwrap();
+        all.push((format!("combined {beta}"), Arc::new(combined)));
+    }
+    all
+}
+
+/// Some rows of the test set, with avg and std, as a set in a file.
+fn subset(rows: &[u32]) -> FeatureSet {
+    let test = FeatureSet::open(data("test")).unwrap();
+    let mut tensors = Vec::new();
+    for pooling in [Pooling::Avg, Pooling::Std] {
+        let field = Field::Features(pooling);
+        let dim = test.dim(field).unwrap();
+        let mut values = vec![0.0; rows.len() * dim];
+        test.gather(field, rows, &mut values).unwrap();
+        tensors.push((pooling.name(), values, dim));
+    }
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, v, _)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, _, dim), b)| {
+        let shape = vec![rows.len(), *dim];
+        (*name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, b).unwrap())
+    });
+    let file = safetensors::serialize(views, None).unwrap();
+    FeatureSet::from_safetensors("subset", file).unwrap()
+}
+
+#[test]
+fn laws() {
+    let rows: Vec<u32> = (0..301).collect();
+    let test = subset(&rows);
+    let reversed: Vec<u32> = rows.iter().rev().copied().collect();
+    let few = [5, 300, 77];
+    let (backwards, few_set) = (subset(&reversed), subset(&few));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, scorer) in scorers() {
+        let scores = scorer.score(&test).unwrap();
+        assert!(scores.iter().all(|s| s.is_finite()), "{name}: finite");
+
+        let mut turned = scorer.score(&backwards).unwrap();
+        turned.reverse();
+        close(&name, "permutation-equivariant", &turned, &scores);
+
+        let alone = scorer.score(&few_set).unwrap();
+        let want = few.map(|i| scores[i as usize]);
+        close(&name, "batch-size independent", &alone, &want);
+
+        for threads in [1, 2, 4] {
+            let again = parallel::with_threads(threads, || scorer.score(&test)).unwrap();
+            assert_eq!(again.unwrap(), scores, "{name}: {threads} threads");
+        }
+
+        let path = folder.path().join("d.safetensors");
+        Detector::shared(scorer.clone()).save(&path).unwrap();
+        let loaded = Detector::open(&path).unwrap();
+        assert_eq!(loaded.score(&test).unwrap(), scores, "{name}: saved and loaded");
+        let other = folder.path().join("e.safetensors");
+        Detector::shared(loaded.scorer().clone()).save(&other).unwrap();
+        let bytes = |p| std::fs::read(p).unwrap();
+        assert_eq!(bytes(&path), bytes(&other), "{name}: saved again");
+
+        // Composed parts add up.
+        let parts = scorer.score_components(&test).unwrap();
+        for (p, s) in parts.chunks(2).zip(&scores) {
+            assert!((p[0] + p[1] - s).abs() <= 1e-5 * s.abs().max(1.0), "{name}: parts");
+        }
+
+        refuses_wrong_input(&name, &*scorer);
+    }
+}
+
+/// To the bit but where f64 products of other shapes round otherwise.
+fn close(name: &str, law: &str, got: &[f32], want: &[f32]) {
+    for (g, w) in got.iter().zip(want) {
+        assert!((g - w).abs() <= 2e-7 * w.abs().max(1.0), "{name}: {law}: {g} {w}");
+    }
+}
+
+fn refuses_wrong_input(name: &str, scorer: &dyn Scorer) {
+    let dim = 342;
+    let mut rows = Array2::from_elem((3, dim), 0.5f32);
+    rows[(1, 7)] = f32::NAN;
+    let avg = FeatureSet::from_arrays(rows.view(), None).unwrap();
+    let error = scorer.score(&avg).unwrap_err().to_string();
+    let std = error.contains("has no `std`") || error.contains("`std`");
+    assert!(std || error.contains("row 1, column 7 is NaN"), "{name}: {error}");
+    let narrow = ArrayView2::from_shape((1, 3), &[0.0; 3]).unwrap();
+    let narrow = FeatureSet::from_arrays(narrow, None).unwrap();
+    let error = scorer.score(&narrow).unwrap_err().to_string();
+    let says = error.contains("342") || error.contains("has no `std`");
+    assert!(says, "{name}: {error}");
+}
+
+#[test]
+fn fits_do_not_depend_on_threads() {
+    let (train, head) = (train(), Head::open(data("head")).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.safetensors");
+    for text in ["gmm", "ssd(pca=12)", "knn(k=9)", "el(react=0.9)"] {
+        let spec = ScorerSpec::parse(text).unwrap();
+        let files: Vec<Vec<u8>> = [1, 2, 4]
+            .into_iter()
+            .map(|threads| {
+                let fit = || spec.fit(&train, Some(&head), &mut Silent).unwrap();
+                let scorer = parallel::with_threads(threads, fit).unwrap();
+                Detector::shared(scorer).save(&path).unwrap();
+                std::fs::read(&path).unwrap()
+            })
+            .collect();
+        assert!(files[0] == files[1] && files[0] == files[2], "{text}");
+    }
+}
