@@ -1,0 +1,353 @@
+//! The command from end to end, on real features.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn data(name: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"));
+    path.to_str().unwrap().to_owned()
+}
+
+fn heat(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_heat")).args(args).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Standard output of a command that must succeed.
+fn ok(folder: &Path, args: &[&str]) -> String {
+    let out = heat(folder, args);
+    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    text(&out.stdout)
+}
+
+/// Exit code and standard error of a command that must fail.
+fn fails(folder: &Path, args: &[&str]) -> (i32, String) {
+    let out = heat(folder, args);
+    assert!(!out.status.success(), "{args:?}");
+    (out.status.code().unwrap(), text(&out.stderr))
+}
+
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` not in: {text}");
+    }
+}
+
+const TINY: [&str; 5] = [
+    "ebm=quickstart_gmm",
+    "ebm.model.hidden_dim=32",
+    "ebm.model.steps=2",
+    "n_epochs=2",
+    "seed=5",
+];
+
+fn train(folder: &Path, out: &str, more: &[&str]) -> Output {
+    let train = data("train");
+    let args = [&["train"], &TINY[..], &["--train", &train, "--out", out], more].concat();
+    heat(folder, &args)
+}
+
+/// AUROC and FPR95 (ID positive) of scikit-learn 1.7 and numpy 2.4 on scores
+/// computed with numpy from the same files, by METHOD's formulas.
+#[test]
+fn eval_agrees_with_numpy_and_scikit_learn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cifar, mnist) = (data("ood_cifar100"), data("ood_mnist"));
+    let args = [
+        "eval",
+        "--train",
+        &data("train"),
+        "--head",
+        &data("head"),
+        "--id",
+        &data("test"),
+        "--ood",
+        &format!("cifar100={cifar}"),
+        &format!("mnist={mnist}"),
+        "--scorers",
+        "msp,el,knn(k=50),ssd,ssd(pooling=std),maha",
+        "--combine",
+        "el,ssd",
+        "--format",
+        "json",
+    ];
+    let json: Value = serde_json::from_str(&ok(folder.path(), &args)).unwrap();
+    let expected: Value = serde_json::from_str(include_str!("expected.json")).unwrap();
+    let scorers = json["scorers"].as_object().unwrap();
+    let names: Vec<&String> = scorers.keys().collect();
+    assert_eq!(names.len(), 7);
+    assert_eq!(names[2], "knn(k=50)");
+    for (name, sets) in expected.as_object().unwrap() {
+        for (set, want) in sets.as_object().unwrap() {
+            for (metric, want) in want.as_object().unwrap() {
+                let got = scorers[name]["ood"][set][metric].as_f64().unwrap();
+                let want = want.as_f64().unwrap();
+                // One row of 500 or 1000 may fall on the other side by rounding.
+                assert!((got - want).abs() <= 0.0021, "{name} {set} {metric}: {got} {want}");
+            }
+        }
+        let average = scorers[name]["average"]["auroc"].as_f64().unwrap();
+        let of = |s: &str| scorers[name]["ood"][s]["auroc"].as_f64().unwrap();
+        assert!((average - (of("cifar100") + of("mnist")) / 2.0).abs() < 1e-12);
+    }
+    assert_eq!(scorers["el"]["ood"]["mnist"]["n"], 500);
+    assert!(scorers["el"]["seconds"]["score"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn eval_writes_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |format: &str| {
+        let (id, ood) = (data("test"), format!("mnist={}", data("ood_mnist")));
+        let (train, head) = (data("train"), data("head"));
+        let data = ["--train", &train, "--head", &head, "--id", &id, "--ood", &ood];
+        let args = [&["eval"][..], &data, &["--scorers", "el,msp", "--format", format]].concat();
+        ok(folder.path(), &args)
+    };
+    insta::assert_snapshot!(run("table"));
+    insta::assert_snapshot!(run("markdown"));
+    insta::assert_snapshot!(run("csv"));
+}
+
+#[test]
+fn train_compose_score_and_info() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let out = train(path, "run", &[]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    contains(&text(&out.stderr), &["epoch 2: loss", "wrote run/detector.safetensors"]);
+    for file in ["recipe.toml", "metrics.jsonl", "checkpoints/epoch_2.safetensors"] {
+        assert!(path.join("run").join(file).exists(), "{file}");
+    }
+    ok(path, &["fit", "el", "--train", &data("train"), "--head", &data("head"), "-o", "el.safetensors"]);
+    let compose = [
+        "compose",
+        "run/detector.safetensors",
+        "el.safetensors",
+        "--beta",
+        "-1.5",
+        "--train",
+        &data("train"),
+        "-o",
+        "both.safetensors",
+    ];
+    ok(path, &compose);
+    let csv = ok(path, &["score", "run/detector.safetensors", &data("test")]);
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("row,score,energy_nn,energy_prior"));
+    let row: Vec<f64> = lines.next().unwrap().split(',').map(|v| v.parse().unwrap()).collect();
+    assert!((row[1] - row[2] - row[3]).abs() < 1e-4);
+    assert_eq!(csv.lines().count(), 1001);
+    for name in ["s.csv", "s.jsonl", "s.npy"] {
+        ok(path, &["score", "both.safetensors", &data("test"), "-o", name]);
+    }
+    let csv = fs::read_to_string(path.join("s.csv")).unwrap();
+    let npy = fs::read(path.join("s.npy")).unwrap();
+    let values: Vec<f32> = npy[npy.len() - 4000..]
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect();
+    let jsonl = fs::read_to_string(path.join("s.jsonl")).unwrap();
+    for ((line, value), json) in csv.lines().skip(1).zip(values).zip(jsonl.lines()) {
+        let score: f32 = line.split(',').nth(1).unwrap().parse().unwrap();
+        let json: Value = serde_json::from_str(json).unwrap();
+        assert_eq!((score, json["score"].as_f64().unwrap() as f32), (value, value));
+    }
+    // A checkpoint scores like the detector made from it.
+    let from = |file: &str| ok(path, &["score", file, &data("ood_mnist")]);
+    assert_eq!(from("run/checkpoints/epoch_2.safetensors"), from("run/detector.safetensors"));
+    let info = |file: &str| ok(path, &["info", file]);
+    contains(&info("run/detector.safetensors"), &["heat", "gmm", "mlp.0.weight", "train.safetensors sha256"]);
+    contains(&info("run/checkpoints/epoch_1.safetensors"), &["checkpoint", "epoch    1 of 2", "seed     5"]);
+    contains(&info("both.safetensors"), &["combined", "\"beta\":\"-1.5\""]);
+    contains(&info(&data("train")), &["3000 rows", "avg", "std", "10 classes"]);
+    contains(&info(&data("head")), &["10 classes, D = 342"]);
+    let (code, error) = fails(path, &["score", "both.safetensors", &data("test"), "-o", "s.txt"]);
+    assert_eq!(code, 2);
+    contains(&error, &[".csv, .jsonl or .npy"]);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for threads in ["1", "2", "4"] {
+        assert!(train(path, threads, &["--threads", threads]).status.success());
+        let (fit, out) = (data("train"), format!("knn{threads}.safetensors"));
+        ok(path, &["fit", "knn", "k=9", "--train", &fit, "-o", &out, "--threads", threads]);
+        let scores = format!("{threads}.csv");
+        let detector = format!("{threads}/detector.safetensors");
+        ok(path, &["score", &detector, &data("test"), "-o", &scores, "--threads", threads]);
+    }
+    for file in ["{}/detector.safetensors", "{}/checkpoints/epoch_1.safetensors", "knn{}.safetensors", "{}.csv"] {
+        let read = |n: &str| fs::read(path.join(file.replace("{}", n))).unwrap();
+        assert!(read("1") == read("2") && read("1") == read("4"), "{file}");
+    }
+}
+
+/// One's own arrays, as numpy writes them.
+#[test]
+fn npy_features_and_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let npy = |name: &str, descr: &str, shape: &str, data: Vec<u8>| {
+        let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        while !(header.len() + 11).is_multiple_of(64) {
+            header.push(' ');
+        }
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend((header.len() as u16 + 1).to_le_bytes());
+        out.extend(header.as_bytes());
+        out.push(b'\n');
+        out.extend(data);
+        fs::write(path.join(name), out).unwrap();
+    };
+    let value = |i: u32| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32;
+    let rows = |n: u32, shift: f32| -> Vec<u8> {
+        (0..n * 8).flat_map(|i| (value(i) + shift).to_le_bytes()).collect()
+    };
+    npy("x.npy", "<f4", "(300, 8)", rows(300, 0.0));
+    npy("y.npy", "<i4", "(300,)", (0..300i32).flat_map(|i| (i % 3).to_le_bytes()).collect());
+    npy("far.npy", "<f4", "(50, 8)", rows(50, 3.0));
+    let fit = ["fit", "maha", "--train", "x.npy", "--labels", "y.npy", "-o", "d.safetensors"];
+    ok(path, &fit);
+    assert_eq!(ok(path, &["score", "d.safetensors", "far.npy"]).lines().count(), 51);
+    let eval = [
+        "eval", "--detectors", "d.safetensors", "--id", "x.npy", "--ood", "far.npy", "--format", "csv",
+    ];
+    contains(&ok(path, &eval), &["d,far,1,0,0,1,1,1"]);
+    let (_, error) = fails(path, &["fit", "gmm", "--train", "x.npy", "-o", "e.safetensors"]);
+    contains(&error, &["x.npy has no `label`", "--labels"]);
+    assert!(!path.join("e.safetensors").exists());
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (train, id) = (data("train"), data("test"));
+    let ood = format!("mnist={}", data("ood_mnist"));
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["train", "ebm=heat_gmm_c11", "--train", &train], &["did you mean `heat_gmm_c1"]),
+        (&["train", "ebm.model.stpes=3", "--train", &train], &["did you mean `ebm.model.steps`?"]),
+        (&["train", "backbone=resnet34_c10", "--train", &train, "--out", "r"], &["D = 512", "D = 342"]),
+        (&["fit", "knn", "kk=3", "--train", &train, "-o", "d.safetensors"], &["`knn.k`"]),
+        (&["fit", "knn", "k=4000", "--train", &train, "-o", "d.safetensors"], &["3000 rows"]),
+        (&["eval", "--id", &id, "--ood", &ood], &["--scorers"]),
+        (&["eval", "--id", &id, "--ood", &ood, "--train", &train, "--scorers", "kn"], &["did you mean `knn`?"]),
+        (&["eval", "--id", &id, "--ood", &ood, &ood, "--train", &train, "--scorers", "knn"], &["two sets named"]),
+        (&["compose"], &["--train"]),
+    ];
+    for (args, parts) in cases {
+        let (code, error) = fails(path, args);
+        assert_eq!(code, 2, "{args:?}: {error}");
+        contains(&error, parts);
+    }
+    let (code, error) = fails(path, &["eval", "--id", &id, "--ood", &ood, "--scorers", "knn"]);
+    assert_eq!(code, 1);
+    contains(&error, &["--train"]);
+    let (_, error) = fails(path, &["fit", "el", "--train", &train, "-o", "d.safetensors"]);
+    contains(&error, &["--head"]);
+    let (_, error) = fails(path, &["score", &train, &id]);
+    contains(&error, &["not a detector"]);
+}
+
+#[test]
+fn a_run_is_not_overwritten_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    assert!(train(path, "whole", &["n_epochs=3"]).status.success());
+    assert!(train(path, "run", &[]).status.success());
+    let again = train(path, "run", &[]);
+    contains(&text(&again.stderr), &["already holds a run", "--resume"]);
+    // Two more epochs than before: only n_epochs is said anew.
+    let data = data("train");
+    ok(path, &["train", "n_epochs=3", "--resume", "--train", &data, "--out", "run"]);
+    for file in ["checkpoints/epoch_3.safetensors", "metrics.jsonl"] {
+        let read = |run: &str| fs::read(path.join(run).join(file)).unwrap();
+        assert!(read("run") == read("whole"), "{file}");
+    }
+    let other = heat(path, &["train", "seed=9", "--resume", "--train", &data, "--out", "run"]);
+    contains(&text(&other.stderr), &["other settings"]);
+}
+
+/// A limit on file sizes stands in for a full disk: writes fail half way.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    assert!(train(path, "run", &["n_epochs=1"]).status.success());
+    let before = fs::read(path.join("run/checkpoints/epoch_1.safetensors")).unwrap();
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 100; exec {} train n_epochs=2 --resume --train {} --out run",
+        env!("CARGO_BIN_EXE_heat"),
+        data("train")
+    );
+    let out = Command::new("sh").args(["-c", &command]).current_dir(path).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    contains(&text(&out.stderr), &["write run/checkpoints/epoch_2.safetensors", "large"]);
+    let names: Vec<String> = fs::read_dir(path.join("run/checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(names, ["epoch_1.safetensors"]);
+    assert!(fs::read(path.join("run/checkpoints/epoch_1.safetensors")).unwrap() == before);
+    ok(path, &["train", "n_epochs=2", "--resume", "--train", &data("train"), "--out", "run"]);
+    assert!(path.join("run/checkpoints/epoch_2.safetensors").exists());
+}
+
+/// Ctrl-C ends after the step with a checkpoint, from which the run goes on.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let data = data("train");
+    let args = [&["train"], &TINY[..], &["n_epochs=2000", "--train", &data, "--out", "run"]].concat();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_heat"))
+        .args(args)
+        .current_dir(path)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !path.join("run/checkpoints/epoch_1.safetensors").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let names = fs::read_dir(path.join("run/checkpoints")).unwrap();
+    let steps = names.filter(|e| {
+        e.as_ref().unwrap().file_name().to_string_lossy().starts_with("step_")
+    });
+    assert_eq!(steps.count(), 1);
+}
+
+/// The README's first command, from an empty folder.
+#[test]
+fn quickstart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let table = ok(path, &["quickstart"]);
+    contains(&table, &["FPR95 (ID+)", "FPR95 (OOD+)", "HEAT-GMM-std", "cifar100"]);
+    let text = fs::read_to_string(path.join("heat-quickstart/results.json")).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    let auroc = |name: &str| json["scorers"][name]["average"]["auroc"].as_f64().unwrap();
+    // The composition beats each of its parts.
+    for part in ["HEAT-GMM", "HEAT-GMM-std", "HEAT-EL"] {
+        assert!(auroc("HEAT") > auroc(part), "{part}");
+    }
+    let detector = "heat-quickstart/heat.safetensors";
+    let csv = ok(path, &["score", detector, &data("ood_textures")]);
+    assert_eq!(csv.lines().count(), 501);
+}
