@@ -40,13 +40,8 @@ fn contains(text: &str, parts: &[&str]) {
     }
 }
 
-const TINY: [&str; 5] = [
-    "ebm=quickstart_gmm",
-    "ebm.model.hidden_dim=32",
-    "ebm.model.steps=2",
-    "n_epochs=2",
-    "seed=5",
-];
+const TINY: [&str; 5] =
+    ["ebm=quickstart_gmm", "ebm.model.hidden_dim=32", "ebm.model.steps=2", "n_epochs=2", "seed=5"];
 
 fn train(folder: &Path, out: &str, more: &[&str]) -> Output {
     let train = data("train");
@@ -126,7 +121,10 @@ fn train_compose_score_and_info() {
     for file in ["recipe.toml", "metrics.jsonl", "checkpoints/epoch_2.safetensors"] {
         assert!(path.join("run").join(file).exists(), "{file}");
     }
-    ok(path, &["fit", "el", "--train", &data("train"), "--head", &data("head"), "-o", "el.safetensors"]);
+    ok(
+        path,
+        &["fit", "el", "--train", &data("train"), "--head", &data("head"), "-o", "el.safetensors"],
+    );
     let compose = [
         "compose",
         "run/detector.safetensors",
@@ -150,12 +148,8 @@ fn train_compose_score_and_info() {
     }
     let csv = fs::read_to_string(path.join("s.csv")).unwrap();
     let npy = fs::read(path.join("s.npy")).unwrap();
-    let values: Vec<f32> = npy[npy.len() - 4000..]
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|b| f32::from_le_bytes(*b))
-        .collect();
+    let values: Vec<f32> =
+        npy[npy.len() - 4000..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let jsonl = fs::read_to_string(path.join("s.jsonl")).unwrap();
     for ((line, value), json) in csv.lines().skip(1).zip(values).zip(jsonl.lines()) {
         let score: f32 = line.split(',').nth(1).unwrap().parse().unwrap();
@@ -166,8 +160,14 @@ fn train_compose_score_and_info() {
     let from = |file: &str| ok(path, &["score", file, &data("ood_mnist")]);
     assert_eq!(from("run/checkpoints/epoch_2.safetensors"), from("run/detector.safetensors"));
     let info = |file: &str| ok(path, &["info", file]);
-    contains(&info("run/detector.safetensors"), &["heat", "gmm", "mlp.0.weight", "train.safetensors sha256"]);
-    contains(&info("run/checkpoints/epoch_1.safetensors"), &["checkpoint", "epoch    1 of 2", "seed     5"]);
+    contains(
+        &info("run/detector.safetensors"),
+        &["heat", "gmm", "mlp.0.weight", "train.safetensors sha256"],
+    );
+    contains(
+        &info("run/checkpoints/epoch_1.safetensors"),
+        &["checkpoint", "epoch    1 of 2", "seed     5"],
+    );
     contains(&info("both.safetensors"), &["combined", "\"beta\":\"-1.5\""]);
     contains(&info(&data("train")), &["3000 rows", "avg", "std", "10 classes"]);
     contains(&info(&data("head")), &["10 classes, D = 342"]);
@@ -188,7 +188,12 @@ fn the_number_of_threads_changes_no_byte() {
         let detector = format!("{threads}/detector.safetensors");
         ok(path, &["score", &detector, &data("test"), "-o", &scores, "--threads", threads]);
     }
-    for file in ["{}/detector.safetensors", "{}/checkpoints/epoch_1.safetensors", "knn{}.safetensors", "{}.csv"] {
+    for file in [
+        "{}/detector.safetensors",
+        "{}/checkpoints/epoch_1.safetensors",
+        "knn{}.safetensors",
+        "{}.csv",
+    ] {
         let read = |n: &str| fs::read(path.join(file.replace("{}", n))).unwrap();
         assert!(read("1") == read("2") && read("1") == read("4"), "{file}");
     }
@@ -200,7 +205,8 @@ fn npy_features_and_labels() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let npy = |name: &str, descr: &str, shape: &str, data: Vec<u8>| {
-        let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        let mut header =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
         while !(header.len() + 11).is_multiple_of(64) {
             header.push(' ');
         }
@@ -222,7 +228,15 @@ fn npy_features_and_labels() {
     ok(path, &fit);
     assert_eq!(ok(path, &["score", "d.safetensors", "far.npy"]).lines().count(), 51);
     let eval = [
-        "eval", "--detectors", "d.safetensors", "--id", "x.npy", "--ood", "far.npy", "--format", "csv",
+        "eval",
+        "--detectors",
+        "d.safetensors",
+        "--id",
+        "x.npy",
+        "--ood",
+        "far.npy",
+        "--format",
+        "csv",
     ];
     contains(&ok(path, &eval), &["d,far,1,0,0,1,1,1"]);
     let (_, error) = fails(path, &["fit", "gmm", "--train", "x.npy", "-o", "e.safetensors"]);
@@ -239,12 +253,21 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
     let cases: [(&[&str], &[&str]); 9] = [
         (&["train", "ebm=heat_gmm_c11", "--train", &train], &["did you mean `heat_gmm_c1"]),
         (&["train", "ebm.model.stpes=3", "--train", &train], &["did you mean `ebm.model.steps`?"]),
-        (&["train", "backbone=resnet34_c10", "--train", &train, "--out", "r"], &["D = 512", "D = 342"]),
+        (
+            &["train", "backbone=resnet34_c10", "--train", &train, "--out", "r"],
+            &["D = 512", "D = 342"],
+        ),
         (&["fit", "knn", "kk=3", "--train", &train, "-o", "d.safetensors"], &["`knn.k`"]),
         (&["fit", "knn", "k=4000", "--train", &train, "-o", "d.safetensors"], &["3000 rows"]),
         (&["eval", "--id", &id, "--ood", &ood], &["--scorers"]),
-        (&["eval", "--id", &id, "--ood", &ood, "--train", &train, "--scorers", "kn"], &["did you mean `knn`?"]),
-        (&["eval", "--id", &id, "--ood", &ood, &ood, "--train", &train, "--scorers", "knn"], &["two sets named"]),
+        (
+            &["eval", "--id", &id, "--ood", &ood, "--train", &train, "--scorers", "kn"],
+            &["did you mean `knn`?"],
+        ),
+        (
+            &["eval", "--id", &id, "--ood", &ood, &ood, "--train", &train, "--scorers", "knn"],
+            &["two sets named"],
+        ),
         (&["compose"], &["--train"]),
     ];
     for (args, parts) in cases {
@@ -313,7 +336,8 @@ fn ctrl_c_saves_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let data = data("train");
-    let args = [&["train"], &TINY[..], &["n_epochs=2000", "--train", &data, "--out", "run"]].concat();
+    let args =
+        [&["train"], &TINY[..], &["n_epochs=2000", "--train", &data, "--out", "run"]].concat();
     let mut child = Command::new(env!("CARGO_BIN_EXE_heat"))
         .args(args)
         .current_dir(path)
@@ -327,9 +351,8 @@ fn ctrl_c_saves_a_checkpoint() {
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(1));
     let names = fs::read_dir(path.join("run/checkpoints")).unwrap();
-    let steps = names.filter(|e| {
-        e.as_ref().unwrap().file_name().to_string_lossy().starts_with("step_")
-    });
+    let steps =
+        names.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("step_"));
     assert_eq!(steps.count(), 1);
 }
 

@@ -21,8 +21,11 @@ pub fn results(results: &Results, format: Format) -> String {
     }
 }
 
+/// Takes one metric.
+type Value = fn(&Metrics) -> f64;
+
 /// What the table and the Markdown show of each set, in percent.
-const SHOWN: [(&str, fn(&Metrics) -> f64); 3] = [
+const SHOWN: [(&str, Value); 3] = [
     ("AUROC", |m| m.auroc),
     ("FPR95 (ID+)", |m| m.fpr95_id_positive),
     ("FPR95 (OOD+)", |m| m.fpr95_ood_positive),

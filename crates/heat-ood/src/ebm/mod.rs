@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`mlp`] (the network), [`sampler`] (chains),
 //! [`loss`], [`optim`], [`engine`] (what runs where), [`train`] (propose,
-//! sample, apply), [`checkpoint`], [`heat`] (the scorer).
+//! sample, apply), [`checkpoint`], [`Heat`] (the scorer).
 
 pub mod checkpoint;
 mod config;

@@ -28,7 +28,7 @@ impl Head {
 
     fn checked(place: &str, weight: Vec<f32>, bias: Vec<f32>) -> Result<Self> {
         let classes = bias.len();
-        if classes == 0 || weight.is_empty() || weight.len() % classes != 0 {
+        if classes == 0 || weight.is_empty() || !weight.len().is_multiple_of(classes) {
             return Err(Error::Shape {
                 place: place.to_owned(),
                 tensor: "weight".into(),
