@@ -5,7 +5,9 @@
 
 A round runs, for every row, the peer (`peers.py`) and then ours (the Rust
 example `timings`), each in a process of its own and never two at once, with
-the same arguments. Medians are over all repetitions of all rounds.
+the same arguments. Medians are over all repetitions of all rounds. Other work
+on the machine slows the two sides unequally: what it took is reported, and with
+`--patience SECONDS` a measurement waits for it to end and is repeated if disturbed.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +24,7 @@ from statistics import median
 
 HERE = Path(__file__).resolve().parent
 OURS = HERE.parent / "target" / "release" / "examples" / "timings"
+DISTURBED = 0.05  # share of the machine that other work may take
 PACKAGES = ("torch", "faiss-cpu", "scikit-learn", "numpy")
 
 
@@ -39,6 +43,7 @@ class Row:
     default: bool = True
     seconds: dict = field(default_factory=lambda: {"peer": [], "ours": []})
     peak: dict = field(default_factory=lambda: {"peer": 0.0, "ours": 0.0})
+    others: float = 0.0
 
 
 GAUSSIAN = "SGLD step with Gaussian prior"
@@ -71,17 +76,51 @@ ROWS = [
 ]
 
 
+def worked():
+    """CPU seconds the whole machine has worked since it started; 0 where it does not say."""
+    if not os.path.exists("/proc/stat"):
+        return 0.0
+    user, nice, system, _idle, _iowait, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def share(cpu_seconds, since):
+    """Part of the machine that `cpu_seconds` are, over the time since `since`."""
+    return max(0.0, cpu_seconds / (time.monotonic() - since) / os.cpu_count())
+
+
 def run(command, threads):
-    """Seconds of every repetition that the command prints, and its peak memory in GiB."""
+    """Seconds of every repetition, peak memory in GiB, share of the machine that others took."""
     env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    start, before = time.monotonic(), worked()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
+    others = share(worked() - before - usage.ru_utime - usage.ru_stime, start)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))} ended with status {process.returncode}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return json.loads(output)["seconds"], usage.ru_maxrss * unit / 2**30
+    return json.loads(output)["seconds"], usage.ru_maxrss * unit / 2**30, others
+
+
+def wait_until_idle(deadline):
+    """Return when others leave the machine alone for two seconds, or at the deadline."""
+    while time.monotonic() < deadline:
+        start, before = time.monotonic(), worked()
+        time.sleep(2)
+        if share(worked() - before, start) <= DISTURBED:
+            return
+
+
+def run_undisturbed(command, threads, patience):
+    """`run`, repeated for up to `patience` seconds while others disturb it."""
+    deadline = time.monotonic() + patience
+    while True:
+        wait_until_idle(deadline)
+        result = run(command, threads)
+        if result[2] <= DISTURBED or time.monotonic() >= deadline:
+            return result
 
 
 def measure(row, options):
@@ -93,11 +132,12 @@ def measure(row, options):
     }
     for side, (command, batch) in sides.items():
         words = [*row.args.split(), f"batch={batch}", f"reps={reps}", f"threads={options.threads}"]
-        seconds, peak = run([*command, *words], options.threads)
+        seconds, peak, others = run_undisturbed([*command, *words], options.threads, options.patience)
         scale = row.batch / batch
         row.seconds[side] += [s * scale for s in seconds]
         row.peak[side] = max(row.peak[side], peak)
-        print(f"{row.name} {side}: {median(seconds):.4g} s", file=sys.stderr)
+        row.others = max(row.others, others)
+        print(f"{row.name} {side}: {median(seconds):.4g} s (others {others:.0%})", file=sys.stderr, flush=True)
 
 
 def show(seconds):
@@ -135,6 +175,7 @@ def main():
     parser.add_argument("--reps", type=int, help="repetitions per round and side, instead of each row's own")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peer-batch", type=int, default=32, help="the peer's batch in sgld1000, scaled to 256")
+    parser.add_argument("--patience", type=float, default=0, help="seconds a measurement waits for an idle machine")
     parser.add_argument("--ours", type=Path, default=OURS, help="the built example `timings`")
     options = parser.parse_args()
     if not options.ours.exists():
@@ -149,8 +190,6 @@ def main():
     for row in rows:
         if row.peer_batch != row.batch:
             row.peer_batch = options.peer_batch
-    if (load := os.getloadavg()[0]) > 0.5:
-        print(f"warning: load average {load:.1f}; a busy machine slows the two sides unequally", file=sys.stderr)
     for i in range(options.rounds):
         print(f"round {i + 1} of {options.rounds}", file=sys.stderr)
         for row in rows:
@@ -159,6 +198,7 @@ def main():
     print(table(rows))
     peaks = ", ".join(f"{r.name} {r.peak['peer']:.2f} / {r.peak['ours']:.2f}" for r in rows)
     print(f"\nMedians of {options.rounds} rounds, {options.threads} threads each side.")
+    print(f"Other work took at most {max(r.others for r in rows):.0%} of the machine during any measurement.")
     print(f"Peak memory of the whole process in GiB, peer / ours: {peaks}.")
     print(machine())
 

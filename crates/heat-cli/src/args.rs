@@ -4,6 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+const SCORER_HELP: &str = "\
+Scorers and their settings:
+  msp, max_logit, el   react=<quantile>
+  gmm, ssd, maha       pooling=avg|std|max normalize=true|false react= pca=<n> whiten= diagonal=
+  knn                  k=<n> and the same, but for diagonal";
+
+const TRAIN_HELP: &str = "\
+Recipes: ebm=heat_gmm_c10 (the default), heat_gmm_std_c10, heat_el_c10, heat_gmm_c100,
+  heat_gmm_std_c100, heat_el_c100, quickstart_gmm, quickstart_gmm_std, quickstart_el
+Common keys: batch_size n_epochs seed pooling normalize accum_iter save_freq exp_name ebm.prior
+  ebm.model.{steps,step_size_start,eps_start,hidden_dim,temperature_prior,proposal_type,precondition}
+  ebm.loss.l2_coef ebm.optimizer.opt.lr; the run folder's recipe.toml lists all";
+
 /// Out-of-distribution detection on the features of a trained classifier.
 ///
 /// A score is an energy: higher = more out-of-distribution.
@@ -27,12 +40,15 @@ pub enum Command {
     /// Bundled real features: fit, train, compose, evaluate, report
     Quickstart(QuickstartArgs),
     /// Train a residual energy on a prior, from a recipe
+    #[command(after_help = TRAIN_HELP)]
     Train(TrainArgs),
     /// Fit a scorer and write its detector file
+    #[command(after_help = SCORER_HELP)]
     Fit(FitArgs),
     /// Compose detectors into one
     Compose(ComposeArgs),
     /// Evaluate scorers and detectors on ID and OOD sets
+    #[command(after_help = SCORER_HELP)]
     Eval(EvalArgs),
     /// Score the rows of a feature set
     Score(ScoreArgs),
@@ -43,13 +59,13 @@ pub enum Command {
 /// The training set and what goes with it.
 #[derive(Args)]
 pub struct TrainSet {
-    /// Training features: .safetensors, .npy, .npz, or a folder of them
+    /// Training features: .safetensors, .npy, .npz, a folder of .safetensors shards or of avg.npy …
     #[arg(long, value_name = "FEATURES")]
     pub train: PathBuf,
     /// Labels of the training rows (.npy), where the features have none
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
-    /// The classifier's last layer: weight [C, D], bias [C] (.safetensors, .npz)
+    /// The classifier's last layer: weight (C × D), bias (C) (.safetensors, .npz)
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
 }
@@ -61,7 +77,7 @@ pub struct QuickstartArgs {
     #[arg(long, value_name = "DIR", default_value = "heat-quickstart")]
     pub out: PathBuf,
     /// Seed of the training runs
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: u64,
 }
 
@@ -108,7 +124,7 @@ pub struct ComposeArgs {
     #[arg(required = true, num_args = 1.., value_name = "DETECTOR")]
     pub detectors: Vec<String>,
     /// 0: sum; inf: max; -inf: min; else (1/β)·logsumexp(β·u)
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = beta)]
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
     pub beta: f64,
     /// Training features, for the mean and deviation of each score
     #[arg(long, value_name = "FEATURES")]
@@ -127,7 +143,7 @@ pub struct EvalArgs {
     /// Labels of the training rows (.npy), where the features have none
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
-    /// The classifier's last layer: weight [C, D], bias [C]
+    /// The classifier's last layer: weight (C × D), bias (C)
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
     /// In-distribution test features
@@ -146,7 +162,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "A,B,…")]
     pub combine: Vec<String>,
     /// β of the compositions
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = beta)]
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
     pub beta: f64,
     /// How to write the results
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -186,9 +202,4 @@ pub struct ScoreArgs {
 pub struct InfoArgs {
     /// Any file or folder this program reads or writes
     pub file: PathBuf,
-}
-
-fn beta(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "give a number, inf or -inf".to_owned())?;
-    if value.is_nan() { Err("give a number, inf or -inf".into()) } else { Ok(value) }
 }

@@ -5,9 +5,12 @@ mod commands;
 mod export;
 mod progress;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+use heat_ood::Error;
 
 use args::{Cli, Command};
 use progress::Progress;
@@ -23,13 +26,24 @@ fn main() -> ExitCode {
             if commands::is_broken_pipe(&error) {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {error:#}");
+            // The library's errors name their causes; others are chained.
+            let text = match error.downcast_ref::<heat_ood::Error>() {
+                Some(error) => error.to_string(),
+                None => format!("{error:#}"),
+            };
+            let _ = writeln!(std::io::stderr(), "error: {text}");
             ExitCode::from(commands::exit_code(&error))
         }
     }
 }
 
 fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
+    if let (None, Ok(text)) = (cli.threads, std::env::var("HEAT_NUM_THREADS")) {
+        let problem = "expected a number of threads, 1 to 1024";
+        let threads =
+            text.parse().map_err(|_| Error::config("HEAT_NUM_THREADS", &text, problem))?;
+        heat_ood::math::parallel::set_threads(threads)?;
+    }
     if let Some(threads) = cli.threads {
         heat_ood::math::parallel::set_threads(threads)?;
     }

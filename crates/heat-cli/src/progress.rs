@@ -1,6 +1,6 @@
 //! Progress for people: bars on a terminal, plain lines otherwise.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,10 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<()> {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(1);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to leave without a checkpoint");
+        let _ = writeln!(
+            std::io::stderr(),
+            "stopping after this step; press Ctrl-C again to leave without a checkpoint"
+        );
     })?;
     Ok(())
 }
@@ -51,7 +54,8 @@ impl Progress {
         }
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            // Nobody may be listening any more; that is no reason to stop.
+            None => drop(writeln!(std::io::stderr(), "{text}")),
         }
     }
 

@@ -80,8 +80,11 @@ impl Combined {
         if members.is_empty() {
             return Err(Error::config("combine", "", "name at least one scorer"));
         }
-        if beta.is_nan() {
-            return Err(Error::config("beta", beta, "give a number, inf or -inf"));
+        // Beyond, the exponentials of standardised scores are those of the limits.
+        let usable = beta == 0.0 || beta.is_infinite() || (1e-6..=1e6).contains(&beta.abs());
+        if !usable {
+            let problem = "give 0 (sum), inf (max), -inf (min), or a number of size 1e-6 to 1e6";
+            return Err(Error::config("beta", beta, problem));
         }
         Ok(Combined { members, beta })
     }
@@ -103,6 +106,7 @@ impl Combined {
         #[derive(Deserialize)]
         struct Config {
             beta: String,
+            names: Vec<String>,
             mean: Vec<f64>,
             std: Vec<f64>,
         }
@@ -110,11 +114,16 @@ impl Combined {
         let bad =
             |what: &str| Error::format(stored.file.path(), format!("its composition: {what}"));
         let beta = c.beta.parse().map_err(|_| bad("beta is not a number"))?;
-        if stored.parts().count() != c.mean.len() || c.mean.len() != c.std.len() {
-            return Err(bad("as many means and deviations as scorers are needed"));
+        let n = stored.parts().count();
+        if [c.mean.len(), c.std.len(), c.names.len()] != [n; 3] {
+            return Err(bad("as many names, means and deviations as scorers are needed"));
         }
-        let members = stored.parts().zip(c.mean).zip(c.std).map(|(((name, part), mean), std)| {
-            Ok(Member { name: name.to_owned(), scorer: load(&part)?, mean, std })
+        if c.std.iter().any(|s| *s <= 0.0) {
+            return Err(bad("a standard deviation is not positive"));
+        }
+        let numbers = c.names.into_iter().zip(c.mean).zip(c.std);
+        let members = stored.parts().zip(numbers).map(|((_, part), ((name, mean), std))| {
+            Ok(Member { name, scorer: load(&part)?, mean, std })
         });
         Combined::new(members.collect::<Result<_>>()?, beta)
     }
@@ -169,9 +178,14 @@ impl Scorer for Combined {
         // As text, because JSON has no infinity.
         let beta = self.beta.to_string();
         let of = |f: fn(&Member) -> f64| self.members.iter().map(f).collect::<Vec<_>>();
-        let config = json!({ "beta": beta, "mean": of(|m| m.mean), "std": of(|m| m.std) });
-        let start = Section::new("combined", config);
-        self.members.iter().fold(start, |s, m| s.with_part(&m.name, m.scorer.section()))
+        let names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
+        let (mean, std) = (of(|m| m.mean), of(|m| m.std));
+        let config = json!({ "beta": beta, "names": names, "mean": mean, "std": std });
+        // Numbered, because a name may be anything and tensors are named by part.
+        let parts = self.members.iter().enumerate();
+        parts.fold(Section::new("combined", config), |s, (i, m)| {
+            s.with_part(i.to_string(), m.scorer.section())
+        })
     }
 }
 

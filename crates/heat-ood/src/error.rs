@@ -88,14 +88,28 @@ pub enum Error {
         problem: String,
     },
     /// A setting, scorer or recipe of that name does not exist.
-    #[error("unknown {kind} `{name}`{}", suggestion(nearest))]
+    #[error("unknown {kind} `{name}`{hint}")]
     Unknown {
         /// "key", "scorer", "recipe".
         kind: &'static str,
         /// The name as given.
         name: String,
-        /// The closest existing name.
-        nearest: Option<String>,
+        /// The closest existing name, or all of them when they are few.
+        hint: String,
+    },
+    /// A score is NaN or infinite although the features are finite.
+    #[error(
+        "{place}: row {row} scores {value} with `{scorer}`: its features are too large for single precision; scale them, or use `normalize=true`"
+    )]
+    Score {
+        /// Feature set concerned.
+        place: String,
+        /// Row within the set.
+        row: usize,
+        /// Name of the scorer.
+        scorer: &'static str,
+        /// The score.
+        value: f32,
     },
     /// The data cannot be fitted.
     #[error("cannot fit {what}: {problem}")]
@@ -119,10 +133,6 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
-}
-
-fn suggestion(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default()
 }
 
 impl Error {
@@ -165,12 +175,13 @@ impl Error {
         let score = |k: &str| {
             strsim::jaro_winkler(name, k).max(0.99 * strsim::jaro_winkler(&last(name), &last(k)))
         };
-        let nearest = known
-            .into_iter()
-            .map(|k| (score(k), k))
-            .filter(|(s, _)| *s > 0.6)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, k)| k.to_owned());
-        Error::Unknown { kind, name: name.to_owned(), nearest }
+        let known: Vec<&str> = known.into_iter().collect();
+        let scored = known.iter().map(|k| (score(k), *k)).filter(|(s, _)| *s > 0.75);
+        let hint = match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((_, nearest)) => format!("; did you mean `{nearest}`?"),
+            None if (1..=20).contains(&known.len()) => format!("; there are: {}", known.join(", ")),
+            None => String::new(),
+        };
+        Error::Unknown { kind, name: name.to_owned(), hint }
     }
 }

@@ -112,7 +112,8 @@ fn a_resumed_run_is_the_uninterrupted_run_to_the_byte() {
             assert_eq!(trainer.run(Some(&mut run), &mut stop).unwrap(), Outcome::Stopped);
             let last = RunFolder::latest(&path).unwrap().unwrap();
             trainer = checkpoint::resume(&last, &config, &train, "d").unwrap();
-            run = RunFolder::open(&path, "d", Some(&trainer)).unwrap();
+            drop(run);
+            run = RunFolder::open(&path, "", "d", Some(&trainer)).unwrap();
         }
         assert_eq!(trainer.run(Some(&mut run), &mut Silent).unwrap(), Outcome::Finished);
         assert!(files(&path) == files(&whole));
@@ -135,6 +136,11 @@ fn resuming_with_other_settings_or_data_is_refused() {
     let other = HeatConfig { seed: 1, ..config.clone() };
     assert!(resume(&other, "digest").unwrap_err().to_string().contains("other settings"));
     assert!(resume(&config, "x").unwrap_err().to_string().contains("other data"));
+    let second = RunFolder::open(&path, "", "digest", None).err().unwrap().to_string();
+    assert!(second.contains("another process"), "{second}");
+    drop(run);
+    let fewer = HeatConfig { n_epochs: 0, ..config.clone() };
+    assert!(resume(&fewer, "digest").unwrap_err().to_string().contains("already finished"));
     let again = RunFolder::create(&path, "", "digest").err().unwrap().to_string();
     assert!(again.contains("--resume"), "{again}");
     // Half a checkpoint is never taken for a whole one.

@@ -1,15 +1,21 @@
 //! `heat compose`: several detectors, one score.
 
+use std::path::Path;
+
 use anyhow::Result;
 use heat_ood::Detector;
 use heat_ood::compose::{Combined, Member};
 use heat_ood::features::FeatureSet;
 
-use super::{detectors, wrote};
+use super::{detectors, named, refuse_overwriting, wrote};
 use crate::args::ComposeArgs;
 use crate::progress::Progress;
 
 pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
+    let paths: Vec<_> = args.detectors.iter().map(|d| named(d).1).collect();
+    let mut inputs: Vec<&Path> = paths.iter().map(|p| &**p).collect();
+    inputs.push(&args.train);
+    refuse_overwriting(Some(&args.output), &inputs)?;
     let train = FeatureSet::open(&args.train)?;
     let mut members = Vec::new();
     let mut names = Vec::new();

@@ -1,5 +1,6 @@
 //! `heat eval`: scorers and detectors against OOD sets.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,7 +10,7 @@ use heat_ood::evaluate::{Candidate, evaluate};
 use heat_ood::features::FeatureSet;
 use heat_ood::scorers::ScorerSpec;
 
-use super::{Data, detectors, named, write_output, wrote};
+use super::{Data, detectors, named, refuse_overwriting, write_output, wrote};
 use crate::args::EvalArgs;
 use crate::export;
 use crate::progress::Progress;
@@ -19,8 +20,10 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let mut ood = Vec::new();
     for text in &args.ood {
         let (name, path) = named(text);
-        if ood.iter().any(|(n, _)| *n == name) {
-            let problem = format!("there are two sets named `{name}`; write NAME=FEATURES");
+        if name == "average" || ood.iter().any(|(n, _)| *n == name) {
+            let problem = format!(
+                "there are two sets named `{name}` (`average` is one); write NAME=FEATURES"
+            );
             return Err(Error::config("ood", text, problem).into());
         }
         ood.push((name, FeatureSet::open(path)?));
@@ -52,10 +55,20 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         let scorer = detector.scorer().clone();
         candidates.push(Candidate { name, scorer, fit_seconds: None });
     }
+    let mut inputs: Vec<&Path> =
+        [&args.train, &args.labels, &args.head].into_iter().flatten().map(|p| &**p).collect();
+    inputs.push(&args.id);
+    refuse_overwriting(args.output.as_deref(), &inputs)?;
     for list in &args.combine {
         let data = needs_train("--combine")?;
         let combined = combine(&split(list), args.beta, &candidates, data, progress)?;
         candidates.push(combined);
+    }
+    for (i, c) in candidates.iter().enumerate() {
+        if candidates[..i].iter().any(|other| other.name == c.name) {
+            let problem = "there are two of that name; give a detector another with NAME=FILE";
+            return Err(Error::config("scorers", &c.name, problem).into());
+        }
     }
     let results = evaluate(&id, &ood, &candidates, progress)?;
     progress.clear();

@@ -4,7 +4,7 @@ use anyhow::Result;
 use heat_ood::Detector;
 use heat_ood::scorers::ScorerSpec;
 
-use super::{Data, wrote};
+use super::{Data, refuse_overwriting, wrote};
 use crate::args::FitArgs;
 use crate::progress::Progress;
 
@@ -12,6 +12,9 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     let mut spec = ScorerSpec::parse(&args.scorer)?;
     let more = ScorerSpec::new(&spec.name, args.settings.iter().map(String::as_str))?;
     spec.settings.extend(more.settings);
+    let mut inputs = vec![&*args.data.train];
+    inputs.extend([&args.data.labels, &args.data.head].into_iter().flatten().map(|p| &**p));
+    refuse_overwriting(Some(&args.output), &inputs)?;
     let data = Data::open(&args.data)?;
     let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
     let mut detector = Detector::shared(scorer);

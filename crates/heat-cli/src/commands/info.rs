@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use heat_ood::Detector;
-use heat_ood::ebm::checkpoint;
+use heat_ood::ebm::{RunFolder, checkpoint};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling, TensorFile};
 use heat_ood::scorers::Section;
 
@@ -13,7 +13,17 @@ use crate::args::InfoArgs;
 
 pub fn run(args: &InfoArgs) -> Result<()> {
     let path = &args.file;
-    let tensors = path.is_file() && path.extension().is_some_and(|e| e == "safetensors");
+    // A run folder goes by its detector, or the checkpoint that is furthest on.
+    let run = path.join("recipe.toml").is_file();
+    let detector_file = path.join("detector.safetensors");
+    let latest = if run && !detector_file.is_file() { RunFolder::latest(path)? } else { None };
+    let path = match latest {
+        Some(checkpoint) => &checkpoint.clone(),
+        None if run => &detector_file,
+        None => path,
+    };
+    let numpy = path.extension().is_some_and(|e| e == "npy" || e == "npz");
+    let tensors = path.is_file() && !numpy;
     let mut out = String::new();
     if tensors {
         let file = TensorFile::open(path)?;

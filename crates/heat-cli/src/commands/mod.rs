@@ -89,6 +89,29 @@ pub fn write_output(path: Option<&Path>, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuse to replace a file that is read.
+pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()> {
+    let Some(output) = output else {
+        return Ok(());
+    };
+    let folder = match output.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        let problem = "that folder does not exist";
+        return Err(Error::config("output", output.display(), problem).into());
+    }
+    let real = |p: &Path| p.canonicalize().ok();
+    if let Some(target) = real(output)
+        && inputs.iter().any(|input| real(input).as_ref() == Some(&target))
+    {
+        let problem = "that file is read by this command; choose another name";
+        return Err(Error::config("output", output.display(), problem).into());
+    }
+    Ok(())
+}
+
 /// 2 for settings that cannot be understood, 1 for everything else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Error>() {

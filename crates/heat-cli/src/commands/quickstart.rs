@@ -9,7 +9,7 @@ use heat_ood::evaluate::{Candidate, evaluate};
 use heat_ood::features::{FeatureSet, Head, TensorFile};
 use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{Scorer, ScorerSpec};
-use heat_ood::{Detector, Observer};
+use heat_ood::{Detector, Error, Observer};
 
 use super::write_output;
 use crate::args::{Format, QuickstartArgs};
@@ -42,7 +42,7 @@ fn set(name: &str, bytes: &[u8]) -> heat_ood::Result<FeatureSet> {
 
 pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     let start = Instant::now();
-    std::fs::create_dir_all(&args.out)?;
+    std::fs::create_dir_all(&args.out).map_err(Error::io("create", &args.out))?;
     let train = set("train", bundled!("train"))?;
     let test = set("test", bundled!("test"))?;
     let bytes = bundled!("head").to_vec();

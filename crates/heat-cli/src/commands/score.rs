@@ -4,7 +4,7 @@ use anyhow::Result;
 use heat_ood::features::FeatureSet;
 use heat_ood::{Detector, Error};
 
-use super::wrote;
+use super::{refuse_overwriting, wrote};
 use crate::args::ScoreArgs;
 use crate::export::scores::{Columns, Ending};
 use crate::progress::Progress;
@@ -16,6 +16,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
             Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
         })?,
     };
+    refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
     let detector = Detector::open(&args.detector)?;
     let set = FeatureSet::open(&args.features)?;
     let scorer = detector.scorer();

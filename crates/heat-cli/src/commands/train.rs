@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use heat_ood::ebm::{Outcome, RunFolder, Trainer, checkpoint};
+use heat_ood::ebm::{Outcome, PriorKind, RunFolder, Trainer, checkpoint};
 use heat_ood::features::{FeatureSet, Field};
 use heat_ood::recipe::Recipe;
 use heat_ood::{Detector, Error, Event, Observer};
@@ -21,7 +21,11 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     let data = Data::open(&args.data)?;
     check_groups(&recipe, &data.train)?;
     let digests = data.train.digests()?;
-    let digest: Vec<String> = digests.iter().map(|(_, sha)| sha.clone()).collect();
+    // What a checkpoint must agree with: the data, and the head of an `el` prior.
+    let mut digest: Vec<String> = digests.iter().map(|(_, sha)| sha.clone()).collect();
+    if let (PriorKind::El, Some(head)) = (recipe.heat.ebm.prior, &data.head) {
+        digest.push(head.digest());
+    }
     let digest = digest.join(" ");
     let latest = if args.resume { RunFolder::latest(&out)? } else { None };
     let mut trainer = match &latest {
@@ -32,11 +36,14 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
         None => begin(&recipe, &data, progress)?,
     };
     let mut folder = match &latest {
-        Some(_) => RunFolder::open(&out, &digest, Some(&trainer))?,
-        None if args.resume && out.join("recipe.toml").exists() => {
-            RunFolder::open(&out, &digest, None)?
+        None if !args.resume => RunFolder::create(&out, &recipe.to_toml(), &digest)?,
+        found => {
+            if found.is_none() {
+                progress.say(&format!("no checkpoint in {} yet: starting anew", out.display()));
+            }
+            let trainer = found.as_ref().map(|_| &trainer);
+            RunFolder::open(&out, &recipe.to_toml(), &digest, trainer)?
         }
-        None => RunFolder::create(&out, &recipe.to_toml(), &digest)?,
     };
     stop_on_ctrl_c()?;
     let start = Instant::now();
@@ -71,7 +78,7 @@ fn resolve(args: &TrainArgs) -> Result<(Recipe, PathBuf)> {
     if !args.resume || !saved.is_file() {
         return Ok((recipe, out));
     }
-    let text = std::fs::read_to_string(&saved)?;
+    let text = std::fs::read_to_string(&saved).map_err(Error::io("read", &saved))?;
     Ok((Recipe::resolve_onto(&text, &args.settings, folder)?, out))
 }
 

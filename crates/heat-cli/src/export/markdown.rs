@@ -12,7 +12,7 @@ pub fn render(results: &Results) -> String {
         let sets = columns(results, i);
         if i == 0 {
             let titles = SHOWN.map(|(t, _)| t).join(" / ");
-            let names: Vec<&str> = sets.iter().map(|(n, _)| *n).collect();
+            let names: Vec<String> = sets.iter().map(|(n, _)| n.replace('|', "\\|")).collect();
             let _ = writeln!(out, "| {titles} | {} |", names.join(" | "));
             let _ = writeln!(out, "|---|{}", "---|".repeat(names.len()));
         }

@@ -105,7 +105,15 @@ pub fn resume<'a>(
         ));
     }
     if file.metadata("train") != Some(train_digest) {
-        return Err(Error::format(path, format!("was made from other data than {}", train.name())));
+        return Err(Error::format(
+            path,
+            format!("was made from other data than {}, or with another head", train.name()),
+        ));
+    }
+    let state = read_state(&file)?;
+    if state.epoch > config.n_epochs {
+        let problem = format!("the run has already finished epoch {}", state.epoch);
+        return Err(Error::config("n_epochs", config.n_epochs, problem));
     }
     let outline: Outline = read(&file, "scorer")?;
     let heat = Heat::load(&Stored::new(&file, "", &outline))?;
@@ -116,7 +124,6 @@ pub fn resume<'a>(
     adam.steps = read(&file, "adam_steps")?;
     adam.first = vector("adam.first.")?;
     adam.second = vector("adam.second.")?;
-    let state = read_state(&file)?;
     let mut trainer = Trainer::assemble(config.clone(), heat.prior, train, heat.net, adam, state)?;
     trainer.gradient = vector("gradient.")?;
     Ok(trainer)

@@ -209,6 +209,7 @@ impl HeatConfig {
     pub(crate) fn check(&self) -> Result<()> {
         for (key, value) in [
             ("batch_size", self.batch_size),
+            ("n_epochs", self.n_epochs),
             ("accum_iter", self.accum_iter),
             ("save_freq", self.save_freq),
             ("ebm.model.train_max_iter", self.ebm.model.train_max_iter.unwrap_or(1)),

@@ -32,6 +32,11 @@ impl Heat {
         temperature_prior: f64,
         input_dim: usize,
     ) -> Result<Self> {
+        for (key, t) in [("temperature", temperature), ("temperature_prior", temperature_prior)] {
+            if !(t.is_finite() && t > 0.0) {
+                return Err(Error::config(key, t, "must be a positive number"));
+            }
+        }
         let (want, got) = (prior.dim(), net.architecture().input_dim);
         if want != got {
             return Err(Error::Shape {

@@ -75,6 +75,10 @@ impl ScheduleConfig {
 impl OptimizerConfig {
     pub(crate) fn check(&self) -> Result<()> {
         let AdamConfig { lr, betas } = &self.opt;
+        let gamma = self.sch.gamma;
+        if !(gamma.is_finite() && gamma >= 0.0) {
+            return Err(Error::config("ebm.optimizer.sch.gamma", gamma, "must be a number ≥ 0"));
+        }
         if !(lr.is_finite() && *lr >= 0.0) {
             return Err(Error::config("ebm.optimizer.opt.lr", lr, "must be a number ≥ 0"));
         }

@@ -5,6 +5,7 @@
 //! events are written from the checkpoint's own history, so that they agree
 //! with it whenever the process ends.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint;
@@ -27,6 +28,8 @@ pub struct RunFolder {
     path: PathBuf,
     events: EventFile,
     train_digest: String,
+    /// Held while the folder is open.
+    _lock: File,
 }
 
 impl RunFolder {
@@ -35,29 +38,42 @@ impl RunFolder {
     /// # Errors
     /// If the folder already holds a run, or cannot be written.
     pub fn create(path: &Path, recipe: &str, train_digest: &str) -> Result<Self> {
-        if path.join("recipe.toml").exists() {
+        if path.join("recipe.toml").exists() || Self::latest(path)?.is_some() {
             return Err(Error::format(
                 path,
                 "already holds a run; continue it with `--resume`, or choose another `--out`",
             ));
         }
-        let checkpoints = path.join("checkpoints");
-        std::fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
-        write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
-        Self::open(path, train_digest, None)
+        Self::open(path, recipe, train_digest, None)
     }
 
     /// Go on with a run; `trainer` has just been read from its last checkpoint
     /// (`None` when there was none).
     ///
     /// # Errors
-    /// If the folder cannot be written.
-    pub fn open(path: &Path, train_digest: &str, trainer: Option<&Trainer<'_>>) -> Result<Self> {
+    /// If another process is training there, or the folder cannot be written.
+    pub fn open(
+        path: &Path,
+        recipe: &str,
+        train_digest: &str,
+        trainer: Option<&Trainer<'_>>,
+    ) -> Result<Self> {
+        let checkpoints = path.join("checkpoints");
+        std::fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
+        let lock_path = path.join(".lock");
+        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(Error::format(path, "another process is training in this folder"));
+        }
+        remove(path, |name| name.starts_with(".heat-"))?;
+        remove(&checkpoints, |name| name.starts_with(".heat-"))?;
+        write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
         let history = trainer.map_or(&[][..], |t| &t.state().history);
         let folder = RunFolder {
             path: path.to_owned(),
             events: EventFile::create(path, history)?,
             train_digest: train_digest.to_owned(),
+            _lock: lock,
         };
         folder.write_metrics(history)?;
         Ok(folder)
@@ -84,7 +100,10 @@ impl RunFolder {
             if name.starts_with('.') || file.extension().is_none_or(|e| e != "safetensors") {
                 continue;
             }
-            let step = checkpoint::step(&file)?;
+            let step = checkpoint::step(&file).map_err(|e| {
+                let advice = "delete it to continue from an earlier checkpoint";
+                Error::format(&file, format!("{e}; {advice}"))
+            })?;
             if best.as_ref().is_none_or(|(s, _)| step > *s) {
                 best = Some((step, file));
             }
@@ -115,15 +134,7 @@ impl RunFolder {
 
     /// Checkpoints of interruptions are superseded by the next epoch's.
     fn remove_interrupted(&self) -> Result<()> {
-        let folder = self.path.join("checkpoints");
-        for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
-            let path = entry.map_err(Error::io("list", &folder))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with("step_") {
-                std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-            }
-        }
-        Ok(())
+        remove(&self.path.join("checkpoints"), |name| name.starts_with("step_"))
     }
 
     fn write_metrics(&self, history: &[super::EpochLog]) -> Result<()> {
@@ -135,4 +146,15 @@ impl RunFolder {
             Ok(())
         })
     }
+}
+
+/// Remove the files of a folder whose names satisfy `which`.
+fn remove(folder: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        if which(&path.file_name().unwrap_or_default().to_string_lossy()) {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }

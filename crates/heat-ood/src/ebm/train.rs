@@ -303,6 +303,19 @@ impl<'a> Trainer<'a> {
         self.state.sums.prior(real, generated);
     }
 
+    /// Weights that are not finite must not reach a checkpoint.
+    fn check_weights(&self) -> Result<()> {
+        match self.net.parameters().iter().find(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(&value) => Err(Error::Diverged {
+                epoch: self.state.epoch + 1,
+                step: self.state.step,
+                what: "a weight",
+                value,
+            }),
+        }
+    }
+
     fn finish_epoch(&mut self) -> EpochLog {
         let lr = self.rate();
         self.state.epoch += 1;
@@ -326,7 +339,9 @@ impl<'a> Trainer<'a> {
         // One entry into the pool for the whole run: the steps then allocate nothing.
         parallel::run(|| {
             while self.state.epoch < self.config.n_epochs {
-                if self.run_epoch(observer)? == Outcome::Stopped {
+                let outcome = self.run_epoch(observer)?;
+                self.check_weights()?;
+                if outcome == Outcome::Stopped {
                     if let Some(folder) = &mut folder {
                         folder.save_interrupted(self)?;
                     }

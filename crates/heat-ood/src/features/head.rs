@@ -88,7 +88,7 @@ impl Head {
     }
 
     fn open_npz(path: &Path) -> Result<Self> {
-        let arrays = open_npz(path)?;
+        let arrays = open_npz(path, &["weight", "bias"])?;
         let get = |name: &str| {
             let found = arrays.iter().find(|(n, _)| n == name);
             let (_, array) = found.ok_or_else(|| {
@@ -134,6 +134,11 @@ impl Head {
                 *o += b;
             }
         }
+    }
+
+    /// SHA-256 of the values, in hexadecimal.
+    pub fn digest(&self) -> String {
+        super::storage::sha256_of(self.weight.iter().chain(&self.bias).map(|v| v.to_le_bytes()))
     }
 
     pub(crate) fn tensors(&self) -> Vec<(String, Tensor)> {

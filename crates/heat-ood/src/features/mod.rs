@@ -7,6 +7,7 @@
 mod head;
 mod npy;
 mod set;
+mod shard;
 mod steps;
 mod storage;
 mod tensors;

@@ -16,8 +16,8 @@ pub(super) fn open_npy(path: &Path) -> Result<Array> {
     array(path, bytes, 0, end)
 }
 
-/// The named arrays of an `.npz` file: mapped where stored, in memory where compressed.
-pub(super) fn open_npz(path: &Path) -> Result<Vec<(String, Array)>> {
+/// Those arrays of an `.npz` file that are `wanted`: mapped where stored, in memory where compressed.
+pub(super) fn open_npz(path: &Path, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
     let bytes = map(path)?;
     let broken =
         |e: zip::result::ZipError| Error::format(path, format!("not a whole .npz (zip) file: {e}"));
@@ -30,6 +30,9 @@ pub(super) fn open_npz(path: &Path) -> Result<Vec<(String, Array)>> {
             continue;
         };
         let place = path.join(&name);
+        if !wanted.contains(&name.as_str()) {
+            continue;
+        }
         if entry.compression() == zip::CompressionMethod::Stored {
             let start = entry.data_start().unwrap_or(u64::MAX) as usize;
             let end = start.saturating_add(entry.size() as usize);
@@ -51,8 +54,8 @@ pub(super) fn open_npz(path: &Path) -> Result<Vec<(String, Array)>> {
 /// The array whose `.npy` image is `bytes[start..end]`.
 fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Array> {
     let bad = |problem: String| Error::format(path, problem);
-    if shape_overflows(&bytes[start..end]) {
-        return Err(bad("truncated or damaged: its shape is impossible".into()));
+    if !header_is_sound(&bytes[start..end]) {
+        return Err(bad("not an .npy array, or its header is damaged".into()));
     }
     let mut reader = Cursor::new(&bytes[start..end]);
     let header =
@@ -94,20 +97,46 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
     Ok(Array { bytes, offset, dtype, shape })
 }
 
-/// Whether the header's shape has a number or a product beyond 2⁶³, which the
-/// parser of the `npyz` crate would multiply without looking.
-fn shape_overflows(image: &[u8]) -> bool {
-    let header = String::from_utf8_lossy(&image[..image.len().min(1 << 16)]);
+/// Longest header taken seriously: numpy's own is 128 bytes.
+const MAX_HEADER: usize = 1 << 16;
+
+/// Whether the header is one that the `npyz` crate can parse in little time
+/// and memory: it believes any length, recurses into any nesting, and
+/// multiplies any shape.
+fn header_is_sound(image: &[u8]) -> bool {
+    let length = match image {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
+            10 + usize::from(u16::from_le_bytes([*a, *b]))
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _, a, b, c, d, ..] => {
+            (u32::from_le_bytes([*a, *b, *c, *d]) as usize).saturating_add(12)
+        }
+        _ => return false,
+    };
+    if length > image.len().min(MAX_HEADER) {
+        return false;
+    }
+    let header = String::from_utf8_lossy(&image[10..length]);
+    let mut depth = 0;
+    for c in header.chars() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        if depth > 4 {
+            return false;
+        }
+    }
+    shape_is_possible(&header)
+}
+
+fn shape_is_possible(header: &str) -> bool {
     let after = header.split("shape").nth(1).and_then(|s| s.split(['(', '[']).nth(1));
     let inside = after.and_then(|s| s.split([')', ']']).next()).unwrap_or_default();
     let digits = |s: &str| s.chars().filter(char::is_ascii_digit).collect::<String>();
-    let numbers = inside.split(',').map(digits).filter(|s| !s.is_empty());
-    let mut product = 1i64;
-    for number in numbers {
-        match number.parse::<i64>().ok().and_then(|n| product.checked_mul(n.max(1))) {
-            Some(p) => product = p,
-            None => return true,
-        }
-    }
-    false
+    let mut numbers = inside.split(',').map(digits).filter(|s| !s.is_empty());
+    let product = numbers
+        .try_fold(1i64, |product, number| product.checked_mul(number.parse::<i64>().ok()?.max(1)));
+    product.is_some()
 }

@@ -1,17 +1,20 @@
 //! Feature sets: one file, a folder of shards, or arrays in memory.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::npy::{open_npy, open_npz};
-use super::storage::{Array, Bytes, Dtype};
+use super::shard::{Shard, check_labels, owned, safetensors_arrays};
+use super::storage::{Array, Dtype};
 use super::tensors::TensorFile;
 use super::{Field, Head, Pooling};
 use crate::error::{Error, Result};
 use crate::math::{blocks, parallel};
+
+/// Names of arrays that a set may have.
+pub(super) const NAMES: [&str; 5] = ["avg", "std", "max", "logits", "label"];
 
 /// N rows of features, with labels or without.
 pub struct FeatureSet {
@@ -21,14 +24,6 @@ pub struct FeatureSet {
     rows: usize,
     dims: [Option<usize>; 4],
     labelled: bool,
-}
-
-struct Shard {
-    place: String,
-    start: usize,
-    rows: usize,
-    fields: [Option<Array>; 4],
-    label: Option<Array>,
 }
 
 /// Which fields a scorer reads.
@@ -95,7 +90,7 @@ impl FeatureSet {
         }
         let arrays = match path.extension().and_then(|e| e.to_str()) {
             Some("npy") => vec![("avg".to_owned(), open_npy(path)?)],
-            Some("npz") => open_npz(path)?,
+            Some("npz") => open_npz(path, &NAMES)?,
             Some("safetensors") => safetensors_arrays(&TensorFile::open(path)?)?,
             _ => {
                 return Err(Error::format(
@@ -124,7 +119,9 @@ impl FeatureSet {
             let parts = shards.iter().map(read).collect::<Result<_>>()?;
             return Self::assemble(path, shards, parts);
         }
-        let named = ending("npy");
+        let mut named = ending("npy");
+        // Other arrays may lie beside ours.
+        named.retain(|f| f.file_stem().is_some_and(|s| NAMES.iter().any(|n| s == *n)));
         if named.is_empty() {
             return Err(Error::format(
                 path,
@@ -173,7 +170,7 @@ impl FeatureSet {
     pub fn with_labels(mut self, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let label = if path.extension().is_some_and(|e| e == "npz") {
-            let found = open_npz(path)?.into_iter().find(|(n, _)| n == "label");
+            let found = open_npz(path, &["label"])?.pop();
             let place = path.display().to_string();
             found.ok_or_else(|| Error::missing(place, "array `label`", "name it so"))?.1
         } else {
@@ -187,6 +184,10 @@ impl FeatureSet {
             part.shape = vec![shard.rows];
             start += shard.rows;
             shard.label = Some(part);
+            shard.label_place = format!("{} (row {} there is row 0)", path.display(), shard.start);
+            if shard.start == 0 {
+                shard.label_place = path.display().to_string();
+            }
         }
         self.labelled = true;
         self.files.push(path.to_owned());
@@ -440,112 +441,4 @@ impl FeatureSet {
         let i = self.shards.partition_point(|s| s.start + s.rows <= row);
         &self.shards[i]
     }
-}
-
-impl Shard {
-    fn new(path: &Path, arrays: Vec<(String, Array)>) -> Result<Self> {
-        let place = path.display().to_string();
-        let shape_error = |name: &str, expected: String, array: &Array| Error::Shape {
-            place: place.clone(),
-            tensor: name.into(),
-            expected,
-            got: format!("{:?}", array.shape),
-        };
-        let mut fields: [Option<Array>; 4] = [None, None, None, None];
-        let mut label = None;
-        let mut rows = None;
-        for (name, array) in arrays {
-            let Some(field) = Field::ALL.into_iter().find(|f| f.name() == name) else {
-                if name == "label" {
-                    label = Some(array);
-                }
-                continue;
-            };
-            if array.shape.len() != 2 || array.shape[1] == 0 {
-                return Err(shape_error(&name, "[N, D]".into(), &array));
-            }
-            let n = *rows.get_or_insert(array.rows());
-            if n != array.rows() {
-                return Err(shape_error(
-                    &name,
-                    format!("[{n}, D], as many rows as the other fields"),
-                    &array,
-                ));
-            }
-            if !array.dtype.is_float() {
-                return Err(Error::format(
-                    path,
-                    format!("`{name}` has type {:?}, expected f16, bf16, f32 or f64", array.dtype),
-                ));
-            }
-            fields[field.index()] = Some(array);
-        }
-        let Some(rows) = rows else {
-            return Err(Error::missing(
-                place,
-                "`avg`, `std`, `max` or `logits`",
-                "name the matrix so",
-            ));
-        };
-        let pooled = fields[..3].iter().flatten().map(Array::cols);
-        if let (Some(min), Some(max)) = (pooled.clone().min(), pooled.max())
-            && min != max
-        {
-            let (a, b) = (fields[0].as_ref(), fields[..3].iter().flatten().last());
-            if let (Some(a), Some(b)) = (a.or(b), b) {
-                return Err(shape_error(
-                    "std or max",
-                    format!("[N, {}], the dimension of avg", a.cols()),
-                    b,
-                ));
-            }
-        }
-        if let Some(label) = &label {
-            check_labels(path, label, rows)?;
-        }
-        Ok(Shard { place, start: 0, rows, fields, label })
-    }
-
-    fn read(&self, field: Field, start: usize, dim: usize, out: &mut [f32]) -> Result<()> {
-        let Some(array) = &self.fields[field.index()] else {
-            return Ok(());
-        };
-        array.read_f32(start * dim, out);
-        if out.iter().all(|v| v.is_finite()) {
-            return Ok(());
-        }
-        let i = out.iter().position(|v| !v.is_finite()).unwrap_or(0);
-        Err(Error::NotFinite {
-            place: self.place.clone(),
-            tensor: field.name(),
-            row: start + i / dim,
-            column: i % dim,
-            value: out[i],
-        })
-    }
-}
-
-fn check_labels(path: &Path, label: &Array, rows: usize) -> Result<()> {
-    if label.dtype.is_float() {
-        let problem = format!("`label` has type {:?}, expected an integer type", label.dtype);
-        return Err(Error::format(path, problem));
-    }
-    if label.shape != [rows] {
-        return Err(Error::Shape {
-            place: path.display().to_string(),
-            tensor: "label".into(),
-            expected: format!("[{rows}], one label a row"),
-            got: format!("{:?}", label.shape),
-        });
-    }
-    Ok(())
-}
-
-fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
-    Array { bytes: Arc::new(Bytes::Owned(bytes)), offset: 0, dtype, shape: shape.to_vec() }
-}
-
-fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
-    let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
-    names.filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a)))).collect()
 }

@@ -125,7 +125,7 @@ fn each_block(set: &FeatureSet, field: Field, mut f: impl FnMut(&mut [f32])) -> 
 impl Steps {
     /// Columns after the steps, given `dim` before.
     pub fn out_dim(&self, dim: usize) -> usize {
-        self.pca.as_ref().map_or(dim, |p| p.components.len() / dim)
+        self.pca.as_ref().map_or(dim, |p| p.components.len() / dim.max(1))
     }
 
     /// Clip and normalise in place; rows of `dim`.

@@ -29,14 +29,15 @@ impl std::ops::Deref for Bytes {
 
 /// Map a whole file.
 pub(super) fn map(path: &Path) -> Result<Arc<Bytes>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let meta = file.metadata().map_err(Error::io("inspect", path))?;
+    // Before opening it, because opening a pipe waits for a writer.
+    let meta = std::fs::metadata(path).map_err(Error::io("open", path))?;
     if !meta.is_file() {
         return Err(Error::format(path, "not a regular file"));
     }
     if meta.len() == 0 {
         return Err(Error::format(path, "the file is empty"));
     }
+    let file = File::open(path).map_err(Error::io("open", path))?;
     // SAFETY: the mapping is read-only and bounds are checked against its
     // length. As with every memory-mapped reader, another program that
     // truncates the file meanwhile makes the operating system end this one.
@@ -56,7 +57,18 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
         }
         hash.update(&buffer[..n]);
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hexadecimal(hash))
+}
+
+/// SHA-256 of some pieces, in hexadecimal.
+pub(super) fn sha256_of(pieces: impl Iterator<Item = [u8; 4]>) -> String {
+    let mut hash = Sha256::new();
+    pieces.for_each(|p| hash.update(p));
+    hexadecimal(hash)
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Element types of matrices and labels.

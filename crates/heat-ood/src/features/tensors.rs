@@ -245,6 +245,7 @@ impl TensorFile {
         let array = self.float(name, shape)?;
         let mut out = vec![0.0; shape.iter().product()];
         array.read_f32(0, &mut out);
+        self.finite(name, out.iter().all(|v| v.is_finite()))?;
         Ok(out)
     }
 
@@ -256,6 +257,7 @@ impl TensorFile {
         let array = self.float(name, shape)?;
         let mut out = vec![0.0; shape.iter().product()];
         array.read_f64(0, &mut out);
+        self.finite(name, out.iter().all(|v| v.is_finite()))?;
         Ok(out)
     }
 
@@ -265,6 +267,14 @@ impl TensorFile {
     /// If it is absent.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
         Ok(&self.get(name)?.1.shape)
+    }
+
+    fn finite(&self, name: &str, all: bool) -> Result<()> {
+        if all {
+            return Ok(());
+        }
+        let problem = format!("tensor `{name}` holds NaN or infinity: the file is damaged");
+        Err(Error::format(&self.path, problem))
     }
 
     fn get(&self, name: &str) -> Result<&(StDtype, Array)> {
@@ -278,16 +288,23 @@ impl TensorFile {
         })
     }
 
-    fn float(&self, name: &str, shape: &[usize]) -> Result<&Array> {
-        let (st, array) = self.get(name)?;
-        if array.shape != shape {
-            return Err(Error::Shape {
-                place: self.path.display().to_string(),
-                tensor: name.to_owned(),
-                expected: format!("{shape:?}"),
-                got: format!("{:?}", array.shape),
-            });
+    /// Check that a tensor has that shape.
+    pub(crate) fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let (_, array) = self.get(name)?;
+        if array.shape == shape {
+            return Ok(());
         }
+        Err(Error::Shape {
+            place: self.path.display().to_string(),
+            tensor: name.to_owned(),
+            expected: format!("{shape:?}"),
+            got: format!("{:?}", array.shape),
+        })
+    }
+
+    fn float(&self, name: &str, shape: &[usize]) -> Result<&Array> {
+        self.expect(name, shape)?;
+        let (st, array) = self.get(name)?;
         match from_st(*st) {
             Some(d) if d.is_float() => Ok(array),
             _ => Err(Error::format(

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 
 static POOL: RwLock<Option<Arc<ThreadPool>>> = RwLock::new(None);
 
+/// More would only wait for each other.
+const MAX_THREADS: usize = 1024;
+
 thread_local! {
     static IN_POOL: Cell<bool> = const { Cell::new(false) };
 }
@@ -30,7 +33,7 @@ fn default_threads() -> usize {
     std::env::var("HEAT_NUM_THREADS")
         .ok()
         .and_then(|v| v.parse().ok())
-        .filter(|&n| n > 0)
+        .filter(|n| (1..=MAX_THREADS).contains(n))
         .or_else(|| std::thread::available_parallelism().ok().map(Into::into))
         .unwrap_or(1)
 }
@@ -41,8 +44,8 @@ fn default_threads() -> usize {
 /// If `threads` is zero or the system refuses to start them.
 pub fn set_threads(threads: usize) -> Result<()> {
     let refuse = |why: String| Error::config("threads", threads, why);
-    if threads == 0 {
-        return Err(refuse("at least one thread is needed".into()));
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(refuse(format!("between 1 and {MAX_THREADS} threads are possible")));
     }
     let pool = build(threads).map_err(|e| refuse(e.to_string()))?;
     *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pool));

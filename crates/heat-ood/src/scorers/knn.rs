@@ -209,20 +209,24 @@ struct Nearest {
 
 impl Nearest {
     fn new(k: usize) -> Self {
-        Nearest { found: Vec::with_capacity(3 * k + PIECE), bound: f32::INFINITY, k }
+        Nearest { found: Vec::with_capacity(3 * k + PIECE), bound: f32::NAN, k }
     }
 
     /// Take in the orders of rows `start..`.
+    ///
+    /// "Not at or above the bound", so that everything is taken before there
+    /// is a bound, and orders that overflowed are not lost.
     #[inline(always)]
+    #[allow(clippy::neg_cmp_op_on_partial_ord)]
     fn take(&mut self, orders: &[f32], start: usize) {
         for (i, orders) in orders.chunks(16).enumerate() {
             // A comparison of sixteen at a time; nearly always none is nearer.
-            let near = orders.iter().fold(0u32, |n, &v| n | u32::from(v < self.bound));
+            let near = orders.iter().fold(0u32, |n, &v| n | u32::from(!(v >= self.bound)));
             if near == 0 {
                 continue;
             }
             for (j, &v) in orders.iter().enumerate() {
-                if v < self.bound {
+                if !(v >= self.bound) {
                     self.found.push((v, (start + i * 16 + j) as u32));
                 }
             }

@@ -115,6 +115,11 @@ impl LogitSource {
         let config: Config = stored.config()?;
         let steps = StepsConfig { react: config.settings.react, ..StepsConfig::default() };
         let head = config.head.then(|| load_head(stored)).transpose()?;
+        let contradicts = head.as_ref().is_some_and(|h| h.classes() != config.classes);
+        if contradicts || config.classes == 0 {
+            let problem = "its head and its number of classes contradict each other";
+            return Err(Error::format(stored.file.path(), problem));
+        }
         Ok(LogitSource {
             steps: Steps::load(stored.file, &stored.prefix, &steps)?,
             config: config.settings,

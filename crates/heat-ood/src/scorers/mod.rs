@@ -28,7 +28,7 @@ pub use ssd::{Ssd, SsdConfig};
 
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps};
 use crate::math::matmul::Aligned;
 use crate::math::{parallel, rng::Stream};
@@ -73,7 +73,9 @@ pub trait Scorer: Send + Sync {
     /// # Errors
     /// As [`Scorer::score`].
     fn score_observed(&self, set: &FeatureSet, observer: &mut dyn Observer) -> Result<Vec<f32>> {
-        each_block(set, self.needs(set)?, 1, observer, |b, out| self.score_batch(b, out))
+        each_block(set, self.needs(set)?, self.name(), 1, observer, |b, out| {
+            self.score_batch(b, out)
+        })
     }
 
     /// The components of each row of the set, `[N, components]`.
@@ -82,7 +84,9 @@ pub trait Scorer: Send + Sync {
     /// As [`Scorer::score`].
     fn score_components(&self, set: &FeatureSet) -> Result<Vec<f32>> {
         let (needs, width) = (self.needs(set)?, self.components().len());
-        each_block(set, needs, width, &mut Silent, |b, out| self.component_batch(b, out))
+        each_block(set, needs, self.name(), width, &mut Silent, |b, out| {
+            self.component_batch(b, out)
+        })
     }
 }
 
@@ -93,6 +97,7 @@ const SCORE_ROWS: usize = 256;
 fn each_block(
     set: &FeatureSet,
     needs: Needs,
+    scorer: &'static str,
     width: usize,
     observer: &mut dyn Observer,
     f: impl Fn(&Batch, &mut [f32]) + Sync,
@@ -119,6 +124,10 @@ fn each_block(
                 .collect()
         });
         results.into_iter().collect::<Result<()>>()?;
+        if let Some(at) = piece.iter().position(|s| !s.is_finite()) {
+            let (place, row) = (set.name().to_owned(), i * together + at / width);
+            return Err(Error::Score { place, row, scorer, value: piece[at] });
+        }
         let done = ((i + 1) * together).min(set.len()) as u64;
         observer.on(Event::Advance { done, loss: None });
     }

@@ -28,6 +28,12 @@ pub struct ScorerSpec {
 
 /// A value as TOML, or a bare word as text.
 pub(crate) fn parse_value(text: &str) -> Value {
+    // Python's words, as the published command takes them.
+    match text {
+        "True" => return Value::Boolean(true),
+        "False" => return Value::Boolean(false),
+        _ => {}
+    }
     let parsed = format!("x = {text}").parse::<Table>().ok();
     parsed
         .and_then(|mut t| (t.len() == 1).then(|| t.remove("x")).flatten())

@@ -14,94 +14,22 @@
 //! [`Mlp::input_gradient`]); the parameter gradient runs on all
 //! ([`Mlp::forward_all`], [`Mlp::backward_all`]).
 
-use std::sync::{Mutex, PoisonError};
+mod architecture;
+mod batch;
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+pub use architecture::Architecture;
+pub use batch::BatchWorkspace;
 
-use crate::error::{Error, Result};
+use architecture::Linear;
+
+use crate::error::Result;
 use crate::features::{Tensor, TensorFile};
-use crate::math::matmul::{Aligned, Epilogue, KC, Keep, Packed, View, gemm, gemm_add};
+use crate::math::matmul::{Aligned, Epilogue, Keep, Packed, View, gemm};
+use crate::math::parallel;
 use crate::math::rng::{Purpose, Stream};
-use crate::math::{BLOCK_ROWS, parallel};
 
 /// Slope of LeakyReLU below zero.
 const SLOPE: f32 = 0.2;
-
-/// Shape of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Architecture {
-    /// D: features in.
-    pub input_dim: usize,
-    /// H: width of the first hidden layer.
-    pub hidden_dim: usize,
-    /// Hidden layers after the first (blocks, when tapered).
-    pub n_hidden_layers: usize,
-    /// Whether hidden layers share their weights.
-    pub tied: bool,
-    /// Whether the width halves with each block.
-    pub tapered: bool,
-}
-
-/// One linear map: where its parameters lie and what PyTorch calls it.
-#[derive(Debug, Clone, PartialEq)]
-struct Linear {
-    name: String,
-    input: usize,
-    output: usize,
-    offset: usize,
-}
-
-impl Linear {
-    fn weight(&self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.input * self.output
-    }
-
-    fn bias(&self) -> std::ops::Range<usize> {
-        let start = self.weight().end;
-        start..start + self.output
-    }
-}
-
-impl Architecture {
-    /// The distinct linear maps, and the order in which the hidden ones are applied.
-    fn plan(&self) -> Result<(Vec<Linear>, Vec<usize>)> {
-        let (d, h, n) = (self.input_dim, self.hidden_dim, self.n_hidden_layers);
-        if d == 0 || h == 0 {
-            return Err(Error::config("ebm.model.hidden_dim", h, "must be at least 1"));
-        }
-        if self.tapered && (n >= usize::BITS as usize || h >> n == 0) {
-            let problem = format!("hidden_dim {h} cannot be halved {n} times");
-            return Err(Error::config("ebm.model.n_hidden_layers", n, problem));
-        }
-        let mut linears: Vec<Linear> = Vec::new();
-        let mut add = |name: String, input: usize, output: usize| {
-            let offset = linears.last().map_or(0, |l| l.bias().end);
-            linears.push(Linear { name, input, output, offset });
-        };
-        add("mlp.0".into(), d, h);
-        let mut order = vec![0];
-        let mut width = h;
-        if self.tapered {
-            for i in 0..n {
-                for (j, out) in [(0, width), (2, width), (4, width / 2)] {
-                    add(format!("mlp.{}.{j}", i + 2), width, out);
-                    order.push(order.len());
-                    width = out;
-                }
-            }
-            add(format!("mlp.{}", n + 2), width, 1);
-        } else {
-            let distinct = if self.tied { n.min(1) } else { n };
-            for i in 0..distinct {
-                add(format!("mlp.{}", 2 * i + 2), h, h);
-            }
-            order.extend((0..n).map(|i| if self.tied { 1 } else { i + 1 }));
-            add(format!("mlp.{}", 2 * n + 2), h, 1);
-        }
-        Ok((linears, order))
-    }
-}
 
 /// The network with its parameters.
 #[derive(Clone)]
@@ -122,15 +50,6 @@ pub struct Workspace {
     activations: Vec<Aligned>,
     delta: [Aligned; 2],
     scratch: Aligned,
-}
-
-/// Memory for a whole batch on all threads.
-#[derive(Default)]
-pub struct BatchWorkspace {
-    activations: Vec<Aligned>,
-    delta: [Aligned; 2],
-    packed: Packed,
-    scratch: Vec<Mutex<Aligned>>,
 }
 
 /// Leading dimension for rows of `n` floats: whole cache lines, and not a
@@ -203,6 +122,14 @@ impl Mlp {
     /// # Errors
     /// If a tensor is absent or has another shape.
     pub fn load(architecture: Architecture, file: &TensorFile, prefix: &str) -> Result<Self> {
+        // Shapes first: nothing is allocated for a network that is not there.
+        let (linears, _) = architecture.plan()?;
+        for linear in &linears {
+            file.expect(
+                &format!("{prefix}{}.weight", linear.name),
+                &[linear.output, linear.input],
+            )?;
+        }
         let mut net = Self::zeroed(architecture)?;
         for linear in &net.linears {
             let name = format!("{prefix}{}", linear.name);
@@ -365,132 +292,6 @@ impl Mlp {
             }
         }
     }
-
-    /// E_nn of all `n` rows of `z` on the current pool, keeping activations.
-    pub fn forward_all(&self, z: &[f32], n: usize, ws: &mut BatchWorkspace, out: &mut [f32]) {
-        if ws.scratch.len() != parallel::threads() {
-            let fresh = || Mutex::new(Aligned::zeros(128 * KC));
-            ws.scratch = (0..parallel::threads()).map(|_| fresh()).collect();
-        }
-        ws.activations.resize_with(self.order.len(), Aligned::default);
-        for layer in 0..self.order.len() {
-            let ld = stride(self.width(layer));
-            ws.activations[layer].reserve(n * ld);
-            let (before, after) = ws.activations.split_at_mut(layer);
-            let (input, input_ld) = match before.last() {
-                Some(a) => (&a[..], stride(self.width(layer - 1))),
-                None => (z, self.architecture.input_dim),
-            };
-            let scratch = &ws.scratch;
-            after[0][..n * ld]
-                .par_chunks_mut(BLOCK_ROWS * ld)
-                .zip(input.par_chunks(BLOCK_ROWS * input_ld))
-                .for_each(|(out, input)| {
-                    let rows = out.len() / ld;
-                    with_scratch(scratch, |s| {
-                        self.layer_forward(layer, View::rows(input, input_ld), rows, out, s);
-                    });
-                });
-        }
-        let ld = stride(self.last().input);
-        let top = &ws.activations[self.order.len() - 1];
-        out[..n]
-            .par_chunks_mut(BLOCK_ROWS)
-            .zip(top.par_chunks(BLOCK_ROWS * ld))
-            .for_each(|(out, top)| self.output(top, out));
-    }
-
-    /// Add ∂L/∂parameters to `grad`, given ∂L/∂E_nn of each row last given to
-    /// [`Mlp::forward_all`] with the same `z`.
-    pub fn backward_all(
-        &self,
-        z: &[f32],
-        energy_grad: &[f32],
-        ws: &mut BatchWorkspace,
-        grad: &mut [f32],
-    ) {
-        let n = energy_grad.len();
-        let ld = stride(self.widest());
-        let BatchWorkspace { activations, delta: [a, b], packed, scratch } = ws;
-        a.reserve(n * ld);
-        b.reserve(n * ld);
-        let (mut now, mut next) = (a, b);
-        let top = self.order.len() - 1;
-        let top_ld = stride(self.width(top));
-        let last = self.last();
-        column_sums(&activations[top], top_ld, Some(energy_grad), &mut grad[last.weight()]);
-        grad[last.bias()][0] += energy_grad.iter().map(|&g| f64::from(g)).sum::<f64>() as f32;
-        now[..n * ld]
-            .par_chunks_mut(BLOCK_ROWS * ld)
-            .zip(activations[top].par_chunks(BLOCK_ROWS * top_ld))
-            .zip(energy_grad.par_chunks(BLOCK_ROWS))
-            .for_each(|((delta, a), g)| self.seed_delta(a, g.len(), |i| g[i], delta, ld));
-        for layer in (0..=top).rev() {
-            let index = self.order[layer];
-            let linear = &self.linears[index];
-            let (input, input_ld) = match layer {
-                0 => (z, self.architecture.input_dim),
-                l => (&activations[l - 1][..], stride(self.width(l - 1))),
-            };
-            let delta = View::rows(&now[..n * ld], ld);
-            packed.set_parallel(View::rows(input, input_ld), n, linear.input);
-            weight_gradient(delta, packed, scratch, &mut grad[linear.weight()]);
-            column_sums(&now[..n * ld], ld, None, &mut grad[linear.bias()]);
-            if layer > 0 {
-                next[..n * ld]
-                    .par_chunks_mut(BLOCK_ROWS * ld)
-                    .zip(now[..n * ld].par_chunks(BLOCK_ROWS * ld))
-                    .zip(input[..n * input_ld].par_chunks(BLOCK_ROWS * input_ld))
-                    .for_each(|((out, delta), activations)| {
-                        let rows = out.len() / ld;
-                        let delta = View::rows(delta, ld);
-                        let weight = &self.backward[index];
-                        let mut mask = Mask { activations, ld: input_ld };
-                        with_scratch(scratch, |s| {
-                            gemm(delta, rows, weight, out, ld, s, &mut mask);
-                        });
-                    });
-                std::mem::swap(&mut now, &mut next);
-            }
-        }
-    }
-}
-
-/// Run `f` with this worker's own scratch memory.
-fn with_scratch(all: &[Mutex<Aligned>], f: impl FnOnce(&mut Aligned)) {
-    let mine = &all[parallel::worker() % all.len()];
-    f(&mut mine.lock().unwrap_or_else(PoisonError::into_inner));
-}
-
-/// `grad += deltaᵀ·input` (`[out, in]`), in parallel over rows of the result.
-fn weight_gradient(delta: View<'_>, input: &Packed, scratch: &[Mutex<Aligned>], grad: &mut [f32]) {
-    // Each task reads all of the packed input: fewer, taller tasks read less.
-    const HEIGHT: usize = 128;
-    let width = input.n();
-    grad.par_chunks_mut(HEIGHT * width).enumerate().for_each(|(i, grad)| {
-        let left = delta.t().from_row(i * HEIGHT);
-        let rows = grad.len() / width;
-        with_scratch(scratch, |s| gemm_add(left, rows, input, grad, width, s));
-    });
-}
-
-/// Add Σ_i weightᵢ·rows[i, j] to `out[j]`, in f64, in parallel over columns.
-fn column_sums(rows: &[f32], ld: usize, weights: Option<&[f32]>, out: &mut [f32]) {
-    const COLUMNS: usize = 64;
-    let n = weights.map_or(rows.len() / ld, <[f32]>::len);
-    out.par_chunks_mut(COLUMNS).enumerate().for_each(|(c, out)| {
-        let mut sums = [0.0f64; COLUMNS];
-        for i in 0..n {
-            let weight = weights.map_or(1.0, |w| f64::from(w[i]));
-            let row = &rows[i * ld + c * COLUMNS..][..out.len()];
-            for (s, v) in sums.iter_mut().zip(row) {
-                *s += weight * f64::from(*v);
-            }
-        }
-        for (o, s) in out.iter_mut().zip(sums) {
-            *o += s as f32;
-        }
-    });
 }
 
 #[inline(always)]

@@ -1,0 +1,135 @@
+//! One file (or one group of arrays) of a feature set, checked.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Field;
+use super::storage::{Array, Bytes, Dtype};
+use super::tensors::TensorFile;
+use crate::error::{Error, Result};
+
+/// Arrays with the same number of rows.
+pub(super) struct Shard {
+    pub(super) place: String,
+    /// Where the labels come from: the same, unless given apart.
+    pub(super) label_place: String,
+    pub(super) start: usize,
+    pub(super) rows: usize,
+    pub(super) fields: [Option<Array>; 4],
+    pub(super) label: Option<Array>,
+}
+
+impl Shard {
+    pub(super) fn new(path: &Path, arrays: Vec<(String, Array)>) -> Result<Self> {
+        let place = path.display().to_string();
+        let shape_error = |name: &str, expected: String, array: &Array| Error::Shape {
+            place: place.clone(),
+            tensor: name.into(),
+            expected,
+            got: format!("{:?}", array.shape),
+        };
+        let mut fields: [Option<Array>; 4] = [None, None, None, None];
+        let mut label = None;
+        let mut rows = None;
+        for (name, array) in arrays {
+            let Some(field) = Field::ALL.into_iter().find(|f| f.name() == name) else {
+                if name == "label" {
+                    label = Some(array);
+                }
+                continue;
+            };
+            if array.shape.len() != 2 || array.shape[1] == 0 {
+                return Err(shape_error(&name, "[N, D]".into(), &array));
+            }
+            let n = *rows.get_or_insert(array.rows());
+            if n != array.rows() {
+                return Err(shape_error(
+                    &name,
+                    format!("[{n}, D], as many rows as the other fields"),
+                    &array,
+                ));
+            }
+            if !array.dtype.is_float() {
+                return Err(Error::format(
+                    path,
+                    format!(
+                        "`{name}` has type {:?}, expected f16, bf16, f32 or f64: save it as `x.astype('float32')`",
+                        array.dtype
+                    ),
+                ));
+            }
+            fields[field.index()] = Some(array);
+        }
+        let Some(rows) = rows else {
+            return Err(Error::missing(
+                place,
+                "`avg`, `std`, `max` or `logits`",
+                "name the matrix so",
+            ));
+        };
+        let mut pooled =
+            Field::ALL[..3].iter().filter_map(|f| Some((f, fields[f.index()].as_ref()?)));
+        if let Some((first, a)) = pooled.next()
+            && let Some((other, b)) = pooled.find(|(_, b)| b.cols() != a.cols())
+        {
+            let expected = format!("[N, {}], the dimension of {}", a.cols(), first.name());
+            return Err(shape_error(other.name(), expected, b));
+        }
+        if let Some(label) = &label {
+            check_labels(path, label, rows)?;
+        }
+        Ok(Shard { label_place: place.clone(), place, start: 0, rows, fields, label })
+    }
+
+    pub(super) fn read(
+        &self,
+        field: Field,
+        start: usize,
+        dim: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let Some(array) = &self.fields[field.index()] else {
+            return Ok(());
+        };
+        array.read_f32(start * dim, out);
+        if out.iter().all(|v| v.is_finite()) {
+            return Ok(());
+        }
+        let i = out.iter().position(|v| !v.is_finite()).unwrap_or(0);
+        Err(Error::NotFinite {
+            place: self.place.clone(),
+            tensor: field.name(),
+            row: start + i / dim,
+            column: i % dim,
+            value: out[i],
+        })
+    }
+}
+
+pub(super) fn check_labels(path: &Path, label: &Array, rows: usize) -> Result<()> {
+    if label.dtype.is_float() {
+        let problem = format!(
+            "`label` has type {:?}, expected an integer type: save it as `y.astype('int64')`",
+            label.dtype
+        );
+        return Err(Error::format(path, problem));
+    }
+    if label.shape != [rows] {
+        return Err(Error::Shape {
+            place: path.display().to_string(),
+            tensor: "label".into(),
+            expected: format!("[{rows}], one label a row"),
+            got: format!("{:?}", label.shape),
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
+    Array { bytes: Arc::new(Bytes::Owned(bytes)), offset: 0, dtype, shape: shape.to_vec() }
+}
+
+pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
+    let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
+    names.filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a)))).collect()
+}
