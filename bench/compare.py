@@ -152,7 +152,7 @@ def table(rows):
         met = "yes" if ours <= row.target * peer else "no"
         lines.append(
             f"| {row.work} | {row.peer}{scaled} | {show(peer)} | {show(ours)} "
-            f"| {ours / peer:.3f} | ≤ {row.target} | {met} |"
+            f"| {ours / peer:.3g} | ≤ {row.target} | {met} |"
         )
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@
 mod kernel;
 
 use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
 
 /// Columns of a panel of the packed operand: two AVX-512 registers.
 pub const NR: usize = 32;
@@ -29,17 +30,45 @@ const MR_MAX: usize = 14;
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
+/// Bytes from which memory is taken as pages of its own.
+const HUGE: usize = 1 << 20;
+
 /// A vector of `f32` aligned to cache lines.
-#[derive(Clone, Default)]
+///
+/// Large ones ask the system for huge pages: walking page tables for the
+/// weights costs the product several percent otherwise.
+#[derive(Default)]
 pub struct Aligned {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
+}
+
+enum Memory {
+    Lines(Vec<Line>),
+    Pages(MmapMut),
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory::Lines(Vec::new())
+    }
 }
 
 impl Aligned {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+        let bytes = 4 * len;
+        let pages = (bytes >= HUGE).then(|| MmapMut::map_anon(bytes).ok()).flatten();
+        let memory = match pages {
+            Some(map) => {
+                // Only advice: without huge pages the memory is as good.
+                #[cfg(target_os = "linux")]
+                let _ = map.advise(memmap2::Advice::HugePage);
+                Memory::Pages(map)
+            }
+            None => Memory::Lines(vec![Line([0.0; 16]); len.div_ceil(16)]),
+        };
+        Aligned { memory, len }
     }
 
     /// Make it at least `len` long; keeps no values when it grows.
@@ -50,16 +79,32 @@ impl Aligned {
     }
 }
 
+impl Clone for Aligned {
+    fn clone(&self) -> Self {
+        let mut copy = Aligned::zeros(self.len);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
 impl std::ops::Deref for Aligned {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        let all = match &self.memory {
+            Memory::Lines(lines) => bytemuck::cast_slice(lines),
+            Memory::Pages(map) => bytemuck::cast_slice(&map[..4 * self.len]),
+        };
+        &all[..self.len]
     }
 }
 
 impl std::ops::DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        let all = match &mut self.memory {
+            Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Pages(map) => bytemuck::cast_slice_mut(&mut map[..4 * self.len]),
+        };
+        &mut all[..self.len]
     }
 }
 

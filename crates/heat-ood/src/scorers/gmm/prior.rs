@@ -7,6 +7,9 @@ use crate::math::matmul::{Keep, Packed, View, gemm, gemm_add};
 use crate::math::{reduce, rng::Stream};
 use crate::scorers::{Prior, Scratch};
 
+/// Responsibilities that vanish beside the rounding of the largest.
+const NEGLIGIBLE: f32 = 1e-15;
+
 /// The f32 operands of the gradient and of sampling.
 pub(super) struct Fast {
     centre: Vec<f32>,
@@ -103,8 +106,11 @@ impl Prior for Gmm {
                 *r += o;
             }
             reduce::softmax(row);
-            // Negated, because the product is added to w below.
-            row.iter_mut().for_each(|r| *r = -*r);
+            // Negated, because the product is added to w below. Real features
+            // lie so far from all but one mean that the other responsibilities
+            // are subnormal, on which processors take a hundred times as long;
+            // below NEGLIGIBLE they cannot change an f32 sum.
+            row.iter_mut().for_each(|r| *r = if *r < NEGLIGIBLE { 0.0 } else { -*r });
         }
         // w − Σ r_k w_k, then back through L⁻ᵀ.
         gemm_add(View::rows(&other[..n * k], k), n, &fast.from_means, white, d, pack);
