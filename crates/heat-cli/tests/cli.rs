@@ -303,6 +303,32 @@ fn a_run_is_not_overwritten_and_resumes() {
     contains(&text(&other.stderr), &["other settings"]);
 }
 
+#[test]
+fn names_and_files_that_would_collide() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (train, id) = (data("train"), data("test"));
+    let ood = format!("mnist={}", data("ood_mnist"));
+    for name in ["a.safetensors", "b.safetensors"] {
+        ok(path, &["fit", "knn", "k=5", "--train", &train, "-o", name]);
+    }
+    // Dots in names once made tensors of two members collide.
+    let members = ["compose", "x=a.safetensors", "x.prior=b.safetensors", "--beta", "-inf"];
+    ok(path, &[&members[..], &["--train", &train, "-o", "c.safetensors"]].concat());
+    assert_eq!(ok(path, &["score", "c.safetensors", &id]).lines().count(), 1001);
+    let eval = ["eval", "--id", &id, "--ood", &ood, "--train", &train];
+    let (code, error) = fails(path, &[&eval[..], &["--scorers", "knn,knn"]].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["two of that name"]);
+    let (_, error) =
+        fails(path, &["compose", "a.safetensors", "--train", &train, "-o", "a.safetensors"]);
+    contains(&error, &["read by this command"]);
+    let (_, error) = fails(path, &["fit", "knn", "--train", &train, "-o", "no/d.safetensors"]);
+    contains(&error, &["does not exist"]);
+    let tiny = ["train", "n_epochs=0", "--train", &train, "--out", "r"];
+    contains(&fails(path, &tiny).1, &["`n_epochs` = 0"]);
+}
+
 /// A limit on file sizes stands in for a full disk: writes fail half way.
 #[cfg(unix)]
 #[test]

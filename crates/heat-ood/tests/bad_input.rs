@@ -267,6 +267,67 @@ fn detectors_that_are_not_ours_newer_or_broken() {
     }
 }
 
+/// Headers that the parser would take hours or gigabytes over.
+#[test]
+fn hostile_npy_headers_are_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let nested = npy(&"[".repeat(60), "False", "(1, 1)", &[0; 4]);
+    let mut long = b"\x93NUMPY\x02\x00".to_vec();
+    long.extend(u32::MAX.to_le_bytes());
+    for bytes in [nested, long, b"\x93NUMPY\x01\x00".to_vec(), b"hello".to_vec()] {
+        fs::write(&path, bytes).unwrap();
+        contains(&FeatureSet::open(&path).err().unwrap().to_string(), &["x.npy", "damaged"]);
+    }
+}
+
+/// Other arrays may lie in the same archive, of types we cannot read.
+#[test]
+fn foreign_arrays_in_an_npz_are_left_alone() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npz");
+    let mut zip = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    let options = zip::write::SimpleFileOptions::default();
+    for (name, bytes) in [
+        ("paths.npy", npy("<U1", "False", "(2,)", &[0; 8])),
+        ("avg.npy", npy("<f4", "False", "(2, 1)", &f32s(&[1.0, 2.0]))),
+    ] {
+        zip.start_file(name, options).unwrap();
+        zip.write_all(&bytes).unwrap();
+    }
+    zip.finish().unwrap();
+    assert_eq!(FeatureSet::open(&path).unwrap().len(), 2);
+}
+
+/// Squares of 1e20 overflow single precision: an error, not a panic or NaN.
+#[test]
+fn features_too_large_for_single_precision() {
+    let rows = Array2::from_shape_fn((20, 3), |(i, j)| 1e20 * (i + j) as f32);
+    let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
+    let spec = ScorerSpec::parse("knn(k=3,normalize=false)").unwrap();
+    let knn = spec.fit(&set, None, &mut Silent).unwrap();
+    contains(&knn.score(&set).unwrap_err().to_string(), &["row ", "`knn`", "too large"]);
+}
+
+#[test]
+fn constant_features_and_impossible_networks() {
+    let rows = Array2::from_elem((6, 2), 1.0f32);
+    let set = FeatureSet::from_arrays(rows.view(), Some(&[0, 0, 0, 1, 1, 1])).unwrap();
+    let error = GmmConfig::default().fit(&set, None, &mut Silent).err().unwrap().to_string();
+    contains(&error, &["constant"]);
+    let error = GmmConfig::default().fit(&set, Some(usize::MAX), &mut Silent).err().unwrap();
+    contains(&error.to_string(), &["too many means"]);
+    let model = |hidden_dim, n_hidden_layers| {
+        let model =
+            heat_ood::ebm::ModelConfig { hidden_dim, n_hidden_layers, ..Default::default() };
+        heat_ood::ebm::mlp::Mlp::new(model.architecture(4), 0).err().unwrap().to_string()
+    };
+    contains(&model(usize::MAX, 2), &["at most"]);
+    contains(&model(8, 1 << 40), &["at most"]);
+    contains(&model(0, 1), &["at least 1"]);
+}
+
 #[test]
 fn every_format_reads_the_same_values() {
     // Exact in every type.
