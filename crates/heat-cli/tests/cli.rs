@@ -49,8 +49,8 @@ fn train(folder: &Path, out: &str, more: &[&str]) -> Output {
     heat(folder, &args)
 }
 
-/// AUROC and FPR95 (ID positive) of scikit-learn 1.7 and numpy 2.4 on scores
-/// computed with numpy from the same files, by METHOD's formulas.
+/// AUROC and FPR95 (ID positive) of scikit-learn 1.9.1 and numpy 2.4.6 on scores
+/// computed with numpy in float64 from the same files, by METHOD's formulas.
 #[test]
 fn eval_agrees_with_numpy_and_scikit_learn() {
     let folder = tempfile::tempdir().unwrap();
@@ -84,8 +84,15 @@ fn eval_agrees_with_numpy_and_scikit_learn() {
             for (metric, want) in want.as_object().unwrap() {
                 let got = scorers[name]["ood"][set][metric].as_f64().unwrap();
                 let want = want.as_f64().unwrap();
-                // One row of 500 or 1000 may fall on the other side by rounding.
-                assert!((got - want).abs() <= 0.0021, "{name} {set} {metric}: {got} {want}");
+                // Scores are f32 here and f64 there: pairs may swap, and one row of
+                // 500 may fall on the other side of a threshold. Many `msp` scores
+                // lie within 6e-8 of −1, which f32 ties and f64 tells apart.
+                let tolerance = match (metric.starts_with("fpr95"), name.as_str()) {
+                    (true, _) => 0.0021,
+                    (false, "msp") => 3e-4,
+                    (false, _) => 2e-5,
+                };
+                assert!((got - want).abs() <= tolerance, "{name} {set} {metric}: {got} {want}");
             }
         }
         let average = scorers[name]["average"]["auroc"].as_f64().unwrap();

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use heat_ood::Silent;
 use heat_ood::ebm::mlp::Mlp;
-use heat_ood::ebm::sampler::{ChainKey, ChainWorkspace, Energy, Langevin, Projection};
+use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{HeatConfig, ModelConfig, Trainer};
 use heat_ood::features::FeatureSet;
 use heat_ood::math::rng::{Purpose, Stream};
@@ -106,7 +106,6 @@ fn sgld(args: &Args) -> Vec<f64> {
     prior.sample(&mut stream, None, None, &mut start, &mut Default::default()).unwrap();
     energy.projection.apply(&mut start, d);
     let mut engine = Cpu::default();
-    let _ = ChainWorkspace::default();
     let mut z = start.clone();
     let draw = args.get("draw", 0) == 1;
     let mut scratch = Default::default();

@@ -1,6 +1,6 @@
 //! `heat eval`: scorers and detectors against OOD sets.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -16,6 +16,11 @@ use crate::export;
 use crate::progress::Progress;
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
+    let named_files = args.ood.iter().chain(&args.detectors).map(|text| named(text).1);
+    let plain = [&args.train, &args.labels, &args.head].into_iter().flatten().cloned();
+    let inputs: Vec<PathBuf> = named_files.chain(plain).chain([args.id.clone()]).collect();
+    let inputs: Vec<&Path> = inputs.iter().map(|p| &**p).collect();
+    refuse_overwriting(args.output.as_deref(), &inputs)?;
     let id = FeatureSet::open(&args.id)?;
     let mut ood = Vec::new();
     for text in &args.ood {
@@ -55,10 +60,6 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         let scorer = detector.scorer().clone();
         candidates.push(Candidate { name, scorer, fit_seconds: None });
     }
-    let mut inputs: Vec<&Path> =
-        [&args.train, &args.labels, &args.head].into_iter().flatten().map(|p| &**p).collect();
-    inputs.push(&args.id);
-    refuse_overwriting(args.output.as_deref(), &inputs)?;
     for list in &args.combine {
         let data = needs_train("--combine")?;
         let combined = combine(&split(list), args.beta, &candidates, data, progress)?;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use heat_ood::ebm::{Outcome, PriorKind, RunFolder, Trainer, checkpoint};
 use heat_ood::features::{FeatureSet, Field};
 use heat_ood::recipe::Recipe;
-use heat_ood::{Detector, Error, Event, Observer};
+use heat_ood::{Detector, Error};
 
 use super::{Data, wrote};
 use crate::args::TrainArgs;
@@ -85,7 +85,6 @@ fn resolve(args: &TrainArgs) -> Result<(Recipe, PathBuf)> {
 fn begin<'a>(recipe: &Recipe, data: &'a Data, progress: &mut Progress) -> Result<Trainer<'a>> {
     let classes = recipe.dataset.as_ref().map(|d| d.num_classes);
     let prior = recipe.heat.fit_prior(&data.train, data.head.as_ref(), classes, progress)?;
-    progress.on(Event::End);
     Ok(Trainer::new(recipe.heat.clone(), prior, &data.train)?)
 }
 

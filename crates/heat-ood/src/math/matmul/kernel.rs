@@ -52,9 +52,14 @@ pub(super) fn run<E: Epilogue>(
     b: &Packed,
     c: &mut [f32],
     ldc: usize,
-    scratch: &mut [f32],
+    scratch: &mut Aligned,
     epilogue: &mut E,
 ) {
+    if m == 0 || b.n == 0 {
+        return;
+    }
+    assert!(ldc >= b.n && c.len() >= (m - 1) * ldc + b.n);
+    scratch.reserve(m * KC.min(b.k));
     run_on(Isa::detect(), add, a, m, b, c, ldc, scratch, epilogue);
 }
 

@@ -265,11 +265,6 @@ pub fn gemm<E: Epilogue>(
     scratch: &mut Aligned,
     epilogue: &mut E,
 ) {
-    if m == 0 || b.n == 0 {
-        return;
-    }
-    assert!(ldc >= b.n && c.len() >= (m - 1) * ldc + b.n);
-    scratch.reserve(m * KC.min(b.k));
     kernel::run(false, a, m, b, c, ldc, scratch, epilogue);
 }
 
@@ -282,11 +277,6 @@ pub fn gemm_add(
     ldc: usize,
     scratch: &mut Aligned,
 ) {
-    if m == 0 || b.n == 0 {
-        return;
-    }
-    assert!(ldc >= b.n && c.len() >= (m - 1) * ldc + b.n);
-    scratch.reserve(m * KC.min(b.k));
     kernel::run(true, a, m, b, c, ldc, scratch, &mut Keep);
 }
 
