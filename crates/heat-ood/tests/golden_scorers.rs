@@ -29,6 +29,14 @@ fn scores_of_every_scorer() {
         ("gmm(normalize=false)", "mahalanobis.gmm_energy"),
         ("gmm(diagonal=true)", "ssd_diag.gmm_energy"),
         ("gmm(pca=8)", "ssd_pca.gmm_energy"),
+        ("klm", "klm"),
+        ("cosine", "cosine"),
+        ("dice(percentile=70)", "dice_p70"),
+        ("dice(percentile=10)", "dice_p10"),
+        ("vim(principal_dim=8)", "vim_d8"),
+        ("mean", "mean_max"),
+        ("mean(reduce=logsumexp)", "mean_logsumexp"),
+        ("norm", "norm"),
     ] {
         let spec = ScorerSpec::parse(spec).unwrap();
         let scorer = spec.fit(&train, Some(&head), &mut Silent).unwrap();

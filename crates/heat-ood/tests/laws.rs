@@ -7,7 +7,7 @@ use heat_ood::compose::{Combined, Member};
 use heat_ood::ebm::HeatConfig;
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::math::parallel;
-use heat_ood::scorers::{Scorer, ScorerSpec};
+use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
 use heat_ood::{Detector, Silent};
 use ndarray::{Array2, ArrayView2};
 
@@ -34,39 +34,72 @@ fn heat(train: &FeatureSet, head: &Head, el: bool) -> Arc<dyn Scorer> {
     Arc::new(config.train(prior, train, &mut Silent).unwrap())
 }
 
-/// Every scorer in several variants, HEAT on both priors, a composition.
-fn scorers() -> Vec<(String, Arc<dyn Scorer>)> {
-    let (train, head) = (train(), Head::open(data("head")).unwrap());
-    let mut all: Vec<(String, Arc<dyn Scorer>)> = [
-        "msp",
-        "msp(react=0.95)",
-        "max_logit",
-        "el",
-        "el(react=0.9)",
-        "gmm",
+/// Steps that go before any scorer's formula.
+const STEPS: [&str; 7] = [
+    "",
+    "react=0.95",
+    "normalize=true",
+    "pca=24",
+    "pca=24,whiten=true",
+    "react=0.9,normalize=true,pca=20",
+    "react=0.9,normalize=true,pca=20,whiten=true",
+];
+
+/// Every scorer with every combination of steps, and with its own settings.
+fn specs() -> Vec<String> {
+    let mut all = Vec::new();
+    for name in NAMES {
+        for steps in STEPS {
+            // The Gaussians and kNN normalise unless told otherwise; `maha` never does.
+            let steps = match name {
+                "maha" if steps.contains("normalize") => continue,
+                "gmm" | "ssd" | "knn" if !steps.contains("normalize") => {
+                    format!("normalize=false,{steps}")
+                }
+                _ => steps.to_owned(),
+            };
+            all.push(format!("{name}({steps})"));
+        }
+    }
+    let own = [
         "gmm(pooling=std)",
-        "gmm(normalize=false)",
-        "gmm(pca=20,whiten=true)",
-        "ssd",
+        "gmm(kmeans=7)",
+        "gmm(shrinkage=ledoit_wolf)",
+        "gmm(shrinkage=held_out_classes)",
         "ssd(diagonal=true)",
-        "ssd(react=0.95,pca=30)",
-        "maha",
+        "ssd(shrinkage=oas,diagonal=true)",
+        "ssd(shrinkage=1)",
         "maha(pooling=std)",
         "knn(k=5)",
-        "knn(k=50,normalize=false)",
         "knn(k=7,pooling=std,react=0.99,pca=16)",
-    ]
-    .into_iter()
-    .map(|text| {
-        let spec = ScorerSpec::parse(text).unwrap();
-        (text.to_owned(), spec.fit(&train, Some(&head), &mut Silent).unwrap())
-    })
-    .collect();
+        "vim(principal_dim=0)",
+        "vim(principal_dim=341,pooling=std)",
+        "dice(percentile=0)",
+        "mean(reduce=logsumexp,normalize_rows=true)",
+        "odin(temperature=2)",
+    ];
+    all.extend(own.map(str::to_owned));
+    all
+}
+
+/// Every scorer in all variants, HEAT on both priors, a composition.
+fn scorers() -> Vec<(String, Arc<dyn Scorer>)> {
+    let (train, head) = (train(), Head::open(data("head")).unwrap());
+    let mut all: Vec<(String, Arc<dyn Scorer>)> = specs()
+        .into_iter()
+        .map(|text| {
+            let spec = ScorerSpec::parse(&text).unwrap();
+            let scorer = spec.fit(&train, Some(&head), &mut Silent);
+            (text.clone(), scorer.unwrap_or_else(|e| panic!("{text}: {e}")))
+        })
+        .collect();
     all.push(("heat gmm".into(), heat(&train, &head, false)));
     all.push(("heat el".into(), heat(&train, &head, true)));
     for beta in [0.0, f64::NEG_INFINITY, 1.5] {
-        let members = [2, 6, 17]
-            .map(|i: usize| Member::fit(&all[i].0, all[i].1.clone(), &train, &mut Silent).unwrap());
+        let members = ["el()", "gmm(pooling=std)", "heat gmm"].map(|name| {
+            let scorer = all.iter().find(|(n, _)| n == name).unwrap().1.clone();
+            Member::fit(name, scorer, &train, &mut Silent).unwrap()
+        });
         let combined = Combined::new(members.into(), beta).unwrap();
         all.push((format!("combined {beta}"), Arc::new(combined)));
     }
@@ -165,7 +198,18 @@ fn fits_do_not_depend_on_threads() {
     let (train, head) = (train(), Head::open(data("head")).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.safetensors");
-    for text in ["gmm", "ssd(pca=12)", "knn(k=9)", "el(react=0.9)"] {
+    for text in [
+        "gmm",
+        "ssd(pca=12)",
+        "ssd(kmeans=5)",
+        "gmm(shrinkage=held_out_classes)",
+        "knn(k=9)",
+        "el(react=0.9)",
+        "klm",
+        "vim",
+        "dice",
+        "mean",
+    ] {
         let spec = ScorerSpec::parse(text).unwrap();
         let files: Vec<Vec<u8>> = [1, 2, 4]
             .into_iter()

@@ -1,5 +1,6 @@
 //! Feature steps, in METHOD §2's order: react, normalize, pca.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::tensors::{Tensor, TensorFile};
@@ -53,7 +54,7 @@ impl StepsConfig {
     /// If a parameter is out of range or a row is not finite.
     pub fn fit(&self, set: &FeatureSet, pooling: Pooling) -> Result<Steps> {
         let field = Field::Features(pooling);
-        let dim = set.require(field)?;
+        set.require(field)?;
         let mut steps = Steps::default();
         if let Some(q) = self.react {
             if !(0.0..=1.0).contains(&q) {
@@ -63,8 +64,8 @@ impl StepsConfig {
                     "a quantile lies between 0 and 1, e.g. 0.95",
                 ));
             }
-            let n = (set.len() * dim) as u64;
-            let threshold = quantile::streamed(n, q, |f| each_block(set, field, |rows| f(rows)))?;
+            let mut pass = |f: &mut dyn FnMut(&[f32])| each_block(set, field, |rows| f(rows));
+            let threshold = parallel::run(|| quantile::streamed(q, &mut pass))?;
             steps.react = Some(threshold as f32);
         }
         steps.normalize = self.normalize;
@@ -155,6 +156,29 @@ impl Steps {
         let mut projected = vec![0.0; n * self.out_dim(dim)];
         product_nt(&centred, &pca.components, &mut projected, dim);
         projected.into_iter().map(|v| v as f32).collect()
+    }
+
+    /// All steps for `rows` (`[n, dim]`), on all threads; in place where the
+    /// dimension stays, else into `out`. Returns the stepped rows.
+    pub(crate) fn apply_all<'a>(
+        &self,
+        rows: &'a mut [f32],
+        dim: usize,
+        out: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        const ROWS: usize = 256;
+        parallel::run(|| {
+            if self.pca.is_none() {
+                let pieces = rows.par_chunks_mut(ROWS * dim);
+                pieces.for_each(|rows| self.clip_and_normalize(rows, dim));
+                return;
+            }
+            let width = self.out_dim(dim);
+            out.resize(rows.len() / dim * width, 0.0);
+            let pieces = out.par_chunks_mut(ROWS * width).zip(rows.par_chunks(ROWS * dim));
+            pieces.for_each(|(out, rows)| out.copy_from_slice(&self.apply(rows, dim)));
+        });
+        if self.pca.is_none() { rows } else { out }
     }
 
     /// Whether there is nothing to do.

@@ -19,10 +19,10 @@ fn row_major(m: MatRef<'_, f64>) -> Vec<f64> {
     out
 }
 
-/// Add XᵀX to the lower triangle of `acc` (`[d, d]`), X being `rows` (`[n, d]`).
+/// Add `scale`·XᵀX to the lower triangle of `acc` (`[d, d]`), X being `rows` (`[n, d]`).
 ///
 /// Each output element is summed by one task, over the rows in order.
-pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize) {
+pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize, scale: f64) {
     let n = rows.len() / d;
     let x = view(rows, n, d);
     // A row of tiles of the output is a contiguous piece of `acc`.
@@ -37,7 +37,7 @@ pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize) {
                 Accum::Add,
                 left.transpose(),
                 x.subcols(j * TILE, TILE),
-                1.0,
+                scale,
                 Par::Seq,
             );
         }
@@ -49,7 +49,7 @@ pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize) {
             triangular::BlockStructure::Rectangular,
             left,
             triangular::BlockStructure::Rectangular,
-            1.0,
+            scale,
             Par::Seq,
         );
     });
@@ -104,6 +104,24 @@ pub fn eigh(a: &[f64], d: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     Some((values, vectors))
 }
 
+/// A⁺b: the shortest x that minimises ‖Ax − b‖, A `[m, n]` row-major; `None`
+/// when the iteration does not converge. Singular values below
+/// max(m, n)·ε·largest count as zero, ε that of single precision, from which
+/// weights come (as `torch.linalg.pinv` of a float32 matrix).
+pub fn pinv_times(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
+    let (m, n) = (b.len(), a.len() / b.len());
+    let svd = view(a, m, n).thin_svd().ok()?;
+    let (u, v, s) = (svd.U(), svd.V(), svd.S());
+    let values: Vec<f64> = (0..m.min(n)).map(|i| s[i]).collect();
+    let floor = m.max(n) as f64 * f64::from(f32::EPSILON) * values.first()?;
+    let mut x = vec![0.0; n];
+    for (i, value) in values.into_iter().enumerate().filter(|(_, s)| *s > floor) {
+        let along = (0..m).map(|r| u[(r, i)] * b[r]).sum::<f64>() / value;
+        x.iter_mut().enumerate().for_each(|(j, x)| *x += along * v[(j, i)]);
+    }
+    Some(x)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +138,8 @@ mod tests {
         let x = values(n * d);
         let gram = |threads| {
             let mut acc = vec![1.0; d * d];
-            super::super::parallel::with_threads(threads, || add_gram(&mut acc, &x, d)).unwrap();
+            super::super::parallel::with_threads(threads, || add_gram(&mut acc, &x, d, 1.0))
+                .unwrap();
             acc
         };
         let one = gram(1);
@@ -147,6 +166,19 @@ mod tests {
         assert!((values[0] - 3.0).abs() < 1e-12 && (values[1] - 1.0).abs() < 1e-12);
         assert!((vectors[0].abs() - 0.5f64.sqrt()).abs() < 1e-12);
         assert!((vectors[0] - vectors[1]).abs() < 1e-12);
+    }
+
+    /// A = [[1, 0, 1], [0, 2, 0]], b = (2, 3): x = (1, 1.5, 1), by hand; the
+    /// same with a row twice, which has no inverse.
+    #[test]
+    fn pseudoinverse_by_hand() {
+        let close = |x: Vec<f64>, want: [f64; 3]| {
+            assert!(x.iter().zip(want).all(|(x, w)| (x - w).abs() < 1e-12), "{x:?}");
+        };
+        let a = [1.0, 0.0, 1.0, 0.0, 2.0, 0.0];
+        close(pinv_times(&a, &[2.0, 3.0]).unwrap(), [1.0, 1.5, 1.0]);
+        let twice = [a, a].concat();
+        close(pinv_times(&twice, &[2.0, 3.0, 2.0, 3.0]).unwrap(), [1.0, 1.5, 1.0]);
     }
 
     #[test]

@@ -1,34 +1,187 @@
 //! Class means and the pooled scatter matrix, in one pass.
 //!
 //! Kept *centred*: raw Σzzᵀ − nμμᵀ would lose the small eigenvalues, which
-//! decide the Gaussian scores. Blocks are combined by the rule of Chan, Golub
-//! and LeVeque (1979): for each class, the scatter about the joint mean is the
-//! sum of both scatters plus nₐn_b/(nₐ+n_b)·δδᵀ, δ the difference of the means.
+//! decide the Gaussian scores. The first block in which a class appears fixes
+//! a centre c_k for it, the mean of its rows there; from then on sums are of
+//! z − c_k. What is left to subtract at the end, Σ_k n_k δ_kδ_kᵀ with
+//! δ_k = μ_k − c_k, is as small as the sampling error of a block's mean.
+//! [`Moments::merge`] brings both sides to their true means and combines them
+//! by the rule of Chan, Golub and LeVeque (1979).
 
 use rayon::prelude::*;
 
 use super::linalg::{add_gram, symmetrize};
 
-/// Statistics of rows in `K` classes; sums in f64.
+/// Columns that one task sums, over the rows in order: sums do not depend on
+/// how columns are dealt to threads.
+const COLUMNS: usize = 64;
+
+/// Mean of the rows of each of `K` classes; sums in f64.
 #[derive(Debug, Clone)]
-pub struct Moments {
+pub struct ClassMeans {
     d: usize,
     count: Vec<u64>,
-    mean: Vec<f64>,
-    scatter: Vec<f64>,
+    /// c_k, `[K, d]`.
+    centre: Vec<f64>,
+    /// Σ (z − c_k), `[K, d]`.
+    sum: Vec<f64>,
     work: Vec<f64>,
+}
+
+impl ClassMeans {
+    /// No rows yet.
+    pub fn new(d: usize, classes: usize) -> Self {
+        ClassMeans {
+            d,
+            count: vec![0; classes],
+            centre: vec![0.0; classes * d],
+            sum: vec![0.0; classes * d],
+            work: Vec::new(),
+        }
+    }
+
+    /// Add `rows` (`[n, d]`) with a label below K each, on the current pool.
+    pub fn update(&mut self, rows: &[f32], labels: &[u32]) {
+        self.centre(rows, labels);
+    }
+
+    /// The same; returns z − c_k of every row, `[n, d]`.
+    fn centre(&mut self, rows: &[f32], labels: &[u32]) -> &[f64] {
+        let d = self.d;
+        self.fix_centres(rows, labels);
+        self.work.resize(rows.len(), 0.0);
+        let centre = &self.centre;
+        let out = self.work.par_chunks_mut(d).zip(rows.par_chunks(d)).zip(labels);
+        out.with_min_len(16).for_each(|((out, row), &l)| {
+            let centre = &centre[l as usize * d..][..d];
+            for ((o, &v), c) in out.iter_mut().zip(row).zip(centre) {
+                *o = f64::from(v) - c;
+            }
+        });
+        let (work, classes) = (&self.work, self.count.len());
+        let sums: Vec<Vec<f64>> = by_columns(d, |range| {
+            let mut sum = vec![0.0; classes * range.len()];
+            for (row, &l) in work.chunks_exact(d).zip(labels) {
+                let sum = &mut sum[l as usize * range.len()..][..range.len()];
+                for (s, v) in sum.iter_mut().zip(&row[range.clone()]) {
+                    *s += v;
+                }
+            }
+            sum
+        });
+        for (c, sum) in sums.iter().enumerate() {
+            let width = COLUMNS.min(d - c * COLUMNS);
+            for (k, sum) in sum.chunks_exact(width).enumerate() {
+                let into = &mut self.sum[k * d + c * COLUMNS..][..width];
+                into.iter_mut().zip(sum).for_each(|(s, v)| *s += v);
+            }
+        }
+        for &l in labels {
+            self.count[l as usize] += 1;
+        }
+        &self.work
+    }
+
+    /// Centres of the classes that appear for the first time.
+    fn fix_centres(&mut self, rows: &[f32], labels: &[u32]) {
+        let d = self.d;
+        let mut fresh = vec![0u64; self.count.len()];
+        for &l in labels.iter().filter(|l| self.count[**l as usize] == 0) {
+            fresh[l as usize] += 1;
+        }
+        if fresh.iter().all(|n| *n == 0) {
+            return;
+        }
+        for (row, &l) in rows.chunks_exact(d).zip(labels) {
+            if fresh[l as usize] > 0 {
+                let centre = &mut self.centre[l as usize * d..][..d];
+                centre.iter_mut().zip(row).for_each(|(c, &v)| *c += f64::from(v));
+            }
+        }
+        for (centre, &n) in self.centre.chunks_exact_mut(d).zip(&fresh).filter(|(_, n)| **n > 0) {
+            centre.iter_mut().for_each(|c| *c /= n as f64);
+        }
+    }
+
+    /// Move the centres to the means; returns √n_k·(μ_k − c_k) of every class
+    /// that has moved, `[m, d]`.
+    fn settle(&mut self) -> Vec<f64> {
+        let d = self.d;
+        let mut moved = Vec::new();
+        let rows = self.centre.chunks_exact_mut(d).zip(self.sum.chunks_exact_mut(d));
+        for ((centre, sum), &n) in rows.zip(&self.count) {
+            if sum.iter().all(|s| *s == 0.0) {
+                continue;
+            }
+            let root = (n as f64).sqrt();
+            moved.extend(sum.iter().map(|s| s / root));
+            for (c, s) in centre.iter_mut().zip(sum) {
+                *c += *s / n as f64;
+                *s = 0.0;
+            }
+        }
+        moved
+    }
+
+    /// Add the rows of another, as if they followed this one's.
+    pub fn merge(&mut self, other: &ClassMeans) {
+        self.settle();
+        let mut other = other.clone();
+        other.settle();
+        self.combine(&other);
+    }
+
+    /// Of two that are settled; returns √(nₐn_b/(nₐ+n_b))·δ of every class
+    /// present on both sides, `[m, d]`.
+    fn combine(&mut self, other: &ClassMeans) -> Vec<f64> {
+        let d = self.d;
+        let mut rows = Vec::new();
+        for (k, &nb) in other.count.iter().enumerate().filter(|(_, n)| **n > 0) {
+            let (na_f, nb_f) = (self.count[k] as f64, nb as f64);
+            let weight = (na_f * nb_f / (na_f + nb_f)).sqrt();
+            let theirs = &other.centre[k * d..][..d];
+            let ours = &mut self.centre[k * d..][..d];
+            if self.count[k] > 0 {
+                rows.extend(theirs.iter().zip(ours.iter()).map(|(b, a)| weight * (b - a)));
+            }
+            for (a, b) in ours.iter_mut().zip(theirs) {
+                *a += (b - *a) * (nb_f / (na_f + nb_f));
+            }
+            self.count[k] += nb;
+        }
+        rows
+    }
+
+    /// Rows in each class.
+    pub fn counts(&self) -> &[u64] {
+        &self.count
+    }
+
+    /// The means, `[K, d]`; zero for a class without rows.
+    pub fn finish(mut self) -> Vec<f64> {
+        self.settle();
+        self.centre
+    }
+}
+
+/// `f` of every range of [`COLUMNS`] columns, in parallel.
+fn by_columns<T: Send>(d: usize, f: impl Fn(std::ops::Range<usize>) -> T + Sync) -> Vec<T> {
+    let ranges = (0..d.div_ceil(COLUMNS)).into_par_iter();
+    ranges.map(|c| f(c * COLUMNS..((c + 1) * COLUMNS).min(d))).collect()
+}
+
+/// Class means and the scatter matrix about them; sums in f64.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    means: ClassMeans,
+    /// Lower triangle of Σ (z − c_k)(z − c_k)ᵀ.
+    scatter: Vec<f64>,
 }
 
 impl Moments {
     /// No rows yet.
     pub fn new(d: usize, classes: usize) -> Self {
-        Moments {
-            d,
-            count: vec![0; classes],
-            mean: vec![0.0; classes * d],
-            scatter: vec![0.0; d * d],
-            work: Vec::new(),
-        }
+        Moments { means: ClassMeans::new(d, classes), scatter: vec![0.0; d * d] }
     }
 
     /// Rows to hand to [`Moments::update`] at a time: 64 MiB of f64.
@@ -38,93 +191,42 @@ impl Moments {
 
     /// Add `rows` (`[n, d]`) with a label below K each, on the current pool.
     pub fn update(&mut self, rows: &[f32], labels: &[u32]) {
-        let d = self.d;
-        let mut count = vec![0u64; self.count.len()];
-        let mut mean = vec![0.0; self.mean.len()];
-        for &l in labels {
-            count[l as usize] += 1;
-        }
-        // Sums of a column do not depend on how columns are dealt to threads.
-        let columns = 64;
-        let sums: Vec<Vec<f64>> = (0..d.div_ceil(columns))
-            .into_par_iter()
-            .map(|c| {
-                let range = c * columns..((c + 1) * columns).min(d);
-                let mut sum = vec![0.0; count.len() * range.len()];
-                for (row, &l) in rows.chunks_exact(d).zip(labels) {
-                    let sum = &mut sum[l as usize * range.len()..][..range.len()];
-                    for (s, &v) in sum.iter_mut().zip(&row[range.clone()]) {
-                        *s += f64::from(v);
-                    }
-                }
-                sum
-            })
-            .collect();
-        for (c, sum) in sums.iter().enumerate() {
-            let width = columns.min(d - c * columns);
-            for (k, sum) in sum.chunks_exact(width).enumerate() {
-                for (j, s) in sum.iter().enumerate() {
-                    mean[k * d + c * columns + j] = s / count[k].max(1) as f64;
-                }
-            }
-        }
-        let mut work = std::mem::take(&mut self.work);
-        work.resize(rows.len(), 0.0);
-        work.par_chunks_mut(d).zip(rows.par_chunks(d)).zip(labels).for_each(|((out, row), &l)| {
-            let mean = &mean[l as usize * d..][..d];
-            for ((o, &v), m) in out.iter_mut().zip(row).zip(mean) {
-                *o = f64::from(v) - m;
-            }
-        });
-        self.combine(&count, &mean, &mut work);
-        add_gram(&mut self.scatter, &work, d);
-        self.work = work;
+        let d = self.means.d;
+        add_gram(&mut self.scatter, self.means.centre(rows, labels), d, 1.0);
+    }
+
+    fn settle(&mut self) {
+        let moved = self.means.settle();
+        add_gram(&mut self.scatter, &moved, self.means.d, -1.0);
     }
 
     /// Add the rows of another, as if they followed this one's.
     pub fn merge(&mut self, other: &Moments) {
-        let mut work = Vec::new();
-        self.combine(&other.count, &other.mean, &mut work);
-        add_gram(&mut self.scatter, &work, self.d);
+        let mut other = other.clone();
+        self.settle();
+        other.settle();
+        let rows = self.means.combine(&other.means);
+        add_gram(&mut self.scatter, &rows, self.means.d, 1.0);
         for (s, o) in self.scatter.iter_mut().zip(&other.scatter) {
             *s += o;
         }
     }
 
-    /// Update counts and means; append to `work` the row √(nₐn_b/(nₐ+n_b))·δ of
-    /// every class present on both sides.
-    fn combine(&mut self, count: &[u64], mean: &[f64], work: &mut Vec<f64>) {
-        let d = self.d;
-        for (k, &nb) in count.iter().enumerate().filter(|(_, n)| **n > 0) {
-            let na = self.count[k];
-            let (na_f, nb_f) = (na as f64, nb as f64);
-            let total = na_f + nb_f;
-            let weight = (na_f * nb_f / total).sqrt();
-            let theirs = &mean[k * d..][..d];
-            let ours = &mut self.mean[k * d..][..d];
-            if na > 0 {
-                work.extend(theirs.iter().zip(ours.iter()).map(|(b, a)| weight * (b - a)));
-            }
-            for (a, b) in ours.iter_mut().zip(theirs) {
-                *a += (b - *a) * (nb_f / total);
-            }
-            self.count[k] = na + nb;
-        }
-    }
-
     /// Rows in each class.
     pub fn counts(&self) -> &[u64] {
-        &self.count
+        self.means.counts()
     }
 
     /// Class means `[K, d]` and the pooled covariance `[d, d]`, divided by N.
     pub fn finish(mut self) -> (Vec<f64>, Vec<f64>) {
-        let n: u64 = self.count.iter().sum();
+        self.settle();
+        let d = self.means.d;
+        let n: u64 = self.counts().iter().sum();
         for v in &mut self.scatter {
             *v /= n.max(1) as f64;
         }
-        symmetrize(&mut self.scatter, self.d);
-        (self.mean, self.scatter)
+        symmetrize(&mut self.scatter, d);
+        (self.means.centre, self.scatter)
     }
 }
 
@@ -190,5 +292,12 @@ mod tests {
         let (mean, cov) = left.finish();
         close(&mean, &want.0);
         close(&cov, &want.1);
+        let mut means = ClassMeans::new(d, 3);
+        means.update(&rows[..90 * d], &labels[..90]);
+        let mut rest = ClassMeans::new(d, 3);
+        rest.update(&rows[90 * d..], &labels[90..]);
+        means.merge(&rest);
+        assert_eq!(means.counts().iter().sum::<u64>(), n as u64);
+        close(&means.finish(), &want.0);
     }
 }

@@ -1,5 +1,7 @@
 //! Quantiles with linear interpolation, as numpy's default.
 
+use rayon::prelude::*;
+
 use crate::error::Result;
 
 /// Quantile `q` in [0, 1] of `sorted` (ascending, not empty).
@@ -25,43 +27,114 @@ fn unkey(k: u32) -> f32 {
     f32::from_bits(if k >> 31 == 1 { k & !(1 << 31) } else { !k })
 }
 
-/// Exact quantile of a stream of `n` values that is too long to keep.
+/// Low bits of a value's key that the first pass over a stream leaves open.
+/// Values that were f16 or bf16 have none, so that one pass is enough.
+const OPEN: u32 = 13;
+
+/// Counts of values by all but their lowest bits: 4 MiB.
+#[derive(Debug, Clone)]
+pub struct Histogram {
+    counts: Vec<u64>,
+    total: u64,
+    /// Whether every value had only zeros in its lowest bits.
+    exact: bool,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram { counts: vec![0; 1 << (32 - OPEN)], total: 0, exact: true }
+    }
+}
+
+impl Histogram {
+    /// Count finite values, on the current pool.
+    pub fn update(&mut self, values: &[f32]) {
+        const PIECE: usize = 1 << 20;
+        if values.len() <= PIECE {
+            return self.count(values);
+        }
+        let count = |values: &[f32]| {
+            let mut part = Histogram::default();
+            part.count(values);
+            part
+        };
+        let parts: Vec<Histogram> = values.par_chunks(PIECE).map(count).collect();
+        parts.iter().for_each(|p| self.merge(p));
+    }
+
+    fn count(&mut self, values: &[f32]) {
+        let mut low = 0;
+        for &v in values {
+            self.counts[(key(v) >> OPEN) as usize] += 1;
+            low |= v.to_bits() & ((1 << OPEN) - 1);
+        }
+        self.exact &= low == 0;
+        self.total += values.len() as u64;
+    }
+
+    /// Add the counts of another.
+    pub fn merge(&mut self, other: &Histogram) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.total += other.total;
+        self.exact &= other.exact;
+    }
+
+    /// Quantile `q` in [0, 1] of the values, or `None` when the lowest bits
+    /// decide it.
+    pub fn finish(&self, q: f64) -> Option<f64> {
+        if !self.exact || self.total == 0 {
+            return None;
+        }
+        let (ranks, t) = ranks(self.total, q);
+        let [low, high] = ranks.map(|rank| {
+            let bin = locate(&self.counts, rank).0 << OPEN;
+            // The keys of negative values are their bits inverted.
+            let open = if bin >> 31 == 1 { 0 } else { (1 << OPEN) - 1 };
+            f64::from(unkey(bin | open))
+        });
+        Some(interpolate(low, high, t))
+    }
+}
+
+/// The two neighbouring ranks of quantile `q` among `n` values, and how far
+/// it lies from the first to the second.
+fn ranks(n: u64, q: f64) -> ([u64; 2], f64) {
+    let position = q * (n - 1) as f64;
+    let low = position.floor();
+    ([low as u64, (low as u64 + 1).min(n - 1)], position - low)
+}
+
+/// Exact quantile of a stream of values that is too long to keep.
 ///
-/// `pass` must call its argument with every value, in any order; it is run
-/// twice: once to find the upper half of the two neighbouring values' bits,
-/// once for the lower half. Memory: three tables of 65,536 counts.
+/// `pass` must call its argument with every value, in any order. It is run
+/// once when the values were half-precision numbers, else twice: first to find
+/// the bins of the two neighbouring values, then to look inside these.
 ///
 /// # Errors
 /// Whatever `pass` returns.
-pub fn streamed(
-    n: u64,
-    q: f64,
-    mut pass: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<()>,
-) -> Result<f64> {
-    let position = q * (n - 1) as f64;
-    let ranks = [position.floor() as u64, (position.floor() as u64 + 1).min(n - 1)];
-    let mut high = vec![0u64; 1 << 16];
-    pass(&mut |values| {
-        for &v in values {
-            high[(key(v) >> 16) as usize] += 1;
-        }
-    })?;
-    let found = ranks.map(|rank| locate(&high, rank));
-    let mut low = [vec![0u64; 1 << 16], vec![0u64; 1 << 16]];
+pub fn streamed(q: f64, mut pass: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<()>) -> Result<f64> {
+    let mut high = Histogram::default();
+    pass(&mut |values| high.update(values))?;
+    if let Some(exact) = high.finish(q) {
+        return Ok(exact);
+    }
+    let (ranks, t) = ranks(high.total.max(1), q);
+    let found = ranks.map(|rank| locate(&high.counts, rank));
+    let mut low = [vec![0u64; 1 << OPEN], vec![0u64; 1 << OPEN]];
     pass(&mut |values| {
         for &v in values {
             for (table, (bin, _)) in low.iter_mut().zip(found) {
-                if key(v) >> 16 == bin {
-                    table[(key(v) & 0xffff) as usize] += 1;
+                if key(v) >> OPEN == bin {
+                    table[(key(v) & ((1 << OPEN) - 1)) as usize] += 1;
                 }
             }
         }
     })?;
     let value = |i: usize| {
         let (bin, rest) = found[i];
-        f64::from(unkey(bin << 16 | locate(&low[i], rest).0))
+        f64::from(unkey(bin << OPEN | locate(&low[i], rest).0))
     };
-    Ok(interpolate(value(0), value(1), position - position.floor()))
+    Ok(interpolate(value(0), value(1), t))
 }
 
 /// The bin that holds the value of that rank, and its rank within the bin.
@@ -97,11 +170,31 @@ mod tests {
         let mut all: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
         all.sort_by(f64::total_cmp);
         for q in [0.0, 0.001, 0.3, 0.95, 0.99, 1.0] {
-            let got = streamed(values.len() as u64, q, |f| {
+            let got = streamed(q, |f| {
                 values.chunks(777).for_each(f);
                 Ok(())
             });
             assert_eq!(got.unwrap(), sorted(&all, q), "{q}");
         }
+    }
+
+    /// Half-precision values are done in one pass, merged or not.
+    #[test]
+    fn halves_take_one_pass() {
+        let values: Vec<f32> =
+            (0..4000u32).map(|i| (i.wrapping_mul(40_503) % 1021) as f32 / 64.0 - 5.0).collect();
+        let mut all: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+        all.sort_by(f64::total_cmp);
+        let (left, right) = values.split_at(1234);
+        let mut histogram = Histogram::default();
+        histogram.update(left);
+        let mut rest = Histogram::default();
+        rest.update(right);
+        histogram.merge(&rest);
+        for q in [0.0, 0.2, 0.95, 1.0] {
+            assert_eq!(histogram.finish(q), Some(sorted(&all, q)), "{q}");
+        }
+        histogram.update(&[0.1]);
+        assert_eq!(histogram.finish(0.5), None);
     }
 }

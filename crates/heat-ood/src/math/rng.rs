@@ -26,6 +26,12 @@ pub enum Purpose {
     Batch = 6,
     /// Anything a caller wants.
     User = 7,
+    /// First centroids of K-means, and the rows they are fitted on.
+    Clusters = 9,
+    /// Rows scored with classes held out.
+    HoldOut = 10,
+    /// Starting points taken from the replay buffer.
+    Replay = 11,
 }
 
 /// A stream of random numbers.

@@ -6,12 +6,12 @@
 //!
 //! Reference: Liu et al., *Energy-based Out-of-distribution Detection*, NeurIPS 2020.
 
-use super::logits::{LogitSource, load_head};
+use super::logits::LogitSource;
 use super::{LogitsConfig, Prior, Scorer, Scratch, Section, Stored};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps};
 use crate::math::matmul::{Keep, Packed, View, gemm};
-use crate::math::{reduce, rng::Stream};
+use crate::math::reduce;
 
 /// Settings of `el`.
 pub type EnergyLogitsConfig = LogitsConfig;
@@ -42,12 +42,12 @@ impl EnergyLogits {
     /// # Errors
     /// If there are neither logits nor a head, or the head does not fit.
     pub fn fit(config: LogitsConfig, train: &FeatureSet, head: Option<&Head>) -> Result<Self> {
-        let source = LogitSource::fit(config, train, head)?;
-        Ok(Self::new(source, head))
+        Ok(Self::new(LogitSource::fit("el", config, train, head)?))
     }
 
-    fn new(source: LogitSource, head: Option<&Head>) -> Self {
-        EnergyLogits { source, prior: head.map(Gradient::new), steps: Steps::default() }
+    fn new(source: LogitSource) -> Self {
+        let prior = source.head().map(Gradient::new);
+        EnergyLogits { source, prior, steps: Steps::default() }
     }
 
     /// Whether the head is known, so that it can serve as a prior.
@@ -56,9 +56,7 @@ impl EnergyLogits {
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
-        let source = LogitSource::load(stored)?;
-        let head = load_head(stored).ok();
-        Ok(Self::new(source, head.as_ref()))
+        Ok(Self::new(LogitSource::load(stored)?))
     }
 }
 
@@ -125,21 +123,5 @@ impl Prior for EnergyLogits {
         for (g, v) in grad.iter_mut().zip(product.iter()) {
             *g -= scale * *v;
         }
-    }
-
-    fn sample(
-        &self,
-        _: &mut Stream,
-        _: Option<&[u32]>,
-        _: Option<&[f32]>,
-        _: &mut [f32],
-        _: &mut Scratch,
-    ) -> Result<()> {
-        Err(Error::config(
-            "ebm.model.proposal_type",
-            "base_dist",
-            "the `el` prior is not a distribution that can be sampled; \
-             use `random_normal`, `random_uniform` or `data`",
-        ))
     }
 }

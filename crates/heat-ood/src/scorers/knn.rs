@@ -12,14 +12,14 @@
 //! Reference: Sun et al., *Out-of-Distribution Detection with Deep Nearest
 //! Neighbors*, ICML 2022.
 
-use serde::{Deserialize, Serialize};
+use rayon::prelude::*;
+use serde::Deserialize;
 use serde_json::json;
 
-use rayon::prelude::*;
-
-use super::{Scorer, Section, Stored};
+use super::input::{Input, by_classes, contradiction, feature_settings};
+use super::{Prior, Scorer, Scratch, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, Needs, Pooling, Steps, StepsConfig, Tensor};
+use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps, Tensor};
 use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
 use crate::math::{blocks, parallel, reduce};
 use crate::observe::{Event, Observer};
@@ -31,48 +31,20 @@ const PIECE: usize = 1024;
 /// Queries that meet a piece together: each read of the index serves so many.
 const QUERIES: usize = 256;
 
-/// Settings of `knn`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KnnConfig {
+feature_settings! {
+    /// Settings of `knn`.
+    KnnConfig, normalize = true;
     /// Which neighbour; by default 50, 200 or 1000 as the training set has
     /// fewer than 100, fewer than 1000 or more classes (METHOD §3).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub k: Option<usize>,
-    /// Which pooled features.
-    pub pooling: Pooling,
-    /// Divide each row by its L2 norm first.
-    pub normalize: bool,
-    /// Clip at this quantile first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub react: Option<f64>,
-    /// Project on this many principal components first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pca: Option<usize>,
-    /// Whiten the components.
-    pub whiten: bool,
-}
-
-impl Default for KnnConfig {
-    fn default() -> Self {
-        KnnConfig {
-            k: None,
-            pooling: Pooling::Avg,
-            normalize: true,
-            react: None,
-            pca: None,
-            whiten: false,
-        }
-    }
+    k: Option<usize> = None,
 }
 
 /// A fitted nearest-neighbour index.
 pub struct Knn {
     config: KnnConfig,
     k: usize,
-    input_dim: usize,
-    steps: Steps,
-    dim: usize,
+    input: Input,
     rows: usize,
     centre: Vec<f32>,
     pieces: Vec<Piece>,
@@ -85,15 +57,6 @@ struct Piece {
 }
 
 impl KnnConfig {
-    fn steps(&self) -> StepsConfig {
-        StepsConfig {
-            react: self.react,
-            normalize: self.normalize,
-            pca: self.pca,
-            whiten: self.whiten,
-        }
-    }
-
     /// Index the training set.
     ///
     /// # Errors
@@ -104,19 +67,12 @@ impl KnnConfig {
         classes: Option<usize>,
         observer: &mut dyn Observer,
     ) -> Result<Knn> {
-        let field = Field::Features(self.pooling);
-        let input_dim = train.require(field)?;
         let classes = match classes {
             Some(c) => c,
             None if train.labelled() => train.classes()?,
             None => 0,
         };
-        let default = match classes {
-            0..100 => 50,
-            100..1000 => 200,
-            _ => 1000,
-        };
-        let k = self.k.unwrap_or(default);
+        let k = self.k.unwrap_or(by_classes(classes, [50, 200, 1000]));
         if k == 0 || k > train.len() {
             let problem = format!(
                 "the index holds {} rows, so k must lie in 1..={}",
@@ -125,29 +81,20 @@ impl KnnConfig {
             );
             return Err(Error::config("k", k, problem));
         }
-        let steps = self.steps().fit(train, self.pooling)?;
-        let dim = steps.out_dim(input_dim);
+        let input = Input::fit(self.pooling, &self.steps(), train)?;
         let read = |range: std::ops::Range<usize>| -> Result<Vec<f32>> {
-            let mut rows = vec![0.0; range.len() * input_dim];
-            train.read(field, range, &mut rows)?;
-            Ok(steps.apply(&rows, input_dim))
+            let mut rows = vec![0.0; range.len() * input.input_dim];
+            train.read(input.field(), range, &mut rows)?;
+            Ok(input.steps.apply(&rows, input.input_dim))
         };
-        let centre = centre(train.len(), dim, &read)?;
+        let centre = centre(train.len(), input.dim, &read)?;
         observer.on(Event::Begin { task: "index training rows", total: train.len() as u64 });
         let pieces: Result<Vec<Piece>> = parallel::run(|| {
             let ranges: Vec<_> = blocks(train.len(), PIECE).collect();
             ranges.into_par_iter().map(|range| Ok(Piece::new(read(range)?, &centre))).collect()
         });
-        let knn = Knn {
-            config: self.clone(),
-            k,
-            input_dim,
-            steps,
-            dim,
-            rows: train.len(),
-            centre,
-            pieces: pieces?,
-        };
+        let knn =
+            Knn { config: self.clone(), k, rows: train.len(), centre, pieces: pieces?, input };
         observer.on(Event::End);
         Ok(knn)
     }
@@ -255,14 +202,14 @@ impl Knn {
 
     /// Row number of the k-th neighbour of each stepped, centred query.
     fn kth(&self, queries: &[f32]) -> Vec<u32> {
-        let n = queries.len() / self.dim;
+        let n = queries.len() / self.input.dim;
         let mut nearest: Vec<Nearest> = (0..n).map(|_| Nearest::new(self.k)).collect();
         let mut orders = Aligned::zeros(n * PIECE);
         let mut scratch = Aligned::default();
         let arch = pulp::Arch::new();
         for (i, piece) in self.pieces.iter().enumerate() {
             let width = piece.norms.len();
-            let q = View::rows(queries, self.dim);
+            let q = View::rows(queries, self.input.dim);
             let order = &mut ToOrder(&piece.norms);
             gemm(q, n, &piece.rows, &mut orders, PIECE, &mut scratch, order);
             for (nearest, orders) in nearest.iter_mut().zip(orders.chunks_exact(PIECE)) {
@@ -279,18 +226,24 @@ impl Knn {
         nearest.into_iter().map(last).collect()
     }
 
+    fn centre_rows(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.input.dim) {
+            row.iter_mut().zip(&self.centre).for_each(|(v, c)| *v -= c);
+        }
+    }
+
+    /// A row of the index, centred.
+    fn row(&self, i: usize, out: &mut [f32]) {
+        self.pieces[i / PIECE].rows.column(i % PIECE, out);
+    }
+
     /// Squared distances to the k-th neighbour of stepped rows.
     fn score_rows(&self, rows: &mut [f32], out: &mut [f32]) {
-        for row in rows.chunks_exact_mut(self.dim) {
-            for (v, c) in row.iter_mut().zip(&self.centre) {
-                *v -= c;
-            }
-        }
-        let mut neighbour = vec![0.0; self.dim];
+        self.centre_rows(rows);
+        let mut neighbour = vec![0.0; self.input.dim];
         let kth = self.kth(rows);
-        for ((o, row), &j) in out.iter_mut().zip(rows.chunks_exact(self.dim)).zip(&kth) {
-            let j = j as usize;
-            self.pieces[j / PIECE].rows.column(j % PIECE, &mut neighbour);
+        for ((o, row), &j) in out.iter_mut().zip(rows.chunks_exact(self.input.dim)).zip(&kth) {
+            self.row(j as usize, &mut neighbour);
             *o = reduce::distance2(row, &neighbour) as f32;
         }
     }
@@ -305,18 +258,15 @@ impl Knn {
             rows: usize,
         }
         let c: Config = stored.config()?;
-        let steps = Steps::load(stored.file, &stored.prefix, &c.settings.steps())?;
-        let sound = steps.out_dim(c.input_dim) == c.dim && c.dim > 0 && (1..=c.rows).contains(&c.k);
-        if !sound {
-            let problem = "the dimensions of its `knn` contradict each other";
-            return Err(Error::format(stored.file.path(), problem));
+        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
+        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
+        if input.dim != c.dim || !(1..=c.rows).contains(&c.k) {
+            return Err(contradiction(stored));
         }
         let rows = stored.file.f32(&stored.name("index"), &[c.rows, c.dim])?;
         Ok(Knn {
             k: c.k,
-            input_dim: c.input_dim,
-            steps,
-            dim: c.dim,
+            input,
             rows: c.rows,
             centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
             pieces: rows.chunks(PIECE * c.dim).map(|r| Piece::centred(r, c.dim)).collect(),
@@ -331,23 +281,12 @@ impl Scorer for Knn {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        let field = Field::Features(self.config.pooling);
-        let got = set.require(field)?;
-        if got != self.input_dim {
-            return Err(Error::Shape {
-                place: set.name().into(),
-                tensor: field.name().into(),
-                expected: format!("[N, {}], as in training", self.input_dim),
-                got: format!("[{}, {got}]", set.len()),
-            });
-        }
-        Ok(Needs::of(field))
+        self.input.needs(set)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let values = batch.get(Field::Features(self.config.pooling));
-        let mut rows = self.steps.apply(values, self.input_dim);
-        let blocks = rows.chunks_mut(QUERIES * self.dim);
+        let mut rows = self.input.stepped(batch);
+        let blocks = rows.chunks_mut(QUERIES * self.input.dim);
         for (rows, out) in blocks.zip(out.chunks_mut(QUERIES)) {
             self.score_rows(rows, out);
         }
@@ -357,19 +296,55 @@ impl Scorer for Knn {
         let config = json!({
             "settings": self.config,
             "k": self.k,
-            "input_dim": self.input_dim,
-            "dim": self.dim,
+            "input_dim": self.input.input_dim,
+            "dim": self.input.dim,
             "rows": self.rows,
         });
-        let mut index = vec![0.0; self.rows * self.dim];
-        for (i, row) in index.chunks_exact_mut(self.dim).enumerate() {
-            self.pieces[i / PIECE].rows.column(i % PIECE, row);
+        let mut index = vec![0.0; self.rows * self.input.dim];
+        for (i, row) in index.chunks_exact_mut(self.input.dim).enumerate() {
+            self.row(i, row);
         }
         let tensors = vec![
-            ("index".into(), Tensor::f32([self.rows, self.dim], index)),
-            ("centre".into(), Tensor::f32([self.dim], self.centre.clone())),
+            ("index".into(), Tensor::f32([self.rows, self.input.dim], index)),
+            ("centre".into(), Tensor::f32([self.input.dim], self.centre.clone())),
         ];
-        Section::new("knn", config).with("", tensors).with("", self.steps.tensors(self.input_dim))
+        Section::new("knn", config).with("", tensors).with("", self.input.tensors())
+    }
+}
+
+/// Differentiable where the k-th neighbour stays the same:
+/// ∇‖z − x_(k)‖² = 2(z − x_(k)). There is no sampler.
+impl Prior for Knn {
+    fn pooling(&self) -> Pooling {
+        self.config.pooling
+    }
+
+    fn steps(&self) -> &Steps {
+        &self.input.steps
+    }
+
+    fn dim(&self) -> usize {
+        self.input.dim
+    }
+
+    fn energy(&self, z: &[f32], out: &mut [f32]) {
+        self.score_rows(&mut z.to_vec(), out);
+    }
+
+    fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
+        let dim = self.input.dim;
+        scratch.a.reserve(z.len());
+        let rows = &mut scratch.a[..z.len()];
+        rows.copy_from_slice(z);
+        self.centre_rows(rows);
+        let mut neighbour = vec![0.0; dim];
+        let rows = rows.chunks_exact(dim).zip(grad.chunks_exact_mut(dim)).zip(self.kth(rows));
+        for ((row, grad), j) in rows {
+            self.row(j as usize, &mut neighbour);
+            for ((g, v), x) in grad.iter_mut().zip(row).zip(&neighbour) {
+                *g += scale * 2.0 * (v - x);
+            }
+        }
     }
 }
 

@@ -1,58 +1,124 @@
 //! Logits for the scorers that read them: stored, or computed from `avg` and
 //! the head after the feature steps.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::input::{Input, contradiction, load_head, require_head};
 use super::{Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, Steps, StepsConfig};
+use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
 use crate::math::matmul::Aligned;
+use crate::math::parallel;
 
-/// Settings shared by the scorers of logits.
+/// Settings shared by the scorers of logits: steps before the head.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogitsConfig {
     /// Clip `avg` at this quantile of the training coordinates before the head (ReAct).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub react: Option<f64>,
+    /// Divide each row by its L2 norm before the head.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub normalize: bool,
+    /// Logits of the reconstruction from this many principal components.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pca: Option<usize>,
+    /// Whether the components are whitened: the logits are the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whiten: bool,
+}
+
+impl LogitsConfig {
+    /// The feature steps.
+    pub fn steps(&self) -> StepsConfig {
+        StepsConfig {
+            react: self.react,
+            normalize: self.normalize,
+            pca: self.pca,
+            whiten: self.whiten,
+        }
+    }
 }
 
 /// Where the logits come from.
 pub(super) struct LogitSource {
     config: LogitsConfig,
-    steps: Steps,
-    head: Option<Head>,
+    input: Option<Input>,
+    /// The classifier's head, and the one for stepped features.
+    head: Option<(Head, Head)>,
     classes: usize,
 }
 
 const AVG: Field = Field::Features(Pooling::Avg);
 
 impl LogitSource {
-    pub(super) fn fit(config: LogitsConfig, set: &FeatureSet, head: Option<&Head>) -> Result<Self> {
+    pub(super) fn fit(
+        scorer: &str,
+        config: LogitsConfig,
+        set: &FeatureSet,
+        head: Option<&Head>,
+    ) -> Result<Self> {
         if let Some(head) = head {
             set.check_head(head)?;
         }
-        let react = config.react.is_some();
+        let plain = config.steps() == StepsConfig::default();
         let classes = match (head, set.dim(Field::Logits)) {
             (Some(head), _) => head.classes(),
-            (None, Some(classes)) if !react => classes,
-            _ => {
+            (None, Some(classes)) if plain => classes,
+            (None, None) if plain => {
                 let remedy = "give the classifier's last layer with `--head FILE` \
                               (weight [C, D], bias [C])";
-                let what = if react { "head" } else { "`logits` and no head" };
-                return Err(Error::missing(set.name(), what, remedy));
+                return Err(Error::missing(set.name(), "`logits` and no head", remedy));
             }
+            _ => require_head(scorer, head)?.classes(),
         };
-        let steps = StepsConfig { react: config.react, ..StepsConfig::default() };
-        let steps = if react { steps.fit(set, Pooling::Avg)? } else { Steps::default() };
-        Ok(LogitSource { config, steps, head: head.cloned(), classes })
+        // Stored logits need no features, unless there are steps.
+        let features = !plain || set.dim(AVG).is_some();
+        let input = match head {
+            Some(_) if features => Some(Input::fit(Pooling::Avg, &config.steps(), set)?),
+            _ => None,
+        };
+        Self::assemble(config, input, head.cloned(), classes)
+    }
+
+    fn assemble(
+        config: LogitsConfig,
+        input: Option<Input>,
+        head: Option<Head>,
+        classes: usize,
+    ) -> Result<Self> {
+        let stepped = |head: Head| {
+            let stepped = match &input {
+                Some(input) => input.head(&head)?,
+                None => head.clone(),
+            };
+            Ok::<_, Error>((head, stepped))
+        };
+        Ok(LogitSource { head: head.map(stepped).transpose()?, config, input, classes })
+    }
+
+    /// Number of classes C.
+    pub(super) fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The head, when it reads plain features.
+    pub(super) fn head(&self) -> Option<&Head> {
+        self.head.as_ref().map(|(head, _)| head)
+    }
+
+    fn plain(&self) -> bool {
+        self.config.steps() == StepsConfig::default()
     }
 
     pub(super) fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        let stored = self.config.react.is_none() && set.dim(Field::Logits).is_some();
+        let stored = self.plain() && set.dim(Field::Logits).is_some();
         match &self.head {
-            Some(head) if !stored => {
+            Some((head, _)) if !stored => {
                 set.require(AVG)?;
                 set.check_head(head)?;
                 Ok(Needs::of(AVG))
@@ -72,19 +138,50 @@ impl LogitSource {
         }
     }
 
-    /// Call `f` with the logits of each row.
-    pub(super) fn rows(&self, batch: &Batch, out: &mut [f32], f: impl Fn(&mut [f32]) -> f32) {
+    /// The logits of a batch, `[n, C]`.
+    pub(super) fn logits(&self, batch: &Batch) -> Vec<f32> {
         let stored = batch.get(Field::Logits);
-        let mut logits = match &self.head {
-            Some(head) if stored.is_empty() => {
-                let mut z = batch.get(AVG).to_vec();
-                self.steps.clip_and_normalize(&mut z, head.dim());
+        match &self.head {
+            Some((_, head)) if stored.is_empty() => {
+                let stepped = match &self.input {
+                    Some(input) => input.stepped(batch),
+                    None => batch.get(AVG).to_vec(),
+                };
                 let mut logits = vec![0.0; batch.rows() * self.classes];
-                head.logits(&z, &mut logits, &mut Aligned::default());
+                head.logits(&stepped, &mut logits, &mut Aligned::default());
                 logits
             }
             _ => stored.to_vec(),
+        }
+    }
+
+    /// The logits of some rows of a set, on all threads.
+    pub(super) fn logits_of(
+        &self,
+        set: &FeatureSet,
+        needs: Needs,
+        range: Range<usize>,
+    ) -> Result<Vec<f32>> {
+        const ROWS: usize = 256;
+        let mut out = vec![0.0; range.len() * self.classes];
+        let piece = |(i, out): (usize, &mut [f32])| {
+            let start = range.start + i * ROWS;
+            let mut batch = Batch::default();
+            set.batch(needs, start..start + out.len() / self.classes, &mut batch)?;
+            out.copy_from_slice(&self.logits(&batch));
+            Ok(())
         };
+        // The first error in row order, whichever thread meets one first.
+        let pieces: Vec<Result<()>> = parallel::run(|| {
+            out.par_chunks_mut(ROWS * self.classes).enumerate().map(piece).collect()
+        });
+        pieces.into_iter().collect::<Result<()>>()?;
+        Ok(out)
+    }
+
+    /// Call `f` with the logits of each row.
+    pub(super) fn rows(&self, batch: &Batch, out: &mut [f32], f: impl Fn(&mut [f32]) -> f32) {
+        let mut logits = self.logits(batch);
         for (o, row) in out.iter_mut().zip(logits.chunks_exact_mut(self.classes)) {
             *o = f(row);
         }
@@ -96,11 +193,12 @@ impl LogitSource {
             "classes": self.classes,
             "head": self.head.is_some(),
         });
-        let section = Section::new(kind, config);
-        match &self.head {
-            Some(head) => {
-                section.with("head.", head.tensors()).with("", self.steps.tensors(head.dim()))
-            }
+        let mut section = Section::new(kind, config);
+        if let Some((head, _)) = &self.head {
+            section = section.with("head.", head.tensors());
+        }
+        match &self.input {
+            Some(input) => section.with("", input.tensors()),
             None => section,
         }
     }
@@ -112,26 +210,15 @@ impl LogitSource {
             classes: usize,
             head: bool,
         }
-        let config: Config = stored.config()?;
-        let steps = StepsConfig { react: config.settings.react, ..StepsConfig::default() };
-        let head = config.head.then(|| load_head(stored)).transpose()?;
-        let contradicts = head.as_ref().is_some_and(|h| h.classes() != config.classes);
-        if contradicts || config.classes == 0 {
-            let problem = "its head and its number of classes contradict each other";
-            return Err(Error::format(stored.file.path(), problem));
+        let Config { settings, classes, head } = stored.config()?;
+        let head = head.then(|| load_head(stored.file, &stored.name("head."))).transpose()?;
+        if head.as_ref().is_some_and(|h| h.classes() != classes) || classes == 0 {
+            return Err(contradiction(stored));
         }
-        Ok(LogitSource {
-            steps: Steps::load(stored.file, &stored.prefix, &steps)?,
-            config: config.settings,
-            head,
-            classes: config.classes,
-        })
+        let input = match &head {
+            Some(head) => Some(Input::load(stored, Pooling::Avg, &settings.steps(), head.dim())?),
+            None => None,
+        };
+        Self::assemble(settings, input, head, classes)
     }
-}
-
-pub(super) fn load_head(stored: &Stored<'_>) -> Result<Head> {
-    let weight = stored.name("head.weight");
-    let shape = stored.file.shape(&weight)?.to_vec();
-    let bias = stored.file.f32(&stored.name("head.bias"), &shape[..1.min(shape.len())])?;
-    Head::new(stored.file.f32(&weight, &shape)?, bias)
 }

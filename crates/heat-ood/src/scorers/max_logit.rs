@@ -6,6 +6,7 @@ use super::logits::LogitSource;
 use super::{LogitsConfig, Scorer, Section, Stored};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::math::reduce;
 
 /// A fitted `max_logit` scorer.
 pub struct MaxLogit(LogitSource);
@@ -16,7 +17,7 @@ impl MaxLogit {
     /// # Errors
     /// If there are neither logits nor a head, or the head does not fit.
     pub fn fit(config: LogitsConfig, train: &FeatureSet, head: Option<&Head>) -> Result<Self> {
-        Ok(MaxLogit(LogitSource::fit(config, train, head)?))
+        Ok(MaxLogit(LogitSource::fit("max_logit", config, train, head)?))
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
@@ -34,7 +35,7 @@ impl Scorer for MaxLogit {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.0.rows(batch, out, |logits| -logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        self.0.rows(batch, out, |logits| -reduce::max(logits));
     }
 
     fn section(&self) -> Section {

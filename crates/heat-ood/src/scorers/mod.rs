@@ -4,27 +4,43 @@
 //! method: formula, `Config`, `fit`, `impl Scorer`, tests. A `Config` is
 //! fitted into another type, so "not fitted" cannot be written.
 
+pub mod cosine;
+pub mod dice;
 pub mod energy_logits;
 pub mod gmm;
+mod input;
+pub mod klm;
+mod kmeans;
 pub mod knn;
 mod logits;
 pub mod max_logit;
+pub mod mean;
 pub mod msp;
+pub mod norm;
+pub mod odin;
 mod persist;
 mod spec;
 pub mod ssd;
+pub mod vim;
 
+pub use cosine::{Cosine, CosineConfig};
+pub use dice::{Dice, DiceConfig};
 pub use energy_logits::{EnergyLogits, EnergyLogitsConfig};
-pub use gmm::{Gmm, GmmConfig};
+pub use gmm::{Gmm, GmmConfig, Shrinkage};
+pub use klm::{Klm, KlmConfig};
 pub use knn::{Knn, KnnConfig};
 pub use logits::LogitsConfig;
 pub use max_logit::MaxLogit;
+pub use mean::{Mean, MeanConfig};
 pub use msp::Msp;
+pub use norm::{Norm, NormConfig};
+pub use odin::{Odin, OdinConfig};
 pub(crate) use persist::{FORMAT_VERSION, Outline};
 pub use persist::{Section, Stored};
-pub use spec::{NAMES, ScorerSpec, fit_prior, load, load_prior};
+pub use spec::{NAMES, PRIORS, ScorerSpec, load, load_prior};
 pub(crate) use spec::{keys_of, parse_value, typed};
 pub use ssd::{Ssd, SsdConfig};
+pub use vim::{Vim, VimConfig};
 
 use rayon::prelude::*;
 
@@ -183,13 +199,20 @@ pub trait Prior: Scorer {
     /// row's entry of `spread`.
     ///
     /// # Errors
-    /// If the prior cannot be sampled.
+    /// If the prior cannot be sampled, as by default.
     fn sample(
         &self,
-        stream: &mut Stream,
-        components: Option<&[u32]>,
-        spread: Option<&[f32]>,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) -> Result<()>;
+        _stream: &mut Stream,
+        _components: Option<&[u32]>,
+        _spread: Option<&[f32]>,
+        _out: &mut [f32],
+        _scratch: &mut Scratch,
+    ) -> Result<()> {
+        let problem = format!(
+            "the `{}` prior is not a distribution that can be sampled; \
+             use `random_normal`, `random_uniform` or `data`",
+            self.name()
+        );
+        Err(Error::config("ebm.model.proposal_type", "base_dist", problem))
+    }
 }

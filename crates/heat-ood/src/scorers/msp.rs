@@ -8,10 +8,6 @@ use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Head, Needs};
 use crate::math::reduce;
 
-fn max(x: &[f32]) -> f32 {
-    x.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
 /// A fitted `msp` scorer.
 pub struct Msp(LogitSource);
 
@@ -21,7 +17,7 @@ impl Msp {
     /// # Errors
     /// If there are neither logits nor a head, or the head does not fit.
     pub fn fit(config: LogitsConfig, train: &FeatureSet, head: Option<&Head>) -> Result<Self> {
-        Ok(Msp(LogitSource::fit(config, train, head)?))
+        Ok(Msp(LogitSource::fit("msp", config, train, head)?))
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
@@ -41,7 +37,7 @@ impl Scorer for Msp {
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         self.0.rows(batch, out, |logits| {
             reduce::softmax(logits);
-            -max(logits)
+            -reduce::max(logits)
         });
     }
 

@@ -7,15 +7,31 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::{
-    EnergyLogits, Gmm, GmmConfig, Knn, KnnConfig, LogitsConfig, MaxLogit, Msp, Prior, Scorer, Ssd,
-    Stored,
+    Cosine, CosineConfig, Dice, DiceConfig, EnergyLogits, Gmm, GmmConfig, Klm, Knn, KnnConfig,
+    MaxLogit, Mean, MeanConfig, Msp, Norm, NormConfig, Odin, OdinConfig, Prior, Scorer, Ssd,
+    Stored, Vim, VimConfig,
 };
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::observe::Observer;
 
 /// Names of all scorers that are fitted from features alone.
-pub const NAMES: [&str; 7] = ["msp", "max_logit", "el", "gmm", "ssd", "maha", "knn"];
+pub const NAMES: [&str; 14] = [
+    "msp",
+    "max_logit",
+    "el",
+    "odin",
+    "klm",
+    "gmm",
+    "ssd",
+    "maha",
+    "knn",
+    "vim",
+    "dice",
+    "cosine",
+    "mean",
+    "norm",
+];
 
 /// A scorer's name with the settings that differ from its defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +108,8 @@ impl ScorerSpec {
             "msp" => Arc::new(Msp::fit(self.config()?, train, head)?),
             "max_logit" => Arc::new(MaxLogit::fit(self.config()?, train, head)?),
             "el" => Arc::new(EnergyLogits::fit(self.config()?, train, head)?),
+            "odin" => Arc::new(self.config::<OdinConfig>()?.fit(train, head)?),
+            "klm" => Arc::new(Klm::fit(self.config()?, train, head, observer)?),
             "gmm" => Arc::new(self.config::<GmmConfig>()?.fit(train, classes, observer)?),
             "ssd" => Arc::new(Ssd::fit(&self.config()?, train, classes, observer)?),
             "maha" => {
@@ -104,6 +122,11 @@ impl ScorerSpec {
                 Arc::new(Ssd::fit(&config, train, classes, observer)?)
             }
             "knn" => Arc::new(self.config::<KnnConfig>()?.fit(train, classes, observer)?),
+            "vim" => Arc::new(self.config::<VimConfig>()?.fit(train, head, observer)?),
+            "dice" => Arc::new(self.config::<DiceConfig>()?.fit(train, head, observer)?),
+            "cosine" => Arc::new(self.config::<CosineConfig>()?.fit(train, head)?),
+            "mean" => Arc::new(self.config::<MeanConfig>()?.fit(train, classes, observer)?),
+            "norm" => Arc::new(self.config::<NormConfig>()?.fit(train)?),
             other => return Err(Error::unknown("scorer", other, NAMES)),
         })
     }
@@ -167,35 +190,6 @@ pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<String> {
     quoted.map(str::to_owned).collect()
 }
 
-/// Fit a prior by name: `gmm` with its settings, or `el`.
-///
-/// # Errors
-/// If the name is not that of a prior, or the data cannot be fitted.
-pub fn fit_prior(
-    name: &str,
-    gmm: &GmmConfig,
-    train: &FeatureSet,
-    head: Option<&Head>,
-    classes: Option<usize>,
-    observer: &mut dyn Observer,
-) -> Result<Arc<dyn Prior>> {
-    let classes = head.map(Head::classes).or(classes);
-    match name {
-        "gmm" => Ok(Arc::new(gmm.fit(train, classes, observer)?)),
-        "el" => {
-            if head.is_none() {
-                return Err(Error::missing(
-                    "the `el` prior",
-                    "head",
-                    "give the classifier's last layer with `--head FILE` (weight [C, D], bias [C])",
-                ));
-            }
-            Ok(Arc::new(EnergyLogits::fit(LogitsConfig::default(), train, head)?))
-        }
-        other => Err(Error::unknown("prior", other, ["gmm", "el"])),
-    }
-}
-
 /// Read back a scorer of [`NAMES`].
 ///
 /// # Errors
@@ -205,20 +199,32 @@ pub fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
         "msp" => Arc::new(Msp::load(stored)?),
         "max_logit" => Arc::new(MaxLogit::load(stored)?),
         "el" => Arc::new(EnergyLogits::load(stored)?),
+        "odin" => Arc::new(Odin::load(stored)?),
+        "klm" => Arc::new(Klm::load(stored)?),
         "gmm" => Arc::new(Gmm::load(stored)?),
         "ssd" | "maha" => Arc::new(Ssd::load(stored)?),
         "knn" => Arc::new(Knn::load(stored)?),
+        "vim" => Arc::new(Vim::load(stored)?),
+        "dice" => Arc::new(Dice::load(stored)?),
+        "cosine" => Arc::new(Cosine::load(stored)?),
+        "mean" => Arc::new(Mean::load(stored)?),
+        "norm" => Arc::new(Norm::load(stored)?),
         other => return Err(Error::unknown("scorer", other, NAMES)),
     })
 }
 
-/// Read back a prior.
+/// Names of the scorers that a residual energy can be trained on.
+pub const PRIORS: [&str; 4] = ["gmm", "el", "vim", "knn"];
+
+/// Read back a prior of [`PRIORS`].
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
     match stored.kind() {
         "gmm" => Ok(Arc::new(Gmm::load(stored)?)),
+        "vim" => Ok(Arc::new(Vim::load(stored)?)),
+        "knn" => Ok(Arc::new(Knn::load(stored)?)),
         "el" => {
             let el = EnergyLogits::load(stored)?;
             if !el.has_head() {
@@ -227,6 +233,6 @@ pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
             }
             Ok(Arc::new(el))
         }
-        other => Err(Error::unknown("prior", other, ["gmm", "el"])),
+        other => Err(Error::unknown("prior", other, PRIORS)),
     }
 }

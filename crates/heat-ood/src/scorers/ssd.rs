@@ -48,11 +48,11 @@ impl Scorer for Ssd {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        self.0.check(set)
+        self.0.input.needs(set)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let distances = self.0.distances(&self.0.stepped(batch));
+        let distances = self.0.distances(&self.0.input.stepped(batch));
         for (o, d) in out.iter_mut().zip(distances.chunks_exact(self.0.components())) {
             *o = d.iter().copied().fold(f64::INFINITY, f64::min) as f32;
         }

@@ -18,69 +18,46 @@
 //! Reference: Lee et al., *A Simple Unified Framework for Detecting
 //! Out-of-Distribution Samples and Adversarial Attacks*, NeurIPS 2018; HEAT §3.
 
+mod fit;
 mod prior;
+mod shrinkage;
 
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
 use prior::Fast;
+pub use shrinkage::Shrinkage;
 
+use super::input::{Input, contradiction, feature_settings};
 use super::{Prior, Scorer, Section, Stored};
-use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, Needs, Pooling, Steps, StepsConfig, Tensor};
-use crate::math::linalg::{cholesky, invert_lower, product_nt};
-use crate::math::moments::Moments;
-use crate::math::{blocks, parallel};
-use crate::observe::{Event, Observer};
+use crate::error::Result;
+use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::math::linalg::{invert_lower, product_nt};
 
-/// Ridge that the published implementation always adds.
-const RIDGE: f64 = 1e-12;
-
-/// Most numbers in the class means: 2 GiB in f64.
-const MAX_MEANS: usize = 1 << 28;
-
-/// Settings of `gmm`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GmmConfig {
-    /// Which pooled features.
-    pub pooling: Pooling,
-    /// Divide each row by its L2 norm first.
-    pub normalize: bool,
-    /// Clip at this quantile first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub react: Option<f64>,
-    /// Project on this many principal components first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pca: Option<usize>,
-    /// Whiten the components.
-    pub whiten: bool,
+feature_settings! {
+    /// Settings of `gmm`.
+    GmmConfig, normalize = true;
     /// Keep only the diagonal of the covariance.
-    pub diagonal: bool,
-}
-
-impl Default for GmmConfig {
-    fn default() -> Self {
-        GmmConfig {
-            pooling: Pooling::Avg,
-            normalize: true,
-            react: None,
-            pca: None,
-            whiten: false,
-            diagonal: false,
-        }
-    }
+    diagonal: bool = false,
+    /// Use so many K-means clusters of the plain features in place of the
+    /// classes; labels are then not needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kmeans: Option<usize> = None,
+    /// Seed of K-means.
+    kmeans_seed: u64 = 0,
+    /// What the covariance is drawn towards, and how far.
+    shrinkage: Shrinkage = Shrinkage::None,
 }
 
 /// A fitted Gaussian mixture.
 pub struct Gmm {
     config: GmmConfig,
-    input_dim: usize,
-    steps: Steps,
-    dim: usize,
+    pub(super) input: Input,
     ridge: f64,
+    /// `[keep, add]` of keep·Σ + add·mean(diag Σ)·I, as chosen.
+    shrunk: [f64; 2],
     means: Vec<f64>,
     scale_tril: Vec<f64>,
     probs: Vec<f64>,
@@ -92,156 +69,22 @@ pub struct Gmm {
     fast: OnceLock<Fast>,
 }
 
-impl GmmConfig {
-    /// The feature steps among the settings.
-    pub fn steps(&self) -> StepsConfig {
-        StepsConfig {
-            react: self.react,
-            normalize: self.normalize,
-            pca: self.pca,
-            whiten: self.whiten,
-        }
-    }
-
-    /// Fit on a labelled training set with `classes` classes (`None`: one
-    /// more than the largest label).
-    ///
-    /// # Errors
-    /// If labels are absent or out of range, a class has fewer than two rows,
-    /// a value is not finite, or the covariance stays singular.
-    pub fn fit(
-        &self,
-        train: &FeatureSet,
-        classes: Option<usize>,
-        observer: &mut dyn Observer,
-    ) -> Result<Gmm> {
-        let field = Field::Features(self.pooling);
-        let input_dim = train.require(field)?;
-        let classes = classes.map_or_else(|| train.classes(), Ok)?;
-        let steps = self.steps().fit(train, self.pooling)?;
-        let dim = steps.out_dim(input_dim);
-        if classes.saturating_mul(dim) > MAX_MEANS {
-            let problem = format!("{classes} classes in {dim} dimensions are too many means");
-            return Err(Error::Fit { what: "gmm".into(), problem });
-        }
-        let mut moments = Moments::new(dim, classes);
-        let mut rows = Vec::new();
-        observer.on(Event::Begin {
-            task: &format!("fit gmm on {}", self.pooling.name()),
-            total: train.len() as u64,
-        });
-        for range in blocks(train.len(), Moments::block_rows(input_dim)) {
-            let labels = train.labels(range.clone(), classes)?;
-            rows.resize(range.len() * input_dim, 0.0);
-            train.read_parallel(field, range.clone(), &mut rows)?;
-            let stepped;
-            let rows = if steps.pca.is_some() {
-                stepped = steps.apply(&rows, input_dim);
-                &stepped
-            } else {
-                steps.clip_and_normalize(&mut rows, input_dim);
-                &rows
-            };
-            parallel::run(|| moments.update(rows, &labels));
-            observer.on(Event::Advance { done: range.end as u64, loss: None });
-        }
-        observer.on(Event::End);
-        self.finish(moments, steps, input_dim, train, observer)
-    }
-
-    fn finish(
-        &self,
-        moments: Moments,
-        steps: Steps,
-        input_dim: usize,
-        train: &FeatureSet,
-        observer: &mut dyn Observer,
-    ) -> Result<Gmm> {
-        let small = moments.counts().iter().position(|&n| n < 2);
-        if let Some(k) = small {
-            return Err(Error::Fit {
-                what: "gmm".into(),
-                problem: format!(
-                    "class {k} has {} row(s) in {}; every class needs at least 2: \
-                     add rows or remove the class (labels are 0..C without gaps; C is that of the \
-                     head or dataset, else the largest label plus one)",
-                    moments.counts()[k],
-                    train.name()
-                ),
-            });
-        }
-        let probs = moments.counts().iter().map(|&n| n as f64 / train.len() as f64).collect();
-        let (means, mut covariance) = moments.finish();
-        let dim = steps.out_dim(input_dim);
-        if self.diagonal {
-            for (i, row) in covariance.chunks_exact_mut(dim).enumerate() {
-                for (j, v) in row.iter_mut().enumerate() {
-                    *v = if i == j { *v } else { 0.0 };
-                }
-            }
-        }
-        let (scale_tril, ridge) = factor(&mut covariance, dim, train.len(), observer)?;
-        drop(covariance);
-        Ok(Gmm::new(self.clone(), input_dim, steps, means, scale_tril, probs, ridge))
-    }
-}
-
-/// L of Σ + ridge·I, the ridge raised tenfold until the factor is sound.
-fn factor(
-    covariance: &mut [f64],
-    dim: usize,
-    rows: usize,
-    observer: &mut dyn Observer,
-) -> Result<(Vec<f64>, f64)> {
-    let diagonal = |c: &[f64]| (0..dim).map(|i| c[i * dim + i]).fold(0.0, f64::max);
-    let largest = diagonal(covariance);
-    if largest == 0.0 {
-        let problem = "the rows of each class are all equal; are the features constant?";
-        return Err(Error::Fit { what: "gmm".into(), problem: problem.into() });
-    }
-    let (mut ridge, mut added) = (RIDGE, 0.0);
-    loop {
-        for i in 0..dim {
-            covariance[i * dim + i] += ridge - added;
-        }
-        added = ridge;
-        let factor = cholesky(covariance, dim);
-        let pivot =
-            |l: &Vec<f64>| (0..dim).map(|i| l[i * dim + i].powi(2)).fold(f64::MAX, f64::min);
-        // Pivots below the rounding of the sums are noise, not variances.
-        let noise = dim as f64 * f64::EPSILON * largest;
-        if let Some(l) = factor.filter(|l| pivot(l) > noise) {
-            if ridge > RIDGE || pivot(&l) < 10.0 * RIDGE {
-                observer.on(Event::Warning(&format!(
-                    "the covariance is singular ({rows} rows, {dim} dimensions): \
-                     a ridge of {ridge:.0e} was added to its diagonal (largest variance {largest:.1e})"
-                )));
-            }
-            return Ok((l, ridge));
-        }
-        ridge *= 10.0;
-        if ridge > largest.max(1.0) {
-            return Err(Error::Fit {
-                what: "gmm".into(),
-                problem: "the covariance is not positive definite even with a ridge; \
-                          are the features constant or of absurd scale?"
-                    .into(),
-            });
-        }
-    }
+/// What [`Gmm::shrunk`] says without shrinkage.
+fn unshrunk() -> [f64; 2] {
+    [1.0, 0.0]
 }
 
 impl Gmm {
     fn new(
         config: GmmConfig,
-        input_dim: usize,
-        steps: Steps,
+        input: Input,
         means: Vec<f64>,
         scale_tril: Vec<f64>,
         probs: Vec<f64>,
         ridge: f64,
+        shrunk: [f64; 2],
     ) -> Self {
-        let dim = steps.out_dim(input_dim);
+        let dim = input.dim;
         let mut centre = vec![0.0; dim];
         for (mean, p) in means.chunks_exact(dim).zip(&probs) {
             for (c, m) in centre.iter_mut().zip(mean) {
@@ -258,10 +101,9 @@ impl Gmm {
         let log_det = (0..dim).map(|i| scale_tril[i * dim + i].ln()).sum();
         Gmm {
             config,
-            input_dim,
-            steps,
-            dim,
+            input,
             ridge,
+            shrunk,
             means,
             scale_tril,
             probs,
@@ -298,6 +140,11 @@ impl Gmm {
         self.ridge
     }
 
+    /// `[keep, add]`: the covariance used is keep·Σ + add·mean(diag Σ)·I.
+    pub fn shrunk(&self) -> [f64; 2] {
+        self.shrunk
+    }
+
     /// Settings.
     pub fn config(&self) -> &GmmConfig {
         &self.config
@@ -305,7 +152,7 @@ impl Gmm {
 
     /// Squared Mahalanobis distances to every mean, `[n, K]`, of stepped rows.
     pub(super) fn distances(&self, z: &[f32]) -> Vec<f64> {
-        let (dim, k) = (self.dim, self.probs.len());
+        let (dim, k) = (self.input.dim, self.probs.len());
         let n = z.len() / dim;
         let centred: Vec<f64> = z
             .chunks_exact(dim)
@@ -336,12 +183,7 @@ impl Gmm {
     }
 
     fn log_normaliser(&self) -> f64 {
-        0.5 * self.dim as f64 * std::f64::consts::TAU.ln() + self.log_det
-    }
-
-    /// Stepped features of a batch.
-    pub(super) fn stepped(&self, batch: &Batch) -> Vec<f32> {
-        self.steps.apply(batch.get(Field::Features(self.config.pooling)), self.input_dim)
+        0.5 * self.input.dim as f64 * std::f64::consts::TAU.ln() + self.log_det
     }
 
     fn fast(&self) -> &Fast {
@@ -350,20 +192,21 @@ impl Gmm {
 
     pub(super) fn section_as(&self, kind: &str) -> Section {
         let k = self.probs.len();
-        let d = self.dim;
+        let d = self.input.dim;
         let config = json!({
             "settings": self.config,
-            "input_dim": self.input_dim,
+            "input_dim": self.input.input_dim,
             "dim": d,
             "classes": k,
             "ridge": self.ridge,
+            "shrunk": self.shrunk,
         });
         let tensors = vec![
             ("means".into(), Tensor::f64([k, d], self.means.clone())),
             ("scale_tril".into(), Tensor::f64([d, d], self.scale_tril.clone())),
             ("mixture_probs".into(), Tensor::f64([k], self.probs.clone())),
         ];
-        Section::new(kind, config).with("", tensors).with("", self.steps.tensors(self.input_dim))
+        Section::new(kind, config).with("", tensors).with("", self.input.tensors())
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
@@ -374,34 +217,22 @@ impl Gmm {
             dim: usize,
             classes: usize,
             ridge: f64,
+            #[serde(default = "unshrunk")]
+            shrunk: [f64; 2],
         }
         let c: Config = stored.config()?;
-        let steps = Steps::load(stored.file, &stored.prefix, &c.settings.steps())?;
+        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
+        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
         let get = |name: &str, shape: &[usize]| stored.file.f64(&stored.name(name), shape);
         let means = get("means", &[c.classes, c.dim])?;
         let scale_tril = get("scale_tril", &[c.dim, c.dim])?;
         let probs = get("mixture_probs", &[c.classes])?;
         let positive = (0..c.dim).all(|i| scale_tril[i * c.dim + i] > 0.0);
-        let sound = c.dim > 0 && c.classes > 0 && steps.out_dim(c.input_dim) == c.dim;
+        let sound = c.dim > 0 && c.classes > 0 && input.dim == c.dim;
         if !sound || !positive || probs.iter().any(|p| *p <= 0.0) {
-            let problem = "the dimensions or values of its `gmm` contradict each other";
-            return Err(Error::format(stored.file.path(), problem));
+            return Err(contradiction(stored));
         }
-        Ok(Gmm::new(c.settings, c.input_dim, steps, means, scale_tril, probs, c.ridge))
-    }
-
-    pub(super) fn check(&self, set: &FeatureSet) -> Result<Needs> {
-        let field = Field::Features(self.config.pooling);
-        let got = set.require(field)?;
-        if got != self.input_dim {
-            return Err(Error::Shape {
-                place: set.name().into(),
-                tensor: field.name().into(),
-                expected: format!("[N, {}], as in training", self.input_dim),
-                got: format!("[{}, {got}]", set.len()),
-            });
-        }
-        Ok(Needs::of(field))
+        Ok(Gmm::new(c.settings, input, means, scale_tril, probs, c.ridge, c.shrunk))
     }
 }
 
@@ -411,11 +242,11 @@ impl Scorer for Gmm {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        self.check(set)
+        self.input.needs(set)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.energy(&self.stepped(batch), out);
+        self.energy(&self.input.stepped(batch), out);
     }
 
     fn section(&self) -> Section {

@@ -28,7 +28,7 @@ pub(super) struct Fast {
 
 impl Fast {
     pub(super) fn new(gmm: &Gmm) -> Self {
-        let (d, k) = (gmm.dim, gmm.probs.len());
+        let (d, k) = (gmm.input.dim, gmm.probs.len());
         let single = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<f32>>();
         let inverse = single(&gmm.inverse);
         let means = single(&gmm.white_means);
@@ -67,11 +67,11 @@ impl Prior for Gmm {
     }
 
     fn steps(&self) -> &Steps {
-        &self.steps
+        &self.input.steps
     }
 
     fn dim(&self) -> usize {
-        self.dim
+        self.input.dim
     }
 
     fn energy(&self, z: &[f32], out: &mut [f32]) {
@@ -86,7 +86,7 @@ impl Prior for Gmm {
 
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
         let fast = self.fast();
-        let (d, k) = (self.dim, self.probs.len());
+        let (d, k) = (self.input.dim, self.probs.len());
         let n = z.len() / d;
         let Scratch { a, b, gemm: pack } = scratch;
         a.reserve(n * d);
@@ -127,7 +127,7 @@ impl Prior for Gmm {
         scratch: &mut Scratch,
     ) -> bool {
         let fast = self.fast();
-        let d = self.dim;
+        let d = self.input.dim;
         let n = gradient.len() / d;
         scratch.a.reserve(n * d);
         let white = &mut scratch.a[..n * d];
@@ -149,7 +149,7 @@ impl Prior for Gmm {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let fast = self.fast();
-        let d = self.dim;
+        let d = self.input.dim;
         let n = out.len() / d;
         let last = self.probs.len() - 1;
         // Components first, so that the noise has one place in the stream.

@@ -1,0 +1,96 @@
+//! Cosine to the head's rows (`cosine`): −logsumexp_c cos(z, W_c).
+//!
+//! Nothing is fitted but the feature steps; cost per row O(D·C).
+//!
+//! Reference: Techapanurak et al., *Hyperparameter-Free Out-of-Distribution Detection Using Cosine Similarity*, ACCV 2020.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::input::{Input, contradiction, feature_settings, load_head, require_head};
+use super::{Scorer, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::math::matmul::Aligned;
+use crate::math::reduce;
+
+feature_settings! {
+    /// Settings of `cosine`.
+    CosineConfig, normalize = false;
+}
+
+/// A fitted `cosine` scorer.
+pub struct Cosine {
+    config: CosineConfig,
+    input: Input,
+    /// Rows of W divided by their norms; no bias.
+    head: Head,
+}
+
+impl CosineConfig {
+    /// Fit the steps and normalise the head.
+    ///
+    /// # Errors
+    /// If there is no head, or a row of its weight is zero.
+    pub fn fit(&self, train: &FeatureSet, head: Option<&Head>) -> Result<Cosine> {
+        let head = require_head("cosine", head)?;
+        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let stepped = input.head(head)?;
+        let mut weight = stepped.weight().to_vec();
+        for (class, row) in weight.chunks_exact_mut(input.dim).enumerate() {
+            if row.iter().all(|v| *v == 0.0) {
+                let problem = format!("row {class} of the head's weight is zero: it has no cosine");
+                return Err(Error::Fit { what: "cosine".into(), problem });
+            }
+            reduce::normalize(row);
+        }
+        let head = Head::new(weight, vec![0.0; head.classes()])?;
+        Ok(Cosine { config: self.clone(), input, head })
+    }
+}
+
+impl Cosine {
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            settings: CosineConfig,
+            input_dim: usize,
+        }
+        let c: Config = stored.config()?;
+        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
+        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
+        let head = load_head(stored.file, &stored.name("head."))?;
+        if head.dim() != input.dim {
+            return Err(contradiction(stored));
+        }
+        Ok(Cosine { config: c.settings, input, head })
+    }
+}
+
+impl Scorer for Cosine {
+    fn name(&self) -> &'static str {
+        "cosine"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let mut rows = self.input.stepped(batch);
+        rows.chunks_exact_mut(self.input.dim).for_each(reduce::normalize);
+        let classes = self.head.classes();
+        let mut cosines = vec![0.0; out.len() * classes];
+        self.head.logits(&rows, &mut cosines, &mut Aligned::default());
+        for (o, row) in out.iter_mut().zip(cosines.chunks_exact(classes)) {
+            *o = -reduce::logsumexp(row.iter().map(|&v| f64::from(v))) as f32;
+        }
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
+        Section::new("cosine", config)
+            .with("head.", self.head.tensors())
+            .with("", self.input.tensors())
+    }
+}

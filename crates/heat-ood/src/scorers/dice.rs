@@ -1,0 +1,140 @@
+//! Directed sparsification (`dice`): −logsumexp of the head with most of its
+//! weights set to zero.
+//!
+//! Kept are the entries of the contribution matrix `W ⊙ mean(z)` (`[C, D]`)
+//! that are strictly above its p-th percentile (linear interpolation over all
+//! C·D entries). Features are clipped at 1e5. One pass over the training set,
+//! O(N·D); cost per row O(D·C).
+//!
+//! Reference: Sun and Li, *DICE: Leveraging Sparsification for Out-of-Distribution Detection*, ECCV 2022.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::input::{Input, by_classes, contradiction, feature_settings, load_head, require_head};
+use super::{Scorer, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::math::matmul::Aligned;
+use crate::math::moments::ClassMeans;
+use crate::math::{parallel, quantile, reduce};
+use crate::observe::Observer;
+
+/// Largest value a feature may keep.
+const CLIP: f32 = 1e5;
+
+feature_settings! {
+    /// Settings of `dice`.
+    DiceConfig, normalize = false;
+    /// Which percentile of the contributions, in [0, 100), a weight must
+    /// exceed; by default 90, 5 or 70 as there are fewer than 100, fewer than
+    /// 1000 or more classes (METHOD §3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percentile: Option<f64> = None,
+}
+
+/// A fitted `dice` scorer.
+pub struct Dice {
+    config: DiceConfig,
+    input: Input,
+    /// The head with its masked weights.
+    head: Head,
+}
+
+impl DiceConfig {
+    /// Fit on the training set and the classifier's head.
+    ///
+    /// # Errors
+    /// If `percentile` is out of range or a value is not finite.
+    pub fn fit(
+        &self,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        observer: &mut dyn Observer,
+    ) -> Result<Dice> {
+        let head = require_head("dice", head)?;
+        let p = self.percentile.unwrap_or(by_classes(head.classes(), [90.0, 5.0, 70.0]));
+        if !(0.0..100.0).contains(&p) {
+            let problem = "a percentile lies between 0 and 100 (100 would keep no weight)";
+            return Err(Error::config("percentile", p, problem));
+        }
+        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let head = input.head(head)?;
+        let mut means = ClassMeans::new(input.dim, 1);
+        input.each_block(train, "fit dice", observer, |_, rows| {
+            let clipped: Vec<f32>;
+            let rows = if rows.iter().any(|v| *v > CLIP) {
+                clipped = rows.iter().map(|v| v.min(CLIP)).collect();
+                &clipped
+            } else {
+                rows
+            };
+            parallel::run(|| means.update(rows, &vec![0; rows.len() / input.dim]));
+            Ok(())
+        })?;
+        let mean = means.finish();
+        let contribution: Vec<f64> = head
+            .weight()
+            .chunks_exact(input.dim)
+            .flat_map(|row| row.iter().zip(&mean).map(|(&w, m)| f64::from(w) * m))
+            .collect();
+        let mut sorted = contribution.clone();
+        sorted.sort_by(f64::total_cmp);
+        let threshold = quantile::sorted(&sorted, p / 100.0);
+        let weights = head.weight().iter().zip(&contribution);
+        let masked = weights.map(|(&w, c)| if *c > threshold { w } else { 0.0 }).collect();
+        let head = Head::new(masked, head.bias().to_vec())?;
+        Ok(Dice { config: self.clone(), input, head })
+    }
+}
+
+impl Dice {
+    /// The head with its masked weights.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            settings: DiceConfig,
+            input_dim: usize,
+        }
+        let c: Config = stored.config()?;
+        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
+        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
+        let head = load_head(stored.file, &stored.name("head."))?;
+        if head.dim() != input.dim {
+            return Err(contradiction(stored));
+        }
+        Ok(Dice { config: c.settings, input, head })
+    }
+}
+
+impl Scorer for Dice {
+    fn name(&self) -> &'static str {
+        "dice"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let mut rows = self.input.stepped(batch);
+        rows.iter_mut().for_each(|v| *v = v.min(CLIP));
+        let classes = self.head.classes();
+        let mut logits = vec![0.0; out.len() * classes];
+        self.head.logits(&rows, &mut logits, &mut Aligned::default());
+        for (o, l) in out.iter_mut().zip(logits.chunks_exact(classes)) {
+            *o = -reduce::logsumexp(l.iter().map(|&v| f64::from(v))) as f32;
+        }
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
+        Section::new("dice", config)
+            .with("head.", self.head.tensors())
+            .with("", self.input.tensors())
+    }
+}

@@ -1,0 +1,212 @@
+//! What scorers of features have in common: which pooled features they read,
+//! the steps before their formula, and the pass over the training set.
+
+use std::ops::Range;
+
+use super::Stored;
+use crate::error::{Error, Result};
+use crate::features::{
+    Batch, FeatureSet, Field, Head, Needs, Pooling, Steps, StepsConfig, Tensor, TensorFile,
+};
+use crate::math::blocks;
+use crate::math::moments::Moments;
+use crate::observe::{Event, Observer};
+
+/// Declare the settings of a scorer of features: its own, then the common
+/// ones, all on one level.
+macro_rules! feature_settings {
+    (
+        $(#[$doc:meta])*
+        $name:ident, normalize = $normalize:literal;
+        $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+            /// Which pooled features.
+            pub pooling: $crate::features::Pooling,
+            /// Clip at this quantile of all training coordinates first.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub react: Option<f64>,
+            /// Divide each row by its L2 norm.
+            pub normalize: bool,
+            /// Project on this many principal components.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub pca: Option<usize>,
+            /// Whiten the components.
+            pub whiten: bool,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name {
+                    $($field: $default,)*
+                    pooling: $crate::features::Pooling::Avg,
+                    react: None,
+                    normalize: $normalize,
+                    pca: None,
+                    whiten: false,
+                }
+            }
+        }
+
+        impl $name {
+            /// The feature steps among the settings.
+            pub fn steps(&self) -> $crate::features::StepsConfig {
+                $crate::features::StepsConfig {
+                    react: self.react,
+                    normalize: self.normalize,
+                    pca: self.pca,
+                    whiten: self.whiten,
+                }
+            }
+        }
+    };
+}
+pub(super) use feature_settings;
+
+/// The features a fitted scorer reads.
+#[derive(Debug, Clone)]
+pub(super) struct Input {
+    pub pooling: Pooling,
+    pub steps: Steps,
+    /// Columns before the steps.
+    pub input_dim: usize,
+    /// Columns after them.
+    pub dim: usize,
+}
+
+impl Input {
+    pub fn fit(pooling: Pooling, steps: &StepsConfig, train: &FeatureSet) -> Result<Self> {
+        let input_dim = train.require(Field::Features(pooling))?;
+        let steps = steps.fit(train, pooling)?;
+        Ok(Input { pooling, dim: steps.out_dim(input_dim), steps, input_dim })
+    }
+
+    pub fn field(&self) -> Field {
+        Field::Features(self.pooling)
+    }
+
+    /// The fields to read of `set`, which must have them in training's dimension.
+    pub fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        let got = set.require(self.field())?;
+        if got != self.input_dim {
+            return Err(Error::Shape {
+                place: set.name().into(),
+                tensor: self.field().name().into(),
+                expected: format!("[N, {}], as in training", self.input_dim),
+                got: format!("[{}, {got}]", set.len()),
+            });
+        }
+        Ok(Needs::of(self.field()))
+    }
+
+    /// Stepped features of a batch, `[n, dim]`.
+    pub fn stepped(&self, batch: &Batch) -> Vec<f32> {
+        self.steps.apply(batch.get(self.field()), self.input_dim)
+    }
+
+    /// Call `f` with the stepped rows of every block of the training set, in order.
+    pub fn each_block(
+        &self,
+        train: &FeatureSet,
+        task: &str,
+        observer: &mut dyn Observer,
+        mut f: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (mut rows, mut out) = (Vec::new(), Vec::new());
+        observer.on(Event::Begin { task, total: train.len() as u64 });
+        for range in blocks(train.len(), Moments::block_rows(self.input_dim)) {
+            rows.resize(range.len() * self.input_dim, 0.0);
+            train.read_parallel(self.field(), range.clone(), &mut rows)?;
+            let stepped = self.steps.apply_all(&mut rows, self.input_dim, &mut out);
+            f(range.clone(), stepped)?;
+            observer.on(Event::Advance { done: range.end as u64, loss: None });
+        }
+        observer.on(Event::End);
+        Ok(())
+    }
+
+    /// The head for stepped features. Principal components y of z give the
+    /// logits of their reconstruction, z ≈ mean + Σ_j y_j c_j/‖c_j‖².
+    pub fn head(&self, head: &Head) -> Result<Head> {
+        if head.dim() != self.input_dim {
+            return Err(Error::Shape {
+                place: "head".into(),
+                tensor: "weight".into(),
+                expected: format!("[C, {}], the dimension of the features", self.input_dim),
+                got: format!("[{}, {}]", head.classes(), head.dim()),
+            });
+        }
+        let Some(pca) = &self.steps.pca else {
+            return Ok(head.clone());
+        };
+        let dot =
+            |w: &[f32], c: &[f64]| -> f64 { w.iter().zip(c).map(|(&w, c)| f64::from(w) * c).sum() };
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for (row, &b) in head.weight().chunks_exact(self.input_dim).zip(head.bias()) {
+            for c in pca.components.chunks_exact(self.input_dim) {
+                let square: f64 = c.iter().map(|v| v * v).sum();
+                weight.push((dot(row, c) / square) as f32);
+            }
+            bias.push((f64::from(b) + dot(row, &pca.mean)) as f32);
+        }
+        Head::new(weight, bias)
+    }
+
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.steps.tensors(self.input_dim)
+    }
+
+    pub fn load(
+        stored: &Stored<'_>,
+        pooling: Pooling,
+        steps: &StepsConfig,
+        input_dim: usize,
+    ) -> Result<Self> {
+        let steps = Steps::load(stored.file, &stored.prefix, steps)?;
+        let dim = steps.out_dim(input_dim);
+        let fits = steps.pca.as_ref().is_none_or(|p| p.mean.len() == input_dim);
+        if dim == 0 || !fits {
+            return Err(contradiction(stored));
+        }
+        Ok(Input { pooling, steps, input_dim, dim })
+    }
+}
+
+/// The error of a detector whose parts do not fit each other.
+pub(super) fn contradiction(stored: &Stored<'_>) -> Error {
+    let problem =
+        format!("the dimensions or values of its `{}` contradict each other", stored.kind());
+    Error::format(stored.file.path(), problem)
+}
+
+/// Read `weight` and `bias` under `prefix`.
+pub(super) fn load_head(file: &TensorFile, prefix: &str) -> Result<Head> {
+    let weight = format!("{prefix}weight");
+    let shape = file.shape(&weight)?.to_vec();
+    let bias = file.f32(&format!("{prefix}bias"), &shape[..1.min(shape.len())])?;
+    Head::new(file.f32(&weight, &shape)?, bias)
+}
+
+/// The head, or an error that says who needs it.
+pub(super) fn require_head<'a>(scorer: &str, head: Option<&'a Head>) -> Result<&'a Head> {
+    head.ok_or_else(|| {
+        let what = format!("the scorer `{scorer}`");
+        let remedy =
+            "give the classifier's last layer with `--head FILE` (weight [C, D], bias [C])";
+        Error::missing(what, "head", remedy)
+    })
+}
+
+/// A default of METHOD §3 that goes with the ID set, told by its number of
+/// classes: CIFAR-10, CIFAR-100, ImageNet.
+pub(super) fn by_classes<T>(classes: usize, [cifar10, cifar100, imagenet]: [T; 3]) -> T {
+    match classes {
+        0..100 => cifar10,
+        100..1000 => cifar100,
+        _ => imagenet,
+    }
+}

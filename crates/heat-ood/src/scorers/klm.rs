@@ -1,0 +1,132 @@
+//! KL matching (`klm`): min_k KL(softmax(logits) ‖ t_k), t_k the mean softmax
+//! of the training rows *predicted* as k. A class never predicted is left out.
+//!
+//! One pass over the training set, O(N·C) beside the logits; cost per row
+//! O(C²). Everything in f64.
+//!
+//! Reference: Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022.
+
+use super::input::contradiction;
+use super::logits::LogitSource;
+use super::{LogitsConfig, Scorer, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::math::linalg::product_nt;
+use crate::math::moments::ClassMeans;
+use crate::math::{blocks, parallel, reduce};
+use crate::observe::{Event, Observer};
+
+/// Settings of `klm`.
+pub type KlmConfig = LogitsConfig;
+
+/// Rows whose softmax is averaged at a time.
+const ROWS: usize = 4096;
+
+/// A fitted `klm` scorer.
+pub struct Klm {
+    source: LogitSource,
+    /// log t_k of the classes that were predicted, `[K, C]`.
+    templates: Vec<f64>,
+}
+
+/// Probabilities of each row of logits, in f64.
+fn probabilities(logits: &[f32], classes: usize) -> Vec<f64> {
+    let mut out: Vec<f64> = logits.iter().map(|&v| f64::from(v)).collect();
+    for row in out.chunks_exact_mut(classes) {
+        let lse = reduce::logsumexp(row.iter().copied());
+        row.iter_mut().for_each(|v| *v = (*v - lse).exp());
+    }
+    out
+}
+
+impl Klm {
+    /// Average the softmax of the training rows by predicted class.
+    ///
+    /// # Errors
+    /// If there are neither logits nor a head, or the head does not fit.
+    pub fn fit(
+        config: KlmConfig,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let source = LogitSource::fit("klm", config, train, head)?;
+        let (classes, needs) = (source.classes(), source.needs(train)?);
+        if classes.saturating_mul(classes) > 1 << 28 {
+            let problem = format!("{classes} classes are too many for a template each");
+            return Err(Error::Fit { what: "klm".into(), problem });
+        }
+        let mut means = ClassMeans::new(classes, classes);
+        observer.on(Event::Begin { task: "fit klm", total: train.len() as u64 });
+        for range in blocks(train.len(), ROWS) {
+            let logits = source.logits_of(train, needs, range.clone())?;
+            let rows: Vec<f32> =
+                probabilities(&logits, classes).into_iter().map(|v| v as f32).collect();
+            let predicted: Vec<u32> = logits.chunks_exact(classes).map(reduce::argmax).collect();
+            parallel::run(|| means.update(&rows, &predicted));
+            observer.on(Event::Advance { done: range.end as u64, loss: None });
+        }
+        observer.on(Event::End);
+        let counts = means.counts().to_vec();
+        let absent = counts.iter().filter(|n| **n == 0).count();
+        if absent > 0 {
+            let which: Vec<String> =
+                (0..classes).filter(|k| counts[*k] == 0).take(5).map(|k| k.to_string()).collect();
+            observer.on(Event::Warning(&format!(
+                "{absent} of {classes} classes are never predicted on {} and have no template ({}{})",
+                train.name(),
+                which.join(", "),
+                if absent > which.len() { ", …" } else { "" }
+            )));
+        }
+        let means = means.finish();
+        let present = means.chunks_exact(classes).zip(&counts).filter(|(_, n)| **n > 0);
+        // A probability that vanished in every row must not become log 0.
+        let log = |v: &f64| v.max(f64::MIN_POSITIVE).ln();
+        let templates = present.flat_map(|(t, _)| t.iter().map(log)).collect();
+        Ok(Klm { source, templates })
+    }
+
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        let source = LogitSource::load(stored)?;
+        let name = stored.name("log_templates");
+        let shape = stored.file.shape(&name)?.to_vec();
+        let templates = stored.file.f64(&name, &shape)?;
+        if shape.len() != 2 || shape[0] == 0 || shape[1] != source.classes() {
+            return Err(contradiction(stored));
+        }
+        Ok(Klm { source, templates })
+    }
+}
+
+impl Scorer for Klm {
+    fn name(&self) -> &'static str {
+        "klm"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.source.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let classes = self.source.classes();
+        let k = self.templates.len() / classes;
+        let p = probabilities(&self.source.logits(batch), classes);
+        // KL = Σ p log p − Σ p log t.
+        let mut cross = vec![0.0; out.len() * k];
+        product_nt(&p, &self.templates, &mut cross, classes);
+        for ((o, p), cross) in
+            out.iter_mut().zip(p.chunks_exact(classes)).zip(cross.chunks_exact(k))
+        {
+            let own: f64 = p.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum();
+            *o = (own - cross.iter().copied().fold(f64::NEG_INFINITY, f64::max)) as f32;
+        }
+    }
+
+    fn section(&self) -> Section {
+        let classes = self.source.classes();
+        let k = self.templates.len() / classes;
+        let tensor = Tensor::f64([k, classes], self.templates.clone());
+        self.source.section("klm").with("", vec![("log_templates".into(), tensor)])
+    }
+}

@@ -1,0 +1,291 @@
+//! Virtual-logit matching (`vim`): α‖Rᵀ(z−o)‖₂ − logsumexp(W(z−o) + b).
+//!
+//! o = −W⁺b is where all logits vanish; R spans all but the `principal_dim`
+//! directions of largest variance; α brings the residual's norm to the scale
+//! of the largest logit: mean max(Wz + b) over mean ‖Rᵀ(z−o)‖, on the training
+//! set. The published code takes α from the logits of z, scores with those of
+//! z − o, and so does this. Two passes over the training set (covariance, then
+//! α), O(N·D²); cost per row O(D·(p + C)).
+//!
+//! The residual's norm is computed from the p principal directions P, as
+//! ‖Rᵀx‖² = ‖x‖² − ‖Pᵀx‖² in f64, which costs p/(D−p) of the direct way.
+//!
+//! As a prior: ∇E = α·R Rᵀ(z−o)/‖Rᵀ(z−o)‖ − Wᵀ softmax(W(z−o) + b). It has no
+//! sampler.
+//!
+//! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::input::{Input, by_classes, contradiction, feature_settings, load_head, require_head};
+use super::{Prior, Scorer, Scratch, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps, Tensor};
+use crate::math::linalg::{eigh, pinv_times, product_nt};
+use crate::math::matmul::{Keep, Packed, View, gemm};
+use crate::math::moments::Moments;
+use crate::math::{parallel, reduce};
+use crate::observe::Observer;
+
+feature_settings! {
+    /// Settings of `vim`.
+    VimConfig, normalize = false;
+    /// Directions of largest variance that do not count as residual; by
+    /// default 256, 400 or 256 as there are fewer than 100, fewer than 1000 or
+    /// more classes (METHOD §3), or half the dimension where that is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal_dim: Option<usize> = None,
+}
+
+/// A fitted `vim` scorer.
+pub struct Vim {
+    config: VimConfig,
+    input: Input,
+    head: Head,
+    /// W, `[C, D]`, as right operand.
+    back: Packed,
+    origin: Vec<f64>,
+    /// P, `[p, D]`.
+    principal: Vec<f64>,
+    alpha: f64,
+}
+
+impl VimConfig {
+    /// Fit on the training set and the classifier's head.
+    ///
+    /// # Errors
+    /// If `principal_dim` is not below D, the features have no residual, or a
+    /// value is not finite.
+    pub fn fit(
+        &self,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vim> {
+        let head = require_head("vim", head)?;
+        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let head = input.head(head)?;
+        let dim = input.dim;
+        let default = by_classes(head.classes(), [256, 400, 256]).min(dim / 2);
+        let p = self.principal_dim.unwrap_or(default);
+        if p >= dim {
+            let problem = format!("must be below the dimension {dim}, so that a residual remains");
+            return Err(Error::config("principal_dim", p, problem));
+        }
+        let unsolved = || Error::Fit {
+            what: "vim".into(),
+            problem: "the decomposition of the head or covariance did not converge".into(),
+        };
+        let double = |x: &[f32]| x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let mut origin =
+            pinv_times(&double(head.weight()), &double(head.bias())).ok_or_else(unsolved)?;
+        origin.iter_mut().for_each(|v| *v = -*v);
+        let mut moments = Moments::new(dim, 1);
+        input.each_block(train, "fit vim: covariance", observer, |range, rows| {
+            parallel::run(|| moments.update(rows, &vec![0; range.len()]));
+            Ok(())
+        })?;
+        let (_, covariance) = moments.finish();
+        let (_, mut principal) = eigh(&covariance, dim).ok_or_else(unsolved)?;
+        principal.truncate(p * dim);
+        let mut vim = Vim::new(self.clone(), input, head, origin, principal, 1.0);
+        vim.alpha = vim.fit_alpha(train, observer)?;
+        Ok(vim)
+    }
+}
+
+impl Vim {
+    fn new(
+        config: VimConfig,
+        input: Input,
+        head: Head,
+        origin: Vec<f64>,
+        principal: Vec<f64>,
+        alpha: f64,
+    ) -> Self {
+        let back = Packed::new(View::rows(head.weight(), head.dim()), head.classes(), head.dim());
+        Vim { config, input, head, back, origin, principal, alpha }
+    }
+
+    /// α: the factor on the residual's norm.
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    fn fit_alpha(&self, train: &FeatureSet, observer: &mut dyn Observer) -> Result<f64> {
+        use rayon::prelude::*;
+        let dim = self.input.dim;
+        let (mut largest, mut norm) = (0.0, 0.0);
+        self.input.each_block(train, "fit vim: scale", observer, |_, rows| {
+            let pieces: Vec<(f64, f64)> = parallel::run(|| {
+                rows.par_chunks(256 * dim)
+                    .map(|rows| {
+                        let mut scratch = Scratch::default();
+                        let logits = self.logits(rows, &mut scratch);
+                        let largest: f64 = logits
+                            .chunks_exact(self.head.classes())
+                            .map(|l| f64::from(reduce::max(l)))
+                            .sum();
+                        let centred = self.centred(rows);
+                        (largest, self.residual_norms(&centred).0.iter().sum())
+                    })
+                    .collect()
+            });
+            for (l, n) in pieces {
+                (largest, norm) = (largest + l, norm + n);
+            }
+            Ok(())
+        })?;
+        let alpha = largest / norm;
+        if norm <= 0.0 || !alpha.is_finite() {
+            return Err(Error::Fit {
+                what: "vim".into(),
+                problem: "the training features have no residual outside the principal space: \
+                          choose a smaller `principal_dim`"
+                    .into(),
+            });
+        }
+        Ok(alpha)
+    }
+
+    fn logits(&self, rows: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        let mut logits = vec![0.0; rows.len() / self.input.dim * self.head.classes()];
+        self.head.logits(rows, &mut logits, &mut scratch.gemm);
+        logits
+    }
+
+    /// z − o, `[n, D]`.
+    fn centred(&self, rows: &[f32]) -> Vec<f64> {
+        let rows = rows.chunks_exact(self.input.dim);
+        rows.flat_map(|row| row.iter().zip(&self.origin).map(|(&v, o)| f64::from(v) - o)).collect()
+    }
+
+    /// ‖Rᵀx‖ of each row of x, and Pᵀx (`[n, p]`).
+    fn residual_norms(&self, centred: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let dim = self.input.dim;
+        let (n, p) = (centred.len() / dim, self.principal.len() / dim);
+        let mut along = vec![0.0; n * p];
+        if p > 0 {
+            product_nt(centred, &self.principal, &mut along, dim);
+        }
+        let square = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>();
+        let norms = centred
+            .chunks_exact(dim)
+            .enumerate()
+            .map(|(i, x)| (square(x) - square(&along[i * p..][..p])).max(0.0).sqrt());
+        (norms.collect(), along)
+    }
+
+    fn energies(&self, rows: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+        let centred = self.centred(rows);
+        let (norms, _) = self.residual_norms(&centred);
+        let single: Vec<f32> = centred.iter().map(|&v| v as f32).collect();
+        let logits = self.logits(&single, scratch);
+        let logits = logits.chunks_exact(self.head.classes());
+        for ((o, norm), l) in out.iter_mut().zip(norms).zip(logits) {
+            let lse = reduce::logsumexp(l.iter().map(|&v| f64::from(v)));
+            *o = (self.alpha * norm - lse) as f32;
+        }
+    }
+
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            settings: VimConfig,
+            input_dim: usize,
+            principal_dim: usize,
+            alpha: f64,
+        }
+        let c: Config = stored.config()?;
+        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
+        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
+        let head = load_head(stored.file, &stored.name("head."))?;
+        if head.dim() != input.dim || !c.alpha.is_finite() {
+            return Err(contradiction(stored));
+        }
+        let get = |name: &str, shape: &[usize]| stored.file.f64(&stored.name(name), shape);
+        let origin = get("origin", &[input.dim])?;
+        let principal = match c.principal_dim {
+            0 => Vec::new(),
+            p => get("principal", &[p, input.dim])?,
+        };
+        Ok(Vim::new(c.settings, input, head, origin, principal, c.alpha))
+    }
+}
+
+impl Scorer for Vim {
+    fn name(&self) -> &'static str {
+        "vim"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        self.energies(&self.input.stepped(batch), out, &mut Scratch::default());
+    }
+
+    fn section(&self) -> Section {
+        let dim = self.input.dim;
+        let p = self.principal.len() / dim;
+        let config = json!({
+            "settings": self.config,
+            "input_dim": self.input.input_dim,
+            "principal_dim": p,
+            "alpha": self.alpha,
+        });
+        let mut tensors = vec![("origin".into(), Tensor::f64([dim], self.origin.clone()))];
+        if p > 0 {
+            tensors.push(("principal".into(), Tensor::f64([p, dim], self.principal.clone())));
+        }
+        Section::new("vim", config)
+            .with("", tensors)
+            .with("head.", self.head.tensors())
+            .with("", self.input.tensors())
+    }
+}
+
+impl Prior for Vim {
+    fn pooling(&self) -> Pooling {
+        self.config.pooling
+    }
+
+    fn steps(&self) -> &Steps {
+        &self.input.steps
+    }
+
+    fn dim(&self) -> usize {
+        self.input.dim
+    }
+
+    fn energy(&self, z: &[f32], out: &mut [f32]) {
+        self.energies(z, out, &mut Scratch::default());
+    }
+
+    fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
+        let (dim, classes) = (self.input.dim, self.head.classes());
+        let (n, p) = (z.len() / dim, self.principal.len() / dim);
+        let centred = self.centred(z);
+        let (norms, along) = self.residual_norms(&centred);
+        let single: Vec<f32> = centred.iter().map(|&v| v as f32).collect();
+        let mut probs = self.logits(&single, scratch);
+        probs.chunks_exact_mut(classes).for_each(reduce::softmax);
+        let mut from_logits = vec![0.0; n * dim];
+        let probs = View::rows(&probs, classes);
+        gemm(probs, n, &self.back, &mut from_logits, dim, &mut scratch.gemm, &mut Keep);
+        for i in 0..n {
+            // R Rᵀx = x − P Pᵀx.
+            let mut residual = centred[i * dim..][..dim].to_vec();
+            for (a, direction) in along[i * p..][..p].iter().zip(self.principal.chunks_exact(dim)) {
+                residual.iter_mut().zip(direction).for_each(|(r, d)| *r -= a * d);
+            }
+            let factor = if norms[i] > 0.0 { self.alpha / norms[i] } else { 0.0 };
+            let rows = grad[i * dim..][..dim].iter_mut().zip(residual);
+            for ((g, r), l) in rows.zip(&from_logits[i * dim..][..dim]) {
+                *g += scale * (factor * r - f64::from(*l)) as f32;
+            }
+        }
+    }
+}
