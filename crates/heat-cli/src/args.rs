@@ -17,6 +17,12 @@ Common keys: batch_size n_epochs seed pooling normalize accum_iter save_freq exp
   ebm.model.{steps,step_size_start,eps_start,hidden_dim,temperature_prior,proposal_type,precondition}
   ebm.loss.l2_coef ebm.optimizer.opt.lr; the run folder's recipe.toml lists all";
 
+const SWEEP_HELP: &str = "\
+Lists: commas outside brackets and quotes separate values; the first key varies slowest:
+  heat sweep ebm=heat_gmm_c10,heat_gmm_std_c10 ebm.model.steps=10,20 seed=0,1,2 --train F --out DIR
+Files: one run folder a combination, as `heat train` writes it; eval.json in each, with --ood;
+  sweep.toml (what was asked), sweep.json (what was found)";
+
 /// Out-of-distribution detection on the features of a trained classifier.
 ///
 /// A score is an energy: higher = more out-of-distribution.
@@ -42,6 +48,9 @@ pub enum Command {
     /// Train a residual energy on a prior, from a recipe
     #[command(after_help = TRAIN_HELP)]
     Train(TrainArgs),
+    /// Train every combination of lists of values, with a summary over seeds
+    #[command(after_help = SWEEP_HELP)]
+    Sweep(SweepArgs),
     /// Fit a scorer and write its detector file
     #[command(after_help = SCORER_HELP)]
     Fit(FitArgs),
@@ -99,6 +108,56 @@ pub struct TrainArgs {
     /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
     #[arg(long, value_name = "DIR")]
     pub recipes: Option<PathBuf>,
+    /// Standard input holds this run's parent: words on it ask for a stop, its end ends the run
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+}
+
+/// `heat sweep`
+#[derive(Args)]
+pub struct SweepArgs {
+    /// Recipe groups and keys, each with one value or a list: ebm.model.steps=10,20,40 seed=0,1,2
+    #[arg(value_name = "GROUP=NAME | key=value | key=a,b,c")]
+    pub settings: Vec<String>,
+    /// The data
+    #[command(flatten)]
+    pub data: TrainSet,
+    /// In-distribution test features
+    #[arg(long, value_name = "FEATURES", requires = "ood")]
+    pub id: Option<PathBuf>,
+    /// Evaluate every run on out-of-distribution features, as NAME=FEATURES
+    #[arg(long, requires = "id", num_args = 1.., value_name = "NAME=FEATURES")]
+    pub ood: Vec<String>,
+    /// Folder of the sweep
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Runs side by side, which share the threads
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: u16,
+    /// Go on with the sweep in that folder
+    #[arg(long)]
+    pub resume: bool,
+    /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
+    #[arg(long, value_name = "DIR")]
+    pub recipes: Option<PathBuf>,
+    /// Order of the summary's rows
+    #[arg(long, value_enum, default_value_t = Order::Grid)]
+    pub sort: Order,
+    /// How to write the summary
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Where to write it [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Orders of a sweep's summary.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Order {
+    /// As given
+    Grid,
+    /// Highest average AUROC first
+    Auroc,
 }
 
 /// `heat fit`

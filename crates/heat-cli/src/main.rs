@@ -50,6 +50,7 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart::run(args, progress),
         Command::Train(args) => commands::train::run(args, progress),
+        Command::Sweep(args) => commands::sweep::run(args, progress),
         Command::Fit(args) => commands::fit::run(args, progress),
         Command::Compose(args) => commands::compose::run(args, progress),
         Command::Eval(args) => commands::eval::run(args, progress),

@@ -1,6 +1,6 @@
 //! Progress for people: bars on a terminal, plain lines otherwise.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,23 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<()> {
             "stopping after this step; press Ctrl-C again to leave without a checkpoint"
         );
     })?;
+    Ok(())
+}
+
+/// For a run of a sweep: stop at the parent's word on standard input, leave at
+/// once when the parent is gone. Ctrl-C is the parent's to hear.
+pub fn obey_parent() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst))?;
+    std::thread::spawn(|| {
+        let mut word = [0];
+        loop {
+            match std::io::stdin().read(&mut word) {
+                Ok(1..) => STOP.store(true, Ordering::SeqCst),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => std::process::exit(1),
+            }
+        }
+    });
     Ok(())
 }
 
@@ -45,6 +62,10 @@ impl Progress {
             epochs_left: None,
             epoch_start: Instant::now(),
         }
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// A line of text, above the bar.

@@ -22,17 +22,7 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let inputs: Vec<&Path> = inputs.iter().map(|p| &**p).collect();
     refuse_overwriting(args.output.as_deref(), &inputs)?;
     let id = FeatureSet::open(&args.id)?;
-    let mut ood = Vec::new();
-    for text in &args.ood {
-        let (name, path) = named(text);
-        if name == "average" || ood.iter().any(|(n, _)| *n == name) {
-            let problem = format!(
-                "there are two sets named `{name}` (`average` is one); write NAME=FEATURES"
-            );
-            return Err(Error::config("ood", text, problem).into());
-        }
-        ood.push((name, FeatureSet::open(path)?));
-    }
+    let ood = ood_sets(&args.ood)?;
     let specs = split(args.scorers.as_deref().unwrap_or_default());
     if specs.is_empty() && args.detectors.is_empty() {
         let problem = "give `--scorers el,knn(k=50)` or `--detectors FILE`, or both";
@@ -78,6 +68,22 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         wrote(progress, path);
     }
     Ok(())
+}
+
+/// Open OOD sets given as `NAME=FEATURES`.
+pub(super) fn ood_sets(list: &[String]) -> Result<Vec<(String, FeatureSet)>> {
+    let mut sets: Vec<(String, FeatureSet)> = Vec::new();
+    for text in list {
+        let (name, path) = named(text);
+        if name == "average" || sets.iter().any(|(n, _)| *n == name) {
+            let problem = format!(
+                "there are two sets named `{name}` (`average` is one); write NAME=FEATURES"
+            );
+            return Err(Error::config("ood", text, problem).into());
+        }
+        sets.push((name, FeatureSet::open(path)?));
+    }
+    Ok(sets)
 }
 
 fn combine(

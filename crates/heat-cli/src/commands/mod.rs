@@ -6,6 +6,7 @@ pub mod fit;
 pub mod info;
 pub mod quickstart;
 pub mod score;
+pub mod sweep;
 pub mod train;
 
 use std::path::{Path, PathBuf};

@@ -11,15 +11,18 @@ use heat_ood::{Detector, Error};
 
 use super::{Data, wrote};
 use crate::args::TrainArgs;
-use crate::progress::{Progress, human, stop_on_ctrl_c};
+use crate::progress::{Progress, human, obey_parent, stop_on_ctrl_c};
 
 pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
+    if args.supervised {
+        obey_parent()?;
+    }
     let (recipe, out) = resolve(args)?;
     for notice in &recipe.notices {
         progress.say(&format!("note: {notice}"));
     }
     let data = Data::open(&args.data)?;
-    check_groups(&recipe, &data.train)?;
+    check(&recipe, &data)?;
     let digests = data.train.digests()?;
     // What a checkpoint must agree with: the data, and the head of an `el` prior.
     let mut digest: Vec<String> = digests.iter().map(|(_, sha)| sha.clone()).collect();
@@ -45,7 +48,9 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
             RunFolder::open(&out, &recipe.to_toml(), &digest, trainer)?
         }
     };
-    stop_on_ctrl_c()?;
+    if !args.supervised {
+        stop_on_ctrl_c()?;
+    }
     let start = Instant::now();
     progress.epochs_left = Some(recipe.heat.n_epochs);
     if trainer.run(Some(&mut folder), progress)? == Outcome::Stopped {
@@ -86,6 +91,13 @@ fn begin<'a>(recipe: &Recipe, data: &'a Data, progress: &mut Progress) -> Result
     let classes = recipe.dataset.as_ref().map(|d| d.num_classes);
     let prior = recipe.heat.fit_prior(&data.train, data.head.as_ref(), classes, progress)?;
     Ok(Trainer::new(recipe.heat.clone(), prior, &data.train)?)
+}
+
+/// What can be said of a recipe and data before anything is fitted.
+pub(super) fn check(recipe: &Recipe, data: &Data) -> Result<()> {
+    check_groups(recipe, &data.train)?;
+    data.train.require(Field::Features(recipe.heat.pooling))?;
+    Ok(recipe.heat.check_rows(&data.train)?)
 }
 
 /// A named backbone says what D must be.

@@ -30,7 +30,7 @@ pub fn render(results: &Results) -> String {
 }
 
 /// RFC 4180: names with settings contain commas.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

@@ -4,6 +4,7 @@ mod csv;
 mod json;
 mod markdown;
 pub mod scores;
+pub mod sweep;
 mod table;
 
 use heat_ood::evaluate::Results;

@@ -88,14 +88,8 @@ impl<'a> Trainer<'a> {
         config.check()?;
         let model = &config.ebm.model;
         let input_dim = train.require(Field::Features(prior.pooling()))?;
+        config.check_rows(train)?;
         let batch = config.batch_size;
-        if batch > train.len() {
-            let problem = format!(
-                "larger than the training set ({} rows), and incomplete batches are dropped",
-                train.len()
-            );
-            return Err(Error::config("batch_size", batch, problem));
-        }
         let statistics = model.sample_from_batch_statistics;
         model.proposal_type.check(&*prior, statistics)?;
         if model.precondition {
@@ -373,6 +367,23 @@ impl<'a> Trainer<'a> {
         }
         observer.on(Event::End);
         Ok(Outcome::Finished)
+    }
+}
+
+impl HeatConfig {
+    /// Whether the set has the rows of a batch.
+    ///
+    /// # Errors
+    /// If it has fewer.
+    pub fn check_rows(&self, train: &FeatureSet) -> Result<()> {
+        if self.batch_size <= train.len() {
+            return Ok(());
+        }
+        let problem = format!(
+            "larger than the training set ({} rows), and incomplete batches are dropped",
+            train.len()
+        );
+        Err(Error::config("batch_size", self.batch_size, problem))
     }
 }
 

@@ -7,7 +7,10 @@
 //! `ebm` group may have a `[run]` table with top-level keys (batch size,
 //! pooling), which keys on the command line override.
 
+mod grid;
 mod published;
+
+pub use grid::{Grid, GridRun};
 
 use std::path::Path;
 

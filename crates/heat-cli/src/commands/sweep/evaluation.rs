@@ -1,0 +1,69 @@
+//! Evaluating the runs of a sweep, each once: `eval.json` in its folder.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use heat_ood::evaluate::{Candidate, evaluate};
+use heat_ood::features::{FeatureSet, write_atomically};
+use heat_ood::math::parallel;
+use heat_ood::metrics::Metrics;
+use heat_ood::{Detector, Error, Silent};
+use serde_json::{Map, Value, json};
+
+/// ID and OOD sets with their hashes, by which results are known to be theirs.
+pub struct Sets {
+    id: FeatureSet,
+    ood: Vec<(String, FeatureSet)>,
+    digests: Value,
+}
+
+impl Sets {
+    pub fn open(id: &Path, ood: &[String]) -> Result<Self> {
+        let id = FeatureSet::open(id)?;
+        let ood = super::super::eval::ood_sets(ood)?;
+        let of = |set: &FeatureSet| -> Result<Value> {
+            Ok(set.digests()?.into_iter().map(|(_, sha)| sha).collect())
+        };
+        let theirs = ood.iter().map(|(name, set)| Ok((name.clone(), of(set)?)));
+        let theirs = theirs.collect::<Result<Map<_, _>>>()?;
+        let digests = json!({"id": of(&id)?, "ood": theirs});
+        Ok(Sets { id, ood, digests })
+    }
+
+    /// Metrics of a run folder's detector: the average, then each OOD set.
+    pub fn metrics(&self, folder: &Path, threads: usize) -> Result<Vec<(String, Metrics)>> {
+        let file = folder.join("eval.json");
+        if let Some(found) = self.read(&file) {
+            return Ok(found);
+        }
+        let detector = Detector::open(folder.join("detector.safetensors"))?;
+        let scorer = Arc::clone(detector.scorer());
+        let candidate = [Candidate { name: "heat".into(), scorer, fit_seconds: None }];
+        let run = || evaluate(&self.id, &self.ood, &candidate, &mut Silent);
+        let mut results = parallel::with_threads(threads, run)??;
+        let (_, results) = results.scorers.remove(0);
+        let json = json!({
+            "id": self.id.name(),
+            "ood": results.ood.iter().map(|(n, s)| (n.clone(), json!(s))).collect::<Map<_, _>>(),
+            "average": results.average,
+            "sha256": self.digests,
+        });
+        write_atomically(&file, |w| w.write_all(format!("{json:#}\n").as_bytes()))?;
+        self.read(&file).ok_or_else(|| Error::format(file, "cannot be read back").into())
+    }
+
+    /// What an earlier evaluation on the same sets found.
+    fn read(&self, file: &Path) -> Option<Vec<(String, Metrics)>> {
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+        if json["sha256"] != self.digests {
+            return None;
+        }
+        let metrics = |v: &Value| serde_json::from_value::<Metrics>(v.clone()).ok();
+        let mut out = vec![("average".to_owned(), metrics(&json["average"])?)];
+        for (name, _) in &self.ood {
+            out.push((name.clone(), metrics(&json["ood"][name])?));
+        }
+        Some(out)
+    }
+}

@@ -1,0 +1,189 @@
+//! The folder of a sweep: its lock, `sweep.toml`, what is in its run folders.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use heat_ood::ebm::EpochLog;
+use heat_ood::features::write_atomically;
+use heat_ood::recipe::GridRun;
+use heat_ood::{Detector, Error};
+use toml::{Table, Value};
+
+const VERSION: i64 = 1;
+
+/// How long an orphan of a killed sweep may take to leave its run folder.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A sweep folder, held for writing.
+pub struct SweepFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// What makes two sweeps the same: their runs, their data.
+pub struct Identity<'a> {
+    pub settings: &'a [String],
+    pub runs: &'a [GridRun],
+    /// Hashes of the training set's files.
+    pub train: Vec<String>,
+    /// Hash of the head.
+    pub head: Option<String>,
+}
+
+impl SweepFolder {
+    /// Begin a sweep in a new or empty folder, or go on with the same one.
+    pub fn open(path: &Path, identity: &Identity<'_>, resume: bool) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        let folder = SweepFolder { path: path.to_owned(), _lock: lock(path)? };
+        remove_temporary(path)?;
+        let file = path.join("sweep.toml");
+        if file.is_file() {
+            if !resume {
+                let problem =
+                    "already holds a sweep; go on with it by `--resume`, or choose another `--out`";
+                return Err(Error::format(path, problem).into());
+            }
+            let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+            identity.compare(&file, &text)?;
+        } else {
+            refuse_foreign(path)?;
+            write_atomically(&file, |w| w.write_all(identity.table().to_string().as_bytes()))?;
+        }
+        Ok(folder)
+    }
+
+    /// The folder of a run.
+    pub fn run(&self, run: &GridRun) -> PathBuf {
+        self.path.join(&run.name)
+    }
+
+    pub fn summary(&self) -> PathBuf {
+        self.path.join("sweep.json")
+    }
+}
+
+impl Identity<'_> {
+    fn table(&self) -> Table {
+        let strings =
+            |list: &[String]| Value::Array(list.iter().cloned().map(Value::from).collect());
+        let mut table = Table::new();
+        table.insert("version".into(), VERSION.into());
+        table.insert("settings".into(), strings(self.settings));
+        table.insert("train".into(), strings(&self.train));
+        if let Some(head) = &self.head {
+            table.insert("head".into(), head.clone().into());
+        }
+        let recipes = self.runs.iter().map(|r| (r.name.clone(), r.recipe.to_toml().into()));
+        table.insert("runs".into(), Value::Table(recipes.collect()));
+        table
+    }
+
+    /// Refuse to go on with another sweep.
+    fn compare(&self, file: &Path, text: &str) -> Result<()> {
+        let saved: Table = text.parse().map_err(|e: toml::de::Error| {
+            Error::format(file, format!("{e}; choose another `--out`"))
+        })?;
+        let here = self.table();
+        if saved.get("version") != here.get("version") {
+            let problem = "was written by another version of this program; choose another `--out`";
+            return Err(Error::format(file, problem).into());
+        }
+        let runs = |t: &Table| match t.get("runs") {
+            Some(Value::Table(t)) => t.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            _ => Vec::new(),
+        };
+        if runs(&saved) != runs(&here) {
+            let given = match saved.get("settings") {
+                Some(Value::Array(list)) => {
+                    list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+                }
+                _ => String::new(),
+            };
+            let problem = format!(
+                "this folder was made with another grid, `{given}`; choose another `--out`"
+            );
+            return Err(Error::format(file, problem).into());
+        }
+        if saved.get("train") != here.get("train") || saved.get("head") != here.get("head") {
+            let problem = "this folder was made from other data, or with another head; choose another `--out`";
+            return Err(Error::format(file, problem).into());
+        }
+        Ok(())
+    }
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let place = path.join(".lock");
+    let lock = File::create(&place).map_err(Error::io("create", &place))?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(Error::format(path, "another process is sweeping in this folder").into());
+    }
+    Ok(lock)
+}
+
+/// Run folders are named by the grid: they must not meet what is not the sweep's.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(path).map_err(Error::io("list", path))? {
+        let name = entry.map_err(Error::io("list", path))?.file_name();
+        if name != ".lock" {
+            let problem = format!(
+                "is not a sweep (no sweep.toml), and not empty (`{}`); choose another `--out`",
+                name.to_string_lossy()
+            );
+            return Err(Error::format(path, problem).into());
+        }
+    }
+    Ok(())
+}
+
+/// What a killed process was writing. Only under the folder's lock.
+pub fn remove_temporary(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        if path.file_name().unwrap_or_default().to_string_lossy().starts_with(".heat-") {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run is done: its detector is there, whole, and of this recipe.
+pub fn finished(folder: &Path, run: &GridRun) -> bool {
+    let recipe = run.recipe.to_toml();
+    std::fs::read_to_string(folder.join("recipe.toml")).is_ok_and(|text| text == recipe)
+        && Detector::open(folder.join("detector.safetensors"))
+            .is_ok_and(|d| d.provenance.recipe == Some(recipe))
+}
+
+/// Make sure that a run folder can be trained in: nothing else is there, and
+/// the last process that trained there has left.
+pub fn prepare(folder: &Path, run: &GridRun) -> Result<()> {
+    let file = folder.join("recipe.toml");
+    if file.is_file() {
+        let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+        if text != run.recipe.to_toml() {
+            let problem = "is not this run's recipe; move that folder away";
+            return Err(Error::format(file, problem).into());
+        }
+    }
+    let Ok(lock) = File::open(folder.join(".lock")) else {
+        return Ok(());
+    };
+    let start = Instant::now();
+    while let Err(TryLockError::WouldBlock) = lock.try_lock()
+        && start.elapsed() < PATIENCE
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// The last epoch of a finished run.
+pub fn last_epoch(folder: &Path) -> Result<EpochLog> {
+    let file = folder.join("metrics.jsonl");
+    let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+    let last = text.lines().last().unwrap_or_default();
+    Ok(serde_json::from_str(last).map_err(|e| Error::format(&file, e.to_string()))?)
+}
