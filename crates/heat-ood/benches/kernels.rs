@@ -84,9 +84,15 @@ fn chain(c: &mut Criterion) {
         temperature: 1.0,
         temperature_prior: 1e3,
         projection: Projection::new(&prior, true),
+        labels: None,
     };
-    let chain =
-        Langevin { steps: 1, step_size: (1e-4, 1e-5), eps: (5e-3, 5e-4), precondition: false };
+    let chain = Langevin {
+        steps: 1,
+        step_size: (1e-4, 1e-5),
+        eps: (5e-3, 5e-4),
+        precondition: false,
+        svgd: false,
+    };
     let key = ChainKey { seed: 0, step: 0, block: 0 };
     let mut z = uniform(BLOCK_ROWS * D);
     let mut ws = ChainWorkspace::default();

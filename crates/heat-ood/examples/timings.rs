@@ -99,6 +99,7 @@ fn sgld(args: &Args) -> Vec<f64> {
         temperature: 1.0,
         temperature_prior: 1e3,
         projection: Projection::new(&prior, true),
+        labels: None,
     };
     let chain: Langevin = model.langevin();
     let mut start = vec![0.0; batch * d];

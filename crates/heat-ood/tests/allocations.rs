@@ -46,6 +46,11 @@ fn steps_after_the_first_allocate_nothing() {
         config.ebm.model.steps = 3;
         config.ebm.model.proposal_type = proposal;
         config.ebm.model.sample_from_batch_statistics = proposal == Proposal::BaseDistTemp;
+        // A replay buffer that fills up meanwhile, with classes, does not allocate either.
+        config.ebm.model.use_pcd = proposal == Proposal::BaseDist;
+        config.ebm.model.buffer_size = 1000;
+        let base = &mut config.ebm.model.base_dist;
+        base.use_simplified_mahalanobis_score = proposal != Proposal::RandomNormal;
         let mut trainer = Trainer::new(config, prior, &train).unwrap();
         let allocations = parallel::with_threads(2, || {
             let mut step = || {

@@ -84,11 +84,18 @@ impl Case {
             temperature: self.temperature,
             temperature_prior: self.temperature_prior,
             projection: Projection::new(&*self.prior, true),
+            labels: None,
         }
     }
 
     fn chain(&self) -> Langevin {
-        Langevin { steps: 6, step_size: self.step_size, eps: (0.0, 0.0), precondition: false }
+        Langevin {
+            steps: 6,
+            step_size: self.step_size,
+            eps: (0.0, 0.0),
+            precondition: false,
+            svgd: false,
+        }
     }
 }
 
@@ -150,6 +157,7 @@ fn first_gradients_and_ten_training_steps() {
                 rows: &rows,
                 real: real.len() / D,
                 temperature: case.temperature,
+                objective: Default::default(),
                 l2_coef: 10.0,
                 weight: 1.0,
             };

@@ -22,16 +22,8 @@ pub(crate) const FORMAT: &str = "heat-checkpoint";
 
 /// Write a checkpoint.
 pub(super) fn save(path: &Path, trainer: &Trainer<'_>, train_digest: &str) -> Result<()> {
-    let model = &trainer.config.ebm.model;
-    let heat = Heat {
-        prior: trainer.prior.clone(),
-        net: trainer.net.clone(),
-        temperature: model.temperature,
-        temperature_prior: model.temperature_prior,
-        input_dim: trainer.input_dim,
-    };
     let mut tensors = Vec::new();
-    let outline = heat.section().flatten("", &mut tensors);
+    let outline = trainer.heat().section().flatten("", &mut tensors);
     for (prefix, values) in [
         ("adam.first.", &trainer.adam.first),
         ("adam.second.", &trainer.adam.second),
@@ -39,6 +31,11 @@ pub(super) fn save(path: &Path, trainer: &Trainer<'_>, train_digest: &str) -> Re
     ] {
         let named = trainer.net.split(values).into_iter();
         tensors.extend(named.map(|(n, t)| (format!("{prefix}{n}"), t)));
+    }
+    let named = trainer.net.spectral_tensors().into_iter();
+    tensors.extend(named.map(|(n, t)| (format!("spectral.{n}"), t)));
+    if let Some(replay) = &trainer.replay {
+        tensors.extend(replay.tensors());
     }
     let metadata = [
         ("format", FORMAT.to_owned()),
@@ -124,7 +121,14 @@ pub fn resume<'a>(
     adam.steps = read(&file, "adam_steps")?;
     adam.first = vector("adam.first.")?;
     adam.second = vector("adam.second.")?;
-    let mut trainer = Trainer::assemble(config.clone(), heat.prior, train, heat.net, adam, state)?;
+    let net = match config.ebm.model.use_spectral_norm {
+        true => heat.net.load_spectral(&file, "spectral.")?,
+        false => heat.net,
+    };
+    let mut trainer = Trainer::assemble(config.clone(), heat.prior, train, net, adam, state)?;
+    if let Some(replay) = &mut trainer.replay {
+        replay.load(&file)?;
+    }
     trainer.gradient = vector("gradient.")?;
     Ok(trainer)
 }

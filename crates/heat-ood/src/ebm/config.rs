@@ -8,7 +8,7 @@ use super::mlp::Architecture;
 use super::optim::OptimizerConfig;
 use super::proposal::Proposal;
 use super::sampler::Langevin;
-use super::{Heat, LossConfig, Outcome, Trainer};
+use super::{Heat, LossConfig, Objective, Outcome, Trainer};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Pooling};
 use crate::observe::Observer;
@@ -140,6 +140,20 @@ pub struct ModelConfig {
     pub sgld_relu: bool,
     /// Step in the prior's whitened coordinates (not in the published code).
     pub precondition: bool,
+    /// Whether the prior is part of the energy (published `use_base_dist`).
+    pub use_base_dist: bool,
+    /// Whether chains run at all; without, negatives are the proposals.
+    pub use_sgld: bool,
+    /// Stein variational gradient descent in place of Langevin steps.
+    pub use_svgd: bool,
+    /// Persistent contrastive divergence: chains go on from a replay buffer.
+    pub use_pcd: bool,
+    /// Rows of the replay buffer.
+    pub buffer_size: usize,
+    /// Share of a batch that starts anew once the buffer is half full.
+    pub restart_prob: f64,
+    /// Spectral normalisation of every linear map but the last.
+    pub use_spectral_norm: bool,
     /// Most batches per epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_max_iter: Option<usize>,
@@ -209,6 +223,13 @@ impl Default for ModelConfig {
             eps_end: None,
             sgld_relu: true,
             precondition: false,
+            use_base_dist: true,
+            use_sgld: true,
+            use_svgd: false,
+            use_pcd: false,
+            buffer_size: 40_000,
+            restart_prob: 0.05,
+            use_spectral_norm: false,
             train_max_iter: None,
             base_dist: BaseDistConfig::default(),
         }
@@ -235,7 +256,47 @@ impl ModelConfig {
             step_size: (self.step_size_start, end(self.step_size_start, self.step_size_end)),
             eps: (self.eps_start, end(self.eps_start, self.eps_end)),
             precondition: self.precondition,
+            svgd: self.use_svgd,
         }
+    }
+
+    /// Whether chains move: with Langevin steps or as particles.
+    pub(super) fn moves(&self) -> bool {
+        (self.use_sgld || self.use_svgd) && self.steps > 0
+    }
+
+    /// Whether the prior's energy is that given each chain's class.
+    pub(super) fn conditional(&self) -> bool {
+        self.base_dist.use_simplified_mahalanobis_score
+    }
+
+    /// T_prior, infinite where the prior is no part of the energy.
+    pub(super) fn prior_temperature(&self) -> f64 {
+        if self.use_base_dist { self.temperature_prior } else { f64::INFINITY }
+    }
+
+    fn check(&self) -> Result<()> {
+        let clash = |key: &str, value: bool, problem: &str| {
+            if value {
+                Err(Error::config(format!("ebm.model.{key}"), true, problem))
+            } else {
+                Ok(())
+            }
+        };
+        if !(0.0..=1.0).contains(&self.restart_prob) {
+            let problem = "a share lies between 0 and 1";
+            return Err(Error::config("ebm.model.restart_prob", self.restart_prob, problem));
+        }
+        clash(
+            "use_svgd",
+            self.use_svgd && self.precondition,
+            "`precondition` is a way of taking Langevin steps",
+        )?;
+        clash(
+            "use_pcd",
+            self.use_pcd && !self.moves(),
+            "without steps there are no chains to go on",
+        )
     }
 }
 
@@ -273,6 +334,12 @@ impl HeatConfig {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(Error::config(key, value, "must be a number ≥ 0"));
             }
+        }
+        m.check()?;
+        if self.ebm.loss.objective == Objective::NoiseContrastive && (m.use_pcd || m.use_svgd) {
+            let problem = "the negatives of the noise-contrastive loss are the proposals: \
+                           set use_pcd and use_svgd to false";
+            return Err(Error::config("ebm.loss.objective", "noise_contrastive", problem));
         }
         self.ebm.optimizer.check()
     }

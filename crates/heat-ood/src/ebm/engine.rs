@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::loss::{LossValues, contrastive_divergence};
+use super::loss::{LossValues, Objective, contrastive_divergence, noise_contrastive};
 use super::mlp::{BatchWorkspace, Mlp};
 use super::sampler::{ChainKey, ChainWorkspace, Energy, Langevin};
+use super::svgd::{SvgdWorkspace, block_gradient};
 use crate::math::matmul::Aligned;
 use crate::math::{BLOCK_ROWS, parallel};
 
@@ -20,6 +21,8 @@ pub struct LossBatch<'a> {
     pub real: usize,
     /// T.
     pub temperature: f64,
+    /// What is minimised.
+    pub objective: Objective,
     /// Weight of the squared energies.
     pub l2_coef: f64,
     /// Factor on the gradient (1/accum_iter).
@@ -29,7 +32,9 @@ pub struct LossBatch<'a> {
 /// Runs the two heavy parts of training.
 pub trait Engine: Send {
     /// Run the chains of all rows of `z` (`[n, D]`) in place. Row blocks of
-    /// [`BLOCK_ROWS`] are independent: `key.block` is the first one's number.
+    /// [`BLOCK_ROWS`] are independent: `key.block` is the first one's number
+    /// (but with SVGD, where all rows meet). `energy.labels`, where there are
+    /// any, are those of all rows of `z`.
     fn sample(&mut self, energy: &Energy<'_>, chain: &Langevin, key: ChainKey, z: &mut [f32]);
 
     /// Add the gradient of the loss to `grad` and return the loss.
@@ -42,6 +47,7 @@ pub struct Cpu {
     chains: Vec<Mutex<ChainWorkspace>>,
     batch: BatchWorkspace,
     energies: Aligned,
+    svgd: SvgdWorkspace,
 }
 
 impl Cpu {
@@ -51,11 +57,12 @@ impl Cpu {
             return;
         }
         self.chains.resize_with(parallel::threads(), Mutex::default);
-        let once = Langevin { steps: 1, eps: (1.0, 1.0), ..*chain };
+        let once = Langevin { steps: 1, eps: (1.0, 1.0), svgd: false, ..*chain };
         let key = ChainKey { seed: 0, step: 0, block: 0 };
         parallel::each_worker(|i| {
             let ws = &mut self.chains[i].lock().unwrap_or_else(PoisonError::into_inner);
-            energy.sgld(&once, key, &mut block.to_vec(), ws);
+            let rows = block.len() / energy.prior.dim();
+            energy.of_rows(0, rows).sgld(&once, key, &mut block.to_vec(), ws);
         });
     }
 }
@@ -66,10 +73,18 @@ impl Engine for Cpu {
         parallel::run(|| {
             self.grow(energy, chain, &z[..block.min(z.len())]);
             let chains = &self.chains;
+            if chain.svgd {
+                return energy.svgd(chain, key, z, &mut self.svgd, |energy, block, z, out| {
+                    let mine = &chains[parallel::worker() % chains.len()];
+                    let ws = &mut mine.lock().unwrap_or_else(PoisonError::into_inner);
+                    block_gradient(energy, block, z, out, ws);
+                });
+            }
             z.par_chunks_mut(block).enumerate().for_each(|(i, z)| {
                 let mine = &chains[parallel::worker() % chains.len()];
                 let ws = &mut mine.lock().unwrap_or_else(PoisonError::into_inner);
                 let block = key.block + i as u64;
+                let energy = energy.of_rows(i * BLOCK_ROWS, z.len() / energy.prior.dim());
                 energy.sgld(chain, ChainKey { block, ..key }, z, ws);
             });
         });
@@ -82,7 +97,11 @@ impl Engine for Cpu {
         parallel::run(|| {
             net.forward_all(batch.rows, n, &mut self.batch, energies);
             let LossBatch { real, temperature, l2_coef, weight, .. } = *batch;
-            let loss = contrastive_divergence(energies, real, temperature, l2_coef, weight);
+            let objective = match batch.objective {
+                Objective::ContrastiveDivergence => contrastive_divergence,
+                Objective::NoiseContrastive => noise_contrastive,
+            };
+            let loss = objective(energies, real, temperature, l2_coef, weight);
             net.backward_all(batch.rows, energies, &mut self.batch, grad);
             loss
         })

@@ -33,7 +33,8 @@ impl Heat {
         input_dim: usize,
     ) -> Result<Self> {
         for (key, t) in [("temperature", temperature), ("temperature_prior", temperature_prior)] {
-            if !(t.is_finite() && t > 0.0) {
+            // An infinite T_prior leaves the residual alone.
+            if !(t > 0.0 && (t.is_finite() || key == "temperature_prior")) {
                 return Err(Error::config(key, t, "must be a positive number"));
             }
         }
@@ -84,13 +85,15 @@ impl Heat {
         struct Config {
             architecture: Architecture,
             temperature: f64,
-            temperature_prior: f64,
+            /// Absent (JSON has no infinity) for a residual alone.
+            temperature_prior: Option<f64>,
             input_dim: usize,
         }
         let c: Config = stored.config()?;
         let prior = load_prior(&stored.part("prior")?)?;
         let net = Mlp::load(c.architecture, stored.file, &stored.prefix)?;
-        Heat::new(prior, net, c.temperature, c.temperature_prior, c.input_dim)
+        let temperature_prior = c.temperature_prior.unwrap_or(f64::INFINITY);
+        Heat::new(prior, net, c.temperature, temperature_prior, c.input_dim)
     }
 }
 

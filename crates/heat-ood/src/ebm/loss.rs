@@ -5,10 +5,23 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What training minimises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// Contrastive divergence; negatives are the chains' ends and starts.
+    #[default]
+    ContrastiveDivergence,
+    /// Noise-contrastive estimation; negatives are the proposals.
+    NoiseContrastive,
+}
+
 /// Settings of the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
+    /// What is minimised.
+    pub objective: Objective,
     /// Weight of the squared energies.
     pub l2_coef: f64,
     /// Standard deviation of the noise added to real and generated rows.
@@ -17,7 +30,7 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        LossConfig { l2_coef: 10.0, eps_data: 1e-4 }
+        LossConfig { objective: Objective::default(), l2_coef: 10.0, eps_data: 1e-4 }
     }
 }
 
@@ -64,9 +77,57 @@ pub fn contrastive_divergence(
     LossValues { loss: cd + l2, cd, l2, energy_real, energy_generated }
 }
 
+/// The noise-contrastive loss −mean log σ(−E(z⁺)) − mean log σ(E(z⁻)) + l2
+/// term, with the arguments of [`contrastive_divergence`]; `cd` is then the
+/// sum of the first two terms.
+///
+/// Reference: Gutmann and Hyvärinen, AISTATS 2010.
+pub fn noise_contrastive(
+    nn: &mut [f32],
+    real: usize,
+    temperature: f64,
+    l2_coef: f64,
+    weight: f64,
+) -> LossValues {
+    let (positive, negative) = nn.split_at_mut(real);
+    // −log σ(−x) = softplus(x), whose derivative is σ(x).
+    let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    let side = |energies: &mut [f32], sign: f64| {
+        let n = energies.len() as f64;
+        let (mut sum, mut squares, mut terms) = (0.0, 0.0, 0.0);
+        for e in energies.iter_mut() {
+            let energy = f64::from(*e) / temperature;
+            sum += energy;
+            squares += energy * energy;
+            terms += softplus(sign * energy);
+            let slope = sign / (1.0 + (-sign * energy).exp());
+            *e = (weight * (slope + 2.0 * l2_coef * energy) / (n * temperature)) as f32;
+        }
+        (sum / n, squares / n, terms / n)
+    };
+    let (energy_real, squares_real, real_term) = side(positive, 1.0);
+    let (energy_generated, squares_generated, generated_term) = side(negative, -1.0);
+    let cd = real_term + generated_term;
+    let l2 = l2_coef * (squares_real + squares_generated);
+    LossValues { loss: cd + l2, cd, l2, energy_real, energy_generated }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By hand: E⁺ = 0, E⁻ = ln 3, T = 1: log 2 + log(4/3); slopes 1/2, −1/4.
+    #[test]
+    fn noise_contrastive_by_hand() {
+        let mut nn = [0.0, 3f32.ln()];
+        let v = noise_contrastive(&mut nn, 1, 1.0, 0.0, 1.0);
+        assert!((v.loss - (2f64.ln() + (4f64 / 3.0).ln())).abs() < 1e-7);
+        assert!((nn[0] - 0.5).abs() < 1e-7 && (nn[1] + 0.25).abs() < 1e-7, "{nn:?}");
+        // Energies that would overflow exp stay finite.
+        let mut nn = [1e4, -1e4];
+        let v = noise_contrastive(&mut nn, 1, 1.0, 0.0, 1.0);
+        assert_eq!((v.loss, nn), (2e4, [1.0, -1.0]));
+    }
 
     /// By hand: E⁺ = {1, 3}, E⁻ = {2}, T = 2, l2 = 0.5.
     #[test]

@@ -13,14 +13,16 @@ pub mod loss;
 pub mod mlp;
 pub mod optim;
 mod proposal;
+mod replay;
 mod run;
 pub mod sampler;
+mod svgd;
 pub mod train;
 
 pub use config::{BaseDistConfig, EbmConfig, HeatConfig, IntoPrior, ModelConfig, PriorKind};
 pub use heat::Heat;
 pub use log::EpochLog;
-pub use loss::LossConfig;
+pub use loss::{LossConfig, Objective};
 pub use optim::OptimizerConfig;
 pub use proposal::Proposal;
 pub use run::{Outcome, RunFolder};

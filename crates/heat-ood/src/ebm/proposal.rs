@@ -29,7 +29,8 @@ pub enum Proposal {
 /// Memory of the proposals; grown once, then kept.
 #[derive(Default)]
 pub(super) struct ProposalWorkspace {
-    components: Vec<u32>,
+    /// The component of each row, where it is told.
+    pub components: Vec<u32>,
     spread: Vec<f32>,
     scratch: Vec<std::sync::Mutex<Scratch>>,
 }
@@ -41,8 +42,21 @@ pub(super) struct Request<'a> {
     pub step: u64,
     /// The real rows, `[B, D]`.
     pub real: &'a [f32],
-    /// The real rows' labels, where components follow the batch's statistics.
-    pub labels: Option<&'a [u32]>,
+    /// Where each row's component comes from.
+    pub components: Components<'a>,
+}
+
+/// Where the components of proposals come from.
+#[derive(Clone, Copy)]
+pub(super) enum Components<'a> {
+    /// The prior draws them and keeps them to itself.
+    Untold,
+    /// Drawn with the frequencies of the real rows' labels.
+    Statistics(&'a [u32]),
+    /// Drawn with the prior's mixture weights.
+    Mixture(&'a [f64]),
+    /// The real rows' labels themselves.
+    Labels(&'a [u32]),
 }
 
 impl Proposal {
@@ -54,20 +68,27 @@ impl Proposal {
         out: &mut [f32],
     ) -> Result<()> {
         let Request { prior, seed, step, .. } = *request;
-        if self == Proposal::Data {
-            out.copy_from_slice(request.real);
-            return Ok(());
-        }
         let dim = prior.dim();
         let rows = out.len() / dim;
         // Choices made once per batch come from their own stream.
         let mut once = Stream::new(seed, Purpose::Batch, step, 0);
-        let components = request.labels.map(|labels| {
-            ws.components.clear();
-            let pick = |_| labels[once.below(labels.len() as u32) as usize];
-            ws.components.extend((0..rows).map(pick));
-            &ws.components[..]
-        });
+        ws.components.clear();
+        match request.components {
+            Components::Untold => {}
+            Components::Statistics(labels) => {
+                let pick = |_| labels[once.below(labels.len() as u32) as usize];
+                ws.components.extend((0..rows).map(pick));
+            }
+            Components::Mixture(weights) => {
+                ws.components.extend((0..rows).map(|_| weighted(weights, once.uniform())));
+            }
+            Components::Labels(labels) => ws.components.extend_from_slice(labels),
+        }
+        if self == Proposal::Data {
+            out.copy_from_slice(request.real);
+            return Ok(());
+        }
+        let components = (!ws.components.is_empty()).then_some(&ws.components[..]);
         let spread = (self == Proposal::BaseDistTemp).then(|| {
             let tau = 100.0 * once.uniform() as f32;
             ws.spread.clear();
@@ -113,6 +134,16 @@ impl Proposal {
         }
         Ok(())
     }
+}
+
+/// The index at which the running sum of the weights passes `u`.
+fn weighted(weights: &[f64], u: f64) -> u32 {
+    let mut total = 0.0;
+    let passed = weights.iter().position(|w| {
+        total += w;
+        u < total
+    });
+    passed.unwrap_or(weights.len() - 1) as u32
 }
 
 /// Give every worker its memory by a draw nobody sees.

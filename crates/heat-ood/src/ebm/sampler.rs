@@ -20,10 +20,12 @@ pub struct Energy<'a> {
     pub prior: &'a dyn Prior,
     /// T.
     pub temperature: f64,
-    /// T_prior.
+    /// T_prior; infinite for a residual alone.
     pub temperature_prior: f64,
     /// Π.
     pub projection: Projection,
+    /// The class of each row, where the prior's energy is that given a class.
+    pub labels: Option<&'a [u32]>,
 }
 
 /// Π: ReLU, then L2-normalise; or nothing.
@@ -92,9 +94,16 @@ pub struct Langevin {
     pub eps: (f64, f64),
     /// Step in the prior's whitened coordinates: z ← Π(z − λ_t Σ∇E − σ_t Lε).
     pub precondition: bool,
+    /// Stein variational gradient descent instead of Langevin steps.
+    pub svgd: bool,
 }
 
 impl Langevin {
+    /// λ_t and σ_t.
+    pub(super) fn sizes(&self, t: usize) -> (f32, f32) {
+        (self.at(self.step_size, t), self.at(self.eps, t))
+    }
+
     /// Polynomial decay: v(t) = (start − end)(1 − t/steps)² + end.
     fn at(&self, (start, end): (f64, f64), t: usize) -> f32 {
         let rest = 1.0 - t as f64 / self.steps as f64;
@@ -123,6 +132,13 @@ pub struct ChainWorkspace {
     energies: Aligned,
 }
 
+impl<'a> Energy<'a> {
+    /// The same energy for rows `first..first + n` of those that have labels.
+    pub fn of_rows(&self, first: usize, n: usize) -> Energy<'a> {
+        Energy { labels: self.labels.map(|l| &l[first..first + n]), ..*self }
+    }
+}
+
 impl Energy<'_> {
     /// ∇E of the rows `z` into `out` (both `[n, D]`).
     pub fn gradient(&self, z: &[f32], out: &mut [f32], ws: &mut ChainWorkspace) {
@@ -133,7 +149,15 @@ impl Energy<'_> {
         let scale = (1.0 / self.temperature) as f32;
         self.net.input_gradient(n, scale, &mut ws.net, out);
         let scale = (1.0 / self.temperature_prior) as f32;
-        self.prior.add_gradient(z, scale, out, &mut ws.prior);
+        if scale == 0.0 {
+            return;
+        }
+        match self.labels {
+            Some(labels) => {
+                self.prior.add_gradient_given(z, labels, scale, out, &mut ws.prior);
+            }
+            None => self.prior.add_gradient(z, scale, out, &mut ws.prior),
+        }
     }
 
     /// Run the chains of the rows `z` (`[n, D]`) in place, on this thread.
@@ -147,7 +171,7 @@ impl Energy<'_> {
         for t in 0..chain.steps {
             let grad = &mut gradient[..z.len()];
             self.gradient(z, grad, ws);
-            let (mut step, mut eps) = (chain.at(chain.step_size, t), chain.at(chain.eps, t));
+            let (mut step, mut eps) = chain.sizes(t);
             let noise = &mut noise[..z.len()];
             if eps > 0.0 {
                 let name = key.block << 32 | t as u64;
@@ -183,7 +207,13 @@ mod tests {
     /// By hand: v(0) = start, v(steps/2) = (start − end)/4 + end.
     #[test]
     fn decay_by_hand() {
-        let l = Langevin { steps: 4, step_size: (1.0, 0.2), eps: (0.0, 0.0), precondition: false };
+        let l = Langevin {
+            steps: 4,
+            step_size: (1.0, 0.2),
+            eps: (0.0, 0.0),
+            precondition: false,
+            svgd: false,
+        };
         assert_eq!(l.at(l.step_size, 0), 1.0);
         assert!((l.at(l.step_size, 2) - 0.4).abs() < 1e-7);
     }

@@ -10,14 +10,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::HeatConfig;
+use super::config::{HeatConfig, ModelConfig};
 use super::engine::{Cpu, Engine, LossBatch};
 use super::heat::Heat;
 use super::log::{EpochLog, Sums};
-use super::loss::LossValues;
+use super::loss::{LossValues, Objective};
 use super::mlp::Mlp;
 use super::optim::Adam;
-use super::proposal::{ProposalWorkspace, Request};
+use super::proposal::{Components, Proposal, ProposalWorkspace, Request};
+use super::replay::Replay;
 use super::run::{Outcome, RunFolder};
 use super::sampler::{ChainKey, Energy, Langevin, Projection};
 use crate::error::{Error, Result};
@@ -60,6 +61,11 @@ pub struct Trainer<'a> {
     order_of: Option<usize>,
     labels: Option<Vec<u32>>,
     batch_labels: Vec<u32>,
+    /// The class of each chain, where the prior's energy is that given one.
+    chain_labels: Vec<u32>,
+    pub(super) replay: Option<Replay>,
+    /// Gradient of one batch, where it must be changed before it is added.
+    batch_gradient: Vec<f32>,
     raw: Vec<f32>,
     /// Real rows, final samples, initial samples: `[3B, D]`.
     rows: Vec<f32>,
@@ -72,7 +78,10 @@ impl<'a> Trainer<'a> {
     /// If a setting cannot work, the set lacks the prior's field or has fewer
     /// rows than a batch, or the prior cannot give the proposals asked for.
     pub fn new(config: HeatConfig, prior: Arc<dyn Prior>, train: &'a FeatureSet) -> Result<Self> {
-        let net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
+        let mut net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
+        if config.ebm.model.use_spectral_norm {
+            net = net.with_spectral_norm(config.seed);
+        }
         let adam = Adam::new(config.ebm.optimizer.opt.betas, net.parameters().len());
         Self::assemble(config, prior, train, net, adam, State::default())
     }
@@ -95,13 +104,13 @@ impl<'a> Trainer<'a> {
         if model.precondition {
             check_precondition(&*prior)?;
         }
-        let labels = if statistics {
-            let classes = train.classes()?;
-            Some(train.labels(0..train.len(), classes)?)
-        } else {
-            None
-        };
+        let labels = batch_labels_of(model, &*prior, train)?;
         let dim = prior.dim();
+        let replay = match model.use_pcd {
+            true => Some(Replay::new(dim, model.buffer_size, model.restart_prob)?),
+            false => None,
+        };
+        let batch_gradient = if model.use_spectral_norm { net.parameters().len() } else { 0 };
         Ok(Trainer {
             chain: model.langevin(),
             projection: Projection::new(&*prior, model.sgld_relu),
@@ -112,6 +121,9 @@ impl<'a> Trainer<'a> {
             order_of: None,
             labels,
             batch_labels: Vec::new(),
+            chain_labels: Vec::new(),
+            replay,
+            batch_gradient: vec![0.0; batch_gradient],
             raw: vec![0.0; batch * input_dim],
             rows: vec![0.0; 3 * batch * dim],
             config,
@@ -153,11 +165,16 @@ impl<'a> Trainer<'a> {
 
     /// The scorer, ending the run.
     pub fn into_heat(self) -> Heat {
+        self.heat()
+    }
+
+    /// The scorer as trained so far.
+    pub fn heat(&self) -> Heat {
         Heat {
             temperature: self.config.ebm.model.temperature,
-            temperature_prior: self.config.ebm.model.temperature_prior,
-            prior: self.prior,
-            net: self.net,
+            temperature_prior: self.config.ebm.model.prior_temperature(),
+            prior: self.prior.clone(),
+            net: self.net.baked(),
             input_dim: self.input_dim,
         }
     }
@@ -195,10 +212,17 @@ impl<'a> Trainer<'a> {
             seed: self.config.seed,
             step: self.state.step,
             real,
-            labels: self.labels.as_ref().map(|_| &self.batch_labels[..]),
+            components: components(&self.config.ebm.model, &*self.prior, &self.batch_labels),
         };
-        let proposal = self.config.ebm.model.proposal_type;
-        proposal.draw(&request, &mut self.proposals, chains)?;
+        let model = &self.config.ebm.model;
+        model.proposal_type.draw(&request, &mut self.proposals, chains)?;
+        if model.conditional() {
+            self.chain_labels.clone_from(&self.proposals.components);
+        }
+        if let Some(replay) = &self.replay {
+            let (seed, step) = (self.config.seed, self.state.step);
+            replay.draw(seed, step, chains, &mut self.chain_labels);
+        }
         self.projection.apply(chains, dim);
         initial.copy_from_slice(chains);
         Ok(())
@@ -208,15 +232,34 @@ impl<'a> Trainer<'a> {
     pub fn sample(&mut self) {
         let size = self.config.batch_size * self.prior.dim();
         let model = &self.config.ebm.model;
-        let energy = Energy {
-            net: &self.net,
-            prior: &*self.prior,
-            temperature: model.temperature,
-            temperature_prior: model.temperature_prior,
-            projection: self.projection,
-        };
-        let key = ChainKey { seed: self.config.seed, step: self.state.step, block: 0 };
-        self.engine.sample(&energy, &self.chain, key, &mut self.rows[size..2 * size]);
+        let moves = model.moves() && self.objective() != Objective::NoiseContrastive;
+        let chains = &mut self.rows[size..2 * size];
+        if moves {
+            let energy = Energy {
+                net: &self.net,
+                prior: &*self.prior,
+                temperature: model.temperature,
+                temperature_prior: model.prior_temperature(),
+                projection: self.projection,
+                labels: model.conditional().then_some(&self.chain_labels[..]),
+            };
+            let key = ChainKey { seed: self.config.seed, step: self.state.step, block: 0 };
+            self.engine.sample(&energy, &self.chain, key, chains);
+        }
+        if let Some(replay) = &mut self.replay {
+            replay.push(chains, &self.chain_labels);
+        }
+    }
+
+    fn objective(&self) -> Objective {
+        self.config.ebm.loss.objective
+    }
+
+    /// Rows that the loss sees: real, final and (with Langevin steps) initial ones.
+    fn loss_rows(&self) -> usize {
+        let cd = self.objective() == Objective::ContrastiveDivergence;
+        let sets = if cd && !self.config.ebm.model.use_svgd { 3 } else { 2 };
+        sets * self.config.batch_size * self.prior.dim()
     }
 
     /// Take the loss gradient of the batch; move the weights when enough
@@ -230,14 +273,24 @@ impl<'a> Trainer<'a> {
             self.log_prior();
         }
         self.add_input_noise();
+        self.net.power_iteration();
         let batch = LossBatch {
-            rows: &self.rows,
+            rows: &self.rows[..self.loss_rows()],
             real: self.config.batch_size,
             temperature: self.config.ebm.model.temperature,
+            objective: self.objective(),
             l2_coef: self.config.ebm.loss.l2_coef,
             weight: 1.0 / self.config.accum_iter as f64,
         };
-        let loss = self.engine.loss_gradient(&self.net, &batch, &mut self.gradient);
+        let loss = if self.batch_gradient.is_empty() {
+            self.engine.loss_gradient(&self.net, &batch, &mut self.gradient)
+        } else {
+            self.batch_gradient.fill(0.0);
+            let loss = self.engine.loss_gradient(&self.net, &batch, &mut self.batch_gradient);
+            self.net.through_spectral_norm(&mut self.batch_gradient);
+            self.gradient.iter_mut().zip(&self.batch_gradient).for_each(|(a, b)| *a += b);
+            loss
+        };
         if !loss.loss.is_finite() {
             return Err(Error::Diverged {
                 epoch: self.state.epoch + 1,
@@ -286,14 +339,19 @@ impl<'a> Trainer<'a> {
     fn log_prior(&mut self) {
         let size = self.config.batch_size * self.prior.dim();
         let scale = self.config.ebm.model.temperature_prior;
+        let conditional = self.config.ebm.model.conditional();
         let mut energies = vec![0.0; self.config.batch_size];
-        let mut mean = |rows: &[f32]| {
-            self.prior.energy(rows, &mut energies);
+        let mut mean = |rows: &[f32], labels: &[u32]| {
+            if conditional {
+                self.prior.energy_given(rows, labels, &mut energies);
+            } else {
+                self.prior.energy(rows, &mut energies);
+            }
             let sum: f64 = energies.iter().map(|&e| f64::from(e)).sum();
             sum / energies.len() as f64 / scale
         };
-        let real = mean(&self.rows[..size]);
-        let generated = mean(&self.rows[size..2 * size]);
+        let real = mean(&self.rows[..size], &self.batch_labels);
+        let generated = mean(&self.rows[size..2 * size], &self.chain_labels);
         self.state.sums.prior(real, generated);
     }
 
@@ -385,6 +443,54 @@ impl HeatConfig {
         );
         Err(Error::config("batch_size", self.batch_size, problem))
     }
+}
+
+/// Where the components of a batch's proposals come from.
+fn components<'a>(
+    model: &ModelConfig,
+    prior: &'a dyn Prior,
+    batch_labels: &'a [u32],
+) -> Components<'a> {
+    if model.sample_from_batch_statistics {
+        return Components::Statistics(batch_labels);
+    }
+    match prior.mixture() {
+        Some(_) if model.conditional() && model.proposal_type == Proposal::Data => {
+            Components::Labels(batch_labels)
+        }
+        Some(weights) if model.conditional() => Components::Mixture(weights),
+        _ => Components::Untold,
+    }
+}
+
+/// The labels of all rows, where batches need them.
+fn batch_labels_of(
+    model: &ModelConfig,
+    prior: &dyn Prior,
+    train: &FeatureSet,
+) -> Result<Option<Vec<u32>>> {
+    let conditional = model.conditional();
+    if !conditional && !model.sample_from_batch_statistics {
+        return Ok(None);
+    }
+    let refuse = |problem: &str| {
+        let key = if conditional {
+            "ebm.model.base_dist.use_simplified_mahalanobis_score"
+        } else {
+            "ebm.model.sample_from_batch_statistics"
+        };
+        Err(Error::config(key, true, problem))
+    };
+    let Some(mixture) = prior.mixture() else {
+        return refuse("the prior has no components: it must be `gmm`");
+    };
+    if model.base_dist.use_kmeans {
+        return refuse("the prior's components are clusters, and labels say nothing about them");
+    }
+    if conditional && model.precondition {
+        return refuse("`precondition` steps with the energy of the whole mixture");
+    }
+    Ok(Some(train.labels(0..train.len(), mixture.len())?))
 }
 
 fn check_precondition(prior: &dyn Prior) -> Result<()> {

@@ -37,6 +37,11 @@ impl Tensor {
         Tensor { shape: shape.into(), data: TensorData::F32(data) }
     }
 
+    /// A tensor of signed integers.
+    pub fn i64(shape: impl Into<Vec<usize>>, data: Vec<i64>) -> Self {
+        Tensor { shape: shape.into(), data: TensorData::I64(data) }
+    }
+
     /// A double-precision tensor.
     pub fn f64(shape: impl Into<Vec<usize>>, data: Vec<f64>) -> Self {
         Tensor { shape: shape.into(), data: TensorData::F64(data) }
@@ -259,6 +264,20 @@ impl TensorFile {
         array.read_f64(0, &mut out);
         self.finite(name, out.iter().all(|v| v.is_finite()))?;
         Ok(out)
+    }
+
+    /// A tensor of signed 64-bit integers.
+    ///
+    /// # Errors
+    /// If it is absent, or has another shape or type.
+    pub(crate) fn i64(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
+        self.expect(name, shape)?;
+        let (dtype, array) = self.get(name)?;
+        if *dtype != StDtype::I64 {
+            let problem = format!("tensor `{name}` has type {dtype:?}, expected I64");
+            return Err(Error::format(&self.path, problem));
+        }
+        Ok((0..shape.iter().product()).map(|i| array.integer(i)).collect())
     }
 
     /// The shape of a tensor.

@@ -1,15 +1,14 @@
 //! Keys of the published configuration that need translation.
 //!
-//! Some have no meaning here and are accepted with a notice; some belong to
-//! options that are not available, and are accepted only when they are off;
-//! some repeat another key and must agree with it.
+//! Some have no meaning here and are accepted with a notice; some repeat
+//! another key and must agree with it.
 
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 
 /// Accepted with a notice.
-const IGNORED: [(&str, &str); 14] = [
+const IGNORED: [(&str, &str); 11] = [
     ("print_freq", "progress is shown as it happens"),
     ("eval_freq", "evaluate with `heat eval`"),
     ("eval_max_iter", "evaluate with `heat eval`"),
@@ -19,22 +18,8 @@ const IGNORED: [(&str, &str); 14] = [
     ("distributed", "one process uses all cores"),
     ("dataset.data_root", "features are read, not images"),
     ("dataset.features_dataset", "features are given with `--train`"),
-    ("ebm.model.buffer_size", "there is no replay buffer"),
-    ("ebm.model.restart_prob", "there is no replay buffer"),
-    ("ebm.model.base_dist.num_classes", "classes are counted"),
     ("ebm.model.base_dist.max_fit_iter", "the prior is fitted on all rows"),
     ("ebm.model.base_dist.cache_base_dist", "the prior is kept in the checkpoint"),
-];
-
-/// Accepted only with this value.
-const ONLY: [(&str, bool); 7] = [
-    ("ebm.model.use_base_dist", true),
-    ("ebm.model.use_sgld", true),
-    ("ebm.model.use_svgd", false),
-    ("ebm.model.use_pcd", false),
-    ("ebm.model.use_spectral_norm", false),
-    ("ebm.model.base_dist.use_kmeans", false),
-    ("ebm.model.base_dist.use_simplified_mahalanobis_score", false),
 ];
 
 /// Must agree with the top-level key.
@@ -47,8 +32,7 @@ const REPEATED: [(&str, &str); 3] = [
 /// All of these keys.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let ignored = IGNORED.iter().map(|(k, _)| *k);
-    let only = ONLY.iter().map(|(k, _)| *k);
-    ignored.chain(only).chain(REPEATED.iter().map(|(k, _)| *k))
+    ignored.chain(REPEATED.iter().map(|(k, _)| *k))
 }
 
 /// Take these keys out of `table`; returns the notices.
@@ -57,14 +41,6 @@ pub(super) fn translate(table: &mut Table) -> Result<Vec<String>> {
     for (key, why) in IGNORED {
         if take(table, key).is_some() {
             notices.push(format!("`{key}` has no effect: {why}"));
-        }
-    }
-    for (key, only) in ONLY {
-        if let Some(value) = take(table, key)
-            && value != Value::Boolean(only)
-        {
-            let problem = format!("this version trains with `{key}={only}`");
-            return Err(Error::config(key, value, problem));
         }
     }
     for (key, top) in REPEATED {

@@ -48,6 +48,33 @@ fn recipes_hold_the_published_values() {
     }
 }
 
+/// METHOD §4's table, the rows of ImageNet.
+#[test]
+fn imagenet_recipes_hold_the_published_values() {
+    for (name, t_prior, steps, [step, eps, l2, lr], layers, accum, milestone) in [
+        ("heat_gmm_imagenet", 5e3, 10, [1e-7, 1e-4, 10.0, 1e-4], 6, 20, 1),
+        ("heat_gmm_std_imagenet", 5e3, 0, [1e-4, 1e-4, 40.0, 1e-4], 6, 20, 1),
+        ("heat_el_imagenet", 5e2, 40, [1e3, 1e-3, 20.0, 1e-5], 4, 10, 1000),
+    ] {
+        let c = resolve(&["dataset=imagenet", &format!("ebm={name}")]).unwrap().heat;
+        let m = &c.ebm.model;
+        let el = name.contains("el_");
+        assert_eq!(c.ebm.prior, if el { PriorKind::El } else { PriorKind::Gmm });
+        assert_eq!(c.pooling == Pooling::Std, name.contains("std"));
+        let proposal = if el { Proposal::RandomNormal } else { Proposal::BaseDistTemp };
+        assert_eq!((m.proposal_type, m.sample_from_batch_statistics), (proposal, !el));
+        assert_eq!(m.base_dist.use_simplified_mahalanobis_score, !el);
+        assert_eq!((m.temperature_prior, m.steps, m.step_size_start), (t_prior, steps, step));
+        assert_eq!((m.eps_start, c.ebm.loss.l2_coef, c.ebm.optimizer.opt.lr), (eps, l2, lr));
+        assert_eq!((m.reduce_width, m.hidden_dim, m.n_hidden_layers), (true, 1024, layers));
+        assert_eq!((c.batch_size, c.accum_iter, c.n_epochs), (256, accum, 8));
+        let schedule = &c.ebm.optimizer.sch;
+        assert_eq!(schedule.milestones, [milestone]);
+        assert_eq!(schedule.gamma, if el { 0.9 } else { 0.1 });
+        assert_eq!(c.normalize, !el);
+    }
+}
+
 /// The published README's first command.
 #[test]
 fn the_published_command_is_understood() {
@@ -101,7 +128,10 @@ fn refusals_name_the_key_and_the_nearest() {
         error(&["ebm.model.steps=many"]).starts_with("`ebm.model.steps` = \"many\": invalid type")
     );
     assert!(error(&["steps"]).contains("written `key=value`"));
-    assert!(error(&["ebm.model.use_svgd=true"]).contains("use_svgd=false"));
+    assert!(error(&["ebm.model.use_svgd=3"]).contains("use_svgd"));
+    assert!(error(&["ebm.loss.objective=mle"]).contains("objective"));
+    let wrong = error(&["ebm.model.base_dist.shrinkage=lots"]);
+    assert!(wrong.contains("ledoit_wolf") && wrong.contains("base_dist.shrinkage"), "{wrong}");
     assert!(error(&["ebm.model.temperature=0"]).contains("positive"));
     assert!(error(&["batch_size=0"]).contains("at least 1"));
     assert!(error(&["batch_size.x=0"]).contains("batch_size"));

@@ -181,6 +181,30 @@ pub trait Prior: Scorer {
     /// Add `scale`·∇E_prior of each row to `grad` (`[n, dim]`).
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch);
 
+    /// Mixture weights of the prior's components, when it is a mixture whose
+    /// components are the classes: it then has an energy given a class.
+    fn mixture(&self) -> Option<&[f64]> {
+        None
+    }
+
+    /// E_prior of each row given its class, for priors with a
+    /// [`mixture`](Prior::mixture).
+    fn energy_given(&self, z: &[f32], _labels: &[u32], out: &mut [f32]) {
+        self.energy(z, out);
+    }
+
+    /// Add `scale`·∇E_prior of each row given its class.
+    fn add_gradient_given(
+        &self,
+        z: &[f32],
+        _labels: &[u32],
+        scale: f32,
+        grad: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        self.add_gradient(z, scale, grad, scratch);
+    }
+
     /// Replace `gradient` by step·Σ·gradient + eps·L·noise, Σ = LLᵀ the
     /// prior's covariance; `false` (and nothing done) when it has none.
     fn whitened_step(

@@ -16,11 +16,13 @@
 
 mod architecture;
 mod batch;
+mod spectral;
 
 pub use architecture::Architecture;
 pub use batch::BatchWorkspace;
 
 use architecture::Linear;
+use spectral::Spectral;
 
 use crate::error::Result;
 use crate::features::{Tensor, TensorFile};
@@ -42,6 +44,7 @@ pub struct Mlp {
     /// Wᵀ `[in, out]` and W `[out, in]` of each hidden linear map, packed.
     forward: Vec<Packed>,
     backward: Vec<Packed>,
+    spectral: Option<Spectral>,
 }
 
 /// Memory for a block of rows on one thread.
@@ -113,6 +116,7 @@ impl Mlp {
             backward: vec![Packed::default(); linears.len() - 1],
             linears,
             order,
+            spectral: None,
         })
     }
 
@@ -145,7 +149,19 @@ impl Mlp {
 
     /// Tensors under PyTorch's names; shared weights once, under the first name.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        self.split(&self.parameters)
+        self.split(&self.effective())
+    }
+
+    /// The parameters as they are applied: normalised, where that is asked for.
+    pub fn effective(&self) -> Vec<f32> {
+        let mut out = self.parameters.clone();
+        if let Some(spectral) = &self.spectral {
+            for (i, linear) in self.linears[..self.linears.len() - 1].iter().enumerate() {
+                let scale = spectral.scale(i);
+                out[linear.weight()].iter_mut().for_each(|w| *w *= scale);
+            }
+        }
+        out
     }
 
     /// Any vector laid out like the parameters (a gradient, a moment), as tensors.
@@ -171,11 +187,17 @@ impl Mlp {
     /// Change the parameters, then pack them anew.
     pub fn update(&mut self, f: impl FnOnce(&mut [f32])) {
         f(&mut self.parameters);
+        if let Some(spectral) = &mut self.spectral {
+            let normalised = self.linears.len() - 1;
+            spectral.measure(&self.linears[..normalised], &self.parameters);
+        }
         self.repack();
     }
 
     fn repack(&mut self) {
+        let effective = self.spectral.is_some().then(|| self.effective());
         let Mlp { linears, parameters, forward, backward, .. } = self;
+        let parameters = effective.as_ref().unwrap_or(parameters);
         parallel::run(|| {
             let packs = forward.iter_mut().zip(backward);
             for (linear, (forward, backward)) in linears.iter().zip(packs) {

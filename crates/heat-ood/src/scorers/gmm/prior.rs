@@ -118,6 +118,41 @@ impl Prior for Gmm {
         gemm_add(View::rows(white, d), n, &fast.back, grad, d, pack);
     }
 
+    fn mixture(&self) -> Option<&[f64]> {
+        Some(&self.probs)
+    }
+
+    fn energy_given(&self, z: &[f32], labels: &[u32], out: &mut [f32]) {
+        self.energy_given_label(z, labels, out);
+    }
+
+    /// P(z − μ_y): two products of O(D²), no responsibilities.
+    fn add_gradient_given(
+        &self,
+        z: &[f32],
+        labels: &[u32],
+        scale: f32,
+        grad: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let fast = self.fast();
+        let d = self.input.dim;
+        let n = z.len() / d;
+        let Scratch { a, b, gemm: pack } = scratch;
+        a.reserve(n * d);
+        b.reserve(n * d);
+        let (white, centred) = (&mut a[..n * d], &mut b[..n * d]);
+        let rows = centred.chunks_exact_mut(d).zip(z.chunks_exact(d)).zip(labels);
+        for ((out, row), &y) in rows {
+            let mean = &fast.means[y as usize * d..][..d];
+            for ((o, v), m) in out.iter_mut().zip(row).zip(mean) {
+                *o = scale * (v - m);
+            }
+        }
+        gemm(View::rows(centred, d), n, &fast.whiten, white, d, pack, &mut Keep);
+        gemm_add(View::rows(white, d), n, &fast.back, grad, d, pack);
+    }
+
     fn whitened_step(
         &self,
         gradient: &mut [f32],
