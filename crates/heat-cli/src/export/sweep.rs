@@ -22,6 +22,9 @@ const SHOWN: [(&str, &str, &str, f64, usize); 7] = [
 
 const LEGEND: &str = "\
 Mean ± standard deviation over seeds. loss, cd, mean energies: last epoch.
+";
+
+const LEGEND_EVALUATED: &str = "\
 AUROC, FPR95 (ID+): average over the OOD sets, in percent.
 ";
 
@@ -37,8 +40,7 @@ pub fn render(summary: &Summary, format: Format) -> String {
 
 /// Titles and rows of cells.
 fn cells(summary: &Summary) -> (Vec<String>, Vec<Vec<String>>) {
-    let evaluated = summary.rows.iter().any(|r| !r.metrics.is_empty());
-    let shown: Vec<_> = SHOWN.iter().filter(|s| evaluated || s.1.is_empty()).collect();
+    let shown: Vec<_> = SHOWN.iter().filter(|s| evaluated(summary) || s.1.is_empty()).collect();
     let mut titles = summary.keys.clone();
     titles.push("runs".into());
     titles.extend(shown.iter().map(|s| s.0.to_owned()));
@@ -57,6 +59,15 @@ fn cells(summary: &Summary) -> (Vec<String>, Vec<Vec<String>>) {
     (titles, rows.collect())
 }
 
+fn evaluated(summary: &Summary) -> bool {
+    summary.rows.iter().any(|r| !r.metrics.is_empty())
+}
+
+fn legend(summary: &Summary) -> String {
+    let more = if evaluated(summary) { LEGEND_EVALUATED } else { "" };
+    format!("{LEGEND}{more}")
+}
+
 fn spread(s: Spread, factor: f64, digits: usize) -> String {
     let mean = format!("{:.digits$}", factor * s.mean);
     s.std.map_or(mean.clone(), |std| format!("{mean} ± {:.digits$}", factor * std))
@@ -71,7 +82,7 @@ fn table(summary: &Summary) -> String {
     for column in table.column_iter_mut().skip(summary.keys.len()) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n\n{LEGEND}")
+    format!("{table}\n\n{}", legend(summary))
 }
 
 fn markdown(summary: &Summary) -> String {
@@ -82,7 +93,7 @@ fn markdown(summary: &Summary) -> String {
     };
     let rule = format!("|{}\n", "---|".repeat(titles.len()));
     let rows: String = rows.iter().map(|r| line(r)).collect();
-    format!("{}{rule}{rows}\n{LEGEND}", line(&titles))
+    format!("{}{rule}{rows}\n{}", line(&titles), legend(summary))
 }
 
 /// Everything of the settings, values as fractions.

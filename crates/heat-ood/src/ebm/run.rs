@@ -76,6 +76,10 @@ impl RunFolder {
             _lock: lock,
         };
         folder.write_metrics(history)?;
+        // Killed between an epoch's checkpoint and the removal of what it supersedes.
+        if trainer.is_some_and(|t| t.state().batch == 0) {
+            folder.remove_interrupted()?;
+        }
         Ok(folder)
     }
 

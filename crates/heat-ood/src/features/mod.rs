@@ -10,6 +10,7 @@ mod set;
 mod shard;
 mod steps;
 mod storage;
+mod temporary;
 mod tensors;
 
 pub use head::Head;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype as StDtype, SafeTensors, View};
 
 use super::storage::{Array, Bytes, Dtype, map};
+use super::temporary;
 use crate::error::{Error, Result};
 
 /// A tensor to be written or just read.
@@ -81,7 +82,8 @@ impl View for &Tensor {
 ///
 /// # Errors
 /// If the folder cannot be written or the disk is full; the old file, if
-/// any, is then untouched and the temporary one removed.
+/// any, is then untouched and the temporary one removed. A temporary file
+/// that a killed process left is removed by the next write in its folder.
 pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
@@ -91,12 +93,7 @@ pub fn write_atomically(
         _ => Path::new("."),
     };
     let failed = || Error::io("write", path);
-    let mut file = tempfile::Builder::new()
-        .prefix(".heat-")
-        .suffix(".tmp")
-        .permissions_of_new_file()
-        .tempfile_in(folder)
-        .map_err(failed())?;
+    let mut file = temporary::create(folder).map_err(failed())?;
     {
         let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
         write(&mut buffered).map_err(failed())?;
@@ -109,22 +106,6 @@ pub fn write_atomically(
         let _ = folder.sync_all();
     }
     Ok(())
-}
-
-/// Files for everyone that the process's umask allows, not only the owner.
-trait NewFilePermissions {
-    fn permissions_of_new_file(&mut self) -> &mut Self;
-}
-
-impl NewFilePermissions for tempfile::Builder<'_, '_> {
-    fn permissions_of_new_file(&mut self) -> &mut Self {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            self.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        self
-    }
 }
 
 /// Write tensors and text metadata as one safetensors file, atomically. The

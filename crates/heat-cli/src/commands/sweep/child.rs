@@ -60,7 +60,10 @@ impl Launcher {
     fn start(&self, index: usize, run: &GridRun, folder: &Path) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
         command.arg("train").args(&self.shared).arg("--out").arg(folder);
-        command.args(["--resume", "--supervised", "--"]).args(&run.arguments);
+        if folder.join("recipe.toml").is_file() {
+            command.arg("--resume");
+        }
+        command.args(["--supervised", "--"]).args(&run.arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         // Held over the start, so that a stop reaches every child.
         let mut parents = self.parents();

@@ -122,6 +122,16 @@ fn check(run: &GridRun, data: &Data) -> Result<()> {
     Ok(())
 }
 
+fn described(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome { error: Some(error), .. } => format!("failed: {error}"),
+        Outcome { already: false, seconds: Some(s), .. } => {
+            format!("finished in {}", human(Duration::from_secs_f64(*s)))
+        }
+        _ => "is finished already".to_owned(),
+    }
+}
+
 fn inputs(args: &SweepArgs) -> Vec<PathBuf> {
     let data = [&args.data.labels, &args.data.head, &args.id].into_iter().flatten().cloned();
     let ood = args.ood.iter().map(|text| named(text).1);
@@ -194,13 +204,7 @@ impl Sweep<'_> {
                 Ok(Report::Line(i, line)) => self.say(i, &line, progress),
                 Ok(Report::Ended(i, outcome)) => {
                     done += 1;
-                    let text = match (&outcome.error, outcome.seconds) {
-                        (Some(error), _) => format!("failed: {error}"),
-                        (None, Some(s)) => {
-                            format!("finished in {}", human(Duration::from_secs_f64(s)))
-                        }
-                        (None, None) => "finished".to_owned(),
-                    };
+                    let text = described(&outcome);
                     self.say(i, &format!("{text} ({done} of {})", self.runs.len()), progress);
                     progress.on(Event::Advance { done, loss: None });
                     outcomes[i] = *outcome;
@@ -257,7 +261,8 @@ impl Sweep<'_> {
         if folder.is_dir() {
             folder::prepare(&folder, run).map_err(text)?;
         }
-        if !folder::finished(&folder, run) {
+        outcome.already = folder::finished(&folder, run);
+        if !outcome.already {
             let start = Instant::now();
             let mut say = |line: &str| drop(sender.send(Report::Line(i, line.to_owned())));
             self.launcher.train(i, run, &folder, &mut say)?;

@@ -5,11 +5,16 @@ use heat_ood::metrics::Metrics;
 use heat_ood::recipe::GridRun;
 use serde_json::{Map, Value, json};
 
+/// Keys with their values.
+pub type Setting = Vec<(String, String)>;
+
 /// What is known of a run.
 #[derive(Clone, Default)]
 pub struct Outcome {
     /// Seconds of training, where this or an earlier sweep measured them.
     pub seconds: Option<f64>,
+    /// Whether it was finished before.
+    pub already: bool,
     /// The last epoch, once finished.
     pub last: Option<EpochLog>,
     /// The average, then each OOD set.
@@ -27,7 +32,7 @@ pub struct Spread {
 
 /// All runs of one setting of the varied keys, but for the seed.
 pub struct Row {
-    pub setting: Vec<(String, String)>,
+    pub setting: Setting,
     pub finished: usize,
     pub failed: usize,
     /// seconds, loss, cd_loss, energy_real, energy_generated: those known.
@@ -58,9 +63,10 @@ impl Spread {
 impl Summary {
     /// `runs` and `outcomes` side by side, in the grid's order.
     pub fn new(runs: &[GridRun], outcomes: &[Outcome]) -> Self {
-        let mut groups: Vec<(Vec<(String, String)>, Vec<&Outcome>)> = Vec::new();
+        let mut groups: Vec<(Setting, Vec<&Outcome>)> = Vec::new();
         for (run, outcome) in runs.iter().zip(outcomes) {
-            let setting: Vec<_> = run.varied.iter().filter(|(k, _)| k != "seed").cloned().collect();
+            let setting: Setting =
+                run.varied.iter().filter(|(k, _)| k != "seed").cloned().collect();
             match groups.iter_mut().find(|(s, _)| *s == setting) {
                 Some((_, list)) => list.push(outcome),
                 None => groups.push((setting, vec![outcome])),
@@ -116,7 +122,7 @@ impl Row {
     }
 }
 
-fn row(setting: Vec<(String, String)>, outcomes: &[&Outcome]) -> Row {
+fn row(setting: Setting, outcomes: &[&Outcome]) -> Row {
     let done: Vec<&&Outcome> = outcomes.iter().filter(|o| o.last.is_some()).collect();
     let of = |value: fn(&EpochLog) -> f64| -> Vec<f64> {
         done.iter().filter_map(|o| o.last.as_ref().map(value)).collect()

@@ -1,0 +1,153 @@
+//! Killed at any moment, nothing is lost: no file is half written, and going
+//! on gives the same bytes as never having been killed.
+//!
+//! Moments are drawn from a fixed seed over the length of a whole run; every
+//! other kill waits for a temporary file, to fall into the writing of one.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use heat_ood::features::TensorFile;
+
+use common::{assert_same, data, ok, results, start, tree};
+
+/// Delays as fractions of a whole run (xorshift64*).
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn is_temporary(name: &str) -> bool {
+    name.rsplit('/').next().unwrap().starts_with(".heat-")
+}
+
+/// SIGKILL after `delay`, or, `writing`, as soon after it as a file is being
+/// written. Nothing happens to a process that has ended. Whether it had not.
+fn kill(mut child: Child, delay: Duration, writing: Option<&Path>) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < delay && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(1));
+    }
+    if let Some(folder) = writing {
+        while child.try_wait().unwrap().is_none() && !tree(folder).keys().any(|n| is_temporary(n)) {
+            std::thread::yield_now();
+        }
+    }
+    let _ = child.kill();
+    !child.wait().unwrap().success()
+}
+
+/// Every file that has a final name is whole.
+fn assert_whole(folder: &Path, when: &str) {
+    for (name, path) in tree(folder) {
+        if is_temporary(&name) {
+            continue;
+        }
+        if name.ends_with(".safetensors") {
+            TensorFile::open(&path).unwrap_or_else(|e| panic!("{when}: {e}"));
+        }
+        let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let json = if name.ends_with(".jsonl") {
+            lines(fs::read_to_string(&path).unwrap())
+        } else if name.ends_with(".json") {
+            vec![fs::read_to_string(&path).unwrap()]
+        } else {
+            Vec::new()
+        };
+        for text in json {
+            serde_json::from_str::<serde_json::Value>(&text)
+                .unwrap_or_else(|e| panic!("{name} {when}: {e}"));
+        }
+    }
+}
+
+/// Kill `args` in fresh folders, `rounds` times, each time once or more; then
+/// go on to the end and compare with a run that was not killed.
+fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
+    let whole = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    ok(whole.path(), args);
+    let mut length = begun.elapsed();
+    let want = results(whole.path());
+    assert!(!want.is_empty());
+    let again = [args, resume].concat();
+    let mut moments = Moments(seed);
+    let (mut killed, mut half_written) = (0, 0);
+    for round in 0..rounds {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        // Every third folder is killed a few times more on its way.
+        for attempt in 0..if round % 3 == 2 { 3 } else { 1 } {
+            let delay = length.mul_f64(moments.next());
+            let writing = (round % 2 == 1).then_some(path);
+            let when = format!("round {round}, attempt {attempt}, after {delay:?}");
+            let child = start(path, if attempt == 0 { args } else { &again });
+            if kill(child, delay, writing) {
+                killed += 1;
+            } else {
+                // The machine is faster now than it was for the whole run.
+                length = length.mul_f64(0.7);
+            }
+            half_written += u64::from(tree(path).keys().any(|n| is_temporary(n)));
+            assert_whole(path, &when);
+            for (name, bytes) in results(path) {
+                let complete = !is_temporary(&name) && !name.ends_with("metrics.jsonl");
+                assert!(!complete || want.get(&name) == Some(&bytes), "{name} {when}");
+            }
+        }
+        ok(path, &again);
+        assert_same(&results(path), &want, &format!("after round {round}"));
+    }
+    println!("{killed} were killed, {half_written} of them while writing a file");
+    assert!(killed > rounds / 3, "{killed}");
+}
+
+const TINY: [&str; 4] =
+    ["ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "ebm.model.steps=1", "batch_size=500"];
+
+#[test]
+fn training() {
+    let train = data("train");
+    let args = ["n_epochs=5", "seed=3", "--train", &train, "--out", "run", "--threads", "2"];
+    rounds(&[&["train"], &TINY[..], &args].concat(), &["--resume"], 12, 1);
+}
+
+#[test]
+fn sweeps() {
+    let (train, id) = (data("train"), data("test"));
+    let ood = format!("mnist={}", data("ood_mnist"));
+    let args = [
+        "n_epochs=2",
+        "seed=0,1",
+        "ebm.optimizer.opt.lr=1e-4,1e-5",
+        "--jobs=2",
+        "--threads=2",
+        "--out=sweep",
+        "--train",
+        &train,
+        "--id",
+        &id,
+        "--ood",
+        &ood,
+    ];
+    rounds(&[&["sweep"], &TINY[..], &args].concat(), &["--resume"], 8, 2);
+}
+
+#[test]
+fn fits() {
+    let train = data("train");
+    for (scorer, seed) in [("knn", 3), ("gmm", 4)] {
+        rounds(&["fit", scorer, "--train", &train, "-o", "d.safetensors"], &[], 9, seed);
+    }
+}
