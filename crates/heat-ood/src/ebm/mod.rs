@@ -26,4 +26,4 @@ pub use loss::{LossConfig, Objective};
 pub use optim::OptimizerConfig;
 pub use proposal::Proposal;
 pub use run::{Outcome, RunFolder};
-pub use train::Trainer;
+pub use train::{GradientHook, Trainer};

@@ -43,6 +43,10 @@ pub struct State {
     pub history: Vec<EpochLog>,
 }
 
+/// Is given the accumulated gradient before the optimiser's step, and may
+/// replace it: by the mean over several processes, say.
+pub type GradientHook = Box<dyn FnMut(&mut [f32]) -> Result<()> + Send>;
+
 /// A training run.
 pub struct Trainer<'a> {
     pub(super) config: HeatConfig,
@@ -54,6 +58,7 @@ pub struct Trainer<'a> {
     pub(super) train: &'a FeatureSet,
     pub(super) input_dim: usize,
     engine: Box<dyn Engine>,
+    hook: Option<GradientHook>,
     chain: Langevin,
     projection: Projection,
     proposals: ProposalWorkspace,
@@ -116,6 +121,7 @@ impl<'a> Trainer<'a> {
             projection: Projection::new(&*prior, model.sgld_relu),
             gradient: vec![0.0; net.parameters().len()],
             engine: Box::new(Cpu::default()),
+            hook: None,
             proposals: ProposalWorkspace::default(),
             order: Vec::new(),
             order_of: None,
@@ -139,6 +145,15 @@ impl<'a> Trainer<'a> {
     /// Run on another engine.
     pub fn with_engine(mut self, engine: Box<dyn Engine>) -> Self {
         self.engine = engine;
+        self
+    }
+
+    /// Call `hook` with each gradient before the optimiser takes it. Trainers
+    /// that begin with the same seed and whose hooks leave them the same
+    /// gradients keep the same weights. An error ends the run; it goes on from
+    /// its last checkpoint.
+    pub fn with_gradient_hook(mut self, hook: GradientHook) -> Self {
+        self.hook = Some(hook);
         self
     }
 
@@ -266,7 +281,7 @@ impl<'a> Trainer<'a> {
     /// batches are accumulated.
     ///
     /// # Errors
-    /// If the loss is not finite.
+    /// If the loss is not finite, or the gradient hook fails.
     pub fn apply(&mut self) -> Result<LossValues> {
         let last = self.state.batch + 1 == self.batches();
         if last {
@@ -303,6 +318,9 @@ impl<'a> Trainer<'a> {
         self.state.batch += 1;
         self.state.step += 1;
         if last || self.state.batch.is_multiple_of(self.config.accum_iter) {
+            if let Some(hook) = &mut self.hook {
+                hook(&mut self.gradient)?;
+            }
             let lr = self.rate();
             let (adam, gradient) = (&mut self.adam, &mut self.gradient);
             parallel::run(|| self.net.update(|p| adam.step(p, gradient, lr)));
