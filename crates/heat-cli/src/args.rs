@@ -61,6 +61,11 @@ pub enum Command {
     Eval(EvalArgs),
     /// Score the rows of a feature set
     Score(ScoreArgs),
+    /// Write the network of a detector as a PyTorch checkpoint
+    Export(ExportArgs),
+    /// Put the network of a PyTorch checkpoint on a prior fitted here
+    #[command(after_help = TRAIN_HELP)]
+    Import(ImportArgs),
     /// Say what a detector, checkpoint, feature set or head holds
     Info(InfoArgs),
 }
@@ -254,6 +259,39 @@ pub struct ScoreArgs {
     /// .csv, .jsonl or .npy [default: CSV on standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// `heat export`
+#[derive(Args)]
+pub struct ExportArgs {
+    /// Detector or checkpoint of a residual energy
+    pub detector: PathBuf,
+    /// PyTorch file to write: {"model_state": {"mlp.0.weight": …}}
+    #[arg(long, short, value_name = "FILE.pt")]
+    pub output: PathBuf,
+}
+
+/// `heat import`
+#[derive(Args)]
+pub struct ImportArgs {
+    /// What `torch.save` wrote: a dict with `model_state` holding `mlp.*`
+    #[arg(value_name = "FILE.pt")]
+    pub network: PathBuf,
+    /// The recipe it was trained with: ebm=heat_gmm_c10 ebm.model.hidden_dim=512
+    #[arg(value_name = "GROUP=NAME | key.path=value")]
+    pub settings: Vec<String>,
+    /// The data to fit the prior on
+    #[command(flatten)]
+    pub data: TrainSet,
+    /// What stands before `mlp.` in the names, where the file has several networks
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
+    #[arg(long, value_name = "DIR")]
+    pub recipes: Option<PathBuf>,
+    /// Detector file to write
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 /// `heat info`

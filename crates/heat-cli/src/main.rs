@@ -55,6 +55,8 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Compose(args) => commands::compose::run(args, progress),
         Command::Eval(args) => commands::eval::run(args, progress),
         Command::Score(args) => commands::score::run(args, progress),
+        Command::Export(args) => commands::export_torch::run(args, progress),
+        Command::Import(args) => commands::import_torch::run(args, progress),
         Command::Info(args) => commands::info::run(args),
     }
 }

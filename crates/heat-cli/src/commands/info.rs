@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use heat_ood::Detector;
+use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::ebm::{RunFolder, checkpoint};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling, TensorFile};
 use heat_ood::scorers::Section;
@@ -23,9 +24,13 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         None => path,
     };
     let numpy = path.extension().is_some_and(|e| e == "npy" || e == "npz");
+    let torch = path.is_file() && path.extension().is_some_and(|e| e == "pt" || e == "pth");
     let tensors = path.is_file() && !numpy;
     let mut out = String::new();
-    if tensors {
+    if torch {
+        let net = torch::read(path, &ReadOptions::default())?;
+        writeln!(out, "PyTorch checkpoint\n{}", torch::describe(net.architecture()))?;
+    } else if tensors {
         let file = TensorFile::open(path)?;
         match file.metadata("format") {
             Some("heat-detector") => detector(&mut out, "detector", &file)?,

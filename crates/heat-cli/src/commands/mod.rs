@@ -2,7 +2,9 @@
 
 pub mod compose;
 pub mod eval;
+pub mod export_torch;
 pub mod fit;
+pub mod import_torch;
 pub mod info;
 pub mod quickstart;
 pub mod score;

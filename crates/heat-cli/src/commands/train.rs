@@ -101,7 +101,7 @@ pub(super) fn check(recipe: &Recipe, data: &Data) -> Result<()> {
 }
 
 /// A named backbone says what D must be.
-fn check_groups(recipe: &Recipe, train: &FeatureSet) -> Result<()> {
+pub(super) fn check_groups(recipe: &Recipe, train: &FeatureSet) -> Result<()> {
     let field = Field::Features(recipe.heat.pooling);
     if let (Some(backbone), Some(dim)) = (&recipe.backbone, train.dim(field))
         && backbone.dim != dim

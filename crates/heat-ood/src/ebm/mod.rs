@@ -17,6 +17,7 @@ mod replay;
 mod run;
 pub mod sampler;
 mod svgd;
+pub mod torch;
 pub mod train;
 
 pub use config::{BaseDistConfig, EbmConfig, HeatConfig, IntoPrior, ModelConfig, PriorKind};

@@ -18,7 +18,7 @@ pub use set::{Batch, FeatureSet, Needs};
 pub use steps::{Pca, Steps, StepsConfig};
 pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};
 
-pub(crate) use storage::sha256;
+pub(crate) use storage::{map, sha256};
 pub(crate) use tensors::save as save_tensors;
 
 use serde::{Deserialize, Serialize};

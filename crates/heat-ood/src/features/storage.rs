@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 
 /// The bytes of one file.
-pub(super) enum Bytes {
+pub(crate) enum Bytes {
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
@@ -28,7 +28,7 @@ impl std::ops::Deref for Bytes {
 }
 
 /// Map a whole file.
-pub(super) fn map(path: &Path) -> Result<Arc<Bytes>> {
+pub(crate) fn map(path: &Path) -> Result<Arc<Bytes>> {
     // Before opening it, because opening a pipe waits for a writer.
     let meta = std::fs::metadata(path).map_err(Error::io("open", path))?;
     if !meta.is_file() {

@@ -23,6 +23,17 @@ pub struct Architecture {
     pub tapered: bool,
 }
 
+/// A linear map where the published code applies it.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::ebm) struct Place {
+    /// What PyTorch calls it there.
+    pub(in crate::ebm) name: String,
+    /// What it is called where it is applied first: the same, unless shared.
+    pub(in crate::ebm) first: String,
+    /// `[out, in]`.
+    pub(in crate::ebm) shape: [usize; 2],
+}
+
 /// One linear map: where its parameters lie and what PyTorch calls it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Linear {
@@ -85,5 +96,23 @@ impl Architecture {
             add(format!("mlp.{}", 2 * n + 2), h, 1);
         }
         Ok((linears, order))
+    }
+
+    /// Every linear map in order of application. The published code's state
+    /// dict names a shared one in each place.
+    ///
+    /// # Errors
+    /// If the architecture is impossible.
+    pub(in crate::ebm) fn places(&self) -> Result<Vec<Place>> {
+        let (linears, order) = self.plan()?;
+        let applied = order.into_iter().chain([linears.len() - 1]).enumerate();
+        let place = |(i, index): (usize, usize)| {
+            let linear = &linears[index];
+            let first = linear.name.clone();
+            let name =
+                if self.tied && !self.tapered { format!("mlp.{}", 2 * i) } else { first.clone() };
+            Place { name, first, shape: [linear.output, linear.input] }
+        };
+        Ok(applied.map(place).collect())
     }
 }

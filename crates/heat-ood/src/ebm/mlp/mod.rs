@@ -21,6 +21,8 @@ mod spectral;
 pub use architecture::Architecture;
 pub use batch::BatchWorkspace;
 
+pub(in crate::ebm) use architecture::Place;
+
 use architecture::Linear;
 use spectral::Spectral;
 
@@ -134,13 +136,21 @@ impl Mlp {
                 &[linear.output, linear.input],
             )?;
         }
+        Self::filled(architecture, |name, shape| file.f32(&format!("{prefix}{name}"), shape))
+    }
+
+    /// A network whose parameters come from `values(name, shape)`: those of
+    /// `mlp.0.weight`, `mlp.0.bias` …, shared ones once.
+    pub(super) fn filled(
+        architecture: Architecture,
+        mut values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
         let mut net = Self::zeroed(architecture)?;
         for linear in &net.linears {
-            let name = format!("{prefix}{}", linear.name);
             let shape = [linear.output, linear.input];
-            let weight = file.f32(&format!("{name}.weight"), &shape)?;
+            let weight = values(&format!("{}.weight", linear.name), &shape)?;
             net.parameters[linear.weight()].copy_from_slice(&weight);
-            let bias = file.f32(&format!("{name}.bias"), &shape[..1])?;
+            let bias = values(&format!("{}.bias", linear.name), &shape[..1])?;
             net.parameters[linear.bias()].copy_from_slice(&bias);
         }
         net.repack();

@@ -1,0 +1,59 @@
+//! `heat import`: a detector from a network that PyTorch trained.
+
+use anyhow::Result;
+use heat_ood::Detector;
+use heat_ood::ebm::Heat;
+use heat_ood::ebm::mlp::{Architecture, Mlp};
+use heat_ood::ebm::torch::{self, ReadOptions};
+use heat_ood::features::Field;
+use heat_ood::recipe::Recipe;
+
+use super::train::check_groups;
+use super::{Data, refuse_overwriting, wrote};
+use crate::args::ImportArgs;
+use crate::progress::Progress;
+
+/// The recipe names prior, pooling and temperatures; the prior is fitted, the
+/// network read.
+pub fn run(args: &ImportArgs, progress: &mut Progress) -> Result<()> {
+    let mut inputs = vec![&*args.network, &*args.data.train];
+    inputs.extend([&args.data.labels, &args.data.head].into_iter().flatten().map(|p| &**p));
+    refuse_overwriting(Some(&args.output), &inputs)?;
+    let recipe = Recipe::resolve(&args.settings, args.recipes.as_deref())?;
+    for notice in &recipe.notices {
+        progress.say(&format!("note: {notice}"));
+    }
+    let data = Data::open(&args.data)?;
+    check_groups(&recipe, &data.train)?;
+    let field = Field::Features(recipe.heat.pooling);
+    let input_dim = data.train.require(field)?;
+    let net = read(args, &recipe, input_dim)?;
+    let classes = recipe.dataset.as_ref().map(|d| d.num_classes);
+    let head = data.head.as_ref();
+    let prior = recipe.heat.fit_prior(&data.train, head, classes, progress)?;
+    let model = &recipe.heat.ebm.model;
+    let heat = Heat::new(prior, net, model.temperature, model.temperature_prior, input_dim)?;
+    let mut detector = Detector::new(heat);
+    let source = args.network.file_name().unwrap_or_default().to_string_lossy();
+    let text = format!("# network read from {source}\n{}", recipe.to_toml());
+    detector.provenance.recipe = Some(text);
+    detector.provenance.train = data.train.digests()?;
+    detector.save(&args.output)?;
+    wrote(progress, &args.output);
+    Ok(())
+}
+
+/// The file's network, checked against the recipe before anything is fitted.
+fn read(args: &ImportArgs, recipe: &Recipe, input_dim: usize) -> Result<Mlp> {
+    let config = &recipe.heat;
+    let dim = if config.use_pca { config.pca_n_principal_components } else { input_dim };
+    let expected = config.ebm.model.architecture(dim);
+    let Architecture { tapered, tied, .. } = expected;
+    // A recipe without shared layers takes equal ones as apart; one with them
+    // must find them equal, which `expect` says best.
+    let apart = (!tapered && !tied).then_some(false);
+    let options = ReadOptions { tied: apart, prefix: args.prefix.clone() };
+    let net = torch::read(&args.network, &options)?;
+    torch::expect(&args.network, &net, expected)?;
+    Ok(net)
+}
