@@ -1,5 +1,5 @@
 //! Networks exchanged with PyTorch: [`read`] takes the weights of a residual
-//! energy out of a checkpoint of the published code, [`write`] makes a file
+//! energy out of a checkpoint of the published code, [`write()`] makes a file
 //! that `torch.load(path, weights_only=True)` reads.
 //!
 //! *Read*: what `torch.save` wrote, as a zip archive or in the format before
