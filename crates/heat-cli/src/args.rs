@@ -23,6 +23,13 @@ Lists: commas outside brackets and quotes separate values; the first key varies 
 Files: one run folder a combination, as `heat train` writes it; eval.json in each, with --ood;
   sweep.toml (what was asked), sweep.json (what was found)";
 
+const CONVERT_HELP: &str = "\
+An existing OUT is left alone unless --force is given. A conversion that is killed leaves
+nothing under the name OUT.
+
+  heat convert published/train -o train --head head.safetensors
+  heat convert train -o train.npz --dtype f32 --fields avg,std";
+
 /// Out-of-distribution detection on the features of a trained classifier.
 ///
 /// A score is an energy: higher = more out-of-distribution.
@@ -68,20 +75,41 @@ pub enum Command {
     Import(ImportArgs),
     /// Say what a detector, checkpoint, feature set or head holds
     Info(InfoArgs),
+    /// Write a feature set in another form
+    #[command(after_help = CONVERT_HELP)]
+    Convert(ConvertArgs),
 }
 
 /// The training set and what goes with it.
 #[derive(Args)]
 pub struct TrainSet {
-    /// Training features: .safetensors, .npy, .npz, a folder of .safetensors shards or of avg.npy …
+    /// Training features: .safetensors, .npy, .npz, a folder of .safetensors shards, of avg.npy …,
+    /// or of the published feat.mmap …
     #[arg(long, value_name = "FEATURES")]
     pub train: PathBuf,
-    /// Labels of the training rows (.npy), where the features have none
+    /// Labels of the training rows (.npy, .npz, .safetensors), where the features have none
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// The classifier's last layer: weight (C × D), bias (C) (.safetensors, .npz)
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
+    /// Feature dimension, for raw memmaps without labels or head
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
+}
+
+/// Which part of the training set is used.
+#[derive(Args)]
+pub struct SubsetArgs {
+    /// Use this share of the training rows, the same in every class
+    #[arg(long, value_name = "P")]
+    pub subset_proportion: Option<f64>,
+    /// Use N classes, chosen at random and relabelled; also of the head and the ID test set
+    #[arg(long, value_name = "N")]
+    pub subset_labels: Option<usize>,
+    /// Seed of these choices
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub subset_seed: u64,
 }
 
 /// `heat quickstart`
@@ -176,6 +204,9 @@ pub struct FitArgs {
     /// The data
     #[command(flatten)]
     pub data: TrainSet,
+    /// Part of it
+    #[command(flatten)]
+    pub subset: SubsetArgs,
     /// Detector file to write
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
@@ -193,6 +224,9 @@ pub struct ComposeArgs {
     /// Training features, for the mean and deviation of each score
     #[arg(long, value_name = "FEATURES")]
     pub train: PathBuf,
+    /// Feature dimension, for raw memmaps without labels
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
     /// Detector file to write
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
@@ -210,6 +244,12 @@ pub struct EvalArgs {
     /// The classifier's last layer: weight (C × D), bias (C)
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
+    /// Feature dimension, for raw memmaps without labels or head
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
+    /// Part of the training set
+    #[command(flatten)]
+    pub subset: SubsetArgs,
     /// In-distribution test features
     #[arg(long, value_name = "FEATURES")]
     pub id: PathBuf,
@@ -256,6 +296,9 @@ pub struct ScoreArgs {
     pub detector: PathBuf,
     /// Features to score
     pub features: PathBuf,
+    /// Feature dimension, for raw memmaps without labels
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
     /// .csv, .jsonl or .npy [default: CSV on standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -299,4 +342,63 @@ pub struct ImportArgs {
 pub struct InfoArgs {
     /// Any file or folder this program reads or writes
     pub file: PathBuf,
+    /// Feature dimension, for raw memmaps without labels
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
+}
+
+/// `heat convert`
+#[derive(Args)]
+pub struct ConvertArgs {
+    /// Features to read, in any form
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// What to write: a folder (shards), or a .safetensors, .npy or .npz file
+    #[arg(long, short, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Form of OUT, where its name does not say it
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub to: Option<To>,
+    /// f16, bf16, f32 or f64 [default: f16 in .safetensors, f32 in .npy and .npz, f64 in memmaps]
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<String>,
+    /// Which of avg, std, max, logits (and label) [default: all; avg for .npy]
+    #[arg(long, alias = "field", value_name = "A,B,…", value_delimiter = ',')]
+    pub fields: Option<Vec<String>>,
+    /// Labels to add (.npy, .npz, .safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// The classifier's last layer: for --logits, and D of raw memmaps
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// Compute the logits of avg with the head
+    #[arg(long)]
+    pub logits: bool,
+    /// Feature dimension, for raw memmaps without labels or head
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
+    /// Rows of a shard [default: as many as make about 1 GiB]
+    #[arg(long, value_name = "N")]
+    pub shard_rows: Option<usize>,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Part of the rows
+    #[command(flatten)]
+    pub subset: SubsetArgs,
+}
+
+/// Forms of a feature set.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum To {
+    /// A folder of .safetensors shards
+    Shards,
+    /// One .safetensors file
+    Safetensors,
+    /// One matrix; in a folder (a name without .npy), one file per field
+    Npy,
+    /// One .npz file
+    Npz,
+    /// A folder of the published feat.mmap, std.mmap, label.mmap
+    Memmap,
 }

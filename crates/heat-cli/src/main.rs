@@ -58,5 +58,6 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Export(args) => commands::export_torch::run(args, progress),
         Command::Import(args) => commands::import_torch::run(args, progress),
         Command::Info(args) => commands::info::run(args),
+        Command::Convert(args) => commands::convert::run(args, progress),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use heat_ood::Detector;
 use heat_ood::compose::{Combined, Member};
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, OpenOptions};
 
 use super::{detectors, named, refuse_overwriting, wrote};
 use crate::args::ComposeArgs;
@@ -16,7 +16,8 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     let mut inputs: Vec<&Path> = paths.iter().map(|p| &**p).collect();
     inputs.push(&args.train);
     refuse_overwriting(Some(&args.output), &inputs)?;
-    let train = FeatureSet::open(&args.train)?;
+    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
+    let train = FeatureSet::open_with(&args.train, &options)?;
     let mut members = Vec::new();
     let mut names = Vec::new();
     for (name, detector) in detectors(&args.detectors)? {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::compose::{Combined, Member};
 use heat_ood::evaluate::{Candidate, evaluate};
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::scorers::ScorerSpec;
 
 use super::{Data, detectors, named, refuse_overwriting, write_output, wrote};
@@ -21,18 +21,37 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let inputs: Vec<PathBuf> = named_files.chain(plain).chain([args.id.clone()]).collect();
     let inputs: Vec<&Path> = inputs.iter().map(|p| &**p).collect();
     refuse_overwriting(args.output.as_deref(), &inputs)?;
-    let id = FeatureSet::open(&args.id)?;
-    let ood = ood_sets(&args.ood)?;
+    let data = match &args.train {
+        Some(train) => {
+            let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
+            Some(Data::from(train, labels, head, args.dim)?.subset(&args.subset.config())?)
+        }
+        None if args.subset.config().is_whole() => None,
+        None => {
+            let problem = "a part of the training set needs one: give it with `--train`";
+            return Err(Error::config("subset", "", problem).into());
+        }
+    };
+    let options = match &data {
+        Some(data) => data.options.clone(),
+        None => OpenOptions { dim: args.dim, ..OpenOptions::default() },
+    };
+    let subset = data.as_ref().map(|d| d.subset.clone()).unwrap_or_default();
+    let all = FeatureSet::open_with(&args.id, &options)?;
+    let id = subset.apply_test(&all)?;
+    if let Some(classes) = &subset.classes {
+        progress.say(&format!("note: classes {classes:?}; {} of {} ID rows", id.len(), all.len()));
+    }
+    let ood = ood_sets(&args.ood, &options)?
+        .into_iter()
+        .map(|(name, set)| Ok((name, subset.apply_ood(&set)?)))
+        .collect::<Result<Vec<_>>>()?;
     let specs = split(args.scorers.as_deref().unwrap_or_default());
     if specs.is_empty() && args.detectors.is_empty() {
         let problem = "give `--scorers el,knn(k=50)` or `--detectors FILE`, or both";
         return Err(Error::config("scorers", "", problem).into());
     }
     let specs = specs.iter().map(|s| ScorerSpec::parse(s)).collect::<Result<Vec<_>, _>>()?;
-    let data = match &args.train {
-        Some(train) => Some(Data::from(train, args.labels.as_deref(), args.head.as_deref())?),
-        None => None,
-    };
     let needs_train = |what: &str| {
         data.as_ref().ok_or_else(|| {
             Error::missing(what, "training set", "give the training features with `--train`")
@@ -71,7 +90,10 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
 }
 
 /// Open OOD sets given as `NAME=FEATURES`.
-pub(super) fn ood_sets(list: &[String]) -> Result<Vec<(String, FeatureSet)>> {
+pub(super) fn ood_sets(
+    list: &[String],
+    options: &OpenOptions,
+) -> Result<Vec<(String, FeatureSet)>> {
     let mut sets: Vec<(String, FeatureSet)> = Vec::new();
     for text in list {
         let (name, path) = named(text);
@@ -81,7 +103,7 @@ pub(super) fn ood_sets(list: &[String]) -> Result<Vec<(String, FeatureSet)>> {
             );
             return Err(Error::config("ood", text, problem).into());
         }
-        sets.push((name, FeatureSet::open(path)?));
+        sets.push((name, FeatureSet::open_with(path, options)?));
     }
     Ok(sets)
 }

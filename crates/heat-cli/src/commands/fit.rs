@@ -15,7 +15,7 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     let mut inputs = vec![&*args.data.train];
     inputs.extend([&args.data.labels, &args.data.head].into_iter().flatten().map(|p| &**p));
     refuse_overwriting(Some(&args.output), &inputs)?;
-    let data = Data::open(&args.data)?;
+    let data = Data::open(&args.data)?.subset(&args.subset.config())?;
     let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
     let mut detector = Detector::shared(scorer);
     detector.provenance.recipe = Some(spec.to_string());

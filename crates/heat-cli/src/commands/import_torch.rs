@@ -8,7 +8,7 @@ use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::features::Field;
 use heat_ood::recipe::Recipe;
 
-use super::train::check_groups;
+use super::train::{check_groups, classes};
 use super::{Data, refuse_overwriting, wrote};
 use crate::args::ImportArgs;
 use crate::progress::Progress;
@@ -23,16 +23,16 @@ pub fn run(args: &ImportArgs, progress: &mut Progress) -> Result<()> {
     for notice in &recipe.notices {
         progress.say(&format!("note: {notice}"));
     }
-    let data = Data::open(&args.data)?;
+    let data = Data::open(&args.data)?.subset(&recipe.subset())?;
     check_groups(&recipe, &data.train)?;
     let field = Field::Features(recipe.heat.pooling);
     let input_dim = data.train.require(field)?;
     let net = read(args, &recipe, input_dim)?;
-    let classes = recipe.dataset.as_ref().map(|d| d.num_classes);
+    let classes = classes(&recipe, &data);
     let head = data.head.as_ref();
     let prior = recipe.heat.fit_prior(&data.train, head, classes, progress)?;
     let model = &recipe.heat.ebm.model;
-    let heat = Heat::new(prior, net, model.temperature, model.temperature_prior, input_dim)?;
+    let heat = Heat::new(prior, net, model.temperature, model.prior_temperature(), input_dim)?;
     let mut detector = Detector::new(heat);
     let source = args.network.file_name().unwrap_or_default().to_string_lossy();
     let text = format!("# network read from {source}\n{}", recipe.to_toml());

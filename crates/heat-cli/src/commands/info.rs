@@ -6,7 +6,7 @@ use anyhow::Result;
 use heat_ood::Detector;
 use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::ebm::{RunFolder, checkpoint};
-use heat_ood::features::{FeatureSet, Field, Head, Pooling, TensorFile};
+use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling, TensorFile};
 use heat_ood::scorers::Section;
 
 use super::write_output;
@@ -23,7 +23,10 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         None if run => &detector_file,
         None => path,
     };
-    let numpy = path.extension().is_some_and(|e| e == "npy" || e == "npz");
+    let numpy =
+        |e: &std::ffi::OsStr| e.eq_ignore_ascii_case("npy") || e.eq_ignore_ascii_case("npz");
+    let numpy = path.extension().is_some_and(numpy);
+    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
     let torch = path.is_file() && path.extension().is_some_and(|e| e == "pt" || e == "pth");
     let tensors = path.is_file() && !numpy;
     let mut out = String::new();
@@ -46,10 +49,10 @@ pub fn run(args: &InfoArgs) -> Result<()> {
                 writeln!(out, "seed     {}", config.seed)?;
             }
             _ if file.has("weight") && file.has("bias") => head(&mut out, &Head::open(path)?)?,
-            _ => features(&mut out, &FeatureSet::open(path)?)?,
+            _ => features(&mut out, &FeatureSet::open_with(path, &options)?)?,
         }
     } else {
-        features(&mut out, &FeatureSet::open(path)?)?;
+        features(&mut out, &FeatureSet::open_with(path, &options)?)?;
     }
     write_output(None, &out)
 }

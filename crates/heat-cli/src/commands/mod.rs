@@ -1,6 +1,7 @@
 //! One file per subcommand, and what they share.
 
 pub mod compose;
+pub mod convert;
 pub mod eval;
 pub mod export_torch;
 pub mod fit;
@@ -14,33 +15,61 @@ pub mod train;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use heat_ood::features::{FeatureSet, Head};
+use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset, SubsetConfig};
 use heat_ood::{Detector, Error};
 
-use crate::args::TrainSet;
+use crate::args::{SubsetArgs, TrainSet};
 use crate::progress::Progress;
 
 /// A training set with its head, checked against each other.
 pub struct Data {
     pub train: FeatureSet,
     pub head: Option<Head>,
+    /// How the training set was opened; other sets are opened alike.
+    pub options: OpenOptions,
+    /// Which part of the training set `train` and `head` are.
+    pub subset: Subset,
 }
 
 impl Data {
     pub fn open(args: &TrainSet) -> Result<Self> {
-        Self::from(&args.train, args.labels.as_deref(), args.head.as_deref())
+        Self::from(&args.train, args.labels.as_deref(), args.head.as_deref(), args.dim)
     }
 
-    pub fn from(train: &Path, labels: Option<&Path>, head: Option<&Path>) -> Result<Self> {
-        let mut train = FeatureSet::open(train)?;
+    pub fn from(
+        train: &Path,
+        labels: Option<&Path>,
+        head: Option<&Path>,
+        dim: Option<usize>,
+    ) -> Result<Self> {
+        let head = head.map(Head::open).transpose()?;
+        let options = OpenOptions { dim, fallback_dim: head.as_ref().map(Head::dim) };
+        let mut train = FeatureSet::open_with(train, &options)?;
         if let Some(labels) = labels {
             train = train.with_labels(labels)?;
         }
-        let head = head.map(Head::open).transpose()?;
         if let Some(head) = &head {
             train.check_head(head)?;
         }
-        Ok(Data { train, head })
+        Ok(Data { train, head, options, subset: Subset::default() })
+    }
+
+    /// The part of it that `config` asks for, and the head of its classes.
+    pub fn subset(mut self, config: &SubsetConfig) -> Result<Self> {
+        self.subset = config.fit(&self.train)?;
+        self.train = self.subset.apply(&self.train)?;
+        self.head = self.head.map(|head| self.subset.apply_head(&head)).transpose()?;
+        Ok(self)
+    }
+}
+
+impl SubsetArgs {
+    pub fn config(&self) -> SubsetConfig {
+        SubsetConfig {
+            proportion: self.subset_proportion,
+            number_labels: self.subset_labels,
+            random_state: self.subset_seed,
+        }
     }
 }
 

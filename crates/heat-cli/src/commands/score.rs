@@ -1,7 +1,7 @@
 //! `heat score`: one score per row.
 
 use anyhow::Result;
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::{Detector, Error};
 
 use super::{refuse_overwriting, wrote};
@@ -18,7 +18,8 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     };
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
     let detector = Detector::open(&args.detector)?;
-    let set = FeatureSet::open(&args.features)?;
+    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
+    let set = FeatureSet::open_with(&args.features, &options)?;
     let scorer = detector.scorer();
     let columns = Columns {
         scores: scorer.score_observed(&set, progress)?,

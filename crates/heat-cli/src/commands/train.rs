@@ -21,8 +21,8 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     for notice in &recipe.notices {
         progress.say(&format!("note: {notice}"));
     }
-    let data = Data::open(&args.data)?;
-    check(&recipe, &data)?;
+    let data = Data::open(&args.data)?.subset(&recipe.subset())?;
+    check(&recipe, &data.train)?;
     let digests = data.train.digests()?;
     // What a checkpoint must agree with: the data, and the head of an `el` prior.
     let mut digest: Vec<String> = digests.iter().map(|(_, sha)| sha.clone()).collect();
@@ -88,16 +88,22 @@ fn resolve(args: &TrainArgs) -> Result<(Recipe, PathBuf)> {
 }
 
 fn begin<'a>(recipe: &Recipe, data: &'a Data, progress: &mut Progress) -> Result<Trainer<'a>> {
-    let classes = recipe.dataset.as_ref().map(|d| d.num_classes);
+    let classes = classes(recipe, data);
     let prior = recipe.heat.fit_prior(&data.train, data.head.as_ref(), classes, progress)?;
     Ok(Trainer::new(recipe.heat.clone(), prior, &data.train)?)
 }
 
+/// The number of classes, where the subset or the dataset says it.
+pub(super) fn classes(recipe: &Recipe, data: &Data) -> Option<usize> {
+    let named = recipe.dataset.as_ref().map(|d| d.num_classes).filter(|&n| n > 0);
+    data.subset.classes.as_ref().map(Vec::len).or(named)
+}
+
 /// What can be said of a recipe and data before anything is fitted.
-pub(super) fn check(recipe: &Recipe, data: &Data) -> Result<()> {
-    check_groups(recipe, &data.train)?;
-    data.train.require(Field::Features(recipe.heat.pooling))?;
-    Ok(recipe.heat.check_rows(&data.train)?)
+pub(super) fn check(recipe: &Recipe, train: &FeatureSet) -> Result<()> {
+    check_groups(recipe, train)?;
+    train.require(Field::Features(recipe.heat.pooling))?;
+    Ok(recipe.heat.check_rows(train)?)
 }
 
 /// A named backbone says what D must be.

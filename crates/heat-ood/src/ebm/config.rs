@@ -271,7 +271,7 @@ impl ModelConfig {
     }
 
     /// T_prior, infinite where the prior is no part of the energy.
-    pub(super) fn prior_temperature(&self) -> f64 {
+    pub fn prior_temperature(&self) -> f64 {
         if self.use_base_dist { self.temperature_prior } else { f64::INFINITY }
     }
 

@@ -58,7 +58,7 @@ impl Head {
     /// If a tensor is absent, has a wrong shape, or holds NaN or infinity.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if path.extension().is_some_and(|e| e == "npz") {
+        if super::open::ending(path) == "npz" {
             return Self::open_npz(path);
         }
         Self::from_file(&TensorFile::open(path)?)
@@ -102,6 +102,20 @@ impl Head {
         let (shape, weight) = get("weight")?;
         let (_, bias) = get("bias")?;
         Self::shaped(path, &shape, weight, bias)
+    }
+
+    /// The head of some classes alone: rows of W and b in the given order.
+    ///
+    /// # Errors
+    /// If none is given, or one is not below C.
+    pub fn select(&self, classes: &[u32]) -> Result<Self> {
+        if let Some(c) = classes.iter().find(|c| **c as usize >= self.classes) {
+            let problem = format!("the head has {} classes, from 0", self.classes);
+            return Err(Error::config("classes", c, problem));
+        }
+        let rows = classes.iter().map(|&c| &self.weight[c as usize * self.dim..][..self.dim]);
+        let bias = classes.iter().map(|&c| self.bias[c as usize]).collect();
+        Self::new(rows.flatten().copied().collect(), bias)
     }
 
     /// Number of classes C.

@@ -4,18 +4,26 @@
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
 //! `max` (pooled features, `[N, D]`), `logits` (`[N, C]`), `label` (`[N]`).
 
+mod convert;
 mod head;
+mod memmap;
 mod npy;
+mod open;
 mod set;
 mod shard;
 mod steps;
 mod storage;
+mod subset;
 mod temporary;
 mod tensors;
+mod view;
 
+pub use convert::{ConvertConfig, Converted, FloatType, Form, convert};
 pub use head::Head;
+pub use open::OpenOptions;
 pub use set::{Batch, FeatureSet, Needs};
 pub use steps::{Pca, Steps, StepsConfig};
+pub use subset::{Subset, SubsetConfig};
 pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};
 
 pub(crate) use storage::{map, sha256};

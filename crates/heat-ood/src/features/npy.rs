@@ -64,9 +64,6 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
     let DType::Plain(ty) = header.dtype() else {
         return Err(bad("a structured array; save one plain matrix per array".into()));
     };
-    if ty.endianness() == Endianness::Big && ty.size_field() > 1 {
-        return Err(bad(format!("type {ty} is big-endian; save it as `x.astype('<f4')`")));
-    }
     let dtype = match (ty.type_char(), ty.size_field()) {
         (TypeChar::Float, 2) => Dtype::F16,
         (TypeChar::Float, 4) => Dtype::F32,
@@ -82,8 +79,9 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
         _ => return Err(bad(format!("type {ty}; expected a float or integer array"))),
     };
     let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
-    if header.order() == Order::Fortran && shape.len() > 1 {
-        return Err(bad("stored column by column; save it as `np.ascontiguousarray(x)`".into()));
+    let by_column = header.order() == Order::Fortran && shape.len() > 1;
+    if by_column && shape.len() > 2 {
+        return Err(bad(format!("shape {shape:?}; expected a matrix or a vector")));
     }
     let need = shape
         .iter()
@@ -94,7 +92,9 @@ fn array(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Arr
             "truncated: shape {shape:?} needs more bytes than the file has; copy or create it again"
         )));
     }
-    Ok(Array { bytes, offset, dtype, shape })
+    let array = Array { bytes, offset, dtype, shape };
+    let swapped = ty.endianness() == Endianness::Big && ty.size_field() > 1;
+    Ok(if by_column || swapped { array.into_native(by_column, swapped) } else { array })
 }
 
 /// Longest header taken seriously: numpy's own is 128 bytes.

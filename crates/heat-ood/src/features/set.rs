@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
+use super::memmap;
 use super::npy::{open_npy, open_npz};
+use super::open::{OpenOptions, ending, is_unfinished};
 use super::shard::{Shard, check_labels, owned, safetensors_arrays};
 use super::storage::{Array, Dtype};
 use super::tensors::TensorFile;
+use super::view::View;
 use super::{Field, Head, Pooling};
 use crate::error::{Error, Result};
 use crate::math::{blocks, parallel};
@@ -16,14 +19,16 @@ use crate::math::{blocks, parallel};
 /// Names of arrays that a set may have.
 pub(super) const NAMES: [&str; 5] = ["avg", "std", "max", "logits", "label"];
 
-/// N rows of features, with labels or without.
+/// N rows of features, with labels or without. A clone shares the data.
+#[derive(Clone)]
 pub struct FeatureSet {
-    name: String,
+    pub(super) name: String,
     files: Vec<PathBuf>,
-    shards: Vec<Shard>,
-    rows: usize,
-    dims: [Option<usize>; 4],
-    labelled: bool,
+    pub(super) shards: Vec<Shard>,
+    pub(super) rows: usize,
+    pub(super) dims: [Option<usize>; 4],
+    pub(super) labelled: bool,
+    pub(super) view: View,
 }
 
 /// Which fields a scorer reads.
@@ -75,8 +80,9 @@ impl Batch {
 
 impl FeatureSet {
     /// Open a `.safetensors`, `.npy` (one matrix: avg) or `.npz` file, or a
-    /// folder of `.safetensors` shards (read in name order) or of `.npy`
-    /// files named `avg.npy`, `std.npy`, `max.npy`, `logits.npy`, `label.npy`.
+    /// folder of `.safetensors` shards (read in name order), of the published
+    /// code's `feat.mmap`, `std.mmap`, `label.mmap`, or of `.npy` files named
+    /// `avg.npy`, `std.npy`, `max.npy`, `logits.npy`, `label.npy`.
     ///
     /// Shapes and types are checked here; values when they are read.
     ///
@@ -84,14 +90,22 @@ impl FeatureSet {
     /// If a file cannot be read, is truncated, has a wrong shape or type,
     /// disagrees with the other shards, or there are no rows.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &OpenOptions::default())
+    }
+
+    /// The same, told what a file may not say itself.
+    ///
+    /// # Errors
+    /// As [`FeatureSet::open`], and if the options contradict the files.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            return Self::open_folder(path);
+            return options.check(Self::open_folder(path, options)?);
         }
-        let arrays = match path.extension().and_then(|e| e.to_str()) {
-            Some("npy") => vec![("avg".to_owned(), open_npy(path)?)],
-            Some("npz") => open_npz(path, &NAMES)?,
-            Some("safetensors") => safetensors_arrays(&TensorFile::open(path)?)?,
+        let arrays = match ending(path).as_str() {
+            "npy" => vec![("avg".to_owned(), open_npy(path)?)],
+            "npz" => open_npz(path, &NAMES)?,
+            "safetensors" => safetensors_arrays(&TensorFile::open(path)?)?,
             _ => {
                 return Err(Error::format(
                     path,
@@ -100,32 +114,40 @@ impl FeatureSet {
             }
         };
         let shard = Shard::new(path, arrays)?;
-        Self::assemble(path, vec![path.to_owned()], vec![shard])
+        options.check(Self::assemble(path, vec![path.to_owned()], vec![shard])?)
     }
 
-    fn open_folder(path: &Path) -> Result<Self> {
+    fn open_folder(path: &Path, options: &OpenOptions) -> Result<Self> {
+        if is_unfinished(path) {
+            let problem = "left by a conversion that did not finish; run it again";
+            return Err(Error::format(path, problem));
+        }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(path).map_err(Error::io("list", path))? {
             files.push(entry.map_err(Error::io("list", path))?.path());
         }
         files.sort();
-        let ending = |e: &str| {
-            let matching = files.iter().filter(|f| f.extension().is_some_and(|x| x == e));
+        let ending_in = |e: &str| {
+            let matching = files.iter().filter(|f| ending(f) == e);
             matching.cloned().collect::<Vec<_>>()
         };
-        let shards = ending("safetensors");
+        let shards = ending_in("safetensors");
         if !shards.is_empty() {
             let read = |f: &PathBuf| Shard::new(f, safetensors_arrays(&TensorFile::open(f)?)?);
             let parts = shards.iter().map(read).collect::<Result<_>>()?;
             return Self::assemble(path, shards, parts);
         }
-        let mut named = ending("npy");
+        if path.join(memmap::FEATURES).exists() {
+            let (files, shard) = memmap::open(path, options)?;
+            return Self::assemble(path, files, vec![shard]);
+        }
+        let mut named = ending_in("npy");
         // Other arrays may lie beside ours.
         named.retain(|f| f.file_stem().is_some_and(|s| NAMES.iter().any(|n| s == *n)));
         if named.is_empty() {
             return Err(Error::format(
                 path,
-                "no .safetensors shards and no avg.npy in this folder",
+                "no .safetensors shards, no feat.mmap and no avg.npy in this folder",
             ));
         }
         let read = |f: &PathBuf| {
@@ -163,19 +185,19 @@ impl FeatureSet {
         Self::assemble(path, Vec::new(), vec![Shard::new(path, arrays)?])
     }
 
-    /// The same set with the labels of an `.npy` or `.npz` (`label`) file.
+    /// The same set with the labels of an `.npy`, `.npz` (`label`),
+    /// `.safetensors` (`label`) or `.mmap` (f64) file.
     ///
     /// # Errors
-    /// If the file cannot be read or has another number of rows.
+    /// If the file cannot be read or has another number of rows, or this is a
+    /// view of another set.
     pub fn with_labels(mut self, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let label = if path.extension().is_some_and(|e| e == "npz") {
-            let found = open_npz(path, &["label"])?.pop();
-            let place = path.display().to_string();
-            found.ok_or_else(|| Error::missing(place, "array `label`", "name it so"))?.1
-        } else {
-            open_npy(path)?
-        };
+        if !self.view.is_whole() {
+            let problem = "give the labels of all rows first, then choose rows";
+            return Err(Error::config("labels", path.display(), problem));
+        }
+        let label = super::open::open_labels(path)?.into_column();
         check_labels(path, &label, self.rows)?;
         let mut start = 0;
         for shard in &mut self.shards {
@@ -234,7 +256,8 @@ impl FeatureSet {
         if u32::try_from(rows).is_err() {
             return Err(Error::format(path, "more than 2³² rows; split the set"));
         }
-        Ok(FeatureSet { name: path.display().to_string(), files, shards, rows, dims, labelled })
+        let (name, view) = (path.display().to_string(), View::default());
+        Ok(FeatureSet { name, files, shards, rows, dims, labelled, view })
     }
 
     /// Where the set came from.
@@ -248,12 +271,14 @@ impl FeatureSet {
     }
 
     /// SHA-256 of every file, with the file's name; empty for sets in memory.
+    /// A view has one more, of the choice of rows and classes.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn digests(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.files.iter().map(|f| Ok((name(f), super::sha256(f)?))).collect()
+        let files = self.files.iter().map(|f| Ok((name(f), super::sha256(f)?)));
+        files.chain(self.view.digest(self.rows).map(Ok)).collect()
     }
 
     /// Number of rows N.
@@ -326,18 +351,7 @@ impl FeatureSet {
     /// # Errors
     /// If the field is absent or a value is NaN or infinite.
     pub fn read(&self, field: Field, range: std::ops::Range<usize>, out: &mut [f32]) -> Result<()> {
-        let dim = self.require(field)?;
-        let mut at = range.start;
-        let mut out = &mut out[..range.len() * dim];
-        while at < range.end {
-            let shard = self.shard_of(at);
-            let local = at - shard.start;
-            let n = (range.end - at).min(shard.rows - local);
-            let (now, later) = out.split_at_mut(n * dim);
-            shard.read(field, local, dim, now)?;
-            (at, out) = (at + n, later);
-        }
-        Ok(())
+        self.read_through(field, range, out, Shard::read)
     }
 
     /// The same on all threads of the pool.
@@ -415,11 +429,16 @@ impl FeatureSet {
         }
         range
             .map(|row| {
+                let row = self.view.stored_row(row);
                 let shard = self.shard_of(row);
                 let local = row - shard.start;
-                let label = shard.label.as_ref().map_or(-1, |l| l.integer(local));
-                u32::try_from(label).ok().filter(|&l| (l as usize) < classes).ok_or_else(|| {
-                    Error::Label { place: shard.place.clone(), row: local, label, classes }
+                let stored = shard.label.as_ref().map_or(-1, |l| l.integer(local));
+                let label = u32::try_from(self.view.relabelled(stored)).ok();
+                label.filter(|&l| (l as usize) < classes).ok_or_else(|| Error::Label {
+                    place: shard.label_place.clone(),
+                    row: local,
+                    label: stored,
+                    classes,
                 })
             })
             .collect()
@@ -437,7 +456,7 @@ impl FeatureSet {
         Ok(max as usize + 1)
     }
 
-    fn shard_of(&self, row: usize) -> &Shard {
+    pub(super) fn shard_of(&self, row: usize) -> &Shard {
         let i = self.shards.partition_point(|s| s.start + s.rows <= row);
         &self.shards[i]
     }

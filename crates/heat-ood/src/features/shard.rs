@@ -8,7 +8,8 @@ use super::storage::{Array, Bytes, Dtype};
 use super::tensors::TensorFile;
 use crate::error::{Error, Result};
 
-/// Arrays with the same number of rows.
+/// Arrays with the same number of rows. A clone shares their bytes.
+#[derive(Clone)]
 pub(super) struct Shard {
     pub(super) place: String,
     /// Where the labels come from: the same, unless given apart.
@@ -34,7 +35,7 @@ impl Shard {
         for (name, array) in arrays {
             let Some(field) = Field::ALL.into_iter().find(|f| f.name() == name) else {
                 if name == "label" {
-                    label = Some(array);
+                    label = Some(array.into_column());
                 }
                 continue;
             };
@@ -92,16 +93,42 @@ impl Shard {
             return Ok(());
         };
         array.read_f32(start * dim, out);
-        if out.iter().all(|v| v.is_finite()) {
+        self.finite(field, start, dim, out, f32::is_finite)
+    }
+
+    /// The same in double precision.
+    pub(super) fn read_f64(
+        &self,
+        field: Field,
+        start: usize,
+        dim: usize,
+        out: &mut [f64],
+    ) -> Result<()> {
+        let Some(array) = &self.fields[field.index()] else {
+            return Ok(());
+        };
+        array.read_f64(start * dim, out);
+        self.finite(field, start, dim, out, f64::is_finite)
+    }
+
+    fn finite<T: Copy + Into<f64>>(
+        &self,
+        field: Field,
+        start: usize,
+        dim: usize,
+        values: &[T],
+        is_finite: impl Fn(T) -> bool,
+    ) -> Result<()> {
+        if values.iter().all(|v| is_finite(*v)) {
             return Ok(());
         }
-        let i = out.iter().position(|v| !v.is_finite()).unwrap_or(0);
+        let i = values.iter().position(|v| !is_finite(*v)).unwrap_or(0);
         Err(Error::NotFinite {
             place: self.place.clone(),
             tensor: field.name(),
             row: start + i / dim,
             column: i % dim,
-            value: out[i],
+            value: values[i].into() as f32,
         })
     }
 }

@@ -10,6 +10,7 @@ use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::math::blocks;
 
 /// The bytes of one file.
 pub(crate) enum Bytes {
@@ -121,6 +122,27 @@ impl Array {
         self.shape.get(1).copied().unwrap_or(1)
     }
 
+    /// A matrix of one column as a vector.
+    pub(super) fn into_column(mut self) -> Self {
+        if self.shape.len() == 2 && self.shape[1] == 1 {
+            self.shape.truncate(1);
+        }
+        self
+    }
+
+    /// A copy in memory, row-major and little-endian, of an array stored
+    /// column by column (2-D), big-endian, or both.
+    pub(super) fn into_native(self, by_column: bool, swapped: bool) -> Self {
+        let size = self.dtype.size();
+        let raw = self.raw(0, self.shape.iter().product());
+        let mut out =
+            if by_column { transposed(raw, self.rows(), self.cols(), size) } else { raw.to_vec() };
+        if swapped {
+            out.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+        }
+        Array { bytes: Arc::new(Bytes::Owned(out)), offset: 0, ..self }
+    }
+
     fn raw(&self, start: usize, len: usize) -> &[u8] {
         let size = self.dtype.size();
         &self.bytes[self.offset + start * size..][..len * size]
@@ -192,6 +214,24 @@ impl Array {
             Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64 => i64::MIN,
         }
     }
+}
+
+/// Columns (`[cols, rows]` elements of `size` bytes) as rows, by square tiles
+/// that stay in the cache.
+fn transposed(columns: &[u8], rows: usize, cols: usize, size: usize) -> Vec<u8> {
+    let mut out = vec![0; columns.len()];
+    for r in blocks(rows, 64) {
+        for c in blocks(cols, 64) {
+            for i in r.clone() {
+                for j in c.clone() {
+                    let from = (j * rows + i) * size;
+                    let to = (i * cols + j) * size;
+                    out[to..to + size].copy_from_slice(&columns[from..from + size]);
+                }
+            }
+        }
+    }
+    out
 }
 
 /// Half-precision values through the processor's conversion instructions.

@@ -32,6 +32,8 @@ pub enum Purpose {
     HoldOut = 10,
     /// Starting points taken from the replay buffer.
     Replay = 11,
+    /// Choices of rows and classes.
+    Subset = 16,
 }
 
 /// A stream of random numbers.

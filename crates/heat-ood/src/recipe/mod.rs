@@ -20,6 +20,7 @@ use toml::{Table, Value};
 use crate::ebm::optim::{AdamConfig, OptimizerConfig, ScheduleConfig};
 use crate::ebm::{BaseDistConfig, EbmConfig, HeatConfig, LossConfig, ModelConfig};
 use crate::error::{Error, Result};
+use crate::features::SubsetConfig;
 use crate::scorers::{keys_of, parse_value, typed};
 
 /// Everything that names a run.
@@ -50,6 +51,9 @@ pub struct DatasetRecipe {
     pub num_classes: usize,
     /// The paper's OOD sets for it.
     pub ood: Vec<String>,
+    /// Which part of the training set is used.
+    #[serde(skip_serializing_if = "SubsetConfig::is_default")]
+    pub subset: SubsetConfig,
 }
 
 /// The `backbone` group.
@@ -164,7 +168,8 @@ impl Recipe {
             }
         };
         let section = |table: &mut Table, key: &str| Ok(group(table, key)?.unwrap_or_default());
-        let dataset = group(&mut table, "dataset")?;
+        let mut dataset = group(&mut table, "dataset")?;
+        let subset = dataset.as_mut().map_or_else(|| Ok(None), |d| group(d, "subset"))?;
         let backbone = group(&mut table, "backbone")?;
         let mut ebm = section(&mut table, "ebm")?;
         let mut model = section(&mut ebm, "model")?;
@@ -194,14 +199,22 @@ impl Recipe {
             Ok(config)
         })())?;
         heat.check()?;
+        let subset = subset.map(|t| typed::<SubsetConfig>(&t, "dataset.subset")).transpose();
+        let subset = suggest(subset, &known)?.unwrap_or_default();
+        let dataset: Option<DatasetRecipe> = dataset.map(|t| typed(&t, "dataset")).transpose()?;
         Ok(Recipe {
             exp_name,
             log_dir,
-            dataset: dataset.map(|t| typed(&t, "dataset")).transpose()?,
+            dataset: dataset.map(|d| DatasetRecipe { subset, ..d }),
             backbone: backbone.map(|t| typed(&t, "backbone")).transpose()?,
             heat,
             notices,
         })
+    }
+
+    /// Which part of the training set it asks for.
+    pub fn subset(&self) -> SubsetConfig {
+        self.dataset.as_ref().map(|d| d.subset.clone()).unwrap_or_default()
     }
 
     /// The resolved recipe as TOML: reading it back gives the same recipe.
@@ -315,6 +328,7 @@ fn known_keys() -> Vec<String> {
         with("ebm.loss.", keys_of::<LossConfig>()),
         with("ebm.optimizer.opt.", keys_of::<AdamConfig>()),
         with("ebm.optimizer.sch.", keys_of::<ScheduleConfig>()),
+        with("dataset.subset.", keys_of::<SubsetConfig>()),
         published::names().map(str::to_owned).collect(),
     ]
     .concat()

@@ -29,6 +29,14 @@ const REPEATED: [(&str, &str); 3] = [
     ("ebm.model.base_dist.use_pca", "use_pca"),
 ];
 
+/// May be said to be absent.
+const SUBSET: [&str; 4] = [
+    "dataset.subset",
+    "dataset.subset.proportion",
+    "dataset.subset.number_labels",
+    "dataset.subset.random_state",
+];
+
 /// All of these keys.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let ignored = IGNORED.iter().map(|(k, _)| *k);
@@ -59,9 +67,13 @@ pub(super) fn translate(table: &mut Table) -> Result<Vec<String>> {
             }
         }
     }
-    if let Some(subset) = take(table, "dataset.subset") {
-        let problem = "training subsets are not available in this version";
-        return Err(Error::config("dataset.subset", subset, problem));
+    for key in SUBSET {
+        // Python's and YAML's words for "not set".
+        if let Some(value) = take(table, key)
+            && !matches!(value.as_str(), Some("None" | "null" | "~" | ""))
+        {
+            super::set(table, key, value)?;
+        }
     }
     Ok(notices)
 }

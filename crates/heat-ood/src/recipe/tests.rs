@@ -1,6 +1,7 @@
 use super::*;
 use crate::ebm::{PriorKind, Proposal};
 use crate::features::Pooling;
+use crate::features::SubsetConfig;
 
 fn resolve(arguments: &[&str]) -> Result<Recipe> {
     Recipe::resolve(arguments, None)
@@ -138,6 +139,32 @@ fn refusals_name_the_key_and_the_nearest() {
     assert!(error(&["ebm=../x"]).contains("unknown recipe"));
     let clash = error(&["pooling=std", "ebm.model.base_dist.pooling=avg"]);
     assert!(clash.contains("same features"), "{clash}");
+}
+
+#[test]
+fn training_subsets() {
+    let recipe = resolve(&[
+        "dataset=cifar10",
+        "dataset.subset.proportion=0.1",
+        "dataset.subset.number_labels=5",
+        "dataset.subset.random_state=3",
+    ])
+    .unwrap();
+    let subset = recipe.dataset.as_ref().unwrap().subset.clone();
+    let want = SubsetConfig { proportion: Some(0.1), number_labels: Some(5), random_state: 3 };
+    assert_eq!(subset, want);
+    assert_eq!(Recipe::parse(&recipe.to_toml()).unwrap().dataset, recipe.dataset);
+    let of = |a: &[&str]| resolve(a).unwrap().dataset.unwrap().subset;
+    assert_eq!(of(&["dataset.subset.proportion=1"]).proportion, Some(1.0));
+    assert!(of(&["dataset=cifar10", "dataset.subset.proportion=None"]).is_default());
+    assert!(of(&["dataset=cifar10", "dataset.subset=null"]).is_default());
+    let error = |a: &[&str]| resolve(a).unwrap_err().to_string();
+    assert_eq!(
+        error(&["dataset.subset.propotion=0.1"]),
+        "unknown key `dataset.subset.propotion`; did you mean `dataset.subset.proportion`?"
+    );
+    assert!(error(&["dataset.subset.number_labels=-1"]).contains("`dataset.subset.number_labels`"));
+    assert!(error(&["dataset.subset=3"]).contains("expected a group of keys"));
 }
 
 #[test]

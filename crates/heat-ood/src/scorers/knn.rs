@@ -7,6 +7,9 @@
 //! back by partial selection. The k-th distance itself is then recomputed by
 //! direct subtraction in f64, so products decide only the order.
 //!
+//! Fitted on a share α of a training set ([`FeatureSet::proportion`]), k is
+//! max(1, ⌊k·α⌋), whether given or by default (METHOD §3).
+//!
 //! *Differences from the published code*: no faiss; exact distances.
 //!
 //! Reference: Sun et al., *Out-of-Distribution Detection with Deep Nearest
@@ -73,6 +76,7 @@ impl KnnConfig {
             None => 0,
         };
         let k = self.k.unwrap_or(by_classes(classes, [50, 200, 1000]));
+        let k = scaled(k, train.proportion());
         if k == 0 || k > train.len() {
             let problem = format!(
                 "the index holds {} rows, so k must lie in 1..={}",
@@ -98,6 +102,15 @@ impl KnnConfig {
         observer.on(Event::End);
         Ok(knn)
     }
+}
+
+/// max(1, ⌊k·α⌋); a k of zero stays what it is, to be refused.
+fn scaled(k: usize, proportion: f64) -> usize {
+    if k == 0 || proportion == 1.0 {
+        return k;
+    }
+    // 50 · 0.58 is 28.999999999999996 in f64, and 29 is meant.
+    ((k as f64 * proportion + 1e-9).floor() as usize).max(1)
 }
 
 /// Mean row, from the first rows only: any point near the data will do.
@@ -351,6 +364,7 @@ impl Prior for Knn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::SubsetConfig;
     use crate::observe::Silent;
     use ndarray::Array2;
 
@@ -389,6 +403,23 @@ mod tests {
         let config = KnnConfig { k: Some(31), ..KnnConfig::default() };
         let error = config.fit(&set, None, &mut Silent).err().unwrap().to_string();
         assert_eq!(error, "`k` = 31: the index holds 30 rows, so k must lie in 1..=30");
+    }
+
+    #[test]
+    fn k_follows_the_share_of_a_subset() {
+        assert_eq!(scaled(50, 0.1), 5);
+        assert_eq!(scaled(50, 0.58), 29);
+        assert_eq!(scaled(200, 0.0149), 2);
+        assert_eq!(scaled(50, 0.001), 1);
+        assert_eq!((scaled(7, 1.0), scaled(0, 0.5)), (7, 0));
+        let whole = FeatureSet::from_arrays(rows(400, 3, 0).view(), None).unwrap();
+        let config = SubsetConfig { proportion: Some(0.25), ..SubsetConfig::default() };
+        let part = config.fit(&whole).unwrap().apply(&whole).unwrap();
+        let k = |k, set: &FeatureSet| {
+            let config = KnnConfig { k, ..KnnConfig::default() };
+            config.fit(set, None, &mut Silent).unwrap().k()
+        };
+        assert_eq!((k(None, &whole), k(None, &part), k(Some(9), &part)), (50, 12, 2));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use heat_ood::evaluate::{Candidate, evaluate};
-use heat_ood::features::{FeatureSet, write_atomically};
+use heat_ood::features::{FeatureSet, OpenOptions, Subset, write_atomically};
 use heat_ood::math::parallel;
 use heat_ood::metrics::Metrics;
 use heat_ood::{Detector, Error, Silent};
@@ -19,9 +19,9 @@ pub struct Sets {
 }
 
 impl Sets {
-    pub fn open(id: &Path, ood: &[String]) -> Result<Self> {
-        let id = FeatureSet::open(id)?;
-        let ood = super::super::eval::ood_sets(ood)?;
+    pub fn open(id: &Path, ood: &[String], options: &OpenOptions) -> Result<Self> {
+        let id = FeatureSet::open_with(id, options)?;
+        let ood = super::super::eval::ood_sets(ood, options)?;
         let of = |set: &FeatureSet| -> Result<Value> {
             Ok(set.digests()?.into_iter().map(|(_, sha)| sha).collect())
         };
@@ -31,8 +31,14 @@ impl Sets {
         Ok(Sets { id, ood, digests })
     }
 
-    /// Metrics of a run folder's detector: the average, then each OOD set.
-    pub fn metrics(&self, folder: &Path, threads: usize) -> Result<Vec<(String, Metrics)>> {
+    /// Metrics of a run folder's detector, trained on that part of the
+    /// training set: the average, then each OOD set.
+    pub fn metrics(
+        &self,
+        folder: &Path,
+        part: &Subset,
+        threads: usize,
+    ) -> Result<Vec<(String, Metrics)>> {
         let file = folder.join("eval.json");
         if let Some(found) = self.read(&file) {
             return Ok(found);
@@ -40,7 +46,10 @@ impl Sets {
         let detector = Detector::open(folder.join("detector.safetensors"))?;
         let scorer = Arc::clone(detector.scorer());
         let candidate = [Candidate { name: "heat".into(), scorer, fit_seconds: None }];
-        let run = || evaluate(&self.id, &self.ood, &candidate, &mut Silent);
+        let id = part.apply_test(&self.id)?;
+        let ood = self.ood.iter().map(|(name, set)| Ok((name.clone(), part.apply_ood(set)?)));
+        let ood = ood.collect::<Result<Vec<_>>>()?;
+        let run = || evaluate(&id, &ood, &candidate, &mut Silent);
         let mut results = parallel::with_threads(threads, run)??;
         let (_, results) = results.scorers.remove(0);
         let json = json!({

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use heat_ood::ebm::PriorKind;
-use heat_ood::features::write_atomically;
+use heat_ood::features::{Subset, write_atomically};
 use heat_ood::math::parallel;
 use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};
@@ -37,6 +37,8 @@ use crate::progress::{Progress, human, stop_on_ctrl_c};
 /// Everything that the workers share.
 struct Sweep<'a> {
     runs: &'a [GridRun],
+    /// The part of the training set of each run.
+    parts: &'a [Subset],
     folder: &'a SweepFolder,
     launcher: Launcher,
     sets: Option<Sets>,
@@ -60,8 +62,9 @@ pub fn run(args: &SweepArgs, progress: &mut Progress) -> Result<()> {
         progress.say(&format!("note: {notice}"));
     }
     let data = Data::open(&args.data)?;
-    runs.iter().try_for_each(|run| check(run, &data))?;
-    let sets = args.id.as_ref().map(|id| Sets::open(id, &args.ood)).transpose()?;
+    let parts = runs.iter().map(|run| check(run, &data)).collect::<Result<Vec<_>>>()?;
+    let sets = args.id.as_ref().map(|id| Sets::open(id, &args.ood, &data.options));
+    let sets = sets.transpose()?;
     let identity = Identity {
         settings: &args.settings,
         runs: &runs,
@@ -73,6 +76,7 @@ pub fn run(args: &SweepArgs, progress: &mut Progress) -> Result<()> {
     let threads = (parallel::threads() / usize::from(args.jobs)).max(1);
     let sweep = Sweep {
         runs: &runs,
+        parts: &parts,
         folder: &folder,
         launcher: Launcher::new(shared_arguments(args, threads, progress.is_quiet()))?,
         sets,
@@ -112,14 +116,15 @@ fn conclude(runs: &[GridRun], outcomes: &[Outcome], out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What would make a run fail at once.
-fn check(run: &GridRun, data: &Data) -> Result<()> {
-    train::check(&run.recipe, data)?;
+/// What would make a run fail at once; its part of the training set.
+fn check(run: &GridRun, data: &Data) -> Result<Subset> {
+    let part = run.recipe.subset().fit(&data.train)?;
+    train::check(&run.recipe, &part.apply(&data.train)?)?;
     let heat = &run.recipe.heat;
     if heat.ebm.prior == PriorKind::El && data.head.is_none() {
         heat.fit_prior(&data.train, None, None, &mut Silent)?;
     }
-    Ok(())
+    Ok(part)
 }
 
 fn described(outcome: &Outcome) -> String {
@@ -151,6 +156,9 @@ fn shared_arguments(args: &SweepArgs, threads: usize, quiet: bool) -> Vec<OsStri
         if let Some(file) = file {
             list.extend([name.into(), file.into()]);
         }
+    }
+    if let Some(dim) = data.dim {
+        list.extend(["--dim".into(), dim.to_string().into()]);
     }
     if quiet {
         list.push("--quiet".into());
@@ -270,7 +278,7 @@ impl Sweep<'_> {
         }
         folder::remove_temporary(&folder).map_err(text)?;
         if let Some(sets) = &self.sets {
-            outcome.metrics = sets.metrics(&folder, self.threads).map_err(text)?;
+            outcome.metrics = sets.metrics(&folder, &self.parts[i], self.threads).map_err(text)?;
         }
         outcome.last = Some(folder::last_epoch(&folder).map_err(text)?);
         Ok(())

@@ -1,0 +1,51 @@
+//! `heat convert`: a feature set in another form.
+
+use std::ffi::OsStr;
+
+use anyhow::Result;
+use heat_ood::features::{ConvertConfig, Form, convert};
+
+use super::{Data, wrote};
+use crate::args::{ConvertArgs, To};
+use crate::progress::Progress;
+
+pub fn run(args: &ConvertArgs, progress: &mut Progress) -> Result<()> {
+    let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
+    let data = Data::from(&args.input, labels, head, args.dim)?.subset(&args.subset.config())?;
+    let given = [&args.labels, &args.head].into_iter().flatten().cloned();
+    let config = ConvertConfig {
+        form: args.to.map(|to| form(to, args.output.extension())),
+        dtype: args.dtype.as_deref().map(str::parse).transpose()?,
+        fields: args.fields.clone(),
+        logits: args.logits,
+        shard_rows: args.shard_rows,
+        force: args.force,
+        inputs: given.chain([args.input.clone()]).collect(),
+    };
+    let done = convert(&data.train, data.head.as_ref(), &args.output, &config, progress)?;
+    wrote(progress, &args.output);
+    progress.say(&format!(
+        "{} rows of {} in {} file(s)",
+        done.rows,
+        done.written.join(", "),
+        done.files
+    ));
+    if !done.left_out.is_empty() {
+        progress.say(&format!("note: without {}, which the set has too", done.left_out.join(", ")));
+    }
+    if done.form == Form::Memmap && !done.written.contains(&"label") {
+        progress.say("note: memmaps without labels do not say what D is; read them with `--dim`");
+    }
+    Ok(())
+}
+
+fn form(to: To, ending: Option<&OsStr>) -> Form {
+    match to {
+        To::Shards => Form::Shards,
+        To::Safetensors => Form::Safetensors,
+        To::Npy if ending.is_some_and(|e| e.eq_ignore_ascii_case("npy")) => Form::Npy,
+        To::Npy => Form::NpyFolder,
+        To::Npz => Form::Npz,
+        To::Memmap => Form::Memmap,
+    }
+}

@@ -1,0 +1,215 @@
+//! Rows of a set as bytes, by block.
+
+use std::io::Write;
+use std::ops::Range;
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::features::set::Batch;
+use crate::features::shard::Shard;
+use crate::features::storage::Dtype;
+use crate::features::{FeatureSet, Field, Head, Pooling};
+use crate::math::matmul::Aligned;
+use crate::math::{blocks, parallel};
+use crate::observe::{Event, Observer};
+
+/// Rows that one task encodes.
+const ROWS: usize = 256;
+
+/// Values of a block, about: 16 MiB as f64.
+const BLOCK: usize = 1 << 21;
+
+/// A matrix or the labels, as they will be written.
+pub(super) struct Column<'a> {
+    pub(super) name: &'static str,
+    pub(super) source: Source<'a>,
+    /// Number of columns; `None` for the labels, a vector.
+    pub(super) width: Option<usize>,
+    pub(super) dtype: Dtype,
+}
+
+/// Where the values come from.
+pub(super) enum Source<'a> {
+    Field(Field),
+    /// Logits of `avg`.
+    Head(&'a Head),
+    Label,
+}
+
+impl Column<'_> {
+    /// Values in a row.
+    pub(super) fn cols(&self) -> usize {
+        self.width.unwrap_or(1)
+    }
+
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.cols() * self.dtype.size()
+    }
+
+    /// Shape with `rows` rows.
+    pub(super) fn shape(&self, rows: usize) -> Vec<usize> {
+        std::iter::once(rows).chain(self.width).collect()
+    }
+}
+
+/// Streams columns of a set and reports how far it is.
+pub(super) struct Writer<'a> {
+    pub(super) set: &'a FeatureSet,
+    observer: &'a mut dyn Observer,
+    done: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(set: &'a FeatureSet, observer: &'a mut dyn Observer) -> Self {
+        Writer { set, observer, done: 0, bytes: Vec::new() }
+    }
+
+    /// Write the rows of `range`, row-major and little-endian.
+    pub(super) fn rows(
+        &mut self,
+        column: &Column<'_>,
+        range: Range<usize>,
+        out: &mut Output<'_>,
+    ) -> Result<()> {
+        let size = (BLOCK / column.cols()).next_multiple_of(ROWS);
+        for block in blocks(range.len(), size) {
+            let (start, n) = (range.start + block.start, block.len());
+            self.bytes.resize(n * column.row_bytes(), 0);
+            let (set, bytes) = (self.set, &mut self.bytes);
+            // The first error in row order, whichever thread meets one first.
+            let results: Vec<Result<()>> = parallel::run(|| {
+                let chunks = bytes.par_chunks_mut(ROWS * column.row_bytes()).enumerate();
+                chunks.map(|(i, out)| encode(set, column, start + i * ROWS, out)).collect()
+            });
+            results.into_iter().collect::<Result<()>>()?;
+            out.write(&self.bytes)?;
+            self.done += n as u64;
+            self.observer.on(Event::Advance { done: self.done, loss: None });
+        }
+        Ok(())
+    }
+}
+
+/// A file being written; failures name its final place.
+pub(super) struct Output<'a> {
+    pub(super) to: &'a mut dyn Write,
+    pub(super) place: &'a std::path::Path,
+}
+
+impl Output<'_> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.to.write_all(bytes).map_err(Error::io("write", self.place))
+    }
+}
+
+/// The rows from `start` that fill `out`.
+fn encode(set: &FeatureSet, column: &Column<'_>, start: usize, out: &mut [u8]) -> Result<()> {
+    let n = out.len() / column.row_bytes();
+    let range = start..start + n;
+    let mut values = vec![0.0f64; n * column.cols()];
+    match column.source {
+        Source::Label => return labels(set, range, column.dtype, out),
+        Source::Field(field) => {
+            set.read_through(field, range, &mut values, Shard::read_f64)?;
+        }
+        Source::Head(head) => {
+            let mut batch = Batch::default();
+            let avg = Field::Features(Pooling::Avg);
+            set.batch(crate::features::Needs::of(avg), range, &mut batch)?;
+            let mut logits = vec![0.0; values.len()];
+            head.logits(batch.get(avg), &mut logits, &mut Aligned::default());
+            values.iter_mut().zip(logits).for_each(|(v, l)| *v = f64::from(l));
+        }
+    }
+    let Some(i) = floats(&values, column.dtype, out) else {
+        return Ok(());
+    };
+    let (name, limit) = limit(column.dtype);
+    let larger = if limit < 1e6 { "bf16` or `--dtype f32" } else { "f64" };
+    Err(Error::format(
+        set.name(),
+        format!(
+            "`{}`, row {}, column {} is {}, beyond the {limit:e} that {name} can hold: \
+             use `--dtype {larger}`, or scale the features",
+            column.name,
+            start + i / column.cols(),
+            i % column.cols(),
+            values[i]
+        ),
+    ))
+}
+
+/// Name and largest value of a type.
+fn limit(dtype: Dtype) -> (&'static str, f64) {
+    match dtype {
+        Dtype::F16 => ("f16", f16::MAX.to_f64()),
+        Dtype::Bf16 => ("bf16", bf16::MAX.to_f64()),
+        Dtype::F32 => ("f32", f64::from(f32::MAX)),
+        _ => ("f64", f64::MAX),
+    }
+}
+
+/// Round to the nearest of `dtype`; the first value that is too large, if any.
+fn floats(values: &[f64], dtype: Dtype, out: &mut [u8]) -> Option<usize> {
+    let (_, limit) = limit(dtype);
+    // Not "larger", so that NaN (of overflowing logits) is caught too.
+    let too_large = values.iter().position(|v| !(v.abs() <= limit));
+    match dtype {
+        Dtype::F16 => put(values, out, |v| f16::from_f64(v).to_le_bytes()),
+        Dtype::Bf16 => put(values, out, |v| bf16::from_f64(v).to_le_bytes()),
+        Dtype::F32 => put(values, out, |v| (v as f32).to_le_bytes()),
+        _ => put(values, out, f64::to_le_bytes),
+    }
+    too_large
+}
+
+fn put<const N: usize>(values: &[f64], out: &mut [u8], bytes: impl Fn(f64) -> [u8; N]) {
+    for (o, &v) in out.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *o = bytes(v);
+    }
+}
+
+fn labels(set: &FeatureSet, range: Range<usize>, dtype: Dtype, out: &mut [u8]) -> Result<()> {
+    for (o, row) in out.as_chunks_mut::<8>().0.iter_mut().zip(range) {
+        let label = set.raw_label(row)?;
+        *o = if dtype == Dtype::F64 { (label as f64).to_le_bytes() } else { label.to_le_bytes() };
+        if dtype == Dtype::F64 && label.unsigned_abs() > 1 << 52 {
+            let problem = format!("row {row} has label {label}, which f64 cannot hold exactly");
+            return Err(Error::format(set.name(), problem));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: f16 has 10 bits of mantissa, so 1 + 2⁻¹¹ is a tie (to even) and
+    /// 1 + 2⁻¹¹ + 2⁻⁴⁰ is not, though single precision would make it one.
+    #[test]
+    fn rounds_once() {
+        let half = |v: f64| {
+            let mut out = [0; 2];
+            assert_eq!(floats(&[v], Dtype::F16, &mut out), None);
+            f16::from_le_bytes(out).to_f64()
+        };
+        assert_eq!(half(1.0 + 2f64.powi(-11)), 1.0);
+        assert_eq!(half(1.0 + 2f64.powi(-11) + 2f64.powi(-40)), 1.0 + 2f64.powi(-10));
+        assert_eq!(half(65504.0), 65504.0);
+        assert_eq!(half(-0.0).to_bits(), (-0.0f64).to_bits());
+    }
+
+    #[test]
+    fn too_large_values_are_found() {
+        let mut out = [0; 16];
+        assert_eq!(floats(&[1.0, 65505.0], Dtype::F16, &mut out), Some(1));
+        assert_eq!(floats(&[1.0, -65505.0], Dtype::Bf16, &mut out), None);
+        assert_eq!(floats(&[3.5e38], Dtype::F32, &mut out), Some(0));
+        assert_eq!(floats(&[3.5e38], Dtype::F64, &mut out), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! One file in each format, its header first, then its columns in passes.
+
+use std::io::Write;
+use std::ops::Range;
+
+use serde_json::{Map, json};
+use zip::write::SimpleFileOptions;
+
+use super::encode::{Column, Output, Writer};
+use crate::error::{Error, Result};
+use crate::features::storage::Dtype;
+
+/// A safetensors file of the rows of `range`.
+pub(super) fn safetensors(
+    writer: &mut Writer<'_>,
+    columns: &[Column<'_>],
+    range: Range<usize>,
+    out: &mut Output<'_>,
+) -> Result<()> {
+    let mut header = Map::new();
+    let mut end = 0;
+    // Labels first: the format asks for offsets without gaps, and they are
+    // of the widest type, so that all are aligned.
+    for column in columns {
+        let start = end;
+        end += range.len() * column.row_bytes();
+        let info = json!({
+            "dtype": safetensors_name(column.dtype),
+            "shape": column.shape(range.len()),
+            "data_offsets": [start, end],
+        });
+        header.insert(column.name.to_owned(), info);
+    }
+    let mut text = serde_json::Value::Object(header).to_string();
+    while !text.len().is_multiple_of(8) {
+        text.push(' ');
+    }
+    out.write(&(text.len() as u64).to_le_bytes())?;
+    out.write(text.as_bytes())?;
+    columns.iter().try_for_each(|column| writer.rows(column, range.clone(), out))
+}
+
+fn safetensors_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "F16",
+        Dtype::Bf16 => "BF16",
+        Dtype::F32 => "F32",
+        Dtype::F64 => "F64",
+        _ => "I64",
+    }
+}
+
+/// An `.npy` file of one column.
+pub(super) fn npy(
+    writer: &mut Writer<'_>,
+    column: &Column<'_>,
+    out: &mut Output<'_>,
+) -> Result<()> {
+    let rows = writer.set.len();
+    out.write(&npy_header(column, rows))?;
+    writer.rows(column, 0..rows, out)
+}
+
+/// numpy's header, version 1.0: 64 bytes or a multiple.
+fn npy_header(column: &Column<'_>, rows: usize) -> Vec<u8> {
+    let descr = match column.dtype {
+        Dtype::F16 => "<f2",
+        Dtype::F32 => "<f4",
+        Dtype::F64 => "<f8",
+        _ => "<i8",
+    };
+    let shape = column.width.map_or(format!("({rows},)"), |width| format!("({rows}, {width})"));
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    while !(text.len() + 11).is_multiple_of(64) {
+        text.push(' ');
+    }
+    text.push('\n');
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend((text.len() as u16).to_le_bytes());
+    out.extend(text.as_bytes());
+    out
+}
+
+/// An `.npz` file, stored without compression so that it can be mapped.
+pub(super) fn npz(
+    writer: &mut Writer<'_>,
+    columns: &[Column<'_>],
+    out: &mut Output<'_>,
+) -> Result<()> {
+    let place = out.place;
+    let failed = |e: zip::result::ZipError| Error::io("write", place)(e.into());
+    let rows = writer.set.len();
+    let mut zip = zip::ZipWriter::new_stream(&mut *out.to);
+    for column in columns {
+        // From 4 GiB on, sizes need the format's extension.
+        let large = rows * column.row_bytes() > u32::MAX as usize - 4096;
+        let options = SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored)
+            .large_file(large);
+        zip.start_file(format!("{}.npy", column.name), options).map_err(failed)?;
+        npy(writer, column, &mut Output { to: &mut zip, place })?;
+    }
+    zip.finish().map_err(failed)?.flush().map_err(Error::io("write", place))
+}

@@ -1,0 +1,222 @@
+//! Where the output goes: whole files and whole folders, or none.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::ConvertConfig;
+use super::encode::Output;
+use crate::error::{Error, Result};
+use crate::features::open::ending;
+use crate::features::{FeatureSet, write_atomically};
+
+/// Endings of files that a feature folder holds.
+const ENDINGS: [&str; 4] = ["safetensors", "npy", "npz", "mmap"];
+
+/// Held while a folder is being filled.
+const LOCK: &str = ".lock";
+
+/// Refuse an output that exists, cannot be written, or touches the input.
+pub(super) fn check_place(
+    out: &Path,
+    folder: bool,
+    set: &FeatureSet,
+    config: &ConvertConfig,
+) -> Result<()> {
+    let refuse = |problem: String| Err(Error::config("output", out.display(), problem));
+    let Some(target) = resolved(out) else {
+        return refuse("that folder does not exist, or this is no name for a file".into());
+    };
+    let name = Path::new(set.name());
+    let inputs = set.files().iter().map(PathBuf::as_path).chain([name]);
+    for input in inputs.chain(config.inputs.iter().map(PathBuf::as_path)) {
+        let Ok(real) = input.canonicalize() else {
+            continue;
+        };
+        if target.starts_with(&real) || real.starts_with(&target) {
+            return refuse(format!(
+                "{} is read by this command, and the output may be neither that nor inside or \
+                 around it; choose another place",
+                input.display()
+            ));
+        }
+    }
+    let Ok(meta) = fs::metadata(out) else {
+        return Ok(());
+    };
+    if meta.is_dir() != folder {
+        let (is, needs) = if folder { ("file", "folder") } else { ("folder", "file") };
+        return refuse(format!("there is a {is} of that name, and this form is a {needs}"));
+    }
+    if folder {
+        return check_folder(out, config.force);
+    }
+    if !config.force {
+        return refuse(
+            "that file exists; choose another name, or replace it with `--force`".into(),
+        );
+    }
+    Ok(())
+}
+
+/// The path without links; its last part need not exist.
+fn resolved(out: &Path) -> Option<PathBuf> {
+    if let Ok(real) = out.canonicalize() {
+        return Some(real);
+    }
+    Some(parent(out).canonicalize().ok()?.join(out.file_name()?))
+}
+
+fn parent(out: &Path) -> &Path {
+    match out.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+/// An existing folder must be empty, or `force` and hold features alone.
+fn check_folder(out: &Path, force: bool) -> Result<()> {
+    let refuse = |problem: String| Err(Error::config("output", out.display(), problem));
+    for entry in fs::read_dir(out).map_err(Error::io("list", out))? {
+        let path = entry.map_err(Error::io("list", out))?.path();
+        if !force {
+            return refuse(
+                "that folder is not empty; choose another, or replace it with `--force`".into(),
+            );
+        }
+        if !path.is_file() || !ENDINGS.contains(&ending(&path).as_str()) {
+            return refuse(format!(
+                "`--force` replaces a whole folder of features, but {} is none: choose another folder",
+                path.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Write one file, whole or not at all.
+pub(super) fn single(
+    out: &Path,
+    write: impl FnOnce(&mut Output<'_>) -> Result<()>,
+) -> Result<usize> {
+    let mut failure = None;
+    let done = write_atomically(out, |to| {
+        write(&mut Output { to, place: out }).map_err(|error| {
+            failure = Some(error);
+            std::io::Error::other("stopped")
+        })
+    });
+    failure.map_or(done, Err)?;
+    Ok(1)
+}
+
+/// A folder under its temporary name.
+pub(super) struct Unfinished {
+    path: PathBuf,
+    files: std::cell::Cell<usize>,
+}
+
+impl Unfinished {
+    /// Write one of its files.
+    pub(super) fn file(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut Output<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.files.set(self.files.get() + 1);
+        single(&self.path.join(name), write).map(drop)
+    }
+}
+
+/// Fill a folder beside `out` and give it that name when it is complete.
+///
+/// Its temporary name is fixed by `out`: what a killed process left there is
+/// cleared by the next, and two at a time are refused.
+pub(super) fn write(
+    out: &Path,
+    force: bool,
+    fill: impl FnOnce(&Unfinished) -> Result<()>,
+) -> Result<usize> {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let path = parent(out).join(format!(".heat-{name}.tmp"));
+    fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+    let lock_path = path.join(LOCK);
+    let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(Error::format(out, "another process is writing that folder"));
+    }
+    let unfinished = Unfinished { path, files: std::cell::Cell::new(0) };
+    let result = fill_and_place(&unfinished, out, force, fill);
+    if result.is_err() {
+        let _ = fs::remove_dir_all(&unfinished.path);
+    }
+    result?;
+    Ok(unfinished.files.get())
+}
+
+fn fill_and_place(
+    unfinished: &Unfinished,
+    out: &Path,
+    force: bool,
+    fill: impl FnOnce(&Unfinished) -> Result<()>,
+) -> Result<()> {
+    let path = &unfinished.path;
+    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
+        let left = entry.map_err(Error::io("list", path))?.path();
+        if left.file_name().is_some_and(|n| n != LOCK) {
+            fs::remove_file(&left).map_err(Error::io("remove", &left))?;
+        }
+    }
+    fill(unfinished)?;
+    fs::remove_file(path.join(LOCK)).map_err(Error::io("remove", path))?;
+    sync(path);
+    // Perhaps somebody has used that name meanwhile.
+    if out.exists() {
+        check_folder(out, force)?;
+    }
+    replace(path, out)?;
+    sync(parent(out));
+    Ok(())
+}
+
+fn sync(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// Give the folder `new` the name `out`; one that has it is removed.
+fn replace(new: &Path, out: &Path) -> Result<()> {
+    let failed = || Error::io("rename to", out);
+    // An empty folder is replaced by this where the system knows how.
+    if fs::rename(new, out).is_ok() {
+        return Ok(());
+    }
+    if !out.exists() {
+        return fs::rename(new, out).map_err(failed());
+    }
+    if exchange(new, out) {
+        return fs::remove_dir_all(new).map_err(Error::io("remove", new));
+    }
+    // Without an exchange there is a moment in which neither has the name.
+    let name = new.file_name().unwrap_or_default().to_string_lossy();
+    let old = parent(out).join(format!("{}.old.tmp", name.trim_end_matches(".tmp")));
+    let _ = fs::remove_dir_all(&old);
+    fs::rename(out, &old).map_err(failed())?;
+    if let Err(error) = fs::rename(new, out) {
+        let _ = fs::rename(&old, out);
+        return Err(failed()(error));
+    }
+    fs::remove_dir_all(&old).map_err(Error::io("remove", &old))
+}
+
+/// Exchange two folders at one stroke, where the system can.
+#[cfg(target_os = "linux")]
+fn exchange(a: &Path, b: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
+}

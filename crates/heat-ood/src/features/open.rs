@@ -1,0 +1,65 @@
+//! How feature sets and labels are opened.
+
+use std::path::Path;
+
+use super::memmap::label_values;
+use super::npy::{open_npy, open_npz};
+use super::storage::Array;
+use super::tensors::TensorFile;
+use super::{FeatureSet, Field};
+use crate::error::{Error, Result};
+
+/// What is known of a feature set besides its files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenOptions {
+    /// Feature dimension D: needed for raw memmaps without labels, checked
+    /// for all others.
+    pub dim: Option<usize>,
+    /// D of raw memmaps where neither `dim` nor their labels tell it, for
+    /// example that of the classifier's head.
+    pub fallback_dim: Option<usize>,
+}
+
+impl OpenOptions {
+    /// Check a set against `dim`.
+    pub(super) fn check(&self, set: FeatureSet) -> Result<FeatureSet> {
+        let Some(dim) = self.dim else {
+            return Ok(set);
+        };
+        for field in &Field::ALL[..3] {
+            if let Some(got) = set.dim(*field)
+                && got != dim
+            {
+                return Err(Error::Shape {
+                    place: set.name().to_owned(),
+                    tensor: field.name().to_owned(),
+                    expected: format!("[N, {dim}], because `dim` = {dim} was given"),
+                    got: format!("[{}, {got}]", set.len()),
+                });
+            }
+        }
+        Ok(set)
+    }
+}
+
+/// The ending of a file's name in lower case, without the dot; may be empty.
+pub(super) fn ending(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
+}
+
+/// Whether a path has the name of a temporary file or folder of this library.
+pub(super) fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(".heat-") && name.ends_with(".tmp")
+}
+
+/// The labels of an `.npy`, `.npz`, `.safetensors` or `.mmap` file.
+pub(super) fn open_labels(path: &Path) -> Result<Array> {
+    let absent = || Error::missing(path.display().to_string(), "array `label`", "name it so");
+    match ending(path).as_str() {
+        "npz" => Ok(open_npz(path, &["label"])?.pop().ok_or_else(absent)?.1),
+        "safetensors" => TensorFile::open(path)?.array("label").ok_or_else(absent)?,
+        "mmap" => label_values(path),
+        _ => open_npy(path),
+    }
+}

@@ -1,0 +1,222 @@
+//! Views: some rows of a set, perhaps of some classes only.
+//!
+//! Nothing is copied: reads go through to the mapped shards, runs of
+//! consecutive rows together. Where classes were chosen, labels become
+//! positions in the choice, and stored logits lose the other columns.
+
+use std::ops::Range;
+
+use super::shard::Shard;
+use super::storage::sha256_of;
+use super::{FeatureSet, Field};
+use crate::error::{Error, Result};
+use crate::math::blocks;
+
+/// Which rows and classes of the stored ones a set shows.
+#[derive(Clone, Default)]
+pub(super) struct View {
+    /// Stored row of each row shown; `None`: all.
+    rows: Option<Vec<u32>>,
+    /// Labels shown, ascending; `None`: all.
+    classes: Option<Vec<u32>>,
+    /// Share of the rows that were to choose from; `None`: all.
+    proportion: Option<f64>,
+}
+
+impl View {
+    pub(super) fn is_whole(&self) -> bool {
+        self.rows.is_none() && self.classes.is_none()
+    }
+
+    pub(super) fn stored_row(&self, row: usize) -> usize {
+        self.rows.as_ref().map_or(row, |rows| rows[row] as usize)
+    }
+
+    pub(super) fn relabelled(&self, label: i64) -> i64 {
+        let Some(classes) = &self.classes else {
+            return label;
+        };
+        let place = u32::try_from(label).ok().and_then(|l| classes.binary_search(&l).ok());
+        place.map_or(-1, |i| i as i64)
+    }
+
+    /// A name and digest of the choice, if there is one.
+    pub(super) fn digest(&self, shown: usize) -> Option<(String, String)> {
+        if self.is_whole() {
+            return None;
+        }
+        // Each list after its length, so that different choices differ.
+        let lists = [&self.rows, &self.classes].into_iter();
+        let words = lists.flat_map(|list| {
+            let length = list.as_ref().map_or(u32::MAX, |l| l.len() as u32);
+            std::iter::once(length).chain(list.iter().flatten().copied())
+        });
+        let classes =
+            self.classes.as_ref().map_or(String::new(), |c| format!(" of {} classes", c.len()));
+        Some((format!("subset: {shown} rows{classes}"), sha256_of(words.map(u32::to_le_bytes))))
+    }
+
+    /// The longest ranges of consecutive stored rows that make up `range`.
+    fn runs(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let left = at..range.end;
+            if left.is_empty() {
+                return None;
+            }
+            let (start, n) = match self.rows.as_ref().map(|rows| &rows[left.clone()]) {
+                None => (at, left.len()),
+                Some(rows) => {
+                    let next = |w: &&[u32]| w[0].checked_add(1) == Some(w[1]);
+                    (rows[0] as usize, 1 + rows.windows(2).take_while(next).count())
+                }
+            };
+            at += n;
+            Some(start..start + n)
+        })
+    }
+}
+
+impl FeatureSet {
+    /// A view of the given rows, in their order. With `classes` (ascending)
+    /// only these are left: a label becomes its position among them, and
+    /// stored logits keep their columns. No feature is copied.
+    ///
+    /// # Errors
+    /// If a row does not exist or none is given, `classes` are not ascending,
+    /// or a row has another label than these.
+    pub fn select(&self, rows: Vec<u32>, classes: Option<Vec<u32>>) -> Result<Self> {
+        if let Some(row) = rows.iter().find(|r| **r as usize >= self.rows) {
+            let problem = format!("{} has {} rows, from 0", self.name, self.rows);
+            return Err(Error::config("rows", row, problem));
+        }
+        if rows.is_empty() {
+            return Err(Error::config("rows", "[]", "choose at least one row"));
+        }
+        let mut out = self.clone();
+        out.rows = rows.len();
+        let stored = rows.into_iter().map(|r| self.view.stored_row(r as usize) as u32);
+        out.view.rows = Some(stored.collect());
+        if let Some(classes) = classes {
+            out.choose(classes)?;
+            let classes = out.view.classes.as_ref().map_or(0, Vec::len);
+            for range in blocks(out.rows, 1 << 16) {
+                out.labels(range, classes)?;
+            }
+        }
+        let chosen =
+            out.view.classes.as_ref().map_or(String::new(), |c| format!(", {} classes", c.len()));
+        out.name = format!("{} (subset: {} rows{chosen})", self.base_name(), out.rows);
+        Ok(out)
+    }
+
+    /// A view whose stored logits have the columns of these classes alone;
+    /// its labels, which may be others, are left out.
+    ///
+    /// # Errors
+    /// If `classes` are not ascending, or the logits have fewer.
+    pub fn with_logits_of(&self, classes: &[u32]) -> Result<Self> {
+        let mut out = self.clone();
+        out.labelled = false;
+        out.choose(classes.to_vec())?;
+        Ok(out)
+    }
+
+    /// The share α of the rows of its classes that a training subset holds; 1
+    /// for a whole set. [`crate::scorers::KnnConfig`] scales its k with it.
+    pub fn proportion(&self) -> f64 {
+        self.view.proportion.unwrap_or(1.0)
+    }
+
+    /// Set the share α.
+    pub(super) fn set_proportion(&mut self, proportion: f64) {
+        self.view.proportion = Some(self.proportion() * proportion);
+    }
+
+    fn base_name(&self) -> &str {
+        self.name.split(" (subset: ").next().unwrap_or_default()
+    }
+
+    /// Choose among the classes shown so far.
+    fn choose(&mut self, classes: Vec<u32>) -> Result<()> {
+        if classes.is_empty() || !classes.is_sorted_by(|a, b| a < b) {
+            let problem = "name each class once, in ascending order, at least one";
+            return Err(Error::config("classes", format!("{classes:?}"), problem));
+        }
+        let (last, logits) = (classes[classes.len() - 1] as usize, Field::Logits.index());
+        let known = self.view.classes.as_ref().map(Vec::len).or(self.dims[logits]);
+        if let Some(known) = known.filter(|known| last >= *known) {
+            let problem = format!("{} has {known} classes, from 0", self.name);
+            return Err(Error::config("classes", last, problem));
+        }
+        self.dims[logits] = self.dims[logits].map(|_| classes.len());
+        self.view.classes = Some(match &self.view.classes {
+            Some(old) => classes.iter().map(|&c| old[c as usize]).collect(),
+            None => classes,
+        });
+        Ok(())
+    }
+
+    /// A label as it is, whatever the number of classes.
+    ///
+    /// # Errors
+    /// If it is no i64.
+    pub(super) fn raw_label(&self, row: usize) -> Result<i64> {
+        let row = self.view.stored_row(row);
+        let shard = self.shard_of(row);
+        let label = shard.label.as_ref().map_or(i64::MAX, |l| l.integer(row - shard.start));
+        if label == i64::MAX {
+            let problem = format!("row {} has a label beyond i64", row - shard.start);
+            return Err(Error::format(&shard.label_place, problem));
+        }
+        Ok(self.view.relabelled(label))
+    }
+
+    /// Copy rows of a field into `out`, whatever type it has.
+    pub(super) fn read_through<T: Copy + Default>(
+        &self,
+        field: Field,
+        range: Range<usize>,
+        out: &mut [T],
+        read: fn(&Shard, Field, usize, usize, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        let dim = self.require(field)?;
+        let out = &mut out[..range.len() * dim];
+        let classes = self.view.classes.as_ref().filter(|_| field == Field::Logits);
+        let Some(classes) = classes else {
+            return self.read_stored(field, range, dim, out, read);
+        };
+        let stored = self.shards[0].fields[field.index()].as_ref().map_or(dim, |a| a.cols());
+        let mut whole = vec![T::default(); range.len() * stored];
+        self.read_stored(field, range, stored, &mut whole, read)?;
+        for (out, whole) in out.chunks_exact_mut(dim).zip(whole.chunks_exact(stored)) {
+            for (o, &c) in out.iter_mut().zip(classes) {
+                *o = whole[c as usize];
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of `dim` stored columns, run by run and shard by shard.
+    fn read_stored<T>(
+        &self,
+        field: Field,
+        range: Range<usize>,
+        dim: usize,
+        mut out: &mut [T],
+        read: fn(&Shard, Field, usize, usize, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        for run in self.view.runs(range) {
+            let mut at = run.start;
+            while at < run.end {
+                let shard = self.shard_of(at);
+                let local = at - shard.start;
+                let n = (run.end - at).min(shard.rows - local);
+                let (now, later) = out.split_at_mut(n * dim);
+                read(shard, field, local, dim, now)?;
+                (at, out) = (at + n, later);
+            }
+        }
+        Ok(())
+    }
+}
