@@ -238,7 +238,7 @@ pub struct EvalArgs {
     /// Training features: needed by --scorers and --combine
     #[arg(long, value_name = "FEATURES")]
     pub train: Option<PathBuf>,
-    /// Labels of the training rows (.npy), where the features have none
+    /// Labels of the training rows (.npy, .npz, .safetensors), where the features have none
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// The classifier's last layer: weight (C × D), bias (C)

@@ -303,18 +303,29 @@ fn types_round_to_the_nearest() {
     let (_source, set) = sample();
     let folder = tempfile::tempdir().unwrap();
     let exact: Vec<f64> = (0..ROWS * DIM).map(|i| value(i) / 2.0).collect();
-    type Rounding = fn(f64) -> f32;
-    let types: [(FloatType, Rounding); 4] = [
-        (FloatType::F16, |v| f16::from_f64(v).to_f32()),
-        (FloatType::Bf16, |v| bf16::from_f64(v).to_f32()),
-        (FloatType::F32, |v| v as f32),
-        (FloatType::F64, |v| v as f32),
+    // Values on either side of one in the type: none may be nearer.
+    type Sides = fn(f32) -> [f64; 2];
+    let types: [(FloatType, Sides); 3] = [
+        (FloatType::F16, |v| {
+            let bits = f16::from_f32(v).to_bits();
+            [bits - 1, bits + 1].map(|b| f16::from_bits(b).to_f64())
+        }),
+        (FloatType::Bf16, |v| {
+            let bits = bf16::from_f32(v).to_bits();
+            [bits - 1, bits + 1].map(|b| bf16::from_bits(b).to_f64())
+        }),
+        (FloatType::F32, |v| {
+            [v.to_bits() - 1, v.to_bits() + 1].map(|b| f64::from(f32::from_bits(b)))
+        }),
     ];
-    for (dtype, rounded) in types {
+    for (dtype, sides) in types {
         let out = folder.path().join(format!("{dtype:?}.safetensors"));
         run(&set, &out, &ConvertConfig { dtype: Some(dtype), ..ConvertConfig::default() }).unwrap();
         let got = all(&FeatureSet::open(&out).unwrap(), AVG);
-        assert!(got.iter().zip(&exact).all(|(g, e)| *g == rounded(*e)), "{dtype:?}");
+        for (&g, e) in got.iter().zip(&exact) {
+            let error = (f64::from(g) - e).abs();
+            assert!(sides(g).iter().all(|s| (s - e).abs() >= error), "{dtype:?} {e} {g}");
+        }
     }
     // The default of safetensors is half precision.
     let out = folder.path().join("default.safetensors");

@@ -159,12 +159,25 @@ fn floats(values: &[f64], dtype: Dtype, out: &mut [u8]) -> Option<usize> {
     // Not "larger", so that NaN (of overflowing logits) is caught too.
     let too_large = values.iter().position(|v| !(v.abs() <= limit));
     match dtype {
-        Dtype::F16 => put(values, out, |v| f16::from_f64(v).to_le_bytes()),
-        Dtype::Bf16 => put(values, out, |v| bf16::from_f64(v).to_le_bytes()),
+        Dtype::F16 => put(values, out, |v| f16::from_f32(to_odd(v)).to_le_bytes()),
+        Dtype::Bf16 => put(values, out, |v| bf16::from_f32(to_odd(v)).to_le_bytes()),
         Dtype::F32 => put(values, out, |v| (v as f32).to_le_bytes()),
         _ => put(values, out, f64::to_le_bytes),
     }
     too_large
+}
+
+/// Single precision, rounded to odd: rounded once more, to half precision,
+/// it is as if rounded once. (`half` goes by way of the nearest f32 on some
+/// processors, and what it gives then depends on the processor.)
+fn to_odd(v: f64) -> f32 {
+    let nearest = v as f32;
+    let back = f64::from(nearest);
+    if back == v || nearest.is_infinite() {
+        return nearest;
+    }
+    let bits = nearest.to_bits();
+    f32::from_bits(if back.abs() > v.abs() { bits - 1 } else { bits } | 1)
 }
 
 fn put<const N: usize>(values: &[f64], out: &mut [u8], bytes: impl Fn(f64) -> [u8; N]) {
@@ -200,6 +213,11 @@ mod tests {
         };
         assert_eq!(half(1.0 + 2f64.powi(-11)), 1.0);
         assert_eq!(half(1.0 + 2f64.powi(-11) + 2f64.powi(-40)), 1.0 + 2f64.powi(-10));
+        // Just below a tie of single precision, and the smallest numbers of all.
+        assert_eq!(half(1.0 + 3.0 * 2f64.powi(-11) - 2f64.powi(-40)), 1.0 + 2f64.powi(-10));
+        assert_eq!(half(2f64.powi(-25)), 0.0);
+        assert_eq!(half(2f64.powi(-25) + 2f64.powi(-70)), 2f64.powi(-24));
+        assert_eq!(half(1e-300), 0.0);
         assert_eq!(half(65504.0), 65504.0);
         assert_eq!(half(-0.0).to_bits(), (-0.0f64).to_bits());
     }
