@@ -156,8 +156,8 @@ fn limit(dtype: Dtype) -> (&'static str, f64) {
 /// Round to the nearest of `dtype`; the first value that is too large, if any.
 fn floats(values: &[f64], dtype: Dtype, out: &mut [u8]) -> Option<usize> {
     let (_, limit) = limit(dtype);
-    // Not "larger", so that NaN (of overflowing logits) is caught too.
-    let too_large = values.iter().position(|v| !(v.abs() <= limit));
+    // Logits that overflow may be NaN.
+    let too_large = values.iter().position(|v| v.is_nan() || v.abs() > limit);
     match dtype {
         Dtype::F16 => put(values, out, |v| f16::from_f32(to_odd(v)).to_le_bytes()),
         Dtype::Bf16 => put(values, out, |v| bf16::from_f32(to_odd(v)).to_le_bytes()),

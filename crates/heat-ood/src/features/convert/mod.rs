@@ -130,12 +130,12 @@ pub fn convert(
     let result = match form {
         Form::Shards => shards(&mut writer, out, &columns, config),
         Form::NpyFolder => folder::write(out, config.force, |place| {
-            let each = columns.iter().map(|c| (format!("{}.npy", c.name), c));
-            each.map(|(name, c)| place.file(&name, |w| files::npy(&mut writer, c, w))).collect()
+            let mut each = columns.iter().map(|c| (format!("{}.npy", c.name), c));
+            each.try_for_each(|(n, c)| place.file(&n, |w| files::npy(&mut writer, c, w)))
         }),
         Form::Memmap => folder::write(out, config.force, |place| {
-            let each = columns.iter().map(|c| (memmap_name(c.name), c));
-            each.map(|(name, c)| place.file(name, |w| writer.rows(c, 0..set.len(), w))).collect()
+            let mut each = columns.iter().map(|c| (memmap_name(c.name), c));
+            each.try_for_each(|(n, c)| place.file(n, |w| writer.rows(c, 0..set.len(), w)))
         }),
         Form::Safetensors => {
             folder::single(out, |w| files::safetensors(&mut writer, &columns, 0..set.len(), w))
