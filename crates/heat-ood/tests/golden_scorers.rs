@@ -182,3 +182,37 @@ fn metrics() {
         }
     }
 }
+
+/// scikit-learn 1.9.1 on the normalised rows of `train.avg` less their class
+/// means, in f64: `LedoitWolf(assume_centered=True).fit(Z).shrinkage_`, OAS likewise.
+#[test]
+fn shrinkage_as_scikit_learn() {
+    let golden = Golden::open();
+    let fit = |text: &str| {
+        let spec = ScorerSpec::parse(&format!("gmm(shrinkage={text})")).unwrap();
+        let config: GmmConfig = spec.settings.try_into().unwrap();
+        config.fit(&golden.train(), Some(C), &mut Silent).unwrap()
+    };
+    for (name, want) in [("ledoit_wolf", 0.08591694702068678), ("oas", 0.08977455839633953)] {
+        let [keep, add] = fit(name).shrunk();
+        assert!((add - want).abs() < 1e-6 && (keep + add - 1.0).abs() < 1e-12, "{name}: {add}");
+    }
+    assert_eq!(fit("none").shrunk(), [1.0, 0.0]);
+    assert_eq!(fit("0.5").shrunk(), [1.0, 0.5]);
+    // Σ + ρ·mean(diag Σ)·I, entry by entry.
+    let square = |l: &[f64], i: usize, j: usize| -> f64 {
+        (0..D).map(|p| l[i * D + p] * l[j * D + p]).sum()
+    };
+    let (plain, shrunk) = (fit("none"), fit("2"));
+    // Both have the ridge of 1e-12 on their diagonals.
+    let trace: f64 = (0..D).map(|i| square(plain.scale_tril(), i, i)).sum();
+    let mean = trace / D as f64 - 1e-12;
+    for (i, j) in [(0, 0), (5, 3), (23, 23)] {
+        let want = square(plain.scale_tril(), i, j) + if i == j { 2.0 * mean } else { 0.0 };
+        assert!((square(shrunk.scale_tril(), i, j) - want).abs() < 1e-12);
+    }
+    // One of the ratios tried, the same each time.
+    let chosen = fit("held_out_classes").shrunk();
+    assert!(chosen[0] == 1.0 && (0.0..=10.0).contains(&chosen[1]));
+    assert_eq!(fit("held_out_classes").shrunk(), chosen);
+}

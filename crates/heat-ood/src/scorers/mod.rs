@@ -167,10 +167,14 @@ pub struct Scratch {
 /// `z` are features after the prior's own steps, `[n, dim]`.
 pub trait Prior: Scorer {
     /// The pooled features it reads.
-    fn pooling(&self) -> Pooling;
+    fn pooling(&self) -> Pooling {
+        Pooling::Avg
+    }
 
     /// The steps taken before its energy.
-    fn steps(&self) -> &Steps;
+    fn steps(&self) -> &Steps {
+        const { &Steps { react: None, normalize: false, pca: None } }
+    }
 
     /// Dimension after the steps.
     fn dim(&self) -> usize;
