@@ -2,7 +2,8 @@
 //! `bench/`: prints one JSON object with seconds per repetition (all of them).
 //!
 //! `cargo run --release -p heat-ood --example timings -- WHAT [key=value]...`
-//! with WHAT one of `mlp`, `sgld`, `iteration`, `knn`, `metrics`, and keys
+//! with WHAT one of `mlp`, `sgld`, `iteration`, `knn`, `metrics`, `fit`,
+//! `product` (of f64 matrices, against which `fit` is judged), and keys
 //! `d k batch hidden steps rows queries neighbours reps threads`.
 
 use std::sync::Arc;
@@ -12,11 +13,14 @@ use heat_ood::Silent;
 use heat_ood::ebm::mlp::Mlp;
 use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{HeatConfig, ModelConfig, Trainer};
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, Field, Pooling};
 use heat_ood::math::rng::{Purpose, Stream};
-use heat_ood::math::{BLOCK_ROWS, parallel};
+use heat_ood::math::linalg::product_nt;
+use heat_ood::math::moments::Moments;
+use heat_ood::math::{BLOCK_ROWS, blocks, parallel};
 use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer};
 use ndarray::ArrayView2;
+use rayon::prelude::*;
 
 struct Args(Vec<(String, usize)>);
 
@@ -164,6 +168,35 @@ fn metrics(args: &Args) -> Vec<f64> {
     })
 }
 
+fn fit(args: &Args) -> Vec<f64> {
+    let (d, rows, k) = (args.get("d", 2048), args.get("rows", 20_000), args.get("k", 1000));
+    let set = features(rows, d, k);
+    time(args.get("reps", 3), || {
+        let mut moments = Moments::new(d, k);
+        let mut block = vec![0.0; Moments::block_rows(d) * d];
+        for range in blocks(rows, Moments::block_rows(d)) {
+            let labels = set.labels(range.clone(), k).unwrap();
+            let block = &mut block[..range.len() * d];
+            set.read_parallel(Field::Features(Pooling::Avg), range, block).unwrap();
+            parallel::run(|| moments.update(block, &labels));
+        }
+    })
+}
+
+/// `[rows, d] · [rows, d]ᵀ`-like products of whole matrices, on all threads.
+fn product(args: &Args) -> Vec<f64> {
+    let (d, rows) = (args.get("d", 2048), args.get("rows", 4096));
+    let x: Vec<f64> = (0..d * rows).map(|i| (i % 97) as f64).collect();
+    let mut out = vec![0.0; d * d];
+    let piece = d.div_ceil(2 * parallel::threads());
+    time(args.get("reps", 3), || {
+        parallel::run(|| {
+            let pieces = out.par_chunks_mut(piece * d).zip(x.par_chunks(piece * rows));
+            pieces.for_each(|(out, a)| product_nt(a, &x, out, rows));
+        });
+    })
+}
+
 fn main() {
     let mut words = std::env::args().skip(1);
     let what = words.next().unwrap_or_default();
@@ -181,6 +214,8 @@ fn main() {
         "iteration" => iteration(&args),
         "knn" => knn(&args),
         "metrics" => metrics(&args),
+        "fit" => fit(&args),
+        "product" => product(&args),
         other => panic!("unknown measurement `{other}`"),
     };
     println!("{}", serde_json::json!({ "what": what, "seconds": seconds }));

@@ -277,8 +277,9 @@ impl FeatureSet {
     /// If a file cannot be read.
     pub fn digests(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let files = self.files.iter().map(|f| Ok((name(f), super::sha256(f)?)));
-        files.chain(self.view.digest(self.rows).map(Ok)).collect()
+        let hash = |f: &PathBuf| Ok((name(f), super::sha256(f)?));
+        let files: Vec<Result<_>> = parallel::run(|| self.files.par_iter().map(hash).collect());
+        files.into_iter().chain(self.view.digest(self.rows).map(Ok)).collect()
     }
 
     /// Number of rows N.
