@@ -5,14 +5,21 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const SCORER_HELP: &str = "\
-Scorers and their settings:
-  msp, max_logit, el   react=<quantile>
-  gmm, ssd, maha       pooling=avg|std|max normalize=true|false react= pca=<n> whiten= diagonal=
-  knn                  k=<n> and the same, but for diagonal";
+Scorers and their own settings:
+  msp, max_logit, el, klm, cosine, norm
+  odin                 temperature=1000
+  gmm, ssd, maha       diagonal=true kmeans=<n> shrinkage=none|ledoit_wolf|oas|<ratio>|held_out_classes
+  knn                  k=<n>
+  vim                  principal_dim=<n>
+  dice                 percentile=<p>
+  mean                 reduce=max|logsumexp normalize_rows=true
+Before each: react=<quantile> normalize=true|false pca=<n> whiten=true; pooling=avg|std|max where
+  features are read. docs/methods.md has formulas and defaults";
 
 const TRAIN_HELP: &str = "\
 Recipes: ebm=heat_gmm_c10 (the default), heat_gmm_std_c10, heat_el_c10, heat_gmm_c100,
-  heat_gmm_std_c100, heat_el_c100, quickstart_gmm, quickstart_gmm_std, quickstart_el
+  heat_gmm_std_c100, heat_el_c100, heat_gmm_imagenet, heat_gmm_std_imagenet, heat_el_imagenet,
+  heat_gmm_shrunk, heat_gmm_std_shrunk, quickstart_gmm, quickstart_gmm_std, quickstart_el
 Common keys: batch_size n_epochs seed pooling normalize accum_iter save_freq exp_name ebm.prior
   ebm.model.{steps,step_size_start,eps_start,hidden_dim,temperature_prior,proposal_type,precondition}
   ebm.loss.l2_coef ebm.optimizer.opt.lr; the run folder's recipe.toml lists all";
@@ -196,7 +203,7 @@ pub enum Order {
 /// `heat fit`
 #[derive(Args)]
 pub struct FitArgs {
-    /// msp, max_logit, el, gmm, ssd, maha or knn
+    /// Its name: gmm, knn, vim …
     pub scorer: String,
     /// Its settings: k=50 normalize=true pooling=std
     #[arg(value_name = "key=value")]

@@ -25,8 +25,16 @@ fn row_major(m: MatRef<'_, f64>) -> Vec<f64> {
 pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize, scale: f64) {
     let n = rows.len() / d;
     let x = view(rows, n, d);
-    // A row of tiles of the output is a contiguous piece of `acc`.
-    acc.par_chunks_mut(TILE * d).enumerate().for_each(|(i, piece)| {
+    // A row of tiles of the output is a contiguous piece of `acc`, with i + 1
+    // tiles to compute. Long and short rows alternate, so that halves of the
+    // list, which the pool deals out, are halves of the work.
+    let mut left: std::collections::VecDeque<_> = acc.chunks_mut(TILE * d).enumerate().collect();
+    let mut pieces = Vec::with_capacity(left.len());
+    while let Some(longest) = left.pop_back() {
+        pieces.push(longest);
+        pieces.extend(left.pop_front());
+    }
+    pieces.into_par_iter().with_max_len(1).for_each(|(i, piece)| {
         let height = piece.len() / d;
         let left = x.subcols(i * TILE, height);
         let out = MatMut::from_row_major_slice_mut(piece, height, d);

@@ -92,6 +92,8 @@ const BUILT_IN: &[(&str, &str, &str)] = built_in![
     "ebm" / "heat_gmm_imagenet",
     "ebm" / "heat_gmm_std_imagenet",
     "ebm" / "heat_el_imagenet",
+    "ebm" / "heat_gmm_shrunk",
+    "ebm" / "heat_gmm_std_shrunk",
     "ebm" / "quickstart_gmm",
     "ebm" / "quickstart_gmm_std",
     "ebm" / "quickstart_el",

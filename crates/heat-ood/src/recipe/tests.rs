@@ -76,6 +76,18 @@ fn imagenet_recipes_hold_the_published_values() {
     }
 }
 
+/// Ours: the two differ in their pooling alone.
+#[test]
+fn shrunk_recipes_shrink() {
+    let [avg, std] = ["heat_gmm_shrunk", "heat_gmm_std_shrunk"]
+        .map(|name| resolve(&[&format!("ebm={name}")]).unwrap().heat);
+    let m = &avg.ebm.model;
+    assert_eq!(m.base_dist.shrinkage, crate::scorers::Shrinkage::Ratio(1.0));
+    assert_eq!((m.precondition, m.proposal_type), (true, Proposal::Data));
+    assert_eq!((avg.pooling, std.pooling), (Pooling::Avg, Pooling::Std));
+    assert_eq!(HeatConfig { pooling: Pooling::Avg, ..std }, avg);
+}
+
 /// The published README's first command.
 #[test]
 fn the_published_command_is_understood() {

@@ -6,6 +6,8 @@
 //!
 //! Reference: Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022.
 
+use rayon::prelude::*;
+
 use super::input::contradiction;
 use super::logits::LogitSource;
 use super::{LogitsConfig, Scorer, Section, Stored};
@@ -60,10 +62,17 @@ impl Klm {
         observer.on(Event::Begin { task: "fit klm", total: train.len() as u64 });
         for range in blocks(train.len(), ROWS) {
             let logits = source.logits_of(train, needs, range.clone())?;
-            let rows: Vec<f32> =
-                probabilities(&logits, classes).into_iter().map(|v| v as f32).collect();
-            let predicted: Vec<u32> = logits.chunks_exact(classes).map(reduce::argmax).collect();
-            parallel::run(|| means.update(&rows, &predicted));
+            let mut rows = vec![0.0f32; logits.len()];
+            parallel::run(|| {
+                let pieces = rows.par_chunks_mut(64 * classes).zip(logits.par_chunks(64 * classes));
+                pieces.for_each(|(rows, logits)| {
+                    let p = probabilities(logits, classes);
+                    rows.iter_mut().zip(p).for_each(|(r, p)| *r = p as f32);
+                });
+                let predicted: Vec<u32> =
+                    logits.par_chunks_exact(classes).map(reduce::argmax).collect();
+                means.update(&rows, &predicted);
+            });
             observer.on(Event::Advance { done: range.end as u64, loss: None });
         }
         observer.on(Event::End);
