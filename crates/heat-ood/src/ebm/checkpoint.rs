@@ -126,9 +126,28 @@ pub fn resume<'a>(
         false => heat.net,
     };
     let mut trainer = Trainer::assemble(config.clone(), heat.prior, train, net, adam, state)?;
+    check_counters(path, &trainer)?;
     if let Some(replay) = &mut trainer.replay {
-        replay.load(&file)?;
+        let classes = trainer.prior.mixture().filter(|_| config.ebm.model.conditional());
+        replay.load(&file, classes.map(<[f64]>::len))?;
     }
     trainer.gradient = vector("gradient.")?;
     Ok(trainer)
+}
+
+/// That the counters are those of a run over this set: everything random is
+/// named by them.
+fn check_counters(path: &Path, trainer: &Trainer<'_>) -> Result<()> {
+    let State { epoch, batch, step, .. } = trainer.state;
+    let before = (epoch as u64).checked_mul(trainer.batches() as u64);
+    let sound = before.and_then(|n| n.checked_add(batch as u64)) == Some(step)
+        && batch <= trainer.batches()
+        && trainer.adam.steps <= step;
+    if sound {
+        return Ok(());
+    }
+    let problem = format!(
+        "its counters contradict each other (epoch {epoch}, batch {batch}, step {step}): the file is damaged"
+    );
+    Err(Error::format(path, problem))
 }

@@ -24,7 +24,8 @@ impl Heat {
     /// Put a network on a prior; `input_dim` is D before the prior's steps.
     ///
     /// # Errors
-    /// If the network's input is not what the prior's steps give.
+    /// If the network's input is not what the prior's steps give, or theirs is
+    /// not `input_dim`.
     pub fn new(
         prior: Arc<dyn Prior>,
         net: Mlp,
@@ -46,6 +47,12 @@ impl Heat {
                 expected: format!("[H, {want}], the prior's dimension"),
                 got: format!("[H, {got}]"),
             });
+        }
+        let steps = prior.steps();
+        let before = steps.pca.as_ref().map_or(want, |pca| pca.mean.len());
+        if input_dim != before || steps.out_dim(input_dim) != want {
+            let problem = format!("the prior reads features of dimension {before}");
+            return Err(Error::config("input_dim", input_dim, problem));
         }
         Ok(Heat { prior, net, temperature, temperature_prior, input_dim })
     }

@@ -85,16 +85,18 @@ impl Replay {
         ]
     }
 
-    /// Read back what [`Replay::tensors`] gave.
-    pub fn load(&mut self, file: &TensorFile) -> Result<()> {
+    /// Read back what [`Replay::tensors`] gave; every row has a
+    /// label below `classes`, or none has one where chains have no class.
+    pub fn load(&mut self, file: &TensorFile, classes: Option<usize>) -> Result<()> {
         let len = file.shape("replay.rows")?.first().copied().unwrap_or(0);
         let rows = file.f32("replay.rows", &[len, self.dim])?;
         let count = file.shape("replay.labels")?.iter().product();
         let labels = file.i64("replay.labels", &[count])?;
         let next = file.i64("replay.next", &[1])?[0];
-        let labels: Option<Vec<u32>> = labels.into_iter().map(|l| u32::try_from(l).ok()).collect();
+        let label = |l: i64| u32::try_from(l).ok().filter(|l| Some(*l as usize) < classes);
+        let labels: Option<Vec<u32>> = labels.into_iter().map(label).collect();
         let sound = len <= self.capacity
-            && (count == 0 || count == len)
+            && count == classes.map_or(0, |_| len)
             && usize::try_from(next).is_ok_and(|n| n < self.capacity);
         match labels {
             Some(labels) if sound => {

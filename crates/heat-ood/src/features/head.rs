@@ -7,6 +7,10 @@ use super::tensors::{Tensor, TensorFile};
 use crate::error::{Error, Result};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 
+/// Most columns of the matrices of scorers: packed for products, their rows
+/// are filled up to a multiple of 32.
+pub(crate) const MAX_DIM: usize = 1 << 18;
+
 /// logits = z·Wᵀ + b.
 #[derive(Clone)]
 pub struct Head {
@@ -37,6 +41,10 @@ impl Head {
             });
         }
         let dim = weight.len() / classes;
+        if dim > MAX_DIM {
+            let problem = format!("`weight` has {dim} columns, and {MAX_DIM} are the most");
+            return Err(Error::format(place, problem));
+        }
         for (tensor, values, width) in [("weight", &weight, dim), ("bias", &bias, 1)] {
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 return Err(Error::NotFinite {
@@ -82,6 +90,14 @@ impl Head {
                 tensor: "weight".into(),
                 expected: "[C, D]".into(),
                 got: format!("{shape:?}"),
+            });
+        }
+        if bias.len() != shape[0] {
+            return Err(Error::Shape {
+                place: path.display().to_string(),
+                tensor: "bias".into(),
+                expected: format!("[{}], as weight is {shape:?}", shape[0]),
+                got: format!("{} values", bias.len()),
             });
         }
         Self::checked(&path.display().to_string(), weight, bias)

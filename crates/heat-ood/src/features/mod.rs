@@ -4,6 +4,7 @@
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
 //! `max` (pooled features, `[N, D]`), `logits` (`[N, C]`), `label` (`[N]`).
 
+mod budget;
 mod convert;
 mod head;
 mod memmap;
@@ -20,6 +21,7 @@ mod view;
 
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert};
 pub use head::Head;
+pub(crate) use head::MAX_DIM;
 pub use open::OpenOptions;
 pub use set::{Batch, FeatureSet, Needs};
 pub use steps::{Pca, Steps, StepsConfig};

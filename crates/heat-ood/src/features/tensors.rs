@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use safetensors::tensor::{Dtype as StDtype, SafeTensors, View};
 
+use super::budget::{Budget, json_cost};
 use super::storage::{Array, Bytes, Dtype, map};
 use super::temporary;
 use crate::error::{Error, Result};
@@ -177,7 +178,20 @@ impl TensorFile {
                 ),
             )
         };
+        let mut budget = Budget::new(bytes.len());
+        let too_much = || {
+            let problem = "its header describes far more than the file's size explains";
+            Error::format(path, problem)
+        };
+        if !budget.spend(json_cost(header_of(&bytes))) {
+            return Err(too_much());
+        }
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+        // Texts of the metadata that are parsed into values of any kind.
+        let texts = metadata.metadata().iter().flatten().filter(|(key, _)| *key != "state");
+        if !budget.spend(texts.map(|(_, text)| json_cost(text.as_bytes())).sum()) {
+            return Err(too_much());
+        }
         SafeTensors::deserialize(&bytes).map_err(broken)?;
         let start = header + 8;
         let mut arrays = HashMap::new();
@@ -235,12 +249,17 @@ impl TensorFile {
         Ok(out)
     }
 
-    /// A tensor as double precision.
+    /// A tensor of double precision. Narrower ones are refused: as f64 they
+    /// would take up to four times the file's size.
     ///
     /// # Errors
-    /// As for [`TensorFile::f32`].
+    /// If it is absent, or has another shape or type.
     pub fn f64(&self, name: &str, shape: &[usize]) -> Result<Vec<f64>> {
         let array = self.float(name, shape)?;
+        if array.dtype != Dtype::F64 {
+            let problem = format!("tensor `{name}` has type {:?}, expected F64", array.dtype);
+            return Err(Error::format(&self.path, problem));
+        }
         let mut out = vec![0.0; shape.iter().product()];
         array.read_f64(0, &mut out);
         self.finite(name, out.iter().all(|v| v.is_finite()))?;
@@ -326,6 +345,15 @@ impl TensorFile {
             )),
         })
     }
+}
+
+/// The bytes that the header should be in; shorter where they are not there.
+fn header_of(bytes: &[u8]) -> &[u8] {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return &[];
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    &rest[..length.min(rest.len())]
 }
 
 fn from_st(dtype: StDtype) -> Option<Dtype> {

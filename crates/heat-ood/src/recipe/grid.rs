@@ -140,6 +140,9 @@ fn split(key: &str, value: &str) -> Result<Vec<String>> {
     if parts.iter().any(String::is_empty) {
         return refuse("a value of the list is empty; write `key=a,b,c`");
     }
+    if parts.len() > MAX_RUNS {
+        return refuse(&format!("more than {MAX_RUNS} values; sweep fewer"));
+    }
     if let Some(twice) = parts.iter().enumerate().find(|(i, p)| parts[..*i].contains(p)) {
         return refuse(&format!("the list has `{}` twice", twice.1));
     }

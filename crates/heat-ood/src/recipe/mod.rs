@@ -21,7 +21,7 @@ use crate::ebm::optim::{AdamConfig, OptimizerConfig, ScheduleConfig};
 use crate::ebm::{BaseDistConfig, EbmConfig, HeatConfig, LossConfig, ModelConfig};
 use crate::error::{Error, Result};
 use crate::features::SubsetConfig;
-use crate::scorers::{keys_of, parse_value, typed};
+use crate::scorers::{DEEPEST, keys_of, parse_table, parse_value, typed};
 
 /// Everything that names a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,7 +243,7 @@ impl Recipe {
 }
 
 fn parse_toml(text: &str) -> Result<Table> {
-    text.parse().map_err(|e: toml::de::Error| Error::config("recipe", "", e.to_string()))
+    parse_table(text).map_err(|e| Error::config("recipe", "", e))
 }
 
 /// Names of the recipes of a group: the user's folder, then the built-in ones.
@@ -270,12 +270,12 @@ fn group(kind: &str, name: &str, folder: Option<&Path>) -> Result<Table> {
     let text = match file.filter(|f| f.is_file()) {
         Some(file) => {
             let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-            text.parse::<Table>().map_err(|e| Error::format(&file, e.to_string()))?
+            parse_table(&text).map_err(|e| Error::format(&file, e))?
         }
         None => {
             let found = BUILT_IN.iter().find(|(g, n, _)| *g == kind && *n == name);
             let (.., text) = found.ok_or_else(unknown)?;
-            text.parse::<Table>().map_err(|e| Error::format(name, e.to_string()))?
+            parse_table(text).map_err(|e| Error::format(name, e))?
         }
     };
     let mut group = text;
@@ -300,6 +300,10 @@ fn merge(into: &mut Table, from: Table) {
 }
 
 fn set(table: &mut Table, key: &str, value: Value) -> Result<()> {
+    if key.matches('.').count() > DEEPEST {
+        let problem = "no key has so many dots: see the recipe's groups";
+        return Err(Error::config("key", "…", problem));
+    }
     let mut place = table;
     let mut parts = key.split('.').peekable();
     while let Some(part) = parts.next() {

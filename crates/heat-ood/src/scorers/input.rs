@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Stored;
 use crate::error::{Error, Result};
 use crate::features::{
-    Batch, FeatureSet, Field, Head, Needs, Pooling, Steps, StepsConfig, Tensor, TensorFile,
+    Batch, FeatureSet, Field, Head, MAX_DIM, Needs, Pooling, Steps, StepsConfig, Tensor, TensorFile,
 };
 use crate::math::blocks;
 use crate::math::moments::Moments;
@@ -81,6 +81,10 @@ pub(super) struct Input {
 impl Input {
     pub fn fit(pooling: Pooling, steps: &StepsConfig, train: &FeatureSet) -> Result<Self> {
         let input_dim = train.require(Field::Features(pooling))?;
+        if input_dim > MAX_DIM {
+            let problem = format!("features of {input_dim} columns, and {MAX_DIM} are the most");
+            return Err(Error::format(train.name(), problem));
+        }
         let steps = steps.fit(train, pooling)?;
         Ok(Input { pooling, dim: steps.out_dim(input_dim), steps, input_dim })
     }
@@ -169,7 +173,7 @@ impl Input {
         let steps = Steps::load(stored.file, &stored.prefix, steps)?;
         let dim = steps.out_dim(input_dim);
         let fits = steps.pca.as_ref().is_none_or(|p| p.mean.len() == input_dim);
-        if dim == 0 || !fits {
+        if dim == 0 || dim.max(input_dim) > MAX_DIM || !fits {
             return Err(contradiction(stored));
         }
         Ok(Input { pooling, steps, input_dim, dim })

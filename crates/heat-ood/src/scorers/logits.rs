@@ -142,7 +142,8 @@ impl LogitSource {
     pub(super) fn logits(&self, batch: &Batch) -> Vec<f32> {
         let stored = batch.get(Field::Logits);
         match &self.head {
-            Some((_, head)) if stored.is_empty() => {
+            // Logits read for another scorer of a composition are without steps.
+            Some((_, head)) if stored.is_empty() || !self.plain() => {
                 let stepped = match &self.input {
                     Some(input) => input.stepped(batch),
                     None => batch.get(AVG).to_vec(),

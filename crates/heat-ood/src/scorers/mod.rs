@@ -37,8 +37,8 @@ pub use norm::{Norm, NormConfig};
 pub use odin::{Odin, OdinConfig};
 pub(crate) use persist::{FORMAT_VERSION, Outline};
 pub use persist::{Section, Stored};
+pub(crate) use spec::{DEEPEST, keys_of, parse_table, parse_value, typed};
 pub use spec::{NAMES, PRIORS, ScorerSpec, load, load_prior};
-pub(crate) use spec::{keys_of, parse_value, typed};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
 

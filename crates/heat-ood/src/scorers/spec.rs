@@ -50,11 +50,29 @@ pub(crate) fn parse_value(text: &str) -> Value {
         "False" => return Value::Boolean(false),
         _ => {}
     }
-    let parsed = format!("x = {text}").parse::<Table>().ok();
+    let parsed = parse_table(&format!("x = {text}")).ok();
     parsed
         .and_then(|mut t| (t.len() == 1).then(|| t.remove("x")).flatten())
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
+
+/// A TOML text as a table; long ones and deeply dotted keys are refused: each
+/// dot nests a table in another, and tables are dropped by recursion.
+pub(crate) fn parse_table(text: &str) -> std::result::Result<Table, String> {
+    const LONGEST: usize = 1 << 18;
+    if text.len() > LONGEST {
+        return Err(format!("longer than {LONGEST} bytes"));
+    }
+    let mut runs = text.split(['=', '\n', ',', '[', ']', '{', '}']);
+    let deep = |run: &str| run.matches('.').count() > DEEPEST && !run.trim_start().starts_with('#');
+    if runs.any(deep) {
+        return Err(format!("a key of more than {DEEPEST} dots"));
+    }
+    text.parse().map_err(|e: toml::de::Error| e.to_string())
+}
+
+/// Most dots of a key: those that mean something have four.
+pub(crate) const DEEPEST: usize = 64;
 
 impl ScorerSpec {
     /// Parse `name` or `name(key=value,…)`.

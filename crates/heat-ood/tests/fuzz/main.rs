@@ -1,0 +1,122 @@
+//! Readers on damaged files: no panic, no hang, and at most four times the
+//! file's size allocated (or 32 MiB, if that is more).
+//!
+//! A short, deterministic version of the fuzzing in `fuzz/` at the root of the
+//! repository, with the same readers and seeds; `HEAT_FUZZ_ROUNDS` makes it
+//! longer. Its own test binary, because the allocator counts for the whole
+//! process.
+
+mod bombs;
+mod memory;
+mod mutate;
+mod readers;
+mod seeds;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use heat_ood::math::parallel;
+use memory::{Counting, bounded};
+use mutate::{Random, mutate};
+use readers::READERS;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Files made with PyTorch.
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+
+/// One test at a time, because the allocator counts for all.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Far more than any input takes, on a busy machine too.
+const HANG: Duration = Duration::from_secs(10);
+
+/// Give `input` to the reader of that name.
+fn check(reader: &str, folder: &Path, input: &[u8]) {
+    let (_, read) = READERS.iter().find(|(name, _)| *name == reader).unwrap();
+    let start = Instant::now();
+    bounded(input.len(), || read(folder, input));
+    assert!(start.elapsed() < HANG, "{reader}: took {:?}", start.elapsed());
+}
+
+/// Mutated seeds; a failure leaves its input in the temporary folder.
+fn fuzz(reader: &str, rounds: u64) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // On one thread of the pool, so that no input waits for others to wake.
+    parallel::with_threads(1, || run(reader, rounds)).unwrap();
+}
+
+fn run(reader: &str, rounds: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let seeds = seeds::seeds(reader, folder.path());
+    for seed in &seeds {
+        check(reader, folder.path(), seed);
+    }
+    let more = std::env::var("HEAT_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok());
+    for round in 0..more.unwrap_or(rounds) {
+        let mut random = Random(round);
+        let [seed, other] = [0, 1].map(|_| &seeds[random.below(seeds.len())]);
+        let input = mutate(seed, other, &mut random);
+        let failed = std::panic::catch_unwind(|| check(reader, folder.path(), &input)).is_err();
+        if failed {
+            let path = std::env::temp_dir().join(format!("heat-fuzz-{reader}-{round}"));
+            std::fs::write(&path, &input).unwrap();
+            panic!("{reader}, round {round}: {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn features_safetensors() {
+    fuzz("features_safetensors", 4000);
+}
+
+#[test]
+fn features_npy() {
+    fuzz("features_npy", 4000);
+}
+
+#[test]
+fn features_npz() {
+    fuzz("features_npz", 4000);
+}
+
+#[test]
+fn features_memmap() {
+    fuzz("features_memmap", 4000);
+}
+
+#[test]
+fn detector() {
+    fuzz("detector", 4000);
+}
+
+#[test]
+fn checkpoint() {
+    fuzz("checkpoint", 2000);
+}
+
+#[test]
+fn recipe() {
+    fuzz("recipe", 2000);
+}
+
+#[test]
+fn torch() {
+    fuzz("torch", 4000);
+}
+
+#[test]
+fn small_files_that_mean_much() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let mut failed = Vec::new();
+    for (reader, name, bytes) in bombs::bombs() {
+        eprintln!("{reader} {name}");
+        let checked = std::panic::catch_unwind(|| check(reader, folder.path(), &bytes));
+        failed.extend(checked.is_err().then(|| format!("{reader}: {name}")));
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}

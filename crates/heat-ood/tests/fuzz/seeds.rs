@@ -1,0 +1,255 @@
+//! Sound files, small and always the same, from which fuzzing starts.
+
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use heat_ood::compose::{Combined, Member};
+use heat_ood::ebm::{RunFolder, Trainer};
+use heat_ood::recipe::Recipe;
+use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
+use heat_ood::{Detector, Event, Observer, Silent};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use super::readers::{head, train, training};
+
+/// Files for the reader of that name.
+pub fn seeds(reader: &str, folder: &Path) -> Vec<Vec<u8>> {
+    match reader {
+        "features_safetensors" => features(),
+        "features_npy" => arrays(),
+        "features_npz" => archives(),
+        "features_memmap" => memmaps(),
+        "detector" => detectors(folder),
+        "checkpoint" => checkpoints(folder),
+        "recipe" => recipes(),
+        _ => torch_files(),
+    }
+}
+
+fn values(n: usize) -> impl Iterator<Item = f32> {
+    (0..n).map(|i| (i * i % 17) as f32 / 4.0)
+}
+
+fn f32s(n: usize) -> Vec<u8> {
+    values(n).flat_map(f32::to_le_bytes).collect()
+}
+
+fn f64s(n: usize) -> Vec<u8> {
+    values(n).flat_map(|v| f64::from(v).to_le_bytes()).collect()
+}
+
+fn f16s(n: usize) -> Vec<u8> {
+    values(n).flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect()
+}
+
+fn labels(n: i64) -> Vec<u8> {
+    (0..n).flat_map(|i| (i % 3).to_le_bytes()).collect()
+}
+
+type Entry<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
+
+fn safetensors(entries: &[Entry]) -> Vec<u8> {
+    let views = entries.iter().map(|(name, dtype, shape, bytes)| {
+        (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("sizes agree"))
+    });
+    safetensors::serialize(views, None).expect("sound tensors")
+}
+
+fn features() -> Vec<Vec<u8>> {
+    vec![
+        safetensors(&[
+            ("avg", Dtype::F32, vec![5, 3], f32s(15)),
+            ("label", Dtype::I64, vec![5], labels(5)),
+        ]),
+        safetensors(&[
+            ("avg", Dtype::F16, vec![4, 6], f16s(24)),
+            ("std", Dtype::F64, vec![4, 6], f64s(24)),
+            ("max", Dtype::BF16, vec![4, 6], f16s(24)),
+            ("logits", Dtype::F32, vec![4, 3], f32s(12)),
+            ("label", Dtype::U8, vec![4, 1], vec![0, 2, 1, 0]),
+        ]),
+        safetensors(&[
+            ("weight", Dtype::F32, vec![3, 6], f32s(18)),
+            ("bias", Dtype::F64, vec![3], f64s(3)),
+        ]),
+        safetensors(&[("label", Dtype::I64, vec![24], labels(24))]),
+    ]
+}
+
+/// The image of an `.npy` file.
+pub fn npy(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
+    let order = if fortran { "True" } else { "False" };
+    let mut header =
+        format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
+    while (header.len() + 11) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend((header.len() as u16).to_le_bytes());
+    out.extend(header.as_bytes());
+    out.extend(data);
+    out
+}
+
+fn arrays() -> Vec<Vec<u8>> {
+    let mut long = npy("<f4", false, "(4, 6)", &f32s(24));
+    // Version 2 has four bytes for the header's length.
+    long[6] = 2;
+    long.splice(10..10, [0, 0]);
+    vec![
+        npy("<f4", false, "(5, 6)", &f32s(30)),
+        npy("<f8", true, "(4, 6)", &f64s(24)),
+        npy(">f4", true, "(6, 4)", &f32s(24)),
+        npy("<f2", false, "(4, 6)", &f16s(24)),
+        npy("<i8", false, "(24,)", &labels(24)),
+        npy(">i2", false, "(24, 1)", &[0, 1].repeat(24)),
+        npy("|u1", false, "(24,)", &[0, 1, 2].repeat(8)),
+        long,
+    ]
+}
+
+/// An `.npz` of some `.npy` images.
+pub fn npz(entries: &[(&str, &[u8])], compressed: bool) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let method = if compressed { CompressionMethod::Deflated } else { CompressionMethod::Stored };
+    let options = SimpleFileOptions::default()
+        .compression_method(method)
+        .last_modified_time(zip::DateTime::default());
+    for (name, bytes) in entries {
+        zip.start_file(format!("{name}.npy"), options).expect("in memory");
+        zip.write_all(bytes).expect("in memory");
+    }
+    zip.finish().expect("in memory").into_inner()
+}
+
+fn archives() -> Vec<Vec<u8>> {
+    let avg = npy("<f4", false, "(4, 6)", &f32s(24));
+    let std = npy("<f8", true, "(4, 6)", &f64s(24));
+    let label = npy("<i8", false, "(4,)", &labels(4));
+    let (weight, bias) =
+        (npy("<f4", false, "(3, 6)", &f32s(18)), npy("<f4", false, "(3,)", &f32s(3)));
+    let mut all: Vec<Vec<u8>> = [false, true]
+        .iter()
+        .flat_map(|compressed| {
+            [
+                npz(&[("avg", &avg), ("std", &std), ("label", &label)], *compressed),
+                npz(&[("weight", &weight), ("bias", &bias)], *compressed),
+            ]
+        })
+        .collect();
+    all.push(avg);
+    all
+}
+
+fn memmaps() -> Vec<Vec<u8>> {
+    let whole = |flags: u8, dim: u8, label: &[u8], std: &[u8]| {
+        let head = [flags, dim, (label.len() / 8) as u8, (std.len() / 8) as u8];
+        [&head, label, std, &f64s(24)].concat()
+    };
+    let as_float = f64s(4).into_iter().map(|_| 0).collect::<Vec<u8>>();
+    vec![
+        whole(3, 0, &labels(4), &f64s(24)),
+        whole(1, 0, &as_float, &[]),
+        whole(4, 6, &[], &[]),
+        whole(8 | 2, 12, &[], &f64s(24)),
+    ]
+}
+
+fn saved(folder: &Path, scorer: std::sync::Arc<dyn Scorer>) -> Vec<u8> {
+    let path = folder.join("seed.safetensors");
+    Detector::shared(scorer).save(&path).expect("the folder can be written");
+    std::fs::read(path).expect("just written")
+}
+
+/// Every scorer, plain and after steps; residual energies; a composition.
+fn detectors(folder: &Path) -> Vec<Vec<u8>> {
+    let (train, head) = (train(), head());
+    let mut specs: Vec<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
+    specs.extend(["msp", "norm", "vim", "dice"].map(|n| format!("{n}(react=0.9,pca=4)")));
+    specs.extend(
+        ["gmm(kmeans=2,whiten=true,pca=3)", "ssd(diagonal=true)", "mean(reduce=logsumexp)"]
+            .map(str::to_owned),
+    );
+    let fit = |text: &String| {
+        let text = match text.as_str() {
+            "knn" => "knn(k=3)",
+            "vim" => "vim(principal_dim=2)",
+            "vim(react=0.9,pca=4)" => "vim(react=0.9,pca=4,principal_dim=2)",
+            other => other,
+        };
+        let spec = ScorerSpec::parse(text).expect("a known scorer");
+        spec.fit(&train, Some(&head), &mut Silent).unwrap_or_else(|e| panic!("{text}: {e}"))
+    };
+    let mut all: Vec<_> = specs.iter().map(fit).collect();
+    for kind in 0..4 {
+        let config = training(kind);
+        let prior = config.fit_prior(&train, Some(&head), None, &mut Silent).expect("fits");
+        all.push(std::sync::Arc::new(config.train(prior, &train, &mut Silent).expect("trains")));
+    }
+    let members = [0, 5, specs.len()]
+        .map(|i| Member::fit("a", all[i].clone(), &train, &mut Silent).expect("has a deviation"));
+    all.push(std::sync::Arc::new(Combined::new(members.into(), 0.5).expect("sound")));
+    all.into_iter().map(|scorer| saved(folder, scorer)).collect()
+}
+
+struct StopAfter(std::cell::Cell<usize>);
+
+impl Observer for StopAfter {
+    fn on(&mut self, event: Event<'_>) {
+        if let Event::Advance { loss: Some(_), .. } = event {
+            self.0.set(self.0.get() - 1);
+        }
+    }
+
+    fn should_stop(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+/// Runs of several settings, stopped in the second epoch.
+fn checkpoints(folder: &Path) -> Vec<Vec<u8>> {
+    let (train, head) = (train(), head());
+    let run = |kind: usize| {
+        let path = folder.join(format!("run-{kind}"));
+        let config = training(kind);
+        let prior = config.fit_prior(&train, Some(&head), None, &mut Silent).expect("fits");
+        let mut run = RunFolder::create(&path, "", "d").expect("an empty folder");
+        let mut trainer = Trainer::new(config, prior, &train).expect("sound settings");
+        let mut stop = StopAfter(std::cell::Cell::new(4));
+        trainer.run(Some(&mut run), &mut stop).expect("trains");
+        let last = RunFolder::latest(&path).expect("readable").expect("there is one");
+        std::fs::read(last).expect("just written")
+    };
+    (0..4).map(run).collect()
+}
+
+fn recipes() -> Vec<Vec<u8>> {
+    let resolved = |groups: &[&str], arguments: &str| {
+        let recipe = Recipe::resolve(groups, None).expect("built in");
+        format!("{}\n---\n{arguments}", recipe.to_toml()).into_bytes()
+    };
+    vec![
+        resolved(&["ebm=heat_gmm_c10", "dataset=cifar10"], "seed=0,1\nebm.model.steps=10,20"),
+        resolved(&["ebm=heat_el_imagenet", "backbone=resnet50"], "knn(k=5,normalize=true)\nvim"),
+        b"n_epochs = 3\n[run]\nbatch_size = 256\n[ebm.model]\nhidden_dim = 8\n\
+          [ebm.optimizer.sch]\nmilestones = [5, 10]\n[dataset.subset]\nproportion = 0.1\n---\n\
+          ebm=quickstart_gmm\nebm.optimizer.sch.milestones=[5,10],[10]\nprint_freq=True\n\
+          ebm.model.base_dist.shrinkage=oas\ngmm(shrinkage=0.5,kmeans=2)\ntransform=x"
+            .to_vec(),
+        b"\n---\nssd(pca=2,whiten=true)\nknn(k=2,react=0.9)\nmean(reduce=logsumexp)\nnorm".to_vec(),
+    ]
+}
+
+/// Made with PyTorch by `golden/make_torch.py`.
+fn torch_files() -> Vec<Vec<u8>> {
+    let folder = Path::new(super::GOLDEN).join("torch");
+    let names = "bare bf16 evil expanded f16 f64 integers legacy one parameters protocol4 strided \
+                 tapered two untied";
+    let read =
+        |name: &str| std::fs::read(folder.join(format!("{name}.pt"))).expect("in the source");
+    names.split_whitespace().map(read).collect()
+}
