@@ -4,6 +4,7 @@
 //! [`loss`], [`optim`], [`engine`] (what runs where), [`train`] (propose,
 //! sample, apply), [`checkpoint`], [`Heat`] (the scorer).
 
+mod base_dist;
 pub mod checkpoint;
 mod config;
 pub mod engine;
@@ -20,7 +21,8 @@ mod svgd;
 pub mod torch;
 pub mod train;
 
-pub use config::{BaseDistConfig, EbmConfig, HeatConfig, IntoPrior, ModelConfig, PriorKind};
+pub use base_dist::{BaseDistConfig, PriorKind};
+pub use config::{EbmConfig, HeatConfig, IntoPrior, ModelConfig};
 pub use heat::Heat;
 pub use log::EpochLog;
 pub use loss::{LossConfig, Objective};

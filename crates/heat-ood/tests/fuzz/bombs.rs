@@ -126,7 +126,11 @@ fn archives() -> Vec<Bomb> {
         ("features_npy", "long", long),
         ("features_npy", "deep", deep),
         ("features_npy", "two shapes", shapes("(1, 1), 'shape': (6, 9223372036854775807)")),
-        ("features_npy", "a shape in disguise", shapes("(1, 1), 'sh\\x61pe': (6, 9223372036854775807)")),
+        (
+            "features_npy",
+            "a shape in disguise",
+            shapes("(1, 1), 'sh\\x61pe': (6, 9223372036854775807)"),
+        ),
         ("features_npy", "hexadecimal", shapes("(0xffffffffffffff, 0xffffffffffffff)")),
         ("features_npz", "zeros", npz(&[("avg", &wide)], true)),
         ("features_npz", "columns", npz(&[("avg", &tall), ("std", &tall)], true)),

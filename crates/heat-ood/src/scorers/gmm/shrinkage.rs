@@ -154,7 +154,7 @@ impl Fitted<'_> {
 }
 
 /// Ratios tried by [`Shrinkage::HeldOutClasses`].
-const RATIOS: [f64; 10] = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+const RATIOS: [f64; 12] = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
 /// Groups of classes, each left out once.
 const GROUPS: usize = 5;
 /// Of the rows, one in so many is kept from the fit, to stand for test rows.

@@ -6,25 +6,25 @@
 //! moves the weights. Everything random comes from streams named by the seed
 //! and the step, so a checkpoint needs only counters to go on bit for bit.
 
+mod step;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{HeatConfig, ModelConfig};
-use super::engine::{Cpu, Engine, LossBatch};
+use super::config::HeatConfig;
+use super::engine::{Cpu, Engine};
 use super::heat::Heat;
 use super::log::{EpochLog, Sums};
-use super::loss::{LossValues, Objective};
 use super::mlp::Mlp;
 use super::optim::Adam;
-use super::proposal::{Components, Proposal, ProposalWorkspace, Request};
+use super::proposal::{ProposalWorkspace, batch_labels};
 use super::replay::Replay;
 use super::run::{Outcome, RunFolder};
-use super::sampler::{ChainKey, Energy, Langevin, Projection};
+use super::sampler::{Langevin, Projection};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field};
 use crate::math::parallel;
-use crate::math::rng::{Purpose, Stream};
 use crate::observe::{Event, Observer};
 use crate::scorers::Prior;
 
@@ -109,7 +109,7 @@ impl<'a> Trainer<'a> {
         if model.precondition {
             check_precondition(&*prior)?;
         }
-        let labels = batch_labels_of(model, &*prior, train)?;
+        let labels = batch_labels(model, &*prior, train)?;
         let dim = prior.dim();
         let replay = match model.use_pcd {
             true => Some(Replay::new(dim, model.buffer_size, model.restart_prob)?),
@@ -192,185 +192,6 @@ impl<'a> Trainer<'a> {
             net: self.net.baked(),
             input_dim: self.input_dim,
         }
-    }
-
-    /// Read the next real rows, draw and project the chains' starting points.
-    ///
-    /// # Errors
-    /// If a row is not finite.
-    pub fn propose(&mut self) -> Result<()> {
-        let (batch, dim) = (self.config.batch_size, self.prior.dim());
-        if self.order_of != Some(self.state.epoch) {
-            let epoch = self.state.epoch as u64;
-            let mut stream = Stream::new(self.config.seed, Purpose::Shuffle, epoch, 0);
-            self.order = stream.permutation(self.train.len() as u32);
-            self.order_of = Some(self.state.epoch);
-        }
-        let picked = &self.order[self.state.batch * batch..][..batch];
-        let field = Field::Features(self.prior.pooling());
-        self.train.gather(field, picked, &mut self.raw)?;
-        let steps = self.prior.steps();
-        let (real, generated) = self.rows.split_at_mut(batch * dim);
-        if steps.pca.is_some() {
-            real.copy_from_slice(&steps.apply(&self.raw, self.input_dim));
-        } else {
-            steps.clip_and_normalize(&mut self.raw, self.input_dim);
-            real.copy_from_slice(&self.raw);
-        }
-        if let Some(labels) = &self.labels {
-            self.batch_labels.clear();
-            self.batch_labels.extend(picked.iter().map(|&i| labels[i as usize]));
-        }
-        let (chains, initial) = generated.split_at_mut(batch * dim);
-        let request = Request {
-            prior: &*self.prior,
-            seed: self.config.seed,
-            step: self.state.step,
-            real,
-            components: components(&self.config.ebm.model, &*self.prior, &self.batch_labels),
-        };
-        let model = &self.config.ebm.model;
-        model.proposal_type.draw(&request, &mut self.proposals, chains)?;
-        if model.conditional() {
-            self.chain_labels.clone_from(&self.proposals.components);
-        }
-        if let Some(replay) = &self.replay {
-            let (seed, step) = (self.config.seed, self.state.step);
-            replay.draw(seed, step, chains, &mut self.chain_labels);
-        }
-        self.projection.apply(chains, dim);
-        initial.copy_from_slice(chains);
-        Ok(())
-    }
-
-    /// Run the chains.
-    pub fn sample(&mut self) {
-        let size = self.config.batch_size * self.prior.dim();
-        let model = &self.config.ebm.model;
-        let moves = model.moves() && self.objective() != Objective::NoiseContrastive;
-        let chains = &mut self.rows[size..2 * size];
-        if moves {
-            let energy = Energy {
-                net: &self.net,
-                prior: &*self.prior,
-                temperature: model.temperature,
-                temperature_prior: model.prior_temperature(),
-                projection: self.projection,
-                labels: model.conditional().then_some(&self.chain_labels[..]),
-            };
-            let key = ChainKey { seed: self.config.seed, step: self.state.step, block: 0 };
-            self.engine.sample(&energy, &self.chain, key, chains);
-        }
-        if let Some(replay) = &mut self.replay {
-            replay.push(chains, &self.chain_labels);
-        }
-    }
-
-    fn objective(&self) -> Objective {
-        self.config.ebm.loss.objective
-    }
-
-    /// Rows that the loss sees: real, final and (with Langevin steps) initial ones.
-    fn loss_rows(&self) -> usize {
-        let cd = self.objective() == Objective::ContrastiveDivergence;
-        let sets = if cd && !self.config.ebm.model.use_svgd { 3 } else { 2 };
-        sets * self.config.batch_size * self.prior.dim()
-    }
-
-    /// Take the loss gradient of the batch; move the weights when enough
-    /// batches are accumulated.
-    ///
-    /// # Errors
-    /// If the loss is not finite, or the gradient hook fails.
-    pub fn apply(&mut self) -> Result<LossValues> {
-        let last = self.state.batch + 1 == self.batches();
-        if last {
-            self.log_prior();
-        }
-        self.add_input_noise();
-        self.net.power_iteration();
-        let batch = LossBatch {
-            rows: &self.rows[..self.loss_rows()],
-            real: self.config.batch_size,
-            temperature: self.config.ebm.model.temperature,
-            objective: self.objective(),
-            l2_coef: self.config.ebm.loss.l2_coef,
-            weight: 1.0 / self.config.accum_iter as f64,
-        };
-        let loss = if self.batch_gradient.is_empty() {
-            self.engine.loss_gradient(&self.net, &batch, &mut self.gradient)
-        } else {
-            self.batch_gradient.fill(0.0);
-            let loss = self.engine.loss_gradient(&self.net, &batch, &mut self.batch_gradient);
-            self.net.through_spectral_norm(&mut self.batch_gradient);
-            self.gradient.iter_mut().zip(&self.batch_gradient).for_each(|(a, b)| *a += b);
-            loss
-        };
-        if !loss.loss.is_finite() {
-            return Err(Error::Diverged {
-                epoch: self.state.epoch + 1,
-                step: self.state.step + 1,
-                what: "the loss",
-                value: loss.loss as f32,
-            });
-        }
-        self.state.sums.add(&loss);
-        self.state.batch += 1;
-        self.state.step += 1;
-        if last || self.state.batch.is_multiple_of(self.config.accum_iter) {
-            if let Some(hook) = &mut self.hook {
-                hook(&mut self.gradient)?;
-            }
-            let lr = self.rate();
-            let (adam, gradient) = (&mut self.adam, &mut self.gradient);
-            parallel::run(|| self.net.update(|p| adam.step(p, gradient, lr)));
-            self.gradient.fill(0.0);
-        }
-        Ok(loss)
-    }
-
-    /// The learning rate now.
-    fn rate(&self) -> f64 {
-        let optimizer = &self.config.ebm.optimizer;
-        optimizer.opt.lr * optimizer.sch.factor(self.state.epoch)
-    }
-
-    /// δ ~ N(0, eps_data²) on every row of the loss.
-    fn add_input_noise(&mut self) {
-        let eps = self.config.ebm.loss.eps_data;
-        if eps == 0.0 {
-            return;
-        }
-        const CHUNK: usize = 1 << 12;
-        let mut noise = [0.0; CHUNK];
-        let mut stream = Stream::new(self.config.seed, Purpose::Input, self.state.step, 0);
-        for rows in self.rows.chunks_mut(CHUNK) {
-            let noise = &mut noise[..rows.len()];
-            stream.fill_normal(noise);
-            for (v, e) in rows.iter_mut().zip(noise) {
-                *v += eps * *e;
-            }
-        }
-    }
-
-    /// The prior's energies are costly in f64: once an epoch, on its last batch.
-    fn log_prior(&mut self) {
-        let size = self.config.batch_size * self.prior.dim();
-        let scale = self.config.ebm.model.temperature_prior;
-        let conditional = self.config.ebm.model.conditional();
-        let mut energies = vec![0.0; self.config.batch_size];
-        let mut mean = |rows: &[f32], labels: &[u32]| {
-            if conditional {
-                self.prior.energy_given(rows, labels, &mut energies);
-            } else {
-                self.prior.energy(rows, &mut energies);
-            }
-            let sum: f64 = energies.iter().map(|&e| f64::from(e)).sum();
-            sum / energies.len() as f64 / scale
-        };
-        let real = mean(&self.rows[..size], &self.batch_labels);
-        let generated = mean(&self.rows[size..2 * size], &self.chain_labels);
-        self.state.sums.prior(real, generated);
     }
 
     /// Weights that are not finite must not reach a checkpoint.
@@ -461,54 +282,6 @@ impl HeatConfig {
         );
         Err(Error::config("batch_size", self.batch_size, problem))
     }
-}
-
-/// Where the components of a batch's proposals come from.
-fn components<'a>(
-    model: &ModelConfig,
-    prior: &'a dyn Prior,
-    batch_labels: &'a [u32],
-) -> Components<'a> {
-    if model.sample_from_batch_statistics {
-        return Components::Statistics(batch_labels);
-    }
-    match prior.mixture() {
-        Some(_) if model.conditional() && model.proposal_type == Proposal::Data => {
-            Components::Labels(batch_labels)
-        }
-        Some(weights) if model.conditional() => Components::Mixture(weights),
-        _ => Components::Untold,
-    }
-}
-
-/// The labels of all rows, where batches need them.
-fn batch_labels_of(
-    model: &ModelConfig,
-    prior: &dyn Prior,
-    train: &FeatureSet,
-) -> Result<Option<Vec<u32>>> {
-    let conditional = model.conditional();
-    if !conditional && !model.sample_from_batch_statistics {
-        return Ok(None);
-    }
-    let refuse = |problem: &str| {
-        let key = if conditional {
-            "ebm.model.base_dist.use_simplified_mahalanobis_score"
-        } else {
-            "ebm.model.sample_from_batch_statistics"
-        };
-        Err(Error::config(key, true, problem))
-    };
-    let Some(mixture) = prior.mixture() else {
-        return refuse("the prior has no components: it must be `gmm`");
-    };
-    if model.base_dist.use_kmeans {
-        return refuse("the prior's components are clusters, and labels say nothing about them");
-    }
-    if conditional && model.precondition {
-        return refuse("`precondition` steps with the energy of the whole mixture");
-    }
-    Ok(Some(train.labels(0..train.len(), mixture.len())?))
 }
 
 fn check_precondition(prior: &dyn Prior) -> Result<()> {

@@ -1,0 +1,178 @@
+//! The prior that a residual corrects, and its settings.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::HeatConfig;
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head, Pooling};
+use crate::observe::Observer;
+use crate::scorers::{
+    EnergyLogits, GmmConfig, KnnConfig, LogitsConfig, Prior, Shrinkage, VimConfig,
+};
+
+/// Which prior the residual corrects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PriorKind {
+    /// Class-conditional Gaussian mixture.
+    #[default]
+    Gmm,
+    /// Energy of the logits.
+    El,
+    /// Virtual-logit matching.
+    Vim,
+    /// Distance to the k-th nearest training row.
+    Knn,
+}
+
+impl PriorKind {
+    /// The scorer's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            PriorKind::Gmm => "gmm",
+            PriorKind::El => "el",
+            PriorKind::Vim => "vim",
+            PriorKind::Knn => "knn",
+        }
+    }
+}
+
+/// The `ebm.model.base_dist` group: the prior's own settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BaseDistConfig {
+    /// Keep only the diagonal of the covariance (`gmm`).
+    pub diag_coefficient_only: bool,
+    /// Clip features first.
+    pub use_react: bool,
+    /// The quantile to clip at.
+    pub react_p: f64,
+    /// Use K-means clusters in place of the classes (`gmm`).
+    pub use_kmeans: bool,
+    /// Number of classes, or of clusters; counted unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<usize>,
+    /// Energy given the class that each chain started from (`gmm`; the
+    /// published name of what is class-conditional sampling).
+    pub use_simplified_mahalanobis_score: bool,
+    /// Shrinkage of the covariance (`gmm`; not in the published code).
+    pub shrinkage: Shrinkage,
+    /// Which neighbour (`knn`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k: Option<usize>,
+    /// Directions that do not count as residual (`vim`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal_dim: Option<usize>,
+}
+
+impl Default for BaseDistConfig {
+    fn default() -> Self {
+        BaseDistConfig {
+            diag_coefficient_only: false,
+            use_react: false,
+            react_p: 0.95,
+            use_kmeans: false,
+            num_classes: None,
+            use_simplified_mahalanobis_score: false,
+            shrinkage: Shrinkage::None,
+            k: None,
+            principal_dim: None,
+        }
+    }
+}
+
+impl HeatConfig {
+    /// Fit the prior that these settings name.
+    ///
+    /// # Errors
+    /// If the data cannot be fitted, `el` is asked for without a head, or with
+    /// another pooling than avg.
+    pub fn fit_prior(
+        &self,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        classes: Option<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<Arc<dyn Prior>> {
+        self.check_prior()?;
+        let base = &self.ebm.model.base_dist;
+        let classes = head.map(Head::classes).or(base.num_classes).or(classes);
+        let (pooling, normalize) = (self.pooling, self.normalize);
+        let react = base.use_react.then_some(base.react_p);
+        let pca = self.use_pca.then_some(self.pca_n_principal_components);
+        let whiten = self.use_pca && self.pca_whiten;
+        Ok(match self.ebm.prior {
+            PriorKind::Gmm => {
+                let count = || classes.map_or_else(|| train.classes(), Ok);
+                let config = GmmConfig {
+                    diagonal: base.diag_coefficient_only,
+                    kmeans: base.use_kmeans.then(count).transpose()?,
+                    kmeans_seed: self.seed,
+                    shrinkage: base.shrinkage,
+                    pooling,
+                    react,
+                    normalize,
+                    pca,
+                    whiten,
+                };
+                Arc::new(config.fit(train, classes, observer)?)
+            }
+            PriorKind::El => {
+                if head.is_none() {
+                    let remedy = "give the classifier's last layer with `--head FILE` \
+                                  (weight [C, D], bias [C])";
+                    return Err(Error::missing("the `el` prior", "head", remedy));
+                }
+                Arc::new(EnergyLogits::fit(LogitsConfig::default(), train, head)?)
+            }
+            PriorKind::Vim => {
+                let principal_dim = base.principal_dim;
+                let config = VimConfig { principal_dim, pooling, react, normalize, pca, whiten };
+                Arc::new(config.fit(train, head, observer)?)
+            }
+            PriorKind::Knn => {
+                let config = KnnConfig { k: base.k, pooling, react, normalize, pca, whiten };
+                Arc::new(config.fit(train, classes, observer)?)
+            }
+        })
+    }
+
+    /// Settings of another prior than the one chosen would have no effect.
+    fn check_prior(&self) -> Result<()> {
+        let base = &self.ebm.model.base_dist;
+        let kind = self.ebm.prior;
+        let only = |key: &str, set: bool, of: PriorKind| {
+            if !set || kind == of {
+                return Ok(());
+            }
+            let problem =
+                format!("is a setting of the `{}` prior, not of `{}`", of.name(), kind.name());
+            Err(Error::config(format!("ebm.model.base_dist.{key}"), "…", problem))
+        };
+        only("diag_coefficient_only", base.diag_coefficient_only, PriorKind::Gmm)?;
+        only("use_kmeans", base.use_kmeans, PriorKind::Gmm)?;
+        let conditional = base.use_simplified_mahalanobis_score;
+        only("use_simplified_mahalanobis_score", conditional, PriorKind::Gmm)?;
+        only("shrinkage", base.shrinkage != Shrinkage::None, PriorKind::Gmm)?;
+        only("k", base.k.is_some(), PriorKind::Knn)?;
+        only("principal_dim", base.principal_dim.is_some(), PriorKind::Vim)?;
+        if kind != PriorKind::El {
+            return Ok(());
+        }
+        for (key, set) in [
+            ("normalize", self.normalize),
+            ("use_pca", self.use_pca),
+            ("ebm.model.base_dist.use_react", base.use_react),
+            ("pooling", self.pooling != Pooling::Avg),
+        ] {
+            if set {
+                let value = if key == "pooling" { self.pooling.name() } else { "true" };
+                let problem = "the head of the `el` prior reads plain `avg` features";
+                return Err(Error::config(key, value, problem));
+            }
+        }
+        Ok(())
+    }
+}
