@@ -135,6 +135,9 @@ pub enum Error {
     },
 }
 
+/// Longest part of an unknown name that is compared and shown, in characters.
+const LONGEST_NAME: usize = 200;
+
 impl Error {
     /// For `map_err` on a system call.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
@@ -171,6 +174,9 @@ impl Error {
         name: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) -> Error {
+        // Comparing takes time in proportion to the length.
+        let cut = name.char_indices().nth(LONGEST_NAME).map_or(name.len(), |(at, _)| at);
+        let name = &name[..cut];
         let last = |s: &str| s.rsplit('.').next().unwrap_or(s).to_owned();
         let score = |k: &str| {
             strsim::jaro_winkler(name, k).max(0.99 * strsim::jaro_winkler(&last(name), &last(k)))

@@ -7,13 +7,14 @@
 //! process.
 
 mod bombs;
+mod found;
 mod memory;
 mod mutate;
 mod readers;
 mod seeds;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use heat_ood::math::parallel;
@@ -30,6 +31,10 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 /// One test at a time, because the allocator counts for all.
 static ALONE: Mutex<()> = Mutex::new(());
 
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Far more than any input takes, on a busy machine too.
 const HANG: Duration = Duration::from_secs(10);
 
@@ -43,7 +48,7 @@ fn check(reader: &str, folder: &Path, input: &[u8]) {
 
 /// Mutated seeds; a failure leaves its input in the temporary folder.
 fn fuzz(reader: &str, rounds: u64) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     // On one thread of the pool, so that no input waits for others to wake.
     parallel::with_threads(1, || run(reader, rounds)).unwrap();
 }
@@ -110,7 +115,7 @@ fn torch() {
 
 #[test]
 fn small_files_that_mean_much() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let mut failed = Vec::new();
     for (reader, name, bytes) in bombs::bombs() {

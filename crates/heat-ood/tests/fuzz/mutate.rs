@@ -211,13 +211,16 @@ fn tensor(map: &mut Map<String, Value>, data: &mut Vec<u8>, random: &mut Random)
         return;
     }
     let name = random.pick(&names).clone();
-    let Some(mut entry) = map.remove(&name) else { return };
-    let mut shape: Vec<usize> = serde_json::from_value(entry["shape"].clone()).unwrap_or_default();
+    let Some(Value::Object(mut entry)) = map.remove(&name) else { return };
+    let mut shape: Vec<usize> = serde_json::from_value(field(&entry, "shape")).unwrap_or_default();
     let mut name = name;
     match random.below(7) {
         0 => return compact(map, data),
         1 => name = random.pick(&names).clone(),
-        2 => entry["dtype"] = (*random.pick(&["F64", "F32", "F16", "I64", "U8"])).into(),
+        2 => drop(
+            entry
+                .insert("dtype".into(), (*random.pick(&["F64", "F32", "F16", "I64", "U8"])).into()),
+        ),
         3 => shape.reverse(),
         4 => shape = vec![shape.iter().fold(1, |n: usize, d| n.saturating_mul(*d))],
         5 => shape.push(1),
@@ -227,29 +230,28 @@ fn tensor(map: &mut Map<String, Value>, data: &mut Vec<u8>, random: &mut Random)
         }
     }
     let count = shape.iter().fold(1, |n: usize, d| n.saturating_mul(*d)).min(1 << 12);
-    let need = count * size(&entry["dtype"]);
+    let need = count * size(&field(&entry, "dtype"));
     let begin = data.len();
     data.extend((0..need).map(|i| if i % 4 == 3 { 0x3f } else { 0x10 }));
-    entry["shape"] = shape.into();
-    entry["data_offsets"] = vec![begin, begin + need].into();
-    map.insert(name, entry);
+    entry.insert("shape".into(), shape.into());
+    entry.insert("data_offsets".into(), vec![begin, begin + need].into());
+    map.insert(name, entry.into());
     compact(map, data);
+}
+
+fn field(entry: &Map<String, Value>, name: &str) -> Value {
+    entry.get(name).cloned().unwrap_or_default()
 }
 
 /// Lay the tensors out without gaps, as the format demands.
 fn compact(map: &mut Map<String, Value>, data: &mut Vec<u8>) {
     let mut packed = Vec::new();
-    for (name, entry) in map.iter_mut().filter(|(k, _)| *k != "__metadata__") {
-        let _ = name;
-        let range: Vec<usize> =
-            serde_json::from_value(entry["data_offsets"].clone()).unwrap_or_default();
-        let bytes = match range[..] {
-            [a, b] => data.get(a..b).unwrap_or_default(),
-            _ => &[],
-        };
+    for entry in map.values_mut().filter_map(Value::as_object_mut) {
+        let range: Option<[usize; 2]> = serde_json::from_value(field(entry, "data_offsets")).ok();
+        let Some([from, to]) = range else { continue };
         let begin = packed.len();
-        packed.extend_from_slice(bytes);
-        entry["data_offsets"] = vec![begin, packed.len()].into();
+        packed.extend_from_slice(data.get(from..to).unwrap_or_default());
+        entry.insert("data_offsets".into(), vec![begin, packed.len()].into());
     }
     *data = packed;
 }

@@ -49,9 +49,11 @@ fn labels(n: i64) -> Vec<u8> {
     (0..n).flat_map(|i| (i % 3).to_le_bytes()).collect()
 }
 
-type Entry<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
+/// Name, type, shape and bytes of a tensor.
+pub type Entry<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
 
-fn safetensors(entries: &[Entry]) -> Vec<u8> {
+/// A safetensors file of some tensors.
+pub fn safetensors(entries: &[Entry]) -> Vec<u8> {
     let views = entries.iter().map(|(name, dtype, shape, bytes)| {
         (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("sizes agree"))
     });
