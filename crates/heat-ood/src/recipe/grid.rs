@@ -141,7 +141,7 @@ fn split(key: &str, value: &str) -> Result<Vec<String>> {
         return refuse("a value of the list is empty; write `key=a,b,c`");
     }
     if parts.len() > MAX_RUNS {
-        return refuse(&format!("more than {MAX_RUNS} values; sweep fewer"));
+        return refuse(&format!("more than {MAX_RUNS} runs; sweep fewer values"));
     }
     if let Some(twice) = parts.iter().enumerate().find(|(i, p)| parts[..*i].contains(p)) {
         return refuse(&format!("the list has `{}` twice", twice.1));

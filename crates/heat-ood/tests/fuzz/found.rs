@@ -160,7 +160,7 @@ fn keys_of_very_many_dots() {
 fn long_lists_and_names() {
     let (_folder, _alone) = folder();
     let many: Vec<String> = (0..100_000).map(|i| i.to_string()).collect();
-    refused(Grid::parse(&[format!("seed={}", many.join(","))]), "more than 10000 values");
+    refused(Grid::parse(&[format!("seed={}", many.join(","))]), "more than 10000 runs");
     let long = "é".repeat(1 << 19);
     let error = ScorerSpec::parse(&long).unwrap_err().to_string();
     assert!(error.contains("éé") && error.len() < 1000, "{}", error.len());

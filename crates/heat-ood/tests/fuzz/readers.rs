@@ -71,6 +71,14 @@ pub fn training(kind: usize) -> HeatConfig {
         (model.reduce_width, model.proposal_type) = (true, Proposal::Data);
         (config.ebm.prior, config.normalize) = (PriorKind::El, false);
     }
+    if kind == 4 {
+        (model.base_dist.principal_dim, model.proposal_type) = (Some(2), Proposal::Data);
+        config.ebm.prior = PriorKind::Vim;
+    }
+    if kind == 5 {
+        (model.base_dist.k, model.proposal_type) = (Some(3), Proposal::Data);
+        config.ebm.prior = PriorKind::Knn;
+    }
     config
 }
 

@@ -187,7 +187,7 @@ fn detectors(folder: &Path) -> Vec<Vec<u8>> {
         spec.fit(&train, Some(&head), &mut Silent).unwrap_or_else(|e| panic!("{text}: {e}"))
     };
     let mut all: Vec<_> = specs.iter().map(fit).collect();
-    for kind in 0..4 {
+    for kind in 0..6 {
         let config = training(kind);
         let prior = config.fit_prior(&train, Some(&head), None, &mut Silent).expect("fits");
         all.push(std::sync::Arc::new(config.train(prior, &train, &mut Silent).expect("trains")));

@@ -69,7 +69,8 @@ impl GmmConfig {
         };
         let classes = labels.classes();
         if classes.saturating_mul(input.dim) > MAX_MEANS {
-            let problem = format!("{classes} classes in {} dimensions are too many means", input.dim);
+            let problem =
+                format!("{classes} classes in {} dimensions are too many means", input.dim);
             return Err(Error::Fit { what: "gmm".into(), problem });
         }
         let mut moments = Moments::new(input.dim, classes);
