@@ -2,6 +2,8 @@
 //! (`crates/heat-ood/tests/fuzz`): readers, seeds, mutations and the counting
 //! allocator are the same code.
 
+#[path = "../../crates/heat-ood/tests/common/bytes.rs"]
+pub mod bytes;
 #[path = "../../crates/heat-ood/tests/fuzz/memory.rs"]
 pub mod memory;
 #[path = "../../crates/heat-ood/tests/fuzz/mutate.rs"]

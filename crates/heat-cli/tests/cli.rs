@@ -1,43 +1,17 @@
 //! The command from end to end, on real features.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
+use common::{command, contains, data, fails, ok, text};
 use serde_json::Value;
 
-fn data(name: &str) -> String {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"));
-    path.to_str().unwrap().to_owned()
-}
-
-fn heat(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_heat")).args(args).current_dir(folder).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// Standard output of a command that must succeed.
-fn ok(folder: &Path, args: &[&str]) -> String {
-    let out = heat(folder, args);
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    text(&out.stdout)
-}
-
-/// Exit code and standard error of a command that must fail.
-fn fails(folder: &Path, args: &[&str]) -> (i32, String) {
-    let out = heat(folder, args);
-    assert!(!out.status.success(), "{args:?}");
-    (out.status.code().unwrap(), text(&out.stderr))
-}
-
-fn contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` not in: {text}");
-    }
+fn said(folder: &Path, args: &[&str]) -> String {
+    text(&ok(folder, args).stdout)
 }
 
 const TINY: [&str; 5] =
@@ -46,7 +20,7 @@ const TINY: [&str; 5] =
 fn train(folder: &Path, out: &str, more: &[&str]) -> Output {
     let train = data("train");
     let args = [&["train"], &TINY[..], &["--train", &train, "--out", out], more].concat();
-    heat(folder, &args)
+    command(folder, &args).output().unwrap()
 }
 
 /// AUROC and FPR95 (ID positive) of scikit-learn 1.9.1 and numpy 2.4.6 on scores
@@ -73,7 +47,7 @@ fn eval_agrees_with_numpy_and_scikit_learn() {
         "--format",
         "json",
     ];
-    let json: Value = serde_json::from_str(&ok(folder.path(), &args)).unwrap();
+    let json: Value = serde_json::from_str(&said(folder.path(), &args)).unwrap();
     let expected: Value = serde_json::from_str(include_str!("expected.json")).unwrap();
     let scorers = json["scorers"].as_object().unwrap();
     let names: Vec<&String> = scorers.keys().collect();
@@ -111,7 +85,7 @@ fn eval_writes_every_format() {
         let (train, head) = (data("train"), data("head"));
         let data = ["--train", &train, "--head", &head, "--id", &id, "--ood", &ood];
         let args = [&["eval"][..], &data, &["--scorers", "el,msp", "--format", format]].concat();
-        ok(folder.path(), &args)
+        said(folder.path(), &args)
     };
     insta::assert_snapshot!(run("table"));
     insta::assert_snapshot!(run("markdown"));
@@ -128,7 +102,7 @@ fn train_compose_score_and_info() {
     for file in ["recipe.toml", "metrics.jsonl", "checkpoints/epoch_2.safetensors"] {
         assert!(path.join("run").join(file).exists(), "{file}");
     }
-    ok(
+    said(
         path,
         &["fit", "el", "--train", &data("train"), "--head", &data("head"), "-o", "el.safetensors"],
     );
@@ -143,15 +117,15 @@ fn train_compose_score_and_info() {
         "-o",
         "both.safetensors",
     ];
-    ok(path, &compose);
-    let csv = ok(path, &["score", "run/detector.safetensors", &data("test")]);
+    said(path, &compose);
+    let csv = said(path, &["score", "run/detector.safetensors", &data("test")]);
     let mut lines = csv.lines();
     assert_eq!(lines.next(), Some("row,score,energy_nn,energy_prior"));
     let row: Vec<f64> = lines.next().unwrap().split(',').map(|v| v.parse().unwrap()).collect();
     assert!((row[1] - row[2] - row[3]).abs() < 1e-4);
     assert_eq!(csv.lines().count(), 1001);
     for name in ["s.csv", "s.jsonl", "s.npy"] {
-        ok(path, &["score", "both.safetensors", &data("test"), "-o", name]);
+        said(path, &["score", "both.safetensors", &data("test"), "-o", name]);
     }
     let csv = fs::read_to_string(path.join("s.csv")).unwrap();
     let npy = fs::read(path.join("s.npy")).unwrap();
@@ -164,9 +138,9 @@ fn train_compose_score_and_info() {
         assert_eq!((score, json["score"].as_f64().unwrap() as f32), (value, value));
     }
     // A checkpoint scores like the detector made from it.
-    let from = |file: &str| ok(path, &["score", file, &data("ood_mnist")]);
+    let from = |file: &str| said(path, &["score", file, &data("ood_mnist")]);
     assert_eq!(from("run/checkpoints/epoch_2.safetensors"), from("run/detector.safetensors"));
-    let info = |file: &str| ok(path, &["info", file]);
+    let info = |file: &str| said(path, &["info", file]);
     contains(
         &info("run/detector.safetensors"),
         &["heat", "gmm", "mlp.0.weight", "train.safetensors sha256"],
@@ -190,10 +164,10 @@ fn the_number_of_threads_changes_no_byte() {
     for threads in ["1", "2", "4"] {
         assert!(train(path, threads, &["--threads", threads]).status.success());
         let (fit, out) = (data("train"), format!("knn{threads}.safetensors"));
-        ok(path, &["fit", "knn", "k=9", "--train", &fit, "-o", &out, "--threads", threads]);
+        said(path, &["fit", "knn", "k=9", "--train", &fit, "-o", &out, "--threads", threads]);
         let scores = format!("{threads}.csv");
         let detector = format!("{threads}/detector.safetensors");
-        ok(path, &["score", &detector, &data("test"), "-o", &scores, "--threads", threads]);
+        said(path, &["score", &detector, &data("test"), "-o", &scores, "--threads", threads]);
     }
     for file in [
         "{}/detector.safetensors",
@@ -232,8 +206,8 @@ fn npy_features_and_labels() {
     npy("y.npy", "<i4", "(300,)", (0..300i32).flat_map(|i| (i % 3).to_le_bytes()).collect());
     npy("far.npy", "<f4", "(50, 8)", rows(50, 3.0));
     let fit = ["fit", "maha", "--train", "x.npy", "--labels", "y.npy", "-o", "d.safetensors"];
-    ok(path, &fit);
-    assert_eq!(ok(path, &["score", "d.safetensors", "far.npy"]).lines().count(), 51);
+    said(path, &fit);
+    assert_eq!(said(path, &["score", "d.safetensors", "far.npy"]).lines().count(), 51);
     let eval = [
         "eval",
         "--detectors",
@@ -245,7 +219,7 @@ fn npy_features_and_labels() {
         "--format",
         "csv",
     ];
-    contains(&ok(path, &eval), &["d,far,1,0,0,1,1,1"]);
+    contains(&said(path, &eval), &["d,far,1,0,0,1,1,1"]);
     let (_, error) = fails(path, &["fit", "gmm", "--train", "x.npy", "-o", "e.safetensors"]);
     contains(&error, &["x.npy has no `label`", "--labels"]);
     assert!(!path.join("e.safetensors").exists());
@@ -301,12 +275,14 @@ fn a_run_is_not_overwritten_and_resumes() {
     contains(&text(&again.stderr), &["already holds a run", "--resume"]);
     // Two more epochs than before: only n_epochs is said anew.
     let data = data("train");
-    ok(path, &["train", "n_epochs=3", "--resume", "--train", &data, "--out", "run"]);
+    said(path, &["train", "n_epochs=3", "--resume", "--train", &data, "--out", "run"]);
     for file in ["checkpoints/epoch_3.safetensors", "metrics.jsonl"] {
         let read = |run: &str| fs::read(path.join(run).join(file)).unwrap();
         assert!(read("run") == read("whole"), "{file}");
     }
-    let other = heat(path, &["train", "seed=9", "--resume", "--train", &data, "--out", "run"]);
+    let other = command(path, &["train", "seed=9", "--resume", "--train", &data, "--out", "run"])
+        .output()
+        .unwrap();
     contains(&text(&other.stderr), &["other settings"]);
 }
 
@@ -317,12 +293,12 @@ fn names_and_files_that_would_collide() {
     let (train, id) = (data("train"), data("test"));
     let ood = format!("mnist={}", data("ood_mnist"));
     for name in ["a.safetensors", "b.safetensors"] {
-        ok(path, &["fit", "knn", "k=5", "--train", &train, "-o", name]);
+        said(path, &["fit", "knn", "k=5", "--train", &train, "-o", name]);
     }
     // Dots in names once made tensors of two members collide.
     let members = ["compose", "x=a.safetensors", "x.prior=b.safetensors", "--beta", "-inf"];
-    ok(path, &[&members[..], &["--train", &train, "-o", "c.safetensors"]].concat());
-    assert_eq!(ok(path, &["score", "c.safetensors", &id]).lines().count(), 1001);
+    said(path, &[&members[..], &["--train", &train, "-o", "c.safetensors"]].concat());
+    assert_eq!(said(path, &["score", "c.safetensors", &id]).lines().count(), 1001);
     let eval = ["eval", "--id", &id, "--ood", &ood, "--train", &train];
     let (code, error) = fails(path, &[&eval[..], &["--scorers", "knn,knn"]].concat());
     assert_eq!(code, 2);
@@ -358,7 +334,7 @@ fn a_full_disk_loses_nothing() {
         .collect();
     assert_eq!(names, ["epoch_1.safetensors"]);
     assert!(fs::read(path.join("run/checkpoints/epoch_1.safetensors")).unwrap() == before);
-    ok(path, &["train", "n_epochs=2", "--resume", "--train", &data("train"), "--out", "run"]);
+    said(path, &["train", "n_epochs=2", "--resume", "--train", &data("train"), "--out", "run"]);
     assert!(path.join("run/checkpoints/epoch_2.safetensors").exists());
 }
 
@@ -394,7 +370,7 @@ fn ctrl_c_saves_a_checkpoint() {
 fn quickstart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let table = ok(path, &["quickstart"]);
+    let table = said(path, &["quickstart"]);
     contains(&table, &["FPR95 (ID+)", "FPR95 (OOD+)", "HEAT-GMM-std", "cifar100"]);
     let text = fs::read_to_string(path.join("heat-quickstart/results.json")).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
@@ -404,6 +380,6 @@ fn quickstart() {
         assert!(auroc("HEAT") > auroc(part), "{part}");
     }
     let detector = "heat-quickstart/heat.safetensors";
-    let csv = ok(path, &["score", detector, &data("ood_textures")]);
+    let csv = said(path, &["score", detector, &data("ood_textures")]);
     assert_eq!(csv.lines().count(), 501);
 }

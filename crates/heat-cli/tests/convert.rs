@@ -1,47 +1,22 @@
 //! `heat convert`, memmaps and training subsets from end to end.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::{command, contains, data, fails, ok, text};
 use heat_ood::features::{FeatureSet, Field, Pooling};
 
 const AVG: Field = Field::Features(Pooling::Avg);
 
-fn data(name: &str) -> String {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"));
-    path.to_str().unwrap().to_owned()
-}
-
-fn heat(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_heat")).args(args).current_dir(folder).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Standard output and error of a command that must succeed.
-fn ok(folder: &Path, args: &[&str]) -> (String, String) {
-    let out = heat(folder, args);
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    (text(&out.stdout), text(&out.stderr))
-}
-
 /// Standard error of a command that must fail with that code.
-fn fails(folder: &Path, code: i32, args: &[&str]) -> String {
-    let out = heat(folder, args);
-    let error = text(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {error}");
+fn fails_with(folder: &Path, code: i32, args: &[&str]) -> String {
+    let (got, error) = fails(folder, args);
+    assert_eq!(got, code, "{args:?}: {error}");
     error
-}
-
-fn contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` not in: {text}");
-    }
 }
 
 fn values(path: impl AsRef<Path>) -> Vec<f32> {
@@ -57,17 +32,20 @@ fn forms_types_and_notes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let (train, head) = (data("train"), data("head"));
-    let (_, said) = ok(path, &["convert", &train, "-o", "shards", "--shard-rows", "1000"]);
+    let said = text(&ok(path, &["convert", &train, "-o", "shards", "--shard-rows", "1000"]).stderr);
     contains(&said, &["wrote shards", "3000 rows of label, avg, std in 3 file(s)"]);
-    contains(&ok(path, &["info", "shards"]).0, &["3000 rows", "10 classes", "files    3"]);
-    let (_, said) = ok(path, &["convert", "shards", "-o", "memmaps", "--to", "memmap"]);
+    contains(
+        &text(&ok(path, &["info", "shards"]).stdout),
+        &["3000 rows", "10 classes", "files    3"],
+    );
+    let said = text(&ok(path, &["convert", "shards", "-o", "memmaps", "--to", "memmap"]).stderr);
     assert!(!said.contains("note"), "{said}");
-    contains(&ok(path, &["info", "memmaps"]).0, &["avg    [3000, 342]", "10 classes"]);
+    contains(&text(&ok(path, &["info", "memmaps"]).stdout), &["avg    [3000, 342]", "10 classes"]);
     ok(path, &["convert", "memmaps", "-o", "x.npz", "--dtype", "f16"]);
-    let (_, said) = ok(path, &["convert", "x.npz", "-o", "s.npy", "--field", "std"]);
+    let said = text(&ok(path, &["convert", "x.npz", "-o", "s.npy", "--field", "std"]).stderr);
     contains(&said, &["note: without avg, label"]);
     let logits = ["convert", "x.npz", "-o", "all.safetensors", "--logits", "--head", &head];
-    contains(&ok(path, &logits).1, &["label, avg, std, logits in 1 file"]);
+    contains(&text(&ok(path, &logits).stderr), &["label, avg, std, logits in 1 file"]);
     let want = values(&train);
     for out in ["shards", "memmaps", "x.npz", "all.safetensors"] {
         assert!(values(path.join(out)) == want, "{out}");
@@ -80,7 +58,7 @@ fn forms_types_and_notes() {
     assert!(fs::read(path.join("a.csv")).unwrap() == fs::read(path.join("b.csv")).unwrap());
     // Memmaps without labels: D from the head or from --dim.
     fs::remove_file(path.join("memmaps/label.mmap")).unwrap();
-    contains(&fails(path, 1, &["info", "memmaps"]), &["--dim"]);
+    contains(&fails_with(path, 1, &["info", "memmaps"]), &["--dim"]);
     ok(path, &["info", "memmaps", "--dim", "342"]);
     ok(path, &["fit", "el", "--train", "memmaps", "--head", &head, "-o", "el"]);
     let labels = ["--labels", "all.safetensors", "--dim", "342"];
@@ -90,7 +68,7 @@ fn forms_types_and_notes() {
     let (id, ood) = ("memmaps", format!("mnist={}", data("ood_mnist")));
     let eval = ["eval", "--id", id, "--ood", &ood, "--detectors", "gmm", "--dim", "342"];
     ok(path, &eval);
-    let (_, said) = ok(path, &["convert", "s.npy", "-o", "m", "--to", "memmap"]);
+    let said = text(&ok(path, &["convert", "s.npy", "-o", "m", "--to", "memmap"]).stderr);
     contains(&said, &["do not say what D is"]);
 }
 
@@ -101,20 +79,26 @@ fn refusals() {
     let train = data("train");
     let convert =
         |more: &[&'static str]| -> Vec<&str> { [&["convert", train.as_str()], more].concat() };
-    let dtype = fails(path, 2, &convert(&["-o", "x", "--dtype", "f31"]));
+    let dtype = fails_with(path, 2, &convert(&["-o", "x", "--dtype", "f31"]));
     contains(&dtype, &["unknown dtype `f31`", "did you mean `f32`?"]);
-    contains(&fails(path, 1, &convert(&["-o", "x", "--fields", "max"])), &["`max`", "avg, std"]);
-    contains(&fails(path, 1, &convert(&["-o", "x", "--logits"])), &["--head"]);
-    let onto_itself = fails(path, 2, &["convert", &train, "-o", &train, "--force"]);
+    contains(
+        &fails_with(path, 1, &convert(&["-o", "x", "--fields", "max"])),
+        &["`max`", "avg, std"],
+    );
+    contains(&fails_with(path, 1, &convert(&["-o", "x", "--logits"])), &["--head"]);
+    let onto_itself = fails_with(path, 2, &["convert", &train, "-o", &train, "--force"]);
     contains(&onto_itself, &["read by this command"]);
-    contains(&fails(path, 2, &convert(&["-o", "x.txt"])), &["`.txt`", "--to"]);
-    let labels = fails(path, 2, &convert(&["-o", "x", "--subset-labels", "11"]));
+    contains(&fails_with(path, 2, &convert(&["-o", "x.txt"])), &["`.txt`", "--to"]);
+    let labels = fails_with(path, 2, &convert(&["-o", "x", "--subset-labels", "11"]));
     contains(&labels, &["`subset.number_labels` = 11", "10 classes"]);
-    contains(&fails(path, 1, &convert(&["-o", "x", "--dim", "7"])), &["[N, 7]", "[3000, 342]"]);
+    contains(
+        &fails_with(path, 1, &convert(&["-o", "x", "--dim", "7"])),
+        &["[N, 7]", "[3000, 342]"],
+    );
     fs::create_dir(path.join("full")).unwrap();
     fs::write(path.join("full/notes.txt"), b"keep").unwrap();
-    contains(&fails(path, 2, &convert(&["-o", "full"])), &["not empty"]);
-    contains(&fails(path, 2, &convert(&["-o", "full", "--force"])), &["notes.txt"]);
+    contains(&fails_with(path, 2, &convert(&["-o", "full"])), &["not empty"]);
+    contains(&fails_with(path, 2, &convert(&["-o", "full", "--force"])), &["notes.txt"]);
     assert_eq!(fs::read_dir(path).unwrap().count(), 1);
     assert_eq!(fs::read(path.join("full/notes.txt")).unwrap(), b"keep");
 }
@@ -204,7 +188,7 @@ fn training_on_subsets() {
     let (data, test) = (data("train"), data("test"));
     let train = |out: &str, more: &[&str]| {
         let args = [&["train"], &TINY[..], more, &["--train", &data, "--out", out]].concat();
-        heat(path, &args)
+        command(path, &args).output().unwrap()
     };
     let quarter = "dataset.subset.proportion=0.25";
     let five = "dataset.subset.number_labels=5";
@@ -220,14 +204,17 @@ fn training_on_subsets() {
     let read = |run: &str| fs::read(path.join(run).join("detector.safetensors")).unwrap();
     assert!(read("quarter") == read("again"));
     assert!(read("quarter") != read("seed"));
-    let info = |run: &str| ok(path, &["info", run]).0;
+    let info = |run: &str| text(&ok(path, &["info", run]).stdout);
     contains(&info("quarter"), &["subset: 750 rows sha256", "proportion = 0.25", "\"classes\":10"]);
     contains(&info("five"), &["subset: 1500 rows of 5 classes", "\"classes\":5"]);
     // A checkpoint is bound to its subset.
     let other = train("quarter", &["--resume", "n_epochs=2", "dataset.subset.random_state=1"]);
     contains(&text(&other.stderr), &["made from other data"]);
     assert!(train("quarter", &["--resume", "n_epochs=2"]).status.success());
-    assert_eq!(ok(path, &["score", "five/detector.safetensors", &test]).0.lines().count(), 1001);
+    assert_eq!(
+        text(&ok(path, &["score", "five/detector.safetensors", &test]).stdout).lines().count(),
+        1001
+    );
     let wrong = train("no", &["dataset.subset.proportion=2"]);
     contains(&text(&wrong.stderr), &["`subset.proportion` = 2"]);
 }
@@ -239,7 +226,7 @@ fn fit_and_eval_on_subsets() {
     let (train, head, test) = (data("train"), data("head"), data("test"));
     let k = |out: &str, more: &[&str]| {
         ok(path, &[&["fit", "knn", "--train", &train, "-o", out], more].concat());
-        let info = ok(path, &["info", out]).0;
+        let info = text(&ok(path, &["info", out]).stdout);
         let (_, after) = info.split_once("\"k\":").unwrap();
         // `settings` come first and hold k only where it was given.
         let last = after.rsplit("\"k\":").next().unwrap();
@@ -255,9 +242,10 @@ fn fit_and_eval_on_subsets() {
     let subset = ["--subset-labels", "5", "--subset-proportion", "0.5", "--subset-seed", "2"];
     let scorers = ["--scorers", "el,msp,ssd,knn", "--format", "csv"];
     let eval = |subset: &[&str]| ok(path, &[&["eval"], &sets[..], &scorers, subset].concat());
-    let (csv, said) = eval(&subset);
+    let all = eval(&subset);
+    let (csv, said) = (text(&all.stdout), text(&all.stderr));
     assert_eq!(csv.lines().count(), 9);
-    assert_eq!(eval(&subset).0, csv);
+    assert_eq!(text(&eval(&subset).stdout), csv);
     contains(&said, &["note: classes [", "of 1000 ID rows"]);
     // The test set's own rows of the five classes.
     let (_, left) = said.split_once("]; ").unwrap();
@@ -271,5 +259,5 @@ fn fit_and_eval_on_subsets() {
     assert_eq!(classes.len(), 5);
     let lonely =
         ["eval", "--id", &test, "--ood", &ood, "--detectors", "whole", "--subset-labels", "2"];
-    contains(&fails(path, 2, &lonely), &["--train"]);
+    contains(&fails_with(path, 2, &lonely), &["--train"]);
 }

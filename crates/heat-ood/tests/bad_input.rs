@@ -1,9 +1,12 @@
 //! Feature sets, heads and fits that must be refused, one test per refusal,
 //! and the formats that must all read alike.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::bytes::{contains, f32s, i64s, npy};
 use half::{bf16, f16};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::scorers::{GmmConfig, Prior, Scorer, ScorerSpec};
@@ -13,14 +16,6 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 const AVG: Field = Field::Features(Pooling::Avg);
-
-fn f32s(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn i64s(values: &[i64]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
 
 type Entry<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
 
@@ -48,26 +43,6 @@ fn avg(rows: usize, dim: usize) -> Entry<'static> {
 
 fn labels(values: &[i64]) -> Entry<'static> {
     ("label", Dtype::I64, vec![values.len()], i64s(values))
-}
-
-fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-    let mut header =
-        format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}");
-    while (header.len() + 11) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend((header.len() as u16).to_le_bytes());
-    out.extend(header.as_bytes());
-    out.extend(data);
-    out
-}
-
-fn contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` not in: {text}");
-    }
 }
 
 #[test]
@@ -125,15 +100,15 @@ fn files_that_are_not_whole_or_not_features() {
     contains(&error(&path("cut.safetensors")), &["cut.safetensors", "truncated"]);
     fs::write(path("empty.safetensors"), b"").unwrap();
     contains(&error(&path("empty.safetensors")), &["empty"]);
-    fs::write(path("cut.npy"), npy("<f4", "False", "(4, 3)", &f32s(&[0.0; 11]))).unwrap();
+    fs::write(path("cut.npy"), npy("<f4", false, "(4, 3)", &f32s(&[0.0; 11]))).unwrap();
     contains(&error(&path("cut.npy")), &["truncated", "[4, 3]"]);
-    fs::write(path("huge.npy"), npy("<f8", "False", "(18446744073709551615, 3)", &[])).unwrap();
+    fs::write(path("huge.npy"), npy("<f8", false, "(18446744073709551615, 3)", &[])).unwrap();
     contains(&error(&path("huge.npy")), &["damaged"]);
-    fs::write(path("f.npy"), npy("<f4", "True", "(2, 3)", &f32s(&[0.0; 5]))).unwrap();
+    fs::write(path("f.npy"), npy("<f4", true, "(2, 3)", &f32s(&[0.0; 5]))).unwrap();
     contains(&error(&path("f.npy")), &["truncated", "[2, 3]"]);
-    fs::write(path("t.npy"), npy("<f4", "True", "(2, 3, 1)", &f32s(&[0.0; 6]))).unwrap();
+    fs::write(path("t.npy"), npy("<f4", true, "(2, 3, 1)", &f32s(&[0.0; 6]))).unwrap();
     contains(&error(&path("t.npy")), &["[2, 3, 1]", "expected a matrix"]);
-    fs::write(path("o.npy"), npy("|O", "False", "(2,)", &[0; 40])).unwrap();
+    fs::write(path("o.npy"), npy("|O", false, "(2,)", &[0; 40])).unwrap();
     contains(&error(&path("o.npy")), &["expected a float or integer array"]);
     fs::write(path("bad.npz"), b"PK\x03\x04 and nothing more").unwrap();
     contains(&error(&path("bad.npz")), &["zip"]);
@@ -272,7 +247,7 @@ fn detectors_that_are_not_ours_newer_or_broken() {
 fn hostile_npy_headers_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.npy");
-    let nested = npy(&"[".repeat(60), "False", "(1, 1)", &[0; 4]);
+    let nested = npy(&"[".repeat(60), false, "(1, 1)", &[0; 4]);
     let mut long = b"\x93NUMPY\x02\x00".to_vec();
     long.extend(u32::MAX.to_le_bytes());
     for bytes in [nested, long, b"\x93NUMPY\x01\x00".to_vec(), b"hello".to_vec()] {
@@ -290,8 +265,8 @@ fn foreign_arrays_in_an_npz_are_left_alone() {
     let mut zip = zip::ZipWriter::new(fs::File::create(&path).unwrap());
     let options = zip::write::SimpleFileOptions::default();
     for (name, bytes) in [
-        ("paths.npy", npy("<U1", "False", "(2,)", &[0; 8])),
-        ("avg.npy", npy("<f4", "False", "(2, 1)", &f32s(&[1.0, 2.0]))),
+        ("paths.npy", npy("<U1", false, "(2,)", &[0; 8])),
+        ("avg.npy", npy("<f4", false, "(2, 1)", &f32s(&[1.0, 2.0]))),
     ] {
         zip.start_file(name, options).unwrap();
         zip.write_all(&bytes).unwrap();
@@ -351,11 +326,11 @@ fn every_format_reads_the_same_values() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for (descr, bytes) in [("<f4", f32s(&values)), ("<f8", as_f64), ("<f2", as_f16)] {
-        fs::write(path("avg.npy"), npy(descr, "False", "(4, 3)", &bytes)).unwrap();
+        fs::write(path("avg.npy"), npy(descr, false, "(4, 3)", &bytes)).unwrap();
         assert_eq!(read(&FeatureSet::open(path("avg.npy")).unwrap()), values);
     }
     // Labels beside an .npy, of any integer type; a folder of named arrays.
-    fs::write(path("label.npy"), npy("|u1", "False", "(4,)", &[0, 1, 1, 2])).unwrap();
+    fs::write(path("label.npy"), npy("|u1", false, "(4,)", &[0, 1, 1, 2])).unwrap();
     let set = FeatureSet::open(path("avg.npy")).unwrap().with_labels(path("label.npy")).unwrap();
     assert_eq!(set.labels(0..4, 3).unwrap(), [0, 1, 1, 2]);
     let set = FeatureSet::open(folder.path()).unwrap();
@@ -366,8 +341,8 @@ fn every_format_reads_the_same_values() {
         let mut zip = zip::ZipWriter::new(fs::File::create(path("x.npz")).unwrap());
         let options = zip::write::SimpleFileOptions::default().compression_method(method);
         for (name, bytes) in [
-            ("avg.npy", npy("<f4", "False", "(4, 3)", &f32s(&values))),
-            ("label.npy", npy("<i8", "False", "(4,)", &i64s(&[0, 1, 1, 2]))),
+            ("avg.npy", npy("<f4", false, "(4, 3)", &f32s(&values))),
+            ("label.npy", npy("<i8", false, "(4,)", &i64s(&[0, 1, 1, 2]))),
         ] {
             zip.start_file(name, options).unwrap();
             zip.write_all(&bytes).unwrap();

@@ -1,8 +1,11 @@
 //! Published memmaps, other forms of files, conversion between all of them.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::bytes::{contains, f64s, i64s, npy};
 use half::{bf16, f16};
 use heat_ood::Silent;
 use heat_ood::features::{
@@ -14,20 +17,6 @@ use tempfile::TempDir;
 
 const AVG: Field = Field::Features(Pooling::Avg);
 const STD: Field = Field::Features(Pooling::Std);
-
-fn f64s(values: &[f64]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn i64s(values: &[i64]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` not in: {text}");
-    }
-}
 
 fn all(set: &FeatureSet, field: Field) -> Vec<f32> {
     let mut out = vec![0.0; set.len() * set.dim(field).unwrap()];
@@ -152,25 +141,11 @@ fn memmap_values_are_checked_when_read() {
 fn dim_is_checked_for_other_forms() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.npy");
-    fs::write(&path, npy("<f4", "False", "(2, 3)", &[0; 24])).unwrap();
+    fs::write(&path, npy("<f4", false, "(2, 3)", &[0; 24])).unwrap();
     assert!(FeatureSet::open_with(&path, &dim(3)).is_ok());
     assert!(FeatureSet::open_with(&path, &fallback(4)).is_ok());
     let error = FeatureSet::open_with(&path, &dim(4)).err().unwrap().to_string();
     contains(&error, &["x.npy", "[N, 4]", "[2, 3]", "`dim` = 4"]);
-}
-
-fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-    let mut header =
-        format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}");
-    while (header.len() + 11) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend((header.len() as u16).to_le_bytes());
-    out.extend(header.as_bytes());
-    out.extend(data);
-    out
 }
 
 /// Bytes written out by hand: numpy's `asfortranarray` and `astype('>f4')`.
@@ -187,14 +162,14 @@ fn columns_first_and_big_endian_npy() {
     let little: Vec<u8> = by_column.iter().flat_map(|v| v.to_le_bytes()).collect();
     let big: Vec<u8> = by_column.iter().flat_map(|v| v.to_be_bytes()).collect();
     let rows: Vec<u8> = want.iter().flat_map(|v: &f32| v.to_be_bytes()).collect();
-    assert_eq!(read(npy("<f4", "True", "(2, 3)", &little)), want);
-    assert_eq!(read(npy(">f4", "True", "(2, 3)", &big)), want);
-    assert_eq!(read(npy(">f4", "False", "(2, 3)", &rows)), want);
+    assert_eq!(read(npy("<f4", true, "(2, 3)", &little)), want);
+    assert_eq!(read(npy(">f4", true, "(2, 3)", &big)), want);
+    assert_eq!(read(npy(">f4", false, "(2, 3)", &rows)), want);
     // Larger than a tile.
     let values = |i: usize, j: usize| (i * 131 + j) as f64;
     let bytes: Vec<u8> =
         (0..131).flat_map(|j| (0..70).flat_map(move |i| values(i, j).to_le_bytes())).collect();
-    let got = read(npy("<f8", "True", "(70, 131)", &bytes));
+    let got = read(npy("<f8", true, "(70, 131)", &bytes));
     assert!(got.iter().enumerate().all(|(i, v)| *v == i as f32));
 }
 
@@ -202,8 +177,8 @@ fn columns_first_and_big_endian_npy() {
 fn labels_of_one_column_and_from_every_format() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    fs::write(path("x.npy"), npy("<f4", "False", "(3, 1)", &[0; 12])).unwrap();
-    fs::write(path("Y.NPY"), npy(">i2", "False", "(3, 1)", &[0, 2, 0, 0, 1, 0])).unwrap();
+    fs::write(path("x.npy"), npy("<f4", false, "(3, 1)", &[0; 12])).unwrap();
+    fs::write(path("Y.NPY"), npy(">i2", false, "(3, 1)", &[0, 2, 0, 0, 1, 0])).unwrap();
     fs::write(path("y.mmap"), f64s(&[2.0, 0.0, 256.0])).unwrap();
     let open = |labels: &str| {
         let set = FeatureSet::open(path("x.npy"))?.with_labels(path(labels))?;
@@ -214,7 +189,7 @@ fn labels_of_one_column_and_from_every_format() {
     let set = FeatureSet::open(path("x.npy")).unwrap().with_labels(path("Y.NPY")).unwrap();
     run(&set, &path("all.SAFETENSORS"), &ConvertConfig::default()).unwrap();
     assert_eq!(open("all.SAFETENSORS").unwrap(), [2, 0, 256]);
-    fs::write(path("two.npy"), npy("<i8", "False", "(3, 2)", &[0; 48])).unwrap();
+    fs::write(path("two.npy"), npy("<i8", false, "(3, 2)", &[0; 48])).unwrap();
     contains(&open("two.npy").unwrap_err().to_string(), &["two.npy", "one label a row", "[3, 2]"]);
     run(
         &FeatureSet::open(path("x.npy")).unwrap(),
@@ -472,12 +447,12 @@ fn fields_and_types_that_cannot_be() {
 fn labels_beyond_i64() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    fs::write(path("avg.npy"), npy("<f4", "False", "(2, 1)", &[0; 8])).unwrap();
+    fs::write(path("avg.npy"), npy("<f4", false, "(2, 1)", &[0; 8])).unwrap();
     let labels = [1u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat();
-    fs::write(path("label.npy"), npy("<u8", "False", "(2,)", &labels)).unwrap();
+    fs::write(path("label.npy"), npy("<u8", false, "(2,)", &labels)).unwrap();
     let set = FeatureSet::open(folder.path()).unwrap();
     contains(&refused(&set, "out", &ConvertConfig::default()), &["row 1", "beyond i64"]);
-    fs::write(path("label.npy"), npy("<i8", "False", "(2,)", &i64s(&[1, 1 << 60]))).unwrap();
+    fs::write(path("label.npy"), npy("<i8", false, "(2,)", &i64s(&[1, 1 << 60]))).unwrap();
     let set = FeatureSet::open(folder.path()).unwrap();
     let memmap = ConvertConfig { form: Some(Form::Memmap), ..ConvertConfig::default() };
     contains(&refused(&set, "out", &memmap), &["row 1", "f64 cannot hold"]);
@@ -628,8 +603,8 @@ fn views_read_the_rows_they_show() {
 fn logits_of_chosen_classes() {
     let folder = tempfile::tempdir().unwrap();
     let logits: Vec<u8> = (0..12).flat_map(|i| (i as f32).to_le_bytes()).collect();
-    fs::write(folder.path().join("logits.npy"), npy("<f4", "False", "(3, 4)", &logits)).unwrap();
-    fs::write(folder.path().join("label.npy"), npy("|u1", "False", "(3,)", &[1, 3, 0])).unwrap();
+    fs::write(folder.path().join("logits.npy"), npy("<f4", false, "(3, 4)", &logits)).unwrap();
+    fs::write(folder.path().join("label.npy"), npy("|u1", false, "(3,)", &[1, 3, 0])).unwrap();
     let set = FeatureSet::open(folder.path()).unwrap();
     let view = set.select(vec![1, 0], Some(vec![1, 3])).unwrap();
     assert_eq!(view.dim(Field::Logits), Some(2));

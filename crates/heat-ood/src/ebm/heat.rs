@@ -110,16 +110,7 @@ impl Scorer for Heat {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        let got = set.require(self.field())?;
-        if got != self.input_dim {
-            return Err(Error::Shape {
-                place: set.name().into(),
-                tensor: self.field().name().into(),
-                expected: format!("[N, {}], as in training", self.input_dim),
-                got: format!("[{}, {got}]", set.len()),
-            });
-        }
-        Ok(Needs::of(self.field()))
+        Needs::checked(set, self.field(), self.input_dim)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {

@@ -4,6 +4,7 @@
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
 //! `max` (pooled features, `[N, D]`), `logits` (`[N, C]`), `label` (`[N]`).
 
+mod batch;
 mod budget;
 mod convert;
 mod head;
@@ -19,11 +20,12 @@ mod temporary;
 mod tensors;
 mod view;
 
+pub use batch::{Batch, Needs};
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert};
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use open::OpenOptions;
-pub use set::{Batch, FeatureSet, Needs};
+pub use set::FeatureSet;
 pub use steps::{Pca, Steps, StepsConfig};
 pub use subset::{Subset, SubsetConfig};
 pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};

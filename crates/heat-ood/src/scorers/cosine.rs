@@ -4,7 +4,6 @@
 //!
 //! Reference: Techapanurak et al., *Hyperparameter-Free Out-of-Distribution Detection Using Cosine Similarity*, ACCV 2020.
 
-use serde::Deserialize;
 use serde_json::json;
 
 use super::input::{Input, contradiction, feature_settings, load_head, require_head};
@@ -34,7 +33,7 @@ impl CosineConfig {
     /// If there is no head, or a row of its weight is zero.
     pub fn fit(&self, train: &FeatureSet, head: Option<&Head>) -> Result<Cosine> {
         let head = require_head("cosine", head)?;
-        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let input = Input::fit(self, train)?;
         let stepped = input.head(head)?;
         let mut weight = stepped.weight().to_vec();
         for (class, row) in weight.chunks_exact_mut(input.dim).enumerate() {
@@ -51,19 +50,12 @@ impl CosineConfig {
 
 impl Cosine {
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Config {
-            settings: CosineConfig,
-            input_dim: usize,
-        }
-        let c: Config = stored.config()?;
-        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
-        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
+        let (config, input) = Input::load(stored)?;
         let head = load_head(stored.file, &stored.name("head."))?;
         if head.dim() != input.dim {
             return Err(contradiction(stored));
         }
-        Ok(Cosine { config: c.settings, input, head })
+        Ok(Cosine { config, input, head })
     }
 }
 

@@ -8,7 +8,6 @@
 //!
 //! Reference: Sun and Li, *DICE: Leveraging Sparsification for Out-of-Distribution Detection*, ECCV 2022.
 
-use serde::Deserialize;
 use serde_json::json;
 
 use super::input::{Input, by_classes, contradiction, feature_settings, load_head, require_head};
@@ -58,7 +57,7 @@ impl DiceConfig {
             let problem = "a percentile lies between 0 and 100 (100 would keep no weight)";
             return Err(Error::config("percentile", p, problem));
         }
-        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let input = Input::fit(self, train)?;
         let head = input.head(head)?;
         let mut means = ClassMeans::new(input.dim, 1);
         input.each_block(train, "fit dice", observer, |_, rows| {
@@ -95,19 +94,12 @@ impl Dice {
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Config {
-            settings: DiceConfig,
-            input_dim: usize,
-        }
-        let c: Config = stored.config()?;
-        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
-        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
+        let (config, input) = Input::load(stored)?;
         let head = load_head(stored.file, &stored.name("head."))?;
         if head.dim() != input.dim {
             return Err(contradiction(stored));
         }
-        Ok(Dice { config: c.settings, input, head })
+        Ok(Dice { config, input, head })
     }
 }
 

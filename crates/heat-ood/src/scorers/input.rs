@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
 use super::Stored;
 use crate::error::{Error, Result};
 use crate::features::{
@@ -52,9 +55,12 @@ macro_rules! feature_settings {
             }
         }
 
-        impl $name {
-            /// The feature steps among the settings.
-            pub fn steps(&self) -> $crate::features::StepsConfig {
+        impl $crate::scorers::input::FeatureSettings for $name {
+            fn pooling(&self) -> $crate::features::Pooling {
+                self.pooling
+            }
+
+            fn steps(&self) -> $crate::features::StepsConfig {
                 $crate::features::StepsConfig {
                     react: self.react,
                     normalize: self.normalize,
@@ -66,6 +72,15 @@ macro_rules! feature_settings {
     };
 }
 pub(super) use feature_settings;
+
+/// What [`feature_settings!`] declares for every scorer.
+pub(super) trait FeatureSettings: DeserializeOwned {
+    /// Which pooled features.
+    fn pooling(&self) -> Pooling;
+
+    /// The feature steps among the settings.
+    fn steps(&self) -> StepsConfig;
+}
 
 /// The features a fitted scorer reads.
 #[derive(Debug, Clone)]
@@ -79,13 +94,14 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub fn fit(pooling: Pooling, steps: &StepsConfig, train: &FeatureSet) -> Result<Self> {
+    pub fn fit(settings: &impl FeatureSettings, train: &FeatureSet) -> Result<Self> {
+        let pooling = settings.pooling();
         let input_dim = train.require(Field::Features(pooling))?;
         if input_dim > MAX_DIM {
             let problem = format!("features of {input_dim} columns, and {MAX_DIM} are the most");
             return Err(Error::format(train.name(), problem));
         }
-        let steps = steps.fit(train, pooling)?;
+        let steps = settings.steps().fit(train, pooling)?;
         Ok(Input { pooling, dim: steps.out_dim(input_dim), steps, input_dim })
     }
 
@@ -95,16 +111,7 @@ impl Input {
 
     /// The fields to read of `set`, which must have them in training's dimension.
     pub fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        let got = set.require(self.field())?;
-        if got != self.input_dim {
-            return Err(Error::Shape {
-                place: set.name().into(),
-                tensor: self.field().name().into(),
-                expected: format!("[N, {}], as in training", self.input_dim),
-                got: format!("[{}, {got}]", set.len()),
-            });
-        }
-        Ok(Needs::of(self.field()))
+        Needs::checked(set, self.field(), self.input_dim)
     }
 
     /// Stepped features of a batch, `[n, dim]`.
@@ -164,19 +171,32 @@ impl Input {
         self.steps.tensors(self.input_dim)
     }
 
-    pub fn load(
+    /// The settings of a stored scorer, with what it reads.
+    pub fn load<S: FeatureSettings>(stored: &Stored<'_>) -> Result<(S, Self)> {
+        #[derive(Deserialize)]
+        #[serde(bound = "")]
+        struct Config<S: FeatureSettings> {
+            settings: S,
+            input_dim: usize,
+        }
+        let Config::<S> { settings, input_dim } = stored.config()?;
+        let input = Self::load_with(stored, &settings, input_dim)?;
+        Ok((settings, input))
+    }
+
+    /// The same, where settings and columns are known.
+    pub fn load_with(
         stored: &Stored<'_>,
-        pooling: Pooling,
-        steps: &StepsConfig,
+        settings: &impl FeatureSettings,
         input_dim: usize,
     ) -> Result<Self> {
-        let steps = Steps::load(stored.file, &stored.prefix, steps)?;
+        let steps = Steps::load(stored.file, &stored.prefix, &settings.steps())?;
         let dim = steps.out_dim(input_dim);
         let fits = steps.pca.as_ref().is_none_or(|p| p.mean.len() == input_dim);
         if dim == 0 || dim.max(input_dim) > MAX_DIM || !fits {
             return Err(contradiction(stored));
         }
-        Ok(Input { pooling, steps, input_dim, dim })
+        Ok(Input { pooling: settings.pooling(), steps, input_dim, dim })
     }
 }
 

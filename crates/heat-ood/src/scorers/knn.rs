@@ -85,7 +85,7 @@ impl KnnConfig {
             );
             return Err(Error::config("k", k, problem));
         }
-        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let input = Input::fit(self, train)?;
         let read = |range: std::ops::Range<usize>| -> Result<Vec<f32>> {
             let mut rows = vec![0.0; range.len() * input.input_dim];
             train.read(input.field(), range, &mut rows)?;
@@ -264,15 +264,12 @@ impl Knn {
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
         #[derive(Deserialize)]
         struct Config {
-            settings: KnnConfig,
             k: usize,
-            input_dim: usize,
             dim: usize,
             rows: usize,
         }
+        let (config, input) = Input::load(stored)?;
         let c: Config = stored.config()?;
-        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
-        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
         if input.dim != c.dim || !(1..=c.rows).contains(&c.k) {
             return Err(contradiction(stored));
         }
@@ -283,7 +280,7 @@ impl Knn {
             rows: c.rows,
             centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
             pieces: rows.chunks(PIECE * c.dim).map(|r| Piece::centred(r, c.dim)).collect(),
-            config: c.settings,
+            config,
         })
     }
 }

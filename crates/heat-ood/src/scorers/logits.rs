@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::input::{Input, contradiction, load_head, require_head};
+use super::input::{FeatureSettings, Input, contradiction, load_head, require_head};
 use super::{Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
@@ -32,9 +32,12 @@ pub struct LogitsConfig {
     pub whiten: bool,
 }
 
-impl LogitsConfig {
-    /// The feature steps.
-    pub fn steps(&self) -> StepsConfig {
+impl FeatureSettings for LogitsConfig {
+    fn pooling(&self) -> Pooling {
+        Pooling::Avg
+    }
+
+    fn steps(&self) -> StepsConfig {
         StepsConfig {
             react: self.react,
             normalize: self.normalize,
@@ -79,7 +82,7 @@ impl LogitSource {
         // Stored logits need no features, unless there are steps.
         let features = !plain || set.dim(AVG).is_some();
         let input = match head {
-            Some(_) if features => Some(Input::fit(Pooling::Avg, &config.steps(), set)?),
+            Some(_) if features => Some(Input::fit(&config, set)?),
             _ => None,
         };
         Self::assemble(config, input, head.cloned(), classes)
@@ -123,18 +126,7 @@ impl LogitSource {
                 set.check_head(head)?;
                 Ok(Needs::of(AVG))
             }
-            _ => {
-                let got = set.require(Field::Logits)?;
-                if got != self.classes {
-                    return Err(Error::Shape {
-                        place: set.name().into(),
-                        tensor: "logits".into(),
-                        expected: format!("[N, {}]", self.classes),
-                        got: format!("[{}, {got}]", set.len()),
-                    });
-                }
-                Ok(Needs::of(Field::Logits))
-            }
+            _ => Needs::checked(set, Field::Logits, self.classes),
         }
     }
 
@@ -217,7 +209,7 @@ impl LogitSource {
             return Err(contradiction(stored));
         }
         let input = match &head {
-            Some(head) => Some(Input::load(stored, Pooling::Avg, &settings.steps(), head.dim())?),
+            Some(head) => Some(Input::load_with(stored, &settings, head.dim())?),
             None => None,
         };
         Self::assemble(settings, input, head, classes)

@@ -57,7 +57,7 @@ impl MeanConfig {
         observer: &mut dyn Observer,
     ) -> Result<Mean> {
         let classes = classes.map_or_else(|| train.classes(), Ok)?;
-        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let input = Input::fit(self, train)?;
         let mut means = ClassMeans::new(input.dim, classes);
         input.each_block(train, "fit mean", observer, |range, rows| {
             let labels = train.labels(range, classes)?;
@@ -94,19 +94,12 @@ fn normalize_all(rows: &[f32], dim: usize) -> Vec<f32> {
 
 impl Mean {
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Config {
-            settings: MeanConfig,
-            input_dim: usize,
-        }
-        let c: Config = stored.config()?;
-        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
-        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
+        let (config, input) = Input::load(stored)?;
         let means = load_head(stored.file, &stored.name("means."))?;
         if means.dim() != input.dim {
             return Err(contradiction(stored));
         }
-        Ok(Mean { config: c.settings, input, means })
+        Ok(Mean { config, input, means })
     }
 }
 

@@ -1,7 +1,6 @@
 //! Length of the features (`norm`): ‖z‖₂. Nothing is fitted but the feature
 //! steps; cost per row O(D).
 
-use serde::Deserialize;
 use serde_json::json;
 
 use super::input::{Input, feature_settings};
@@ -27,22 +26,15 @@ impl NormConfig {
     /// # Errors
     /// If a step cannot be fitted.
     pub fn fit(&self, train: &FeatureSet) -> Result<Norm> {
-        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let input = Input::fit(self, train)?;
         Ok(Norm { config: self.clone(), input })
     }
 }
 
 impl Norm {
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Config {
-            settings: NormConfig,
-            input_dim: usize,
-        }
-        let c: Config = stored.config()?;
-        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
-        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
-        Ok(Norm { config: c.settings, input })
+        let (config, input) = Input::load(stored)?;
+        Ok(Norm { config, input })
     }
 }
 

@@ -64,7 +64,7 @@ impl VimConfig {
         observer: &mut dyn Observer,
     ) -> Result<Vim> {
         let head = require_head("vim", head)?;
-        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let input = Input::fit(self, train)?;
         let head = input.head(head)?;
         let dim = input.dim;
         let default = by_classes(head.classes(), [256, 400, 256]).min(dim / 2);
@@ -192,14 +192,11 @@ impl Vim {
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
         #[derive(Deserialize)]
         struct Config {
-            settings: VimConfig,
-            input_dim: usize,
             principal_dim: usize,
             alpha: f64,
         }
+        let (config, input) = Input::load(stored)?;
         let c: Config = stored.config()?;
-        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
-        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
         let head = load_head(stored.file, &stored.name("head."))?;
         if head.dim() != input.dim || !c.alpha.is_finite() {
             return Err(contradiction(stored));
@@ -210,7 +207,7 @@ impl Vim {
             0 => Vec::new(),
             p => get("principal", &[p, input.dim])?,
         };
-        Ok(Vim::new(c.settings, input, head, origin, principal, c.alpha))
+        Ok(Vim::new(config, input, head, origin, principal, c.alpha))
     }
 }
 

@@ -3,6 +3,8 @@
 //! holds inputs and outputs side by side.
 #![allow(dead_code)]
 
+pub mod bytes;
+
 use std::path::PathBuf;
 
 use heat_ood::features::{FeatureSet, Head, TensorFile};

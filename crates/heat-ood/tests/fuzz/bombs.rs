@@ -1,7 +1,8 @@
 //! Small files that mean much: made by hand, because random damage does not
 //! come upon them.
 
-use super::seeds::{npy, npz};
+use super::bytes::npy;
+use super::seeds::npz;
 
 /// A file with the name of its reader and its own.
 pub type Bomb = (&'static str, &'static str, Vec<u8>);

@@ -11,8 +11,9 @@ use heat_ood::scorers::{Scorer, ScorerSpec};
 use heat_ood::{Detector, Result, Silent};
 use safetensors::Dtype;
 
+use super::bytes::npy;
 use super::readers::{C, D, N, head, train, training};
-use super::seeds::{npy, npz, safetensors, seeds};
+use super::seeds::{npz, safetensors, seeds};
 
 /// A folder, and that this test is alone.
 fn folder() -> (tempfile::TempDir, impl Drop) {

@@ -7,6 +7,8 @@
 //! process.
 
 mod bombs;
+#[path = "../common/bytes.rs"]
+mod bytes;
 mod found;
 mod memory;
 mod mutate;

@@ -13,6 +13,7 @@ use safetensors::tensor::TensorView;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::bytes::npy;
 use super::readers::{head, train, training};
 
 /// Files for the reader of that name.
@@ -79,22 +80,6 @@ fn features() -> Vec<Vec<u8>> {
         ]),
         safetensors(&[("label", Dtype::I64, vec![24], labels(24))]),
     ]
-}
-
-/// The image of an `.npy` file.
-pub fn npy(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
-    let order = if fortran { "True" } else { "False" };
-    let mut header =
-        format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
-    while (header.len() + 11) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend((header.len() as u16).to_le_bytes());
-    out.extend(header.as_bytes());
-    out.extend(data);
-    out
 }
 
 fn arrays() -> Vec<Vec<u8>> {

@@ -167,8 +167,10 @@ impl Mlp {
     /// The network that computes the same without normalising.
     pub fn baked(&self) -> Mlp {
         let mut net = self.clone();
-        net.spectral = None;
-        net.update(|p| p.copy_from_slice(&self.effective()));
+        if net.spectral.is_some() {
+            net.spectral = None;
+            net.update(|p| p.copy_from_slice(&self.effective()));
+        }
         net
     }
 }

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::features::set::Batch;
+use crate::features::Batch;
 use crate::features::shard::Shard;
 use crate::features::storage::Dtype;
 use crate::features::{FeatureSet, Field, Head, Pooling};

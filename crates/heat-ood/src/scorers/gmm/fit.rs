@@ -59,7 +59,7 @@ impl GmmConfig {
         observer: &mut dyn Observer,
     ) -> Result<Gmm> {
         self.shrinkage.check()?;
-        let input = Input::fit(self.pooling, &self.steps(), train)?;
+        let input = Input::fit(self, train)?;
         let labels = match self.kmeans {
             None => Labels::Classes(classes.map_or_else(|| train.classes(), Ok)?),
             Some(k) => {
@@ -80,7 +80,7 @@ impl GmmConfig {
             parallel::run(|| moments.update(rows, &labels));
             Ok(())
         })?;
-        check_counts(moments.counts(), train)?;
+        check_counts(moments.counts(), &labels, train)?;
         let counts = moments.counts().to_vec();
         let (means, mut covariance) = moments.finish();
         if self.diagonal {
@@ -103,20 +103,24 @@ impl GmmConfig {
     }
 }
 
-fn check_counts(counts: &[u64], train: &FeatureSet) -> Result<()> {
+fn check_counts(counts: &[u64], labels: &Labels, train: &FeatureSet) -> Result<()> {
     let Some(k) = counts.iter().position(|&n| n < 2) else {
         return Ok(());
     };
-    Err(Error::Fit {
-        what: "gmm".into(),
-        problem: format!(
-            "class {k} has {} row(s) in {}; every class needs at least 2: \
-             add rows or remove the class (labels are 0..C without gaps; C is that of the \
+    let (what, remedy) = match labels {
+        Labels::Classes(_) => (
+            "class",
+            "add rows or remove the class (labels are 0..C without gaps; C is that of the \
              head or dataset, else the largest label plus one)",
-            counts[k],
-            train.name()
         ),
-    })
+        Labels::Clusters(..) => ("cluster", "ask for fewer with `kmeans`"),
+    };
+    let problem = format!(
+        "{what} {k} has {} row(s) in {}; every {what} needs at least 2: {remedy}",
+        counts[k],
+        train.name()
+    );
+    Err(Error::Fit { what: "gmm".into(), problem })
 }
 
 pub(super) fn keep_diagonal(covariance: &mut [f64], dim: usize) {

@@ -212,17 +212,14 @@ impl Gmm {
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
         #[derive(Deserialize)]
         struct Config {
-            settings: GmmConfig,
-            input_dim: usize,
             dim: usize,
             classes: usize,
             ridge: f64,
             #[serde(default = "unshrunk")]
             shrunk: [f64; 2],
         }
+        let (config, input) = Input::load(stored)?;
         let c: Config = stored.config()?;
-        let (pooling, steps) = (c.settings.pooling, c.settings.steps());
-        let input = Input::load(stored, pooling, &steps, c.input_dim)?;
         let get = |name: &str, shape: &[usize]| stored.file.f64(&stored.name(name), shape);
         let means = get("means", &[c.classes, c.dim])?;
         let scale_tril = get("scale_tril", &[c.dim, c.dim])?;
@@ -232,7 +229,7 @@ impl Gmm {
         if !sound || !positive || probs.iter().any(|p| *p <= 0.0) {
             return Err(contradiction(stored));
         }
-        Ok(Gmm::new(c.settings, input, means, scale_tril, probs, c.ridge, c.shrunk))
+        Ok(Gmm::new(config, input, means, scale_tril, probs, c.ridge, c.shrunk))
     }
 }
 

@@ -157,7 +157,7 @@ impl Fitted<'_> {
 const RATIOS: [f64; 12] = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
 /// Groups of classes, each left out once.
 const GROUPS: usize = 5;
-/// Of the rows, one in so many is kept from the fit, to stand for test rows.
+/// Of each class, one row in so many is kept from the fit, to stand for test rows.
 const TESTED: usize = 5;
 /// Rows of each group that are scored.
 const SCORED: usize = 2048;
@@ -174,14 +174,16 @@ impl Fitted<'_> {
             return Err(Error::config("shrinkage", "held_out_classes", problem));
         }
         let dim = self.input.dim;
-        let tested = self.tested_rows()?;
+        let labels = self.labels.get(self.train, 0..self.train.len())?;
+        let is_tested = every_fifth_of_its_class(&labels, classes);
+        let tested = self.tested_rows(&labels, &is_tested)?;
         let mut moments = vec![Moments::new(dim, classes); groups];
         self.input.each_block(self.train, "hold classes out", observer, |range, rows| {
-            let labels = self.labels.get(self.train, range.clone())?;
+            let (labels, is_tested) = (&labels[range.clone()], &is_tested[range]);
             for (g, moments) in moments.iter_mut().enumerate() {
                 let (mut kept, mut of) = (Vec::new(), Vec::new());
                 for (i, &l) in labels.iter().enumerate() {
-                    if l as usize % groups == g && !is_tested(range.start + i) {
+                    if l as usize % groups == g && !is_tested[i] {
                         kept.extend_from_slice(&rows[i * dim..][..dim]);
                         of.push(l);
                     }
@@ -208,17 +210,15 @@ impl Fitted<'_> {
 
     /// Stepped rows that stand for test rows, with their labels: at most
     /// [`SCORED`] of each group.
-    fn tested_rows(&self) -> Result<Vec<(Vec<f32>, usize)>> {
-        let classes = self.labels.classes();
-        let groups = GROUPS.min(classes);
+    fn tested_rows(&self, labels: &[u32], is_tested: &[bool]) -> Result<Vec<(Vec<f32>, usize)>> {
+        let groups = GROUPS.min(self.labels.classes());
         let mut stream = Stream::new(0, Purpose::HoldOut, 0, 0);
         let mut found = vec![Vec::new(); groups];
         let order = stream.permutation(self.train.len() as u32);
-        for row in order.into_iter().filter(|r| is_tested(*r as usize)) {
-            let row = row as usize;
-            let group = self.labels.get(self.train, row..row + 1)?[0] as usize % groups;
+        for row in order.into_iter().filter(|r| is_tested[*r as usize]) {
+            let group = labels[row as usize] as usize % groups;
             if found[group].len() < SCORED {
-                found[group].push(row as u32);
+                found[group].push(row);
             }
             if found.iter().all(|f| f.len() == SCORED) {
                 break;
@@ -246,6 +246,10 @@ impl Fitted<'_> {
             keep_diagonal(&mut covariance, dim);
         }
         let mean_variance = mean_variance(&covariance, dim);
+        if mean_variance == 0.0 {
+            // The rows kept of each class are all equal: no ratio can be told from another.
+            return Ok(vec![0.5; RATIOS.len()]);
+        }
         let (values, vectors) = eigh(&covariance, dim).ok_or_else(|| Error::Fit {
             what: "shrinkage".into(),
             problem: "the eigenvalue iteration did not converge".into(),
@@ -282,9 +286,16 @@ impl Fitted<'_> {
     }
 }
 
-/// Whether a row stands for test rows.
-fn is_tested(row: usize) -> bool {
-    row.is_multiple_of(TESTED)
+/// Which rows stand for test rows: counted within each class, so that no
+/// order of the classes in the set leaves one without.
+fn every_fifth_of_its_class(labels: &[u32], classes: usize) -> Vec<bool> {
+    let mut seen = vec![0usize; classes];
+    let mut next = |&l: &u32| {
+        let before = seen[l as usize];
+        seen[l as usize] += 1;
+        before.is_multiple_of(TESTED)
+    };
+    labels.iter().map(&mut next).collect()
 }
 
 fn scaled(rows: &[f64], scale: &[f64]) -> Vec<f64> {
@@ -311,4 +322,37 @@ fn energies(rows: &[f64], means: &[f64], log_counts: &[f64], dim: usize) -> Vec<
     };
     let pieces: Vec<Vec<f32>> = parallel::run(|| rows.par_chunks(256 * dim).map(piece).collect());
     pieces.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::observe::Silent;
+
+    /// Ten classes whose labels repeat every ten rows, a multiple of the step
+    /// between tested rows, choose as the same rows sorted by class do.
+    #[test]
+    fn the_order_of_the_classes_does_not_matter() {
+        let (rows, dim, classes) = (400, 6, 10);
+        let mut stream = Stream::new(3, Purpose::HoldOut, 1, 0);
+        let mut values = vec![0.0f32; rows * dim];
+        stream.fill_uniform(&mut values, 0.0, 1.0);
+        for (i, row) in values.chunks_exact_mut(dim).enumerate() {
+            row[i % classes % dim] += (1 + i % classes) as f32 / 4.0;
+        }
+        let chosen = |order: &[usize]| {
+            let of = |i: &usize| values[i * dim..][..dim].to_vec();
+            let rows = Array2::from_shape_vec((rows, dim), order.iter().flat_map(of).collect());
+            let labels: Vec<u32> = order.iter().map(|i| (i % classes) as u32).collect();
+            let set = FeatureSet::from_arrays(rows.unwrap().view(), Some(&labels)).unwrap();
+            let config = GmmConfig { shrinkage: Shrinkage::HeldOutClasses, ..GmmConfig::default() };
+            config.fit(&set, None, &mut Silent).unwrap().shrunk()
+        };
+        let mixed: Vec<usize> = (0..rows).collect();
+        let mut sorted = mixed.clone();
+        sorted.sort_by_key(|i| i % classes);
+        assert_eq!(chosen(&mixed), chosen(&sorted));
+    }
 }
