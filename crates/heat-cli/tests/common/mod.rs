@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -67,13 +68,18 @@ pub fn tree(folder: &Path) -> BTreeMap<String, PathBuf> {
 }
 
 /// What must not depend on when a command was killed: everything but locks,
-/// event files (they hold the time) and the seconds of a sweep.
+/// event files (they hold the time) and the seconds of a sweep. A temporary
+/// file may vanish meanwhile: a killed sweep's runs end a moment after it.
 pub fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let kept = |name: &str| {
         !(name.ends_with(".lock") || name.contains("events.out") || name.ends_with("sweep.json"))
     };
     let files = tree(folder).into_iter().filter(|(name, _)| kept(name));
-    files.map(|(name, path)| (name, fs::read(path).unwrap())).collect()
+    let read = |(name, path): (String, PathBuf)| match fs::read(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound && name.contains(".heat-") => None,
+        bytes => Some((name, bytes.unwrap())),
+    };
+    files.filter_map(read).collect()
 }
 
 /// Names and bytes agree; the message names the file.
