@@ -37,6 +37,16 @@ nothing under the name OUT.
   heat convert published/train -o train --head head.safetensors
   heat convert train -o train.npz --dtype f32 --fields avg,std";
 
+const EXTRACT_HELP: &str = "\
+Pictures: a folder (one folder a class, or none), .tar, .tar.gz, .zip; CIFAR-10/100 (binary or
+  pickles), SVHN (.mat), MNIST (IDX), Tiny-ImageNet, DTD in their published forms; a .txt list
+Presets: cifar10, cifar100 (32×32), imagenet (short side 256, crop 224); --resize, --crop, --filter,
+  --mean, --std change or replace them
+A killed extraction goes on where it was when the same command is run again.
+
+  heat extract images/ --backbone model.onnx --preset imagenet -o features/train
+  heat fit ssd --train features/train -o ssd.safetensors";
+
 /// Out-of-distribution detection on the features of a trained classifier.
 ///
 /// A score is an energy: higher = more out-of-distribution.
@@ -82,6 +92,14 @@ pub enum Command {
     Import(ImportArgs),
     /// Say what a detector, checkpoint, feature set or head holds
     Info(InfoArgs),
+    /// Turn pictures into a feature set with a classifier in ONNX
+    #[command(after_help = EXTRACT_HELP)]
+    Extract(ExtractArgs),
+    /// Look into a classifier in ONNX
+    #[command(subcommand)]
+    Backbone(BackboneCommand),
+    /// Say which ONNX Runtime is used, or how to get one
+    Doctor,
     /// Write a feature set in another form
     #[command(after_help = CONVERT_HELP)]
     Convert(ConvertArgs),
@@ -408,4 +426,71 @@ pub enum To {
     Npz,
     /// A folder of the published feat.mmap, std.mmap, label.mmap
     Memmap,
+}
+
+/// `heat extract`.
+#[derive(Args)]
+pub struct ExtractArgs {
+    /// Folder, archive or list of pictures
+    #[arg(value_name = "PICTURES")]
+    pub pictures: PathBuf,
+    /// Classifier: an .onnx file
+    #[arg(long, value_name = "FILE")]
+    pub backbone: PathBuf,
+    /// Folder for the feature set; the head goes beside it, into head.safetensors
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, folder or list [default: by the files]
+    #[arg(long, value_name = "NAME")]
+    pub format: Option<String>,
+    /// train, val or test (textures: test1 …) [default: the one that is evaluated on]
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<String>,
+    /// Preprocessing: cifar10, cifar100 or imagenet
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Resize to N (short side) or HxW
+    #[arg(long, value_name = "SIZE")]
+    pub resize: Option<String>,
+    /// Cut a square of N out of the middle
+    #[arg(long, value_name = "N")]
+    pub crop: Option<usize>,
+    /// bilinear or bicubic
+    #[arg(long, value_name = "NAME")]
+    pub filter: Option<String>,
+    /// Subtracted from each channel in [0, 1]
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    pub mean: Option<Vec<f32>>,
+    /// Then divided by
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    pub std: Option<Vec<f32>>,
+    /// Tensor to take as features, where what is found is not what is wanted
+    #[arg(long, value_name = "NAME")]
+    pub tap: Option<String>,
+    /// Pictures given to the network at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub batch_size: usize,
+    /// Pictures of a shard
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub shard_rows: usize,
+    /// Type of the features: f16, bf16, f32, f64
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub dtype: String,
+    /// Leave out pictures that cannot be read, and list them
+    #[arg(long)]
+    pub skip_unreadable: bool,
+}
+
+/// `heat backbone`.
+#[derive(Subcommand)]
+pub enum BackboneCommand {
+    /// Say what was found in the graph: input, features, last linear layer
+    Inspect {
+        /// An .onnx file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Tensor to take as features
+        #[arg(long, value_name = "NAME")]
+        tap: Option<String>,
+    },
 }

@@ -58,6 +58,9 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Export(args) => commands::export_torch::run(args, progress),
         Command::Import(args) => commands::import_torch::run(args, progress),
         Command::Info(args) => commands::info::run(args),
+        Command::Extract(args) => commands::extract::run(args, progress),
+        Command::Backbone(command) => commands::backbone::run(command),
+        Command::Doctor => commands::backbone::doctor(),
         Command::Convert(args) => commands::convert::run(args, progress),
     }
 }

@@ -55,6 +55,12 @@ pub enum Error {
         /// The offending value.
         value: f32,
     },
+    /// The user asked for an end before there was one.
+    #[error("interrupted; what is finished is kept in {}: run the same command again to go on", place.display())]
+    Interrupted {
+        /// Where the finished part lies.
+        place: PathBuf,
+    },
     /// A class label is negative or not below the number of classes.
     #[error("{place}: row {row} has label {label}, but labels must lie in 0..{classes}")]
     Label {

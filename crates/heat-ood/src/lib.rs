@@ -34,12 +34,14 @@
 #[cfg(target_endian = "big")]
 compile_error!("the file formats are read and written on little-endian machines only");
 
+pub mod backbone;
 pub mod compose;
 mod detector;
 pub mod ebm;
 mod error;
 pub mod evaluate;
 pub mod features;
+pub mod images;
 pub mod math;
 pub mod metrics;
 mod observe;

@@ -1,9 +1,11 @@
 //! One file per subcommand, and what they share.
 
+pub mod backbone;
 pub mod compose;
 pub mod convert;
 pub mod eval;
 pub mod export_torch;
+pub mod extract;
 pub mod fit;
 pub mod import_torch;
 pub mod info;

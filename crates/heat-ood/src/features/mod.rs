@@ -30,8 +30,8 @@ pub use steps::{Pca, Steps, StepsConfig};
 pub use subset::{Subset, SubsetConfig};
 pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};
 
-pub(crate) use storage::{map, sha256};
-pub(crate) use tensors::save as save_tensors;
+pub(crate) use storage::{Bytes, map, map_file, sha256};
+pub(crate) use tensors::{encode_plain as encode_tensors, save as save_tensors};
 
 use serde::{Deserialize, Serialize};
 

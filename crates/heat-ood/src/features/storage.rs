@@ -38,11 +38,15 @@ pub(crate) fn map(path: &Path) -> Result<Arc<Bytes>> {
     if meta.len() == 0 {
         return Err(Error::format(path, "the file is empty"));
     }
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    map_file(path, &File::open(path).map_err(Error::io("open", path))?)
+}
+
+/// Map an open file; `path` is used in messages.
+pub(crate) fn map_file(path: &Path, file: &File) -> Result<Arc<Bytes>> {
     // SAFETY: the mapping is read-only and bounds are checked against its
     // length. As with every memory-mapped reader, another program that
     // truncates the file meanwhile makes the operating system end this one.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+    let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
     Ok(Arc::new(Bytes::Mapped(map)))
 }
 

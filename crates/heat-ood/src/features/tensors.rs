@@ -120,6 +120,11 @@ pub(crate) fn save(
     write_atomically(path, |w| w.write_all(&bytes))
 }
 
+/// The bytes of a safetensors file.
+pub(crate) fn encode_plain(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
+    encode(tensors, &[]).map_err(|e| Error::format("memory", e.to_string()))
+}
+
 fn encode(
     tensors: &[(String, Tensor)],
     metadata: &[(&str, String)],

@@ -1,0 +1,68 @@
+"""Makes onnx/: small classifiers of the shapes met in practice, and what numpy
+and ONNX Runtime make of them (expected.safetensors).
+
+    python make_onnx.py        # numpy, onnx, onnxruntime, safetensors
+"""
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
+
+out = Path(__file__).parent / "onnx"
+out.mkdir(exist_ok=True)
+rng = np.random.default_rng(0)
+D, C, N, SIDE = 6, 4, 5, 8
+weights = {
+    "conv": rng.normal(0, 0.4, (D, 3, 3, 3)),
+    "fc.weight": rng.normal(0, 1, (C, D)),
+    "fc.bias": rng.normal(0, 1, C),
+    "dense": rng.normal(0, 0.1, (3 * SIDE * SIDE, D)),
+    "axes": np.array([2, 3]),
+}
+weights = {k: v.astype(np.int64 if k == "axes" else np.float32) for k, v in weights.items()}
+weights["fc.columns"] = np.ascontiguousarray(weights["fc.weight"].T)
+pictures = rng.normal(0, 1, (N, 3, SIDE, SIDE)).astype(np.float32)
+node = helper.make_node
+body = [node("Conv", ["image", "conv"], ["c"], name="conv1", pads=[1, 1, 1, 1]), node("Relu", ["c"], ["map"], name="relu1")]
+average = [node("GlobalAveragePool", ["map"], ["g"]), node("Flatten", ["g"], ["flat"])]
+gemm = node("Gemm", ["flat", "fc.weight", "fc.bias"], ["logits"], name="fc", transB=1)
+
+
+def save(name, nodes, opset=17, batch="batch", output="logits", dims=("batch", C), side=SIDE, element=TensorProto.FLOAT):
+    used = {i for n in nodes for i in n.input}
+    initial = [numpy_helper.from_array(v, k) for k, v in weights.items() if k in used]
+    image = helper.make_tensor_value_info("image", element, [batch, 3, side, side])
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, list(dims))
+    graph = helper.make_graph(nodes, "g", [image], [result], initial)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, out / f"{name}.onnx")
+
+
+save("plain", body + average + [gemm])
+means = [node("ReduceMean", ["map", "axes"], ["flat"], keepdims=0)]
+product = [node("MatMul", ["flat", "fc.columns"], ["p"]), node("Add", ["fc.bias", "p"], ["raw"], name="bias"), node("Softmax", ["raw"], ["logits"])]
+save("matmul", body + means + product, opset=18)
+save("vector", [node("Flatten", ["image"], ["x"]), node("MatMul", ["x", "dense"], ["h"]), node("Relu", ["h"], ["flat"]), gemm])
+save("headless", body + average, output="flat", dims=("batch", D))
+save("fixed", body + average + [gemm], batch=2, dims=(2, C))
+save("anysize", body + average + [gemm], side=None)
+save("future", body + average + [gemm], opset=99)
+save("half", body + average + [gemm], element=TensorProto.FLOAT16)
+model = onnx.load(out / "plain.onnx")
+onnx.save(model, out / "external.onnx", save_as_external_data=True, location="external.bin", size_threshold=0)
+(out / "external.bin").unlink()
+
+session = onnxruntime.InferenceSession(str(out / "headless.onnx"))
+cut = onnx.load(out / "headless.onnx")
+cut.graph.output.append(helper.make_tensor_value_info("map", TensorProto.FLOAT, None))
+fmap = onnxruntime.InferenceSession(cut.SerializeToString()).run(["map"], {"image": pictures})[0].astype(np.float64)
+avg = fmap.mean((2, 3))
+expected = {"pictures": pictures, "avg": avg, "std": fmap.std((2, 3), ddof=1), "max": fmap.max((2, 3))}
+expected["logits"] = avg @ weights["fc.weight"].T.astype(np.float64) + weights["fc.bias"]
+hidden = np.maximum(pictures.reshape(N, -1).astype(np.float64) @ weights["dense"], 0)
+expected["vector"] = hidden
+expected["weight"], expected["bias"] = weights["fc.weight"], weights["fc.bias"]
+save_file({k: np.ascontiguousarray(v.astype(np.float32)) for k, v in expected.items()}, out / "expected.safetensors")
