@@ -142,6 +142,33 @@ fn combine(u: &[f64], beta: f64) -> f64 {
     }
 }
 
+/// ∂combine/∂u_m.
+fn share(u: &[f64], m: usize, beta: f64) -> f64 {
+    if beta == 0.0 {
+        return 1.0;
+    }
+    if beta.is_infinite() {
+        return if u.iter().position(|v| *v == combine(u, beta)) == Some(m) { 1.0 } else { 0.0 };
+    }
+    (beta * u[m] - reduce::logsumexp(u.iter().map(|u| beta * u))).exp()
+}
+
+impl Combined {
+    /// The members' standardised scores, `[n, members]`.
+    fn standardised(&self, batch: &Batch) -> Vec<f64> {
+        let n = self.members.len();
+        let mut out = vec![0.0; batch.rows() * n];
+        let mut scores = vec![0.0; batch.rows()];
+        for (m, member) in self.members.iter().enumerate() {
+            member.scorer.score_batch(batch, &mut scores);
+            for (row, score) in out.chunks_exact_mut(n).zip(&scores) {
+                row[m] = (f64::from(*score) - member.mean) / member.std;
+            }
+        }
+        out
+    }
+}
+
 impl Scorer for Combined {
     fn name(&self) -> &'static str {
         "combined"
@@ -156,22 +183,22 @@ impl Scorer for Combined {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let columns: Vec<Vec<f32>> = self
-            .members
-            .iter()
-            .map(|m| {
-                let mut scores = vec![0.0; batch.rows()];
-                m.scorer.score_batch(batch, &mut scores);
-                scores
-            })
-            .collect();
-        let mut u = vec![0.0; self.members.len()];
-        for (i, o) in out.iter_mut().enumerate() {
-            for ((u, m), scores) in u.iter_mut().zip(&self.members).zip(&columns) {
-                *u = (f64::from(scores[i]) - m.mean) / m.std;
-            }
-            *o = combine(&u, self.beta) as f32;
+        let columns = self.standardised(batch);
+        for (o, u) in out.iter_mut().zip(columns.chunks_exact(self.members.len())) {
+            *o = combine(u, self.beta) as f32;
         }
+    }
+
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        let n = self.members.len();
+        let columns = self.standardised(batch);
+        for (m, member) in self.members.iter().enumerate() {
+            let mut own = batch.empty_like();
+            member.scorer.gradient_batch(batch, scale / member.std, &mut own)?;
+            let share = |i: usize| share(&columns[i * n..][..n], m, self.beta);
+            out.add_rows(&own, share);
+        }
+        Ok(())
     }
 
     fn section(&self) -> Section {

@@ -47,6 +47,7 @@ pub mod metrics;
 mod observe;
 pub mod recipe;
 pub mod scorers;
+mod torch;
 
 pub use detector::{Detector, Provenance};
 pub use error::{Error, Result};

@@ -10,8 +10,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::bytes::contains;
-use common::close;
-use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, Tap, extract, find_library};
+use common::{close, runtime};
+use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, Tap, extract};
 use heat_ood::features::{FeatureSet, Field, FloatType, Head, Pooling, TensorFile};
 use heat_ood::images::{ImageOptions, TransformConfig, open};
 use heat_ood::{Event, Observer, Silent};
@@ -21,7 +21,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn backbone(name: &str, tap: Option<&str>) -> heat_ood::Result<Backbone> {
-    let options = BackboneOptions { tap: tap.map(str::to_owned), library: None };
+    let options = BackboneOptions { tap: tap.map(str::to_owned), ..BackboneOptions::default() };
     Backbone::open(golden(&format!("{name}.onnx")), &options)
 }
 
@@ -32,15 +32,6 @@ fn refusal(name: &str, tap: Option<&str>) -> String {
 fn expected(name: &str) -> Vec<f32> {
     let file = TensorFile::open(&golden("expected.safetensors")).unwrap();
     file.f32(name, file.shape(name).unwrap()).unwrap()
-}
-
-/// Whether networks can be run here.
-fn runtime(test: &str) -> bool {
-    let found = find_library(None);
-    if let Err(error) = &found {
-        eprintln!("SKIPPED {test}: {error}");
-    }
-    found.is_ok()
 }
 
 #[test]
@@ -80,7 +71,8 @@ fn models_that_cannot_be_used() {
         let error = Backbone::open(&path, &BackboneOptions::default()).err().unwrap().to_string();
         contains(&error, &["x.onnx", "ONNX model"]);
     }
-    let absent = BackboneOptions { library: Some(folder.path().join("no.so")), tap: None };
+    let library = Some(folder.path().join("no.so"));
+    let absent = BackboneOptions { library, ..BackboneOptions::default() };
     let model = Backbone::open(golden("plain.onnx"), &absent).unwrap();
     contains(&model.load().err().unwrap().to_string(), &["no.so", "pip install onnxruntime"]);
 }

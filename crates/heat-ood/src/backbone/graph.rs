@@ -5,7 +5,7 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::proto::{Attribute, FLOAT, Graph, INT64, Model, Node, Tensor, TensorType, Type, Value};
+use super::proto::{FLOAT, Graph, Model, Node, Tensor, Value};
 use crate::error::{Error, Result};
 use crate::features::Head;
 
@@ -38,15 +38,7 @@ pub struct Found {
     /// Number of nodes.
     pub nodes: usize,
     /// Outputs that the graph already has.
-    declared: Vec<String>,
-}
-
-/// Names of the outputs that are read.
-pub(super) struct Names {
-    pub avg: String,
-    pub std: Option<String>,
-    pub max: Option<String>,
-    pub logits: Option<String>,
+    pub(super) declared: Vec<String>,
 }
 
 /// Operations that only change the shape, or nothing when a network is applied.
@@ -289,9 +281,6 @@ fn text(shape: &[Option<usize>]) -> String {
     format!("[{}]", dims.collect::<Vec<_>>().join(", "))
 }
 
-/// Names of the outputs added.
-const ADDED: &str = "heat_pooled";
-
 impl Found {
     /// Expected and found shape, if pictures of that shape do not fit.
     pub(super) fn mismatch(&self, shape: [usize; 4]) -> Option<(String, String)> {
@@ -314,95 +303,4 @@ impl Found {
     pub fn input_text(&self) -> String {
         text(&self.input_shape)
     }
-
-    pub(super) fn names(&self) -> Names {
-        let added = |part: &str| format!("{ADDED}_{part}");
-        let map = matches!(self.tap, Tap::Map(_));
-        let avg = match (&self.pooled, &self.tap) {
-            (Some(pooled), _) => pooled.clone(),
-            (None, Tap::Vector(name)) => name.clone(),
-            (None, Tap::Map(_)) => added("avg"),
-        };
-        Names {
-            avg,
-            std: map.then(|| added("std")),
-            max: map.then(|| added("max")),
-            logits: self.linear.as_ref().map(|(_, output)| output.clone()),
-        }
-    }
-
-    pub(super) fn outputs(&self) -> Vec<String> {
-        let names = self.names();
-        [Some(names.avg), names.std, names.max, names.logits].into_iter().flatten().collect()
-    }
-}
-
-fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
-    let names = inputs.iter().map(|s| s.to_string()).collect();
-    Node {
-        input: names,
-        output: vec![output.into()],
-        name: output.into(),
-        op: op.into(),
-        attribute,
-    }
-}
-
-fn integer(name: &str, value: i64) -> Attribute {
-    Attribute { name: name.into(), i: value, kind: 2, ..Attribute::default() }
-}
-
-fn constant(tensor: Tensor, output: &str) -> Node {
-    let value =
-        Attribute { name: "value".into(), t: Some(tensor), kind: 4, ..Attribute::default() };
-    node("Constant", &[], output, vec![value])
-}
-
-/// The model with the poolings of its feature map as further outputs.
-///
-/// Concatenated protobuf messages merge: their lists are joined. So the nodes
-/// are appended to the file's bytes, which are copied as they are.
-pub(super) fn with_pooled_outputs(bytes: &[u8], found: &Found) -> Vec<u8> {
-    let t = |part: &str| format!("{ADDED}_{part}");
-    let mut nodes = Vec::new();
-    if let Tap::Map(map) = &found.tap {
-        let mut add = |op: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>| {
-            let inputs: Vec<String> =
-                inputs.iter().map(|i| if i.is_empty() { map.clone() } else { t(i) }).collect();
-            let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-            nodes.push(node(op, &inputs, &t(output), attributes));
-        };
-        add("GlobalAveragePool", &[""], "mean", vec![]);
-        add("Flatten", &["mean"], "avg", vec![integer("axis", 1)]);
-        add("GlobalMaxPool", &[""], "top", vec![]);
-        add("Flatten", &["top"], "max", vec![integer("axis", 1)]);
-        add("Sub", &["", "mean"], "centred", vec![]);
-        add("Mul", &["centred", "centred"], "squares", vec![]);
-        add("GlobalAveragePool", &["squares"], "variance", vec![]);
-        // n / (n − 1), n = h·w of this map.
-        add("Shape", &[""], "shape", vec![]);
-        add("Gather", &["shape", "axes"], "sides", vec![integer("axis", 0)]);
-        add("ReduceProd", &["sides"], "cells", vec![integer("keepdims", 0)]);
-        add("Cast", &["cells"], "n", vec![integer("to", i64::from(FLOAT))]);
-        add("Sub", &["n", "one"], "less", vec![]);
-        add("Div", &["n", "less"], "bessel", vec![]);
-        add("Mul", &["variance", "bessel"], "unbiased", vec![]);
-        add("Sqrt", &["unbiased"], "root", vec![]);
-        add("Flatten", &["root"], "std", vec![integer("axis", 1)]);
-        let axes =
-            Tensor { dims: vec![2], data_type: INT64, int64_data: vec![2, 3], ..Tensor::default() };
-        let one = Tensor { data_type: FLOAT, float_data: vec![1.0], ..Tensor::default() };
-        let constants = [constant(axes, &t("axes")), constant(one, &t("one"))];
-        nodes.splice(0..0, constants);
-    }
-    let outputs = found.outputs().into_iter().filter(|o| !found.declared.contains(o));
-    let output = outputs
-        .map(|name| {
-            let tensor = TensorType { element: FLOAT, shape: None };
-            Value { name, kind: Some(Type { tensor: Some(tensor) }) }
-        })
-        .collect();
-    let graph = Graph { node: nodes, output, ..Graph::default() };
-    let more = Model { graph: Some(graph), ..Model::default() };
-    [bytes, &more.encode_to_vec()].concat()
 }

@@ -1,32 +1,51 @@
-//! From pictures to features: a classifier as ONNX, run by ONNX Runtime.
+//! From pictures to features: a classifier, run by ONNX Runtime.
 //!
-//! [`Backbone::open`] reads the graph of any classifier, finds the last linear
-//! layer and the feature map before its global pooling, and adds pooled
-//! outputs inside the graph, so that only pooled numbers leave the runtime.
-//! [`extract`] runs a data set through it into a feature set.
+//! [`Backbone::open`] reads the graph of any classifier in ONNX, finds the last
+//! linear layer and the feature map before its global pooling, and adds pooled
+//! outputs inside the graph, so that only pooled numbers leave the runtime. Of
+//! a ResNet the weights are enough (PyTorch checkpoints, safetensors): its
+//! graph is made here. [`extract`] runs a data set through it into a feature
+//! set. A second graph gives the gradient with respect to the pictures, by
+//! which [`Perturbation`] moves them before they are scored.
 
 mod extract;
+mod gradient;
 mod graph;
+mod outputs;
+mod perturb;
 mod proto;
+mod resnet;
 mod runtime;
+mod shapes;
+mod weights;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::features::{Bytes, Head, map};
+use crate::features::{Batch, Bytes, Field, Head, Pooling, map, write_atomically};
 
-pub use extract::{ExtractConfig, Extracted, extract};
+pub use extract::{ExtractConfig, Extracted, extract, is_extracted};
 pub use graph::{Found, Tap};
+pub use perturb::{Perturbation, PerturbedBy};
 pub use runtime::{Library, find_library};
 
+use resnet::ResNet;
 use runtime::Session;
+use weights::StateDict;
 
-/// What the graph alone does not say.
+/// What the file alone does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackboneOptions {
     /// The tensor to take as features, `[N, D, h, w]` or `[N, D]`, where what
     /// is found is not what is wanted.
     pub tap: Option<String>,
+    /// The architecture that weights must be of (`resnet34`), where it should
+    /// not be told from them.
+    pub arch: Option<String>,
+    /// What stands before the names of the weights, where a file has several
+    /// networks.
+    pub prefix: Option<String>,
     /// The ONNX Runtime library, where it should not be searched for.
     pub library: Option<PathBuf>,
 }
@@ -34,8 +53,9 @@ pub struct BackboneOptions {
 /// A classifier whose graph has been read.
 pub struct Backbone {
     path: PathBuf,
-    bytes: std::sync::Arc<Bytes>,
+    bytes: Arc<Bytes>,
     found: Found,
+    architecture: Option<String>,
     options: BackboneOptions,
 }
 
@@ -54,16 +74,44 @@ pub struct Pooled {
 }
 
 impl Backbone {
-    /// Read an `.onnx` file; the network is not run yet.
+    /// Read an `.onnx` file, or the weights of a ResNet (`.pt`, `.pth`,
+    /// `.ckpt`, `.th`, `.safetensors`); the network is not run yet.
     ///
     /// # Errors
     /// If it is not an ONNX model, keeps its weights in another file, has no
-    /// picture as its input, or no last linear layer (and no tap is given).
+    /// picture as its input, or no last linear layer (and no tap is given); if
+    /// weights are not those of the architecture, with every mismatch.
     pub fn open(path: impl AsRef<Path>, options: &BackboneOptions) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = map(path)?;
+        let mut bytes = map(path)?;
+        let mut architecture = None;
+        if weights::holds_weights(&bytes) {
+            let dict = StateDict::open(path, &resnet::ANCHORS, options.prefix.as_deref())?;
+            let network = ResNet::of(&dict, options.arch.as_deref())?;
+            bytes = Arc::new(Bytes::Owned(network.graph(&dict)?));
+            architecture = Some(network.name);
+        } else if let Some(key) = options.arch.as_ref().or(options.prefix.as_ref()) {
+            let problem = "an ONNX file says itself what it is; leave the option out";
+            return Err(Error::config("backbone", key, problem));
+        }
         let found = graph::read(path, &bytes, options.tap.as_deref())?;
-        Ok(Backbone { path: path.to_owned(), bytes, found, options: options.clone() })
+        let options = options.clone();
+        Ok(Backbone { path: path.to_owned(), bytes, found, architecture, options })
+    }
+
+    /// Write the graph with its pooled outputs (`avg`, `std`, `max`, `logits`
+    /// under the names in the graph) as an `.onnx` file, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
+        write_atomically(path.as_ref(), |to| to.write_all(&model))
+    }
+
+    /// What the weights are of, where it was read from weights.
+    pub fn architecture(&self) -> Option<&str> {
+        self.architecture.as_deref()
     }
 
     /// The file it was read from.
@@ -87,9 +135,16 @@ impl Backbone {
     /// If no ONNX Runtime is found, or it refuses the model.
     pub fn load(&self) -> Result<Network> {
         let library = find_library(self.options.library.as_deref())?;
-        let model = graph::with_pooled_outputs(&self.bytes, &self.found);
+        let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
         let session = Session::load(&self.path, &library, &model)?;
-        Ok(Network { place: self.path.clone(), session, found: self.found.clone() })
+        Ok(Network {
+            place: self.path.clone(),
+            session,
+            found: self.found.clone(),
+            graph: Arc::clone(&self.bytes),
+            library,
+            backward: None,
+        })
     }
 }
 
@@ -98,7 +153,21 @@ pub struct Network {
     place: PathBuf,
     session: Session,
     found: Found,
+    graph: Arc<Bytes>,
+    library: Library,
+    backward: Option<Backward>,
 }
+
+/// The second graph, for pictures of one size and seeds of some fields.
+struct Backward {
+    picture: [usize; 2],
+    fields: Vec<Field>,
+    session: Session,
+}
+
+/// Pixels whose activations are kept at a time for the gradient: at 224×224
+/// eight pictures, less than 1 GiB with ResNet-50.
+const GRADIENT_PIXELS: usize = 8 * 224 * 224;
 
 impl Network {
     /// Features of `n` pictures, `[n, 3, height, width]`.
@@ -115,13 +184,8 @@ impl Network {
                 got,
             });
         }
-        let mut outputs = self.session.run(
-            &self.place,
-            &self.found.input,
-            pictures,
-            shape,
-            &self.found.outputs(),
-        )?;
+        let inputs = vec![(self.found.input.clone(), shape.to_vec(), pictures)];
+        let mut outputs = self.session.run(&self.place, inputs, &self.found.outputs())?;
         let mut take = |name: Option<String>| -> Result<Vec<f32>> {
             let Some(name) = name else {
                 return Ok(Vec::new());
@@ -141,5 +205,71 @@ impl Network {
             max: take(names.max)?,
             logits: take(names.logits)?,
         })
+    }
+
+    /// Gradient with respect to `n` pictures, `[n, 3, height, width]`, of an
+    /// energy whose gradient with respect to features and logits is in `seeds`.
+    ///
+    /// # Errors
+    /// If an operator of the network has no gradient here, or the runtime
+    /// refuses the graph.
+    pub fn gradient(
+        &mut self,
+        pictures: &[f32],
+        shape: [usize; 4],
+        seeds: &Batch,
+    ) -> Result<Vec<f32>> {
+        let [n, channels, height, width] = shape;
+        let fields: Vec<Field> = seeds.fields().collect();
+        let fits = |b: &Backward| b.picture == [height, width] && b.fields == fields;
+        let backward = match self.backward.take().filter(fits) {
+            Some(backward) => backward,
+            None => {
+                let (place, picture) = (&self.place, [height, width]);
+                let model =
+                    gradient::with_gradient(place, &self.graph, &self.found, picture, &fields)?;
+                let session = Session::load(place, &self.library, &model)?;
+                Backward { picture, fields, session }
+            }
+        };
+        let Backward { fields, session, .. } = self.backward.insert(backward);
+        let size = channels * height * width;
+        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, n.max(1));
+        let together = self.found.batch().unwrap_or(together);
+        let mut out = Vec::with_capacity(pictures.len());
+        for first in (0..n).step_by(together) {
+            let rows = first..(first + together).min(n);
+            let cut = |values: &[f32], width: usize| {
+                values[rows.start * width..rows.end * width].to_vec()
+            };
+            let shape = vec![rows.len(), channels, height, width];
+            let mut inputs = vec![(self.found.input.clone(), shape, cut(pictures, size))];
+            for &field in fields.iter() {
+                let dim = seeds.dim(field);
+                let values = cut(seeds.get(field), dim);
+                inputs.push((gradient::seed(field), vec![rows.len(), dim], values));
+            }
+            let wanted = [gradient::GRADIENT.to_owned()];
+            let mut made = session.run(&self.place, inputs, &wanted)?;
+            out.extend(made.remove(gradient::GRADIENT).unwrap_or_default());
+        }
+        if out.len() == pictures.len() {
+            return Ok(out);
+        }
+        let problem = format!("its gradient has {} values, not {}", out.len(), pictures.len());
+        Err(Error::format(&self.place, problem))
+    }
+}
+
+impl Pooled {
+    /// As what scorers read.
+    ///
+    /// # Errors
+    /// If a field is not of `rows` rows.
+    pub fn batch(&self, rows: usize) -> Result<Batch> {
+        let pooled =
+            [(Pooling::Avg, &self.avg), (Pooling::Std, &self.std), (Pooling::Max, &self.max)];
+        let features = pooled.map(|(pooling, v)| (Field::Features(pooling), v.clone()));
+        Batch::of(rows, features.into_iter().chain([(Field::Logits, self.logits.clone())]))
     }
 }

@@ -27,6 +27,8 @@ pub struct Opset {
 pub struct Graph {
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<Node>,
+    #[prost(string, tag = "2")]
+    pub name: String,
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<Tensor>,
     #[prost(message, repeated, tag = "11")]
@@ -57,6 +59,8 @@ pub struct Attribute {
     pub f: f32,
     #[prost(int64, tag = "3")]
     pub i: i64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub t: Option<Tensor>,
     #[prost(int64, repeated, tag = "8")]
@@ -124,7 +128,41 @@ pub struct Dim {
 pub const FLOAT: i32 = 1;
 pub const INT64: i32 = 7;
 
+impl Attribute {
+    pub fn int(name: &str, i: i64) -> Self {
+        Attribute { name: name.into(), i, kind: 2, ..Attribute::default() }
+    }
+
+    pub fn text(name: &str, s: &str) -> Self {
+        Attribute { name: name.into(), s: s.into(), kind: 3, ..Attribute::default() }
+    }
+
+    pub fn tensor(name: &str, t: Tensor) -> Self {
+        Attribute { name: name.into(), t: Some(t), kind: 4, ..Attribute::default() }
+    }
+
+    pub fn ints(name: &str, values: &[usize]) -> Self {
+        let ints = values.iter().map(|&v| v as i64).collect();
+        Attribute { name: name.into(), ints, kind: 7, ..Attribute::default() }
+    }
+}
+
 impl Node {
+    /// A node of one output, which also names it.
+    pub fn new(op: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Self {
+        Node {
+            input: inputs.iter().map(|s| s.to_string()).collect(),
+            output: vec![output.into()],
+            name: output.into(),
+            op: op.into(),
+            attribute,
+        }
+    }
+
+    pub fn constant(tensor: Tensor, output: &str) -> Self {
+        Node::new("Constant", &[], output, vec![Attribute::tensor("value", tensor)])
+    }
+
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attribute.iter().find(|a| a.name == name)
     }
@@ -133,9 +171,40 @@ impl Node {
     pub fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).map_or(default, |a| a.i)
     }
+
+    /// A list of sizes, or `default` for each of `n`; `None` where one is
+    /// negative or there are not `n`.
+    pub fn sizes(&self, name: &str, n: usize, default: usize) -> Option<Vec<usize>> {
+        match self.attribute(name) {
+            None => Some(vec![default; n]),
+            Some(a) if a.ints.len() == n => {
+                a.ints.iter().map(|&v| usize::try_from(v).ok()).collect()
+            }
+            Some(_) => None,
+        }
+    }
 }
 
 impl Tensor {
+    /// Single-precision values of that shape.
+    pub fn of_floats(name: &str, dims: &[usize], values: &[f32]) -> Self {
+        let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let dims = dims.iter().map(|&d| d as i64).collect();
+        Tensor { name: name.into(), dims, data_type: FLOAT, raw_data, ..Tensor::default() }
+    }
+
+    /// A list of integers.
+    pub fn of_ints(name: &str, values: &[i64]) -> Self {
+        let dims = vec![values.len() as i64];
+        let (name, int64_data) = (name.into(), values.to_vec());
+        Tensor { name, dims, data_type: INT64, int64_data, ..Tensor::default() }
+    }
+
+    /// The shape, if it has no negative size.
+    pub fn shape(&self) -> Option<Vec<usize>> {
+        self.dims.iter().map(|&d| usize::try_from(d).ok()).collect()
+    }
+
     /// Values in single precision.
     pub fn floats(&self) -> Option<Vec<f32>> {
         if self.data_type != FLOAT || self.data_location != 0 {
@@ -146,5 +215,18 @@ impl Tensor {
         }
         let words = self.raw_data.as_chunks::<4>().0;
         Some(words.iter().map(|w| f32::from_le_bytes(*w)).collect())
+    }
+}
+
+impl Value {
+    /// A single-precision tensor; `dims` are sizes or names of free ones.
+    pub fn floats(name: &str, dims: Option<&[Result<usize, &str>]>) -> Self {
+        let dim = |d: &Result<usize, &str>| match d {
+            Ok(size) => Dim { value: Some(*size as i64), name: None },
+            Err(free) => Dim { value: None, name: Some(free.to_string()) },
+        };
+        let shape = dims.map(|dims| Shape { dim: dims.iter().map(dim).collect() });
+        let tensor = TensorType { element: FLOAT, shape };
+        Value { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
     }
 }

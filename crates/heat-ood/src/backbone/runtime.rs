@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ort::environment::Environment;
+use ort::session::SessionInputValue;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::Tensor;
 
@@ -122,18 +123,20 @@ impl Session {
         build().map(Session).map_err(refused)
     }
 
-    /// Values of the named outputs.
+    /// Values of the named outputs, for inputs of a name, a shape and values.
     pub fn run(
         &mut self,
         path: &Path,
-        input: &str,
-        values: Vec<f32>,
-        shape: [usize; 4],
+        inputs: Vec<(String, Vec<usize>, Vec<f32>)>,
         outputs: &[String],
     ) -> Result<HashMap<String, Vec<f32>>> {
         let failed = |e: String| Error::format(path, format!("ONNX Runtime: {e}"));
-        let tensor = Tensor::from_array((shape, values)).map_err(|e| failed(e.to_string()))?;
-        let made = self.0.run(ort::inputs![input => tensor]).map_err(|e| failed(e.to_string()))?;
+        let tensors = inputs.into_iter().map(|(name, shape, values)| {
+            let tensor = Tensor::from_array((shape, values)).map_err(|e| failed(e.to_string()))?;
+            Ok((name, SessionInputValue::from(tensor)))
+        });
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let made = self.0.run(tensors).map_err(|e| failed(e.to_string()))?;
         let mut all = HashMap::new();
         for name in outputs {
             let value =

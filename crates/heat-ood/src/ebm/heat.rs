@@ -9,7 +9,7 @@ use super::mlp::{Architecture, Mlp, Workspace};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Needs};
 use crate::math::BLOCK_ROWS;
-use crate::scorers::{Prior, Scorer, Section, Stored, load_prior};
+use crate::scorers::{Prior, Scorer, Scratch, Section, Stored, load_prior};
 
 /// A trained residual energy with its prior.
 pub struct Heat {
@@ -118,6 +118,33 @@ impl Scorer for Heat {
         for ((o, a), b) in out.iter_mut().zip(nn).zip(prior) {
             *o = (a + b) as f32;
         }
+    }
+
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        let (field, dim) = (self.field(), self.prior.dim());
+        if batch.dim(field) != self.input_dim {
+            return Err(Error::Shape {
+                place: "the network".into(),
+                tensor: field.name().into(),
+                expected: format!("[N, {}], as in training", self.input_dim),
+                got: format!("[N, {}]", batch.dim(field)),
+            });
+        }
+        let z = self.prior.steps().apply(batch.get(field), self.input_dim);
+        let mut gradient = vec![0.0; z.len()];
+        let (mut ws, mut scratch) = (Workspace::default(), Scratch::default());
+        let mut energies = [0.0; BLOCK_ROWS];
+        for (z, g) in z.chunks(BLOCK_ROWS * dim).zip(gradient.chunks_mut(BLOCK_ROWS * dim)) {
+            let n = z.len() / dim;
+            self.net.energy(z, dim, n, &mut ws, &mut energies[..n]);
+            self.net.input_gradient(n, (1.0 / self.temperature) as f32, &mut ws, g);
+            self.prior.add_gradient(z, (1.0 / self.temperature_prior) as f32, g, &mut scratch);
+        }
+        let gradient: Vec<f64> = gradient.into_iter().map(f64::from).collect();
+        let rows = batch.get(field);
+        let gradient = self.prior.steps().gradient(rows, self.input_dim, &gradient);
+        out.add(field, scale, &gradient);
+        Ok(())
     }
 
     fn section(&self) -> Section {

@@ -53,6 +53,62 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch of these fields, each `[rows, dim]`; empty ones are left out.
+    ///
+    /// # Errors
+    /// If a field's values are not a whole number of `rows`.
+    pub fn of(rows: usize, fields: impl IntoIterator<Item = (Field, Vec<f32>)>) -> Result<Self> {
+        let mut batch = Batch { rows, ..Batch::default() };
+        for (field, values) in fields.into_iter().filter(|(_, v)| !v.is_empty()) {
+            if rows == 0 || !values.len().is_multiple_of(rows) {
+                return Err(Error::Shape {
+                    place: "batch".into(),
+                    tensor: field.name().into(),
+                    expected: format!("[{rows}, D]"),
+                    got: format!("{} values", values.len()),
+                });
+            }
+            batch.dims[field.index()] = values.len() / rows;
+            batch.values[field.index()] = values;
+        }
+        Ok(batch)
+    }
+
+    /// The fields that it has.
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        Field::ALL.into_iter().filter(|f| self.dims[f.index()] > 0)
+    }
+
+    /// Add `scale`·`values` (`[rows, dim]`) to a field, which starts at zero.
+    pub(crate) fn add(&mut self, field: Field, scale: f64, values: &[f64]) {
+        let i = field.index();
+        self.dims[i] = values.len() / self.rows.max(1);
+        self.values[i].resize(values.len(), 0.0);
+        for (o, v) in self.values[i].iter_mut().zip(values) {
+            *o += (scale * v) as f32;
+        }
+    }
+
+    /// Add the fields of `other`, row `i` times `factor(i)`.
+    pub(crate) fn add_rows(&mut self, other: &Batch, factor: impl Fn(usize) -> f64) {
+        for field in other.fields() {
+            let dim = other.dim(field);
+            let rows = other.get(field).chunks_exact(dim).enumerate();
+            let scaled: Vec<f64> = rows
+                .flat_map(|(i, row)| {
+                    let factor = factor(i);
+                    row.iter().map(move |&v| factor * f64::from(v))
+                })
+                .collect();
+            self.add(field, 1.0, &scaled);
+        }
+    }
+
+    /// A batch of as many rows without any field.
+    pub(crate) fn empty_like(&self) -> Self {
+        Batch { rows: self.rows, ..Batch::default() }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

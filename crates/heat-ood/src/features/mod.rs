@@ -30,7 +30,7 @@ pub use steps::{Pca, Steps, StepsConfig};
 pub use subset::{Subset, SubsetConfig};
 pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};
 
-pub(crate) use storage::{Bytes, map, map_file, sha256};
+pub(crate) use storage::{Bytes, map, map_file, sha256, sha256_of};
 pub(crate) use tensors::{encode_plain as encode_tensors, save as save_tensors};
 
 use serde::{Deserialize, Serialize};

@@ -158,6 +158,37 @@ impl Steps {
         projected.into_iter().map(|v| v as f32).collect()
     }
 
+    /// The gradient with respect to `rows` (`[n, dim]`) from that with respect
+    /// to the stepped rows.
+    pub(crate) fn gradient(&self, rows: &[f32], dim: usize, stepped: &[f64]) -> Vec<f64> {
+        let mut out = match &self.pca {
+            None => stepped.to_vec(),
+            Some(pca) => {
+                let mut back = vec![0.0; rows.len()];
+                let width = self.out_dim(dim);
+                let columns: Vec<f64> = (0..dim)
+                    .flat_map(|j| (0..width).map(move |i| pca.components[i * dim + j]))
+                    .collect();
+                product_nt(stepped, &columns, &mut back, width);
+                back
+            }
+        };
+        for (row, g) in rows.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+            let clipped = |v: f32| f64::from(self.react.map_or(v, |t| v.min(t)));
+            if self.normalize {
+                let norm = row.iter().map(|&v| clipped(v).powi(2)).sum::<f64>().sqrt().max(1e-12);
+                let along: f64 = row.iter().zip(&*g).map(|(&v, g)| clipped(v) * g).sum();
+                for (g, &v) in g.iter_mut().zip(row) {
+                    *g = (*g - clipped(v) * along / (norm * norm)) / norm;
+                }
+            }
+            if let Some(t) = self.react {
+                g.iter_mut().zip(row).filter(|(_, v)| **v > t).for_each(|(g, _)| *g = 0.0);
+            }
+        }
+        out
+    }
+
     /// All steps for `rows` (`[n, dim]`), on all threads; in place where the
     /// dimension stays, else into `out`. Returns the stepped rows.
     pub(crate) fn apply_all<'a>(

@@ -66,9 +66,9 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
 }
 
 /// SHA-256 of some pieces, in hexadecimal.
-pub(super) fn sha256_of(pieces: impl Iterator<Item = [u8; 4]>) -> String {
+pub(crate) fn sha256_of<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = P>) -> String {
     let mut hash = Sha256::new();
-    pieces.for_each(|p| hash.update(p));
+    pieces.into_iter().for_each(|p| hash.update(p));
     hexadecimal(hash)
 }
 

@@ -77,6 +77,13 @@ impl Scorer for EnergyLogits {
         self.source.rows(batch, out, |logits| energy(logits));
     }
 
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        self.source.gradient(batch, scale, out, |logits| {
+            let total = reduce::logsumexp(logits.iter().copied());
+            logits.iter_mut().for_each(|l| *l = -(*l - total).exp());
+        })
+    }
+
     fn section(&self) -> Section {
         self.source.section("el")
     }

@@ -119,6 +119,20 @@ impl Input {
         self.steps.apply(batch.get(self.field()), self.input_dim)
     }
 
+    /// The features of a batch, which must have them in training's dimension.
+    pub fn checked<'a>(&self, batch: &'a Batch) -> Result<&'a [f32]> {
+        let (field, dim) = (self.field(), self.input_dim);
+        if batch.dim(field) == dim {
+            return Ok(batch.get(field));
+        }
+        Err(Error::Shape {
+            place: "the network".into(),
+            tensor: field.name().into(),
+            expected: format!("[N, {dim}], as in training"),
+            got: format!("[N, {}]", batch.dim(field)),
+        })
+    }
+
     /// Call `f` with the stepped rows of every block of the training set, in order.
     pub fn each_block(
         &self,

@@ -11,6 +11,7 @@ use super::input::{FeatureSettings, Input, contradiction, load_head, require_hea
 use super::{Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
+use crate::math::linalg::product_nt;
 use crate::math::matmul::Aligned;
 use crate::math::parallel;
 
@@ -45,6 +46,20 @@ impl FeatureSettings for LogitsConfig {
             whiten: self.whiten,
         }
     }
+}
+
+/// Turn logits into ∂(−max softmax(logits/T))/∂logits, exact where the
+/// largest is all but 1: −p_y(δ_jy − p_j)/T.
+pub(super) fn softmax_gradient(logits: &mut [f64], temperature: f64) {
+    let top = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let largest = logits[top];
+    logits.iter_mut().for_each(|l| *l = ((*l - largest) / temperature).exp());
+    let total: f64 = logits.iter().sum();
+    logits.iter_mut().for_each(|p| *p /= total);
+    let p = logits[top];
+    let others: f64 = logits.iter().enumerate().filter(|(i, _)| *i != top).map(|(_, p)| p).sum();
+    logits.iter_mut().for_each(|l| *l *= p / temperature);
+    logits[top] = -p * others / temperature;
 }
 
 /// Where the logits come from.
@@ -178,6 +193,41 @@ impl LogitSource {
         for (o, row) in out.iter_mut().zip(logits.chunks_exact_mut(self.classes)) {
             *o = f(row);
         }
+    }
+
+    /// Add `scale`·gradient to the field that the logits come from; `f` turns
+    /// the logits of a row into the score's gradient with respect to them.
+    pub(super) fn gradient(
+        &self,
+        batch: &Batch,
+        scale: f64,
+        out: &mut Batch,
+        f: impl Fn(&mut [f64]),
+    ) -> Result<()> {
+        let mut logits: Vec<f64> = self.logits(batch).into_iter().map(f64::from).collect();
+        if logits.len() != batch.rows() * self.classes {
+            let remedy = "the network's last linear layer gives them";
+            return Err(Error::missing("the network", "logits of that many classes", remedy));
+        }
+        logits.chunks_exact_mut(self.classes).for_each(f);
+        match &self.head {
+            Some((_, head)) if batch.get(Field::Logits).is_empty() || !self.plain() => {
+                let columns: Vec<f64> = (0..head.dim())
+                    .flat_map(|d| head.weight().iter().skip(d).step_by(head.dim()))
+                    .map(|&w| f64::from(w))
+                    .collect();
+                let mut stepped = vec![0.0; batch.rows() * head.dim()];
+                product_nt(&logits, &columns, &mut stepped, self.classes);
+                let rows = batch.get(AVG);
+                let gradient = match &self.input {
+                    Some(input) => input.steps.gradient(rows, input.input_dim, &stepped),
+                    None => stepped,
+                };
+                out.add(AVG, scale, &gradient);
+            }
+            _ => out.add(Field::Logits, scale, &logits),
+        }
+        Ok(())
     }
 
     pub(super) fn section(&self, kind: &str) -> Section {

@@ -38,6 +38,14 @@ impl Scorer for MaxLogit {
         self.0.rows(batch, out, |logits| -reduce::max(logits));
     }
 
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        self.0.gradient(batch, scale, out, |l| {
+            let top = (0..l.len()).fold(0, |best, i| if l[i] > l[best] { i } else { best });
+            l.fill(0.0);
+            l[top] = -1.0;
+        })
+    }
+
     fn section(&self) -> Section {
         self.0.section(self.name())
     }

@@ -67,6 +67,19 @@ pub trait Scorer: Send + Sync {
     /// Everything needed to score, for the detector file.
     fn section(&self) -> Section;
 
+    /// Add `scale`·∂score/∂field of each row to the fields of `out`: the
+    /// direction in which a picture is perturbed before it is scored (ODIN).
+    /// The fields read are those that `batch` has.
+    ///
+    /// # Errors
+    /// If the scorer has no such gradient, as by default, or the batch lacks
+    /// a field.
+    fn gradient_batch(&self, _batch: &Batch, _scale: f64, _out: &mut Batch) -> Result<()> {
+        let problem = "has no gradient; pictures are perturbed by msp, max_logit, el, odin, gmm, \
+                       ssd, maha, heat and compositions of these";
+        Err(Error::config("perturb", self.name(), problem))
+    }
+
     /// Scores apart that make up the whole, by name (HEAT: `energy_nn` and
     /// `energy_prior`); empty for most.
     fn components(&self) -> &'static [&'static str] {

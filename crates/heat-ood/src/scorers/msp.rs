@@ -2,7 +2,7 @@
 //!
 //! Reference: Hendrycks and Gimpel, *A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks*, ICLR 2017.
 
-use super::logits::LogitSource;
+use super::logits::{LogitSource, softmax_gradient};
 use super::{LogitsConfig, Scorer, Section, Stored};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Head, Needs};
@@ -39,6 +39,10 @@ impl Scorer for Msp {
             reduce::softmax(logits);
             -reduce::max(logits)
         });
+    }
+
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        self.0.gradient(batch, scale, out, |l| softmax_gradient(l, 1.0))
     }
 
     fn section(&self) -> Section {

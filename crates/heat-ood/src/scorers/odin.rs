@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::logits::LogitSource;
+use super::logits::{LogitSource, softmax_gradient};
 use super::{LogitsConfig, Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs};
@@ -105,6 +105,10 @@ impl Scorer for Odin {
             let largest = f64::from(reduce::max(logits)) / t;
             -(largest - reduce::logsumexp(scaled)).exp() as f32
         });
+    }
+
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        self.source.gradient(batch, scale, out, |l| softmax_gradient(l, self.temperature))
     }
 
     fn section(&self) -> Section {

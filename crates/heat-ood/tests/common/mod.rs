@@ -65,3 +65,12 @@ pub fn close(name: &str, got: &[f32], want: &[f32], tolerance: f64) {
         assert!(error <= tolerance, "{name}[{i}]: got {g}, expected {w} ({error:.1e})");
     }
 }
+
+/// Whether networks can be run here.
+pub fn runtime(test: &str) -> bool {
+    let found = heat_ood::backbone::find_library(None);
+    if let Err(error) = &found {
+        eprintln!("SKIPPED {test}: {error}");
+    }
+    found.is_ok()
+}

@@ -7,30 +7,25 @@
 //! state dict itself) that holds `mlp.0.weight` …, whatever stands before
 //! `mlp.` in the names (`module.`). Tensors of f16, bf16, f32 or f64, on any
 //! device, also views. What else was pickled is passed over: nothing is
-//! executed. The crate `pytorch-reader` parses; it is given only files that it
-//! reads in memory proportional to their size (`guard`, `meter`). It refuses
-//! pickles with mappings of unknown classes, with keys other than text and
-//! integers, and unknown objects that hold tensors: the error says how to
-//! re-save such a file.
+//! executed. Refused are pickles with mappings of unknown classes, with keys
+//! other than text and integers, and unknown objects that hold tensors: the
+//! error says how to re-save such a file.
 //!
 //! *Written*: `{"model_state": {"mlp.0.weight": …}}`, shared layers under
 //! each of their names and stored once.
 
-mod guard;
-mod meter;
 mod names;
 mod write;
 
 use std::path::Path;
 
-use pytorch_reader::{DType, PytorchReader, Tensor};
-
 use super::checkpoint;
 use super::heat::Heat;
 use super::mlp::{Architecture, Mlp, Place};
 use crate::error::{Error, Result};
-use crate::features::{TensorFile, map};
+use crate::features::TensorFile;
 use crate::scorers::{Outline, Stored};
+use crate::torch::{self, Tensor};
 
 pub use write::write;
 
@@ -54,12 +49,8 @@ pub struct ReadOptions {
 /// or not finite.
 pub fn read(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Mlp> {
     let path = path.as_ref();
-    let bytes = map(path)?;
-    guard::check(path, &bytes)?;
-    let length = bytes.len();
-    drop(bytes);
-    let reader = PytorchReader::new(path).map_err(|e| guard::unreadable(path, e))?;
-    let group = names::group(path, reader.into_tensors(), options)?;
+    let (tensors, length) = torch::read(path)?;
+    let group = names::group(path, tensors, options)?;
     let (mut architecture, places) = names::architecture(path, &group)?;
     let source = Source { path, group, places, length };
     source.check_sizes(1)?;
@@ -88,15 +79,7 @@ impl Source<'_> {
         let counted = |i: &usize| *i == 0 || *i == last || *i <= hidden;
         let names = (0..=last).filter(counted).flat_map(|i| names_of(&self.places[i]));
         let size = |name: String| self.group.get(&name).map_or(0, Tensor::byte_len);
-        let need = names.map(size).fold(0, usize::saturating_add);
-        if need <= self.length {
-            return Ok(());
-        }
-        let problem = format!(
-            "its tensors have {need} bytes, the file {}: they are views that repeat values; save them as `tensor.clone()`",
-            self.length
-        );
-        Err(Error::format(self.path, problem))
+        torch::check_size(self.path, names.map(size).fold(0, usize::saturating_add), self.length)
     }
 
     /// Whether the hidden layers are one, compared with what the caller says.
@@ -136,31 +119,12 @@ impl Source<'_> {
         })
     }
 
-    /// A tensor's bytes, row-major.
     fn bytes(&self, name: &str) -> Result<Vec<u8>> {
-        let bytes = self.tensor(name)?.read();
-        bytes.map_err(|e| {
-            Error::format(self.path, format!("damaged: {e}: copy or create the file again"))
-        })
+        torch::bytes(self.path, self.tensor(name)?)
     }
 
     fn values(&self, name: &str) -> Result<Vec<f32>> {
-        let dtype = self.tensor(name)?.dtype();
-        let bytes = self.bytes(name)?;
-        let wide = bytes.as_chunks::<4>().0.iter();
-        let half = bytes.as_chunks::<2>().0.iter();
-        let double = bytes.as_chunks::<8>().0.iter();
-        let values: Vec<f32> = match dtype {
-            DType::F16 => half.map(|b| half::f16::from_ne_bytes(*b).to_f32()).collect(),
-            DType::BF16 => half.map(|b| half::bf16::from_ne_bytes(*b).to_f32()).collect(),
-            DType::F64 => double.map(|b| f64::from_ne_bytes(*b) as f32).collect(),
-            _ => wide.map(|b| f32::from_ne_bytes(*b)).collect(),
-        };
-        if values.iter().all(|v| v.is_finite()) {
-            return Ok(values);
-        }
-        let problem = format!("tensor `{name}` holds NaN or infinity: training had diverged");
-        Err(Error::format(self.path, problem))
+        torch::values(self.path, name, self.tensor(name)?)
     }
 }
 

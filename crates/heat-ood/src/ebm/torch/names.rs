@@ -3,17 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pytorch_reader::{DType, Tensor};
-
 use super::ReadOptions;
 use crate::ebm::mlp::{Architecture, Place};
 use crate::error::{Error, Result};
+use crate::torch::{Tensor, is_float, quoted, rank};
 
 /// Tensors by their names from `mlp.` on.
 pub(super) type Group = BTreeMap<String, Tensor>;
-
-/// Where training codes put a network's state, the likeliest first.
-const KEYS: [&str; 3] = ["model_state", "state_dict", "model"];
 
 /// The tensors of the one network in the file.
 pub(super) fn group(
@@ -31,10 +27,6 @@ pub(super) fn group(
             None => others.push(name),
         }
     }
-    let rank = |prefix: &str| {
-        let first = prefix.split('.').next().unwrap_or_default();
-        KEYS.iter().position(|key| *key == first).unwrap_or(KEYS.len())
-    };
     if let Some(prefix) = &options.prefix {
         let names: Vec<String> = groups.keys().cloned().collect();
         return groups.remove(prefix).ok_or_else(|| {
@@ -65,15 +57,6 @@ fn split(name: &str) -> Option<(&str, &str)> {
     let numbered = |at: usize| name[at + 4..].starts_with(|c: char| c.is_ascii_digit());
     let mut places = name.rmatch_indices("mlp.").map(|(at, _)| at);
     places.find(|at| starts(*at) && numbered(*at)).map(|at| name.split_at(at))
-}
-
-/// The first few names, for a message.
-fn quoted(names: &[String]) -> String {
-    const MOST: usize = 12;
-    let shown: Vec<String> = names.iter().take(MOST).map(|n| format!("`{n}`")).collect();
-    let more = names.len().saturating_sub(MOST);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    shown.join(", ") + &more
 }
 
 /// The network whose tensors these are, taken as untied, with every tensor
@@ -136,8 +119,4 @@ fn compare(path: &Path, group: &Group, places: &[Place]) -> Result<()> {
     }
     let problem = format!("not a network of the published code: {}", problems.join("; "));
     Err(Error::format(path, problem))
-}
-
-fn is_float(dtype: DType) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
 }

@@ -35,6 +35,7 @@ use super::{Prior, Scorer, Section, Stored};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Needs, Tensor};
 use crate::math::linalg::{invert_lower, product_nt};
+use crate::math::reduce;
 
 feature_settings! {
     /// Settings of `gmm`.
@@ -150,18 +151,27 @@ impl Gmm {
         &self.config
     }
 
-    /// Squared Mahalanobis distances to every mean, `[n, K]`, of stepped rows.
-    pub(super) fn distances(&self, z: &[f32]) -> Vec<f64> {
-        let (dim, k) = (self.input.dim, self.probs.len());
-        let n = z.len() / dim;
+    /// Whitened coordinates of stepped rows, `[n, dim]`.
+    fn whitened(&self, z: &[f32]) -> Vec<f64> {
+        let dim = self.input.dim;
         let centred: Vec<f64> = z
             .chunks_exact(dim)
             .flat_map(|row| row.iter().zip(&self.centre).map(|(&v, c)| f64::from(v) - c))
             .collect();
-        let mut white = vec![0.0; n * dim];
+        let mut white = vec![0.0; z.len()];
         product_nt(&centred, &self.inverse, &mut white, dim);
-        let mut out = vec![0.0; n * k];
-        product_nt(&white, &self.white_means, &mut out, dim);
+        white
+    }
+
+    /// Squared Mahalanobis distances to every mean, `[n, K]`, of stepped rows.
+    pub(super) fn distances(&self, z: &[f32]) -> Vec<f64> {
+        self.distances_of(&self.whitened(z))
+    }
+
+    fn distances_of(&self, white: &[f64]) -> Vec<f64> {
+        let (dim, k) = (self.input.dim, self.probs.len());
+        let mut out = vec![0.0; white.len() / dim * k];
+        product_nt(white, &self.white_means, &mut out, dim);
         let square = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>();
         let means: Vec<f64> = self.white_means.chunks_exact(dim).map(square).collect();
         for (out, w) in out.chunks_exact_mut(k).zip(white.chunks_exact(dim)) {
@@ -171,6 +181,35 @@ impl Gmm {
             }
         }
         out
+    }
+
+    /// Σ⁻¹(z − Σ_k r_k μ_k) of each row, in f64; `shares` turns the distances
+    /// of a row into the r_k. Added to `out` through the steps.
+    pub(super) fn pull(
+        &self,
+        batch: &Batch,
+        scale: f64,
+        out: &mut Batch,
+        shares: impl Fn(&mut [f64]),
+    ) -> Result<()> {
+        let (dim, k) = (self.input.dim, self.probs.len());
+        let rows = self.input.checked(batch)?;
+        let mut white = self.whitened(&self.input.stepped(batch));
+        let mut r = self.distances_of(&white);
+        for (r, w) in r.chunks_exact_mut(k).zip(white.chunks_exact_mut(dim)) {
+            shares(r);
+            for (r, mean) in r.iter().zip(self.white_means.chunks_exact(dim)) {
+                w.iter_mut().zip(mean).for_each(|(w, m)| *w -= r * m);
+            }
+        }
+        // L⁻ᵀ: the product with the transpose of the inverse.
+        let column = |j: usize| self.inverse.iter().skip(j).step_by(dim).copied();
+        let back: Vec<f64> = (0..dim).flat_map(column).collect();
+        let mut gradient = vec![0.0; white.len()];
+        product_nt(&white, &back, &mut gradient, dim);
+        let gradient = self.input.steps.gradient(rows, self.input.input_dim, &gradient);
+        out.add(self.input.field(), scale, &gradient);
+        Ok(())
     }
 
     /// −log N(z; μ_y, Σ) of stepped rows with labels (no mixing weight).
@@ -244,6 +283,15 @@ impl Scorer for Gmm {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         self.energy(&self.input.stepped(batch), out);
+    }
+
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        let log_probs: Vec<f64> = self.probs.iter().map(|p| p.ln()).collect();
+        self.pull(batch, scale, out, |r| {
+            r.iter_mut().zip(&log_probs).for_each(|(r, p)| *r = p - 0.5 * *r);
+            let total = reduce::logsumexp(r.iter().copied());
+            r.iter_mut().for_each(|r| *r = (*r - total).exp());
+        })
     }
 
     fn section(&self) -> Section {
