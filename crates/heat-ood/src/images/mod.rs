@@ -9,6 +9,11 @@ mod cifar;
 mod decode;
 mod files;
 mod idx;
+#[cfg_attr(not(feature = "lmdb"), path = "no_lmdb.rs")]
+mod lmdb;
+mod lsun;
+#[cfg(feature = "lmdb")]
+mod pages;
 mod records;
 mod svhn;
 mod transform;
@@ -70,6 +75,8 @@ pub enum Format {
     Tinyimagenet,
     /// DTD, the Describable Textures Dataset.
     Textures,
+    /// LSUN: LMDB databases (with the cargo feature `lmdb`).
+    Lsun,
     /// One folder for each class, or pictures without classes.
     Folder,
     /// A text file of lines `path label`, or `path` alone.
@@ -105,6 +112,7 @@ pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Box<dyn Im
         Format::Svhn => Box::new(svhn::open(path, split)?),
         Format::Idx => Box::new(idx::open(path, split)?),
         Format::List => Box::new(files::list(path)?),
+        Format::Lsun => Box::new(lsun::open(path, split)?),
         Format::Cifar10 | Format::Cifar100 => {
             Box::new(cifar::open(Store::open(path)?, format == Format::Cifar100, split)?)
         }
@@ -130,6 +138,9 @@ fn guess(path: &Path) -> Result<Format> {
     }
     if plain.ends_with(".txt") || plain.ends_with(".lst") || plain.ends_with(".list") {
         return Ok(Format::List);
+    }
+    if lsun::is_lsun(path) {
+        return Ok(Format::Lsun);
     }
     let store = Store::open(path)?;
     let has = |name: &str| store.find(name).is_some();
