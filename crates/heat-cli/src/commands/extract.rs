@@ -60,6 +60,7 @@ fn format(name: &str) -> Result<Format> {
         "tinyimagenet",
         "textures",
         "lsun",
+        "places",
         "folder",
         "list",
     ];

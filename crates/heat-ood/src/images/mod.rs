@@ -14,6 +14,7 @@ mod lmdb;
 mod lsun;
 #[cfg(feature = "lmdb")]
 mod pages;
+mod places;
 mod records;
 mod svhn;
 mod transform;
@@ -77,6 +78,8 @@ pub enum Format {
     Textures,
     /// LSUN: LMDB databases (with the cargo feature `lmdb`).
     Lsun,
+    /// The validation pictures of Places365, 256×256.
+    Places,
     /// One folder for each class, or pictures without classes.
     Folder,
     /// A text file of lines `path label`, or `path` alone.
@@ -118,6 +121,7 @@ pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Box<dyn Im
         }
         Format::Tinyimagenet => Box::new(files::tiny_imagenet(Store::open(path)?, split)?),
         Format::Textures => Box::new(files::textures(Store::open(path)?, split)?),
+        Format::Places => Box::new(places::open(Store::open(path)?, split)?),
         Format::Folder => Box::new(files::folder(Store::open(path)?)?),
     };
     if set.is_empty() {
@@ -152,6 +156,8 @@ fn guess(path: &Path) -> Result<Format> {
         Format::Tinyimagenet
     } else if has("labels/test1.txt") {
         Format::Textures
+    } else if store.names().any(places::is_places) {
+        Format::Places
     } else if let Some(file) = store.names().find(|n| n.ends_with("_32x32.mat")) {
         return Err(found_inside(path, file));
     } else {
