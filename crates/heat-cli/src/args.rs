@@ -440,7 +440,7 @@ pub struct ExtractArgs {
     /// Folder for the feature set; the head goes beside it, into head.safetensors
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, folder or list [default: by the files]
+    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, folder or list [default: by the files]
     #[arg(long, value_name = "NAME")]
     pub format: Option<String>,
     /// train, val or test (textures: test1 …) [default: the one that is evaluated on]

@@ -5,25 +5,13 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use common::bytes::contains;
+use common::images::{copies, expected, golden, options, rows, want};
 use heat_ood::images::{
     Filter, Format, Image, ImageDataset, ImageOptions, Resize, Transform, TransformConfig, decode,
     open,
 };
-
-fn golden(name: &str) -> PathBuf {
-    common::path("images").join(name)
-}
-
-/// Shape and bytes of an expected array.
-fn expected(name: &str) -> (Vec<usize>, Vec<u8>) {
-    let bytes = fs::read(golden("expected.safetensors")).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = file.tensor(name).unwrap();
-    (tensor.shape().to_vec(), tensor.data().to_vec())
-}
 
 fn picture(name: &str) -> Image {
     decode(name, &fs::read(golden(name)).unwrap()).unwrap()
@@ -107,10 +95,6 @@ fn transforms_are_torchvisions() {
     for (g, w) in got.iter().zip(want) {
         assert!((g - w).abs() < 1e-6 || (g - w).abs() < 0.0176, "{g} {w}");
     }
-}
-
-fn options(format: Option<Format>, split: &str) -> ImageOptions {
-    ImageOptions { format, split: (!split.is_empty()).then(|| split.into()) }
 }
 
 fn assert_pictures(set: &dyn ImageDataset, name: &str, labels: &[u32]) {
@@ -217,25 +201,6 @@ fn svhn_and_idx() {
     contains(&error, &["2 pictures of 1×1", "there are 1"]);
     fs::write(&path, b"\x89PNG").unwrap();
     contains(&open(&path, &options(None, "")).err().unwrap().to_string(), &["not an IDX file"]);
-}
-
-/// A folder with copies of one picture under these names.
-fn copies(root: &Path, names: &[&str]) {
-    for name in names {
-        let path = root.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::copy(golden("rgb.png"), path).unwrap();
-    }
-}
-
-fn rows(set: &dyn ImageDataset) -> Vec<(String, Option<u32>)> {
-    (0..set.len())
-        .map(|i| (set.place(i).rsplit('/').next().unwrap().to_owned(), set.label(i)))
-        .collect()
-}
-
-fn want(rows: &[(&str, Option<u32>)]) -> Vec<(String, Option<u32>)> {
-    rows.iter().map(|(n, l)| (n.to_string(), *l)).collect()
 }
 
 #[test]

@@ -52,7 +52,18 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
 
 fn format(name: &str) -> Result<Format> {
     let named = serde_json::from_value(serde_json::Value::String(name.to_lowercase()));
-    let all = ["cifar10", "cifar100", "svhn", "idx", "tinyimagenet", "textures", "folder", "list"];
+    let all = [
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "idx",
+        "tinyimagenet",
+        "textures",
+        "lsun",
+        "places",
+        "folder",
+        "list",
+    ];
     Ok(named.map_err(|_| Error::unknown("format", name, all))?)
 }
 

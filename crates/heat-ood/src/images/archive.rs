@@ -113,6 +113,15 @@ impl Store {
         matching.min_by_key(|n| n.matches('/').count())
     }
 
+    /// Whether there is a file of exactly that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.index(name).is_some()
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        self.files.binary_search_by(|(n, _)| n.as_str().cmp(name)).ok()
+    }
+
     /// How messages name a file.
     pub fn place(&self, name: &str) -> String {
         match self.source {
@@ -123,8 +132,8 @@ impl Store {
 
     /// The bytes of a file.
     pub fn read(&self, name: &str) -> Result<Slice> {
-        let found = self.files.binary_search_by(|(n, _)| n.as_str().cmp(name));
-        let (_, range) = found.map(|i| &self.files[i]).map_err(|_| self.missing(name))?;
+        let found = self.index(name).ok_or_else(|| self.missing(name))?;
+        let (_, range) = &self.files[found];
         match &self.source {
             Source::Folder => read_file(&self.path.join(name)),
             Source::Tar(bytes) => Ok(Slice { bytes: Arc::clone(bytes), range: range.clone() }),
@@ -154,6 +163,11 @@ impl Store {
         let remedy = format!("it holds: {}, …; was another archive meant?", have.join(", "));
         Error::missing(self.path.display().to_string(), format!("`{name}`"), remedy)
     }
+}
+
+/// The last part of a path.
+pub(super) fn base(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or_default()
 }
 
 /// A file's bytes; large ones are mapped.
@@ -187,12 +201,15 @@ fn walk(
         return Err(Error::format(folder, problem));
     }
     for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
-        let path = entry.map_err(Error::io("list", &folder))?.path();
+        let entry = entry.map_err(Error::io("list", &folder))?;
+        let path = entry.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
             return Err(Error::format(path, "a name that is not UTF-8; rename it"));
         };
         let name = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
-        if path.is_dir() {
+        // Only of links must the system be asked once more.
+        let kind = entry.file_type().map_err(Error::io("list", &folder))?;
+        if kind.is_dir() || kind.is_symlink() && path.is_dir() {
             walk(root, &name, depth + 1, out)?;
         } else {
             out.push((name, 0..0));

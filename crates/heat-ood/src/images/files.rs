@@ -1,10 +1,10 @@
 //! Pictures that are files of their own: image folders, lists, Tiny-ImageNet,
 //! DTD.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::archive::Store;
+use super::archive::{Store, base};
 use super::{Image, ImageDataset, decode};
 use crate::error::{Error, Result};
 
@@ -47,12 +47,12 @@ impl ImageDataset for Files {
 }
 
 impl Files {
-    fn new(store: Store, rows: Vec<(String, Option<u32>)>, classes: Vec<String>) -> Self {
+    pub fn new(store: Store, rows: Vec<(String, Option<u32>)>, classes: Vec<String>) -> Self {
         Files { name: store.path().display().to_string(), store, rows, classes }
     }
 }
 
-fn is_picture(name: &str) -> bool {
+pub(super) fn is_picture(name: &str) -> bool {
     let name = name.to_lowercase();
     ENDINGS.iter().any(|e| name.ends_with(e))
 }
@@ -121,7 +121,7 @@ pub(super) fn list(path: &Path) -> Result<Files> {
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let store = Store::open(parent)?;
-    if let Some((name, _)) = rows.iter().find(|(n, _)| store.names().all(|have| have != n)) {
+    if let Some((name, _)) = rows.iter().find(|(n, _)| !store.has(n)) {
         let problem = format!("`{name}` is not in {}", parent.display());
         return Err(Error::format(path, problem));
     }
@@ -190,9 +190,12 @@ fn annotated(store: &Store) -> Result<Rows> {
         Some(name) => sorted(store.text(name)?.split_whitespace().map(str::to_owned)),
         None => sorted(pairs.iter().map(|(_, class)| class.to_string())),
     };
+    // By file name: looking through all names for each would take hours.
+    let names: HashMap<&str, &str> =
+        store.names().filter(|n| is_picture(n)).map(|n| (base(n), n)).collect();
     let mut rows = Vec::new();
     for (picture, class) in pairs {
-        let name = store.find(picture).ok_or_else(|| store.missing(picture))?;
+        let name = *names.get(base(picture)).ok_or_else(|| store.missing(picture))?;
         let label = classes.binary_search_by(|c| c.as_str().cmp(class)).map_err(|_| {
             let problem = format!("class `{class}` of `{picture}` is not in wnids.txt");
             Error::format(store.place(file), problem)
@@ -219,8 +222,7 @@ pub(super) fn textures(store: Store, split: Option<&str>) -> Result<Files> {
     let classes = sorted(names.iter().map(|n| class(n)));
     let label = |n: &str| classes.binary_search(&class(n)).ok().map(|i| i as u32);
     let rows: Vec<_> = names.iter().map(|n| (format!("{root}images/{n}"), label(n))).collect();
-    let have: std::collections::HashSet<&str> = store.names().collect();
-    if let Some((name, _)) = rows.iter().find(|(n, _)| !have.contains(n.as_str())) {
+    if let Some((name, _)) = rows.iter().find(|(n, _)| !store.has(n)) {
         return Err(store.missing(name));
     }
     Ok(Files::new(store, rows, classes))

@@ -9,6 +9,12 @@ mod cifar;
 mod decode;
 mod files;
 mod idx;
+#[cfg_attr(not(feature = "lmdb"), path = "no_lmdb.rs")]
+mod lmdb;
+mod lsun;
+#[cfg(feature = "lmdb")]
+mod pages;
+mod places;
 mod records;
 mod svhn;
 mod transform;
@@ -70,6 +76,10 @@ pub enum Format {
     Tinyimagenet,
     /// DTD, the Describable Textures Dataset.
     Textures,
+    /// LSUN: LMDB databases (with the cargo feature `lmdb`).
+    Lsun,
+    /// The validation pictures of Places365, 256×256.
+    Places,
     /// One folder for each class, or pictures without classes.
     Folder,
     /// A text file of lines `path label`, or `path` alone.
@@ -105,11 +115,13 @@ pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Box<dyn Im
         Format::Svhn => Box::new(svhn::open(path, split)?),
         Format::Idx => Box::new(idx::open(path, split)?),
         Format::List => Box::new(files::list(path)?),
+        Format::Lsun => Box::new(lsun::open(path, split)?),
         Format::Cifar10 | Format::Cifar100 => {
             Box::new(cifar::open(Store::open(path)?, format == Format::Cifar100, split)?)
         }
         Format::Tinyimagenet => Box::new(files::tiny_imagenet(Store::open(path)?, split)?),
         Format::Textures => Box::new(files::textures(Store::open(path)?, split)?),
+        Format::Places => Box::new(places::open(Store::open(path)?, split)?),
         Format::Folder => Box::new(files::folder(Store::open(path)?)?),
     };
     if set.is_empty() {
@@ -131,6 +143,9 @@ fn guess(path: &Path) -> Result<Format> {
     if plain.ends_with(".txt") || plain.ends_with(".lst") || plain.ends_with(".list") {
         return Ok(Format::List);
     }
+    if lsun::is_lsun(path) {
+        return Ok(Format::Lsun);
+    }
     let store = Store::open(path)?;
     let has = |name: &str| store.find(name).is_some();
     Ok(if has("test_batch.bin") || has("test_batch") || has("data_batch_1.bin") {
@@ -141,6 +156,8 @@ fn guess(path: &Path) -> Result<Format> {
         Format::Tinyimagenet
     } else if has("labels/test1.txt") {
         Format::Textures
+    } else if store.names().any(places::is_places) {
+        Format::Places
     } else if let Some(file) = store.names().find(|n| n.ends_with("_32x32.mat")) {
         return Err(found_inside(path, file));
     } else {

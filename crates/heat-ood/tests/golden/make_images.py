@@ -1,14 +1,17 @@
 """Makes images/: pictures of every kind, data sets in their published formats,
 and what Pillow and torchvision make of them (expected.safetensors).
 
-    python make_images.py        # Pillow, torchvision, scipy, safetensors, numpy
+    python make_images.py        # Pillow, torchvision, scipy, safetensors, numpy, lmdb
 """
 import gzip
+import hashlib
+import io
 import pickle
 import struct
 import zlib
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import torchvision.transforms as T
 from PIL import Image
@@ -107,4 +110,28 @@ mnist = rng.integers(0, 256, (3, 28, 28), np.uint8)
 (out / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(struct.pack(">IIII", 0x803, 3, 28, 28) + mnist.tobytes(), mtime=0))
 (out / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">II", 0x801, 3) + bytes([7, 0, 4]), mtime=0))
 expected["idx"] = mnist
+
+# LSUN: keys of 40 letters, pictures in WebP and PNG. The first database's tree
+# has two levels, and one value is so large that it has pages of its own.
+scenes = []
+
+
+def database(name, sizes, start):
+    (out / name).mkdir(exist_ok=True)
+    with lmdb.open(str(out / name), map_size=1 << 20, lock=False) as env, env.begin(write=True) as txn:
+        for i, (w, h) in enumerate(sizes, start):
+            picture_bytes = io.BytesIO()
+            kind = dict(format="WEBP", lossless=True) if i % 3 else dict(format="PNG")
+            Image.fromarray(picture(w, h)).save(picture_bytes, **kind)
+            txn.put(hashlib.sha1(bytes([i])).hexdigest().encode(), picture_bytes.getvalue())
+    # As torchvision's LSUNClass goes through it.
+    with lmdb.open(str(out / name), max_readers=1, readonly=True, lock=False, readahead=False, meminit=False) as env, env.begin() as txn:
+        for key, value in txn.cursor():
+            scenes.append((name, key.decode(), np.asarray(Image.open(io.BytesIO(value)).convert("RGB"))))
+
+
+database("bedroom_val_lmdb", [(20, 15)] * 12 + [(60, 45)], 0)
+database("tower_val_lmdb", [(20, 15)] * 2, 50)
+expected["lsun"] = np.stack([p[:15, :20] for _, _, p in scenes])
+(out / "lsun.txt").write_text("".join(f"{name}: {key}\n" for name, key, _ in scenes))
 save_file(expected, out / "expected.safetensors")
