@@ -59,7 +59,8 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Import(args) => commands::import_torch::run(args, progress),
         Command::Info(args) => commands::info::run(args),
         Command::Extract(args) => commands::extract::run(args, progress),
-        Command::Backbone(command) => commands::backbone::run(command),
+        Command::Backbone(command) => commands::backbone::run(command, progress),
+        Command::Run(args) => commands::run::run(args, progress),
         Command::Doctor => commands::backbone::doctor(),
         Command::Convert(args) => commands::convert::run(args, progress),
     }

@@ -9,8 +9,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Ask for a stop on the first Ctrl-C; leave at once on the second.
+/// Whether something listens to Ctrl-C already.
+static LISTENING: AtomicBool = AtomicBool::new(false);
+
+/// Ask for a stop on the first Ctrl-C; leave at once on the second. Again it
+/// does nothing.
 pub fn stop_on_ctrl_c() -> anyhow::Result<()> {
+    if LISTENING.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(1);
@@ -26,6 +33,7 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<()> {
 /// For a run of a sweep: stop at the parent's word on standard input, leave at
 /// once when the parent is gone. Ctrl-C is the parent's to hear.
 pub fn obey_parent() -> anyhow::Result<()> {
+    LISTENING.store(true, Ordering::SeqCst);
     ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst))?;
     std::thread::spawn(|| {
         let mut word = [0];

@@ -108,7 +108,7 @@ pub(super) fn ood_sets(
     Ok(sets)
 }
 
-fn combine(
+pub(super) fn combine(
     names: &[String],
     beta: f64,
     candidates: &[Candidate],
@@ -131,7 +131,7 @@ fn combine(
 }
 
 /// Split at commas outside brackets.
-fn split(list: &str) -> Vec<String> {
+pub(super) fn split(list: &str) -> Vec<String> {
     let mut out = vec![String::new()];
     let mut depth = 0;
     for c in list.chars() {

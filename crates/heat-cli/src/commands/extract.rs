@@ -1,9 +1,11 @@
 //! `heat extract`: pictures to features.
 
+use std::path::Path;
+
 use anyhow::Result;
-use heat_ood::Error;
-use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, extract};
-use heat_ood::images::{Format, ImageOptions, Resize, TransformConfig, open};
+use heat_ood::backbone::{Backbone, ExtractConfig, Perturbation, extract};
+use heat_ood::images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
+use heat_ood::{Detector, Error, recipe};
 
 use super::backbone::describe;
 use super::wrote;
@@ -14,23 +16,32 @@ use crate::progress::Progress;
 const NAMED: usize = 5;
 
 pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
-    let options = BackboneOptions { tap: args.tap.clone(), ..BackboneOptions::default() };
-    let backbone = Backbone::open(&args.backbone, &options)?;
+    let backbone = Backbone::open(&args.backbone, &args.network.options())?;
     let config = ExtractConfig {
         transform: transform(args)?,
         batch_size: backbone.found().batch().unwrap_or(args.batch_size),
         shard_rows: args.shard_rows,
         skip_unreadable: args.skip_unreadable,
         dtype: args.dtype.parse()?,
+        perturb: perturbation(args)?,
     };
     let format = args.format.as_deref().map(format).transpose()?;
     let set = open(&args.pictures, &ImageOptions { format, split: args.split.clone() })?;
-    for line in describe(backbone.found()) {
-        progress.say(&line);
-    }
+    describe(&backbone).iter().for_each(|line| progress.say(line));
+    extract_into(&*set, &backbone, &args.output, &config, progress)
+}
+
+/// Extract, and say what was done.
+pub(super) fn extract_into(
+    set: &dyn ImageDataset,
+    backbone: &Backbone,
+    out: &Path,
+    config: &ExtractConfig,
+    progress: &mut Progress,
+) -> Result<()> {
     let begun = std::time::Instant::now();
-    let done = extract(&*set, &backbone, &args.output, &config, progress)?;
-    wrote(progress, &args.output);
+    let done = extract(set, backbone, out, config, progress)?;
+    wrote(progress, out);
     let seconds = begun.elapsed().as_secs_f64();
     let fresh = set.len() - done.resumed;
     progress.say(&format!(
@@ -48,6 +59,14 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn perturbation(args: &ExtractArgs) -> Result<Option<Perturbation>> {
+    let Some((path, epsilon)) = args.perturb.as_ref().zip(args.epsilon) else {
+        return Ok(None);
+    };
+    let detector = Detector::open(path)?;
+    Ok(Some(Perturbation::new(detector.scorer().clone(), epsilon)?))
 }
 
 fn format(name: &str) -> Result<Format> {
@@ -73,13 +92,9 @@ fn three(key: &'static str, values: &[f32]) -> Result<[f32; 3]> {
 }
 
 fn transform(args: &ExtractArgs) -> Result<TransformConfig> {
+    let folder = args.recipes.as_deref();
     let mut config = match args.preset.as_deref() {
-        Some("cifar10") => TransformConfig::cifar10(),
-        Some("cifar100") => TransformConfig::cifar100(),
-        Some("imagenet") => TransformConfig::imagenet(),
-        Some(other) => {
-            return Err(Error::unknown("preset", other, ["cifar10", "cifar100", "imagenet"]).into());
-        }
+        Some(name) => recipe::transform(name, folder)?,
         None if args.mean.is_none() || args.std.is_none() => {
             let remedy = "give what the network was trained with: `--preset cifar10|cifar100|imagenet`, \
                           or `--mean R,G,B --std R,G,B`";

@@ -10,6 +10,7 @@ pub mod fit;
 pub mod import_torch;
 pub mod info;
 pub mod quickstart;
+pub mod run;
 pub mod score;
 pub mod sweep;
 pub mod train;

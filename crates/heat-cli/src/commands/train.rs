@@ -21,8 +21,27 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     for notice in &recipe.notices {
         progress.say(&format!("note: {notice}"));
     }
-    let data = Data::open(&args.data)?.subset(&recipe.subset())?;
-    check(&recipe, &data.train)?;
+    let of_pictures = [
+        ("transform", recipe.transform.is_some()),
+        ("dataset.data_root", recipe.dataset.as_ref().is_some_and(|d| d.data_root.is_some())),
+    ];
+    for (key, _) in of_pictures.iter().filter(|(_, given)| *given) {
+        progress.say(&format!("note: `{key}` has no effect: features are read, not pictures"));
+    }
+    let data = Data::open(&args.data)?;
+    train(&recipe, data, &out, args.resume, progress)
+}
+
+/// Train into a run folder.
+pub(super) fn train(
+    recipe: &Recipe,
+    data: Data,
+    out: &Path,
+    resume: bool,
+    progress: &mut Progress,
+) -> Result<()> {
+    let data = data.subset(&recipe.subset())?;
+    check(recipe, &data.train)?;
     let digests = data.train.digests()?;
     // What a checkpoint must agree with: the data, and the head of an `el` prior.
     let mut digest: Vec<String> = digests.iter().map(|(_, sha)| sha.clone()).collect();
@@ -30,27 +49,25 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
         digest.push(head.digest());
     }
     let digest = digest.join(" ");
-    let latest = if args.resume { RunFolder::latest(&out)? } else { None };
+    let latest = if resume { RunFolder::latest(out)? } else { None };
     let mut trainer = match &latest {
         Some(path) => {
             progress.say(&format!("continuing from {}", path.display()));
             checkpoint::resume(path, &recipe.heat, &data.train, &digest)?
         }
-        None => begin(&recipe, &data, progress)?,
+        None => begin(recipe, &data, progress)?,
     };
     let mut folder = match &latest {
-        None if !args.resume => RunFolder::create(&out, &recipe.to_toml(), &digest)?,
+        None if !resume => RunFolder::create(out, &recipe.to_toml(), &digest)?,
         found => {
             if found.is_none() {
                 progress.say(&format!("no checkpoint in {} yet: starting anew", out.display()));
             }
             let trainer = found.as_ref().map(|_| &trainer);
-            RunFolder::open(&out, &recipe.to_toml(), &digest, trainer)?
+            RunFolder::open(out, &recipe.to_toml(), &digest, trainer)?
         }
     };
-    if !args.supervised {
-        stop_on_ctrl_c()?;
-    }
+    stop_on_ctrl_c()?;
     let start = Instant::now();
     progress.epochs_left = Some(recipe.heat.n_epochs);
     if trainer.run(Some(&mut folder), progress)? == Outcome::Stopped {
@@ -110,7 +127,7 @@ pub(super) fn check(recipe: &Recipe, train: &FeatureSet) -> Result<()> {
 pub(super) fn check_groups(recipe: &Recipe, train: &FeatureSet) -> Result<()> {
     let field = Field::Features(recipe.heat.pooling);
     if let (Some(backbone), Some(dim)) = (&recipe.backbone, train.dim(field))
-        && backbone.dim != dim
+        && ![0, dim].contains(&backbone.dim)
     {
         let problem = format!(
             "that network has D = {}, but {} has D = {dim}; leave the argument out for features of another network",

@@ -61,20 +61,6 @@ impl Default for TransformConfig {
 }
 
 impl TransformConfig {
-    /// CIFAR-10's: 32×32.
-    pub fn cifar10() -> Self {
-        Self::cifar([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
-    }
-
-    /// CIFAR-100's: 32×32.
-    pub fn cifar100() -> Self {
-        Self::cifar([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761])
-    }
-
-    fn cifar(mean: [f32; 3], std: [f32; 3]) -> Self {
-        TransformConfig { resize: Some(Resize::Exact([32, 32])), mean, std, ..Self::default() }
-    }
-
     /// ImageNet's: short side 256, crop 224.
     pub fn imagenet() -> Self {
         TransformConfig {

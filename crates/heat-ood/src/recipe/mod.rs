@@ -8,19 +8,21 @@
 //! pooling), which keys on the command line override.
 
 mod grid;
+mod groups;
 mod published;
 
 pub use grid::{Grid, GridRun};
+pub use groups::{BackboneRecipe, DatasetRecipe, Part, PicturesRecipe, transform};
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::ebm::optim::{AdamConfig, OptimizerConfig, ScheduleConfig};
 use crate::ebm::{BaseDistConfig, EbmConfig, HeatConfig, LossConfig, ModelConfig};
 use crate::error::{Error, Result};
 use crate::features::SubsetConfig;
+use crate::images::TransformConfig;
 use crate::scorers::{DEEPEST, keys_of, parse_table, parse_value, typed};
 
 /// Everything that names a run.
@@ -34,39 +36,15 @@ pub struct Recipe {
     pub dataset: Option<DatasetRecipe>,
     /// The network behind the features, where one was named.
     pub backbone: Option<BackboneRecipe>,
+    /// From pictures to the network's input, where one was named.
+    pub transform: Option<TransformConfig>,
     /// Prior, network, sampler, training.
     pub heat: HeatConfig,
     /// What was accepted but has no meaning here.
     pub notices: Vec<String>,
 }
 
-/// The `dataset` group.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(non_snake_case)]
-pub struct DatasetRecipe {
-    /// Name of the in-distribution set.
-    pub ID_NAME: String,
-    /// Number of classes.
-    pub num_classes: usize,
-    /// The paper's OOD sets for it.
-    pub ood: Vec<String>,
-    /// Which part of the training set is used.
-    #[serde(skip_serializing_if = "SubsetConfig::is_default")]
-    pub subset: SubsetConfig,
-}
-
-/// The `backbone` group.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BackboneRecipe {
-    /// Architecture.
-    pub name: String,
-    /// Feature dimension D.
-    pub dim: usize,
-}
-
-const GROUPS: [&str; 4] = ["dataset", "backbone", "ebm", "transform"];
+const GROUPS: [&str; 4] = ["dataset", "backbone", "transform", "ebm"];
 
 macro_rules! built_in {
     ($($group:literal / $name:literal),* $(,)?) => {
@@ -83,6 +61,23 @@ const BUILT_IN: &[(&str, &str, &str)] = built_in![
     "backbone" / "resnet34_c10",
     "backbone" / "resnet34_c100",
     "backbone" / "resnet50",
+    "backbone" / "resnet20_c10",
+    "transform" / "cifar10",
+    "transform" / "cifar100",
+    "transform" / "imagenet",
+    "transform" / "cifar10_imagenet",
+    "pictures" / "cifar10",
+    "pictures" / "cifar100",
+    "pictures" / "imagenet",
+    "pictures" / "svhn",
+    "pictures" / "lsun",
+    "pictures" / "places",
+    "pictures" / "textures",
+    "pictures" / "tinyimagenet",
+    "pictures" / "inaturalist",
+    "pictures" / "sun",
+    "pictures" / "places_imagenet",
+    "pictures" / "mnist",
     "ebm" / "heat_gmm_c10",
     "ebm" / "heat_gmm_std_c10",
     "ebm" / "heat_el_c10",
@@ -134,10 +129,15 @@ impl Recipe {
             let (key, value) = argument.split_once('=').ok_or_else(|| {
                 Error::config("argument", argument, "settings are written `key=value`")
             })?;
-            if key == "transform" {
-                notices.push(format!("`{argument}` has no effect: features are read, not images"));
+            if key == "backbone" && value.contains(['.', '/', '\\']) && Path::new(value).is_file() {
+                // A network of one's own, without a recipe.
+                set(&mut table, "backbone.path", Value::String(value.to_owned()))?;
             } else if GROUPS.contains(&key) {
-                merge(&mut table, group(key, value, folder)?);
+                let named = group(key, value, folder)?;
+                if key == "transform" {
+                    table.remove(key);
+                }
+                merge(&mut table, named);
                 if key == "ebm" && !table.contains_key("exp_name") {
                     table.insert("exp_name".into(), Value::String(value.to_owned()));
                 }
@@ -173,6 +173,7 @@ impl Recipe {
         let mut dataset = group(&mut table, "dataset")?;
         let subset = dataset.as_mut().map_or_else(|| Ok(None), |d| group(d, "subset"))?;
         let backbone = group(&mut table, "backbone")?;
+        let transform = group(&mut table, "transform")?;
         let mut ebm = section(&mut table, "ebm")?;
         let mut model = section(&mut ebm, "model")?;
         let base_dist = section(&mut model, "base_dist")?;
@@ -209,6 +210,7 @@ impl Recipe {
             log_dir,
             dataset: dataset.map(|d| DatasetRecipe { subset, ..d }),
             backbone: backbone.map(|t| typed(&t, "backbone")).transpose()?,
+            transform: transform.map(|t| typed(&t, "transform")).transpose()?,
             heat,
             notices,
         })
@@ -236,6 +238,9 @@ impl Recipe {
         }
         if let Some(b) = &self.backbone {
             groups.insert("backbone".into(), as_table(Table::try_from(b)).into());
+        }
+        if let Some(t) = &self.transform {
+            groups.insert("transform".into(), as_table(Table::try_from(t)).into());
         }
         table.extend(groups);
         table.to_string()
@@ -335,6 +340,9 @@ fn known_keys() -> Vec<String> {
         with("ebm.optimizer.opt.", keys_of::<AdamConfig>()),
         with("ebm.optimizer.sch.", keys_of::<ScheduleConfig>()),
         with("dataset.subset.", keys_of::<SubsetConfig>()),
+        with("dataset.", keys_of::<DatasetRecipe>()),
+        with("backbone.", keys_of::<BackboneRecipe>()),
+        with("transform.", keys_of::<TransformConfig>()),
         published::names().map(str::to_owned).collect(),
     ]
     .concat()

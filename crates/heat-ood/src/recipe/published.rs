@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use crate::error::{Error, Result};
 
 /// Accepted with a notice.
-const IGNORED: [(&str, &str); 11] = [
+const IGNORED: [(&str, &str); 10] = [
     ("print_freq", "progress is shown as it happens"),
     ("eval_freq", "evaluate with `heat eval`"),
     ("eval_max_iter", "evaluate with `heat eval`"),
@@ -16,7 +16,6 @@ const IGNORED: [(&str, &str); 11] = [
     ("load_from_checkpoint", "continue a run with `--resume`"),
     ("ckpt_path", "continue a run with `--resume`"),
     ("distributed", "one process uses all cores"),
-    ("dataset.data_root", "features are read, not images"),
     ("dataset.features_dataset", "features are given with `--train`"),
     ("ebm.model.base_dist.max_fit_iter", "the prior is fitted on all rows"),
     ("ebm.model.base_dist.cache_base_dist", "the prior is kept in the checkpoint"),

@@ -105,8 +105,14 @@ fn the_published_command_is_understood() {
     assert_eq!(recipe.exp_name, "mine");
     assert_eq!(recipe.dataset.as_ref().unwrap().num_classes, 10);
     assert_eq!(recipe.backbone.as_ref().unwrap().dim, 512);
-    assert_eq!(recipe.notices.len(), 1);
-    assert_eq!(Recipe::parse(&recipe.to_toml()).unwrap().heat, recipe.heat);
+    assert!(recipe.notices.is_empty());
+    let transform = recipe.transform.as_ref().unwrap();
+    assert_eq!((transform.resize, transform.crop), (Some(Resize::Exact([32, 32])), None));
+    assert_eq!(
+        (transform.mean, transform.std),
+        ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
+    );
+    assert_eq!(Recipe::parse(&recipe.to_toml()).unwrap(), recipe);
 }
 
 #[test]
@@ -193,4 +199,48 @@ fn a_users_folder_comes_first() {
     std::fs::write(file, "[model]\nsteps = 3\n[run]\nbatch_size = 5\n").unwrap();
     let recipe = Recipe::resolve(&["ebm=heat_gmm_c10"], Some(folder.path())).unwrap();
     assert_eq!((recipe.heat.ebm.model.steps, recipe.heat.batch_size), (3, 5));
+}
+
+/// METHOD §1's data sets are all there, each with a place for its pictures.
+#[test]
+fn every_set_of_a_benchmark_has_its_pictures() {
+    for name in ["cifar10", "cifar100", "imagenet"] {
+        let recipe = resolve(&[&format!("dataset={name}")]).unwrap().dataset.unwrap();
+        let id = PicturesRecipe::named(&recipe.ID_NAME, None).unwrap();
+        assert!(id.train.is_some_and(|p| !p.paths.is_empty()), "{name}");
+        for set in recipe.ood.iter().chain([&recipe.ID_NAME]) {
+            let pictures = PicturesRecipe::named(set, None).unwrap();
+            assert!(pictures.test.is_some_and(|p| !p.paths.is_empty()), "{set}");
+            assert!(pictures.download.is_some() && pictures.format.is_some(), "{set}");
+        }
+        transform(&recipe.transform, None).unwrap();
+    }
+    assert_eq!(transform("imagenet", None).unwrap(), TransformConfig::imagenet());
+    let error = PicturesRecipe::named("cifar11", None).unwrap_err().to_string();
+    assert!(error.contains("did you mean"), "{error}");
+}
+
+#[test]
+fn pictures_are_found_below_the_data_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let svhn = PicturesRecipe::named("svhn", None).unwrap();
+    let error = svhn.find("svhn", false, root.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("SVHN/test_32x32.mat") && error.contains("heat data get svhn"),
+        "{error}"
+    );
+    std::fs::create_dir(root.path().join("svhn")).unwrap();
+    std::fs::write(root.path().join("svhn/test_32x32.mat"), "").unwrap();
+    let (found, options) = svhn.find("svhn", false, root.path()).unwrap();
+    assert_eq!(found, root.path().join("svhn/test_32x32.mat"));
+    assert_eq!(options.format, Some(crate::images::Format::Svhn));
+    let lsun = PicturesRecipe::named("lsun", None).unwrap();
+    let error = lsun.find("lsun", true, root.path()).unwrap_err().to_string();
+    assert!(error.contains("no training pictures"), "{error}");
+    // One's own recipe comes first.
+    let own = root.path().join("pictures");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::write(own.join("svhn.toml"), "[test]\npaths = [\"mine\"]\n").unwrap();
+    let mine = PicturesRecipe::named("svhn", Some(root.path())).unwrap();
+    assert_eq!((mine.test.unwrap().paths, mine.format), (vec!["mine".to_owned()], None));
 }

@@ -64,7 +64,7 @@ impl OdinConfig {
             return Err(Error::config("temperature", self.temperature, problem));
         }
         if self.epsilon != 0.0 {
-            let problem = "perturbing images needs the network; features are scored with epsilon=0";
+            let problem = "perturbing pictures needs the network: `heat run`, or features made with `heat extract --perturb`";
             return Err(Error::config("epsilon", self.epsilon, problem));
         }
         let logits = LogitsConfig {

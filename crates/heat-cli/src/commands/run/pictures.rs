@@ -1,0 +1,211 @@
+//! The pictures of a run, and the features made of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use heat_ood::Error;
+use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbation, is_extracted};
+use heat_ood::features::{FeatureSet, Subset};
+use heat_ood::images::{ImageDataset, open};
+use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, PicturesRecipe, Recipe, transform};
+
+use crate::args::RunArgs;
+use crate::commands::Data;
+use crate::commands::backbone::describe;
+use crate::commands::extract::extract_into;
+use crate::progress::Progress;
+
+/// The data folder where none is named: that of the published README.
+const DATA: &str = "datasets";
+
+/// Name of the folder of the ID set's training features.
+const TRAIN: &str = "train";
+/// Name of the folder of the ID set's test features.
+const TEST: &str = "test";
+
+/// A network, and the pictures it is to see.
+pub struct Pictures {
+    backbone: Backbone,
+    config: ExtractConfig,
+    /// `train`, `test`, then the OOD sets by name.
+    sets: Vec<(String, Box<dyn ImageDataset>)>,
+    /// Where their features go, one folder each.
+    folder: PathBuf,
+}
+
+impl Pictures {
+    /// Find all pictures and read the network's graph: what is missing is said
+    /// before anything is computed.
+    pub fn open(args: &RunArgs, recipe: &Recipe, progress: &mut Progress) -> Result<Self> {
+        let absent = |key: &str, example: &str| {
+            Error::missing("the command", format!("`{key}`"), format!("give `{example}`"))
+        };
+        let dataset = recipe.dataset.as_ref();
+        let dataset = dataset.ok_or_else(|| absent("dataset", "dataset=cifar10"))?;
+        let network = recipe.backbone.as_ref();
+        let network = network.ok_or_else(|| absent("backbone", "backbone=FILE"))?;
+        let folder = args.recipes.as_deref();
+        let root = args.data.clone().or_else(|| dataset.data_root.clone());
+        let root = root.unwrap_or_else(|| DATA.into());
+        let sets = sets(dataset, folder, &root)?;
+        let transform = match &recipe.transform {
+            Some(transform) => transform.clone(),
+            None => transform(&dataset.transform, folder)?,
+        };
+        let path = weights(network, &root)?;
+        let options = BackboneOptions {
+            tap: network.tap.clone(),
+            prefix: network.prefix.clone(),
+            ..BackboneOptions::default()
+        };
+        let backbone = open_network(&path, network, options)?;
+        describe(&backbone).iter().for_each(|line| progress.say(line));
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let all = args.features.clone();
+        let all = all.unwrap_or_else(|| Path::new(&recipe.log_dir).join("features"));
+        let config = ExtractConfig {
+            transform,
+            batch_size: backbone.found().batch().unwrap_or(args.network_batch),
+            shard_rows: args.shard_rows,
+            skip_unreadable: args.skip_unreadable,
+            ..ExtractConfig::default()
+        };
+        let folder = all.join(format!("{}-{name}", dataset.ID_NAME));
+        Ok(Pictures { backbone, config, sets, folder })
+    }
+
+    /// Make the features that are not there.
+    pub fn extract(&self, progress: &mut Progress) -> Result<()> {
+        for (name, set) in &self.sets {
+            self.extract_one(name, &**set, &self.folder, &self.config, progress)?;
+        }
+        Ok(())
+    }
+
+    fn extract_one(
+        &self,
+        name: &str,
+        set: &dyn ImageDataset,
+        folder: &Path,
+        config: &ExtractConfig,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let out = folder.join(name);
+        if out.is_dir() {
+            if is_extracted(set, &self.backbone, &out, config)? {
+                progress.say(&format!("{} is there already", out.display()));
+                return Ok(());
+            }
+            let problem = "holds features of other pictures, another network or other settings; \
+                           remove it, or give another folder with `--features DIR`";
+            return Err(Error::format(out, problem).into());
+        }
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        extract_into(set, &self.backbone, &out, config, progress)
+    }
+
+    /// The training features with the network's head.
+    pub fn data(&self) -> Result<Data> {
+        let head = self.folder.join("head.safetensors");
+        let head = self.backbone.head().map(|_| head.as_path());
+        Data::from(&self.folder.join(TRAIN), None, head, None)
+    }
+
+    /// Features of the ID test set and the OOD sets.
+    pub fn test_sets(&self, subset: &Subset) -> Result<(FeatureSet, Vec<(String, FeatureSet)>)> {
+        self.opened(&self.folder, subset)
+    }
+
+    /// The same of pictures that are perturbed first; made where they are not
+    /// there.
+    pub fn perturbed(
+        &self,
+        perturbation: Perturbation,
+        subset: &Subset,
+        progress: &mut Progress,
+    ) -> Result<(FeatureSet, Vec<(String, FeatureSet)>)> {
+        let by = perturbation.identity();
+        let name = format!("{}-{}-{}", by.scorer, by.epsilon, &by.sha256[..8]);
+        let folder = self.folder.join("perturbed").join(name);
+        let config = ExtractConfig { perturb: Some(perturbation), ..self.config.clone() };
+        for (name, set) in self.sets.iter().filter(|(name, _)| name != TRAIN) {
+            self.extract_one(name, &**set, &folder, &config, progress)?;
+        }
+        self.opened(&folder, subset)
+    }
+
+    fn opened(
+        &self,
+        folder: &Path,
+        subset: &Subset,
+    ) -> Result<(FeatureSet, Vec<(String, FeatureSet)>)> {
+        let id = subset.apply_test(&FeatureSet::open(folder.join(TEST))?)?;
+        let ood = self.sets.iter().filter(|(name, _)| ![TRAIN, TEST].contains(&name.as_str()));
+        let ood = ood
+            .map(|(name, _)| {
+                let set = FeatureSet::open(folder.join(name))?;
+                Ok((name.clone(), subset.apply_ood(&set)?))
+            })
+            .collect::<Result<_>>()?;
+        Ok((id, ood))
+    }
+}
+
+/// All sets of pictures of a benchmark; what is missing is said at once.
+fn sets(
+    dataset: &DatasetRecipe,
+    folder: Option<&Path>,
+    root: &Path,
+) -> Result<Vec<(String, Box<dyn ImageDataset>)>> {
+    let id = &dataset.ID_NAME;
+    let mut wanted = vec![(TRAIN, id.as_str(), true), (TEST, id.as_str(), false)];
+    wanted.extend(dataset.ood.iter().map(|name| (name.as_str(), name.as_str(), false)));
+    if let Some(name) = dataset.ood.iter().find(|name| [TRAIN, TEST].contains(&name.as_str())) {
+        let problem = "that name is of the ID set's own parts; name the OOD set otherwise";
+        return Err(Error::config("dataset.ood", name, problem).into());
+    }
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for (name, set, train) in wanted {
+        match PicturesRecipe::named(set, folder)?.find(set, train, root) {
+            Ok(place) => found.push((name, place)),
+            Err(error) => missing.push(error.to_string()),
+        }
+    }
+    if !missing.is_empty() {
+        missing.push("leave OOD sets out with `dataset.ood=[…]`".into());
+        anyhow::bail!(missing.join("\n"));
+    }
+    let opened = found
+        .into_iter()
+        .map(|(name, (path, options))| Ok((name.to_owned(), open(&path, &options)?)));
+    opened.collect()
+}
+
+/// The network's file: as given, or below the data folder.
+fn weights(network: &BackboneRecipe, root: &Path) -> Result<PathBuf> {
+    let path = network.path.as_ref().ok_or_else(|| {
+        let remedy = "give `backbone=FILE` or `backbone.path=FILE`";
+        Error::missing("the backbone", "file", remedy)
+    })?;
+    let below = root.join(path);
+    let found = [path, &below].into_iter().find(|p| p.is_file()).ok_or_else(|| {
+        let place = format!("{} (or {})", path.display(), below.display());
+        Error::missing(place, "network", "give its file with `backbone.path=FILE`")
+    })?;
+    Ok(found.clone())
+}
+
+/// Open it as what the recipe says: weights are checked against the name.
+fn open_network(
+    path: &Path,
+    network: &BackboneRecipe,
+    options: BackboneOptions,
+) -> Result<Backbone> {
+    let plain = Backbone::open(path, &options)?;
+    if plain.architecture().is_none() || network.name.is_empty() {
+        return Ok(plain);
+    }
+    let options = BackboneOptions { arch: Some(network.name.clone()), ..options };
+    Ok(Backbone::open(path, &options)?)
+}

@@ -1,0 +1,158 @@
+//! `heat run`: the whole chain on small generated pictures and a ResNet of four
+//! channels (`heat-ood/tests/golden/make_resnets.py`).
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{contains, fails, ok, text};
+use heat_ood::backbone::find_library;
+use heat_ood::features::FeatureSet;
+
+const WEIGHTS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-ood/tests/golden/resnets/model_state.pt");
+
+/// An uncompressed picture of 8×8 whose colours depend on class and number.
+fn bmp(seed: u32, tint: [u8; 3]) -> Vec<u8> {
+    let mut bytes = b"BM".to_vec();
+    let words: [u32; 13] = [54 + 192, 0, 54, 40, 8, 8, 1 | 24 << 16, 0, 192, 0, 0, 0, 0];
+    bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    for i in 0..192 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bytes.push((tint[i % 3] / 2).wrapping_add((state >> 25) as u8));
+    }
+    bytes
+}
+
+fn write(path: &Path, text: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// Pictures and recipes of a benchmark of one's own.
+fn benchmark(folder: &Path) {
+    let classes = [("cat", [250, 0, 0]), ("dog", [0, 250, 0])];
+    for (c, (class, tint)) in classes.into_iter().enumerate() {
+        for i in 0..60 {
+            let part = if i < 40 { "train" } else { "test" };
+            let name = format!("data/tiny/{part}/{class}/{i:02}.bmp");
+            write(&folder.join(name), bmp(i + 100 * c as u32, tint));
+        }
+    }
+    for i in 0..30 {
+        write(&folder.join(format!("data/blue/{i:02}.bmp")), bmp(i + 1000, [0, 0, 250]));
+    }
+    let recipe = |name: &str, text: &str| write(&folder.join("own").join(name), text);
+    recipe(
+        "dataset/tiny.toml",
+        "ID_NAME = \"tiny\"\nnum_classes = 2\ntransform = \"tiny\"\nood = [\"blue\"]\n",
+    );
+    recipe(
+        "pictures/tiny.toml",
+        "[train]\npaths = [\"tiny/train\"]\n[test]\npaths = [\"tiny/test\"]\n",
+    );
+    recipe("pictures/blue.toml", "[test]\npaths = [\"red\", \"blue\"]\n");
+    recipe("transform/tiny.toml", "mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n");
+}
+
+const SMALL: [&str; 10] = [
+    "run",
+    "dataset=tiny",
+    "--recipes",
+    "own",
+    "--data",
+    "data",
+    "ebm.model.hidden_dim=16",
+    "ebm.model.steps=1",
+    "batch_size=40",
+    "n_epochs=1",
+];
+
+#[test]
+fn from_pictures_to_results() {
+    if let Err(error) = find_library(None) {
+        eprintln!("SKIPPED from_pictures_to_results: {error}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    benchmark(path);
+    let backbone = format!("backbone={WEIGHTS}");
+    let more = ["ebm=quickstart_gmm,quickstart_el", "--format", "json", "--scorers"];
+    let scorers = "el,odin,quickstart_gmm(epsilon=0.01)";
+    let args = [&SMALL[..], &[&backbone], &more, &[scorers]].concat();
+    let out = ok(path, &args);
+    contains(&text(&out.stderr), &["weights   of a resnet", "80 rows", "30 rows", "trained in"]);
+    let results: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let names: Vec<&String> = results["scorers"].as_object().unwrap().keys().collect();
+    let trained = ["quickstart_gmm", "quickstart_el", "HEAT(beta=0)"];
+    let asked = ["el", "odin", "quickstart_gmm(epsilon=0.01)"];
+    assert_eq!(names, [&asked[..], &trained].concat());
+    let auroc = |name: &str| results["scorers"][name]["ood"]["blue"]["auroc"].as_f64().unwrap();
+    // Blue pictures, classes of red and green: the Gaussian sees them.
+    assert!(auroc("quickstart_gmm") > 0.9, "{}", auroc("quickstart_gmm"));
+    // ODIN's perturbation was made, and changes the scores.
+    assert_ne!(auroc("quickstart_gmm"), auroc("quickstart_gmm(epsilon=0.01)"));
+    let features = path.join("runs/features/tiny-model_state");
+    assert_eq!(FeatureSet::open(features.join("train")).unwrap().len(), 80);
+    assert_eq!(fs::read_dir(features.join("perturbed")).unwrap().count(), 2);
+    let whole = path.join("runs/quickstart_gmm+quickstart_el");
+    assert!(whole.join("results.json").is_file());
+    let scored = ok(
+        path,
+        &[
+            "score",
+            whole.join("detector.safetensors").to_str().unwrap(),
+            features.join("blue").to_str().unwrap(),
+        ],
+    );
+    assert_eq!(text(&scored.stdout).lines().count(), 31);
+    // Again: nothing is extracted or trained, the results are the same.
+    let again = ok(path, &[&args[..], &["--resume"]].concat());
+    let said = text(&again.stderr);
+    assert!(!said.contains("rows;") && !said.contains("trained in"), "{said}");
+    let mut second: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    let mut first = results.clone();
+    for all in [&mut first, &mut second] {
+        let scorers = all["scorers"].as_object_mut().unwrap();
+        scorers.values_mut().for_each(|s| drop(s.as_object_mut().unwrap().remove("seconds")));
+    }
+    assert_eq!(first, second);
+    // Other settings do not silently use the features that are there.
+    let (code, error) = fails(path, &[&args[..], &["transform.mean=[0,0,0]"]].concat());
+    assert_eq!(code, 1);
+    contains(&error, &["features/tiny-model_state/train", "other settings", "--features DIR"]);
+}
+
+#[test]
+fn what_is_missing_is_said_before_anything_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    benchmark(path);
+    let backbone = format!("backbone={WEIGHTS}");
+    let with = |more: &[&str]| fails(path, &[&SMALL[..], more].concat());
+    let (_, error) = with(&[]);
+    contains(&error, &["`backbone`", "backbone=FILE"]);
+    let (code, error) = with(&[&backbone, "dataset.ood=[blue,svhn,lsun]"]);
+    assert_eq!(code, 2, "a list of bare words is no TOML: {error}");
+    let (_, error) = with(&[&backbone, "dataset.ood=['blue','svhn','lsun']"]);
+    contains(&error, &["`svhn`", "heat data get svhn", "`lsun`", "dataset.ood"]);
+    let (code, error) = with(&[&backbone, "seed=0,1"]);
+    assert_eq!(code, 2);
+    contains(&error, &["`seed`", "heat sweep"]);
+    let (code, error) = with(&[&backbone, "--scorers", "knnn"]);
+    assert_eq!(code, 2);
+    contains(&error, &["`knnn`", "knn"]);
+    let (code, error) = with(&[&backbone, "--scorers", "odin(epsilon=-1)"]);
+    assert_eq!(code, 2);
+    contains(&error, &["`epsilon` = -1"]);
+    let named = format!("backbone.path={WEIGHTS}");
+    let (code, error) = with(&["backbone=resnet34_c10", &named]);
+    assert_eq!(code, 1);
+    contains(&error, &["model_state.pt", "resnet34", "`layer4.2.bn2.bias` [512] is missing"]);
+    let (_, error) = with(&["backbone=resnet34_c10"]);
+    contains(&error, &["data/weights/resnet34_c10.pt", "backbone.path=FILE"]);
+    assert!(!path.join("runs").exists());
+}
