@@ -47,6 +47,13 @@ A killed extraction goes on where it was when the same command is run again.
   heat extract images/ --backbone model.onnx --preset imagenet -o features/train
   heat fit ssd --train features/train -o ssd.safetensors";
 
+const DATA_HELP: &str = "\
+Nothing else of heat downloads anything. A download that was ended goes on where it was when the
+same command is run again. docs/data.md has what there is, its terms, mirrors, sources of your own
+
+  heat data get svhn textures lsun
+  heat data verify";
+
 /// Out-of-distribution detection on the features of a trained classifier.
 ///
 /// A score is an energy: higher = more out-of-distribution.
@@ -103,6 +110,9 @@ pub enum Command {
     /// Write a feature set in another form
     #[command(after_help = CONVERT_HELP)]
     Convert(ConvertArgs),
+    /// Download data sets and weights, and check them
+    #[command(subcommand, after_help = DATA_HELP)]
+    Data(DataCommand),
 }
 
 /// The training set and what goes with it.
@@ -493,4 +503,60 @@ pub enum BackboneCommand {
         #[arg(long, value_name = "NAME")]
         tap: Option<String>,
     },
+}
+
+/// Where data sets are and come from.
+#[derive(Args)]
+pub struct DataPlace {
+    /// Folder of the data sets
+    #[arg(long, value_name = "DIR", default_value = "datasets")]
+    pub data: PathBuf,
+    /// Sources of your own (TOML), added to what is built in or put in its place
+    #[arg(long, value_name = "FILE")]
+    pub sources: Option<PathBuf>,
+}
+
+/// `heat data`.
+#[derive(Subcommand)]
+pub enum DataCommand {
+    /// Say what there is and what is here; of NAMES, every file with its address and checksum
+    List {
+        /// Data sets [default: all, a line each]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// The folder
+        #[command(flatten)]
+        place: DataPlace,
+    },
+    /// Download data sets and check them against their published checksums
+    Get(DataGetArgs),
+    /// Check what is here against its checksums
+    Verify {
+        /// Data sets, all of whose files must be here [default: all files that are]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// The folder
+        #[command(flatten)]
+        place: DataPlace,
+    },
+}
+
+/// `heat data get`.
+#[derive(Args)]
+pub struct DataGetArgs {
+    /// Data sets: cifar10 svhn textures …; `heat data list` has all
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The folder
+    #[command(flatten)]
+    pub place: DataPlace,
+    /// Try URL/FILE first [default: $HEAT_MIRROR]
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
+    /// Tries after the first, with growing pauses, while a server gives nothing
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub retries: u32,
+    /// How long a server may be silent
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
 }

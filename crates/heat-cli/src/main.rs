@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod download;
 mod export;
 mod progress;
 
@@ -62,5 +63,6 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Backbone(command) => commands::backbone::run(command),
         Command::Doctor => commands::backbone::doctor(),
         Command::Convert(args) => commands::convert::run(args, progress),
+        Command::Data(command) => commands::data::run(command, progress),
     }
 }
