@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod download;
 mod export;
 mod progress;
 
@@ -63,5 +64,6 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Run(args) => commands::run::run(args, progress),
         Command::Doctor => commands::backbone::doctor(),
         Command::Convert(args) => commands::convert::run(args, progress),
+        Command::Data(command) => commands::data::run(command, progress),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use heat_ood::{Event, Observer};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -48,11 +48,32 @@ pub fn obey_parent() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Leave at once on Ctrl-C, saying `text`. For work that keeps what is done in
+/// files at every moment.
+pub fn leave_on_ctrl_c(text: &'static str) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        let _ = writeln!(std::io::stderr(), "\n{text}");
+        std::process::exit(1);
+    })?;
+    Ok(())
+}
+
+/// How often the bytes so far are told where there is no terminal.
+const PLAIN_EVERY: Duration = Duration::from_secs(30);
+
+/// Bytes told in plain lines.
+struct PlainBytes {
+    task: String,
+    total: Option<u64>,
+    told: Instant,
+}
+
 /// Shows events on standard error.
 pub struct Progress {
     quiet: bool,
     terminal: bool,
     bar: Option<ProgressBar>,
+    plain: Option<PlainBytes>,
     /// Put before the names of tasks.
     pub label: String,
     /// Epochs still to come, for the time left.
@@ -66,6 +87,7 @@ impl Progress {
             quiet,
             terminal: std::io::stderr().is_terminal(),
             bar: None,
+            plain: None,
             label: String::new(),
             epochs_left: None,
             epoch_start: Instant::now(),
@@ -90,9 +112,46 @@ impl Progress {
 
     /// Remove the bar.
     pub fn clear(&mut self) {
+        self.plain = None;
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
+    }
+
+    /// Begin work that is counted in bytes, of which `done` are there already.
+    pub fn bytes(&mut self, task: &str, done: u64, total: Option<u64>) {
+        self.clear();
+        if self.quiet {
+            return;
+        }
+        if !self.terminal {
+            self.plain = Some(PlainBytes { task: task.to_owned(), total, told: Instant::now() });
+            return;
+        }
+        let template = match total {
+            Some(_) => {
+                "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left"
+            }
+            None => "{msg} {spinner} {decimal_bytes} {decimal_bytes_per_sec}, {elapsed} elapsed",
+        };
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+        let bar = bar.with_style(style).with_position(done);
+        // The rate is of what comes from now on.
+        bar.reset_eta();
+        bar.set_message(task.to_owned());
+        self.bar = Some(bar);
+    }
+
+    fn plain_bytes(&mut self, done: u64) {
+        let Some(plain) = self.plain.as_mut().filter(|p| p.told.elapsed() >= PLAIN_EVERY) else {
+            return;
+        };
+        plain.told = Instant::now();
+        let of = plain.total.map_or(String::new(), |t| format!(" of {}", DecimalBytes(t)));
+        let line = format!("{}: {}{of}", plain.task, DecimalBytes(done));
+        self.say(&line);
     }
 
     fn begin(&mut self, task: &str, total: u64) {
@@ -147,6 +206,7 @@ impl Observer for Progress {
                         bar.set_prefix(format!("loss {loss:.5}"));
                     }
                 }
+                self.plain_bytes(done);
             }
             Event::End => self.clear(),
             Event::Epoch(log) => self.epoch(log),

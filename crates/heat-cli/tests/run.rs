@@ -135,10 +135,10 @@ fn what_is_missing_is_said_before_anything_is_computed() {
     let with = |more: &[&str]| fails(path, &[&SMALL[..], more].concat());
     let (_, error) = with(&[]);
     contains(&error, &["`backbone`", "backbone=FILE"]);
-    let (code, error) = with(&[&backbone, "dataset.ood=[blue,svhn,lsun]"]);
-    assert_eq!(code, 2, "a list of bare words is no TOML: {error}");
-    let (_, error) = with(&[&backbone, "dataset.ood=['blue','svhn','lsun']"]);
-    contains(&error, &["`svhn`", "heat data get svhn", "`lsun`", "dataset.ood"]);
+    for list in ["dataset.ood=[blue,svhn,lsun]", "dataset.ood=['blue','svhn','lsun']"] {
+        let (_, error) = with(&[&backbone, list]);
+        contains(&error, &["`svhn`", "heat data get svhn", "`lsun`", "dataset.ood"]);
+    }
     let (code, error) = with(&[&backbone, "seed=0,1"]);
     assert_eq!(code, 2);
     contains(&error, &["`seed`", "heat sweep"]);

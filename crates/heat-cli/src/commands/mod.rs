@@ -3,6 +3,7 @@
 pub mod backbone;
 pub mod compose;
 pub mod convert;
+pub mod data;
 pub mod eval;
 pub mod export_torch;
 pub mod extract;

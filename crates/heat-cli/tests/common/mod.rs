@@ -1,6 +1,8 @@
 //! The command on real features, and run folders compared byte for byte.
 #![allow(dead_code)]
 
+pub mod server;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;

@@ -2,6 +2,7 @@ use super::*;
 use crate::ebm::{PriorKind, Proposal};
 use crate::features::Pooling;
 use crate::features::SubsetConfig;
+use crate::images::Resize;
 
 fn resolve(arguments: &[&str]) -> Result<Recipe> {
     Recipe::resolve(arguments, None)

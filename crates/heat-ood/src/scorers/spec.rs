@@ -53,7 +53,19 @@ pub(crate) fn parse_value(text: &str) -> Value {
     let parsed = parse_table(&format!("x = {text}")).ok();
     parsed
         .and_then(|mut t| (t.len() == 1).then(|| t.remove("x")).flatten())
-        .unwrap_or_else(|| Value::String(text.to_owned()))
+        .unwrap_or_else(|| bare_words(text))
+}
+
+/// `[svhn,lsun]` as a list of words, else the text.
+fn bare_words(text: &str) -> Value {
+    let plain = |c: char| c.is_alphanumeric() || "_-., ".contains(c);
+    match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        Some(inner) if inner.chars().all(plain) => {
+            let words = inner.split(',').map(str::trim).filter(|w| !w.is_empty());
+            Value::Array(words.map(|w| Value::String(w.to_owned())).collect())
+        }
+        _ => Value::String(text.to_owned()),
+    }
 }
 
 /// A TOML text as a table; long ones and deeply dotted keys are refused: each
