@@ -5,8 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{command, contains, fails, ok, text};
-use heat_ood::backbone::find_library;
+use common::{command, contains, fails, ok, runtime, text};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-ood/tests/golden");
 
@@ -47,7 +46,10 @@ fn what_is_missing_is_said() {
         contains(&error, parts);
     };
     refused(&[], &["the normalisation", "--preset cifar10|cifar100|imagenet"]);
-    refused(&["--preset", "imagenett"], &["`imagenett`", "imagenet"]);
+    refused(
+        &["--preset", "imagenett"],
+        &["`transform=imagenett`", "did you mean `transform=imagenet`"],
+    );
     refused(&["--preset", "cifar10", "--mean", "1,2"], &["three numbers"]);
     refused(&["--preset", "cifar10", "--resize", "8y8"], &["`resize` = 8y8", "32x32"]);
     refused(&["--preset", "cifar10", "--format", "cifar"], &["`cifar`", "cifar10"]);
@@ -61,8 +63,7 @@ fn what_is_missing_is_said() {
 
 #[test]
 fn from_pictures_to_scores() {
-    if let Err(error) = find_library(None) {
-        eprintln!("SKIPPED from_pictures_to_scores: {error}");
+    if !runtime("from_pictures_to_scores") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -6,8 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{contains, fails, ok, text};
-use heat_ood::backbone::find_library;
+use common::{contains, fails, ok, runtime, text};
 use heat_ood::features::FeatureSet;
 
 const WEIGHTS: &str =
@@ -72,8 +71,7 @@ const SMALL: [&str; 10] = [
 
 #[test]
 fn from_pictures_to_results() {
-    if let Err(error) = find_library(None) {
-        eprintln!("SKIPPED from_pictures_to_results: {error}");
+    if !runtime("from_pictures_to_results") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -196,6 +196,38 @@ fn features_gradients_and_perturbations_are_pytorchs() {
     }
 }
 
+/// Every operator that a gradient goes back through, with strides, groups,
+/// dilations and windows that overlap (`golden/make_gradients.py`).
+#[test]
+fn gradients_go_back_through_graphs_of_others() {
+    let golden = |name: &str| common::path("gradients").join(name);
+    let file = TensorFile::open(&golden("expected.safetensors")).unwrap();
+    let expected = |name: &str| file.f32(name, file.shape(name).unwrap()).unwrap();
+    let backbone = open(&golden("mixed.onnx")).unwrap();
+    if !runtime("gradients_go_back_through_graphs_of_others") {
+        return;
+    }
+    let shape = [3, 3, 23, 23];
+    let seeds = || {
+        let features = (Field::Features(Pooling::Avg), expected("seed.features"));
+        Batch::of(3, [features, (Field::Logits, expected("seed.logits"))]).unwrap()
+    };
+    let mut network = backbone.load().unwrap();
+    let pooled = network.run(expected("pictures"), shape).unwrap();
+    close("avg", &pooled.avg, &expected("avg"), 1e-5);
+    close("logits", &pooled.logits, &expected("logits"), 1e-5);
+    let gradient = network.gradient(&expected("pictures"), shape, &seeds()).unwrap();
+    close("gradient", &gradient, &expected("gradient"), 1e-4);
+    for (name, parts) in [
+        ("sigmoid", ["sigmoid.onnx", "`gate` (Sigmoid)", "only through Conv"]),
+        ("old", ["old.onnx", "`pool` (MaxPool)", "opset 16"]),
+    ] {
+        let mut network = open(&golden(&format!("{name}.onnx"))).unwrap().load().unwrap();
+        let refused = network.gradient(&expected("pictures"), shape, &seeds());
+        contains(&refused.err().unwrap().to_string(), &parts);
+    }
+}
+
 /// The same network in every form of file, and written as ONNX.
 #[test]
 fn checkpoints_of_every_form_are_read() {

@@ -306,7 +306,8 @@ impl<'a> Tape<'a> {
             Attribute::int("group", group as i64),
         ];
         if turned {
-            let values = weight.floats().filter(|v| v.len() == dims.iter().product::<usize>());
+            let whole = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            let values = weight.floats().filter(|v| Some(v.len()) == whole);
             let values = values.ok_or_else(|| self.refuse(node, "its weights' type"))?;
             let (shape, values) = turn(&values, &dims, group);
             let w = self.floats(&shape, &values);

@@ -165,9 +165,10 @@ struct Backward {
     session: Session,
 }
 
-/// Pixels whose activations are kept at a time for the gradient: at 224×224
-/// eight pictures, less than 1 GiB with ResNet-50.
+/// Pixels and pictures whose activations are kept at a time for the gradient:
+/// eight of 224×224, less than 1 GiB with ResNet-50.
 const GRADIENT_PIXELS: usize = 8 * 224 * 224;
+const GRADIENT_PICTURES: usize = 32;
 
 impl Network {
     /// Features of `n` pictures, `[n, 3, height, width]`.
@@ -234,7 +235,7 @@ impl Network {
         };
         let Backward { fields, session, .. } = self.backward.insert(backward);
         let size = channels * height * width;
-        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, n.max(1));
+        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_PICTURES);
         let together = self.found.batch().unwrap_or(together);
         let mut out = Vec::with_capacity(pictures.len());
         for first in (0..n).step_by(together) {

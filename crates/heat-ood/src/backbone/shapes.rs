@@ -126,7 +126,7 @@ fn of_node(
                 return None;
             };
             let group = usize::try_from(node.int("group", 1)).ok()?;
-            let fits = group > 0 && c * group == channels && m % group == 0;
+            let fits = group > 0 && c.checked_mul(group) == Some(channels) && m % group == 0;
             let [h, w] = Window::of(node, [kh, kw])?.out([h, w])?;
             fits.then_some(Shape::Map([m, h, w]))
         }
@@ -141,7 +141,9 @@ fn of_node(
             let keeps = node.int("keepdims", 1) != 0;
             Some(if keeps { Shape::Map([c, 1, 1]) } else { Shape::Vector(c) })
         }
-        ("Flatten", Shape::Map([c, h, w])) => Some(Shape::Vector(c * h * w)),
+        ("Flatten", Shape::Map([c, h, w])) => {
+            Some(Shape::Vector(c.checked_mul(h)?.checked_mul(w)?))
+        }
         ("Reshape" | "Squeeze", Shape::Map([c, 1, 1])) => Some(Shape::Vector(c)),
         ("Flatten", Shape::Vector(_)) => Some(x),
         ("Gemm", Shape::Vector(d)) => {
@@ -164,7 +166,9 @@ fn of_node(
             let mut channels = 0;
             for name in &node.input {
                 match shapes.get(name)? {
-                    Shape::Map([c, height, width]) if (*height, *width) == (h, w) => channels += c,
+                    Shape::Map([c, height, width]) if (*height, *width) == (h, w) => {
+                        channels = usize::checked_add(channels, *c)?;
+                    }
                     _ => return None,
                 }
             }

@@ -267,7 +267,8 @@ pub fn names(group: &str, folder: Option<&Path>) -> Vec<String> {
 /// A group's file as a table of top-level keys.
 fn group(kind: &str, name: &str, folder: Option<&Path>) -> Result<Table> {
     let unknown = || {
-        let names = names(kind, folder);
+        let names: Vec<String> =
+            names(kind, folder).into_iter().map(|n| format!("{kind}={n}")).collect();
         Error::unknown("recipe", &format!("{kind}={name}"), names.iter().map(String::as_str))
     };
     let simple = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
