@@ -32,21 +32,21 @@ fn write(path: &Path, text: impl AsRef<[u8]>) {
 
 /// Pictures and recipes of a benchmark of one's own.
 fn benchmark(folder: &Path) {
-    let classes = [("cat", [250, 0, 0]), ("dog", [0, 250, 0])];
-    for (c, (class, tint)) in classes.into_iter().enumerate() {
-        for i in 0..60 {
-            let part = if i < 40 { "train" } else { "test" };
-            let name = format!("data/tiny/{part}/{class}/{i:02}.bmp");
-            write(&folder.join(name), bmp(i + 100 * c as u32, tint));
+    for class in 0..10u8 {
+        for i in 0..14 {
+            let part = if i < 10 { "train" } else { "test" };
+            let name = format!("data/tiny/{part}/class{class}/{i:02}.bmp");
+            let tint = [0, 25 * class, 250 - 25 * class];
+            write(&folder.join(name), bmp(i + 100 * u32::from(class), tint));
         }
     }
     for i in 0..30 {
-        write(&folder.join(format!("data/blue/{i:02}.bmp")), bmp(i + 1000, [0, 0, 250]));
+        write(&folder.join(format!("data/blue/{i:02}.bmp")), bmp(i + 5000, [250, 0, 0]));
     }
     let recipe = |name: &str, text: &str| write(&folder.join("own").join(name), text);
     recipe(
         "dataset/tiny.toml",
-        "ID_NAME = \"tiny\"\nnum_classes = 2\ntransform = \"tiny\"\nood = [\"blue\"]\n",
+        "ID_NAME = \"tiny\"\nnum_classes = 10\ntransform = \"tiny\"\nood = [\"blue\"]\n",
     );
     recipe(
         "pictures/tiny.toml",
@@ -82,19 +82,19 @@ fn from_pictures_to_results() {
     let scorers = "el,odin,quickstart_gmm(epsilon=0.01)";
     let args = [&SMALL[..], &[&backbone], &more, &[scorers]].concat();
     let out = ok(path, &args);
-    contains(&text(&out.stderr), &["weights   of a resnet", "80 rows", "30 rows", "trained in"]);
+    contains(&text(&out.stderr), &["weights   of a resnet", "100 rows", "30 rows", "trained in"]);
     let results: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     let names: Vec<&String> = results["scorers"].as_object().unwrap().keys().collect();
     let trained = ["quickstart_gmm", "quickstart_el", "HEAT(beta=0)"];
     let asked = ["el", "odin", "quickstart_gmm(epsilon=0.01)"];
     assert_eq!(names, [&asked[..], &trained].concat());
     let auroc = |name: &str| results["scorers"][name]["ood"]["blue"]["auroc"].as_f64().unwrap();
-    // Blue pictures, classes of red and green: the Gaussian sees them.
+    // Blue pictures, classes from red to green: the Gaussian sees them.
     assert!(auroc("quickstart_gmm") > 0.9, "{}", auroc("quickstart_gmm"));
     // ODIN's perturbation was made, and changes the scores.
     assert_ne!(auroc("quickstart_gmm"), auroc("quickstart_gmm(epsilon=0.01)"));
     let features = path.join("runs/features/tiny-model_state");
-    assert_eq!(FeatureSet::open(features.join("train")).unwrap().len(), 80);
+    assert_eq!(FeatureSet::open(features.join("train")).unwrap().len(), 100);
     assert_eq!(fs::read_dir(features.join("perturbed")).unwrap().count(), 2);
     let whole = path.join("runs/quickstart_gmm+quickstart_el");
     assert!(whole.join("results.json").is_file());

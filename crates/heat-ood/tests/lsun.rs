@@ -4,10 +4,12 @@
 mod common;
 
 use std::fs;
+#[cfg(feature = "lmdb")]
 use std::path::Path;
 
 use common::bytes::contains;
 use common::images::{golden, options, refusal};
+#[cfg(feature = "lmdb")]
 use heat_ood::images::Format;
 
 /// A folder with the golden databases.

@@ -38,6 +38,8 @@ struct Tape<'a> {
     path: &'a Path,
     weights: HashMap<&'a str, &'a Tensor>,
     shapes: HashMap<String, Shape>,
+    /// The first operator that is not known.
+    stranger: Option<&'a Node>,
     /// What sums to the gradient of each tensor.
     parts: HashMap<String, Vec<String>>,
     nodes: Vec<Node>,
@@ -64,7 +66,8 @@ pub(super) fn with_gradient(
     let mut tape = Tape {
         path,
         weights,
-        shapes,
+        shapes: shapes.known,
+        stranger: shapes.stranger,
         parts: HashMap::new(),
         nodes: Vec::new(),
         tensors: Vec::new(),
@@ -97,6 +100,15 @@ pub(super) fn with_gradient(
 impl<'a> Tape<'a> {
     fn refuse(&self, node: &Node, problem: &str) -> Error {
         let problem = format!("no gradient through `{}` ({}): {problem}", node.name, node.op);
+        Error::format(self.path, problem)
+    }
+
+    /// The error for a tensor from which no gradient leads back.
+    fn no_way(&self, tensor: &str) -> Error {
+        if let Some(node) = self.stranger {
+            return self.refuse(node, &format!("only through {KNOWN}"));
+        }
+        let problem = format!("no gradient of `{tensor}`: it is neither a vector nor a map");
         Error::format(self.path, problem)
     }
 
@@ -162,13 +174,12 @@ impl<'a> Tape<'a> {
             self.give(&at, input);
             return Ok(width);
         }
-        let (Tap::Map(map), false) = (&found.tap, field == Field::Logits) else {
-            return Err(Error::missing(place(), format!("gradient of `{at}`"), KNOWN));
+        let map = match &found.tap {
+            Tap::Map(map) if field != Field::Logits => map,
+            _ => return Err(self.no_way(&at)),
         };
         let Some(Shape::Map([channels, h, w])) = self.shape(map) else {
-            let what = format!("gradient of `{map}`");
-            let remedy = format!("gradients go back through: {KNOWN}");
-            return Err(Error::missing(place(), what, remedy));
+            return Err(self.no_way(map));
         };
         let part = match field {
             Field::Features(Pooling::Std) => self.of_std(map, &input, channels, h * w),

@@ -74,17 +74,24 @@ impl Window {
     }
 }
 
+/// Shapes by name, and the first operator that is not followed.
+pub(super) struct Shapes<'a> {
+    pub known: HashMap<String, Shape>,
+    pub stranger: Option<&'a Node>,
+}
+
 /// The shape of every tensor that depends on `input`.
 ///
 /// # Errors
 /// If pictures of that size are too small for a kernel.
-pub(super) fn infer(
+pub(super) fn infer<'a>(
     path: &Path,
-    graph: &Graph,
+    graph: &'a Graph,
     weights: &HashMap<&str, &Tensor>,
     input: &str,
     start: Shape,
-) -> Result<HashMap<String, Shape>> {
+) -> Result<Shapes<'a>> {
+    let mut stranger = None;
     let mut shapes = HashMap::from([(input.to_owned(), start)]);
     for node in &graph.node {
         let Some(x) = node.input.iter().find_map(|name| shapes.get(name)).copied() else {
@@ -104,13 +111,16 @@ pub(super) fn infer(
                 );
                 return Err(Error::format(path, problem));
             }
-            None => Shape::Unknown,
+            None => {
+                stranger = stranger.or(Some(node));
+                Shape::Unknown
+            }
         };
         if let Some(output) = node.output.first() {
             shapes.insert(output.clone(), shape);
         }
     }
-    Ok(shapes)
+    Ok(Shapes { known: shapes, stranger })
 }
 
 fn of_node(

@@ -142,7 +142,7 @@ fn refusals_name_the_key_and_the_nearest() {
     assert_eq!(error(&["lr=3"]), "unknown key `lr`; did you mean `ebm.optimizer.opt.lr`?");
     assert_eq!(
         error(&["ebm=heat_gmm_c1"]),
-        "unknown recipe `ebm=heat_gmm_c1`; did you mean `heat_gmm_c10`?"
+        "unknown recipe `ebm=heat_gmm_c1`; did you mean `ebm=heat_gmm_c10`?"
     );
     assert!(
         error(&["ebm.model.steps=many"]).starts_with("`ebm.model.steps` = \"many\": invalid type")
