@@ -84,7 +84,7 @@ const MANIFEST: &str = "extract.json";
 /// `head.safetensors` beside it.
 ///
 /// # Errors
-/// If `out` exists, was begun with other settings, a picture cannot be read
+/// If `out` exists and is not of this run, was begun with other settings, a picture cannot be read
 /// (without `skip_unreadable`), the network refuses the pictures, or a write
 /// fails. Finished shards are kept: run it again to go on.
 pub fn extract(
@@ -96,6 +96,9 @@ pub fn extract(
 ) -> Result<Extracted> {
     check(config)?;
     let manifest = manifest(dataset, backbone, config)?;
+    if let Some(done) = finished(out, &manifest)? {
+        return Ok(done);
+    }
     if out.exists() {
         let problem = "exists; choose another name or remove it";
         return Err(Error::config("output", out.display(), problem));
@@ -187,13 +190,33 @@ fn manifest(
     })
 }
 
+/// What is in `out`, if the same run was ended after its last step.
+fn finished(out: &Path, manifest: &Manifest) -> Result<Option<Extracted>> {
+    if read_manifest(&out.join(MANIFEST)).as_ref() != Some(manifest) {
+        return Ok(None);
+    }
+    let mut done = Extracted { resumed: manifest.pictures, ..Extracted::default() };
+    for i in 0..manifest.pictures.div_ceil(manifest.shard_rows) {
+        let list = out.join(format!("unreadable-{i:05}.txt"));
+        if list.is_file() {
+            done.unreadable.extend(lines(&list)?);
+        }
+    }
+    done.rows = manifest.pictures - done.unreadable.len().min(manifest.pictures);
+    Ok(Some(done))
+}
+
+fn read_manifest(file: &Path) -> Option<Manifest> {
+    serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
+}
+
 /// The folder under its temporary name, new or as an earlier run left it.
 fn begin(out: &Path, manifest: &Manifest) -> Result<PathBuf> {
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     let folder = parent(out).join(format!(".heat-{name}.tmp"));
     let file = folder.join(MANIFEST);
-    if let Ok(text) = fs::read_to_string(&file) {
-        if serde_json::from_str::<Manifest>(&text).ok().as_ref() == Some(manifest) {
+    if file.is_file() {
+        if read_manifest(&file).as_ref() == Some(manifest) {
             return Ok(folder);
         }
         let problem = "begun with other pictures, another network or other settings; \
