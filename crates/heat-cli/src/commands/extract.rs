@@ -24,7 +24,10 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         dtype: args.dtype.parse()?,
     };
     let format = args.format.as_deref().map(format).transpose()?;
-    let set = open(&args.pictures, &ImageOptions { format, split: args.split.clone() })?;
+    let set = open(
+        &args.pictures,
+        &ImageOptions { format, split: args.split.clone(), max_pixels: None },
+    )?;
     for line in describe(backbone.found()) {
         progress.say(&line);
     }

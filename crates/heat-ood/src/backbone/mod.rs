@@ -7,6 +7,7 @@
 
 mod extract;
 mod graph;
+mod meter;
 mod proto;
 mod runtime;
 
