@@ -8,6 +8,10 @@ pub mod bytes;
 pub mod memory;
 #[path = "../../crates/heat-ood/tests/fuzz/mutate.rs"]
 pub mod mutate;
+#[path = "../../crates/heat-ood/tests/fuzz/picture_seeds.rs"]
+pub mod picture_seeds;
+#[path = "../../crates/heat-ood/tests/fuzz/pictures.rs"]
+pub mod pictures;
 #[path = "../../crates/heat-ood/tests/fuzz/readers.rs"]
 pub mod readers;
 #[path = "../../crates/heat-ood/tests/fuzz/seeds.rs"]
@@ -44,7 +48,7 @@ pub fn check(reader: &str, input: &[u8]) {
     let (_, read) = readers::READERS.iter().find(|(name, _)| *name == reader).expect("a reader");
     let folder = folder();
     // Within the pool, so that no part of the work waits for a thread to wake.
-    parallel::run(|| memory::bounded(input.len(), || read(&folder, input)));
+    parallel::run(|| memory::bounded(memory::growth(reader) * input.len(), || read(&folder, input)));
 }
 
 /// Change `data[..size]` in place by libFuzzer's own mutations or, half the

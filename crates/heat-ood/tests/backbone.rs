@@ -173,8 +173,12 @@ fn extraction_keeps_order_resumes_and_lists_what_it_skips() {
     let mut logits = vec![0.0; 23 * 4];
     head.logits(&avg, &mut logits, &mut Default::default());
     close("logits", &all(&features, Field::Logits), &logits, 1e-5);
-    // Again is refused; stopped and gone on with gives the same bytes.
-    let error = extract(&*set, &model, &path("out"), &config, &mut Silent).err().unwrap();
+    // The same again is done already, another is refused; stopped and gone on
+    // with gives the same bytes.
+    let done = extract(&*set, &model, &path("out"), &config, &mut Silent).unwrap();
+    assert_eq!((done.rows, done.resumed), (23, 23));
+    let other = ExtractConfig { shard_rows: 7, ..config.clone() };
+    let error = extract(&*set, &model, &path("out"), &other, &mut Silent).err().unwrap();
     contains(&error.to_string(), &["exists"]);
     let stopped = extract(&*set, &model, &path("again"), &config, &mut Stop(5)).err().unwrap();
     contains(&stopped.to_string(), &["interrupted", "go on"]);

@@ -26,7 +26,10 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         perturb: perturbation(args)?,
     };
     let format = args.format.as_deref().map(format).transpose()?;
-    let set = open(&args.pictures, &ImageOptions { format, split: args.split.clone() })?;
+    let set = open(
+        &args.pictures,
+        &ImageOptions { format, split: args.split.clone(), max_pixels: None },
+    )?;
     describe(&backbone).iter().for_each(|line| progress.say(line));
     extract_into(&*set, &backbone, &args.output, &config, progress)
 }
@@ -41,6 +44,11 @@ pub(super) fn extract_into(
 ) -> Result<()> {
     let begun = std::time::Instant::now();
     let done = extract(set, backbone, out, config, progress)?;
+    if done.resumed == set.len() {
+        progress.clear();
+        progress.say(&format!("{} is there already: {} rows", out.display(), done.rows));
+        return Ok(());
+    }
     wrote(progress, out);
     let seconds = begun.elapsed().as_secs_f64();
     let fresh = set.len() - done.resumed;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use prost::Message;
 
+use super::meter::{self, Flaw};
 use super::proto::{FLOAT, Graph, Model, Node, Tensor, Value};
 use crate::error::{Error, Result};
 use crate::features::Head;
@@ -58,6 +59,10 @@ struct Reader<'a> {
 /// Read a model.
 pub(super) fn read(path: &Path, bytes: &[u8], tap: Option<&str>) -> Result<Found> {
     let broken = |problem: String| Error::format(path, problem);
+    meter::check(bytes).map_err(|flaw| match flaw {
+        Flaw::Damaged => broken("not a whole ONNX model; export or copy it again".into()),
+        Flaw::TooMuch => broken("describes far more than the file's size explains: refused".into()),
+    })?;
     let model = Model::decode(bytes).map_err(|e| broken(format!("not a whole ONNX model: {e}")))?;
     let graph = model.graph.as_ref().filter(|g| !g.node.is_empty());
     let graph = graph.ok_or_else(|| broken("not an ONNX model: it has no graph".into()))?;
@@ -142,7 +147,11 @@ impl<'a> Reader<'a> {
     fn linear(&self) -> Option<Linear> {
         for output in &self.graph.output {
             let mut name = output.name.as_str();
-            while let Some(node) = self.makers.get(name) {
+            // A damaged graph may lead back to where it came from.
+            for _ in 0..self.graph.node.len() {
+                let Some(node) = self.makers.get(name) else {
+                    break;
+                };
                 if let Some(linear) = self.as_linear(node, name) {
                     return Some(linear);
                 }
@@ -201,7 +210,8 @@ impl<'a> Reader<'a> {
             return None;
         };
         let (a, b) = (usize::try_from(a).ok()?, usize::try_from(b).ok()?);
-        let values = weight.floats().filter(|v| Some(v.len()) == a.checked_mul(b))?;
+        let values = weight.floats();
+        let values = values.filter(|v| !v.is_empty() && Some(v.len()) == a.checked_mul(b))?;
         let (classes, weight) = if rows_are_classes {
             (a, values)
         } else {
@@ -220,8 +230,9 @@ impl<'a> Reader<'a> {
     /// The map before the global pooling that makes `pooled`.
     fn tap(&self, pooled: &str) -> Tap {
         let mut name = pooled;
-        while let Some(node) = self.makers.get(name) {
-            let Some(before) = node.input.first() else {
+        for _ in 0..self.graph.node.len() {
+            let node = self.makers.get(name);
+            let Some((node, before)) = node.and_then(|n| Some((n, n.input.first()?))) else {
                 break;
             };
             if is_global_average(node) {

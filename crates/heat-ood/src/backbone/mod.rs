@@ -11,6 +11,7 @@
 mod extract;
 mod gradient;
 mod graph;
+mod meter;
 mod outputs;
 mod perturb;
 mod proto;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::features::{Batch, Bytes, Field, Head, Pooling, map, write_atomically};
 
-pub use extract::{ExtractConfig, Extracted, extract, is_extracted};
+pub use extract::{ExtractConfig, Extracted, extract};
 pub use graph::{Found, Tap};
 pub use perturb::{Perturbation, PerturbedBy};
 pub use runtime::{Library, find_library};

@@ -19,6 +19,7 @@ mod subset;
 mod temporary;
 mod tensors;
 mod view;
+pub(crate) mod zip_directory;
 
 pub use batch::{Batch, Needs};
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert};

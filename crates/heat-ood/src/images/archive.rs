@@ -14,13 +14,19 @@ use flate2::read::MultiGzDecoder;
 use zip::ZipArchive;
 
 use crate::error::{Error, Result};
-use crate::features::{Bytes, map, map_file};
+use crate::features::{Bytes, map, map_file, zip_directory};
 
 /// Largest file that is read whole rather than mapped.
 const SMALL: u64 = 16 << 20;
 
-/// Largest file taken out of a `.zip`.
-const MAX_UNZIPPED: u64 = 1 << 32;
+/// What compressed data may grow to in memory: pictures, labels and arrays of
+/// pictures hardly shrink, so what grows twentyfold was made to fill memory.
+const MAX_GROWTH: u64 = 20;
+const ALWAYS_ALLOWED: u64 = 16 << 20;
+
+/// The same in a temporary file. Handwritten digits grow tenfold.
+const MAX_GROWTH_ON_DISK: u64 = 50;
+const ALWAYS_ALLOWED_ON_DISK: u64 = 1 << 30;
 
 /// Depth of folders within folders.
 const MAX_DEPTH: usize = 32;
@@ -36,6 +42,19 @@ impl Slice {
     pub fn owned(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
         Slice { bytes: Arc::new(Bytes::Owned(bytes)), range }
+    }
+
+    /// A part of it, or as much of that as there is; nothing is copied.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let end = range.end.min(self.len());
+        let start = self.range.start + range.start.min(end);
+        Slice { bytes: Arc::clone(&self.bytes), range: start..self.range.start + end }
+    }
+
+    /// `length` bytes from `start`, if there are as many.
+    pub fn checked_part(&self, start: usize, length: usize) -> Option<Self> {
+        let end = start.checked_add(length).filter(|end| *end <= self.len())?;
+        Some(self.part(start..end))
     }
 }
 
@@ -59,7 +78,13 @@ impl AsRef<[u8]> for Shared {
 enum Source {
     Folder,
     Tar(Arc<Bytes>),
-    Zip(ZipArchive<Cursor<Shared>>),
+    /// With its length.
+    Zip(ZipArchive<Cursor<Shared>>, u64),
+}
+
+/// The most bytes of memory that `packed` bytes may become.
+pub(super) fn most_expanded(packed: u64) -> u64 {
+    ALWAYS_ALLOWED.max(packed.saturating_mul(MAX_GROWTH))
 }
 
 /// Files by name, sorted.
@@ -91,9 +116,22 @@ impl Store {
             std::fs::metadata(path).map_err(Error::io("open", path))?;
             return Err(Error::format(path, problem));
         };
+        if let Some((name, _)) = files.iter().find(|(n, _)| n.split('/').any(|p| p == "..")) {
+            let problem = format!(
+                "`{name}` leads out of it: refused; unpack it with care, and \
+                                   give the folder"
+            );
+            return Err(Error::format(path, problem));
+        }
         // What systems leave beside the files they pack.
         files.retain(|(name, _)| !name.split('/').any(|part| part.starts_with('.')));
+        if u32::try_from(files.len()).is_err() {
+            return Err(Error::format(path, "more than 4294967295 files: give a part of it"));
+        }
+        // Of files of one name in an archive, the last replaces the others.
+        files.reverse();
         files.sort_by(|a, b| a.0.cmp(&b.0));
+        files.dedup_by(|a, b| a.0 == b.0);
         Ok(Store { path: path.to_owned(), source, files })
     }
 
@@ -113,13 +151,19 @@ impl Store {
         matching.min_by_key(|n| n.matches('/').count())
     }
 
-    /// Whether there is a file of exactly that name.
-    pub fn has(&self, name: &str) -> bool {
-        self.index(name).is_some()
+    /// Names with their numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (u32, &str)> {
+        (0..).zip(self.names())
     }
 
-    fn index(&self, name: &str) -> Option<usize> {
-        self.files.binary_search_by(|(n, _)| n.as_str().cmp(name)).ok()
+    /// The file of that number.
+    pub fn name(&self, number: u32) -> &str {
+        &self.files[number as usize].0
+    }
+
+    /// The number of the file of exactly that name.
+    pub fn index(&self, name: &str) -> Option<u32> {
+        self.files.binary_search_by(|(n, _)| n.as_str().cmp(name)).ok().map(|i| i as u32)
     }
 
     /// How messages name a file.
@@ -133,20 +177,13 @@ impl Store {
     /// The bytes of a file.
     pub fn read(&self, name: &str) -> Result<Slice> {
         let found = self.index(name).ok_or_else(|| self.missing(name))?;
-        let (_, range) = &self.files[found];
+        let (_, range) = &self.files[found as usize];
         match &self.source {
             Source::Folder => read_file(&self.path.join(name)),
             Source::Tar(bytes) => Ok(Slice { bytes: Arc::clone(bytes), range: range.clone() }),
-            Source::Zip(archive) => {
-                // A clone shares the list of files and the bytes.
-                let mut archive = archive.clone();
-                let file = archive.by_index(range.start);
-                let mut out = Vec::new();
-                file.map_err(std::io::Error::from)
-                    .and_then(|f| f.take(MAX_UNZIPPED).read_to_end(&mut out))
-                    .map_err(|e| Error::format(self.place(name), e.to_string()))?;
-                Ok(Slice::owned(out))
-            }
+            Source::Zip(archive, length) => unzipped(archive, *length, range.start)
+                .map(Slice::owned)
+                .map_err(|problem| Error::format(self.place(name), problem)),
         }
     }
 
@@ -246,7 +283,15 @@ fn tar(path: &Path, bytes: Arc<Bytes>) -> Result<Listed> {
 
 fn zip(path: &Path) -> Result<Listed> {
     let damaged = |e: zip::result::ZipError| Error::format(path, format!("not a whole zip: {e}"));
-    let archive = ZipArchive::new(Cursor::new(Shared(map(path)?))).map_err(damaged)?;
+    let bytes = map(path)?;
+    if zip_directory::entries(&bytes).is_none() {
+        return Err(Error::format(
+            path,
+            "not a whole zip: its directory is damaged; copy it again",
+        ));
+    }
+    let length = bytes.len() as u64;
+    let archive = ZipArchive::new(Cursor::new(Shared(bytes))).map_err(damaged)?;
     let mut files = Vec::new();
     for i in 0..archive.len() {
         if let Some(name) = archive.name_for_index(i) {
@@ -254,17 +299,54 @@ fn zip(path: &Path) -> Result<Listed> {
         }
     }
     files.retain(|(name, _)| !name.ends_with('/'));
-    Ok((Source::Zip(archive), files))
+    Ok((Source::Zip(archive, length), files))
+}
+
+/// File number `i`, in no more memory than it may take.
+fn unzipped(
+    archive: &ZipArchive<Cursor<Shared>>,
+    length: u64,
+    i: usize,
+) -> std::result::Result<Vec<u8>, String> {
+    // A clone shares the list of files and the bytes.
+    let mut archive = archive.clone();
+    let file = archive.by_index(i).map_err(|e| e.to_string())?;
+    // What the directory says may be wrong.
+    let (packed, size) = (file.compressed_size().min(length), file.size());
+    if size > most_expanded(packed) {
+        return Err(format!(
+            "{packed} bytes that become {size}: refused as a decompression bomb; unpack the \
+             archive, and give the folder"
+        ));
+    }
+    let mut out = Vec::new();
+    let room = usize::try_from(size).ok().and_then(|size| out.try_reserve_exact(size).ok());
+    room.ok_or_else(|| format!("{size} bytes, more than there is memory for"))?;
+    file.take(size).read_to_end(&mut out).map_err(|e| e.to_string())?;
+    Ok(out)
 }
 
 /// Decompress a gzip file into a temporary file without a name.
 fn unpacked(path: &Path) -> Result<Arc<Bytes>> {
-    let mut from = MultiGzDecoder::new(File::open(path).map_err(Error::io("open", path))?);
+    let packed = File::open(path).map_err(Error::io("open", path))?;
+    let size = packed.metadata().map_err(Error::io("open", path))?.len();
+    let most = ALWAYS_ALLOWED_ON_DISK.max(size.saturating_mul(MAX_GROWTH_ON_DISK));
     let place = std::env::temp_dir();
     let mut file = tempfile::tempfile().map_err(Error::io("create a file in", &place))?;
-    std::io::copy(&mut from, &mut file).map_err(|e| {
+    let mut from = MultiGzDecoder::new(packed).take(most + 1);
+    let written = std::io::copy(&mut from, &mut file).map_err(|e| {
         Error::format(path, format!("cannot be decompressed into {}: {e}", place.display()))
     })?;
+    if written > most {
+        let problem = format!(
+            "{size} bytes that become more than {most}: refused as a decompression bomb; \
+             decompress it yourself if it is none"
+        );
+        return Err(Error::format(path, problem));
+    }
+    if written == 0 {
+        return Err(Error::format(path, "nothing in it"));
+    }
     file.rewind().map_err(Error::io("read", &place))?;
     map_file(path, &file)
 }

@@ -4,9 +4,8 @@
 //!
 //! Reference: Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009.
 
-use serde_pickle::{DeOptions, HashableValue, Value};
-
 use super::archive::{Slice, Store};
+use super::pickle::{Data, Pickle};
 use super::records::{Layout, Piece, Records, check_labels};
 use crate::error::{Error, Result};
 
@@ -79,45 +78,24 @@ fn from_binary(place: String, bytes: Slice, fine: bool) -> Result<Piece> {
     Ok(Piece { place, bytes, stride, skip, labels: Some(labels) })
 }
 
-fn from_pickle(place: String, bytes: &[u8], fine: bool) -> Result<Piece> {
+fn from_pickle(place: String, bytes: &Slice, fine: bool) -> Result<Piece> {
     let broken = |problem: String| Error::format(&place, problem);
-    // Nothing in the file is executed: unknown classes become their state.
-    let options = DeOptions::new().replace_unresolved_globals();
-    let value = serde_pickle::value_from_slice(bytes, options)
-        .map_err(|e| broken(format!("not a whole pickle: {e}")))?;
-    let Value::Dict(dict) = value else {
-        return Err(broken("not a dictionary of `data` and `labels`".into()));
-    };
+    let pickle = Pickle::read(bytes).map_err(broken)?;
     let get = |key: &str| {
-        dict.get(&HashableValue::String(key.into()))
-            .or_else(|| dict.get(&HashableValue::Bytes(key.into())))
-            .ok_or_else(|| broken(format!("no `{key}` in its dictionary")))
+        pickle.get(key).ok_or_else(|| {
+            broken(format!("no dictionary with `{key}` in it; is it another file's name?"))
+        })
     };
     let key = if fine { "fine_labels" } else { "labels" };
-    let Value::List(labels) = get(key)? else {
-        return Err(broken(format!("`{key}` is not a list")));
+    let labels = pickle
+        .labels(get(key)?)
+        .ok_or_else(|| broken(format!("`{key}` is not a list of labels")))?;
+    let data = pickle.array(get("data")?, labels.len() * VALUES).ok_or_else(|| {
+        broken(format!("`data` is not an array of {} × {VALUES} bytes", labels.len()))
+    })?;
+    let bytes = match data {
+        Data::Within(range) => bytes.part(range),
+        Data::Decoded(values) => Slice::owned(values),
     };
-    let label = |v: &Value| match v {
-        Value::I64(v) => u32::try_from(*v).ok(),
-        _ => None,
-    };
-    let labels: Vec<u32> = labels
-        .iter()
-        .map(label)
-        .collect::<Option<_>>()
-        .ok_or_else(|| broken(format!("`{key}` holds what is no label")))?;
-    let data = array_bytes(get("data")?).filter(|b| b.len() == labels.len() * VALUES).ok_or_else(
-        || broken(format!("`data` is not an array of {} × {VALUES} bytes", labels.len())),
-    )?;
-    let bytes = Slice::owned(data.to_vec());
     Ok(Piece { place, bytes, stride: VALUES, skip: 0, labels: Some(labels) })
-}
-
-/// The bytes in the state of a numpy array: (version, shape, dtype, order, bytes).
-fn array_bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::Bytes(bytes) => Some(bytes),
-        Value::Tuple(items) => items.iter().rev().find_map(array_bytes),
-        _ => None,
-    }
 }

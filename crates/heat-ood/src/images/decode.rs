@@ -31,38 +31,48 @@ pub struct Image {
 /// If it is none of these, is truncated or damaged, or has more than
 /// [`MAX_PIXELS`] pixels (found before any of them is decoded).
 pub fn decode(place: &str, bytes: &[u8]) -> Result<Image> {
-    let decoded = if bytes.starts_with(&[0xff, 0xd8]) { jpeg(bytes) } else { other(bytes) };
+    decode_within(place, bytes, MAX_PIXELS)
+}
+
+/// [`decode`] with another bound.
+pub fn decode_within(place: &str, bytes: &[u8], max_pixels: u64) -> Result<Image> {
+    let is_jpeg = bytes.starts_with(&[0xff, 0xd8]);
+    let decoded = if is_jpeg { jpeg(bytes, max_pixels) } else { other(bytes, max_pixels) };
     decoded.map_err(|problem| Error::format(place, problem))
 }
 
 /// A problem without its place.
 type Checked<T> = std::result::Result<T, String>;
 
-fn check_size(width: usize, height: usize) -> Checked<()> {
+fn check_size(width: usize, height: usize, max_pixels: u64) -> Checked<()> {
     let pixels = width as u64 * height as u64;
     if pixels == 0 {
         return Err(format!("a picture of {width}×{height} pixels"));
     }
-    if pixels > MAX_PIXELS {
+    if pixels > max_pixels {
         return Err(format!(
-            "{width}×{height} are {pixels} pixels, more than {MAX_PIXELS}: \
+            "{width}×{height} are {pixels} pixels, more than {max_pixels}: \
              refused as a decompression bomb; shrink the picture"
         ));
     }
     Ok(())
 }
 
-fn jpeg(bytes: &[u8]) -> Checked<Image> {
-    jpeg_with(bytes, true).or_else(|strict| {
+fn jpeg(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
+    jpeg_with(bytes, max_pixels, true).or_else(|strict| {
         // Files with odd markers or rubbish between segments decode all the
         // same, as they do elsewhere. A cut file lacks its end marker.
         let end = bytes.len() - bytes.iter().rev().take_while(|b| **b == 0).count();
         let whole = bytes[..end].ends_with(&[0xff, 0xd9]);
-        if whole { jpeg_with(bytes, false) } else { Err(format!("{strict} (is it truncated?)")) }
+        if whole {
+            jpeg_with(bytes, max_pixels, false)
+        } else {
+            Err(format!("{strict} (is it truncated?)"))
+        }
     })
 }
 
-fn jpeg_with(bytes: &[u8], strict: bool) -> Checked<Image> {
+fn jpeg_with(bytes: &[u8], max_pixels: u64, strict: bool) -> Checked<Image> {
     let damaged = |e: zune_jpeg::errors::DecodeErrors| format!("not a sound JPEG file: {e}");
     let options = DecoderOptions::default()
         .set_strict_mode(strict)
@@ -71,7 +81,7 @@ fn jpeg_with(bytes: &[u8], strict: bool) -> Checked<Image> {
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(damaged)?;
     let (width, height) = decoder.dimensions().ok_or("a JPEG file without a size")?;
-    check_size(width, height)?;
+    check_size(width, height, max_pixels)?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let wanted = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
     decoder.set_options(options.jpeg_set_out_colorspace(wanted));
@@ -83,20 +93,20 @@ fn jpeg_with(bytes: &[u8], strict: bool) -> Checked<Image> {
     Ok(Image { width, height, rgb })
 }
 
-fn other(bytes: &[u8]) -> Checked<Image> {
+fn other(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     let damaged = |e: image::ImageError| format!("not a sound picture: {e}");
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let reader = reader.map_err(|e| e.to_string())?;
+    let mut reader = reader.map_err(|e| e.to_string())?;
     if reader.format().is_none() {
         return Err("not a picture: expected JPEG, PNG, BMP, GIF or WebP".into());
     }
+    // What comes before the pixels: colour profiles, which may be compressed.
+    reader.limits(limits(0));
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
-    check_size(width, height)?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS * 8);
-    decoder.set_limits(limits).map_err(damaged)?;
+    check_size(width, height, max_pixels)?;
+    decoder.set_limits(limits(width as u64 * height as u64)).map_err(damaged)?;
     let rgb = match DynamicImage::from_decoder(decoder).map_err(damaged)? {
         DynamicImage::ImageRgb8(i) => i.into_raw(),
         DynamicImage::ImageLuma8(i) => three_times(&i.into_raw()),
@@ -113,6 +123,14 @@ fn other(bytes: &[u8]) -> Checked<Image> {
         _ => return Err("a picture of floating-point numbers; convert it to eight bits".into()),
     };
     Ok(Image { width, height, rgb })
+}
+
+/// Bytes that decoding may take beside what it returns: a picture of sixteen
+/// bits and four colours, and a copy of it.
+fn limits(pixels: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some((8 << 20) + 16 * pixels);
+    limits
 }
 
 fn three_times(grey: &[u8]) -> Vec<u8> {

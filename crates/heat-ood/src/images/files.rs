@@ -1,22 +1,30 @@
 //! Pictures that are files of their own: image folders, lists, Tiny-ImageNet,
 //! DTD.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::Path;
 
 use super::archive::{Store, base};
-use super::{Image, ImageDataset, decode};
+use super::decode::decode_within;
+use super::{Image, ImageDataset, MAX_PIXELS};
 use crate::error::{Error, Result};
 
 const ENDINGS: [&str; 6] = [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"];
+
+/// Classes of a list: none of those read has more than a thousand.
+const MAX_CLASSES: usize = 1 << 16;
+
+/// Number of a file in its store, and its class.
+pub(super) type Row = (u32, Option<u32>);
 
 /// Files of a store, in their order.
 pub(super) struct Files {
     name: String,
     store: Store,
-    /// Name of the file and its class.
-    rows: Vec<(String, Option<u32>)>,
+    rows: Vec<Row>,
     classes: Vec<String>,
+    max_pixels: u64,
 }
 
 impl ImageDataset for Files {
@@ -37,93 +45,100 @@ impl ImageDataset for Files {
     }
 
     fn place(&self, i: usize) -> String {
-        self.store.place(&self.rows[i].0)
+        self.store.place(self.file(i))
     }
 
     fn image(&self, i: usize) -> Result<Image> {
-        let name = &self.rows[i].0;
-        decode(&self.store.place(name), &self.store.read(name)?)
+        let name = self.file(i);
+        decode_within(&self.store.place(name), &self.store.read(name)?, self.max_pixels)
     }
 }
 
 impl Files {
-    pub fn new(store: Store, rows: Vec<(String, Option<u32>)>, classes: Vec<String>) -> Self {
-        Files { name: store.path().display().to_string(), store, rows, classes }
+    pub fn new(store: Store, rows: Vec<Row>, classes: Vec<String>) -> Self {
+        let name = store.path().display().to_string();
+        Files { name, store, rows, classes, max_pixels: MAX_PIXELS }
+    }
+
+    /// Refuse pictures of more than `most` pixels.
+    pub fn within(self, most: u64) -> Self {
+        Files { max_pixels: most, ..self }
+    }
+
+    fn file(&self, i: usize) -> &str {
+        self.store.name(self.rows[i].0)
     }
 }
 
 pub(super) fn is_picture(name: &str) -> bool {
-    let name = name.to_lowercase();
-    ENDINGS.iter().any(|e| name.ends_with(e))
+    let ends = |ending: &&str| {
+        let start = name.len().saturating_sub(ending.len());
+        name.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(ending))
+    };
+    ENDINGS.iter().any(ends)
 }
 
-/// The folders above all pictures, which say nothing.
-fn common_folder(names: &[&str]) -> usize {
-    let Some((first, last)) = names.first().zip(names.last()) else {
-        return 0;
-    };
-    // Sorted: what the first and last share, all share.
+/// The folders above all pictures, which say nothing: what the first and the
+/// last of sorted names share, all share.
+fn common_folder(first: &str, last: &str) -> usize {
     let shared = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
-    first[..shared].rfind('/').map_or(0, |i| i + 1)
+    first.as_bytes()[..shared].iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1)
 }
 
 /// One folder for each class, numbered by sorted names; a single folder, or
 /// pictures beside folders, have no classes. Order: that of the paths.
 pub(super) fn folder(store: Store) -> Result<Files> {
-    let names: Vec<&str> = store.names().filter(|n| is_picture(n)).collect();
-    let above = match names.len() {
-        1 => names[0].rfind('/').map_or(0, |i| i + 1),
-        _ => common_folder(&names),
-    };
-    let class = |name: &str| name[above..].split_once('/').map(|(class, _)| class.to_owned());
-    let labelled = names.len() > 1 && names.iter().all(|n| class(n).is_some());
-    let mut classes: BTreeMap<String, u32> = BTreeMap::new();
-    if labelled {
-        classes = names.iter().filter_map(|n| Some((class(n)?, 0))).collect();
-        classes.values_mut().zip(0..).for_each(|(v, i)| *v = i);
-    }
-    let row = |name: &&str| (name.to_string(), class(name).and_then(|c| classes.get(&c).copied()));
-    let mut rows: Vec<(String, Option<u32>)> = names.iter().map(row).collect();
-    // As torchvision's ImageFolder: class by class.
-    rows.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
-    if rows.is_empty() {
+    let pictures: Vec<(u32, &str)> = store.numbered().filter(|(_, n)| is_picture(n)).collect();
+    let (Some((_, first)), Some((_, last))) = (pictures.first(), pictures.last()) else {
         let problem = format!("no picture in it ({})", ENDINGS.join(", "));
         return Err(Error::format(store.path(), problem));
+    };
+    let above = match pictures.len() {
+        1 => first.rfind('/').map_or(0, |i| i + 1),
+        _ => common_folder(first, last),
+    };
+    let class = |name: &'_ str| name[above..].find('/').map(|length| above..above + length);
+    let labelled = pictures.len() > 1 && pictures.iter().all(|(_, n)| class(n).is_some());
+    let mut classes: BTreeMap<&str, u32> = BTreeMap::new();
+    if labelled {
+        classes = pictures.iter().filter_map(|(_, n)| Some((&n[class(n)?], 0))).collect();
+        classes.values_mut().zip(0..).for_each(|(v, i)| *v = i);
     }
-    Ok(Files::new(store, rows, classes.into_keys().collect()))
+    let label = |name: &str| classes.get(&name[class(name)?]).copied();
+    let mut rows: Vec<Row> = pictures.iter().map(|(i, n)| (*i, label(n))).collect();
+    // As torchvision's ImageFolder: class by class.
+    rows.sort_by_key(|(file, label)| (*label, *file));
+    let classes = classes.into_keys().map(str::to_owned).collect();
+    Ok(Files::new(store, rows, classes))
 }
 
 /// Lines `path label` or `path`, relative to the list's folder.
 pub(super) fn list(path: &Path) -> Result<Files> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let mut rows = Vec::new();
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let store = Store::open(parent)?;
+    let mut rows: Vec<Row> = Vec::with_capacity(text.lines().count());
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
+        let broken = |problem| Error::format(path, format!("line {}: {problem}", i + 1));
         let (name, label) = match line.rsplit_once(char::is_whitespace) {
             Some((name, label)) if !is_picture(line) => {
-                let label: u32 = label.parse().map_err(|_| {
-                    let problem = format!("line {}: `{label}` is not a class", i + 1);
-                    Error::format(path, problem)
-                })?;
-                (name.trim_end(), Some(label))
+                let class =
+                    label.parse().map_err(|_| broken(format!("`{label}` is not a class")))?;
+                (name.trim_end(), Some(class))
             }
             _ => (line, None),
         };
-        rows.push((name.to_owned(), label));
-    }
-    if let Some(i) = rows.iter().position(|r| r.1.is_some() != rows[0].1.is_some()) {
-        let problem =
-            format!("`{}` and `{}`: a class on every line, or on none", rows[0].0, rows[i].0);
-        return Err(Error::format(path, problem));
-    }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let store = Store::open(parent)?;
-    if let Some((name, _)) = rows.iter().find(|(n, _)| !store.has(n)) {
-        let problem = format!("`{name}` is not in {}", parent.display());
-        return Err(Error::format(path, problem));
+        let file = store.index(name);
+        let file =
+            file.ok_or_else(|| broken(format!("`{name}` is not in {}", parent.display())))?;
+        if rows.first().is_some_and(|(_, first)| first.is_some() != label.is_some()) {
+            return Err(broken("a class on every line, or on none".into()));
+        }
+        rows.push((file, label));
     }
     Ok(Files { name: path.display().to_string(), ..Files::new(store, rows, Vec::new()) })
 }
@@ -131,24 +146,21 @@ pub(super) fn list(path: &Path) -> Result<Files> {
 /// Tiny-ImageNet-200: `test`, `val` (with `val_annotations.txt`) or `train`.
 pub(super) fn tiny_imagenet(store: Store, split: Option<&str>) -> Result<Files> {
     let below = |part: &'static str| {
-        let part = format!("/{part}/");
-        store.names().filter(move |n| is_picture(n) && format!("/{n}").contains(&part))
+        let is_below = move |n: &str| n.split('/').rev().skip(1).any(|folder| folder == part);
+        store.numbered().filter(move |(_, n)| is_picture(n) && is_below(n))
     };
+    let place = store.path().display().to_string();
     let split = split.unwrap_or(if below("test").next().is_some() { "test" } else { "val" });
     let (rows, classes) = match split {
-        "test" => (below("test").map(|n| (n.to_owned(), None)).collect(), Vec::new()),
+        "test" => (below("test").map(|(i, _)| (i, None)).collect(), Vec::new()),
         "train" => {
-            let names: Vec<String> = below("train").map(str::to_owned).collect();
-            let class = |n: &str| {
-                let file = n.rsplit('/').next().unwrap_or_default();
-                file.split('_').next().unwrap_or_default().to_owned()
+            let class = |n: &'_ str| -> Range<usize> {
+                let start = n.len() - base(n).len();
+                start..n[start..].find('_').map_or(n.len(), |length| start + length)
             };
-            let classes = sorted(names.iter().map(|n| class(n)));
-            let rows = names.into_iter().map(|n| {
-                let label = classes.binary_search(&class(&n)).ok().map(|i| i as u32);
-                (n, label)
-            });
-            (rows.collect::<Vec<_>>(), classes.clone())
+            let classes = sorted(&place, below("train").map(|(_, n)| &n[class(n)]))?;
+            let rows = below("train").map(|(i, n)| (i, place_in(&classes, &n[class(n)])));
+            (rows.collect::<Vec<_>>(), classes)
         }
         "val" => annotated(&store)?,
         other => {
@@ -162,45 +174,46 @@ pub(super) fn tiny_imagenet(store: Store, split: Option<&str>) -> Result<Files> 
     Ok(Files::new(store, rows, classes))
 }
 
-fn sorted(values: impl Iterator<Item = String>) -> Vec<String> {
-    let mut all: Vec<String> = values.collect();
-    all.sort();
-    all.dedup();
-    all
+/// Distinct names in their order.
+fn sorted<'a>(place: &str, names: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
+    let mut all = BTreeSet::new();
+    for name in names {
+        all.insert(name);
+        if all.len() > MAX_CLASSES {
+            return Err(Error::format(place, format!("more than {MAX_CLASSES} classes")));
+        }
+    }
+    Ok(all.into_iter().map(str::to_owned).collect())
 }
 
-type Rows = (Vec<(String, Option<u32>)>, Vec<String>);
+fn place_in(classes: &[String], class: &str) -> Option<u32> {
+    classes.binary_search_by(|c| c.as_str().cmp(class)).ok().map(|i| i as u32)
+}
 
 /// Lines `val_0.JPEG n03444034 …`; classes numbered by sorted WordNet ids.
-fn annotated(store: &Store) -> Result<Rows> {
+fn annotated(store: &Store) -> Result<(Vec<Row>, Vec<String>)> {
     let file =
         store.find("val_annotations.txt").ok_or_else(|| store.missing("val_annotations.txt"))?;
     let text = store.text(file)?;
-    let lines = text.lines().filter(|l| !l.trim().is_empty());
-    let pairs: Vec<(&str, &str)> = lines
-        .map(|l| {
-            let mut words = l.split_whitespace();
-            words.next().zip(words.next()).ok_or_else(|| {
-                let problem = format!("expected `picture class …`, found `{l}`");
-                Error::format(store.place(file), problem)
-            })
-        })
-        .collect::<Result<_>>()?;
+    let lines = || text.lines().filter(|l| !l.trim().is_empty());
     let classes = match store.find("wnids.txt") {
-        Some(name) => sorted(store.text(name)?.split_whitespace().map(str::to_owned)),
-        None => sorted(pairs.iter().map(|(_, class)| class.to_string())),
+        Some(name) => sorted(&store.place(name), store.text(name)?.split_whitespace())?,
+        None => sorted(&store.place(file), lines().filter_map(|l| l.split_whitespace().nth(1)))?,
     };
     // By file name: looking through all names for each would take hours.
-    let names: HashMap<&str, &str> =
-        store.names().filter(|n| is_picture(n)).map(|n| (base(n), n)).collect();
+    let names: HashMap<&str, u32> =
+        store.numbered().filter(|(_, n)| is_picture(n)).map(|(i, n)| (base(n), i)).collect();
     let mut rows = Vec::new();
-    for (picture, class) in pairs {
+    for line in lines() {
+        let broken = |problem| Error::format(store.place(file), problem);
+        let mut words = line.split_whitespace();
+        let (Some(picture), Some(class)) = (words.next(), words.next()) else {
+            return Err(broken(format!("expected `picture class …`, found `{line}`")));
+        };
         let name = *names.get(base(picture)).ok_or_else(|| store.missing(picture))?;
-        let label = classes.binary_search_by(|c| c.as_str().cmp(class)).map_err(|_| {
-            let problem = format!("class `{class}` of `{picture}` is not in wnids.txt");
-            Error::format(store.place(file), problem)
-        })?;
-        rows.push((name.to_owned(), Some(label as u32)));
+        let label = place_in(&classes, class)
+            .ok_or_else(|| broken(format!("class `{class}` of `{picture}` is not in wnids.txt")))?;
+        rows.push((name, Some(label)));
     }
     Ok((rows, classes))
 }
@@ -217,13 +230,14 @@ pub(super) fn textures(store: Store, split: Option<&str>) -> Result<Files> {
     let file = store.find(&listed).ok_or_else(|| store.missing(&listed))?;
     let root = &file[..file.len() - listed.len()];
     let text = store.text(file)?;
-    let names: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    let class = |n: &str| n.split('/').next().unwrap_or_default().to_owned();
-    let classes = sorted(names.iter().map(|n| class(n)));
-    let label = |n: &str| classes.binary_search(&class(n)).ok().map(|i| i as u32);
-    let rows: Vec<_> = names.iter().map(|n| (format!("{root}images/{n}"), label(n))).collect();
-    if let Some((name, _)) = rows.iter().find(|(n, _)| !store.has(n)) {
-        return Err(store.missing(name));
+    let names = || text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let class = |name: &'_ str| name.split('/').next().map_or(0, str::len);
+    let classes = sorted(&store.place(file), names().map(|n| &n[..class(n)]))?;
+    let mut rows = Vec::new();
+    for name in names() {
+        let path = format!("{root}images/{name}");
+        let file = store.index(&path).ok_or_else(|| store.missing(&path))?;
+        rows.push((file, place_in(&classes, &name[..class(name)])));
     }
     Ok(Files::new(store, rows, classes))
 }

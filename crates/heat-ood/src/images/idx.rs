@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::archive::{Slice, read_plain};
+use super::archive::read_plain;
 use super::records::{Layout, Piece, Records};
 use crate::error::{Error, Result};
 
@@ -13,8 +13,8 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let bytes = read_plain(&path)?;
     let shape = header(&path, &bytes, 3)?;
     let (n, height, width) = (shape[0], shape[1], shape[2]);
-    let stride = Records::size(width, height, Layout::Grey);
-    let values = Slice::owned(bytes[16..].to_vec());
+    let stride = Records::size(width, height, Layout::Grey).unwrap_or(0);
+    let values = bytes.part(16..bytes.len());
     if stride == 0 || Some(values.len()) != stride.checked_mul(n) {
         let problem = format!(
             "{n} pictures of {width}×{height} are {} bytes, and there are {}: truncated?",

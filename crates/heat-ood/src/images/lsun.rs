@@ -8,8 +8,9 @@
 
 use std::path::Path;
 
+use super::decode::decode_within;
 use super::lmdb::Lmdb;
-use super::{Image, ImageDataset, decode};
+use super::{Image, ImageDataset, MAX_PIXELS};
 use crate::error::{Error, Result};
 
 const CATEGORIES: [&str; 10] = [
@@ -36,6 +37,7 @@ pub(super) struct Lsun {
     name: String,
     parts: Vec<Part>,
     classes: Vec<String>,
+    max_pixels: u64,
 }
 
 /// Names of the databases of a split, with their classes.
@@ -66,7 +68,7 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Lsun> {
         let folder = if path.is_dir() { Some(path) } else { path.parent() };
         let folder = folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let parts = vec![Part { place: name.clone(), pictures: Lmdb::open(folder)?, label: None }];
-        return Ok(Lsun { name, parts, classes: Vec::new() });
+        return Ok(Lsun { name, parts, classes: Vec::new(), max_pixels: MAX_PIXELS });
     }
     let split = split.unwrap_or("val");
     if !["val", "train", "test"].contains(&split) {
@@ -90,10 +92,15 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Lsun> {
     }
     let labelled = parts.iter().all(|p| p.label.is_some());
     let classes = CATEGORIES.iter().filter(|_| labelled).map(|c| (*c).to_owned()).collect();
-    Ok(Lsun { name, parts, classes })
+    Ok(Lsun { name, parts, classes, max_pixels: MAX_PIXELS })
 }
 
 impl Lsun {
+    /// Refuse pictures of more than `most` pixels.
+    pub fn within(self, most: u64) -> Self {
+        Lsun { max_pixels: most, ..self }
+    }
+
     fn part(&self, mut i: usize) -> (&Part, usize) {
         for part in &self.parts {
             if i < part.pictures.len() {
@@ -132,6 +139,6 @@ impl ImageDataset for Lsun {
 
     fn image(&self, i: usize) -> Result<Image> {
         let (part, at) = self.part(i);
-        part.pictures.with(at, |bytes| decode(&self.place(i), bytes))
+        part.pictures.with(at, |bytes| decode_within(&self.place(i), bytes, self.max_pixels))
     }
 }

@@ -12,8 +12,10 @@ mod idx;
 #[cfg_attr(not(feature = "lmdb"), path = "no_lmdb.rs")]
 mod lmdb;
 mod lsun;
+mod matlab;
 #[cfg(feature = "lmdb")]
 mod pages;
+mod pickle;
 mod places;
 mod records;
 mod svhn;
@@ -25,8 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use archive::Store;
+use files::Files;
 
-pub use decode::{Image, MAX_PIXELS, decode};
+pub use decode::{Image, MAX_PIXELS, decode, decode_within};
 pub use transform::{Filter, Resize, Transform, TransformConfig};
 
 /// Labelled or unlabelled pictures.
@@ -96,6 +99,8 @@ pub struct ImageOptions {
     /// what the published evaluations read: `test`, of Tiny-ImageNet `val`
     /// where its test pictures are absent, of textures `test1`.
     pub split: Option<String>,
+    /// Most pixels of a picture; default: [`MAX_PIXELS`].
+    pub max_pixels: Option<u64>,
 }
 
 /// Open a data set: a folder, an archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`),
@@ -111,18 +116,21 @@ pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Box<dyn Im
         Some(format) => format,
         None => guess(path)?,
     };
+    let most = options.max_pixels.unwrap_or(MAX_PIXELS);
+    let records = |set: records::Records| set.within(path, most).map(Box::new);
+    let files = |set: Files| Box::new(set.within(most));
     let set: Box<dyn ImageDataset> = match format {
-        Format::Svhn => Box::new(svhn::open(path, split)?),
-        Format::Idx => Box::new(idx::open(path, split)?),
-        Format::List => Box::new(files::list(path)?),
-        Format::Lsun => Box::new(lsun::open(path, split)?),
+        Format::Svhn => records(svhn::open(path, split)?)?,
+        Format::Idx => records(idx::open(path, split)?)?,
+        Format::List => files(files::list(path)?),
+        Format::Lsun => Box::new(lsun::open(path, split)?.within(most)),
         Format::Cifar10 | Format::Cifar100 => {
             Box::new(cifar::open(Store::open(path)?, format == Format::Cifar100, split)?)
         }
-        Format::Tinyimagenet => Box::new(files::tiny_imagenet(Store::open(path)?, split)?),
-        Format::Textures => Box::new(files::textures(Store::open(path)?, split)?),
-        Format::Places => Box::new(places::open(Store::open(path)?, split)?),
-        Format::Folder => Box::new(files::folder(Store::open(path)?)?),
+        Format::Tinyimagenet => files(files::tiny_imagenet(Store::open(path)?, split)?),
+        Format::Textures => files(files::textures(Store::open(path)?, split)?),
+        Format::Places => files(places::open(Store::open(path)?, split)?),
+        Format::Folder => files(files::folder(Store::open(path)?)?),
     };
     if set.is_empty() {
         return Err(Error::format(path, "no picture in it"));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::archive::{Store, base, read_file};
-use super::files::{Files, is_picture};
+use super::files::{Files, Row, is_picture};
 use crate::error::{Error, Result};
 
 const CLASSES: usize = 365;
@@ -33,26 +33,27 @@ pub(super) fn open(store: Store, split: Option<&str>) -> Result<Files> {
     if let Some(other) = split.filter(|s| *s != "val") {
         return Err(Error::config("split", other, "of Places365 the split val is read"));
     }
-    let names: HashMap<&str, &str> =
-        store.names().filter(|n| is_places(n)).map(|n| (base(n), n)).collect();
+    let names: HashMap<&str, u32> =
+        store.numbered().filter(|(_, n)| is_places(n)).map(|(i, n)| (base(n), i)).collect();
     if names.is_empty() {
         return Err(store.missing(&format!("{PREFIX}00000001.jpg")));
     }
     let listed = |name: &'static str| listed(&store, name);
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     match listed(LABELS)? {
         Some(list) => {
-            for (picture, label) in list.pairs()? {
+            for pair in list.pairs() {
+                let (picture, label) = pair?;
                 let name = names.get(picture).ok_or_else(|| {
                     let place = store.path().display().to_string();
                     let remedy = format!("{} lists it: unpack the pictures again", list.place);
                     Error::missing(place, format!("`{picture}`"), remedy)
                 })?;
-                rows.push(((*name).to_owned(), Some(label)));
+                rows.push((*name, Some(label)));
             }
         }
         None => {
-            rows = names.values().map(|n| ((*n).to_owned(), None)).collect();
+            rows = names.values().map(|file| (*file, None)).collect();
             rows.sort();
         }
     }
@@ -90,9 +91,9 @@ fn text(path: &Path) -> Result<Text> {
 
 impl Text {
     /// Lines `name number`, the number that of a class.
-    fn pairs(&self) -> Result<Vec<(&str, u32)>> {
+    fn pairs(&self) -> impl Iterator<Item = Result<(&str, u32)>> {
         let lines = self.text.lines().map(str::trim).enumerate().filter(|(_, l)| !l.is_empty());
-        lines.map(|(row, line)| self.pair(row, line)).collect()
+        lines.map(|(row, line)| self.pair(row, line))
     }
 
     fn pair<'a>(&self, row: usize, line: &'a str) -> Result<(&'a str, u32)> {
@@ -111,7 +112,7 @@ impl Text {
 
     /// Names in the order of their numbers.
     fn classes(&self) -> Result<Vec<String>> {
-        let mut pairs = self.pairs()?;
+        let mut pairs = self.pairs().take(CLASSES + 1).collect::<Result<Vec<_>>>()?;
         pairs.sort_by_key(|(_, class)| *class);
         if pairs.iter().zip(0..).any(|((_, class), i)| *class != i) {
             let problem = "its numbers are not 0, 1, 2, …: download it again";

@@ -1,5 +1,7 @@
 //! Pictures of one size, one after the other in memory or in a mapped file.
 
+use std::path::Path;
+
 use super::archive::Slice;
 use super::{Image, ImageDataset};
 use crate::error::{Error, Result};
@@ -54,9 +56,19 @@ impl Records {
         (last, last.len() - 1)
     }
 
-    /// Bytes of one picture's values.
-    pub fn size(width: usize, height: usize, layout: Layout) -> usize {
-        width * height * if layout == Layout::Grey { 1 } else { 3 }
+    /// Refuse pictures of more than `most` pixels.
+    pub fn within(self, path: &Path, most: u64) -> Result<Self> {
+        let (width, height) = (self.width, self.height);
+        if width as u64 * height as u64 > most {
+            let problem = format!("pictures of {width}×{height}: more than {most} pixels, refused");
+            return Err(Error::format(path, problem));
+        }
+        Ok(self)
+    }
+
+    /// Bytes of one picture's values; `None` where they have no number.
+    pub fn size(width: usize, height: usize, layout: Layout) -> Option<usize> {
+        width.checked_mul(height)?.checked_mul(if layout == Layout::Grey { 1 } else { 3 })
     }
 }
 
@@ -97,7 +109,7 @@ impl ImageDataset for Records {
     fn image(&self, i: usize) -> Result<Image> {
         let (piece, i) = self.piece(i);
         let (width, height) = (self.width, self.height);
-        let size = Self::size(width, height, self.layout);
+        let size = piece.stride - piece.skip;
         let values = &piece.bytes[i * piece.stride + piece.skip..][..size];
         let mut rgb = vec![0; width * height * 3];
         for (at, pixel) in rgb.as_chunks_mut::<3>().0.iter_mut().enumerate() {

@@ -5,9 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use matfile::{MatFile, NumericData};
-
-use super::archive::{Slice, read_file};
+use super::archive::read_file;
+use super::matlab::{self, Array, F64, U8};
 use super::records::{Layout, Piece, Records, check_labels};
 use crate::error::{Error, Result};
 
@@ -19,48 +18,47 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     };
     let broken = |problem: &str| Error::format(&path, problem);
     let bytes = read_file(&path)?;
-    // The crate trusts sizes that damaged files state.
-    let parsed = std::panic::catch_unwind(|| MatFile::parse(&bytes[..]));
-    let Ok(Ok(file)) = parsed else {
-        return Err(broken("not a whole MATLAB v5 file; it may be truncated: download it again"));
-    };
-    let pictures = file.find_by_name("X").ok_or_else(|| broken("no array `X` in it"))?;
-    let &[height, width, 3, n] = &pictures.size()[..] else {
+    let mut arrays = matlab::arrays(&bytes).map_err(broken)?;
+    let mut take = |name| arrays.iter().position(|a| a.name == name).map(|i| arrays.remove(i));
+    let pictures = take("X").ok_or_else(|| broken("no array `X` in it"))?;
+    let &[height, width, 3, n] = &pictures.shape[..] else {
         return Err(Error::Shape {
             place: path.display().to_string(),
             tensor: "X".into(),
             expected: "[height, width, 3, N]".into(),
-            got: format!("{:?}", pictures.size()),
+            got: format!("{:?}", pictures.shape),
         });
     };
-    let stride = Records::size(width, height, Layout::Columns);
-    let NumericData::UInt8 { real, .. } = pictures.data() else {
+    if pictures.kind != U8 {
         return Err(broken("`X` does not hold bytes"));
-    };
-    if stride == 0 || Some(real.len()) != stride.checked_mul(n) {
-        return Err(broken("`X` holds fewer values than its shape says"));
     }
-    let digits = file.find_by_name("y").and_then(|y| digits(y.data()));
-    let labels = digits.filter(|labels| labels.len() == n).ok_or_else(|| {
+    let stride = Records::size(width, height, Layout::Columns).filter(|size| *size > 0);
+    let whole = stride.and_then(|stride| stride.checked_mul(n));
+    let Some(stride) = stride.filter(|_| Some(pictures.values.len()) == whole) else {
+        return Err(broken("`X` holds other values than its shape says"));
+    };
+    let labels = take("y").and_then(|y| digits(&y)).filter(|labels| labels.len() == n);
+    let labels = labels.ok_or_else(|| {
         broken("no array `y` of one digit from 1 to 10 for each picture; is it truncated?")
     })?;
     let place = path.display().to_string();
     check_labels(&place, &labels, 10)?;
-    let bytes = Slice::owned(real.clone());
+    let bytes = pictures.values;
     let pieces = vec![Piece { place: place.clone(), bytes, stride, skip: 0, labels: Some(labels) }];
     let classes = (0..10).map(|d| d.to_string()).collect();
     Ok(Records { name: place, width, height, layout: Layout::Columns, pieces, classes })
 }
 
-fn digits(data: &NumericData) -> Option<Vec<u32>> {
+fn digits(array: &Array) -> Option<Vec<u32>> {
     let digit = |v: f64| match v {
         10.0 => Some(0),
         v if v.fract() == 0.0 && (0.0..10.0).contains(&v) => Some(v as u32),
         _ => None,
     };
-    match data {
-        NumericData::UInt8 { real, .. } => real.iter().map(|&v| digit(f64::from(v))).collect(),
-        NumericData::Double { real, .. } => real.iter().map(|&v| digit(v)).collect(),
+    let values = &array.values;
+    match array.kind {
+        U8 => values.iter().map(|&v| digit(f64::from(v))).collect(),
+        F64 => values.as_chunks().0.iter().map(|v| digit(f64::from_le_bytes(*v))).collect(),
         _ => None,
     }
 }

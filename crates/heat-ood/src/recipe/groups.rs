@@ -108,7 +108,11 @@ impl PicturesRecipe {
         let part = part.as_ref().ok_or_else(|| {
             Error::missing(format!("pictures/{name}.toml"), what, "use another data set")
         })?;
-        let options = ImageOptions { format: self.format, split: part.split.clone() };
+        let options = ImageOptions {
+            format: self.format,
+            split: part.split.clone(),
+            ..ImageOptions::default()
+        };
         let paths = part.paths.iter().map(|path| root.join(path));
         if let Some(found) = { paths }.find(|path| path.exists()) {
             return Ok((found, options));

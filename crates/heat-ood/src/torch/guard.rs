@@ -8,6 +8,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::meter::{Flaw, measure};
 use crate::error::{Error, Result};
+use crate::features::zip_directory;
 
 /// Reading allocates at most this, or four times the file's size if that is
 /// more, besides the network itself: small files hold relatively large pickles.
@@ -65,7 +66,7 @@ fn check_zip(path: &Path, bytes: &[u8], budget: &mut u64) -> Result<()> {
         let problem = format!("not a whole PyTorch archive ({why}): copy or create the file again");
         Error::format(path, problem)
     };
-    if !directory_is_sound(bytes) {
+    if !zip_directory::entries(bytes).is_some_and(|n| (1..=MAX_ENTRIES).contains(&n)) {
         return Err(broken("its zip directory is damaged"));
     }
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(&e.to_string()))?;
@@ -90,53 +91,4 @@ fn check_zip(path: &Path, bytes: &[u8], budget: &mut u64) -> Result<()> {
         return Err(Error::format(path, problem));
     }
     Ok(())
-}
-
-/// Whether the directory at the end is one that the `zip` crate parses in
-/// memory proportional to the file's: it believes the number of entries, and
-/// looks for other directories where the last is damaged.
-fn directory_is_sound(bytes: &[u8]) -> bool {
-    let Some((start, end, entries)) = directory(bytes) else {
-        return false;
-    };
-    let Some(mut rest) = bytes.get(start..end) else {
-        return false;
-    };
-    for _ in 0..entries {
-        let Some(header) = rest.first_chunk::<46>() else {
-            return false;
-        };
-        let length = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
-        let whole = 46 + length(28) + length(30) + length(32);
-        match rest.get(whole..) {
-            Some(after) if header.starts_with(b"PK\x01\x02") => rest = after,
-            _ => return false,
-        }
-    }
-    rest.is_empty() && (1..=MAX_ENTRIES).contains(&entries)
-}
-
-/// Where the directory begins and ends, and how many entries it says it has.
-fn directory(bytes: &[u8]) -> Option<(usize, usize, u64)> {
-    let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-    let end = bytes.len().checked_sub(22)?;
-    let record = bytes[end..].strip_prefix(b"PK\x05\x06")?;
-    if record[16..] != [0, 0] {
-        return None;
-    }
-    let locator = end.checked_sub(20);
-    if let Some(locator) = locator.filter(|at| bytes[*at..].starts_with(b"PK\x06\x07")) {
-        let at = usize::try_from(word(locator + 8)?).ok()?;
-        let size = usize::try_from(word(at.checked_add(4)?)?).ok()?;
-        let whole = at.checked_add(12)?.checked_add(size)? == locator;
-        let start = usize::try_from(word(at + 48)?).ok()?;
-        return (whole && bytes[at..].starts_with(b"PK\x06\x06")).then_some((
-            start,
-            at,
-            word(at + 32)?,
-        ));
-    }
-    let short = |at: usize| u64::from(u16::from_le_bytes([record[at], record[at + 1]]));
-    let start = u32::from_le_bytes(*record[12..].first_chunk()?);
-    Some((usize::try_from(start).ok()?, end, short(6)))
 }

@@ -18,7 +18,7 @@ pub fn expected(name: &str) -> (Vec<usize>, Vec<u8>) {
 }
 
 pub fn options(format: Option<Format>, split: &str) -> ImageOptions {
-    ImageOptions { format, split: (!split.is_empty()).then(|| split.into()) }
+    ImageOptions { format, split: (!split.is_empty()).then(|| split.into()), max_pixels: None }
 }
 
 /// What is said of a path that is refused.

@@ -11,6 +11,8 @@ use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Detector, Result, Silent};
 use ndarray::ArrayView2;
 
+use super::pictures;
+
 /// Feature dimension of the seeds, and of the rows given to what was read.
 pub const D: usize = 6;
 /// Classes of the seeds.
@@ -22,7 +24,7 @@ pub const N: usize = 24;
 pub type Reader = fn(&Path, &[u8]);
 
 /// Every reader, by the name of its fuzz target.
-pub const READERS: [(&str, Reader); 8] = [
+pub const READERS: &[(&str, Reader)] = &[
     ("features_safetensors", features_safetensors),
     ("features_npy", features_npy),
     ("features_npz", features_npz),
@@ -31,9 +33,18 @@ pub const READERS: [(&str, Reader); 8] = [
     ("checkpoint", resume),
     ("recipe", recipe),
     ("torch", torch_checkpoint),
+    ("picture", pictures::picture),
+    ("picture_archive", pictures::archive),
+    ("cifar", pictures::cifar),
+    ("svhn", pictures::svhn),
+    ("idx", pictures::idx),
+    ("picture_lists", pictures::lists),
+    #[cfg(feature = "lmdb")]
+    ("lsun", pictures::lsun),
+    ("onnx", pictures::onnx),
 ];
 
-fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+pub fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder.join(name);
     fs::write(&path, bytes).expect("the folder can be written");
     path

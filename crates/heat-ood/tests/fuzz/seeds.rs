@@ -14,6 +14,8 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::bytes::npy;
+use super::picture_seeds;
+pub use super::picture_seeds::bmp;
 use super::readers::{head, train, training};
 
 /// Files for the reader of that name.
@@ -26,7 +28,8 @@ pub fn seeds(reader: &str, folder: &Path) -> Vec<Vec<u8>> {
         "detector" => detectors(folder),
         "checkpoint" => checkpoints(folder),
         "recipe" => recipes(),
-        _ => torch_files(),
+        "torch" => torch_files(),
+        other => picture_seeds::seeds(other).expect("a reader's name"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use heat_ood::Error;
-use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbation, is_extracted};
+use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbation};
 use heat_ood::features::{FeatureSet, Subset};
 use heat_ood::images::{ImageDataset, open};
 use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, PicturesRecipe, Recipe, transform};
@@ -90,18 +90,8 @@ impl Pictures {
         config: &ExtractConfig,
         progress: &mut Progress,
     ) -> Result<()> {
-        let out = folder.join(name);
-        if out.is_dir() {
-            if is_extracted(set, &self.backbone, &out, config)? {
-                progress.say(&format!("{} is there already", out.display()));
-                return Ok(());
-            }
-            let problem = "holds features of other pictures, another network or other settings; \
-                           remove it, or give another folder with `--features DIR`";
-            return Err(Error::format(out, problem).into());
-        }
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        extract_into(set, &self.backbone, &out, config, progress)
+        extract_into(set, &self.backbone, &folder.join(name), config, progress)
     }
 
     /// The training features with the network's head.

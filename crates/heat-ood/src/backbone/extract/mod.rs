@@ -67,9 +67,9 @@ pub struct Extracted {
 /// `head.safetensors` beside it.
 ///
 /// # Errors
-/// If `out` exists, was begun with other settings, a picture cannot be read
-/// (without `skip_unreadable`), the network refuses the pictures, or a write
-/// fails. Finished shards are kept: run it again to go on.
+/// If `out` exists and is not of this run, was begun with other settings, a
+/// picture cannot be read (without `skip_unreadable`), the network refuses the
+/// pictures, or a write fails. Finished shards are kept: run it again to go on.
 pub fn extract(
     dataset: &dyn ImageDataset,
     backbone: &Backbone,
@@ -79,8 +79,12 @@ pub fn extract(
 ) -> Result<Extracted> {
     check(config)?;
     let manifest = Manifest::new(dataset, backbone, config)?;
+    if manifest.describes(out) {
+        return finished(out, dataset.len(), config);
+    }
     if out.exists() {
-        let problem = "exists; choose another name or remove it";
+        let problem = "exists, and not as made of these pictures with this network and these \
+                       settings; choose another name, or remove it";
         return Err(Error::config("output", out.display(), problem));
     }
     let unfinished = manifest.begin(out)?;
@@ -136,17 +140,17 @@ pub fn extract(
     Ok(done)
 }
 
-/// Whether `out` holds the finished features of `dataset` with these settings.
-///
-/// # Errors
-/// If the network's file cannot be read.
-pub fn is_extracted(
-    dataset: &dyn ImageDataset,
-    backbone: &Backbone,
-    out: &Path,
-    config: &ExtractConfig,
-) -> Result<bool> {
-    Ok(Manifest::new(dataset, backbone, config)?.describes(out))
+/// What is in `out`, where the same run was ended after its last step.
+fn finished(out: &Path, pictures: usize, config: &ExtractConfig) -> Result<Extracted> {
+    let mut done = Extracted { resumed: pictures, ..Extracted::default() };
+    for i in 0..blocks(pictures, config.shard_rows).count() {
+        let list = out.join(format!("unreadable-{i:05}.txt"));
+        if list.is_file() {
+            done.unreadable.extend(lines(&list)?);
+        }
+    }
+    done.rows = pictures.saturating_sub(done.unreadable.len());
+    Ok(done)
 }
 
 fn check(config: &ExtractConfig) -> Result<()> {
