@@ -115,6 +115,8 @@ impl Session {
             builder
                 .with_intra_threads(parallel::threads())
                 .map_err(|e| e.to_string())?
+                .with_intra_op_spinning(false)
+                .map_err(|e| e.to_string())?
                 .with_optimization_level(GraphOptimizationLevel::All)
                 .map_err(|e| e.to_string())?
                 .commit_from_memory(model)
