@@ -195,6 +195,12 @@ fn extraction_keeps_order_resumes_and_lists_what_it_skips() {
         let read = |folder: &str| fs::read(path(folder).join(&name)).unwrap();
         assert!(read("out") == read("again"), "{name}");
     }
+    // Ended just before the folder has its name.
+    fs::rename(path("again"), path(".heat-last.tmp")).unwrap();
+    let done = extract(&*set, &model, &path("last"), &config, &mut Silent).unwrap();
+    assert_eq!((done.rows, done.resumed), (23, 23));
+    let read = |folder: &str| fs::read(path(folder).join("extract.json")).unwrap();
+    assert!(read("out") == read("last"));
     // Two pictures that cannot be read, one shard without any that can.
     for i in [3, 12, 13, 14, 15, 16, 17] {
         fs::write(path(&format!("pictures/{}/{i:02}.bmp", if i > 11 { "b" } else { "a" })), "x")

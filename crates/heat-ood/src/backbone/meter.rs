@@ -53,6 +53,7 @@ fn field(kind: Kind, number: u64) -> Field {
         (Kind::Shape, 1) => Message(Kind::Dim),
         (Kind::Model, 2) | (Kind::Node, 1..=4) | (Kind::Tensor, 8 | 9) | (Kind::Dim, 2) => Text,
         (Kind::Opset | Kind::Attribute | Kind::Value, 1) => Text,
+        (Kind::Graph, 2) | (Kind::Attribute, 4) => Text,
         (Kind::Tensor, 4) => Numbers(4),
         (Kind::Attribute, 8) | (Kind::Tensor, 1 | 7) => Numbers(8),
         _ => Other,

@@ -169,8 +169,8 @@ fn of_node(
         },
         ("Add", x) => {
             // A constant beside it, or another of the same shape.
-            let others = node.input.iter().filter_map(|name| shapes.get(name));
-            others.fold(Some(x), |all, other| all.filter(|_| *other == x))
+            let mut others = node.input.iter().filter_map(|name| shapes.get(name));
+            others.all(|other| *other == x).then_some(x)
         }
         ("Concat", Shape::Map([_, h, w])) if node.int("axis", 1) == 1 => {
             let mut channels = 0;

@@ -56,11 +56,13 @@ pub(crate) fn parse_value(text: &str) -> Value {
         .unwrap_or_else(|| bare_words(text))
 }
 
-/// `[svhn,lsun]` as a list of words, else the text.
+/// `[svhn,lsun]` as a list of words, else the text. Long ones stay texts: each
+/// word takes many times its length.
 fn bare_words(text: &str) -> Value {
+    const LONGEST: usize = 1 << 12;
     let plain = |c: char| c.is_alphanumeric() || "_-., ".contains(c);
     match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
-        Some(inner) if inner.chars().all(plain) => {
+        Some(inner) if inner.len() <= LONGEST && inner.chars().all(plain) => {
             let words = inner.split(',').map(str::trim).filter(|w| !w.is_empty());
             Value::Array(words.map(|w| Value::String(w.to_owned())).collect())
         }

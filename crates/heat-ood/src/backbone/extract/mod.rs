@@ -132,8 +132,7 @@ pub fn extract(
         save_tensors(&parent(out).join("head.safetensors"), &head.tensors(), &[])?;
     }
     manifest.finish(&unfinished, shards.len())?;
-    for i in 0..shards.len() {
-        let file = digest_file(&unfinished, i);
+    for file in (0..shards.len()).map(|i| digest_file(&unfinished, i)).filter(|f| f.exists()) {
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
     }
     fs::rename(&unfinished, out).map_err(Error::io("rename", &unfinished))?;
