@@ -91,6 +91,12 @@ fn pooled_outputs_are_numpys() {
         close("max", &pooled.max, &expected("max"), 1e-6);
         close("logits", &pooled.logits, &expected("logits"), 1e-6);
     }
+    // A batch of two fixed in the graph: the last row goes with one of zeros.
+    let mut network = backbone("fixed", None).unwrap().load().unwrap();
+    let (pictures, size) = (expected("pictures"), 3 * 8 * 8);
+    let last = network.run(pictures[4 * size..].to_vec(), [1, 3, 8, 8]).unwrap();
+    close("fixed avg", &last.avg, &expected("avg")[4 * 6..], 1e-6);
+    close("fixed logits", &last.logits, &expected("logits")[4 * 4..], 1e-6);
     let pooled = backbone("vector", None).unwrap().load().unwrap();
     let pooled = { pooled }.run(expected("pictures"), shape).unwrap();
     close("vector", &pooled.avg, &expected("vector"), 1e-6);

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::features::{Batch, Bytes, Field, Head, Pooling, map, write_atomically};
+use crate::math::parallel;
 
 pub use extract::{ExtractConfig, Extracted, extract};
 pub use graph::{Found, Tap};
@@ -149,6 +150,13 @@ impl Backbone {
     }
 }
 
+/// Copies of a network that work side by side, each on pictures of its own:
+/// one a thread, but not so many that their weights fill the memory. Two
+/// threads on a batch each are up to a fifth faster than both on one.
+pub(crate) fn networks() -> usize {
+    parallel::threads().clamp(1, 4)
+}
+
 /// A network ready to run.
 pub struct Network {
     place: PathBuf,
@@ -167,16 +175,16 @@ struct Backward {
 }
 
 /// Pixels and pictures whose activations are kept at a time for the gradient:
-/// eight of 224×224, less than 1 GiB with ResNet-50.
-const GRADIENT_PIXELS: usize = 8 * 224 * 224;
-const GRADIENT_PICTURES: usize = 32;
+/// four of 224×224, less than half a GiB with ResNet-50.
+const GRADIENT_PIXELS: usize = 4 * 224 * 224;
+const GRADIENT_PICTURES: usize = 16;
 
 impl Network {
     /// Features of `n` pictures, `[n, 3, height, width]`.
     ///
     /// # Errors
     /// If the runtime refuses them, or what comes out is not `n` rows.
-    pub fn run(&mut self, pictures: Vec<f32>, shape: [usize; 4]) -> Result<Pooled> {
+    pub fn run(&mut self, mut pictures: Vec<f32>, mut shape: [usize; 4]) -> Result<Pooled> {
         let n = shape[0];
         if let Some((want, got)) = self.found.mismatch(shape) {
             return Err(Error::Shape {
@@ -186,18 +194,20 @@ impl Network {
                 got,
             });
         }
+        shape[0] = self.fill(n, &mut pictures);
         let inputs = vec![(self.found.input.clone(), shape.to_vec(), pictures)];
         let mut outputs = self.session.run(&self.place, inputs, &self.found.outputs())?;
         let mut take = |name: Option<String>| -> Result<Vec<f32>> {
             let Some(name) = name else {
                 return Ok(Vec::new());
             };
-            let values = outputs.remove(&name).unwrap_or_default();
-            if values.is_empty() || !values.len().is_multiple_of(n) {
+            let mut values = outputs.remove(&name).unwrap_or_default();
+            if values.is_empty() || !values.len().is_multiple_of(shape[0]) {
                 let problem =
                     format!("output `{name}` has {} values for {n} pictures", values.len());
                 return Err(Error::format(&self.place, problem));
             }
+            values.truncate(values.len() / shape[0] * n);
             Ok(values)
         };
         let names = self.found.names();
@@ -207,6 +217,14 @@ impl Network {
             max: take(names.max)?,
             logits: take(names.logits)?,
         })
+    }
+
+    /// Add rows of zeros where the graph has a fixed batch of more than `n`;
+    /// returns the number of rows.
+    fn fill(&self, n: usize, values: &mut Vec<f32>) -> usize {
+        let rows = self.found.batch().map_or(n, |batch| batch.max(n));
+        values.resize(values.len() / n.max(1) * rows, 0.0);
+        rows
     }
 
     /// Gradient with respect to `n` pictures, `[n, 3, height, width]`, of an
@@ -224,7 +242,7 @@ impl Network {
         let [n, channels, height, width] = shape;
         let fields: Vec<Field> = seeds.fields().collect();
         let fits = |b: &Backward| b.picture == [height, width] && b.fields == fields;
-        let backward = match self.backward.take().filter(fits) {
+        let mut backward = match self.backward.take().filter(fits) {
             Some(backward) => backward,
             None => {
                 let (place, picture) = (&self.place, [height, width]);
@@ -234,7 +252,6 @@ impl Network {
                 Backward { picture, fields, session }
             }
         };
-        let Backward { fields, session, .. } = self.backward.insert(backward);
         let size = channels * height * width;
         let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_PICTURES);
         let together = self.found.batch().unwrap_or(together);
@@ -242,19 +259,25 @@ impl Network {
         for first in (0..n).step_by(together) {
             let rows = first..(first + together).min(n);
             let cut = |values: &[f32], width: usize| {
-                values[rows.start * width..rows.end * width].to_vec()
+                let mut values = values[rows.start * width..rows.end * width].to_vec();
+                let filled = self.fill(rows.len(), &mut values);
+                (filled, values)
             };
-            let shape = vec![rows.len(), channels, height, width];
-            let mut inputs = vec![(self.found.input.clone(), shape, cut(pictures, size))];
-            for &field in fields.iter() {
+            let (filled, values) = cut(pictures, size);
+            let shape = vec![filled, channels, height, width];
+            let mut inputs = vec![(self.found.input.clone(), shape, values)];
+            for &field in &backward.fields {
                 let dim = seeds.dim(field);
-                let values = cut(seeds.get(field), dim);
-                inputs.push((gradient::seed(field), vec![rows.len(), dim], values));
+                let (filled, values) = cut(seeds.get(field), dim);
+                inputs.push((gradient::seed(field), vec![filled, dim], values));
             }
             let wanted = [gradient::GRADIENT.to_owned()];
-            let mut made = session.run(&self.place, inputs, &wanted)?;
-            out.extend(made.remove(gradient::GRADIENT).unwrap_or_default());
+            let mut made = backward.session.run(&self.place, inputs, &wanted)?;
+            let mut made = made.remove(gradient::GRADIENT).unwrap_or_default();
+            made.truncate(rows.len() * size);
+            out.extend(made);
         }
+        self.backward = Some(backward);
         if out.len() == pictures.len() {
             return Ok(out);
         }

@@ -113,7 +113,7 @@ impl Session {
             let builder =
                 ort::session::Session::builder(&environment).map_err(|e| e.to_string())?;
             builder
-                .with_intra_threads(parallel::threads())
+                .with_intra_threads(parallel::threads().div_ceil(super::networks()))
                 .map_err(|e| e.to_string())?
                 .with_intra_op_spinning(false)
                 .map_err(|e| e.to_string())?

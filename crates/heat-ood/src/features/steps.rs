@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::tensors::{Tensor, TensorFile};
 use super::{FeatureSet, Field, Pooling};
 use crate::error::{Error, Result};
-use crate::math::linalg::{eigh, product_nt};
+use crate::math::linalg::{eigh, product_nn, product_nt};
 use crate::math::moments::Moments;
 use crate::math::{blocks, parallel, quantile, reduce};
 
@@ -165,11 +165,7 @@ impl Steps {
             None => stepped.to_vec(),
             Some(pca) => {
                 let mut back = vec![0.0; rows.len()];
-                let width = self.out_dim(dim);
-                let columns: Vec<f64> = (0..dim)
-                    .flat_map(|j| (0..width).map(move |i| pca.components[i * dim + j]))
-                    .collect();
-                product_nt(stepped, &columns, &mut back, width);
+                product_nn(stepped, &pca.components, &mut back, self.out_dim(dim));
                 back
             }
         };

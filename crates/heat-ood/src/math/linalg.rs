@@ -79,6 +79,13 @@ pub fn product_nt(a: &[f64], b: &[f64], c: &mut [f64], k: usize) {
     matmul(out, Accum::Replace, view(a, m, k), view(b, n, k).transpose(), 1.0, Par::Seq);
 }
 
+/// `c = a · b` in f64 on the current thread: a `[m, k]`, b `[k, n]`, c `[m, n]`.
+pub fn product_nn(a: &[f64], b: &[f64], c: &mut [f64], k: usize) {
+    let (m, n) = (a.len() / k, b.len() / k);
+    let out = MatMut::from_row_major_slice_mut(c, m, n);
+    matmul(out, Accum::Replace, view(a, m, k), view(b, k, n), 1.0, Par::Seq);
+}
+
 /// The Cholesky factor L (row-major, lower) of the symmetric matrix whose
 /// lower triangle is in `a`, or `None` when it is not positive definite.
 pub fn cholesky(a: &[f64], d: usize) -> Option<Vec<f64>> {

@@ -11,7 +11,7 @@ use super::input::{FeatureSettings, Input, contradiction, load_head, require_hea
 use super::{Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
-use crate::math::linalg::product_nt;
+use crate::math::linalg::product_nn;
 use crate::math::matmul::Aligned;
 use crate::math::parallel;
 
@@ -212,12 +212,9 @@ impl LogitSource {
         logits.chunks_exact_mut(self.classes).for_each(f);
         match &self.head {
             Some((_, head)) if batch.get(Field::Logits).is_empty() || !self.plain() => {
-                let columns: Vec<f64> = (0..head.dim())
-                    .flat_map(|d| head.weight().iter().skip(d).step_by(head.dim()))
-                    .map(|&w| f64::from(w))
-                    .collect();
+                let weight: Vec<f64> = head.weight().iter().map(|&w| f64::from(w)).collect();
                 let mut stepped = vec![0.0; batch.rows() * head.dim()];
-                product_nt(&logits, &columns, &mut stepped, self.classes);
+                product_nn(&logits, &weight, &mut stepped, self.classes);
                 let rows = batch.get(AVG);
                 let gradient = match &self.input {
                     Some(input) => input.steps.gradient(rows, input.input_dim, &stepped),

@@ -1,9 +1,10 @@
 //! Pictures through a network into a feature set.
 //!
-//! While the network runs on one batch, the next is decoded and transformed on
-//! all threads; no more than two batches and one shard are in memory. Shards
-//! are written as they are finished, in the folder's temporary name: a killed
-//! extraction goes on after the last whole one.
+//! Up to four copies of the network work side by side, each decoding,
+//! transforming and running batches of its own; one batch a copy and the
+//! features of one shard are in memory. Shards are written as they are
+//! finished, in the folder's temporary name: a killed extraction goes on after
+//! the last whole one.
 
 mod manifest;
 mod rows;
@@ -11,7 +12,7 @@ mod rows;
 use std::fs;
 use std::path::Path;
 
-use super::{Backbone, Perturbation};
+use super::{Backbone, Perturbation, networks};
 use crate::error::{Error, Result};
 use crate::features::{FloatType, save_tensors, write_atomically};
 use crate::images::{ImageDataset, Transform, TransformConfig};
@@ -89,7 +90,7 @@ pub fn extract(
     }
     let unfinished = manifest.begin(out)?;
     let source = Source { dataset, config };
-    let mut network = None;
+    let mut loaded = Vec::new();
     let mut done = Extracted::default();
     let task = format!("extract {}", dataset.name());
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
@@ -101,11 +102,11 @@ pub fn extract(
         if shard.is_file() || (list.is_file() && lines(&list)?.len() == range.len()) {
             done.resumed += range.len();
         } else {
-            let network = match &mut network {
-                Some(network) => network,
-                none => none.insert(backbone.load()?),
-            };
-            let Some(rows) = source.rows(network, range.clone(), observer)? else {
+            let batches = range.len().div_ceil(config.batch_size);
+            while loaded.len() < networks().min(batches) {
+                loaded.push(backbone.load()?);
+            }
+            let Some(rows) = source.rows(&mut loaded, range.clone(), observer)? else {
                 return Err(Error::Interrupted { place: unfinished });
             };
             write_atomically(&digest, |to| to.write_all(rows.digest.as_bytes()))?;

@@ -1,13 +1,15 @@
-//! The rows of one shard: decoding and transforming beside the network.
+//! The rows of one shard: decoding, transforming, and the network.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use rayon::prelude::*;
 
 use super::ExtractConfig;
-use crate::backbone::{Network, Pooled};
+use crate::backbone::{Network, Pooled, networks};
 use crate::error::{Error, Result};
 use crate::features::{
     ConvertConfig, FeatureSet, Form, Tensor, convert, encode_tensors, sha256_of,
@@ -28,28 +30,13 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Give a batch to the network.
-    fn add(
-        &mut self,
-        mut ready: Ready,
-        network: &mut Network,
-        config: &ExtractConfig,
-    ) -> Result<()> {
-        let n = ready.labels.len();
-        if n == 0 {
-            return Ok(());
-        }
-        let shape = [n, 3, ready.size[0], ready.size[1]];
-        if let Some(perturbation) = &config.perturb {
-            perturbation.apply(network, &mut ready.pictures, shape)?;
-        }
-        let pooled = network.run(ready.pictures, shape)?;
-        self.pooled.avg.extend(pooled.avg);
-        self.pooled.std.extend(pooled.std);
-        self.pooled.max.extend(pooled.max);
-        self.pooled.logits.extend(pooled.logits);
-        self.labels.extend(ready.labels);
-        Ok(())
+    fn append(&mut self, done: Done) {
+        self.pooled.avg.extend(done.pooled.avg);
+        self.pooled.std.extend(done.pooled.std);
+        self.pooled.max.extend(done.pooled.max);
+        self.pooled.logits.extend(done.pooled.logits);
+        self.labels.extend(done.labels);
+        self.problems.extend(done.problems);
     }
 
     pub fn write(self, path: &Path, config: &ExtractConfig) -> Result<()> {
@@ -80,10 +67,18 @@ impl Rows {
 }
 
 /// A batch ready for the network.
+#[derive(Default)]
 struct Ready {
-    end: usize,
     pictures: Vec<f32>,
     size: [usize; 2],
+    labels: Vec<i64>,
+    problems: Vec<String>,
+    digests: Vec<String>,
+}
+
+/// A batch that has passed the network.
+struct Done {
+    pooled: Pooled,
     labels: Vec<i64>,
     problems: Vec<String>,
     digests: Vec<String>,
@@ -104,36 +99,49 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     /// Rows of one shard; `None` when a stop was asked for.
+    ///
+    /// Each network works on a batch of its own, from decoding to features:
+    /// nobody waits for another, and the batches are put in order here.
     pub fn rows(
         &self,
-        network: &mut Network,
+        networks: &mut [Network],
         range: Range<usize>,
         observer: &mut dyn Observer,
     ) -> Result<Option<Rows>> {
         let (mut all, mut digests) = (Rows::default(), Vec::new());
+        let batches = blocks(range.len(), self.config.batch_size);
+        let batches: Vec<_> = batches.map(|b| range.start + b.start..range.start + b.end).collect();
+        let next = AtomicUsize::new(0);
         let whole = std::thread::scope(|scope| {
-            let (send, receive) = sync_channel::<Result<Ready>>(1);
-            let batches = range.clone();
-            scope.spawn(move || {
-                for batch in blocks(batches.len(), self.config.batch_size) {
-                    let batch = batches.start + batch.start..batches.start + batch.end;
-                    let ready = self.prepare(batch);
-                    let failed = ready.is_err();
-                    // The other end has gone: it has met an error.
-                    if send.send(ready).is_err() || failed {
-                        break;
+            let (send, receive) = channel();
+            for network in networks {
+                let (send, next, batches) = (send.clone(), &next, &batches);
+                scope.spawn(move || {
+                    while let Some((i, batch)) = take(next, batches) {
+                        let done = self.batch(network, batch);
+                        let failed = done.is_err();
+                        // The other end has gone: it has met an error.
+                        if send.send((i, done)).is_err() || failed {
+                            break;
+                        }
                     }
-                }
-            });
-            for ready in receive {
-                let mut ready = ready?;
-                all.problems.append(&mut ready.problems);
-                digests.append(&mut ready.digests);
-                let end = ready.end;
-                all.add(ready, network, self.config)?;
-                observer.on(Event::Advance { done: end as u64, loss: None });
-                if observer.should_stop() {
-                    return Ok(false);
+                });
+            }
+            drop(send);
+            // Those that were faster than the ones before them.
+            let mut early = BTreeMap::new();
+            let mut due = 0;
+            for (i, done) in receive {
+                early.insert(i, done);
+                while let Some(done) = early.remove(&due) {
+                    let mut done: Done = done?;
+                    digests.append(&mut done.digests);
+                    all.append(done);
+                    observer.on(Event::Advance { done: batches[due].end as u64, loss: None });
+                    due += 1;
+                    if observer.should_stop() {
+                        return Ok(false);
+                    }
                 }
             }
             Ok(true)
@@ -142,20 +150,35 @@ impl Source<'_> {
         Ok(whole.then_some(all))
     }
 
-    /// Decode and transform some pictures on all threads.
+    /// From some pictures to their features.
+    fn batch(&self, network: &mut Network, range: Range<usize>) -> Result<Done> {
+        let mut ready = self.prepare(range)?;
+        let n = ready.labels.len();
+        let mut pooled = Pooled::default();
+        if n > 0 {
+            let shape = [n, 3, ready.size[0], ready.size[1]];
+            if let Some(perturbation) = &self.config.perturb {
+                perturbation.apply(network, &mut ready.pictures, shape)?;
+            }
+            pooled = network.run(ready.pictures, shape)?;
+        }
+        let Ready { labels, problems, digests, .. } = ready;
+        Ok(Done { pooled, labels, problems, digests })
+    }
+
+    /// Decode and transform some pictures: here, or, where there are more
+    /// threads than networks, on all of them.
     fn prepare(&self, range: Range<usize>) -> Result<Ready> {
-        let made: Vec<Result<Picture>> = parallel::run(|| {
-            let pictures = range.clone().into_par_iter();
-            pictures.map_init(|| None, |transform, i| self.picture(transform, i)).collect()
-        });
-        let mut ready = Ready {
-            end: range.end,
-            pictures: Vec::new(),
-            size: [0, 0],
-            labels: Vec::new(),
-            problems: Vec::new(),
-            digests: Vec::new(),
+        let made: Vec<Result<Picture>> = if parallel::threads() > networks() {
+            parallel::run(|| {
+                let pictures = range.clone().into_par_iter();
+                pictures.map_init(|| None, |transform, i| self.picture(transform, i)).collect()
+            })
+        } else {
+            let mut transform = None;
+            range.clone().map(|i| self.picture(&mut transform, i)).collect()
         };
+        let mut ready = Ready::default();
         for (i, made) in range.zip(made) {
             let picture = match made {
                 Ok(picture) => picture,
@@ -194,4 +217,10 @@ impl Source<'_> {
         let (height, width, values) = transform.apply(&image)?;
         Ok(Picture { size: [height, width], values, digest })
     }
+}
+
+/// The next batch and its number.
+fn take(next: &AtomicUsize, batches: &[Range<usize>]) -> Option<(usize, Range<usize>)> {
+    let i = next.fetch_add(1, Ordering::Relaxed);
+    Some((i, batches.get(i)?.clone()))
 }

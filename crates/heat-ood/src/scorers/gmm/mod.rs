@@ -34,7 +34,7 @@ use super::input::{Input, contradiction, feature_settings};
 use super::{Prior, Scorer, Section, Stored};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Needs, Tensor};
-use crate::math::linalg::{invert_lower, product_nt};
+use crate::math::linalg::{invert_lower, product_nn, product_nt};
 use crate::math::reduce;
 
 feature_settings! {
@@ -202,11 +202,8 @@ impl Gmm {
                 w.iter_mut().zip(mean).for_each(|(w, m)| *w -= r * m);
             }
         }
-        // L⁻ᵀ: the product with the transpose of the inverse.
-        let column = |j: usize| self.inverse.iter().skip(j).step_by(dim).copied();
-        let back: Vec<f64> = (0..dim).flat_map(column).collect();
         let mut gradient = vec![0.0; white.len()];
-        product_nt(&white, &back, &mut gradient, dim);
+        product_nn(&white, &self.inverse, &mut gradient, dim);
         let gradient = self.input.steps.gradient(rows, self.input.input_dim, &gradient);
         out.add(self.input.field(), scale, &gradient);
         Ok(())
