@@ -232,7 +232,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
     let (train, id) = (data("train"), data("test"));
     let ood = format!("mnist={}", data("ood_mnist"));
     let cases: [(&[&str], &[&str]); 9] = [
-        (&["train", "ebm=heat_gmm_c11", "--train", &train], &["did you mean `heat_gmm_c1"]),
+        (&["train", "ebm=heat_gmm_c11", "--train", &train], &["did you mean `ebm=heat_gmm_c1"]),
         (&["train", "ebm.model.stpes=3", "--train", &train], &["did you mean `ebm.model.steps`?"]),
         (
             &["train", "backbone=resnet34_c10", "--train", &train, "--out", "r"],

@@ -154,3 +154,32 @@ fn what_is_missing_is_said_before_anything_is_computed() {
     contains(&error, &["data/weights/resnet34_c10.pt", "backbone.path=FILE"]);
     assert!(!path.join("runs").exists());
 }
+
+/// `heat run` looks where `heat data get` puts things.
+#[test]
+fn downloads_are_found_by_the_recipes() {
+    let recipes = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes"));
+    let read = |path: &Path| fs::read_to_string(path).unwrap().parse::<toml::Table>().unwrap();
+    let sources = read(&recipes.join("sources.toml"));
+    let mut checked = 0;
+    for file in fs::read_dir(recipes.join("pictures")).unwrap() {
+        let recipe = read(&file.unwrap().path());
+        let download = recipe["download"].as_str().unwrap();
+        let source = sources[download].as_table().unwrap();
+        if source.contains_key("by_hand") {
+            continue;
+        }
+        let files = source["files"].as_array().unwrap().iter();
+        let files: Vec<&str> = files.map(|f| f["name"].as_str().unwrap()).collect();
+        let paths = recipe["test"]["paths"].as_array().unwrap().iter();
+        let paths: Vec<&str> = paths.map(|p| p.as_str().unwrap()).collect();
+        let within = |p: &str| files.iter().any(|f| f.starts_with(&format!("{p}/")));
+        let first = paths.iter().position(|p| files.contains(p) || within(p));
+        let first = first.unwrap_or_else(|| panic!("{download}: {files:?}, {paths:?}"));
+        // A folder that holds but the archive must not be taken for the data set.
+        let archive = paths.iter().position(|p| files.contains(p));
+        assert!(archive.is_none_or(|archive| archive == first), "{download}: {paths:?}");
+        checked += 1;
+    }
+    assert!(checked >= 10, "{checked}");
+}
