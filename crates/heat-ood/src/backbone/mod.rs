@@ -151,8 +151,8 @@ impl Backbone {
 }
 
 /// Copies of a network that work side by side, each on pictures of its own:
-/// one a thread, but not so many that their weights fill the memory. Two
-/// threads on a batch each are up to a fifth faster than both on one.
+/// one a thread, so that no thread waits for another, but not so many that
+/// their weights fill the memory.
 pub(crate) fn networks() -> usize {
     parallel::threads().clamp(1, 4)
 }
