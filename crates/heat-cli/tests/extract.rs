@@ -75,6 +75,13 @@ fn from_pictures_to_scores() {
     let out = ["--resize", "8x8", "-o", "train"];
     let said = text(&ok(path, &[&extract[..], &out].concat()).stderr);
     contains(&said, &["map: a map", "6 rows; 6 pictures"]);
+    // One network alone, and four that share more threads than there are networks.
+    for threads in ["1", "6"] {
+        let more = ["--resize", "8x8", "--batch-size", "2", "--threads", threads, "-o", threads];
+        ok(path, &[&extract[..], &more].concat());
+    }
+    let shard = |set: &str| fs::read(path.join(set).join("shard-00000.safetensors")).unwrap();
+    assert!(shard("1") == shard("6"));
     contains(
         &text(&ok(path, &["info", "train"]).stdout),
         &["6 rows", "std    [6, 6]", "2 classes"],
