@@ -118,6 +118,10 @@ fn from_pictures_to_results() {
         scorers.values_mut().for_each(|s| drop(s.as_object_mut().unwrap().remove("seconds")));
     }
     assert_eq!(first, second);
+    // Nor is a run taken for one on other features.
+    fs::remove_file(path.join("data/tiny/train/class0/00.bmp")).unwrap();
+    let (_, error) = fails(path, &[&args[..], &["--resume", "--features", "other"]].concat());
+    contains(&error, &["quickstart_gmm", "other data than other/tiny-model_state/train"]);
     // Other settings do not silently use the features that are there.
     let (code, error) = fails(path, &[&args[..], &["transform.mean=[0,0,0]"]].concat());
     assert_eq!(code, 2);

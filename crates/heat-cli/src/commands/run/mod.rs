@@ -41,7 +41,7 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
     let mut trained: Vec<(String, Arc<dyn Scorer>)> = Vec::new();
     for run in &runs {
         let path = run.folder.join("detector.safetensors");
-        if args.resume && path.is_file() && is_of(run)? {
+        if args.resume && path.is_file() && is_of(run, &path, &pictures.data()?)? {
             progress.say(&format!("{} is there already", path.display()));
         } else {
             progress.label = run.name.clone();
@@ -88,11 +88,14 @@ fn runs(args: &RunArgs) -> Result<(Vec<Run>, PathBuf)> {
     Ok((runs, folder))
 }
 
-/// Whether a finished run folder is of the same recipe.
-fn is_of(run: &Run) -> Result<bool> {
+/// Whether a finished run is of this recipe and these features.
+fn is_of(run: &Run, detector: &Path, data: &Data) -> Result<bool> {
     let path = run.folder.join("recipe.toml");
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    Ok(text == run.recipe.to_toml())
+    let train = run.recipe.subset().fit(&data.train)?.apply(&data.train)?;
+    let hashes = |files: Vec<(String, String)>| files.into_iter().map(|(_, sha)| sha);
+    let trained = hashes(Detector::open(detector)?.provenance.train);
+    Ok(text == run.recipe.to_toml() && trained.eq(hashes(train.digests()?)))
 }
 
 /// The composition of all that was trained, also as a detector file.
