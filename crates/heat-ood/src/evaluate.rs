@@ -1,7 +1,6 @@
 //! Detectors × datasets → [`Results`].
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -10,7 +9,7 @@ use crate::error::Result;
 use crate::features::FeatureSet;
 use crate::metrics::{self, Metrics};
 use crate::observe::Observer;
-use crate::scorers::Scorer;
+use crate::scorers::{Scorer, Together, score_together};
 
 /// A scorer to be evaluated.
 pub struct Candidate {
@@ -74,7 +73,36 @@ fn as_map<S: Serializer, T: Serialize>(
     map.end()
 }
 
-/// Score the ID set and every OOD set with every candidate.
+/// The scores behind some [`Results`].
+#[derive(Debug, Clone)]
+pub struct Scores {
+    /// Of the ID set, one entry per candidate.
+    pub id: Vec<Together>,
+    /// Of each OOD set, one entry per candidate.
+    pub ood: Vec<(String, Vec<Together>)>,
+}
+
+/// Score the ID set and every OOD set with every candidate. Each set is read
+/// once; memory is 4 bytes a row and candidate.
+///
+/// # Errors
+/// If a set cannot be scored; the error names it.
+pub fn score_all(
+    id: &FeatureSet,
+    ood: &[(String, FeatureSet)],
+    candidates: &[Candidate],
+    components: bool,
+    observer: &mut dyn Observer,
+) -> Result<Scores> {
+    let scorers: Vec<&dyn Scorer> = candidates.iter().map(|c| &*c.scorer).collect();
+    let id = score_together(id, &scorers, components, observer)?;
+    let theirs = ood.iter().map(|(name, set)| {
+        Ok((name.clone(), score_together(set, &scorers, components, observer)?))
+    });
+    Ok(Scores { id, ood: theirs.collect::<Result<_>>()? })
+}
+
+/// Score the ID set and every OOD set with every candidate, and measure.
 ///
 /// # Errors
 /// If a set cannot be scored; the error names it.
@@ -84,24 +112,33 @@ pub fn evaluate(
     candidates: &[Candidate],
     observer: &mut dyn Observer,
 ) -> Result<Results> {
+    let scores = score_all(id, ood, candidates, false, observer)?;
+    measure(id.name(), candidates, &scores)
+}
+
+/// The metrics of scores.
+///
+/// # Errors
+/// If a set is empty.
+pub fn measure(id: &str, candidates: &[Candidate], scores: &Scores) -> Result<Results> {
     let mut scorers = Vec::new();
-    for candidate in candidates {
-        let start = Instant::now();
-        let scores = candidate.scorer.score_observed(id, observer)?;
+    for (i, candidate) in candidates.iter().enumerate() {
+        let ours = &scores.id[i];
+        let mut seconds = ours.seconds;
         let mut sets = Vec::new();
-        for (name, set) in ood {
-            let theirs = candidate.scorer.score_observed(set, observer)?;
-            let metrics = metrics::evaluate(&scores, &theirs)?;
-            let n = theirs.len();
-            sets.push((name.clone(), SetResults { metrics, n }));
+        for (name, theirs) in &scores.ood {
+            let theirs = &theirs[i];
+            let metrics = metrics::evaluate(&ours.scores, &theirs.scores)?;
+            seconds += theirs.seconds;
+            sets.push((name.clone(), SetResults { metrics, n: theirs.scores.len() }));
         }
         let all: Vec<Metrics> = sets.iter().map(|(_, s)| s.metrics).collect();
         let results = ScorerResults {
             ood: sets,
             average: metrics::average(&all),
-            seconds: Seconds { fit: candidate.fit_seconds, score: start.elapsed().as_secs_f64() },
+            seconds: Seconds { fit: candidate.fit_seconds, score: seconds },
         };
         scorers.push((candidate.name.clone(), results));
     }
-    Ok(Results { id: id.name().to_owned(), scorers })
+    Ok(Results { id: id.to_owned(), scorers })
 }

@@ -42,12 +42,15 @@ pub use spec::{NAMES, PRIORS, ScorerSpec, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
 
+use std::ops::Range;
+use std::time::Instant;
+
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps};
 use crate::math::matmul::Aligned;
-use crate::math::{parallel, rng::Stream};
+use crate::math::{blocks, parallel, rng::Stream};
 use crate::observe::{Event, Observer, Silent};
 
 /// A fitted scorer.
@@ -135,33 +138,134 @@ fn each_block(
     if width == 0 {
         return Ok(scores);
     }
+    let mut filled = 0;
+    map_blocks(
+        set,
+        needs,
+        observer,
+        |batch| {
+            let mut out = vec![0.0; batch.rows() * width];
+            f(batch, &mut out);
+            out
+        },
+        |rows, piece: Vec<f32>| {
+            check_finite(set, scorer, rows.start, &piece, width)?;
+            scores[filled..filled + piece.len()].copy_from_slice(&piece);
+            filled += piece.len();
+            Ok(())
+        },
+    )?;
+    Ok(scores)
+}
+
+/// Map every block of rows with `f`, in parallel, and give the values to
+/// `take` in row order.
+fn map_blocks<T: Send>(
+    set: &FeatureSet,
+    needs: Needs,
+    observer: &mut dyn Observer,
+    f: impl Fn(&Batch) -> T + Sync,
+    mut take: impl FnMut(Range<usize>, T) -> Result<()>,
+) -> Result<()> {
     // Progress and the first error come in row order, a few blocks at a time.
     let together = SCORE_ROWS * 4 * parallel::threads().max(4);
     let task = format!("score {}", set.name());
     observer.on(Event::Begin { task: &task, total: set.len() as u64 });
-    for (i, piece) in scores.chunks_mut(together * width).enumerate() {
-        let results: Vec<Result<()>> = parallel::run(|| {
-            piece
-                .par_chunks_mut(SCORE_ROWS * width)
-                .enumerate()
-                .map_init(Batch::default, |batch, (j, out)| {
-                    let start = i * together + j * SCORE_ROWS;
-                    set.batch(needs, start..start + out.len() / width, batch)?;
-                    f(batch, out);
-                    Ok(())
+    for piece in blocks(set.len(), together) {
+        let ranges: Vec<Range<usize>> = blocks(piece.len(), SCORE_ROWS)
+            .map(|r| piece.start + r.start..piece.start + r.end)
+            .collect();
+        let results: Vec<Result<T>> = parallel::run(|| {
+            ranges
+                .par_iter()
+                .map_init(Batch::default, |batch, range| {
+                    set.batch(needs, range.clone(), batch)?;
+                    Ok(f(batch))
                 })
                 .collect()
         });
-        results.into_iter().collect::<Result<()>>()?;
-        if let Some(at) = piece.iter().position(|s| !s.is_finite()) {
-            let (place, row) = (set.name().to_owned(), i * together + at / width);
-            return Err(Error::Score { place, row, scorer, value: piece[at] });
+        for (range, result) in ranges.into_iter().zip(results) {
+            take(range, result?)?;
         }
-        let done = ((i + 1) * together).min(set.len()) as u64;
-        observer.on(Event::Advance { done, loss: None });
+        observer.on(Event::Advance { done: piece.end as u64, loss: None });
     }
     observer.on(Event::End);
-    Ok(scores)
+    Ok(())
+}
+
+fn check_finite(
+    set: &FeatureSet,
+    scorer: &'static str,
+    start: usize,
+    values: &[f32],
+    width: usize,
+) -> Result<()> {
+    match values.iter().position(|s| !s.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            let (place, row) = (set.name().to_owned(), start + at / width);
+            Err(Error::Score { place, row, scorer, value: values[at] })
+        }
+    }
+}
+
+/// What one scorer found on a set, beside others.
+#[derive(Debug, Clone, Default)]
+pub struct Together {
+    /// One score per row.
+    pub scores: Vec<f32>,
+    /// [`Scorer::component_batch`] of each row, `[N, components]`; empty
+    /// where not asked for.
+    pub components: Vec<f32>,
+    /// The scorer's share of the wall-clock time: its processor time divided
+    /// by the number of threads.
+    pub seconds: f64,
+}
+
+/// Score a set with many scorers, reading it once.
+///
+/// Every block of rows is read with the fields that any of them needs, and
+/// all score it before the next is read.
+///
+/// # Errors
+/// As [`Scorer::score`], of the first row at fault.
+pub fn score_together(
+    set: &FeatureSet,
+    scorers: &[&dyn Scorer],
+    components: bool,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Together>> {
+    let mut needs = Needs::default();
+    for scorer in scorers {
+        needs = needs.and(scorer.needs(set)?);
+    }
+    let mut out: Vec<Together> = scorers.iter().map(|_| Together::default()).collect();
+    let threads = parallel::threads() as f64;
+    let block = |batch: &Batch| -> Vec<Together> {
+        let one = |scorer: &&dyn Scorer| {
+            let start = Instant::now();
+            let mut scores = vec![0.0; batch.rows()];
+            scorer.score_batch(batch, &mut scores);
+            let seconds = start.elapsed().as_secs_f64() / threads;
+            let width = if components { scorer.components().len() } else { 0 };
+            let mut parts = vec![0.0; batch.rows() * width];
+            if width > 0 {
+                scorer.component_batch(batch, &mut parts);
+            }
+            Together { scores, components: parts, seconds }
+        };
+        scorers.iter().map(one).collect()
+    };
+    map_blocks(set, needs, observer, block, |rows, found| {
+        for ((out, scorer), found) in out.iter_mut().zip(scorers).zip(found) {
+            check_finite(set, scorer.name(), rows.start, &found.scores, 1)?;
+            out.scores.extend(found.scores);
+            out.components.extend(found.components);
+            out.seconds += found.seconds;
+        }
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 /// Memory that a prior may use while it computes; grown once, then kept.
