@@ -8,7 +8,7 @@ use heat_ood::Error;
 use heat_ood::compose::{Combined, Member};
 use heat_ood::evaluate::{Candidate, evaluate};
 use heat_ood::features::{FeatureSet, OpenOptions};
-use heat_ood::scorers::ScorerSpec;
+use heat_ood::scorers::{ScorerSpec, fit_all};
 
 use super::{Data, detectors, named, refuse_overwriting, write_output, wrote};
 use crate::args::EvalArgs;
@@ -58,12 +58,14 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         })
     };
     let mut candidates = Vec::new();
-    for spec in specs {
+    if !specs.is_empty() {
         let data = needs_train("--scorers")?;
-        let start = Instant::now();
-        let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
-        let fit_seconds = Some(start.elapsed().as_secs_f64());
-        candidates.push(Candidate { name: spec.to_string(), scorer, fit_seconds });
+        let fitted = fit_all(&specs, &data.train, data.head.as_ref(), progress)?;
+        candidates.extend(specs.iter().zip(fitted).map(|(spec, fitted)| Candidate {
+            name: spec.to_string(),
+            scorer: fitted.scorer,
+            fit_seconds: Some(fitted.seconds),
+        }));
     }
     for (name, detector) in detectors(&args.detectors)? {
         let scorer = detector.scorer().clone();

@@ -119,6 +119,16 @@ impl LogitSource {
         Ok(LogitSource { head: head.map(stepped).transpose()?, config, input, classes })
     }
 
+    /// Names the logits that these settings give.
+    pub(super) fn key_of(config: &LogitsConfig) -> String {
+        json!(config.steps()).to_string()
+    }
+
+    /// As [`LogitSource::key_of`].
+    pub(super) fn key(&self) -> String {
+        Self::key_of(&self.config)
+    }
+
     /// Number of classes C.
     pub(super) fn classes(&self) -> usize {
         self.classes

@@ -15,12 +15,14 @@ pub mod knn;
 mod logits;
 pub mod max_logit;
 pub mod mean;
+mod methods;
 pub mod msp;
 pub mod norm;
 pub mod odin;
 mod persist;
 mod spec;
 pub mod ssd;
+mod training;
 pub mod vim;
 
 pub use cosine::{Cosine, CosineConfig};
@@ -38,7 +40,7 @@ pub use odin::{Odin, OdinConfig};
 pub(crate) use persist::{FORMAT_VERSION, Outline};
 pub use persist::{Section, Stored};
 pub(crate) use spec::{DEEPEST, keys_of, parse_table, parse_value, typed};
-pub use spec::{NAMES, PRIORS, ScorerSpec, load, load_prior};
+pub use spec::{Fitted, NAMES, PRIORS, ScorerSpec, fit_all, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
 

@@ -1,37 +1,28 @@
 //! Scorers by name: `knn(k=50,normalize=true)`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{
-    Cosine, CosineConfig, Dice, DiceConfig, EnergyLogits, Gmm, GmmConfig, Klm, Knn, KnnConfig,
-    MaxLogit, Mean, MeanConfig, Msp, Norm, NormConfig, Odin, OdinConfig, Prior, Scorer, Ssd,
-    Stored, Vim, VimConfig,
-};
+use super::methods::{METHODS, Prepared};
+use super::training::Training;
+use super::{EnergyLogits, Gmm, Knn, Prior, Scorer, Stored, Vim};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::observe::Observer;
 
 /// Names of all scorers that are fitted from features alone.
-pub const NAMES: [&str; 14] = [
-    "msp",
-    "max_logit",
-    "el",
-    "odin",
-    "klm",
-    "gmm",
-    "ssd",
-    "maha",
-    "knn",
-    "vim",
-    "dice",
-    "cosine",
-    "mean",
-    "norm",
-];
+pub const NAMES: [&str; METHODS.len()] = {
+    let mut names = [""; METHODS.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = METHODS[i].name;
+        i += 1;
+    }
+    names
+};
 
 /// A scorer's name with the settings that differ from its defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,37 +126,56 @@ impl ScorerSpec {
         head: Option<&Head>,
         observer: &mut dyn Observer,
     ) -> Result<Arc<dyn Scorer>> {
-        let classes = head.map(Head::classes);
-        Ok(match self.name.as_str() {
-            "msp" => Arc::new(Msp::fit(self.config()?, train, head)?),
-            "max_logit" => Arc::new(MaxLogit::fit(self.config()?, train, head)?),
-            "el" => Arc::new(EnergyLogits::fit(self.config()?, train, head)?),
-            "odin" => Arc::new(self.config::<OdinConfig>()?.fit(train, head)?),
-            "klm" => Arc::new(Klm::fit(self.config()?, train, head, observer)?),
-            "gmm" => Arc::new(self.config::<GmmConfig>()?.fit(train, classes, observer)?),
-            "ssd" => Arc::new(Ssd::fit(&self.config()?, train, classes, observer)?),
-            "maha" => {
-                let mut config: GmmConfig = self.config()?;
-                if self.settings.get("normalize") == Some(&Value::Boolean(true)) {
-                    let problem = "`maha` is `ssd` without normalising; use `ssd`";
-                    return Err(Error::config("normalize", true, problem));
-                }
-                config.normalize = false;
-                Arc::new(Ssd::fit(&config, train, classes, observer)?)
-            }
-            "knn" => Arc::new(self.config::<KnnConfig>()?.fit(train, classes, observer)?),
-            "vim" => Arc::new(self.config::<VimConfig>()?.fit(train, head, observer)?),
-            "dice" => Arc::new(self.config::<DiceConfig>()?.fit(train, head, observer)?),
-            "cosine" => Arc::new(self.config::<CosineConfig>()?.fit(train, head)?),
-            "mean" => Arc::new(self.config::<MeanConfig>()?.fit(train, classes, observer)?),
-            "norm" => Arc::new(self.config::<NormConfig>()?.fit(train)?),
-            other => return Err(Error::unknown("scorer", other, NAMES)),
-        })
+        let mut training = Training::new(train, head, observer);
+        METHODS[self.index()?].prepare(&self.settings)?.fit(&mut training)
     }
 
-    fn config<T: DeserializeOwned + Serialize + Default>(&self) -> Result<T> {
-        typed(&self.settings, &self.name)
+    fn index(&self) -> Result<usize> {
+        let found = NAMES.iter().position(|n| *n == self.name);
+        found.ok_or_else(|| Error::unknown("scorer", &self.name, NAMES))
     }
+}
+
+/// A scorer fitted beside others.
+pub struct Fitted {
+    /// The scorer.
+    pub scorer: Arc<dyn Scorer>,
+    /// Wall-clock seconds of its own fit, and its share of the pass that
+    /// gathered what several need: an equal one of all that asked for any.
+    pub seconds: f64,
+}
+
+/// Fit many scorers. The sums that they need are gathered in one pass over
+/// the training set, each once, whichever scorers share it; what depends on
+/// these takes passes of its own.
+///
+/// # Errors
+/// As [`ScorerSpec::fit`], of the first that fails.
+pub fn fit_all(
+    specs: &[ScorerSpec],
+    train: &FeatureSet,
+    head: Option<&Head>,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Fitted>> {
+    let mut training = Training::new(train, head, observer);
+    let start = Instant::now();
+    let (mut prepared, mut wants) = (Vec::new(), Vec::new());
+    for spec in specs {
+        let one = METHODS[spec.index()?].prepare(&spec.settings)?;
+        let its = one.wants(&mut training)?;
+        prepared.push((one, !its.is_empty()));
+        wants.extend(its);
+    }
+    training.gather(wants)?;
+    let sharing = prepared.iter().filter(|(_, shares)| *shares).count().max(1);
+    let share = start.elapsed().as_secs_f64() / sharing as f64;
+    let fit = |(one, shares): (Box<dyn Prepared>, bool)| {
+        let start = Instant::now();
+        let scorer = one.fit(&mut training)?;
+        let own = start.elapsed().as_secs_f64();
+        Ok(Fitted { scorer, seconds: own + if shares { share } else { 0.0 } })
+    };
+    prepared.into_iter().map(fit).collect()
 }
 
 impl std::fmt::Display for ScorerSpec {
@@ -227,22 +237,8 @@ pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<String> {
 /// # Errors
 /// If its kind is unknown or its tensors are not what they should be.
 pub fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
-    Ok(match stored.kind() {
-        "msp" => Arc::new(Msp::load(stored)?),
-        "max_logit" => Arc::new(MaxLogit::load(stored)?),
-        "el" => Arc::new(EnergyLogits::load(stored)?),
-        "odin" => Arc::new(Odin::load(stored)?),
-        "klm" => Arc::new(Klm::load(stored)?),
-        "gmm" => Arc::new(Gmm::load(stored)?),
-        "ssd" | "maha" => Arc::new(Ssd::load(stored)?),
-        "knn" => Arc::new(Knn::load(stored)?),
-        "vim" => Arc::new(Vim::load(stored)?),
-        "dice" => Arc::new(Dice::load(stored)?),
-        "cosine" => Arc::new(Cosine::load(stored)?),
-        "mean" => Arc::new(Mean::load(stored)?),
-        "norm" => Arc::new(Norm::load(stored)?),
-        other => return Err(Error::unknown("scorer", other, NAMES)),
-    })
+    let found = METHODS.iter().find(|m| m.name == stored.kind());
+    (found.ok_or_else(|| Error::unknown("scorer", stored.kind(), NAMES))?.load)(stored)
 }
 
 /// Names of the scorers that a residual energy can be trained on.

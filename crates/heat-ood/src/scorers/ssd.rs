@@ -32,6 +32,11 @@ impl Ssd {
         Ok(Ssd(config.fit(train, classes, observer)?))
     }
 
+    /// The scorer of a fitted Gaussian.
+    pub(super) fn of(gmm: Gmm) -> Self {
+        Ssd(gmm)
+    }
+
     /// The Gaussian behind it.
     pub fn gmm(&self) -> &Gmm {
         &self.0

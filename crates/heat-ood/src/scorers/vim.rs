@@ -19,12 +19,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::input::{Input, by_classes, contradiction, feature_settings, load_head, require_head};
+use super::training::{By, ClassMoments, Training, Want};
 use super::{Prior, Scorer, Scratch, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps, Tensor};
 use crate::math::linalg::{eigh, pinv_times, product_nt};
 use crate::math::matmul::{Keep, Packed, View, gemm};
-use crate::math::moments::Moments;
 use crate::math::{parallel, reduce};
 use crate::observe::Observer;
 
@@ -63,8 +63,19 @@ impl VimConfig {
         head: Option<&Head>,
         observer: &mut dyn Observer,
     ) -> Result<Vim> {
-        let head = require_head("vim", head)?;
-        let input = Input::fit(self, train)?;
+        self.fit_in(&mut Training::new(train, head, observer))
+    }
+
+    pub(super) fn wants(&self, training: &mut Training<'_>) -> Result<Vec<Want>> {
+        require_head("vim", training.head)?;
+        let source = training.source(self)?;
+        Ok(vec![ClassMoments::want(&source, By::All)])
+    }
+
+    pub(super) fn fit_in(&self, training: &mut Training<'_>) -> Result<Vim> {
+        let head = require_head("vim", training.head)?;
+        let source = training.source(self)?;
+        let input = source.input.clone();
         let head = input.head(head)?;
         let dim = input.dim;
         let default = by_classes(head.classes(), [256, 400, 256]).min(dim / 2);
@@ -81,16 +92,12 @@ impl VimConfig {
         let mut origin =
             pinv_times(&double(head.weight()), &double(head.bias())).ok_or_else(unsolved)?;
         origin.iter_mut().for_each(|v| *v = -*v);
-        let mut moments = Moments::new(dim, 1);
-        input.each_block(train, "fit vim: covariance", observer, |range, rows| {
-            parallel::run(|| moments.update(rows, &vec![0; range.len()]));
-            Ok(())
-        })?;
-        let (_, covariance) = moments.finish();
+        let moments = training.find::<ClassMoments>(ClassMoments::want(&source, By::All))?;
+        let (_, covariance) = moments.moments.clone().finish();
         let (_, mut principal) = eigh(&covariance, dim).ok_or_else(unsolved)?;
         principal.truncate(p * dim);
         let mut vim = Vim::new(self.clone(), input, head, origin, principal, 1.0);
-        vim.alpha = vim.fit_alpha(train, observer)?;
+        vim.alpha = vim.fit_alpha(training.train, training.observer)?;
         Ok(vim)
     }
 }

@@ -9,8 +9,8 @@ use crate::math::linalg::cholesky;
 use crate::math::moments::Moments;
 use crate::math::parallel;
 use crate::observe::{Event, Observer};
-use crate::scorers::input::Input;
 use crate::scorers::kmeans::KMeans;
+use crate::scorers::training::{By, ClassMoments, Training, Want};
 
 /// Ridge that the published implementation always adds.
 const RIDGE: f64 = 1e-12;
@@ -58,28 +58,52 @@ impl GmmConfig {
         classes: Option<usize>,
         observer: &mut dyn Observer,
     ) -> Result<Gmm> {
+        self.fit_in(&mut Training::new(train, None, observer).with_classes(classes))
+    }
+
+    /// The statistic that the fit asks for, unless it clusters.
+    pub(in crate::scorers) fn wants(&self, training: &mut Training<'_>) -> Result<Vec<Want>> {
         self.shrinkage.check()?;
-        let input = Input::fit(self, train)?;
+        if self.kmeans.is_some() {
+            return Ok(Vec::new());
+        }
+        let source = training.source(self)?;
+        let classes = training.classes()?;
+        check_size(classes, source.dim)?;
+        Ok(vec![ClassMoments::want(&source, By::Label(classes))])
+    }
+
+    /// Fit on a training set of which statistics may be known.
+    pub(in crate::scorers) fn fit_in(&self, training: &mut Training<'_>) -> Result<Gmm> {
+        self.shrinkage.check()?;
+        let train = training.train;
+        let source = training.source(self)?;
+        let input = source.input.clone();
         let labels = match self.kmeans {
-            None => Labels::Classes(classes.map_or_else(|| train.classes(), Ok)?),
+            None => Labels::Classes(training.classes()?),
             Some(k) => {
+                let observer = &mut *training.observer;
                 let clusters = KMeans::fit(train, input.field(), k, self.kmeans_seed, observer)?;
                 Labels::Clusters(clusters.assign(train, observer)?, k)
             }
         };
         let classes = labels.classes();
-        if classes.saturating_mul(input.dim) > MAX_MEANS {
-            let problem =
-                format!("{classes} classes in {} dimensions are too many means", input.dim);
-            return Err(Error::Fit { what: "gmm".into(), problem });
-        }
-        let mut moments = Moments::new(input.dim, classes);
-        let task = format!("fit gmm on {}", self.pooling.name());
-        input.each_block(train, &task, observer, |range, rows| {
-            let labels = labels.get(train, range)?;
-            parallel::run(|| moments.update(rows, &labels));
-            Ok(())
-        })?;
+        check_size(classes, input.dim)?;
+        let moments = match &labels {
+            Labels::Classes(k) => {
+                let want = ClassMoments::want(&source, By::Label(*k));
+                training.find::<ClassMoments>(want)?.moments.clone()
+            }
+            Labels::Clusters(..) => {
+                let mut moments = Moments::new(input.dim, classes);
+                training.pass(&source, "fit gmm", |range, rows| {
+                    let labels = labels.get(train, range)?;
+                    parallel::run(|| moments.update(rows, &labels));
+                    Ok(())
+                })?;
+                moments
+            }
+        };
         check_counts(moments.counts(), &labels, train)?;
         let counts = moments.counts().to_vec();
         let (means, mut covariance) = moments.finish();
@@ -94,13 +118,22 @@ impl GmmConfig {
             means: &means,
             covariance: &covariance,
         };
-        let shrunk = fitted.shrinkage(observer)?;
+        let shrunk = fitted.shrinkage(training.observer)?;
         shrink(&mut covariance, input.dim, shrunk);
-        let (scale_tril, ridge) = factor(&mut covariance, input.dim, train.len(), observer)?;
+        let (scale_tril, ridge) =
+            factor(&mut covariance, input.dim, train.len(), training.observer)?;
         drop(covariance);
         let probs = counts.iter().map(|&n| n as f64 / train.len() as f64).collect();
         Ok(Gmm::new(self.clone(), input, means, scale_tril, probs, ridge, shrunk))
     }
+}
+
+fn check_size(classes: usize, dim: usize) -> Result<()> {
+    if classes.saturating_mul(dim) > MAX_MEANS {
+        let problem = format!("{classes} classes in {dim} dimensions are too many means");
+        return Err(Error::Fit { what: "gmm".into(), problem });
+    }
+    Ok(())
 }
 
 fn check_counts(counts: &[u64], labels: &Labels, train: &FeatureSet) -> Result<()> {

@@ -1,0 +1,207 @@
+//! The list of methods: one line each.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::Table;
+
+use super::spec::typed;
+use super::training::{Training, Want};
+use super::{
+    Cosine, CosineConfig, Dice, DiceConfig, EnergyLogits, Gmm, GmmConfig, Klm, Knn, KnnConfig,
+    LogitsConfig, MaxLogit, Mean, MeanConfig, Msp, Norm, NormConfig, Odin, OdinConfig, Scorer, Ssd,
+    Stored, Vim, VimConfig,
+};
+use crate::error::{Error, Result};
+
+/// All methods, in the order in which they are listed to people.
+pub(super) const METHODS: [Entry; 14] = [
+    entry::<Msp>(),
+    entry::<MaxLogit>(),
+    entry::<EnergyLogits>(),
+    entry::<Odin>(),
+    entry::<Klm>(),
+    entry::<Gmm>(),
+    entry::<Ssd>(),
+    entry::<Maha>(),
+    entry::<Knn>(),
+    entry::<Vim>(),
+    entry::<Dice>(),
+    entry::<Cosine>(),
+    entry::<Mean>(),
+    entry::<Norm>(),
+];
+
+/// A scorer that is fitted from features alone, by name.
+pub(super) trait Method {
+    /// Its name.
+    const NAME: &'static str;
+    /// Its settings.
+    type Config: Serialize + DeserializeOwned + Default + 'static;
+
+    /// What settings must hold beyond their types.
+    fn check(_config: &Self::Config, _given: &Table) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sums over the training set that its fit needs first: they are found in
+    /// a pass shared with other scorers.
+    fn wants(_config: &Self::Config, _training: &mut Training<'_>) -> Result<Vec<Want>> {
+        Ok(Vec::new())
+    }
+
+    /// Fit it.
+    fn fit(config: &Self::Config, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>>;
+
+    /// Read it back.
+    fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>>;
+}
+
+/// A method of the list.
+pub(super) struct Entry {
+    pub name: &'static str,
+    prepare: fn(&Table) -> Result<Box<dyn Prepared>>,
+    pub load: fn(&Stored<'_>) -> Result<Arc<dyn Scorer>>,
+}
+
+impl Entry {
+    /// Its settings, read and checked.
+    pub fn prepare(&self, settings: &Table) -> Result<Box<dyn Prepared>> {
+        (self.prepare)(settings)
+    }
+}
+
+/// A method with its settings.
+pub(super) trait Prepared {
+    fn wants(&self, training: &mut Training<'_>) -> Result<Vec<Want>>;
+    fn fit(&self, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>>;
+}
+
+struct With<M: Method>(M::Config);
+
+impl<M: Method> Prepared for With<M> {
+    fn wants(&self, training: &mut Training<'_>) -> Result<Vec<Want>> {
+        M::wants(&self.0, training)
+    }
+
+    fn fit(&self, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
+        M::fit(&self.0, training)
+    }
+}
+
+const fn entry<M: Method + 'static>() -> Entry {
+    fn prepare<M: Method + 'static>(settings: &Table) -> Result<Box<dyn Prepared>> {
+        let config: M::Config = typed(settings, M::NAME)?;
+        M::check(&config, settings)?;
+        Ok(Box::new(With::<M>(config)))
+    }
+    Entry { name: M::NAME, prepare: prepare::<M>, load: M::load }
+}
+
+/// A method whose fit needs no more than this expression.
+macro_rules! method {
+    ($type:ty, $name:literal, $config:ty, |$c:ident, $t:ident| $fit:expr) => {
+        impl Method for $type {
+            const NAME: &'static str = $name;
+            type Config = $config;
+
+            fn fit($c: &$config, $t: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new($fit))
+            }
+
+            fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new(<$type>::load(stored)?))
+            }
+        }
+    };
+}
+
+method!(Msp, "msp", LogitsConfig, |c, t| Msp::fit(c.clone(), t.train, t.head)?);
+method!(MaxLogit, "max_logit", LogitsConfig, |c, t| MaxLogit::fit(c.clone(), t.train, t.head)?);
+method!(EnergyLogits, "el", LogitsConfig, |c, t| {
+    EnergyLogits::fit(c.clone(), t.train, t.head)?
+});
+method!(Odin, "odin", OdinConfig, |c, t| c.fit(t.train, t.head)?);
+method!(Klm, "klm", LogitsConfig, |c, t| Klm::fit(c.clone(), t.train, t.head, t.observer)?);
+method!(Knn, "knn", KnnConfig, |c, t| {
+    let classes = t.known_classes()?;
+    c.fit(t.train, classes, t.observer)?
+});
+method!(Dice, "dice", DiceConfig, |c, t| c.fit(t.train, t.head, t.observer)?);
+method!(Cosine, "cosine", CosineConfig, |c, t| c.fit(t.train, t.head)?);
+method!(Mean, "mean", MeanConfig, |c, t| {
+    let classes = Some(t.classes()?);
+    c.fit(t.train, classes, t.observer)?
+});
+method!(Norm, "norm", NormConfig, |c, t| c.fit(t.train)?);
+
+/// `ssd` without normalising.
+struct Maha;
+
+/// Those that share the moments of the classes.
+macro_rules! gaussian {
+    ($type:ty, $name:literal, $check:expr, |$config:ident| $settings:expr, $wrap:expr, $load:expr) => {
+        impl Method for $type {
+            const NAME: &'static str = $name;
+            type Config = GmmConfig;
+
+            fn check(config: &GmmConfig, given: &Table) -> Result<()> {
+                let check: fn(&GmmConfig, &Table) -> Result<()> = $check;
+                check(config, given)
+            }
+
+            fn wants($config: &GmmConfig, training: &mut Training<'_>) -> Result<Vec<Want>> {
+                $settings.wants(training)
+            }
+
+            fn fit($config: &GmmConfig, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new($wrap($settings.fit_in(training)?)))
+            }
+
+            fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new($load(stored)?))
+            }
+        }
+    };
+}
+
+fn anything(_: &GmmConfig, _: &Table) -> Result<()> {
+    Ok(())
+}
+
+fn not_normalized(_: &GmmConfig, given: &Table) -> Result<()> {
+    if given.get("normalize") == Some(&toml::Value::Boolean(true)) {
+        let problem = "`maha` is `ssd` without normalising; use `ssd`";
+        return Err(Error::config("normalize", true, problem));
+    }
+    Ok(())
+}
+
+gaussian!(Gmm, "gmm", anything, |config| config, std::convert::identity, Gmm::load);
+gaussian!(Ssd, "ssd", anything, |config| config, Ssd::of, Ssd::load);
+gaussian!(
+    Maha,
+    "maha",
+    not_normalized,
+    |config| GmmConfig { normalize: false, ..config.clone() },
+    Ssd::of,
+    Ssd::load
+);
+
+impl Method for Vim {
+    const NAME: &'static str = "vim";
+    type Config = VimConfig;
+
+    fn wants(config: &VimConfig, training: &mut Training<'_>) -> Result<Vec<Want>> {
+        config.wants(training)
+    }
+
+    fn fit(config: &VimConfig, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
+        Ok(Arc::new(config.fit_in(training)?))
+    }
+
+    fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+        Ok(Arc::new(Vim::load(stored)?))
+    }
+}

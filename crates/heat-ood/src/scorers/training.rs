@@ -1,0 +1,251 @@
+//! A training set that scorers are fitted on, and what was found about it.
+//!
+//! Fits that are sums are [`Statistic`]s. Those of many scorers are gathered
+//! in one pass over the rows ([`Training::gather`]), each under a key, so that
+//! scorers which need the same one (the moments of `gmm`, `ssd` and `rmds`)
+//! share it. A scorer fitted alone finds its own when it asks.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::{Deref, Range};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::LogitsConfig;
+use super::input::{FeatureSettings, Input};
+use super::logits::LogitSource;
+use crate::error::Result;
+use crate::features::{FeatureSet, Head};
+use crate::math::moments::Moments;
+use crate::math::{blocks, parallel};
+use crate::observe::{Event, Observer};
+
+/// A sum over the rows of a training set.
+pub(super) trait Statistic: Any + Send + Sync {
+    /// Take in the rows of a block; blocks come in order.
+    fn update(&mut self, block: &Block<'_>) -> Result<()>;
+}
+
+/// A statistic to be found, under the key by which scorers share it.
+pub(super) struct Want {
+    pub key: String,
+    pub statistic: Box<dyn Statistic>,
+}
+
+/// Stepped features, with the key of their steps.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub key: String,
+    pub input: Input,
+}
+
+impl Deref for Source {
+    type Target = Input;
+    fn deref(&self) -> &Input {
+        &self.input
+    }
+}
+
+/// Some rows of the training set; what is made of them is made once.
+pub(super) struct Block<'a> {
+    pub train: &'a FeatureSet,
+    pub range: Range<usize>,
+    made: RefCell<HashMap<String, Rc<[f32]>>>,
+}
+
+impl Block<'_> {
+    fn once(&self, key: String, make: impl FnOnce() -> Result<Vec<f32>>) -> Result<Rc<[f32]>> {
+        if let Some(found) = self.made.borrow().get(&key) {
+            return Ok(Rc::clone(found));
+        }
+        let made: Rc<[f32]> = make()?.into();
+        self.made.borrow_mut().insert(key, Rc::clone(&made));
+        Ok(made)
+    }
+
+    /// Stepped rows, `[n, dim]`.
+    pub fn rows(&self, source: &Source) -> Result<Rc<[f32]>> {
+        self.once(source.key.clone(), || {
+            let mut rows = vec![0.0; self.range.len() * source.input_dim];
+            self.train.read_parallel(source.field(), self.range.clone(), &mut rows)?;
+            let mut out = Vec::new();
+            source.steps.apply_all(&mut rows, source.input_dim, &mut out);
+            Ok(if source.steps.pca.is_some() { out } else { rows })
+        })
+    }
+
+    /// Logits, `[n, C]`.
+    pub fn logits(&self, source: &LogitSource) -> Result<Rc<[f32]>> {
+        self.once(format!("logits {}", source.key()), || {
+            source.logits_of(self.train, source.needs(self.train)?, self.range.clone())
+        })
+    }
+}
+
+/// A training set, the classifier's head, and the statistics found so far.
+pub(crate) struct Training<'a> {
+    pub train: &'a FeatureSet,
+    pub head: Option<&'a Head>,
+    pub observer: &'a mut dyn Observer,
+    classes: Option<usize>,
+    sources: HashMap<String, Source>,
+    logits: HashMap<String, Arc<LogitSource>>,
+    found: HashMap<String, Arc<dyn Statistic>>,
+}
+
+impl<'a> Training<'a> {
+    pub fn new(
+        train: &'a FeatureSet,
+        head: Option<&'a Head>,
+        observer: &'a mut dyn Observer,
+    ) -> Self {
+        let classes = head.map(Head::classes);
+        let (sources, logits, found) = Default::default();
+        Training { train, head, observer, classes, sources, logits, found }
+    }
+
+    /// The same with that many classes, where they are known.
+    pub fn with_classes(mut self, classes: Option<usize>) -> Self {
+        self.classes = classes.or(self.classes);
+        self
+    }
+
+    /// Number of classes: the head's, else one more than the largest label.
+    ///
+    /// # Errors
+    /// If there is neither head nor label.
+    pub fn classes(&self) -> Result<usize> {
+        self.classes.map_or_else(|| self.train.classes(), Ok)
+    }
+
+    /// The number of classes, if the head or labels tell.
+    pub fn known_classes(&self) -> Result<Option<usize>> {
+        match self.classes {
+            None if self.train.labelled() => self.train.classes().map(Some),
+            known => Ok(known),
+        }
+    }
+
+    /// The features that these settings read, their steps fitted.
+    pub fn source(&mut self, settings: &impl FeatureSettings) -> Result<Source> {
+        let steps = settings.steps();
+        let key = format!("{} {}", settings.pooling().name(), serde_json::json!(steps));
+        if let Some(found) = self.sources.get(&key) {
+            return Ok(found.clone());
+        }
+        let input = Input::fit(settings, self.train)?;
+        let source = Source { key: key.clone(), input };
+        self.sources.insert(key, source.clone());
+        Ok(source)
+    }
+
+    /// Where the logits come from with these steps.
+    pub fn logits(&mut self, scorer: &str, config: &LogitsConfig) -> Result<Arc<LogitSource>> {
+        let key = LogitSource::key_of(config);
+        if let Some(found) = self.logits.get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let source = Arc::new(LogitSource::fit(scorer, config.clone(), self.train, self.head)?);
+        self.logits.insert(key, Arc::clone(&source));
+        Ok(source)
+    }
+
+    /// Find all of these that are not known yet, in one pass.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn gather(&mut self, wants: Vec<Want>) -> Result<()> {
+        let mut open: Vec<Want> = Vec::new();
+        for want in wants {
+            let known = self.found.contains_key(&want.key);
+            if !known && open.iter().all(|o| o.key != want.key) {
+                open.push(want);
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let total = self.train.len() as u64;
+        self.observer.on(Event::Begin { task: "fit", total });
+        // All blocks are of one size, so that no result depends on what else is gathered.
+        let dim = crate::features::Field::ALL.into_iter().filter_map(|f| self.train.dim(f)).max();
+        for range in blocks(self.train.len(), Moments::block_rows(dim.unwrap_or(1))) {
+            let done = range.end as u64;
+            let block = Block { train: self.train, range, made: RefCell::default() };
+            for want in &mut open {
+                want.statistic.update(&block)?;
+            }
+            self.observer.on(Event::Advance { done, loss: None });
+        }
+        self.observer.on(Event::End);
+        self.found.extend(open.into_iter().map(|w| (w.key, Arc::from(w.statistic))));
+        Ok(())
+    }
+
+    /// The statistic `want`, found now unless it is known.
+    ///
+    /// # Errors
+    /// As [`Training::gather`].
+    pub fn find<S: Statistic>(&mut self, want: Want) -> Result<Arc<S>> {
+        let key = want.key.clone();
+        self.gather(vec![want])?;
+        let found: Arc<dyn Any + Send + Sync> = self.found[&key].clone();
+        Ok(found.downcast().expect("a key names one type of statistic"))
+    }
+
+    /// Call `f` with every block of stepped rows, in order: for what needs
+    /// other statistics first.
+    ///
+    /// # Errors
+    /// As `f`, or if a row cannot be read.
+    pub fn pass(
+        &mut self,
+        source: &Source,
+        task: &str,
+        f: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        source.input.each_block(self.train, task, self.observer, f)
+    }
+}
+
+/// How rows are put together in [`ClassMoments`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum By {
+    /// All in one class.
+    All,
+    /// By label, so many classes.
+    Label(usize),
+}
+
+/// Means of classes and the scatter matrix about them.
+pub(super) struct ClassMoments {
+    source: Source,
+    by: By,
+    pub moments: Moments,
+}
+
+impl ClassMoments {
+    pub fn want(source: &Source, by: By) -> Want {
+        let classes = match by {
+            By::All => 1,
+            By::Label(k) => k,
+        };
+        let moments = Moments::new(source.dim, classes);
+        let key = format!("moments {by:?} {}", source.key);
+        Want { key, statistic: Box::new(ClassMoments { source: source.clone(), by, moments }) }
+    }
+}
+
+impl Statistic for ClassMoments {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let labels = match self.by {
+            By::All => vec![0; block.range.len()],
+            By::Label(k) => block.train.labels(block.range.clone(), k)?,
+        };
+        let rows = block.rows(&self.source)?;
+        let (moments, rows) = (&mut self.moments, &*rows);
+        parallel::run(|| moments.update(rows, &labels));
+        Ok(())
+    }
+}
