@@ -3,7 +3,7 @@
 //! One safetensors file without pickle. All parameters are in it, prior and
 //! feature steps included: scoring never fits anything. Metadata: `format`,
 //! `version`, `scorer` (the outline of the tensors, JSON), `provenance`
-//! (JSON). Files of a newer version are refused, older ones load. A training
+//! (JSON), and `calibration` (JSON) in calibrated ones. Files of a newer version are refused, older ones load. A training
 //! checkpoint can be opened as a detector too.
 
 use std::path::Path;
@@ -11,13 +11,21 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibrate::{Calibration, CalibrationConfig, Fusion, Ties, Verdict};
 use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, TensorFile, save_tensors};
-use crate::scorers::{self, FORMAT_VERSION, Outline, Scorer, Stored};
+use crate::features::{FeatureSet, Head, RowSketch, Tensor, TensorFile, save_tensors};
+use crate::observe::Observer;
+use crate::scorers::{self, FORMAT_VERSION, Outline, Scorer, Stored, Together};
 
 const FORMAT: &str = "heat-detector";
+
+/// What stands before the names of a calibration's tensors.
+const CALIBRATION: &str = "calibration.";
+
+/// Tensor of the hashes of training rows.
+const TRAIN_ROWS: &str = "train_rows";
 
 /// Where a detector comes from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -33,6 +41,48 @@ pub struct Provenance {
     /// Name and SHA-256 of each file of the training set.
     #[serde(default)]
     pub train: Vec<(String, String)>,
+    /// A sample of the training rows by hash, so that calibration rows that
+    /// were in training are noticed whatever file they lie in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowSketch>,
+}
+
+impl Provenance {
+    /// Remember which rows were trained on.
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn trained_on(&mut self, train: &FeatureSet) -> Result<()> {
+        self.train = train.digests()?;
+        self.rows = Some(RowSketch::of(train)?);
+        Ok(())
+    }
+
+    /// Refuse rows that were in training: as a whole file, or more than one
+    /// in a hundred of the rows.
+    fn refuse_training_rows(&self, id: &FeatureSet) -> Result<()> {
+        let remedy = "calibrate on rows that took no part in training, or insist with `--force`: \
+                      the promise then does not hold";
+        for (name, digest) in id.digests()? {
+            if let Some((known, _)) = self.train.iter().find(|(_, d)| *d == digest) {
+                let problem = format!("{name} is the training file {known}; {remedy}");
+                return Err(Error::Fit { what: "calibration".into(), problem });
+            }
+        }
+        let Some(overlap) = self.rows.as_ref().map(|r| r.overlap(id)).transpose()?.flatten() else {
+            return Ok(());
+        };
+        if overlap.shared > 0 && overlap.share() > 0.01 {
+            let problem = format!(
+                "{} of {} rows of {} that were compared are training rows; {remedy}",
+                overlap.shared,
+                overlap.compared,
+                id.name()
+            );
+            return Err(Error::Fit { what: "calibration".into(), problem });
+        }
+        Ok(())
+    }
 }
 
 /// A fitted scorer with its provenance.
@@ -41,6 +91,19 @@ pub struct Detector {
     scorer: Arc<dyn Scorer>,
     /// Where it comes from.
     pub provenance: Provenance,
+    /// What turns its scores into verdicts, once calibrated.
+    pub calibration: Option<Arc<Calibration>>,
+}
+
+/// Scores of a set with what is thought of its rows.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// One score a row.
+    pub scores: Vec<f32>,
+    /// [`Scorer::component_batch`], `[N, components]`.
+    pub components: Vec<f32>,
+    /// One verdict a row, if the detector is calibrated.
+    pub verdicts: Option<Vec<Verdict>>,
 }
 
 impl Detector {
@@ -55,7 +118,7 @@ impl Detector {
             library_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Provenance::default()
         };
-        Detector { scorer, provenance }
+        Detector { scorer, provenance, calibration: None }
     }
 
     /// The scorer.
@@ -71,6 +134,49 @@ impl Detector {
         self.scorer.score(set)
     }
 
+    /// Calibrate on in-distribution rows that took no part in training (see
+    /// [`crate::calibrate`]). Rows that did are refused unless `force`d.
+    ///
+    /// # Errors
+    /// As [`CalibrationConfig::fit`], or if rows were in training.
+    pub fn calibrate(
+        &mut self,
+        config: &CalibrationConfig,
+        id: &FeatureSet,
+        head: Option<&Head>,
+        force: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        if !force {
+            self.provenance.refuse_training_rows(id)?;
+        }
+        let calibration = config.fit(&*self.scorer, id, head, observer)?;
+        self.calibration = Some(Arc::new(calibration));
+        Ok(())
+    }
+
+    /// Scores, components and verdicts of a set, read once.
+    ///
+    /// # Errors
+    /// If the set lacks a field or holds NaN or infinity.
+    pub fn judge(
+        &self,
+        set: &FeatureSet,
+        ties: Ties,
+        observer: &mut dyn Observer,
+    ) -> Result<Judged> {
+        let found = scorers::score_together(set, &[&*self.scorer], true, observer)?;
+        let Together { scores, components, .. } = found.into_iter().next().unwrap_or_default();
+        let verdicts = match &self.calibration {
+            None => None,
+            Some(calibration) => {
+                let classes = calibration.predictor().map(|p| p.predict(set)).transpose()?;
+                Some(calibration.verdicts(&scores, classes.as_deref(), ties))
+            }
+        };
+        Ok(Judged { scores, components, verdicts })
+    }
+
     /// Write the file, whole or not at all.
     ///
     /// # Errors
@@ -79,12 +185,20 @@ impl Detector {
         let mut tensors = Vec::new();
         let outline = self.scorer.section().flatten("", &mut tensors);
         let json = |v: serde_json::Result<String>| v.unwrap_or_default();
-        let metadata = [
+        let mut metadata = vec![
             ("format", FORMAT.to_owned()),
             ("version", FORMAT_VERSION.to_string()),
             ("scorer", json(serde_json::to_string(&outline))),
             ("provenance", json(serde_json::to_string(&self.provenance))),
         ];
+        if let Some(calibration) = &self.calibration {
+            let outline = calibration.section().flatten(CALIBRATION, &mut tensors);
+            metadata.push(("calibration", json(serde_json::to_string(&outline))));
+        }
+        if let Some(rows) = self.provenance.rows.as_ref().filter(|r| !r.hashes.is_empty()) {
+            let hashes: Vec<i64> = rows.hashes.iter().map(|h| *h as i64).collect();
+            tensors.push((TRAIN_ROWS.into(), Tensor::i64([hashes.len()], hashes)));
+        }
         save_tensors(path.as_ref(), &tensors, &metadata)
     }
 
@@ -121,7 +235,21 @@ impl Detector {
             .transpose()
             .map_err(|e| bad(format!("its provenance is not readable: {e}")))?
             .unwrap_or_default();
-        Ok(Detector { scorer, provenance })
+        let mut detector = Detector { scorer, provenance, calibration: None };
+        if file.has(TRAIN_ROWS) {
+            let shape = file.shape(TRAIN_ROWS)?.to_vec();
+            let hashes = file.i64(TRAIN_ROWS, &shape)?;
+            let rows = detector.provenance.rows.get_or_insert_default();
+            rows.hashes = hashes.into_iter().map(|h| h as u64).collect();
+            rows.hashes.sort_unstable();
+        }
+        if let Some(text) = file.metadata("calibration") {
+            let outline: Outline = serde_json::from_str(text)
+                .map_err(|e| bad(format!("its calibration is not readable: {e}")))?;
+            let calibration = Calibration::load(&Stored::new(file, CALIBRATION, &outline))?;
+            detector.calibration = Some(Arc::new(calibration));
+        }
+        Ok(detector)
     }
 }
 
@@ -130,6 +258,7 @@ fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
     match stored.kind() {
         "heat" => Ok(Arc::new(Heat::load(stored)?)),
         "combined" => Ok(Arc::new(Combined::load(stored, load)?)),
+        "fusion" => Ok(Arc::new(Fusion::load(stored, load)?)),
         _ => scorers::load(stored),
     }
 }

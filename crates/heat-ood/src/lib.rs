@@ -35,6 +35,7 @@
 compile_error!("the file formats are read and written on little-endian machines only");
 
 pub mod backbone;
+pub mod calibrate;
 pub mod compose;
 mod detector;
 pub mod ebm;
@@ -49,6 +50,6 @@ pub mod recipe;
 pub mod scorers;
 mod torch;
 
-pub use detector::{Detector, Provenance};
+pub use detector::{Detector, Judged, Provenance};
 pub use error::{Error, Result};
 pub use observe::{Event, Observer, Silent, Warnings};

@@ -34,6 +34,21 @@ Lists: commas outside brackets and quotes separate values; the first key varies 
 Files: one run folder a combination, as `heat train` writes it; eval.json in each, with --ood;
   sweep.toml (what was asked), sweep.json (what was found)";
 
+const CALIBRATE_HELP: &str = "\
+Without --delta the promise is marginal: of in-distribution rows at most ALPHA are flagged, on
+average over calibration sets. With --delta it holds with probability 1 - DELTA for this set.
+Fewest rows: 1/ALPHA - 1; with --delta 0.05 at ALPHA 0.05: 59 (clopper-pearson), 600 (dkw).
+
+  heat calibrate heat.safetensors --id cal.safetensors --alpha 0.05 -o calibrated.safetensors
+  heat score calibrated.safetensors new.safetensors";
+
+const WATCH_HELP: &str = "\
+Lines: a score; a JSON object or CSV with `score` (from `heat score`); or a row of features, as a
+JSON array or comma-separated. Events are JSON lines: start, alarm, status, invalid, end.
+
+  heat score d.safetensors day1.npy | heat watch d.safetensors
+  producer | heat watch d.safetensors --horizon 100000 --every 1000";
+
 const CONVERT_HELP: &str = "\
 An existing OUT is left alone unless --force is given. A conversion that is killed leaves
 nothing under the name OUT.
@@ -77,8 +92,14 @@ pub enum Command {
     /// Evaluate scorers and detectors on ID and OOD sets
     #[command(after_help = SCORER_HELP)]
     Eval(EvalArgs),
-    /// Score the rows of a feature set
+    /// Teach a detector when to call a row out-of-distribution, with a guarantee
+    #[command(after_help = CALIBRATE_HELP)]
+    Calibrate(CalibrateArgs),
+    /// Score the rows of a feature set; calibrated detectors give p-values and verdicts
     Score(ScoreArgs),
+    /// Raise an alarm when a stream of rows stops looking like the calibration set
+    #[command(after_help = WATCH_HELP)]
+    Watch(WatchArgs),
     /// Write the network of a detector as a PyTorch checkpoint
     Export(ExportArgs),
     /// Put the network of a PyTorch checkpoint on a prior fitted here
@@ -246,15 +267,31 @@ pub struct ComposeArgs {
     /// 0: sum; inf: max; -inf: min; else (1/β)·logsumexp(β·u)
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
     pub beta: f64,
+    /// Combine the p-values of calibrated detectors instead; calibrate the result anew
+    #[arg(long, value_enum, value_name = "RULE", conflicts_with_all = ["beta", "train", "dim"])]
+    pub p_values: Option<PValueRule>,
     /// Training features, for the mean and deviation of each score
-    #[arg(long, value_name = "FEATURES")]
-    pub train: PathBuf,
+    #[arg(long, value_name = "FEATURES", required_unless_present = "p_values")]
+    pub train: Option<PathBuf>,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
     /// Detector file to write
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
+}
+
+/// How p-values are combined.
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+pub enum PValueRule {
+    /// Their product
+    Fisher,
+    /// Sum of normal quantiles
+    Stouffer,
+    /// Mean of Cauchy quantiles
+    Cauchy,
+    /// Smallest ratio to its rank
+    Simes,
 }
 
 /// `heat eval`
@@ -314,6 +351,49 @@ pub enum Format {
     Markdown,
 }
 
+/// `heat calibrate`
+#[derive(Args)]
+pub struct CalibrateArgs {
+    /// Detector or checkpoint
+    pub detector: PathBuf,
+    /// In-distribution features that took no part in training
+    #[arg(long, value_name = "FEATURES")]
+    pub id: PathBuf,
+    /// Bound on the share of in-distribution rows that are flagged
+    #[arg(long, default_value_t = 0.05, allow_hyphen_values = true)]
+    pub alpha: f64,
+    /// Hold the bound with probability 1 - DELTA for this calibration set, not on average
+    #[arg(long, allow_hyphen_values = true)]
+    pub delta: Option<f64>,
+    /// Which bound, with --delta: for the one threshold, or for all at once
+    #[arg(long, value_enum, default_value_t = Bound::ClopperPearson, requires = "delta")]
+    pub bound: Bound,
+    /// Rank rows among those of their predicted class: the bound holds within each
+    #[arg(long)]
+    pub per_class: bool,
+    /// The classifier's last layer, for --per-class where the features have no logits
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// Calibrate even on rows that were in training: the bound then does not hold
+    #[arg(long)]
+    pub force: bool,
+    /// Feature dimension, for raw memmaps without labels or head
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
+    /// Detector file to write
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Bounds that hold with probability 1 − δ.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Bound {
+    /// Exact, for the threshold at ALPHA
+    ClopperPearson,
+    /// Wider, for every threshold at once: ALPHA may be changed later
+    Dkw,
+}
+
 /// `heat score`
 #[derive(Args)]
 pub struct ScoreArgs {
@@ -321,12 +401,84 @@ pub struct ScoreArgs {
     pub detector: PathBuf,
     /// Features to score
     pub features: PathBuf,
+    /// Another bound on false alarms than the calibration's
+    #[arg(long, allow_hyphen_values = true)]
+    pub alpha: Option<f64>,
+    /// Verdicts by Benjamini-Hochberg: of the rows called out-of-distribution at most this share
+    /// is not, on average
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    pub fdr: Option<f64>,
+    /// How scores equal to calibration scores are ranked
+    #[arg(long, value_enum, default_value_t = TiesRule::Conservative)]
+    pub ties: TiesRule,
+    /// Seed of randomized ties
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub ties_seed: u64,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
-    /// .csv, .jsonl or .npy [default: CSV on standard output]
+    /// .csv, .jsonl or .npy (scores only) [default: CSV on standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// How ties are ranked.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum TiesRule {
+    /// In the row's favour
+    Conservative,
+    /// At random: p-values of ordinary rows are exactly uniform
+    Randomized,
+}
+
+/// `heat watch`
+#[derive(Args)]
+pub struct WatchArgs {
+    /// Calibrated detector
+    pub detector: PathBuf,
+    /// Features to read as a stream [default: lines on standard input]
+    pub source: Option<PathBuf>,
+    /// Bound on the probability of a false alarm within the horizon
+    #[arg(long, default_value_t = 0.01, allow_hyphen_values = true)]
+    pub alpha: f64,
+    /// Rows for which the bound holds; it begins anew after each
+    #[arg(long, value_name = "ROWS", default_value_t = 10_000)]
+    pub horizon: u64,
+    /// Smallest share of odd rows worth an alarm
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, allow_hyphen_values = true)]
+    pub min_admixture: f64,
+    /// Which tests; both share the bound
+    #[arg(long, value_enum, default_value_t = TestChoice::Both)]
+    pub test: TestChoice,
+    /// Count scores that are too low as well
+    #[arg(long)]
+    pub two_sided: bool,
+    /// Seed of the broken ties
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// A status event after every so many rows
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub every: Option<u64>,
+    /// Tell invalid lines as events and go on, in place of ending with an error
+    #[arg(long)]
+    pub skip_invalid: bool,
+    /// End at the first alarm, with exit code 1
+    #[arg(long)]
+    pub fail: bool,
+    /// Feature dimension, for raw memmaps without labels
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
+}
+
+/// Tests of `heat watch`.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum TestChoice {
+    /// Each with half of the bound
+    Both,
+    /// Evidence since the beginning
+    Martingale,
+    /// Evidence since the change
+    Cusum,
 }
 
 /// `heat export`

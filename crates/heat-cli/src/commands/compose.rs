@@ -3,31 +3,84 @@
 use std::path::Path;
 
 use anyhow::Result;
-use heat_ood::Detector;
+use heat_ood::calibrate::{Fusion, FusionRule};
 use heat_ood::compose::{Combined, Member};
 use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::{Detector, Error};
 
 use super::{detectors, named, refuse_overwriting, wrote};
-use crate::args::ComposeArgs;
+use crate::args::{ComposeArgs, PValueRule};
 use crate::progress::Progress;
 
 pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     let paths: Vec<_> = args.detectors.iter().map(|d| named(d).1).collect();
     let mut inputs: Vec<&Path> = paths.iter().map(|p| &**p).collect();
-    inputs.push(&args.train);
+    inputs.extend(args.train.as_deref());
     refuse_overwriting(Some(&args.output), &inputs)?;
-    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-    let train = FeatureSet::open_with(&args.train, &options)?;
-    let mut members = Vec::new();
-    let mut names = Vec::new();
-    for (name, detector) in detectors(&args.detectors)? {
-        members.push(Member::fit(&name, detector.scorer().clone(), &train, progress)?);
-        names.push(name);
-    }
-    let mut detector = Detector::new(Combined::new(members, args.beta)?);
-    detector.provenance.recipe = Some(format!("compose {} --beta {}", names.join(" "), args.beta));
-    detector.provenance.train = train.digests()?;
+    let members = detectors(&args.detectors)?;
+    let names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
+    let names = names.join(" ");
+    let trained: Vec<_> = members.iter().flat_map(|(_, d)| d.provenance.train.clone()).collect();
+    let (mut detector, recipe) = match (args.p_values, &args.train) {
+        (Some(rule), _) => {
+            let word = format!("{rule:?}").to_lowercase();
+            (fuse(rule, members)?, format!("compose {names} --p-values {word}"))
+        }
+        (None, Some(train)) => {
+            let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
+            let train = FeatureSet::open_with(train, &options)?;
+            let detector = standardise(members, args.beta, &train, progress)?;
+            (detector, format!("compose {names} --beta {}", args.beta))
+        }
+        (None, None) => {
+            let remedy = "give the training features with `--train`";
+            return Err(Error::missing("compose", "training set", remedy).into());
+        }
+    };
+    detector.provenance.recipe = Some(recipe);
+    // What a member was fitted on, the whole was.
+    detector.provenance.train.extend(trained);
+    detector.provenance.train.sort();
+    detector.provenance.train.dedup();
     detector.save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())
+}
+
+fn standardise(
+    detectors: Vec<(String, Detector)>,
+    beta: f64,
+    train: &FeatureSet,
+    progress: &mut Progress,
+) -> Result<Detector> {
+    let mut members = Vec::new();
+    for (name, detector) in detectors {
+        members.push(Member::fit(&name, detector.scorer().clone(), train, progress)?);
+    }
+    let mut detector = Detector::new(Combined::new(members, beta)?);
+    detector.provenance.trained_on(train)?;
+    Ok(detector)
+}
+
+fn fuse(rule: PValueRule, detectors: Vec<(String, Detector)>) -> Result<Detector> {
+    let rule = match rule {
+        PValueRule::Fisher => FusionRule::Fisher,
+        PValueRule::Stouffer => FusionRule::Stouffer,
+        PValueRule::Cauchy => FusionRule::Cauchy,
+        PValueRule::Simes => FusionRule::Simes,
+    };
+    let member = |(name, detector): (String, Detector)| {
+        let Some(calibration) = detector.calibration.clone() else {
+            let remedy = "`heat calibrate` it first: p-values are combined";
+            return Err(Error::missing(name, "calibration", remedy));
+        };
+        Ok((name, detector.scorer().clone(), calibration))
+    };
+    let members = detectors.into_iter().map(member).collect::<Result<_, _>>()?;
+    let fusion = Fusion::new(rule, members)?;
+    // To the fused score the members' calibration rows are training rows.
+    let files = fusion.calibration_files();
+    let mut detector = Detector::new(fusion);
+    detector.provenance.train = files;
+    Ok(detector)
 }

@@ -93,6 +93,17 @@ fn detector(out: &mut String, what: &str, file: &TensorFile) -> Result<()> {
     for (name, sha) in &p.train {
         writeln!(out, "train    {name} sha256 {sha}")?;
     }
+    if let Some(calibration) = &detector.calibration {
+        writeln!(out, "verdicts {}", calibration.words())?;
+        let thresholds = calibration.thresholds();
+        match thresholds[..] {
+            [one] => writeln!(out, "  rows scoring above {one} are called out-of-distribution")?,
+            _ => writeln!(out, "  thresholds of the classes {thresholds:?}")?,
+        }
+        for (name, sha) in &calibration.files {
+            writeln!(out, "  calibrated on {name} sha256 {sha}")?;
+        }
+    }
     if let Some(recipe) = &p.recipe {
         writeln!(out, "recipe")?;
         for line in recipe.lines() {

@@ -1,6 +1,7 @@
 //! One file per subcommand, and what they share.
 
 pub mod backbone;
+pub mod calibrate;
 pub mod compose;
 pub mod convert;
 pub mod data;
@@ -15,6 +16,7 @@ pub mod run;
 pub mod score;
 pub mod sweep;
 pub mod train;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,14 @@
-//! `heat score`: one score per row.
+//! `heat score`: one score per row, and a verdict from calibrated detectors.
+
+use std::sync::Arc;
 
 use anyhow::Result;
+use heat_ood::calibrate::{Ties, benjamini_hochberg};
 use heat_ood::features::{FeatureSet, OpenOptions};
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, Judged};
 
 use super::{refuse_overwriting, wrote};
-use crate::args::ScoreArgs;
+use crate::args::{ScoreArgs, TiesRule};
 use crate::export::scores::{Columns, Ending};
 use crate::progress::Progress;
 
@@ -17,15 +20,32 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
         })?,
     };
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
-    let detector = Detector::open(&args.detector)?;
+    let mut detector = Detector::open(&args.detector)?;
+    if let Some(alpha) = args.alpha {
+        let calibration = calibrated(&detector, "alpha")?.with_alpha(alpha)?;
+        detector.calibration = Some(Arc::new(calibration));
+    }
+    if args.fdr.is_some() {
+        calibrated(&detector, "fdr")?;
+    }
     let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
     let set = FeatureSet::open_with(&args.features, &options)?;
-    let scorer = detector.scorer();
-    let columns = Columns {
-        scores: scorer.score_observed(&set, progress)?,
-        names: scorer.components(),
-        components: scorer.score_components(&set)?,
+    let ties = match args.ties {
+        TiesRule::Conservative => Ties::Conservative,
+        TiesRule::Randomized => {
+            calibrated(&detector, "ties")?;
+            Ties::Randomized { seed: args.ties_seed }
+        }
     };
+    let mut judged = detector.judge(&set, ties, progress)?;
+    progress.clear();
+    if let Some(rate) = args.fdr {
+        select(&mut judged, rate)?;
+    }
+    if let Some(text) = summary(&detector, &judged, args.fdr) {
+        progress.say(&text);
+    }
+    let columns = Columns { judged, names: detector.scorer().components() };
     match &args.output {
         Some(path) => {
             heat_ood::features::write_atomically(path, |w| columns.write(ending, w))?;
@@ -34,4 +54,35 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
         None => columns.write(ending, &mut std::io::stdout().lock())?,
     }
     Ok(())
+}
+
+fn calibrated<'a>(
+    detector: &'a Detector,
+    option: &str,
+) -> Result<&'a heat_ood::calibrate::Calibration, Error> {
+    detector.calibration.as_deref().ok_or_else(|| {
+        let problem = "the detector is not calibrated: `heat calibrate DETECTOR --id CAL -o OUT`";
+        Error::config(option, "", problem)
+    })
+}
+
+/// Let the false discovery rate decide the verdicts.
+fn select(judged: &mut Judged, rate: f64) -> Result<()> {
+    let verdicts = judged.verdicts.as_deref_mut().unwrap_or_default();
+    let p: Vec<f64> = verdicts.iter().map(|v| v.p_value).collect();
+    let selected = benjamini_hochberg(&p, rate)?;
+    verdicts.iter_mut().zip(selected).for_each(|(v, ood)| v.ood = ood);
+    Ok(())
+}
+
+fn summary(detector: &Detector, judged: &Judged, fdr: Option<f64>) -> Option<String> {
+    let (calibration, verdicts) = (detector.calibration.as_ref()?, judged.verdicts.as_ref()?);
+    let flagged = verdicts.iter().filter(|v| v.ood).count();
+    let promise = match fdr {
+        Some(rate) => format!(
+            "of those called so, at most {rate} are in-distribution on average (Benjamini-Hochberg)"
+        ),
+        None => calibration.words(),
+    };
+    Some(format!("{flagged} of {} rows out-of-distribution; {promise}", verdicts.len()))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::memmap;
@@ -136,6 +136,14 @@ impl FeatureSet {
         }
         let path = Path::new("memory");
         Self::assemble(path, Vec::new(), vec![Shard::new(path, arrays)?])
+    }
+
+    /// A set of one row of `avg` features.
+    ///
+    /// # Errors
+    /// If the row is empty.
+    pub fn from_row(row: &[f32]) -> Result<Self> {
+        Self::from_arrays(ArrayView1::from(row).insert_axis(Axis(0)), None)
     }
 
     /// The same set with the labels of an `.npy`, `.npz` (`label`),

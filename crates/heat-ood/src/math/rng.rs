@@ -34,6 +34,8 @@ pub enum Purpose {
     Replay = 11,
     /// Choices of rows and classes.
     Subset = 16,
+    /// Ties of p-values.
+    Ties = 17,
 }
 
 /// A stream of random numbers.

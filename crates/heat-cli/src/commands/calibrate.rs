@@ -1,0 +1,42 @@
+//! `heat calibrate`: a detector learns when to say "out-of-distribution".
+
+use anyhow::Result;
+use heat_ood::calibrate::{CalibrationConfig, Guarantee};
+use heat_ood::features::{FeatureSet, Head, OpenOptions};
+use heat_ood::{Detector, Error};
+
+use super::{refuse_overwriting, wrote};
+use crate::args::{Bound, CalibrateArgs};
+use crate::progress::Progress;
+
+pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
+    let mut inputs = vec![&*args.detector, &*args.id];
+    inputs.extend(args.head.as_deref());
+    refuse_overwriting(Some(&args.output), &inputs)?;
+    if args.head.is_some() && !args.per_class {
+        let problem = "the head tells the predicted class: give `--per-class` with it";
+        return Err(Error::config("head", "", problem).into());
+    }
+    let mut detector = Detector::open(&args.detector)?;
+    let head = args.head.as_ref().map(Head::open).transpose()?;
+    let options = OpenOptions { dim: args.dim, fallback_dim: head.as_ref().map(Head::dim) };
+    let id = FeatureSet::open_with(&args.id, &options)?;
+    let config = CalibrationConfig {
+        alpha: args.alpha,
+        guarantee: match (args.delta, args.bound) {
+            (None, _) => Guarantee::Marginal,
+            (Some(_), Bound::ClopperPearson) => Guarantee::ClopperPearson,
+            (Some(_), Bound::Dkw) => Guarantee::Dkw,
+        },
+        delta: args.delta.unwrap_or(CalibrationConfig::default().delta),
+        per_class: args.per_class,
+    };
+    detector.calibrate(&config, &id, head.as_ref(), args.force, progress)?;
+    detector.save(&args.output)?;
+    progress.clear();
+    if let Some(calibration) = &detector.calibration {
+        progress.say(&calibration.words());
+    }
+    wrote(progress, &args.output);
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! `heat watch`: has a stream stopped looking like the calibration set?
+
+use std::io::{BufRead, Write};
+
+use anyhow::{Context, Result};
+use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Tests};
+use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::{Detector, Error};
+use serde_json::{Value, json};
+
+use crate::args::{TestChoice, WatchArgs};
+use crate::progress::Progress;
+
+pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
+    let detector = Detector::open(&args.detector)?;
+    let Some(calibration) = &detector.calibration else {
+        let remedy = "`heat calibrate DETECTOR --id CAL -o OUT` makes one that is";
+        let place = args.detector.display().to_string();
+        return Err(Error::missing(place, "calibration", remedy).into());
+    };
+    let config = DriftConfig {
+        alpha: args.alpha,
+        horizon: args.horizon,
+        min_admixture: args.min_admixture,
+        tests: match args.test {
+            TestChoice::Both => Tests::Both,
+            TestChoice::Martingale => Tests::Martingale,
+            TestChoice::Cusum => Tests::Cusum,
+        },
+        two_sided: args.two_sided,
+        seed: args.seed,
+    };
+    let drift = Drift::new(config.clone(), calibration.reference())?;
+    let mut watch = Watch { args, drift, alarms: 0, out: std::io::stdout().lock() };
+    watch.event(json!({
+        "event": "start",
+        "calibration_rows": calibration.reference().len(),
+        "settings": config,
+    }))?;
+    match args.source.as_deref().filter(|s| s.as_os_str() != "-") {
+        Some(path) => {
+            let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
+            let set = FeatureSet::open_with(path, &options)?;
+            for score in detector.scorer().score_observed(&set, progress)? {
+                if !watch.take(score)? {
+                    break;
+                }
+            }
+        }
+        None => watch.lines(&detector, &mut std::io::stdin().lock())?,
+    }
+    watch.event(json!({"event": "end", "rows": watch.drift.rows(), "alarms": watch.alarms}))?;
+    if watch.alarms > 0 && args.fail {
+        anyhow::bail!("{} alarm(s) in {} rows", watch.alarms, watch.drift.rows());
+    }
+    Ok(())
+}
+
+struct Watch<'a, W: Write> {
+    args: &'a WatchArgs,
+    drift: Drift,
+    alarms: u64,
+    out: W,
+}
+
+impl<W: Write> Watch<'_, W> {
+    /// Events are told as they happen.
+    fn event(&mut self, event: Value) -> Result<()> {
+        writeln!(self.out, "{event}").and_then(|()| self.out.flush()).context("write events")
+    }
+
+    /// One row; whether to go on.
+    fn take(&mut self, score: f32) -> Result<bool> {
+        let seen = self.drift.push(score)?;
+        for alarm in &seen.alarms {
+            self.alarms += 1;
+            self.event(alarm_event(alarm))?;
+        }
+        if self.args.every.is_some_and(|n| (seen.row + 1).is_multiple_of(n)) {
+            self.event(json!({
+                "event": "status",
+                "rows": seen.row + 1,
+                "martingale_log10": seen.martingale,
+                "cusum_log10": seen.cusum,
+            }))?;
+        }
+        Ok(!(self.args.fail && self.alarms > 0))
+    }
+
+    fn lines(&mut self, detector: &Detector, input: &mut dyn BufRead) -> Result<()> {
+        let (mut line, mut number, mut form) = (String::new(), 0u64, Form::default());
+        loop {
+            line.clear();
+            if input.read_line(&mut line).context("read standard input")? == 0 {
+                return Ok(());
+            }
+            number += 1;
+            match form.score(line.trim(), detector) {
+                Ok(None) => {}
+                Ok(Some(score)) => {
+                    if !self.take(score)? {
+                        return Ok(());
+                    }
+                }
+                Err(problem) if self.args.skip_invalid => {
+                    self.event(json!({"event": "invalid", "line": number, "problem": problem}))?;
+                }
+                Err(problem) => {
+                    return Err(Error::format(format!("line {number}"), problem).into());
+                }
+            }
+        }
+    }
+}
+
+fn alarm_event(alarm: &Alarm) -> Value {
+    json!({
+        "event": "alarm",
+        "test": alarm.test,
+        "row": alarm.row,
+        "since": alarm.since,
+        "evidence_log10": alarm.evidence,
+        "threshold_log10": alarm.threshold,
+        "admixture": alarm.admixture,
+    })
+}
+
+/// What lines hold, told by the first one that says so.
+#[derive(Default)]
+struct Form {
+    /// Column of the score, after a header.
+    column: Option<usize>,
+}
+
+impl Form {
+    /// The score of a line: a number, an object with `score`, fields under a
+    /// header with `score`, or a row of features.
+    fn score(&mut self, line: &str, detector: &Detector) -> Result<Option<f32>, String> {
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if line.starts_with(['{', '[']) {
+            let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
+            return match value {
+                Value::Array(row) => {
+                    let row = row.iter().map(|v| v.as_f64().map(|v| v as f32).ok_or(v.clone()));
+                    let row = row.collect::<Result<_, Value>>();
+                    features(row.map_err(|v| format!("{v} is not a number"))?, detector).map(Some)
+                }
+                object => {
+                    let score = object["score"].as_f64();
+                    let score = score.ok_or("no number under `score`")?;
+                    finite(score as f32).map(Some)
+                }
+            };
+        }
+        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+        if let Some(at) = cells.iter().position(|c| *c == "score") {
+            self.column = Some(at);
+            return Ok(None);
+        }
+        let number =
+            |cell: &str| cell.parse::<f32>().map_err(|_| format!("{cell:?} is not a number"));
+        match (self.column, cells.len()) {
+            (Some(at), n) => {
+                let cell = cells.get(at).ok_or(format!("{n} fields, the header has more"))?;
+                finite(number(cell)?).map(Some)
+            }
+            (None, 1) => finite(number(cells[0])?).map(Some),
+            (None, _) => {
+                let row = cells.into_iter().map(number).collect::<Result<_, _>>()?;
+                features(row, detector).map(Some)
+            }
+        }
+    }
+}
+
+fn finite(score: f32) -> Result<f32, String> {
+    if score.is_nan() { Err("the score is NaN".into()) } else { Ok(score) }
+}
+
+fn features(row: Vec<f32>, detector: &Detector) -> Result<f32, String> {
+    let set = FeatureSet::from_row(&row).and_then(|set| detector.score(&set));
+    set.map(|scores| scores[0]).map_err(|e| e.to_string())
+}

@@ -1,0 +1,138 @@
+//! What calibration promises and what is seen, on a folder of real features:
+//!
+//! ```sh
+//! cargo run --release -p heat-ood --example calibration -- FOLDER [SCORER]
+//! ```
+//!
+//! FOLDER holds `train`, `head`, `test` and `ood_*.safetensors`.
+
+#[path = "../tests/common/simulate.rs"]
+mod simulate;
+
+use std::path::Path;
+
+use heat_ood::calibrate::Guarantee;
+use heat_ood::calibrate::drift::{DriftConfig, Tests};
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::math::parallel;
+use heat_ood::scorers::ScorerSpec;
+use heat_ood::{Result, Silent};
+use rayon::prelude::*;
+use simulate::*;
+
+const SPLITS: u64 = 1000;
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let folder = args.next().unwrap_or("examples/cifar10-densenet".into());
+    let spec = ScorerSpec::parse(&args.next().unwrap_or("knn".into()))?;
+    let open = |name: &str| FeatureSet::open(format!("{folder}/{name}.safetensors"));
+    let head = Head::open(format!("{folder}/head.safetensors"))?;
+    let scorer = spec.fit(&open("train")?, Some(&head), &mut Silent)?;
+    let id = scorer.score(&open("test")?)?;
+    let mut ood = Vec::new();
+    for name in names(Path::new(&folder)) {
+        ood.push((name.clone(), scorer.score(&open(&format!("ood_{name}"))?)?));
+    }
+    println!("{spec}: {} ID rows, {SPLITS} splits", id.len());
+    uniform(&id);
+    rates(&id);
+    selection(&id, &ood);
+    drift(&id, &ood);
+    Ok(())
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = files
+        .filter_map(|f| {
+            let name = f.file_name().into_string().ok()?;
+            Some(name.strip_prefix("ood_")?.strip_suffix(".safetensors")?.to_owned())
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn uniform(id: &[f32]) {
+    let p = p_values(id, id.len() / 2, SPLITS);
+    println!("\nuniformity: sqrt(n)·KS = {:.3} (1.63 is the 1 % point)", kolmogorov_smirnov(&p));
+}
+
+fn rates(id: &[f32]) {
+    println!("\nfalse-alarm rate, calibrated on half of the rows, seen on the other half");
+    println!("alpha  mean    marginal promise kept");
+    for alpha in [0.01, 0.05, 0.1] {
+        let seen = held_out_rates(id, id.len() / 2, alpha, SPLITS);
+        let m = mean(&seen);
+        let variance = seen.iter().map(|r| (r - m).powi(2)).sum::<f64>() / (SPLITS - 1) as f64;
+        let error = (variance / SPLITS as f64).sqrt();
+        println!("{alpha:<6} {m:.5} ± {error:.5}  {}", m <= alpha + 3.0 * error);
+    }
+    println!("\ntraining-conditional, delta = 0.05, 2,000 rows drawn from the ID rows");
+    println!("alpha  bound            splits above alpha");
+    for alpha in [0.01, 0.05, 0.1] {
+        for guarantee in [Guarantee::Marginal, Guarantee::ClopperPearson, Guarantee::Dkw] {
+            let config = conditional(alpha, 0.05, guarantee);
+            if guarantee.rows_needed(alpha, 0.05) > 2000 {
+                println!(
+                    "{alpha:<6} {guarantee:<16?} needs {} rows",
+                    guarantee.rows_needed(alpha, 0.05)
+                );
+                continue;
+            }
+            let seen = population_rates(id, 2000, &config, SPLITS);
+            let above = seen.iter().filter(|r| **r > alpha).count();
+            println!("{alpha:<6} {guarantee:<16?} {:.3}", above as f64 / SPLITS as f64);
+        }
+    }
+}
+
+fn selection(id: &[f32], ood: &[(String, Vec<f32>)]) {
+    println!("\nfalse discovery rate, batches of 900 ID and 100 OOD rows");
+    println!("set        rate  FDR seen  odd rows found");
+    for (name, scores) in ood {
+        for rate in [0.05, 0.1, 0.2] {
+            let (false_share, found) = discoveries(id, scores, (900, 100), rate, SPLITS);
+            println!("{name:<10} {rate:<5} {false_share:.4}    {found:.3}");
+        }
+    }
+}
+
+fn drift(id: &[f32], ood: &[(String, Vec<f32>)]) {
+    let n = id.len() * 2 / 5;
+    let rows = id.len() - n;
+    println!("\ndrift: {n} calibration rows, streams of {rows} rows, horizon {rows}");
+    println!("test        alpha  unchanged streams with an alarm");
+    let count =
+        |config: &DriftConfig, ood: &[f32], admixture: f64, splits: u64| -> Vec<Option<u64>> {
+            parallel::run(|| {
+                let splits = (0..splits).into_par_iter();
+                splits.map(|s| first_alarm(id, ood, admixture, n, config, s)).collect()
+            })
+        };
+    for tests in [Tests::Martingale, Tests::Cusum, Tests::Both] {
+        for alpha in [0.01, 0.05, 0.1] {
+            // The effect is left out: the evidence alone must keep the promise.
+            let config = DriftConfig {
+                alpha,
+                tests,
+                horizon: rows as u64,
+                min_admixture: 0.0,
+                ..DriftConfig::default()
+            };
+            let alarms = count(&config, id, 0.0, SPLITS).into_iter().flatten().count();
+            println!("{:<11} {alpha:<6} {alarms} of {SPLITS}", format!("{tests:?}"));
+        }
+    }
+    println!("\n10 % of the rows OOD from the first row on, alpha = 0.01, 200 streams");
+    println!("set        found  median delay  90th percentile");
+    for (name, scores) in ood {
+        let config = DriftConfig { horizon: rows as u64, ..DriftConfig::default() };
+        let alarms = count(&config, scores, 0.1, 200);
+        let mut delays: Vec<u64> = alarms.iter().flatten().map(|r| r + 1).collect();
+        delays.sort_unstable();
+        let at = |q: usize| delays.get(delays.len() * q / 100).copied().unwrap_or(0);
+        println!("{name:<10} {:<6} {:<13} {}", delays.len(), at(50), at(90));
+    }
+}
