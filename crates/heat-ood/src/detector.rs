@@ -58,28 +58,30 @@ impl Provenance {
         Ok(())
     }
 
-    /// Refuse rows that were in training: as a whole file, or more than one
-    /// in a hundred of the rows.
+    /// Refuse rows that were in training: more than one in a hundred of the
+    /// rows, or, where no sample of the training rows is known, a whole file.
     fn refuse_training_rows(&self, id: &FeatureSet) -> Result<()> {
         let remedy = "calibrate on rows that took no part in training, or insist with `--force`: \
                       the promise then does not hold";
+        let refuse = |problem: String| {
+            let problem = format!("{problem}; {remedy}");
+            Err(Error::Fit { what: "calibration".into(), problem })
+        };
+        if let Some(rows) = &self.rows {
+            return match rows.overlap(id)? {
+                Some(o) if o.shared > 0 && o.share() > 0.01 => refuse(format!(
+                    "{} of {} rows of {} that were compared are training rows",
+                    o.shared,
+                    o.compared,
+                    id.name()
+                )),
+                _ => Ok(()),
+            };
+        }
         for (name, digest) in id.digests()? {
             if let Some((known, _)) = self.train.iter().find(|(_, d)| *d == digest) {
-                let problem = format!("{name} is the training file {known}; {remedy}");
-                return Err(Error::Fit { what: "calibration".into(), problem });
+                return refuse(format!("{name} is the training file {known}"));
             }
-        }
-        let Some(overlap) = self.rows.as_ref().map(|r| r.overlap(id)).transpose()?.flatten() else {
-            return Ok(());
-        };
-        if overlap.shared > 0 && overlap.share() > 0.01 {
-            let problem = format!(
-                "{} of {} rows of {} that were compared are training rows; {remedy}",
-                overlap.shared,
-                overlap.compared,
-                id.name()
-            );
-            return Err(Error::Fit { what: "calibration".into(), problem });
         }
         Ok(())
     }

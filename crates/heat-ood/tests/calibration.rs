@@ -199,10 +199,20 @@ fn refusals_say_what_to_do() {
     assert!(error.contains("--head"), "{error}");
     // The training file itself, and half of its rows under another name.
     let error = refusal(base.clone(), &set("train"), None);
-    assert!(error.contains("is the training file") && error.contains("--force"), "{error}");
+    assert!(error.contains("3000 of 3000 rows") && error.contains("--force"), "{error}");
     let some = set("train").select((0..1500).collect(), None).unwrap();
     let error = refusal(base.clone(), &some, None);
     assert!(error.contains("1500 of 1500") && error.contains("are training rows"), "{error}");
+    // Without a sample of its rows, by file.
+    let mut bare = Detector::shared(detector.scorer().clone());
+    bare.provenance.train = set("train").digests().unwrap();
+    let error = bare.calibrate(&base, &set("train"), None, false, &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("is the training file"), "{error}");
+    // Other rows of the file that was trained on are no training rows.
+    let (first, rest) =
+        [0..2000u32, 2000..3000].map(|r| set("train").select(r.collect(), None).unwrap()).into();
+    detector.provenance.trained_on(&first).unwrap();
+    detector.calibrate(&base, &rest, None, false, &mut Silent).unwrap();
     detector.calibrate(&base, &some, None, true, &mut Silent).unwrap();
     let calibration = detector.calibration.as_ref().unwrap();
     assert!(calibration.with_alpha(0.0).is_err());

@@ -53,12 +53,20 @@ fn standardise(
     train: &FeatureSet,
     progress: &mut Progress,
 ) -> Result<Detector> {
-    let mut members = Vec::new();
+    let (mut members, mut sketches) = (Vec::new(), Vec::new());
     for (name, detector) in detectors {
         members.push(Member::fit(&name, detector.scorer().clone(), train, progress)?);
+        sketches.extend(detector.provenance.rows);
     }
     let mut detector = Detector::new(Combined::new(members, beta)?);
     detector.provenance.trained_on(train)?;
+    // Members may have been fitted on other rows.
+    if let Some(rows) = &mut detector.provenance.rows {
+        let own = rows.hashes.clone();
+        for sketch in sketches.iter().filter(|s| s.hashes != own) {
+            rows.merge(sketch);
+        }
+    }
     Ok(detector)
 }
 

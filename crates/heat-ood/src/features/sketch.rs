@@ -87,6 +87,19 @@ impl RowSketch {
         Ok(RowSketch { field: field.name().into(), rows: set.len(), hashes: kept })
     }
 
+    /// The sample of the rows of both; of this one's alone where the other
+    /// holds another field.
+    pub fn merge(&mut self, other: &RowSketch) {
+        if other.field != self.field {
+            return;
+        }
+        self.rows += other.rows;
+        self.hashes.extend(&other.hashes);
+        self.hashes.sort_unstable();
+        self.hashes.dedup();
+        self.hashes.truncate(KEPT);
+    }
+
     /// Look for rows of another set; `None` where it lacks the field.
     ///
     /// # Errors
@@ -140,5 +153,8 @@ mod tests {
         let sigma = (3000.0 * rate * (1.0 - rate)).sqrt();
         assert!((overlap.compared as f64 - 3000.0 * rate).abs() < 5.0 * sigma, "{overlap:?}");
         assert!((overlap.share() - 1.0 / 3.0).abs() < 0.1, "{overlap:?}");
+        let mut merged = RowSketch::of(&set(0..10_000)).unwrap();
+        merged.merge(&RowSketch::of(&set(10_000..40_000)).unwrap());
+        assert_eq!(merged, sketch);
     }
 }
