@@ -55,6 +55,7 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Fit(args) => commands::fit::run(args, progress),
         Command::Compose(args) => commands::compose::run(args, progress),
         Command::Eval(args) => commands::eval::run(args, progress),
+        Command::Select(args) => commands::select::run(args, progress),
         Command::Calibrate(args) => commands::calibrate::run(args, progress),
         Command::Score(args) => commands::score::run(args, progress),
         Command::Watch(args) => commands::watch::run(args, progress),

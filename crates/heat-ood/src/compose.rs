@@ -2,7 +2,8 @@
 //!
 //! Each member's energy is standardised with its mean and (unbiased) standard
 //! deviation over the whole training set, u_i = (E_i − mean_i)/std_i; then
-//! β = 0: Σ u_i; +∞: max; −∞: min; else (1/β)·logsumexp(β·u_i).
+//! β = 0: Σ u_i; +∞: max; −∞: min; else (1/β)·logsumexp(β·u_i). A member may
+//! have a weight, by which its u_i is multiplied (ours; 1 as published).
 //!
 //! *Difference from the published code*: it takes the statistics from one
 //! batch, so that its result depends on the order of the rows.
@@ -34,6 +35,8 @@ pub struct Member {
     pub mean: f64,
     /// Standard deviation over the training set.
     pub std: f64,
+    /// What the standardised score is multiplied by.
+    pub weight: f64,
 }
 
 impl Member {
@@ -59,7 +62,7 @@ impl Member {
                 ),
             });
         }
-        Ok(Member { name: name.to_owned(), scorer, mean, std })
+        Ok(Member { name: name.to_owned(), scorer, mean, std, weight: 1.0 })
     }
 }
 
@@ -86,6 +89,10 @@ impl Combined {
             let problem = "give 0 (sum), inf (max), -inf (min), or a number of size 1e-6 to 1e6";
             return Err(Error::config("beta", beta, problem));
         }
+        if let Some(m) = members.iter().find(|m| !(m.weight.is_finite() && m.weight > 0.0)) {
+            let problem = format!("the weight of `{}` must be a positive number", m.name);
+            return Err(Error::config("weights", m.weight, problem));
+        }
         Ok(Combined { members, beta })
     }
 
@@ -109,6 +116,8 @@ impl Combined {
             names: Vec<String>,
             mean: Vec<f64>,
             std: Vec<f64>,
+            #[serde(default)]
+            weight: Vec<f64>,
         }
         let c: Config = stored.config()?;
         let bad =
@@ -121,9 +130,13 @@ impl Combined {
         if c.std.iter().any(|s| *s <= 0.0) {
             return Err(bad("a standard deviation is not positive"));
         }
-        let numbers = c.names.into_iter().zip(c.mean).zip(c.std);
-        let members = stored.parts().zip(numbers).map(|((_, part), ((name, mean), std))| {
-            Ok(Member { name, scorer: load(&part)?, mean, std })
+        if ![0, n].contains(&c.weight.len()) {
+            return Err(bad("as many weights as scorers are needed"));
+        }
+        let numbers = c.names.into_iter().zip(c.mean).zip(c.std).enumerate();
+        let members = stored.parts().zip(numbers).map(|((_, part), (i, ((name, mean), std)))| {
+            let weight = c.weight.get(i).copied().unwrap_or(1.0);
+            Ok(Member { name, scorer: load(&part)?, mean, std, weight })
         });
         Combined::new(members.collect::<Result<_>>()?, beta)
     }
@@ -162,7 +175,7 @@ impl Combined {
         for (m, member) in self.members.iter().enumerate() {
             member.scorer.score_batch(batch, &mut scores);
             for (row, score) in out.chunks_exact_mut(n).zip(&scores) {
-                row[m] = (f64::from(*score) - member.mean) / member.std;
+                row[m] = member.weight * (f64::from(*score) - member.mean) / member.std;
             }
         }
         out
@@ -194,7 +207,7 @@ impl Scorer for Combined {
         let columns = self.standardised(batch);
         for (m, member) in self.members.iter().enumerate() {
             let mut own = batch.empty_like();
-            member.scorer.gradient_batch(batch, scale / member.std, &mut own)?;
+            member.scorer.gradient_batch(batch, scale * member.weight / member.std, &mut own)?;
             let share = |i: usize| share(&columns[i * n..][..n], m, self.beta);
             out.add_rows(&own, share);
         }
@@ -207,7 +220,12 @@ impl Scorer for Combined {
         let of = |f: fn(&Member) -> f64| self.members.iter().map(f).collect::<Vec<_>>();
         let names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
         let (mean, std) = (of(|m| m.mean), of(|m| m.std));
-        let config = json!({ "beta": beta, "names": names, "mean": mean, "std": std });
+        let mut config = json!({ "beta": beta, "names": names, "mean": mean, "std": std });
+        // Left out where there is nothing to say, as in files of earlier versions.
+        let weights = of(|m| m.weight);
+        if weights.iter().any(|w| *w != 1.0) {
+            config["weight"] = json!(weights);
+        }
         // Numbered, because a name may be anything and tensors are named by part.
         let parts = self.members.iter().enumerate();
         parts.fold(Section::new("combined", config), |s, (i, m)| {

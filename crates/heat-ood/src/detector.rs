@@ -41,6 +41,10 @@ pub struct Provenance {
     /// Name and SHA-256 of each file of the training set.
     #[serde(default)]
     pub train: Vec<(String, String)>,
+    /// Name and SHA-256 of each file of OOD validation sets that settings were
+    /// chosen on: no set to report results on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuned_on: Vec<(String, String)>,
     /// A sample of the training rows by hash, so that calibration rows that
     /// were in training are noticed whatever file they lie in.
     #[serde(default, skip_serializing_if = "Option::is_none")]

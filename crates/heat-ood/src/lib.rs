@@ -48,6 +48,7 @@ pub mod metrics;
 mod observe;
 pub mod recipe;
 pub mod scorers;
+pub mod select;
 mod torch;
 
 pub use detector::{Detector, Judged, Provenance};

@@ -34,6 +34,14 @@ Lists: commas outside brackets and quotes separate values; the first key varies 
 Files: one run folder a combination, as `heat train` writes it; eval.json in each, with --ood;
   sweep.toml (what was asked), sweep.json (what was found)";
 
+const SELECT_HELP: &str = "\
+Pseudo-OOD: classes left out of the fit in turn, and outliers made of validation rows (mixed,
+shuffled, noisy). Test sets are not looked at. With --tune-on, settings are chosen on OOD
+validation sets by OpenOOD's protocol; alternatives are written knn(k=1|10|50).
+
+  heat select --train train.safetensors --head head.safetensors -o chosen.safetensors
+  heat select --scorers 'knn(k=1|10|50)' --train T --id-val V --tune-on tin=tin_val.safetensors";
+
 const CALIBRATE_HELP: &str = "\
 Without --delta the promise is marginal: of in-distribution rows at most ALPHA are flagged, on
 average over calibration sets. With --delta it holds with probability 1 - DELTA for this set.
@@ -92,6 +100,9 @@ pub enum Command {
     /// Evaluate scorers and detectors on ID and OOD sets
     #[command(after_help = SCORER_HELP)]
     Eval(EvalArgs),
+    /// Choose scorers, and the weights of a composition, without OOD data
+    #[command(after_help = SELECT_HELP)]
+    Select(SelectArgs),
     /// Teach a detector when to call a row out-of-distribution, with a guarantee
     #[command(after_help = CALIBRATE_HELP)]
     Calibrate(CalibrateArgs),
@@ -267,8 +278,11 @@ pub struct ComposeArgs {
     /// 0: sum; inf: max; -inf: min; else (1/β)·logsumexp(β·u)
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
     pub beta: f64,
+    /// What each detector's standardised score is multiplied by [default: 1 each]
+    #[arg(long, value_name = "W,W,…", value_delimiter = ',', allow_hyphen_values = true)]
+    pub weights: Vec<f64>,
     /// Combine the p-values of calibrated detectors instead; calibrate the result anew
-    #[arg(long, value_enum, value_name = "RULE", conflicts_with_all = ["beta", "train", "dim"])]
+    #[arg(long, value_enum, value_name = "RULE", conflicts_with_all = ["beta", "weights", "train", "dim"])]
     pub p_values: Option<PValueRule>,
     /// Training features, for the mean and deviation of each score
     #[arg(long, value_name = "FEATURES", required_unless_present = "p_values")]
@@ -349,6 +363,56 @@ pub enum Format {
     Csv,
     /// For documents
     Markdown,
+}
+
+/// `heat select`
+#[derive(Args)]
+pub struct SelectArgs {
+    /// The data
+    #[command(flatten)]
+    pub data: TrainSet,
+    /// Scorers to choose from, with alternatives: el,knn(k=10|50) [default: all, as they are]
+    #[arg(long, value_name = "A,B(key=value|value),…")]
+    pub scorers: Option<String>,
+    /// Groups of classes, each left out once
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub folds: usize,
+    /// Most training rows used
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub rows: usize,
+    /// Most members of the composition
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub members: usize,
+    /// Seed of groups, rows and outliers
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Choose on OOD validation sets instead, as NAME=FEATURES
+    #[arg(long, num_args = 1.., value_name = "NAME=FEATURES", requires = "id_val")]
+    pub tune_on: Vec<String>,
+    /// In-distribution validation features, for --tune-on
+    #[arg(long, value_name = "FEATURES", requires = "tune_on")]
+    pub id_val: Option<PathBuf>,
+    /// Refused: test sets are not looked at
+    #[arg(long, hide = true)]
+    pub id: Option<String>,
+    /// Refused: test sets are not looked at
+    #[arg(long, hide = true, num_args = 1..)]
+    pub ood: Vec<String>,
+    /// How to write what was found
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    pub format: Form,
+    /// Fit what was chosen on the whole training set and write this detector file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// For people, or for programs.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Form {
+    /// For people
+    Table,
+    /// Everything
+    Json,
 }
 
 /// `heat calibrate`

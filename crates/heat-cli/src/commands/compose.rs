@@ -29,8 +29,13 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
         (None, Some(train)) => {
             let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
             let train = FeatureSet::open_with(train, &options)?;
-            let detector = standardise(members, args.beta, &train, progress)?;
-            (detector, format!("compose {names} --beta {}", args.beta))
+            let detector = standardise(members, args, &train, progress)?;
+            let weights: Vec<String> = args.weights.iter().map(f64::to_string).collect();
+            let mut recipe = format!("compose {names} --beta {}", args.beta);
+            if !weights.is_empty() {
+                recipe.push_str(&format!(" --weights {}", weights.join(",")));
+            }
+            (detector, recipe)
         }
         (None, None) => {
             let remedy = "give the training features with `--train`";
@@ -49,16 +54,22 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
 
 fn standardise(
     detectors: Vec<(String, Detector)>,
-    beta: f64,
+    args: &ComposeArgs,
     train: &FeatureSet,
     progress: &mut Progress,
 ) -> Result<Detector> {
+    if ![0, detectors.len()].contains(&args.weights.len()) {
+        let problem = format!("give one for each of the {} detectors", detectors.len());
+        return Err(Error::config("weights", format!("{:?}", args.weights), problem).into());
+    }
     let (mut members, mut sketches) = (Vec::new(), Vec::new());
-    for (name, detector) in detectors {
-        members.push(Member::fit(&name, detector.scorer().clone(), train, progress)?);
+    for (i, (name, detector)) in detectors.into_iter().enumerate() {
+        let member = Member::fit(&name, detector.scorer().clone(), train, progress)?;
+        let weight = args.weights.get(i).copied().unwrap_or(1.0);
+        members.push(Member { weight, ..member });
         sketches.extend(detector.provenance.rows);
     }
-    let mut detector = Detector::new(Combined::new(members, beta)?);
+    let mut detector = Detector::new(Combined::new(members, args.beta)?);
     detector.provenance.trained_on(train)?;
     // Members may have been fitted on other rows.
     if let Some(rows) = &mut detector.provenance.rows {

@@ -14,6 +14,7 @@ pub mod info;
 pub mod quickstart;
 pub mod run;
 pub mod score;
+pub mod select;
 pub mod sweep;
 pub mod train;
 pub mod watch;

@@ -138,6 +138,29 @@ impl FeatureSet {
         Self::assemble(path, Vec::new(), vec![Shard::new(path, arrays)?])
     }
 
+    /// A set of several fields in memory, each `[rows, D]`.
+    ///
+    /// # Errors
+    /// If a field is not a whole number of rows, or there is none.
+    pub fn from_fields(name: &str, rows: usize, fields: Vec<(Field, Vec<f32>)>) -> Result<Self> {
+        let mut arrays = Vec::new();
+        for (field, values) in fields {
+            if rows == 0 || values.is_empty() || !values.len().is_multiple_of(rows) {
+                return Err(Error::Shape {
+                    place: name.into(),
+                    tensor: field.name().into(),
+                    expected: format!("[{rows}, D]"),
+                    got: format!("{} values", values.len()),
+                });
+            }
+            let shape = [rows, values.len() / rows];
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            arrays.push((field.name().to_owned(), owned(bytes, Dtype::F32, &shape)));
+        }
+        let path = Path::new(name);
+        Self::assemble(path, Vec::new(), vec![Shard::new(path, arrays)?])
+    }
+
     /// A set of one row of `avg` features.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ pub enum Purpose {
     Subset = 16,
     /// Ties of p-values.
     Ties = 17,
+    /// Outliers made of ordinary rows.
+    Outliers = 18,
 }
 
 /// A stream of random numbers.

@@ -98,6 +98,37 @@ impl ScorerSpec {
         Self::new(name.trim(), settings)
     }
 
+    /// Parse a scorer with alternatives, `knn(k=1|10|50,normalize=true|false)`:
+    /// one for each combination, the first key varying slowest.
+    ///
+    /// # Errors
+    /// As [`ScorerSpec::parse`], or if there are more than 10,000.
+    pub fn parse_alternatives(text: &str) -> Result<Vec<Self>> {
+        const MOST: usize = 10_000;
+        let mut all = vec![String::new()];
+        for (i, part) in text.split_inclusive([',', '(', ')']).enumerate() {
+            let (body, end) = match part.char_indices().last() {
+                Some((at, c)) if ",()".contains(c) => part.split_at(at),
+                _ => (part, ""),
+            };
+            let (key, values) = match body.split_once('=') {
+                Some((key, values)) if i > 0 => (format!("{key}="), values),
+                _ => (String::new(), body),
+            };
+            let options: Vec<&str> = values.split('|').collect();
+            if all.len().saturating_mul(options.len()) > MOST {
+                let problem = format!("more than {MOST} combinations");
+                return Err(Error::config("scorers", text, problem));
+            }
+            let longer = |prefix: &String| {
+                let end = |v: &&str| format!("{prefix}{key}{v}{end}");
+                options.iter().map(end).collect::<Vec<_>>()
+            };
+            all = all.iter().flat_map(longer).collect();
+        }
+        all.iter().map(|one| Self::parse(one)).collect()
+    }
+
     /// A scorer by name with `key=value` settings.
     ///
     /// # Errors
@@ -262,5 +293,31 @@ pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
             Ok(Arc::new(el))
         }
         other => Err(Error::unknown("prior", other, PRIORS)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternatives_are_multiplied_out() {
+        let names = |text: &str| -> Vec<String> {
+            let all = ScorerSpec::parse_alternatives(text).unwrap();
+            all.iter().map(ScorerSpec::to_string).collect()
+        };
+        assert_eq!(
+            names("knn(k=1|10,normalize=true|false)"),
+            [
+                "knn(k=1,normalize=true)",
+                "knn(k=1,normalize=false)",
+                "knn(k=10,normalize=true)",
+                "knn(k=10,normalize=false)",
+            ]
+        );
+        assert_eq!(names("el"), ["el"]);
+        assert!(ScorerSpec::parse_alternatives("knn(k=1|").is_err());
+        let many = format!("knn(k=1{0},pca=1{0},react=1{0})", "|2".repeat(30));
+        assert!(ScorerSpec::parse_alternatives(&many).is_err());
     }
 }

@@ -1,0 +1,155 @@
+//! `heat select`: which scorer, without looking at test data.
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use heat_ood::features::FeatureSet;
+use heat_ood::scorers::{NAMES, ScorerSpec};
+use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
+use heat_ood::{Detector, Error};
+
+use super::eval::{ood_sets, split};
+use super::{Data, named, refuse_overwriting, write_output, wrote};
+use crate::args::{Form, SelectArgs};
+use crate::progress::Progress;
+
+pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
+    if args.id.is_some() || !args.ood.is_empty() {
+        let problem = "test sets are not looked at: a choice made on them proves nothing there. \
+                       Validation sets are given with --tune-on NAME=FEATURES --id-val FEATURES";
+        return Err(Error::config("ood", "", problem).into());
+    }
+    let validation: Vec<_> = args.tune_on.iter().map(|t| named(t).1).collect();
+    let mut inputs = vec![&*args.data.train];
+    inputs.extend(
+        [&args.data.labels, &args.data.head, &args.id_val].into_iter().flatten().map(|p| &**p),
+    );
+    inputs.extend(validation.iter().map(|p| &**p));
+    refuse_overwriting(args.output.as_deref(), &inputs)?;
+    let specs = specs(args)?;
+    let data = Data::open(&args.data)?;
+    let (text, composition, tuned_on) = match &args.id_val {
+        Some(id) => {
+            let id = FeatureSet::open_with(id, &data.options)?;
+            let ood = ood_sets(&args.tune_on, &data.options)?;
+            let found = tune(&specs, &data.train, data.head.as_ref(), &id, &ood, progress)?;
+            let mut files = Vec::new();
+            for (_, set) in &ood {
+                files.extend(set.digests()?);
+            }
+            warn_without_effect(&found, progress);
+            let best = vec![(found.candidates[found.best].name.clone(), 1.0)];
+            (tuning_text(&found, args.format), best, files)
+        }
+        None => {
+            let config = SelectConfig {
+                folds: args.folds,
+                rows: args.rows,
+                members: args.members,
+                seed: args.seed,
+            };
+            let found = config.run(&specs, &data.train, data.head.as_ref(), progress)?;
+            (selection_text(&found, args.format), found.composition, Vec::new())
+        }
+    };
+    progress.clear();
+    write_output(None, &text)?;
+    if let Some(path) = &args.output {
+        let scorer = fit_composition(&composition, &data.train, data.head.as_ref(), progress)?;
+        let mut detector = Detector::shared(scorer);
+        let words: Vec<String> = composition.iter().map(|(n, w)| format!("{w:.4} {n}")).collect();
+        detector.provenance.recipe = Some(format!("select: {}", words.join(" + ")));
+        detector.provenance.tuned_on = tuned_on;
+        detector.provenance.trained_on(&data.train)?;
+        detector.save(path)?;
+        wrote(progress, path);
+    }
+    Ok(())
+}
+
+fn specs(args: &SelectArgs) -> Result<Vec<ScorerSpec>> {
+    let Some(list) = &args.scorers else {
+        return Ok(NAMES.iter().map(|n| ScorerSpec::parse(n)).collect::<Result<_, _>>()?);
+    };
+    let mut specs = Vec::new();
+    for one in split(list) {
+        specs.extend(ScorerSpec::parse_alternatives(&one)?);
+    }
+    Ok(specs)
+}
+
+/// Settings that change nothing that was fitted, and no score.
+fn warn_without_effect(found: &Tuning, progress: &mut Progress) {
+    for (i, c) in found.candidates.iter().enumerate() {
+        let same = |o: &&heat_ood::select::Tuned| {
+            o.tensors_sha256 == c.tensors_sha256 && o.by_set == c.by_set
+        };
+        if let Some(other) = found.candidates[..i].iter().find(same) {
+            progress.say(&format!(
+                "warning: {} was fitted to the same numbers as {}, with the same results: \
+                 the setting between them has no effect here",
+                c.name, other.name
+            ));
+        }
+    }
+}
+
+fn percent(value: f64) -> String {
+    format!("{:.2}", 100.0 * value)
+}
+
+fn table(titles: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
+    table.set_header(titles);
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(left) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn selection_text(found: &Selection, form: Form) -> String {
+    if form == Form::Json {
+        return serde_json::to_string_pretty(found).unwrap_or_default() + "\n";
+    }
+    let mut titles = vec!["scorer".to_owned(), "AUROC".into(), "± error".into()];
+    titles.extend(kinds().into_iter().map(str::to_owned));
+    let rows = found.ranking.iter().map(|r| {
+        let mut row = vec![r.name.clone(), percent(r.auroc), percent(r.error)];
+        row.extend(r.by_kind.iter().map(|a| percent(*a)));
+        row
+    });
+    let members: Vec<String> =
+        found.composition.iter().map(|(name, w)| format!("{w:.2} {name}")).collect();
+    format!(
+        "{}\n\nAUROC on pseudo-OOD rows made of the training set alone, in percent, mean of {} folds.\n\
+         agreement of the kinds of outliers (rank correlation): {:.2}: {}\n\
+         composition: {} ({} on the rows that chose it)\n",
+        table(titles, rows.collect(), 1),
+        found.folds,
+        found.agreement,
+        found.trust(),
+        members.join(" + "),
+        percent(found.composed_auroc),
+    )
+}
+
+fn tuning_text(found: &Tuning, form: Form) -> String {
+    if form == Form::Json {
+        return serde_json::to_string_pretty(found).unwrap_or_default() + "\n";
+    }
+    let sets = found.candidates[0].by_set.iter().map(|(name, _)| name.clone());
+    let titles = ["fit", "scorer", "fitted sha256", "AUROC"].map(str::to_owned);
+    let rows = found.candidates.iter().map(|c| {
+        let mut row =
+            vec![c.fit.to_string(), c.name.clone(), c.sha256[..12].to_owned(), percent(c.auroc)];
+        row.extend(c.by_set.iter().map(|(_, a)| percent(*a)));
+        row
+    });
+    format!(
+        "{}\n\nEach candidate was fitted anew on the training set. best: {}\n\
+         The validation sets are no sets to report results on.\n",
+        table(titles.into_iter().chain(sets).collect(), rows.collect(), 3),
+        found.candidates[found.best].name,
+    )
+}

@@ -1,0 +1,387 @@
+//! Choosing scorers, and the weights of a composition, without OOD data.
+//!
+//! The classes of the training set are dealt into groups. In each fold one
+//! group is left out of the fit, of the head and of the validation rows, as if
+//! it were unknown; its rows are one kind of pseudo-OOD, outliers made of
+//! validation rows ([`outliers`]) are others. Each scorer is fitted anew in
+//! each fold and judged by its AUROC against every kind; its value is the mean
+//! over the kinds. The composition is found by greedy forward selection on the
+//! standardised scores (Caruana et al., *Ensemble Selection*, ICML 2004), with
+//! replacement, so that its weights are counts.
+//!
+//! How much to trust the ranking: the standard error over folds, and the
+//! [`agreement`](Selection::agreement) of the kinds. Where outliers of one
+//! kind rank the scorers otherwise than those of another, real OOD data may
+//! rank them in a third way.
+
+mod outliers;
+mod tune;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use tune::{Tuned, Tuning, tune};
+
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head};
+use crate::math::parallel;
+use crate::math::rng::{Purpose, Stream};
+use crate::metrics;
+use crate::observe::{Event, Observer};
+use crate::scorers::{Scorer, ScorerSpec, fit_all, score_together};
+
+/// Settings of a selection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelectConfig {
+    /// Groups of classes, each left out once.
+    pub folds: usize,
+    /// Most training rows used, the same share of every class.
+    pub rows: usize,
+    /// Most members of the composition, counted with repetition.
+    pub members: usize,
+    /// Seed of groups, rows and outliers.
+    pub seed: u64,
+}
+
+impl Default for SelectConfig {
+    fn default() -> Self {
+        SelectConfig { folds: 5, rows: 20_000, members: 6, seed: 0 }
+    }
+}
+
+/// Kinds of pseudo-OOD rows.
+pub fn kinds() -> Vec<&'static str> {
+    std::iter::once("held_out_classes").chain(outliers::KINDS).collect()
+}
+
+/// One scorer's standing.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ranked {
+    /// The scorer as written.
+    pub name: String,
+    /// Mean AUROC over kinds and folds.
+    pub auroc: f64,
+    /// Standard error of it over folds.
+    pub error: f64,
+    /// Mean AUROC against each of [`kinds`].
+    pub by_kind: Vec<f64>,
+}
+
+/// What a selection found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Selection {
+    /// The scorers, best first.
+    pub ranking: Vec<Ranked>,
+    /// Mean rank correlation (Spearman) between kinds of outliers, within folds.
+    pub agreement: f64,
+    /// Members of the best composition with their weights; one if no
+    /// composition is better.
+    pub composition: Vec<(String, f64)>,
+    /// Mean AUROC of that composition, on the rows that chose it.
+    pub composed_auroc: f64,
+    /// Folds used.
+    pub folds: usize,
+}
+
+impl Selection {
+    /// How much to trust the ranking, in words.
+    pub fn trust(&self) -> &'static str {
+        match self.agreement {
+            a if a >= 0.7 => "the kinds of outliers agree: the ranking deserves trust",
+            a if a >= 0.4 => {
+                "the kinds of outliers agree in part: trust the upper half, not the order"
+            }
+            _ => "the kinds of outliers disagree: the ranking says little about unknown data",
+        }
+    }
+}
+
+/// AUROCs of one fold: `[kind][scorer]`, and the standardised scores.
+struct Fold {
+    auroc: Vec<Vec<f64>>,
+    id: Vec<Vec<f32>>,
+    ood: Vec<Vec<Vec<f32>>>,
+}
+
+impl SelectConfig {
+    fn check(&self, classes: usize) -> Result<usize> {
+        if self.folds < 2 {
+            let problem = "at least two groups of classes are left out in turn";
+            return Err(Error::config("folds", self.folds, problem));
+        }
+        if self.members == 0 {
+            return Err(Error::config("members", 0, "a composition has at least one member"));
+        }
+        if classes < 3 {
+            let problem = "classes are left out in turn, so at least three are needed";
+            return Err(Error::config("classes", classes, problem));
+        }
+        Ok(self.folds.min(classes))
+    }
+
+    /// Rank scorers on the training set alone.
+    ///
+    /// # Errors
+    /// If the set has no labels or fewer than three classes, or a scorer
+    /// cannot be fitted.
+    pub fn run(
+        &self,
+        specs: &[ScorerSpec],
+        train: &FeatureSet,
+        head: Option<&Head>,
+        observer: &mut dyn Observer,
+    ) -> Result<Selection> {
+        let classes = head.map_or_else(|| train.classes(), |h| Ok(h.classes()))?;
+        let folds = self.check(classes)?;
+        if specs.is_empty() {
+            return Err(Error::config("scorers", "", "name at least one, e.g. `knn,el`"));
+        }
+        let labels = train.labels(0..train.len(), classes)?;
+        let order = Stream::new(self.seed, Purpose::HoldOut, 1, 0).permutation(classes as u32);
+        let mut found = Vec::new();
+        for fold in 0..folds {
+            let left_out: Vec<u32> = order.iter().copied().skip(fold).step_by(folds).collect();
+            found.push(self.fold(specs, train, head, &labels, &left_out, fold, observer)?);
+        }
+        Ok(self.conclude(specs, &found))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn fold(
+        &self,
+        specs: &[ScorerSpec],
+        train: &FeatureSet,
+        head: Option<&Head>,
+        labels: &[u32],
+        left_out: &[u32],
+        fold: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Fold> {
+        let rows = self.deal(labels, left_out, fold);
+        let mut kept: Vec<u32> = rows.fit.iter().map(|&i| labels[i as usize]).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        let fit = train.select(rows.fit, Some(kept.clone()))?;
+        let id = train.select(rows.validation, Some(kept.clone()))?;
+        let unknown = train.select(rows.unknown, None)?;
+        let unknown = unknown.with_logits_of(&kept)?;
+        let head = head.map(|h| h.select(&kept)).transpose()?;
+        observer.on(Event::Begin { task: "select", total: 0 });
+        let fitted = fit_all(specs, &fit, head.as_ref(), observer)?;
+        let scorers: Vec<&dyn Scorer> = fitted.iter().map(|f| &*f.scorer).collect();
+        let mut scores = |set: &FeatureSet| -> Result<Vec<Vec<f32>>> {
+            let found = score_together(set, &scorers, false, observer)?;
+            Ok(found.into_iter().map(|f| f.scores).collect())
+        };
+        let mut id_scores = scores(&id)?;
+        let mut ood = vec![scores(&unknown)?];
+        for (_, set) in outliers::make(&id, self.seed.wrapping_add(fold as u64))? {
+            ood.push(scores(&set)?);
+        }
+        let auroc = ood.iter().map(|kind| {
+            id_scores
+                .iter()
+                .zip(kind)
+                .map(|(a, o)| metrics::auroc(a, o))
+                .collect::<Result<Vec<_>>>()
+        });
+        let auroc = auroc.collect::<Result<_>>()?;
+        for s in 0..specs.len() {
+            standardise(&mut id_scores[s], ood.iter_mut().map(|kind| &mut kind[s]));
+        }
+        Ok(Fold { auroc, id: id_scores, ood })
+    }
+
+    /// Rows to fit on, four fifths of the kept classes; to validate with, the
+    /// others; and of the classes left out.
+    fn deal(&self, labels: &[u32], left_out: &[u32], fold: usize) -> Dealt {
+        let n = labels.len() as u32;
+        let order = Stream::new(self.seed, Purpose::HoldOut, 2, fold as u64).permutation(n);
+        let share = (self.rows as f64 / labels.len() as f64).min(1.0);
+        let classes = labels.iter().max().map_or(0, |l| *l as usize + 1);
+        let mut size = vec![0usize; classes];
+        labels.iter().for_each(|l| size[*l as usize] += 1);
+        let mut taken = vec![0usize; classes];
+        let (mut fit, mut validation, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        for i in order {
+            let k = labels[i as usize] as usize;
+            let most = ((share * size[k] as f64).ceil() as usize).max(10);
+            if taken[k] == most {
+                continue;
+            }
+            taken[k] += 1;
+            if left_out.contains(&(k as u32)) {
+                unknown.push(i);
+            } else if taken[k].is_multiple_of(5) {
+                validation.push(i);
+            } else {
+                fit.push(i);
+            }
+        }
+        for rows in [&mut fit, &mut validation, &mut unknown] {
+            rows.sort_unstable();
+        }
+        Dealt { fit, validation, unknown }
+    }
+
+    fn conclude(&self, specs: &[ScorerSpec], folds: &[Fold]) -> Selection {
+        let kinds = folds[0].auroc.len();
+        let n = folds.len() as f64;
+        let mut ranking: Vec<Ranked> = (0..specs.len())
+            .map(|s| {
+                let by_kind: Vec<f64> = (0..kinds)
+                    .map(|k| folds.iter().map(|f| f.auroc[k][s]).sum::<f64>() / n)
+                    .collect();
+                let of_fold = |f: &Fold| f.auroc.iter().map(|k| k[s]).sum::<f64>() / kinds as f64;
+                let auroc = folds.iter().map(of_fold).sum::<f64>() / n;
+                let variance =
+                    folds.iter().map(|f| (of_fold(f) - auroc).powi(2)).sum::<f64>() / (n - 1.0);
+                Ranked { name: specs[s].to_string(), auroc, error: (variance / n).sqrt(), by_kind }
+            })
+            .collect();
+        let (counts, composed_auroc) = self.compose(folds, specs.len());
+        let total: usize = counts.iter().sum();
+        let members = counts.iter().enumerate().filter(|(_, n)| **n > 0);
+        let composition =
+            members.map(|(s, &n)| (specs[s].to_string(), n as f64 / total as f64)).collect();
+        ranking.sort_by(|a, b| b.auroc.total_cmp(&a.auroc));
+        let agreement = agreement(folds);
+        Selection { ranking, agreement, composition, composed_auroc, folds: folds.len() }
+    }
+
+    /// How often each scorer is in the best composition found.
+    fn compose(&self, folds: &[Fold], scorers: usize) -> (Vec<usize>, f64) {
+        let mut counts = vec![0usize; scorers];
+        let mut best = 0.0;
+        for _ in 0..self.members {
+            let with = |s: usize| {
+                let mut counts = counts.clone();
+                counts[s] += 1;
+                value(folds, &counts)
+            };
+            let tried: Vec<f64> =
+                parallel::run(|| (0..scorers).into_par_iter().map(with).collect());
+            let top = (0..scorers).fold(0, |b, s| if tried[s] > tried[b] { s } else { b });
+            if tried[top] <= best {
+                break;
+            }
+            best = tried[top];
+            counts[top] += 1;
+        }
+        (counts, best)
+    }
+}
+
+struct Dealt {
+    fit: Vec<u32>,
+    validation: Vec<u32>,
+    unknown: Vec<u32>,
+}
+
+/// Mean AUROC of a weighted sum of standardised scores.
+fn value(folds: &[Fold], counts: &[usize]) -> f64 {
+    let sum = |scores: &[Vec<f32>]| {
+        let mut out = vec![0.0f32; scores[0].len()];
+        for (s, &n) in scores.iter().zip(counts).filter(|(_, n)| **n > 0) {
+            out.iter_mut().zip(s).for_each(|(o, v)| *o += n as f32 * v);
+        }
+        out
+    };
+    let (mut total, mut cases) = (0.0, 0);
+    for fold in folds {
+        let id = sum(&fold.id);
+        for kind in &fold.ood {
+            // Finite by construction, and never empty.
+            total += metrics::auroc(&id, &sum(kind)).unwrap_or(0.0);
+            cases += 1;
+        }
+    }
+    total / f64::from(cases)
+}
+
+/// By mean and deviation of the ID scores, as a composition does.
+fn standardise<'a>(id: &mut [f32], ood: impl Iterator<Item = &'a mut Vec<f32>>) {
+    let n = id.len() as f64;
+    let mean = id.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    let variance = id.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+    let scale = 1.0 / variance.sqrt().max(f64::MIN_POSITIVE);
+    let apply = |v: &mut f32| *v = ((f64::from(*v) - mean) * scale) as f32;
+    id.iter_mut().for_each(apply);
+    ood.for_each(|scores| scores.iter_mut().for_each(apply));
+}
+
+/// Mean Spearman correlation between the rankings by two kinds, within folds.
+fn agreement(folds: &[Fold]) -> f64 {
+    let (mut total, mut pairs) = (0.0, 0);
+    for fold in folds {
+        let ranks: Vec<Vec<f64>> = fold.auroc.iter().map(|k| ranks(k)).collect();
+        for a in 0..ranks.len() {
+            for b in 0..a {
+                total += correlation(&ranks[a], &ranks[b]);
+                pairs += 1;
+            }
+        }
+    }
+    total / f64::from(pairs.max(1))
+}
+
+/// Ranks from 0, ties sharing their mean.
+fn ranks(x: &[f64]) -> Vec<f64> {
+    let rank = |v: &f64| {
+        let below = x.iter().filter(|w| *w < v).count() as f64;
+        let equal = x.iter().filter(|w| *w == v).count() as f64;
+        below + (equal - 1.0) / 2.0
+    };
+    x.iter().map(rank).collect()
+}
+
+/// Pearson's correlation; 0 where one side is constant.
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let n = a.len() as f64;
+    let (ma, mb) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
+    let sum =
+        |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(x, y)| f(x - ma, y - mb)).sum::<f64>();
+    let scale = (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt();
+    if scale > 0.0 { sum(&|x, y| x * y) / scale } else { 0.0 }
+}
+
+/// Fit the chosen scorers on the whole training set and compose them.
+///
+/// # Errors
+/// If a scorer cannot be fitted, or all its scores are equal.
+pub fn fit_composition(
+    composition: &[(String, f64)],
+    train: &FeatureSet,
+    head: Option<&Head>,
+    observer: &mut dyn Observer,
+) -> Result<Arc<dyn Scorer>> {
+    use crate::compose::{Combined, Member};
+    let specs = composition.iter().map(|(name, _)| ScorerSpec::parse(name));
+    let fitted = fit_all(&specs.collect::<Result<Vec<_>>>()?, train, head, observer)?;
+    if let [one] = &fitted[..] {
+        return Ok(Arc::clone(&one.scorer));
+    }
+    let members = composition.iter().zip(fitted).map(|((name, weight), fitted)| {
+        let member = Member::fit(name, fitted.scorer, train, observer)?;
+        Ok(Member { weight: *weight, ..member })
+    });
+    Ok(Arc::new(Combined::new(members.collect::<Result<_>>()?, 0.0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// scipy 1.17.1: `spearmanr([.9, .8, .7, .7], [.6, .9, .5, .4])` is
+    /// 0.7378647873726218.
+    #[test]
+    fn rank_correlation_equals_scipy() {
+        let (a, b) = ([0.9, 0.8, 0.7, 0.7], [0.6, 0.9, 0.5, 0.4]);
+        let got = correlation(&ranks(&a), &ranks(&b));
+        assert!((got - 0.737_864_787_372_621_8).abs() < 1e-12, "{got}");
+        assert_eq!(correlation(&[1.0, 1.0], &[0.0, 1.0]), 0.0);
+    }
+}
