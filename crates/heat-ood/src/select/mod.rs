@@ -7,7 +7,8 @@
 //! each fold and judged by its AUROC against every kind; its value is the mean
 //! over the kinds. The composition is found by greedy forward selection on the
 //! standardised scores (Caruana et al., *Ensemble Selection*, ICML 2004), with
-//! replacement, so that its weights are counts.
+//! replacement, so that its weights are counts; members must be among the
+//! better half and above chance against every kind.
 //!
 //! How much to trust the ranking: the standard error over folds, and the
 //! [`agreement`](Selection::agreement) of the kinds. Where outliers of one
@@ -242,7 +243,8 @@ impl SelectConfig {
                 Ranked { name: specs[s].to_string(), auroc, error: (variance / n).sqrt(), by_kind }
             })
             .collect();
-        let (counts, composed_auroc) = self.compose(folds, specs.len());
+        let eligible: Vec<usize> = eligible(&ranking);
+        let (counts, composed_auroc) = self.compose(folds, specs.len(), &eligible);
         let total: usize = counts.iter().sum();
         let members = counts.iter().enumerate().filter(|(_, n)| **n > 0);
         let composition =
@@ -253,7 +255,7 @@ impl SelectConfig {
     }
 
     /// How often each scorer is in the best composition found.
-    fn compose(&self, folds: &[Fold], scorers: usize) -> (Vec<usize>, f64) {
+    fn compose(&self, folds: &[Fold], scorers: usize, eligible: &[usize]) -> (Vec<usize>, f64) {
         let mut counts = vec![0usize; scorers];
         let mut best = 0.0;
         for _ in 0..self.members {
@@ -262,17 +264,28 @@ impl SelectConfig {
                 counts[s] += 1;
                 value(folds, &counts)
             };
-            let tried: Vec<f64> =
-                parallel::run(|| (0..scorers).into_par_iter().map(with).collect());
-            let top = (0..scorers).fold(0, |b, s| if tried[s] > tried[b] { s } else { b });
+            let tried: Vec<f64> = parallel::run(|| eligible.par_iter().map(|&s| with(s)).collect());
+            let top = (0..tried.len()).fold(0, |b, i| if tried[i] > tried[b] { i } else { b });
             if tried[top] <= best {
                 break;
             }
             best = tried[top];
-            counts[top] += 1;
+            counts[eligible[top]] += 1;
         }
         (counts, best)
     }
+}
+
+/// Scorers that may be members: no kind of outlier looks ordinary to them, and
+/// they are among the better half. A scorer that one kind flatters would else
+/// be taken in for that kind alone. `ranking` is in the order of the scorers.
+fn eligible(ranking: &[Ranked]) -> Vec<usize> {
+    let mut values: Vec<f64> = ranking.iter().map(|r| r.auroc).collect();
+    values.sort_by(f64::total_cmp);
+    let median = values[values.len() / 2];
+    let sound = |r: &Ranked| r.auroc >= median && r.by_kind.iter().all(|a| *a >= 0.5);
+    let found: Vec<usize> = (0..ranking.len()).filter(|&s| sound(&ranking[s])).collect();
+    if found.is_empty() { (0..ranking.len()).collect() } else { found }
 }
 
 struct Dealt {

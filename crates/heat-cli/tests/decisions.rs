@@ -1,0 +1,255 @@
+//! Choosing, calibrating, judging, watching: the command from end to end, on real features.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use common::{command, contains, data, fails, ok, text};
+use serde_json::Value;
+
+/// A `knn` detector, and the same calibrated on the test rows.
+fn calibrated(folder: &Path, more: &[&str]) -> Output {
+    ok(folder, &["fit", "knn", "--train", &data("train"), "-o", "knn.safetensors"]);
+    let id = data("test");
+    let args = [&["calibrate", "knn.safetensors", "--id", &id, "-o", "cal.safetensors"], more];
+    ok(folder, &args.concat())
+}
+
+fn lines(text: &str) -> Vec<Vec<String>> {
+    text.lines().map(|l| l.split(',').map(str::to_owned).collect()).collect()
+}
+
+/// numpy 2.4.6 from the scores of the command itself: p = (1 + #{c ≥ s})/1001,
+/// here counted anew.
+#[test]
+fn scores_p_values_and_verdicts() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = calibrated(folder.path(), &["--alpha", "0.1"]);
+    contains(&text(&said.stderr), &["at most 0.1", "on average", "1000 calibration rows", "wrote"]);
+    let score = |args: &[&str]| {
+        let out = ok(folder.path(), &[&["score", "cal.safetensors"], args].concat());
+        (lines(&text(&out.stdout)), text(&out.stderr))
+    };
+    let (id, ood) = (data("test"), data("ood_textures"));
+    let (calibration, _) = score(&[&id]);
+    let scores: Vec<f32> = calibration[1..].iter().map(|r| r[1].parse().unwrap()).collect();
+    // Of the calibration rows themselves ⌊0.1·1001⌋ − 1 are above the threshold.
+    let flagged = |rows: &[Vec<String>]| rows.iter().filter(|r| r[3] == "ood").count();
+    assert_eq!(flagged(&calibration), 99);
+    let (rows, stderr) = score(&[&ood]);
+    assert_eq!(rows[0], ["row", "score", "p_value", "verdict"]);
+    for row in &rows[1..] {
+        let s: f32 = row[1].parse().unwrap();
+        let want = (1 + scores.iter().filter(|c| **c >= s).count()) as f64 / 1001.0;
+        assert_eq!(row[2].parse::<f64>().unwrap(), want);
+        assert_eq!(row[3] == "ood", want <= 0.1);
+    }
+    contains(&stderr, &[&format!("{} of 500 rows out-of-distribution", flagged(&rows))]);
+    // Another α, a false discovery rate, random ties, other forms.
+    let (strict, _) = score(&[&ood, "--alpha", "0.01"]);
+    assert!(flagged(&strict) < flagged(&rows));
+    let (selected, stderr) = score(&[&ood, "--fdr", "0.05"]);
+    assert!(flagged(&selected) > 0);
+    contains(&stderr, &["at most 0.05 are in-distribution on average"]);
+    let random = |seed| score(&[&ood, "--ties", "randomized", "--ties-seed", seed]).0;
+    assert_eq!(random("1"), random("1"));
+    assert_ne!(random("1"), random("2"));
+    ok(folder.path(), &["score", "cal.safetensors", &ood, "-o", "s.jsonl"]);
+    let first = fs::read_to_string(folder.path().join("s.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    assert_eq!(first["p_value"].as_f64().unwrap(), rows[1][2].parse::<f64>().unwrap());
+    assert_eq!(first["verdict"], rows[1][3].as_str());
+    let info = text(&ok(folder.path(), &["info", "cal.safetensors"]).stdout);
+    contains(&info, &["verdicts at most 0.1", "calibrated on test.safetensors sha256"]);
+}
+
+#[test]
+fn by_class_with_probability() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = data("head");
+    let more = ["--per-class", "--head", &head, "--alpha", "0.1", "--delta", "0.1"];
+    let said = calibrated(folder.path(), &more);
+    contains(&text(&said.stderr), &["probability 0.9", "Clopper-Pearson", "each predicted class"]);
+    let out = ok(folder.path(), &["score", "cal.safetensors", &data("ood_mnist")]);
+    let rows = lines(&text(&out.stdout));
+    assert_eq!(rows[0], ["row", "score", "p_value", "verdict", "class"]);
+    assert!(rows[1..].iter().all(|r| r[4].parse::<u32>().unwrap() < 10));
+    assert!(rows[1..].iter().filter(|r| r[3] == "ood").count() > 450);
+}
+
+#[test]
+fn calibration_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (train, id) = (data("train"), data("test"));
+    ok(folder.path(), &["fit", "el", "--train", &train, "--head", &data("head"), "-o", "d"]);
+    let refused =
+        |args: &[&str]| fails(folder.path(), &[&["calibrate", "d", "-o", "o"], args].concat());
+    for alpha in ["0", "1", "-0.5", "nan", "inf"] {
+        let (code, error) = refused(&["--id", &id, "--alpha", alpha]);
+        assert_eq!(code, 2);
+        contains(&error, &["`alpha`", "strictly between 0 and 1"]);
+    }
+    contains(&refused(&["--id", &id, "--alpha", "0.0001"]).1, &["at least 9999 are needed"]);
+    let (_, error) =
+        refused(&["--id", &id, "--alpha", "0.03", "--delta", "0.05", "--bound", "dkw"]);
+    contains(&error, &["too few for alpha = 0.03 and delta = 0.05", "at least 1665"]);
+    let (code, error) = refused(&["--id", &train]);
+    assert_eq!(code, 1);
+    contains(&error, &["3000 of 3000 rows", "training rows", "--force"]);
+    ok(folder.path(), &["calibrate", "d", "--id", &train, "--force", "-o", "forced"]);
+    contains(&refused(&["--id", &id, "--per-class"]).1, &["--head"]);
+    assert!(!folder.path().join("o").exists());
+    let (code, error) = fails(folder.path(), &["score", "d", &id, "--fdr", "0.1"]);
+    assert_eq!(code, 2);
+    contains(&error, &["not calibrated", "heat calibrate"]);
+    let (_, error) = fails(folder.path(), &["watch", "d", &id]);
+    contains(&error, &["calibration", "heat calibrate"]);
+}
+
+/// Run `heat watch` on lines.
+fn watch(folder: &Path, args: &[&str], input: &str) -> (Output, Vec<Value>) {
+    let mut command = command(folder, &[&["watch", "cal.safetensors"], args].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // It may end before it has read everything.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let events = text(&out.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    (out, events)
+}
+
+fn of<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
+    events.iter().filter(|e| e["event"] == name).collect()
+}
+
+#[test]
+fn streams_are_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    calibrated(folder.path(), &[]);
+    let odd = text(&ok(folder.path(), &["score", "cal.safetensors", &data("ood_textures")]).stdout);
+    let (_, events) = watch(folder.path(), &["--every", "200"], &odd);
+    assert_eq!(of(&events, "start")[0]["calibration_rows"], 1000);
+    let alarm = of(&events, "alarm")[0];
+    assert!(alarm["row"].as_u64().unwrap() < 50, "{alarm}");
+    assert!(alarm["evidence_log10"].as_f64() >= alarm["threshold_log10"].as_f64());
+    assert_eq!(of(&events, "status").len(), 2);
+    let end = of(&events, "end")[0];
+    assert_eq!(end["rows"], 500);
+    assert_eq!(end["alarms"].as_u64().unwrap() as usize, of(&events, "alarm").len());
+    // The same from the features, and from plain numbers.
+    let (_, same) = watch(folder.path(), &["--every", "200", &data("ood_textures")], "");
+    assert_eq!(same, events);
+    let scores: Vec<&str> = odd.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();
+    let (_, same) = watch(folder.path(), &["--every", "200"], &scores.join("\n"));
+    assert_eq!(same, events);
+    // Ordinary rows in random order raise none: these are the calibration's own.
+    let id = text(&ok(folder.path(), &["score", "cal.safetensors", &data("test")]).stdout);
+    let (_, events) = watch(folder.path(), &[], &id);
+    assert!(of(&events, "alarm").is_empty());
+    let (out, events) = watch(folder.path(), &["--fail"], &odd);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(of(&events, "alarm").len(), 1);
+}
+
+#[test]
+fn rows_of_features_and_bad_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    calibrated(folder.path(), &[]);
+    let row = vec!["0.25"; 342].join(",");
+    let input = format!("{row}\n[{row}]\n\n{{\"score\":0.25,\"row\":7}}\n");
+    let (_, events) = watch(folder.path(), &[], &input);
+    assert_eq!(of(&events, "end")[0]["rows"], 3);
+    for (line, part) in [
+        ("nan", "the score is NaN"),
+        ("[1.0,2.0]", "342"),
+        ("1.0,2.0", "342"),
+        ("high", "\"high\" is not a number"),
+        ("{\"row\":1}", "no number under `score`"),
+        ("[1.0,", "EOF"),
+        ("[\"a\"]", "not a number"),
+        (&row.replacen("0.25", "nan", 1), "is NaN"),
+    ] {
+        let (out, _) = watch(folder.path(), &[], &format!("0.5\n{line}\n"));
+        assert_eq!(out.status.code(), Some(1));
+        contains(&text(&out.stderr), &["line 2", part]);
+        let (out, events) =
+            watch(folder.path(), &["--skip-invalid"], &format!("0.5\n{line}\n0.4\n"));
+        assert!(out.status.success());
+        assert_eq!(of(&events, "invalid")[0]["line"], 2);
+        assert_eq!(of(&events, "end")[0]["rows"], 2);
+    }
+    for (flag, value) in [("--alpha", "0"), ("--horizon", "0"), ("--min-admixture", "1")] {
+        let (out, _) = watch(folder.path(), &[flag, value], "");
+        assert_eq!(out.status.code(), Some(2), "{flag}");
+    }
+}
+
+#[test]
+fn p_values_are_composed() {
+    let folder = tempfile::tempdir().unwrap();
+    calibrated(folder.path(), &[]);
+    let (train, head, id) = (data("train"), data("head"), data("test"));
+    ok(folder.path(), &["fit", "el", "--train", &train, "--head", &head, "-o", "el"]);
+    ok(folder.path(), &["calibrate", "el", "--id", &id, "-o", "el.cal"]);
+    let fused = ["compose", "a=cal.safetensors", "b=el.cal", "--p-values", "cauchy", "-o", "both"];
+    ok(folder.path(), &fused);
+    // The rows its members were calibrated on are training rows to it.
+    let (_, error) = fails(folder.path(), &["calibrate", "both", "--id", &id, "-o", "x"]);
+    contains(&error, &["test.safetensors", "training file"]);
+    ok(folder.path(), &["calibrate", "both", "--id", &data("ood_mnist"), "-o", "x"]);
+    let (_, error) =
+        fails(folder.path(), &["compose", "a=el", "b=el.cal", "--p-values", "simes", "-o", "y"]);
+    contains(&error, &["a", "calibration", "heat calibrate"]);
+    let weighted = ["compose", "a=el", "b=knn.safetensors", "--train", &train, "--weights", "1,2"];
+    ok(folder.path(), &[&weighted[..], &["-o", "w"]].concat());
+    let info = text(&ok(folder.path(), &["info", "w"]).stdout);
+    contains(&info, &["\"weight\":[1.0,2.0]", "--weights 1,2"]);
+    let (code, _) = fails(
+        folder.path(),
+        &["compose", "a=el", "--train", &train, "--weights", "1,2", "-o", "z"],
+    );
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn choosing_without_and_with_validation_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    let (train, head, id) = (data("train"), data("head"), data("test"));
+    let base = ["select", "--train", &train, "--head", &head];
+    let run = |more: &[&str]| ok(folder.path(), &[&base[..], more].concat());
+    let few = ["--scorers", "knn,el,maha,norm", "--rows", "1500", "--folds", "3"];
+    let json = run(&[&few[..], &["--format", "json", "-o", "chosen"]].concat());
+    let json: Value = serde_json::from_str(&text(&json.stdout)).unwrap();
+    let ranking = json["ranking"].as_array().unwrap();
+    assert_eq!(ranking.len(), 4);
+    // On the real OOD sets too: knn 94, norm 19 (docs/methods.md).
+    assert_eq!(ranking[0]["name"], "knn");
+    assert_eq!(ranking[3]["name"], "norm");
+    ok(folder.path(), &["score", "chosen", &id]);
+    contains(&text(&run(&few).stdout), &["agreement", "composition", "held_out_classes"]);
+
+    let validation = format!("textures={}", data("ood_textures"));
+    let more = ["--scorers", "knn(k=1|50|2000)", "--id-val", &id, "--tune-on", &validation];
+    let said = run(&[&more[..], &["-o", "tuned", "--format", "json"]].concat());
+    let json: Value = serde_json::from_str(&text(&said.stdout)).unwrap();
+    let candidates = json["candidates"].as_array().unwrap();
+    assert_eq!(candidates.len(), 3);
+    let hashes: std::collections::BTreeSet<&str> =
+        candidates.iter().map(|c| c["sha256"].as_str().unwrap()).collect();
+    assert_eq!(hashes.len(), 3);
+    let same = ["--scorers", "knn(k=9,whiten=false),knn(k=9)", "--id-val", &id];
+    let said = run(&[&same[..], &["--tune-on", &validation]].concat());
+    contains(&text(&said.stderr), &["no effect"]);
+
+    let (code, error) = fails(folder.path(), &[&base[..], &["--ood", &validation]].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["test sets are not looked at", "--tune-on"]);
+    let (_, error) = fails(folder.path(), &[&base[..], &["--folds", "1"]].concat());
+    contains(&error, &["`folds`"]);
+}
