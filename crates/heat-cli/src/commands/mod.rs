@@ -13,6 +13,7 @@ pub mod info;
 pub mod quickstart;
 pub mod run;
 pub mod score;
+pub mod statistics;
 pub mod sweep;
 pub mod train;
 

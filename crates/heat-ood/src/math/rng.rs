@@ -34,6 +34,8 @@ pub enum Purpose {
     Replay = 11,
     /// Choices of rows and classes.
     Subset = 16,
+    /// Rows of a bootstrap's resamples.
+    Resample = 17,
 }
 
 /// A stream of random numbers.

@@ -10,6 +10,18 @@
 //! paper's). `fpr95_ood_positive` fixes the share of OOD rows detected at 95 %
 //! and counts the ID rows flagged with them (OpenOOD v1.5, pytorch-ood).
 
+mod bootstrap;
+mod delong;
+mod holm;
+mod interval;
+mod normal;
+mod ranking;
+
+pub use bootstrap::{Bootstrap, BootstrapConfig, OodScores, paired};
+pub use delong::{Delong, Paired};
+pub use holm::holm;
+pub use interval::{Intervals, Tests, check_level};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -32,6 +44,47 @@ pub struct Metrics {
     pub detection_accuracy: f64,
 }
 
+impl Metrics {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+
+    /// Their names, in the order of the fields.
+    pub const NAMES: [&'static str; Metrics::COUNT] = [
+        "auroc",
+        "fpr95_id_positive",
+        "fpr95_ood_positive",
+        "aupr_in",
+        "aupr_out",
+        "detection_accuracy",
+    ];
+
+    /// The values, in the order of [`Metrics::NAMES`].
+    pub fn to_array(&self) -> [f64; Metrics::COUNT] {
+        [
+            self.auroc,
+            self.fpr95_id_positive,
+            self.fpr95_ood_positive,
+            self.aupr_in,
+            self.aupr_out,
+            self.detection_accuracy,
+        ]
+    }
+
+    /// From values in the order of [`Metrics::NAMES`].
+    pub fn from_array(values: [f64; Metrics::COUNT]) -> Self {
+        let [auroc, fpr95_id_positive, fpr95_ood_positive, aupr_in, aupr_out, detection_accuracy] =
+            values;
+        Metrics {
+            auroc,
+            fpr95_id_positive,
+            fpr95_ood_positive,
+            aupr_in,
+            aupr_out,
+            detection_accuracy,
+        }
+    }
+}
+
 /// Numbers of ID and OOD rows at one distinct score.
 #[derive(Clone, Copy)]
 struct Step {
@@ -46,7 +99,8 @@ struct Curve {
     ood: u64,
 }
 
-fn ascending(scores: &[f32], which: &str) -> Result<Vec<f32>> {
+/// Refuse no rows, and NaN.
+fn check(scores: &[f32], which: &str) -> Result<()> {
     if scores.is_empty() {
         return Err(Error::missing(
             which,
@@ -63,6 +117,11 @@ fn ascending(scores: &[f32], which: &str) -> Result<Vec<f32>> {
             value: scores[row],
         });
     }
+    Ok(())
+}
+
+fn ascending(scores: &[f32], which: &str) -> Result<Vec<f32>> {
+    check(scores, which)?;
     let mut sorted = scores.to_vec();
     // −0 and 0 are the same score.
     sorted.iter_mut().for_each(|s| *s += 0.0);
@@ -163,7 +222,12 @@ fn fpr95_id(id: &[f32], ood: &[f32]) -> f64 {
 /// # Errors
 /// If either side is empty or holds NaN (infinite scores are ordinary values).
 pub fn evaluate(id: &[f32], ood: &[f32]) -> Result<Metrics> {
-    let (id, ood) = (ascending(id, "ID scores")?, ascending(ood, "OOD scores")?);
+    evaluate_named(("ID scores", id), ("OOD scores", ood))
+}
+
+/// [`evaluate`] with the names of the two sides, for errors.
+pub(crate) fn evaluate_named(id: (&str, &[f32]), ood: (&str, &[f32])) -> Result<Metrics> {
+    let (id, ood) = (ascending(id.1, id.0)?, ascending(ood.1, ood.0)?);
     let curve = Curve::new(&id, &ood);
     Ok(Metrics {
         auroc: curve.auroc(),
@@ -185,15 +249,8 @@ pub fn auroc(id: &[f32], ood: &[f32]) -> Result<f64> {
 
 /// The plain average of some metrics (zero for none).
 pub fn average(all: &[Metrics]) -> Metrics {
-    let mean = |f: fn(&Metrics) -> f64| all.iter().map(f).sum::<f64>() / all.len().max(1) as f64;
-    Metrics {
-        auroc: mean(|m| m.auroc),
-        fpr95_id_positive: mean(|m| m.fpr95_id_positive),
-        fpr95_ood_positive: mean(|m| m.fpr95_ood_positive),
-        aupr_in: mean(|m| m.aupr_in),
-        aupr_out: mean(|m| m.aupr_out),
-        detection_accuracy: mean(|m| m.detection_accuracy),
-    }
+    let sum = |i: usize| all.iter().map(|m| m.to_array()[i]).sum::<f64>();
+    Metrics::from_array(std::array::from_fn(|i| sum(i) / all.len().max(1) as f64))
 }
 
 #[cfg(test)]
