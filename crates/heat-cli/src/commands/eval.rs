@@ -92,7 +92,7 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         (None, Some(head)) => Ok(accuracy(&id, Some(&Head::open(head)?))?),
         (data, _) => Ok(accuracy(&id, data.as_ref().and_then(|d| d.head.as_ref()))?),
     };
-    write(&results, args.format, args.output.as_deref(), of_classifier, progress)
+    write(&results, &scores, args.format, args.output.as_deref(), of_classifier, progress)
 }
 
 /// Open OOD sets given as `NAME=FEATURES`.

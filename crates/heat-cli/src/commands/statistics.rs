@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::Error;
-use heat_ood::evaluate::{Groups, Reference, Results, Statistics};
+use heat_ood::evaluate::{Groups, Reference, Results, Scores, Statistics};
 use heat_ood::metrics::BootstrapConfig;
 
 use super::{write_output, wrote};
@@ -75,9 +75,10 @@ pub fn check_scorers(
     check_output(format, scorers.len(), output)
 }
 
-/// Write the results; `accuracy` is the classifier's on the ID set.
+/// Write the results of these scores; `accuracy` is the classifier's on the ID set.
 pub fn write(
     results: &Results,
+    scores: &Scores,
     format: EvalFormat,
     output: Option<&Path>,
     accuracy: impl FnOnce() -> Result<Option<f64>>,
@@ -88,7 +89,10 @@ pub fn write(
         EvalFormat::Json => Format::Json,
         EvalFormat::Csv => Format::Csv,
         EvalFormat::Markdown => Format::Markdown,
-        EvalFormat::Openood => return openood(results, output, accuracy()?, progress),
+        EvalFormat::Openood => {
+            let files = export::openood::files(results, scores, accuracy()?)?;
+            return write_files(&files, output, progress);
+        }
     };
     write_output(output, &export::results(results, format))?;
     if let Some(path) = output {
@@ -97,14 +101,13 @@ pub fn write(
     Ok(())
 }
 
-fn openood(
-    results: &Results,
+/// Several files into a folder; one also to standard output or under a name.
+fn write_files(
+    files: &[(String, String)],
     output: Option<&Path>,
-    accuracy: Option<f64>,
     progress: &mut Progress,
 ) -> Result<()> {
-    let files = export::openood::files(results, accuracy);
-    match (output, &files[..]) {
+    match (output, files) {
         (Some(folder), files) if files.len() > 1 || folder.is_dir() => {
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
             for (name, text) in files {

@@ -53,9 +53,13 @@ pub fn render(results: &Results) -> String {
     out
 }
 
-/// Empty where there is no number.
+/// Empty where there is no number; p-values may be very small.
 fn cell(value: f64) -> String {
-    if value.is_nan() { ",".into() } else { format!(",{value}") }
+    match value.abs() {
+        a if a.is_nan() => ",".into(),
+        a if a > 0.0 && a < 1e-4 => format!(",{value:e}"),
+        _ => format!(",{value}"),
+    }
 }
 
 fn ends(ci: &Intervals) -> Vec<f64> {

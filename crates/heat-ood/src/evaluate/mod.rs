@@ -4,6 +4,8 @@ mod accuracy;
 mod groups;
 mod seeds;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 pub use accuracy::accuracy;
 pub use groups::Groups;

@@ -206,3 +206,77 @@ pub fn paired(
     let p = |i: usize| (2.0 * share(&|g| g <= 0.0, i).min(share(&|g| g >= 0.0, i))).min(1.0);
     Ok((Intervals::percentile(&gaps, level)?, Metrics::from_array(std::array::from_fn(p))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Silent;
+
+    const CONFIG: BootstrapConfig = BootstrapConfig { resamples: 200, seed: 1 };
+
+    fn run(id: &[f32], ood: &[f32]) -> Result<Bootstrap> {
+        CONFIG.run(&[id], &[OodScores { name: "svhn", scores: vec![ood] }], &mut Silent)
+    }
+
+    fn interval(id: &[f32], ood: &[f32]) -> Intervals {
+        Intervals::percentile(&run(id, ood).unwrap().averages(0, &[0]), 0.95).unwrap()
+    }
+
+    #[test]
+    fn constant_separated_and_single_rows() {
+        let constant = interval(&[1.0; 9], &[1.0; 5]);
+        assert_eq!((constant.low.auroc, constant.high.auroc), (0.5, 0.5));
+        assert_eq!((constant.low.fpr95_ood_positive, constant.low.fpr95_id_positive), (1.0, 0.0));
+        let apart = interval(&[0.0, -0.0, 0.5], &[1.0, 2.0]);
+        assert_eq!(apart.low.to_array(), [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+        assert_eq!(apart.low, apart.high);
+        // One row on either side is always drawn.
+        let single = interval(&[0.0], &[-1.0]);
+        assert_eq!((single.low.auroc, single.high.auroc), (0.0, 0.0));
+        // Of two rows, none, one or both are below.
+        let two = interval(&[0.0], &[-1.0, 1.0]);
+        assert_eq!((two.low.auroc, two.high.auroc), (0.0, 1.0));
+    }
+
+    #[test]
+    fn threads_do_not_matter_but_seeds_do() {
+        let scores = |k: u32, n: u32| -> Vec<f32> {
+            (0..n).map(|i| (i.wrapping_mul(k) % 97) as f32).collect()
+        };
+        let (id, ood) = (scores(37, 300), scores(53, 150));
+        let with = |threads| parallel::with_threads(threads, || run(&id, &ood)).unwrap().unwrap();
+        assert_eq!(with(1), with(3));
+        let other = BootstrapConfig { seed: 2, ..CONFIG };
+        let set = [OodScores { name: "svhn", scores: vec![&ood] }];
+        assert_ne!(other.run(&[&id], &set, &mut Silent).unwrap(), with(1));
+    }
+
+    /// By hand: of 4 differences one is below zero and none is zero, so
+    /// p = 2·(1 + 1)/(1 + 4); never more than 1.
+    #[test]
+    fn p_values_count_resamples_beyond_zero() {
+        let with = |auroc: f64| Metrics { auroc, ..Metrics::default() };
+        let zero = [with(0.0); 4];
+        let (_, p) = paired(&[-0.1, 0.1, 0.2, 0.3].map(with), &zero, 0.95).unwrap();
+        assert_eq!((p.auroc, p.aupr_in), (0.8, 1.0));
+        let (ci, p) = paired(&[0.1, 0.1, 0.2, 0.3].map(with), &zero, 0.5).unwrap();
+        assert_eq!(p.auroc, 0.4);
+        // numpy 2.4.6: np.quantile([.1, .1, .2, .3], [.25, .75]) = [0.1, 0.225].
+        assert!((ci.low.auroc - 0.1).abs() < 1e-15 && (ci.high.auroc - 0.225).abs() < 1e-15);
+    }
+
+    #[test]
+    fn refusals_name_the_set() {
+        let text = |r: Result<Bootstrap>| r.unwrap_err().to_string();
+        assert!(text(run(&[1.0], &[])).contains("svhn has no"), "{}", text(run(&[1.0], &[])));
+        assert!(text(run(&[], &[1.0])).contains("ID scores"));
+        assert!(text(run(&[1.0], &[0.0, f32::NAN])).contains("svhn: tensor `score`, row 1"));
+        let none = BootstrapConfig { resamples: 0, ..CONFIG };
+        assert!(text(none.run(&[&[1.0]], &[], &mut Silent)).contains("`resamples` = 0"));
+        let set = [OodScores { name: "svhn", scores: vec![&[1.0][..], &[1.0, 2.0]] }];
+        let id: [&[f32]; 2] = [&[1.0], &[1.0]];
+        assert!(text(CONFIG.run(&id, &set, &mut Silent)).contains("svhn: tensor `score`"));
+        assert!(Intervals::percentile(&[], 0.9).is_err());
+        assert!(Intervals::percentile(&[Metrics::default()], f64::NAN).is_err());
+    }
+}

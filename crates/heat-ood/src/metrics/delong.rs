@@ -167,3 +167,88 @@ fn variance_of_mean(rows: &[f64]) -> f64 {
     let mean = rows.iter().sum::<f64>() / n;
     rows.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0) / n
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers with many ties: (a·i² + b·i) mod m + shift.
+    fn scores(n: u32, [a, b, m, shift]: [u32; 4]) -> Vec<f32> {
+        (0..n).map(|i| ((a * i * i + b * i) % m + shift) as f32).collect()
+    }
+
+    /// Two scorers on 40 ID rows and two OOD sets of 30 and 20 rows.
+    fn two() -> [[Delong; 2]; 2] {
+        let sets = |id: [u32; 4], first: [u32; 4], second: [u32; 4]| {
+            let id = scores(40, id);
+            [(30, first), (20, second)].map(|(n, s)| Delong::new(&id, &scores(n, s)).unwrap())
+        };
+        [
+            sets([7, 3, 23, 0], [5, 1, 23, 6], [2, 9, 23, 2]),
+            sets([11, 2, 19, 0], [3, 7, 19, 3], [4, 1, 19, 8]),
+        ]
+    }
+
+    fn near(got: f64, want: f64) {
+        assert!((got - want).abs() < 1e-12, "{got} {want}");
+    }
+
+    /// numpy 2.4.6, scipy 1.17.1: ψ as an n × m matrix, V₁₀ and V₀₁ its means
+    /// over rows and columns, `np.cov(u, v, ddof=1)`, `2 * norm.sf(|z|)`; the
+    /// variance of the difference as Var(a) + Var(b) − 2 Cov(a, b).
+    #[test]
+    fn equals_the_definition() {
+        let [[a, _], [b, _]] = two();
+        near(a.auroc(), 0.7275);
+        near(b.auroc(), 0.515_833_333_333_333_4);
+        near(a.variance(), 0.003_650_406_474_113_369_4);
+        near(b.variance(), 0.005_070_692_111_209_351);
+        let [low, high] = a.interval(0.95).unwrap();
+        near(low, 0.609_081_732_198_525_5);
+        near(high, 0.845_918_267_801_474_6);
+        let paired = a.minus(&b).unwrap();
+        near(paired.difference, 0.211_666_666_666_666_67);
+        near(paired.standard_error, 0.088_644_698_942_210_1);
+        near(paired.p, 0.016_949_118_312_736_34);
+    }
+
+    /// Likewise; covariances of the sets through their ID rows are added.
+    #[test]
+    fn averages_share_their_id_rows() {
+        let [a, b] = two().map(|sets| Delong::average(&sets).unwrap());
+        near(a.auroc(), 0.695_625);
+        near(a.variance(), 0.003_225_881_462_770_358);
+        let paired = a.minus(&b).unwrap();
+        near(paired.difference, 0.063_958_333_333_333_23);
+        near(paired.standard_error, 0.080_441_034_452_960_25);
+        near(paired.p, 0.426_557_743_676_682_4);
+    }
+
+    #[test]
+    fn degenerate_scores() {
+        let apart = Delong::new(&[0.0, -0.0, 1.0], &[2.0, 3.0]).unwrap();
+        assert_eq!((apart.auroc(), apart.variance()), (1.0, 0.0));
+        assert_eq!(apart.interval(0.95).unwrap(), [1.0, 1.0]);
+        assert_eq!(apart.minus(&apart).unwrap().p, 1.0);
+        let constant = Delong::new(&[1.0; 3], &[1.0; 2]).unwrap();
+        assert_eq!((constant.auroc(), constant.variance()), (0.5, 0.0));
+        assert_eq!(apart.minus(&constant).unwrap().p, 0.0);
+        // One row has no variance to be estimated.
+        let single = Delong::new(&[0.0, 1.0], &[0.5]).unwrap();
+        assert_eq!(single.auroc(), 0.5);
+        assert!(single.variance().is_nan() && single.interval(0.9).unwrap()[0].is_nan());
+        assert!(single.minus(&single).unwrap().p.is_nan());
+    }
+
+    #[test]
+    fn refusals() {
+        let a = Delong::new(&[0.0; 3], &[1.0; 2]).unwrap();
+        let b = Delong::new(&[0.0; 3], &[1.0; 4]).unwrap();
+        let text = a.minus(&b).unwrap_err().to_string();
+        assert!(text.contains("OOD rows"), "{text}");
+        assert!(Delong::average(&[]).is_err());
+        assert!(Delong::new(&[], &[1.0]).is_err());
+        assert!(Delong::new(&[0.0], &[f32::NAN]).is_err());
+        assert!(a.interval(1.0).is_err());
+    }
+}

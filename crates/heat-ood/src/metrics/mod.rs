@@ -11,6 +11,8 @@
 //! and counts the ID rows flagged with them (OpenOOD v1.5, pytorch-ood).
 
 mod bootstrap;
+#[cfg(test)]
+mod coverage;
 mod delong;
 mod holm;
 mod interval;
@@ -199,6 +201,19 @@ impl Curve {
         sum / positives as f64
     }
 
+    /// The same points joined by straight lines, from precision 1 at recall 0.
+    fn trapezoids(steps: impl Iterator<Item = (u64, u64)>, positives: u64) -> f64 {
+        let (mut hits, mut all, mut before, mut sum) = (0u64, 0u64, 1.0, 0.0);
+        for (positive, negative) in steps {
+            hits += positive;
+            all += positive + negative;
+            let precision = hits as f64 / all as f64;
+            sum += positive as f64 * (precision + before) / 2.0;
+            before = precision;
+        }
+        sum / positives as f64
+    }
+
     fn aupr_out(&self) -> f64 {
         Self::average_precision(self.steps.iter().map(|s| (s.ood, s.id)), self.ood)
     }
@@ -239,6 +254,21 @@ pub(crate) fn evaluate_named(id: (&str, &[f32]), ood: (&str, &[f32])) -> Result<
     })
 }
 
+/// AUPR in and out as OpenOOD has them: the points of the precision-recall
+/// curve joined by straight lines, which is a little off the average precision
+/// of [`Metrics`] (Davis and Goadrich, ICML 2006).
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn openood_aupr(id: &[f32], ood: &[f32]) -> Result<[f64; 2]> {
+    let curve = Curve::new(&ascending(id, "ID scores")?, &ascending(ood, "OOD scores")?);
+    let steps = curve.steps.iter();
+    Ok([
+        Curve::trapezoids(steps.clone().rev().map(|s| (s.id, s.ood)), curve.id),
+        Curve::trapezoids(steps.map(|s| (s.ood, s.id)), curve.ood),
+    ])
+}
+
 /// Area under the ROC curve, OOD positive, ties counting one half.
 ///
 /// # Errors
@@ -265,6 +295,14 @@ mod tests {
         assert_eq!(m.fpr95_ood_positive, 0.5);
         assert_eq!(m.fpr95_id_positive, 0.0);
         assert_eq!(m.detection_accuracy, 0.75);
+    }
+
+    /// scikit-learn 1.9.1: `auc(recall, precision)` of `precision_recall_curve`.
+    #[test]
+    fn straight_lines_between_the_points() {
+        let [aupr_in, aupr_out] = openood_aupr(&[1.0, 2.0, 2.0, 5.0], &[2.0, 3.0, 6.0]).unwrap();
+        assert!((aupr_in - 0.845_833_333_333_333_3).abs() < 1e-15, "{aupr_in}");
+        assert!((aupr_out - 0.722_222_222_222_222_1).abs() < 1e-15, "{aupr_out}");
     }
 
     #[test]
