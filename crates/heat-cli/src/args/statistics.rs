@@ -10,7 +10,6 @@ pub struct StatisticsArgs {
     pub ci: Option<f64>,
     /// Paired tests of every scorer against this one [default: the best average AUROC]
     #[arg(long, value_name = "SCORER", num_args = 0..=1)]
-    #[expect(clippy::option_option, reason = "absent, without a name, with one")]
     pub compare: Option<Option<String>>,
     /// Resamples of the rows, for --ci and --compare [default: 1000]
     #[arg(long, value_name = "N")]

@@ -1,6 +1,7 @@
 //! Detectors × datasets → [`Results`].
 
 mod accuracy;
+mod comparison;
 mod groups;
 mod seeds;
 mod statistics;
@@ -8,9 +9,10 @@ mod statistics;
 mod tests;
 
 pub use accuracy::accuracy;
+pub use comparison::{Compared, Comparison};
 pub use groups::Groups;
 pub use seeds::{SeedResults, Spread};
-pub use statistics::{Compared, Comparison, IntervalsOf, Reference, Statistics};
+pub use statistics::{IntervalsOf, Reference, Statistics};
 
 use std::sync::Arc;
 

@@ -194,11 +194,7 @@ pub fn paired(
     reference: &[Metrics],
     level: f64,
 ) -> Result<(Intervals, Metrics)> {
-    let minus = |(a, b): (&Metrics, &Metrics)| {
-        let (a, b) = (a.to_array(), b.to_array());
-        Metrics::from_array(std::array::from_fn(|i| a[i] - b[i]))
-    };
-    let gaps: Vec<Metrics> = scorer.iter().zip(reference).map(minus).collect();
+    let gaps: Vec<Metrics> = scorer.iter().zip(reference).map(|(a, b)| a.minus(b)).collect();
     let share = |beyond: &dyn Fn(f64) -> bool, i: usize| {
         let count = gaps.iter().filter(|g| beyond(g.to_array()[i])).count();
         (1 + count) as f64 / (1 + gaps.len()) as f64

@@ -72,6 +72,12 @@ impl Metrics {
         ]
     }
 
+    /// Each metric minus another's.
+    pub(crate) fn minus(&self, other: &Metrics) -> Self {
+        let (a, b) = (self.to_array(), other.to_array());
+        Metrics::from_array(std::array::from_fn(|i| a[i] - b[i]))
+    }
+
     /// From values in the order of [`Metrics::NAMES`].
     pub fn from_array(values: [f64; Metrics::COUNT]) -> Self {
         let [auroc, fpr95_id_positive, fpr95_ood_positive, aupr_in, aupr_out, detection_accuracy] =

@@ -19,12 +19,72 @@ pub(super) struct Ranking {
     ood: usize,
 }
 
-/// Where the two ID scores around the 95th percentile were met.
+/// What the pass over the rows looks for.
+struct Aims {
+    id: i64,
+    ood: i64,
+    /// OOD rows that are 95 % of them.
+    detected: i64,
+    /// ID rows at or above the ID scores of ascending ranks ⌊0.95(n−1)⌋ + 1
+    /// and ⌊0.95(n−1)⌋.
+    upper: i64,
+    lower: i64,
+}
+
+/// What the pass has seen so far.
 #[derive(Default)]
-struct Percentile {
-    /// Index, OOD rows at or above.
+struct Pass {
+    id: i64,
+    ood: i64,
+    /// Pairs with the OOD row above, in half units.
+    halves: i64,
+    /// n·m·(TPR − FPR) at the best threshold.
+    best: i64,
+    /// ID rows flagged when enough OOD rows were detected.
+    flagged: Option<i64>,
+    sum_in: f64,
+    sum_out: f64,
+    /// Index of the upper ID score, and OOD rows at or above.
     upper: Option<(usize, i64)>,
     lower: Option<usize>,
+}
+
+impl Aims {
+    fn new(id: usize, ood: usize) -> Self {
+        let low = (0.95 * (id - 1) as f64).floor() as i64;
+        let (id, last) = (id as i64, id as i64 - 1);
+        Aims {
+            id,
+            ood: ood as i64,
+            detected: least(ood),
+            upper: id - (low + 1).min(last),
+            lower: id - low,
+        }
+    }
+}
+
+impl Pass {
+    /// Take in the rows of one score, the last of which is the `k`-th.
+    #[inline]
+    fn step(&mut self, aims: &Aims, k: usize, id: i64, ood: i64) {
+        // From below, as average precision of −score wants it.
+        let (ids, all) = (aims.id - self.id, aims.id + aims.ood - self.id - self.ood);
+        self.sum_in += id as f64 * (ids as f64 / all.max(1) as f64);
+        self.halves += id * (2 * self.ood + ood);
+        self.id += id;
+        self.ood += ood;
+        self.sum_out += ood as f64 * (self.ood as f64 / (self.id + self.ood).max(1) as f64);
+        self.best = self.best.max(self.ood * aims.id - self.id * aims.ood);
+        if self.flagged.is_none() && self.ood >= aims.detected {
+            self.flagged = Some(self.id);
+        }
+        if self.upper.is_none() && self.id >= aims.upper {
+            self.upper = Some((k, self.ood));
+        }
+        if self.lower.is_none() && self.id >= aims.lower {
+            self.lower = Some(k);
+        }
+    }
 }
 
 impl Ranking {
@@ -51,58 +111,34 @@ impl Ranking {
     /// The metrics of each row taken `counts` times, which must add up to the
     /// numbers of rows on either side.
     pub fn measure(&self, counts: &[u32]) -> Metrics {
-        let (n, m) = (self.id as i64, self.ood as i64);
-        let enough = least(self.ood);
-        // The ID scores of ascending ranks ⌊0.95(n−1)⌋ and the next.
-        let low = (0.95 * (n - 1) as f64).floor() as i64;
-        let (upper, lower) = (n - (low + 1).min(n - 1), n - low);
-        let mut found = Percentile::default();
+        let aims = Aims::new(self.id, self.ood);
+        let mut pass = Pass::default();
         let (mut id, mut ood) = (0i64, 0i64);
-        let (mut step_id, mut step_ood) = (0i64, 0i64);
-        let (mut halves, mut best, mut flagged) = (0i64, 0i64, None);
-        let (mut sum_in, mut sum_out) = (0.0, 0.0);
         for (k, &row) in self.rows.iter().enumerate() {
             let place = (row & !LAST) as usize;
             let count = i64::from(counts[place]);
             let theirs = if place >= self.id { count } else { 0 };
-            step_ood += theirs;
-            step_id += count - theirs;
-            if row & LAST == 0 {
-                continue;
+            ood += theirs;
+            id += count - theirs;
+            if row & LAST != 0 {
+                pass.step(&aims, k, id, ood);
+                (id, ood) = (0, 0);
             }
-            // From below, as average precision of −score wants it.
-            let precision = (n - id) as f64 / (n + m - id - ood).max(1) as f64;
-            sum_in += step_id as f64 * precision;
-            halves += step_id * (2 * ood + step_ood);
-            id += step_id;
-            ood += step_ood;
-            sum_out += step_ood as f64 * (ood as f64 / (id + ood).max(1) as f64);
-            best = best.max(ood * n - id * m);
-            if flagged.is_none() && ood >= enough {
-                flagged = Some(id);
-            }
-            if found.upper.is_none() && id >= upper {
-                found.upper = Some((k, ood));
-            }
-            if found.lower.is_none() && id >= lower {
-                found.lower = Some(k);
-            }
-            (step_id, step_ood) = (0, 0);
         }
-        let (n, m) = (n as f64, m as f64);
+        let (n, m) = (self.id as f64, self.ood as f64);
         Metrics {
-            auroc: halves as f64 / (2.0 * n * m),
-            fpr95_id_positive: self.accepted(&found, counts) as f64 / m,
-            fpr95_ood_positive: flagged.unwrap_or(id) as f64 / n,
-            aupr_in: sum_in / n,
-            aupr_out: sum_out / m,
-            detection_accuracy: 0.5 + best as f64 / (2.0 * n * m),
+            auroc: pass.halves as f64 / (2.0 * n * m),
+            fpr95_id_positive: self.accepted(&pass, counts) as f64 / m,
+            fpr95_ood_positive: pass.flagged.unwrap_or(pass.id) as f64 / n,
+            aupr_in: pass.sum_in / n,
+            aupr_out: pass.sum_out / m,
+            detection_accuracy: 0.5 + pass.best as f64 / (2.0 * n * m),
         }
     }
 
     /// OOD rows strictly below the 95th percentile of the ID scores.
-    fn accepted(&self, found: &Percentile, counts: &[u32]) -> i64 {
-        let (Some((upper, above)), Some(lower)) = (found.upper, found.lower) else {
+    fn accepted(&self, pass: &Pass, counts: &[u32]) -> i64 {
+        let (Some((upper, above)), Some(lower)) = (pass.upper, pass.lower) else {
             return 0;
         };
         let position = 0.95 * (self.id - 1) as f64;
