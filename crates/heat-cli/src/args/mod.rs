@@ -1,12 +1,14 @@
 //! The command line's grammar.
 
 mod pictures;
+mod statistics;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use pictures::*;
+pub use statistics::*;
 
 const SCORER_HELP: &str = "\
 Scorers and their own settings:
@@ -344,9 +346,12 @@ pub struct EvalArgs {
     /// β of the compositions
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
     pub beta: f64,
+    /// Beyond the metrics
+    #[command(flatten)]
+    pub statistics: StatisticsArgs,
     /// How to write the results
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = EvalFormat::Table)]
+    pub format: EvalFormat,
     /// Where to write them [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -6,13 +6,13 @@ use std::time::Instant;
 use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::compose::{Combined, Member};
-use heat_ood::evaluate::{Candidate, evaluate};
-use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::evaluate::{Candidate, accuracy, measure, score_all};
+use heat_ood::features::{FeatureSet, Head, OpenOptions};
 use heat_ood::scorers::{ScorerSpec, fit_all};
 
-use super::{Data, detectors, named, refuse_overwriting, write_output, wrote};
+use super::statistics::{check_scorers, write};
+use super::{Data, detectors, named, refuse_overwriting};
 use crate::args::EvalArgs;
-use crate::export;
 use crate::progress::Progress;
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
@@ -46,6 +46,8 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         .into_iter()
         .map(|(name, set)| Ok((name, subset.apply_ood(&set)?)))
         .collect::<Result<Vec<_>>>()?;
+    let sets: Vec<&str> = ood.iter().map(|(name, _)| &**name).collect();
+    let statistics = args.statistics.plan(&sets, progress)?;
     let specs = split(args.scorers.as_deref().unwrap_or_default());
     if specs.is_empty() && args.detectors.is_empty() {
         let problem = "give `--scorers el,knn(k=50)` or `--detectors FILE`, or both";
@@ -82,13 +84,17 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
             return Err(Error::config("scorers", &c.name, problem).into());
         }
     }
-    let results = evaluate(&id, &ood, &candidates, progress)?;
+    let names: Vec<&str> = candidates.iter().map(|c| &*c.name).collect();
+    check_scorers(&statistics, &names, args.format, args.output.as_deref(), progress)?;
+    let scores = score_all(&id, &ood, &candidates, false, progress)?;
+    let mut results = measure(id.name(), &candidates, &scores)?;
+    statistics.add_to(&mut results, &scores, progress)?;
     progress.clear();
-    write_output(args.output.as_deref(), &export::results(&results, args.format))?;
-    if let Some(path) = &args.output {
-        wrote(progress, path);
-    }
-    Ok(())
+    let of_classifier = || match (&data, &args.head) {
+        (None, Some(head)) => Ok(accuracy(&id, Some(&Head::open(head)?))?),
+        (data, _) => Ok(accuracy(&id, data.as_ref().and_then(|d| d.head.as_ref()))?),
+    };
+    write(&results, &scores, args.format, args.output.as_deref(), of_classifier, progress)
 }
 
 /// Open OOD sets given as `NAME=FEATURES`.

@@ -15,6 +15,7 @@ pub mod quickstart;
 pub mod run;
 pub mod score;
 pub mod select;
+pub mod statistics;
 pub mod sweep;
 pub mod train;
 pub mod watch;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use heat_ood::evaluate::Results;
 
-use super::{LEGEND, SHOWN, columns, percent};
+use super::{SHOWN, columns, comparison, legend, seeds_title, shown, spread, spreads};
 
 pub fn render(results: &Results) -> String {
     let mut out = String::new();
@@ -12,13 +12,35 @@ pub fn render(results: &Results) -> String {
         let sets = columns(results, i);
         if i == 0 {
             let titles = SHOWN.map(|(t, _)| t).join(" / ");
-            let names: Vec<String> = sets.iter().map(|(n, _)| n.replace('|', "\\|")).collect();
-            let _ = writeln!(out, "| {titles} | {} |", names.join(" | "));
-            let _ = writeln!(out, "|---|{}", "---|".repeat(names.len()));
+            let names: Vec<String> = sets.iter().map(|c| c.set.to_owned()).collect();
+            header(&mut out, &titles, &names);
         }
-        let cell = |m| SHOWN.map(|(_, f)| percent(f(m))).join(" / ");
-        let cells: Vec<String> = sets.iter().map(|(_, m)| cell(m)).collect();
-        let _ = writeln!(out, "| {} | {} |", name.replace('|', "\\|"), cells.join(" | "));
+        let cell = |c| SHOWN.map(|(_, f)| shown(c, f)).join(" / ");
+        row(&mut out, name, &sets.iter().map(cell).collect::<Vec<_>>());
     }
-    format!("{out}\n{LEGEND}")
+    for (name, seeds) in &results.seeds {
+        let cell = |(_, s)| SHOWN.map(|(_, f)| spread(&s, f)).join(" / ");
+        let cells: Vec<String> = spreads(seeds).into_iter().map(cell).collect();
+        row(&mut out, &seeds_title(name, seeds), &cells);
+    }
+    if let Some(found) = &results.comparison {
+        let _ = writeln!(out, "\n{}:\n", comparison::heading(found));
+        let titles = comparison::titles();
+        header(&mut out, &titles[0], &titles[1..]);
+        for cells in comparison::rows(found) {
+            row(&mut out, &cells[0], &cells[1..]);
+        }
+    }
+    format!("{out}\n{}", legend(results))
+}
+
+fn header(out: &mut String, first: &str, others: &[String]) {
+    row(out, first, others);
+    let _ = writeln!(out, "|---|{}", "---|".repeat(others.len()));
+}
+
+fn row(out: &mut String, first: &str, others: &[String]) {
+    let cells = std::iter::once(first).chain(others.iter().map(|c| &**c));
+    let cells: Vec<String> = cells.map(|c| c.replace('|', "\\|")).collect();
+    let _ = writeln!(out, "| {} |", cells.join(" | "));
 }

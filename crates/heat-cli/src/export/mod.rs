@@ -1,14 +1,16 @@
 //! Results and scores in the forms people and programs read.
 
+mod comparison;
 mod csv;
 mod json;
 mod markdown;
+pub mod openood;
 pub mod scores;
 pub mod sweep;
 mod table;
 
-use heat_ood::evaluate::Results;
-use heat_ood::metrics::Metrics;
+use heat_ood::evaluate::{Results, SeedResults, Spread};
+use heat_ood::metrics::{Intervals, Metrics};
 
 use crate::args::Format;
 
@@ -43,9 +45,71 @@ fn percent(value: f64) -> String {
     format!("{:.2}", 100.0 * value)
 }
 
-/// The average, then each set: name and metrics.
-fn columns(results: &Results, scorer: usize) -> Vec<(&str, Metrics)> {
+/// A scorer on one column: the average, near, far, or a set.
+struct Column<'a> {
+    set: &'a str,
+    metrics: Metrics,
+    ci: Option<&'a Intervals>,
+}
+
+/// The average, near and far where there are groups, then each set.
+fn columns(results: &Results, scorer: usize) -> Vec<Column<'_>> {
     let entry = &results.scorers[scorer].1;
-    let sets = entry.ood.iter().map(|(name, s)| (name.as_str(), s.metrics));
-    std::iter::once(("average", entry.average)).chain(sets).collect()
+    let averages = [
+        ("average", Some(&entry.average)),
+        ("near", entry.near.as_ref()),
+        ("far", entry.far.as_ref()),
+    ];
+    let averages = averages.into_iter().filter_map(|(set, found)| {
+        found.map(|a| Column { set, metrics: a.metrics, ci: a.ci.as_ref() })
+    });
+    let sets = entry.ood.iter().map(|(name, s)| Column {
+        set: name,
+        metrics: s.metrics,
+        ci: s.ci.as_ref(),
+    });
+    averages.chain(sets).collect()
+}
+
+/// The same columns over seeds.
+fn spreads(seeds: &SeedResults) -> Vec<(&str, Spread)> {
+    let averages = [("average", Some(seeds.average)), ("near", seeds.near), ("far", seeds.far)];
+    let averages = averages.into_iter().filter_map(|(set, found)| Some((set, found?)));
+    averages.chain(seeds.ood.iter().map(|(name, s)| (&**name, *s))).collect()
+}
+
+fn seeds_title(name: &str, seeds: &SeedResults) -> String {
+    format!("{name} ({} seeds)", seeds.seeds.len())
+}
+
+/// `93.70`, or with its interval `93.70 [93.29, 94.10]`.
+fn shown(column: &Column<'_>, value: Value) -> String {
+    let plain = percent(value(&column.metrics));
+    let ends = |ci: &Intervals| [&ci.low, &ci.high].map(|m| percent(value(m))).join(", ");
+    column.ci.map_or(plain.clone(), |ci| format!("{plain} [{}]", ends(ci)))
+}
+
+/// `93.70 ± 0.12`
+fn spread(spread: &Spread, value: Value) -> String {
+    format!("{} ± {}", percent(value(&spread.mean)), percent(value(&spread.std)))
+}
+
+/// Explains what is shown.
+fn legend(results: &Results) -> String {
+    let mut out = LEGEND.to_owned();
+    if let Some(groups) = &results.groups {
+        let (near, far) = (groups.near.join(", "), groups.far.join(", "));
+        out.push_str(&format!("near: {near}. far: {far}.\n"));
+    }
+    if let Some(ci) = &results.ci {
+        let (level, n) = (100.0 * ci.level, ci.resamples);
+        out.push_str(&format!("[low, high]: {level} % bootstrap interval, {n} resamples.\n"));
+    }
+    if !results.seeds.is_empty() {
+        out.push_str("(seeds): mean ± standard deviation over the seeds.\n");
+    }
+    if results.comparison.is_some() {
+        out.push_str("p: of AUROC by DeLong's test, of others by the paired bootstrap.\n");
+    }
+    out
 }

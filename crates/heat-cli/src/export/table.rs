@@ -3,26 +3,41 @@
 use comfy_table::{CellAlignment, Table, presets};
 use heat_ood::evaluate::Results;
 
-use super::{LEGEND, SHOWN, columns, percent};
+use super::{SHOWN, columns, comparison, legend, seeds_title, shown, spread, spreads};
 
 pub fn render(results: &Results) -> String {
     let mut out = String::new();
     for (title, value) in SHOWN {
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
+        let mut rows = Vec::new();
+        let mut titles = vec![title.to_owned()];
         for (i, (name, _)) in results.scorers.iter().enumerate() {
             let sets = columns(results, i);
             if i == 0 {
-                let names = sets.iter().map(|(n, _)| (*n).to_owned());
-                table.set_header(std::iter::once(title.to_owned()).chain(names));
+                titles.extend(sets.iter().map(|c| c.set.to_owned()));
             }
-            let cells = sets.iter().map(|(_, m)| percent(value(m)));
-            table.add_row(std::iter::once(name.clone()).chain(cells));
+            let cells = sets.iter().map(|c| shown(c, value));
+            rows.push(std::iter::once(name.clone()).chain(cells).collect());
         }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
+        for (name, seeds) in &results.seeds {
+            let cells = spreads(seeds).into_iter().map(|(_, s)| spread(&s, value));
+            rows.push(std::iter::once(seeds_title(name, seeds)).chain(cells).collect());
         }
-        out.push_str(&format!("{table}\n\n"));
+        out.push_str(&block(titles, rows));
     }
-    out + LEGEND
+    if let Some(found) = &results.comparison {
+        out.push_str(&format!("{}:\n", comparison::heading(found)));
+        out.push_str(&block(comparison::titles(), comparison::rows(found)));
+    }
+    out + &legend(results)
+}
+
+fn block(titles: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
+    table.set_header(titles);
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{table}\n\n")
 }

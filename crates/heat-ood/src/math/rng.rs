@@ -38,6 +38,8 @@ pub enum Purpose {
     Ties = 17,
     /// Outliers made of ordinary rows.
     Outliers = 18,
+    /// Rows of a bootstrap's resamples.
+    Resample = 19,
 }
 
 /// A stream of random numbers.

@@ -10,6 +10,20 @@
 //! paper's). `fpr95_ood_positive` fixes the share of OOD rows detected at 95 %
 //! and counts the ID rows flagged with them (OpenOOD v1.5, pytorch-ood).
 
+mod bootstrap;
+#[cfg(test)]
+mod coverage;
+mod delong;
+mod holm;
+mod interval;
+mod normal;
+mod ranking;
+
+pub use bootstrap::{Bootstrap, BootstrapConfig, OodScores, paired};
+pub use delong::{Delong, Paired};
+pub use holm::holm;
+pub use interval::{Intervals, Tests, check_level};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -32,6 +46,53 @@ pub struct Metrics {
     pub detection_accuracy: f64,
 }
 
+impl Metrics {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+
+    /// Their names, in the order of the fields.
+    pub const NAMES: [&'static str; Metrics::COUNT] = [
+        "auroc",
+        "fpr95_id_positive",
+        "fpr95_ood_positive",
+        "aupr_in",
+        "aupr_out",
+        "detection_accuracy",
+    ];
+
+    /// The values, in the order of [`Metrics::NAMES`].
+    pub fn to_array(&self) -> [f64; Metrics::COUNT] {
+        [
+            self.auroc,
+            self.fpr95_id_positive,
+            self.fpr95_ood_positive,
+            self.aupr_in,
+            self.aupr_out,
+            self.detection_accuracy,
+        ]
+    }
+
+    /// Each metric minus another's.
+    pub(crate) fn minus(&self, other: &Metrics) -> Self {
+        let (a, b) = (self.to_array(), other.to_array());
+        Metrics::from_array(std::array::from_fn(|i| a[i] - b[i]))
+    }
+
+    /// From values in the order of [`Metrics::NAMES`].
+    pub fn from_array(values: [f64; Metrics::COUNT]) -> Self {
+        let [auroc, fpr95_id_positive, fpr95_ood_positive, aupr_in, aupr_out, detection_accuracy] =
+            values;
+        Metrics {
+            auroc,
+            fpr95_id_positive,
+            fpr95_ood_positive,
+            aupr_in,
+            aupr_out,
+            detection_accuracy,
+        }
+    }
+}
+
 /// Numbers of ID and OOD rows at one distinct score.
 #[derive(Clone, Copy)]
 struct Step {
@@ -46,7 +107,8 @@ struct Curve {
     ood: u64,
 }
 
-fn ascending(scores: &[f32], which: &str) -> Result<Vec<f32>> {
+/// Refuse no rows, and NaN.
+fn check(scores: &[f32], which: &str) -> Result<()> {
     if scores.is_empty() {
         return Err(Error::missing(
             which,
@@ -63,6 +125,11 @@ fn ascending(scores: &[f32], which: &str) -> Result<Vec<f32>> {
             value: scores[row],
         });
     }
+    Ok(())
+}
+
+fn ascending(scores: &[f32], which: &str) -> Result<Vec<f32>> {
+    check(scores, which)?;
     let mut sorted = scores.to_vec();
     // −0 and 0 are the same score.
     sorted.iter_mut().for_each(|s| *s += 0.0);
@@ -140,6 +207,19 @@ impl Curve {
         sum / positives as f64
     }
 
+    /// The same points joined by straight lines, from precision 1 at recall 0.
+    fn trapezoids(steps: impl Iterator<Item = (u64, u64)>, positives: u64) -> f64 {
+        let (mut hits, mut all, mut before, mut sum) = (0u64, 0u64, 1.0, 0.0);
+        for (positive, negative) in steps {
+            hits += positive;
+            all += positive + negative;
+            let precision = hits as f64 / all as f64;
+            sum += positive as f64 * (precision + before) / 2.0;
+            before = precision;
+        }
+        sum / positives as f64
+    }
+
     fn aupr_out(&self) -> f64 {
         Self::average_precision(self.steps.iter().map(|s| (s.ood, s.id)), self.ood)
     }
@@ -163,7 +243,12 @@ fn fpr95_id(id: &[f32], ood: &[f32]) -> f64 {
 /// # Errors
 /// If either side is empty or holds NaN (infinite scores are ordinary values).
 pub fn evaluate(id: &[f32], ood: &[f32]) -> Result<Metrics> {
-    let (id, ood) = (ascending(id, "ID scores")?, ascending(ood, "OOD scores")?);
+    evaluate_named(("ID scores", id), ("OOD scores", ood))
+}
+
+/// [`evaluate`] with the names of the two sides, for errors.
+pub(crate) fn evaluate_named(id: (&str, &[f32]), ood: (&str, &[f32])) -> Result<Metrics> {
+    let (id, ood) = (ascending(id.1, id.0)?, ascending(ood.1, ood.0)?);
     let curve = Curve::new(&id, &ood);
     Ok(Metrics {
         auroc: curve.auroc(),
@@ -173,6 +258,21 @@ pub fn evaluate(id: &[f32], ood: &[f32]) -> Result<Metrics> {
         aupr_out: curve.aupr_out(),
         detection_accuracy: curve.detection_accuracy(),
     })
+}
+
+/// AUPR in and out as OpenOOD has them: the points of the precision-recall
+/// curve joined by straight lines, which is a little off the average precision
+/// of [`Metrics`] (Davis and Goadrich, ICML 2006).
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn openood_aupr(id: &[f32], ood: &[f32]) -> Result<[f64; 2]> {
+    let curve = Curve::new(&ascending(id, "ID scores")?, &ascending(ood, "OOD scores")?);
+    let steps = curve.steps.iter();
+    Ok([
+        Curve::trapezoids(steps.clone().rev().map(|s| (s.id, s.ood)), curve.id),
+        Curve::trapezoids(steps.map(|s| (s.ood, s.id)), curve.ood),
+    ])
 }
 
 /// Area under the ROC curve, OOD positive, ties counting one half.
@@ -185,15 +285,8 @@ pub fn auroc(id: &[f32], ood: &[f32]) -> Result<f64> {
 
 /// The plain average of some metrics (zero for none).
 pub fn average(all: &[Metrics]) -> Metrics {
-    let mean = |f: fn(&Metrics) -> f64| all.iter().map(f).sum::<f64>() / all.len().max(1) as f64;
-    Metrics {
-        auroc: mean(|m| m.auroc),
-        fpr95_id_positive: mean(|m| m.fpr95_id_positive),
-        fpr95_ood_positive: mean(|m| m.fpr95_ood_positive),
-        aupr_in: mean(|m| m.aupr_in),
-        aupr_out: mean(|m| m.aupr_out),
-        detection_accuracy: mean(|m| m.detection_accuracy),
-    }
+    let sum = |i: usize| all.iter().map(|m| m.to_array()[i]).sum::<f64>();
+    Metrics::from_array(std::array::from_fn(|i| sum(i) / all.len().max(1) as f64))
 }
 
 #[cfg(test)]
@@ -208,6 +301,14 @@ mod tests {
         assert_eq!(m.fpr95_ood_positive, 0.5);
         assert_eq!(m.fpr95_id_positive, 0.0);
         assert_eq!(m.detection_accuracy, 0.75);
+    }
+
+    /// scikit-learn 1.9.1: `auc(recall, precision)` of `precision_recall_curve`.
+    #[test]
+    fn straight_lines_between_the_points() {
+        let [aupr_in, aupr_out] = openood_aupr(&[1.0, 2.0, 2.0, 5.0], &[2.0, 3.0, 6.0]).unwrap();
+        assert!((aupr_in - 0.845_833_333_333_333_3).abs() < 1e-15, "{aupr_in}");
+        assert!((aupr_out - 0.722_222_222_222_222_1).abs() < 1e-15, "{aupr_out}");
     }
 
     #[test]

@@ -1,5 +1,19 @@
 //! Detectors × datasets → [`Results`].
 
+mod accuracy;
+mod comparison;
+mod groups;
+mod seeds;
+mod statistics;
+#[cfg(test)]
+mod tests;
+
+pub use accuracy::accuracy;
+pub use comparison::{Compared, Comparison};
+pub use groups::Groups;
+pub use seeds::{SeedResults, Spread};
+pub use statistics::{IntervalsOf, Reference, Statistics};
+
 use std::sync::Arc;
 
 use serde::ser::SerializeMap;
@@ -7,7 +21,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Result;
 use crate::features::FeatureSet;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Intervals, Metrics};
 use crate::observe::Observer;
 use crate::scorers::{Scorer, Together, score_together};
 
@@ -26,9 +40,21 @@ pub struct Candidate {
 pub struct Results {
     /// The in-distribution test set.
     pub id: String,
+    /// Which OOD sets are near and far, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Groups>,
+    /// What the intervals are, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ci: Option<IntervalsOf>,
     /// One entry per scorer.
     #[serde(serialize_with = "as_map")]
     pub scorers: Vec<(String, ScorerResults)>,
+    /// Mean and deviation of the scorers named `NAME@SEED`, by NAME.
+    #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<(String, SeedResults)>,
+    /// Every scorer against one of them, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
 }
 
 /// One scorer on all OOD sets.
@@ -38,7 +64,13 @@ pub struct ScorerResults {
     #[serde(serialize_with = "as_map")]
     pub ood: Vec<(String, SetResults)>,
     /// Plain average over the OOD sets.
-    pub average: Metrics,
+    pub average: Average,
+    /// Over the near sets, where there are groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub near: Option<Average>,
+    /// Over the far sets, where there are groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub far: Option<Average>,
     /// What it cost.
     pub seconds: Seconds,
 }
@@ -51,6 +83,26 @@ pub struct SetResults {
     pub metrics: Metrics,
     /// Rows of the OOD set.
     pub n: usize,
+    /// Confidence intervals, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ci: Option<Intervals>,
+}
+
+/// One scorer's average over some OOD sets.
+#[derive(Debug, Clone, Serialize)]
+pub struct Average {
+    /// The plain averages of the metrics.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// Confidence intervals, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ci: Option<Intervals>,
+}
+
+impl Average {
+    fn of(sets: &[Metrics]) -> Self {
+        Average { metrics: metrics::average(sets), ci: None }
+    }
 }
 
 /// Wall-clock seconds.
@@ -116,10 +168,10 @@ pub fn evaluate(
     measure(id.name(), candidates, &scores)
 }
 
-/// The metrics of scores.
+/// The metrics of scores, and the summary of those over seeds.
 ///
 /// # Errors
-/// If a set is empty.
+/// If a set is empty or has NaN among its scores; the error names it.
 pub fn measure(id: &str, candidates: &[Candidate], scores: &Scores) -> Result<Results> {
     let mut scorers = Vec::new();
     for (i, candidate) in candidates.iter().enumerate() {
@@ -128,17 +180,20 @@ pub fn measure(id: &str, candidates: &[Candidate], scores: &Scores) -> Result<Re
         let mut sets = Vec::new();
         for (name, theirs) in &scores.ood {
             let theirs = &theirs[i];
-            let metrics = metrics::evaluate(&ours.scores, &theirs.scores)?;
+            let metrics = metrics::evaluate_named((id, &ours.scores), (name, &theirs.scores))?;
             seconds += theirs.seconds;
-            sets.push((name.clone(), SetResults { metrics, n: theirs.scores.len() }));
+            sets.push((name.clone(), SetResults { metrics, n: theirs.scores.len(), ci: None }));
         }
         let all: Vec<Metrics> = sets.iter().map(|(_, s)| s.metrics).collect();
         let results = ScorerResults {
             ood: sets,
-            average: metrics::average(&all),
+            average: Average::of(&all),
+            near: None,
+            far: None,
             seconds: Seconds { fit: candidate.fit_seconds, score: seconds },
         };
         scorers.push((candidate.name.clone(), results));
     }
-    Ok(Results { id: id.to_owned(), scorers })
+    let seeds = seeds::summaries(&scorers)?;
+    Ok(Results { id: id.to_owned(), groups: None, ci: None, scorers, seeds, comparison: None })
 }

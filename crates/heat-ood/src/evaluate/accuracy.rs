@@ -1,0 +1,54 @@
+//! Accuracy of the classifier itself.
+
+use crate::error::Result;
+use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling};
+use crate::math::blocks;
+use crate::math::matmul::Aligned;
+
+/// Rows read at once.
+const ROWS: usize = 1024;
+
+/// Share of a set's rows whose largest logit is that of their label: logits
+/// as stored, else of `avg` and the head. `None` where the set has no labels,
+/// or neither it nor the head gives logits.
+///
+/// # Errors
+/// If the set cannot be read, does not fit the head, or has labels that are
+/// no class of it.
+pub fn accuracy(set: &FeatureSet, head: Option<&Head>) -> Result<Option<f64>> {
+    let avg = Field::Features(Pooling::Avg);
+    let (classes, head) = match (set.dim(Field::Logits), head) {
+        (Some(classes), _) => (classes, None),
+        (None, Some(head)) if set.dim(avg).is_some() => (head.classes(), Some(head)),
+        _ => return Ok(None),
+    };
+    if !set.labelled() {
+        return Ok(None);
+    }
+    let needs = match head {
+        Some(head) => Needs::checked(set, avg, head.dim())?,
+        None => Needs::of(Field::Logits),
+    };
+    let (mut batch, mut scratch, mut right) = (Batch::default(), Aligned::default(), 0);
+    let mut computed = Vec::new();
+    for range in blocks(set.len(), ROWS) {
+        set.batch(needs, range.clone(), &mut batch)?;
+        let logits = match head {
+            Some(head) => {
+                computed.resize(range.len() * classes, 0.0);
+                head.logits(batch.get(avg), &mut computed, &mut scratch);
+                &computed[..]
+            }
+            None => batch.get(Field::Logits),
+        };
+        let labels = set.labels(range, classes)?;
+        right += logits.chunks_exact(classes).zip(labels).filter(|(l, y)| top(l) == *y).count();
+    }
+    Ok(Some(right as f64 / set.len() as f64))
+}
+
+/// The first of the largest.
+fn top(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+    best.unwrap_or(0) as u32
+}
