@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::compose::{Combined, Member};
-use heat_ood::evaluate::{Candidate, evaluate};
+use heat_ood::evaluate::{Candidate, Results, measure, score_all};
 use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::scorers::ScorerSpec;
 
@@ -14,6 +14,7 @@ use super::{Data, detectors, named, refuse_overwriting, write_output, wrote};
 use crate::args::EvalArgs;
 use crate::export;
 use crate::progress::Progress;
+use crate::report::{self, About, Evaluation, ReportData, Set};
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let named_files = args.ood.iter().chain(&args.detectors).map(|text| named(text).1);
@@ -21,6 +22,30 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let inputs: Vec<PathBuf> = named_files.chain(plain).chain([args.id.clone()]).collect();
     let inputs: Vec<&Path> = inputs.iter().map(|p| &**p).collect();
     refuse_overwriting(args.output.as_deref(), &inputs)?;
+    refuse_overwriting(args.report.as_deref(), &inputs)?;
+    if let Some(path) = args.report.as_ref().filter(|p| Some(*p) == args.output.as_ref()) {
+        let problem = "that is where the results go; choose another name";
+        return Err(Error::config("report", path.display(), problem).into());
+    }
+    let (results, evaluation) = evaluated(args, args.report.is_some(), progress)?;
+    write_output(args.output.as_deref(), &export::results(&results, args.format))?;
+    if let Some(path) = &args.output {
+        wrote(progress, path);
+    }
+    if let Some(path) = &args.report {
+        let data = ReportData::of(&results, evaluation, Vec::new());
+        report::write(path, &data)?;
+        wrote(progress, path);
+    }
+    Ok(())
+}
+
+/// The results and, if a report is wanted, what it needs besides.
+pub(super) fn evaluated(
+    args: &EvalArgs,
+    report: bool,
+    progress: &mut Progress,
+) -> Result<(Results, Option<Evaluation>)> {
     let data = match &args.train {
         Some(train) => {
             let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
@@ -58,20 +83,24 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         })
     };
     let mut candidates = Vec::new();
+    let mut abouts = Vec::new();
     for spec in specs {
         let data = needs_train("--scorers")?;
         let start = Instant::now();
         let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
         let fit_seconds = Some(start.elapsed().as_secs_f64());
+        abouts.push(About::fitted(&spec.to_string()));
         candidates.push(Candidate { name: spec.to_string(), scorer, fit_seconds });
     }
     for (name, detector) in detectors(&args.detectors)? {
         let scorer = detector.scorer().clone();
+        abouts.push(About::read(&name, &detector.provenance));
         candidates.push(Candidate { name, scorer, fit_seconds: None });
     }
     for list in &args.combine {
         let data = needs_train("--combine")?;
         let combined = combine(&split(list), args.beta, &candidates, data, progress)?;
+        abouts.push(About::fitted(&combined.name));
         candidates.push(combined);
     }
     for (i, c) in candidates.iter().enumerate() {
@@ -80,13 +109,28 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
             return Err(Error::config("scorers", &c.name, problem).into());
         }
     }
-    let results = evaluate(&id, &ood, &candidates, progress)?;
+    let (all, compositions) = match report {
+        true => report::with_members(&candidates),
+        false => (Vec::new(), Vec::new()),
+    };
+    let scored = if report { &all } else { &candidates };
+    let scores = score_all(&id, &ood, scored, report, progress)?;
+    let results = measure(id.name(), &candidates, &scores)?;
     progress.clear();
-    write_output(args.output.as_deref(), &export::results(&results, args.format))?;
-    if let Some(path) = &args.output {
-        wrote(progress, path);
+    if !report {
+        return Ok((results, None));
     }
-    Ok(())
+    let of = |(name, set): &(String, FeatureSet)| Set::of(name, set);
+    let evaluation = Evaluation {
+        id: Set::of(id.name(), &id)?,
+        ood: ood.iter().map(of).collect::<Result<_, _>>()?,
+        train: data.map(|d| Set::of(d.train.name(), &d.train)).transpose()?,
+        scorers: abouts,
+        components: candidates.iter().map(|c| c.scorer.components()).collect(),
+        scores,
+        compositions,
+    };
+    Ok((results, Some(evaluation)))
 }
 
 /// Open OOD sets given as `NAME=FEATURES`.
