@@ -92,9 +92,10 @@ pub(super) fn evaluated(
         abouts.push(About::fitted(&spec.to_string()));
         candidates.push(Candidate { name: spec.to_string(), scorer, fit_seconds });
     }
-    for (name, detector) in detectors(&args.detectors)? {
+    let files = args.detectors.iter().map(|text| named(text).1);
+    for ((name, detector), file) in detectors(&args.detectors)?.into_iter().zip(files) {
         let scorer = detector.scorer().clone();
-        abouts.push(About::read(&name, &detector.provenance));
+        abouts.push(About::read(&name, &file, &detector.provenance));
         candidates.push(Candidate { name, scorer, fit_seconds: None });
     }
     for list in &args.combine {
@@ -124,6 +125,7 @@ pub(super) fn evaluated(
     let evaluation = Evaluation {
         id: Set::of(id.name(), &id)?,
         ood: ood.iter().map(of).collect::<Result<_, _>>()?,
+        head: data.as_ref().and_then(|d| d.head.as_ref()).map(Set::head),
         train: data.map(|d| Set::of(d.train.name(), &d.train)).transpose()?,
         scorers: abouts,
         components: candidates.iter().map(|c| c.scorer.components()).collect(),

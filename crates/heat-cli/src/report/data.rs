@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use heat_ood::Provenance;
 use heat_ood::compose::Combined;
 use heat_ood::ebm::EpochLog;
 use heat_ood::evaluate::{Candidate, Results, Scores};
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, Head};
 use heat_ood::metrics::Metrics;
 use serde_json::Value;
 
@@ -64,6 +65,7 @@ pub struct Evaluation {
     pub id: Set,
     pub ood: Vec<Set>,
     pub train: Option<Set>,
+    pub head: Option<Set>,
     pub scorers: Vec<About>,
     /// Of the scorers, then of further members of compositions.
     pub scores: Scores,
@@ -131,8 +133,8 @@ impl About {
     }
 
     /// One read from a file.
-    pub fn read(name: &str, provenance: &Provenance) -> Self {
-        let origin = "a detector file".into();
+    pub fn read(name: &str, file: &Path, provenance: &Provenance) -> Self {
+        let origin = file.display().to_string();
         About { name: name.to_owned(), origin, provenance: provenance.clone() }
     }
 }
@@ -141,6 +143,12 @@ impl Set {
     /// Reads the files once more, for their hashes.
     pub fn of(name: &str, set: &FeatureSet) -> heat_ood::Result<Self> {
         Ok(Set { name: name.to_owned(), rows: set.len(), files: set.digests()? })
+    }
+
+    /// A head: its rows are the classes.
+    pub fn head(head: &Head) -> Self {
+        let files = vec![("weight and bias".to_owned(), head.digest())];
+        Set { name: "head".into(), rows: head.classes(), files }
     }
 }
 

@@ -290,17 +290,18 @@ fn finish(svg: &str, size: (u32, u32), alt: &str) -> String {
 /// A number with about three digits.
 pub fn short(v: f64) -> String {
     let size = v.abs();
-    let text = match size {
-        0.0 => "0".into(),
-        _ if !(1e-3..1e5).contains(&size) => return format!("{v:.0e}"),
-        _ if size >= 100.0 => format!("{v:.0}"),
-        _ if size >= 1.0 => format!("{v:.2}"),
-        _ => format!("{v:.4}"),
+    let (text, power) = match size {
+        0.0 => return "0".into(),
+        _ if !(1e-3..1e5).contains(&size) => {
+            let text = format!("{v:.2e}");
+            let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+            (digits.to_owned(), format!("e{power}"))
+        }
+        _ if size >= 100.0 => return format!("{v:.0}"),
+        _ if size >= 1.0 => (format!("{v:.2}"), String::new()),
+        _ => (format!("{v:.4}"), String::new()),
     };
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
+    text.trim_end_matches('0').trim_end_matches('.').to_owned() + &power
 }
 
 /// The polyline without the points that the eye does not miss: each kept one
@@ -322,8 +323,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let of = [0.0, 0.5, -12.345, 250.0, 123_456.0, 2e-7].map(short);
-        assert_eq!(of, ["0", "0.5", "-12.35", "250", "1e5", "2e-7"]);
+        let of = [0.0, 0.5, -12.345, 250.0, 1.5e7, 2e-7].map(short);
+        assert_eq!(of, ["0", "0.5", "-12.35", "250", "1.5e7", "2e-7"]);
     }
 
     #[test]

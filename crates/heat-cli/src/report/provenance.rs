@@ -29,7 +29,8 @@ pub fn render(data: &ReportData) -> String {
 fn sets(e: &Evaluation) -> Table {
     let train = e.train.iter().map(|s| ("training", s));
     let id = std::iter::once(("in-distribution", &e.id));
-    let all = train.chain(id).chain(e.ood.iter().map(|s| ("out-of-distribution", s)));
+    let head = e.head.iter().map(|s| ("head: a row per class", s));
+    let all = train.chain(head).chain(id).chain(e.ood.iter().map(|s| ("out-of-distribution", s)));
     let cells = all.map(|(role, set): (&str, &Set)| {
         let rows = Cell::number(set.rows.to_string(), set.rows as f64);
         vec![Cell::text(set.name.clone()), Cell::text(role), rows, Cell::text(hashes(&set.files))]
@@ -48,23 +49,38 @@ fn hashes(files: &[(String, String)]) -> String {
     files.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
+/// A row each, then the recipes and members of those that have some.
 fn scorers(e: &Evaluation) -> String {
-    let mut out = String::new();
+    let (mut rows, mut more) = (Vec::new(), String::new());
     for about in &e.scorers {
-        let mut pairs = vec![("from".to_owned(), about.origin.clone())];
-        pairs.extend(origin(&about.provenance));
+        let p = &about.provenance;
+        let seed = p.seed.map_or(Cell::text("–"), |s| Cell::number(s.to_string(), s as f64));
+        let trained = if p.train.is_empty() { "–".into() } else { hashes(&p.train) };
+        let from = Cell::text(about.origin.clone());
+        rows.push(vec![Cell::text(about.name.clone()), from, seed, Cell::text(trained)]);
+        let mut text = String::new();
         for c in e.compositions.iter().filter(|c| c.name == about.name) {
-            pairs.push(("β".into(), c.beta.to_string()));
-            for m in &c.members {
-                let text =
-                    format!("{}: training mean {}, standard deviation {}", m.name, m.mean, m.std);
-                pairs.push(("member".into(), text));
-            }
+            let members = c.members.iter().map(|m| {
+                let text = format!("training mean {}, standard deviation {}", m.mean, m.std);
+                (m.name.clone(), text)
+            });
+            let beta = [("β".to_owned(), c.beta.to_string())];
+            text.push_str(&definitions(&beta.into_iter().chain(members).collect::<Vec<_>>()));
         }
-        let recipe = about.provenance.recipe.as_deref().map_or(String::new(), preformatted);
-        out.push_str(&details(&about.name, false, &(definitions(&pairs) + &recipe)));
+        text.push_str(&p.recipe.as_deref().map_or(String::new(), preformatted));
+        if !text.is_empty() {
+            more.push_str(&details(&about.name, false, &text));
+        }
     }
-    out
+    let table = Table {
+        id: "scorers".into(),
+        caption: "Scorers: names have their settings; of detectors, what they were trained on"
+            .into(),
+        groups: Vec::new(),
+        titles: ["scorer", "from", "seed", "trained on"].map(str::to_owned).to_vec(),
+        rows,
+    };
+    table.html() + &more
 }
 
 fn run(run: &Run) -> String {

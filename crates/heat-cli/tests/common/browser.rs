@@ -23,8 +23,9 @@ pub fn browser(test: &str, folder: &Path) -> Option<Browser> {
         Ok(driver) => driver,
         Err(error) => {
             // Past the harness, which keeps what passing tests print to itself.
-            let _ = std::io::stderr()
-                .write_fmt(format_args!("SKIPPED {test}: chromedriver cannot be started: {error}\n"));
+            let _ = std::io::stderr().write_fmt(format_args!(
+                "SKIPPED {test}: chromedriver cannot be started: {error}\n"
+            ));
             return None;
         }
     };
@@ -92,8 +93,7 @@ impl Browser {
     }
 
     pub fn width(&self, pixels: u32) {
-        let size =
-            json!({"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        let size = json!({"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": false});
         let cmd = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
         self.post("/goog/cdp/execute", &cmd);
     }
@@ -102,7 +102,10 @@ impl Browser {
         let value = if dark { "dark" } else { "light" };
         let features = json!([{"name": "prefers-color-scheme", "value": value}]);
         let params = json!({"features": features});
-        self.post("/goog/cdp/execute", &json!({"cmd": "Emulation.setEmulatedMedia", "params": params}));
+        self.post(
+            "/goog/cdp/execute",
+            &json!({"cmd": "Emulation.setEmulatedMedia", "params": params}),
+        );
     }
 
     /// The console's messages since the last call.
@@ -117,7 +120,8 @@ impl Browser {
             serde_json::from_str::<Value>(entry["message"].as_str().unwrap()).unwrap()
         });
         let sent = messages.filter(|m| m["message"]["method"] == "Network.requestWillBeSent");
-        sent.map(|m| m["message"]["params"]["request"]["url"].as_str().unwrap().to_owned()).collect()
+        sent.map(|m| m["message"]["params"]["request"]["url"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// The page as PDF, in base64.

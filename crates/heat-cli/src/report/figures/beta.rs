@@ -63,7 +63,7 @@ fn one(e: &Evaluation, n: usize, c: &Composition) -> Result<String> {
     let (level, member) = best_member;
     legend.push((format!("best member alone: {member}, {:.2} %", 100.0 * level), Ink::Muted));
     let body = left.html()? + &right.html()?;
-    let caption = format!("{} {CAPTION}", c.name);
+    let caption = format!("{}. {CAPTION}", c.name);
     Ok(figure(&format!("fig-beta-{n}"), &legend, &body, &caption))
 }
 

@@ -13,7 +13,7 @@ under a curve is the AUROC; the diagonal is guessing. FPR95 (OOD+) is where a cu
 FPR95 (ID+) is the distance from the top where it crosses the left line (5 % flagged).";
 
 const PRECISION: &str = "\
-Share of flagged rows that are out-of-distribution against share of out-of-distribution rows detected. The area under a curve is \
+Precision, the share of flagged rows that are out-of-distribution, against the share of out-of-distribution rows detected (recall). The area under a curve is \
 AUPR (out). The horizontal line is guessing: the share of out-of-distribution rows among all, so that curves of sets \
 of different size cannot be compared.";
 
@@ -31,7 +31,7 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     for (set, ood) in e.ood.iter().enumerate() {
         let flagged = Axis::percent("in-distribution rows flagged (%)", 1.0);
         let detected = || Axis::percent("out-of-distribution rows detected (%)", 1.0);
-        let precise = Axis::percent("of the flagged, out-of-distribution (%)", 1.0);
+        let precise = Axis::percent("precision (%)", 1.0);
         let mut a = Panel::new(ood.name.clone(), flagged, detected());
         let mut b = Panel::new(ood.name.clone(), detected(), precise);
         a.alt = format!("ROC curves of {} scorers on {}", best.len(), ood.name);

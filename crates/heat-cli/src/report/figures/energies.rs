@@ -1,5 +1,7 @@
 //! What a HEAT's energy is made of: the prior's against the network's.
 
+use std::ops::Range;
+
 use anyhow::Result;
 
 use super::{ascending, quantile};
@@ -13,10 +15,10 @@ const POINTS: usize = 500;
 const OPEN: usize = 2;
 
 const CAPTION: &str = "\
-Each point is a row: the prior's energy to the right, the network's correction upwards; the score is their sum. Grey: \
-in-distribution, coloured: out-of-distribution, at most 500 rows of each set at equal distances in its order. Points on one of the falling lines \
-have the same score. Where the network's axis spans much less than the prior's, the correction changes little. The \
-outermost 0.5 % on each side lie outside.";
+Each point is a row: the prior’s energy to the right, the network’s correction upwards; the score is their sum. Grey: \
+in-distribution, coloured: out-of-distribution, at most 500 rows of each set at equal distances in its order. The line is the score that \
+accepts 95 % of the in-distribution rows: what lies above and to the right of it is flagged. Where it is nearly vertical, the network changes \
+little. Up to 5 % of a set’s rows lie outside on each side.";
 
 pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     let mut out = String::new();
@@ -43,9 +45,13 @@ fn panel(e: &Evaluation, scorer: usize, parts: [usize; 3], set: usize) -> Panel 
     let id = points(&e.scores.id[scorer].components, parts);
     let ood = points(&e.scores.ood[set].1[scorer].components, parts);
     let range = |f: fn(&(f32, f32)) -> f32| {
-        let values: Vec<f32> = id.iter().chain(&ood).map(f).collect();
-        let sorted = ascending([&values[..]]);
-        quantile(&sorted, 0.005)..quantile(&sorted, 0.995)
+        let sorted = |list: &[(f32, f32)]| {
+            let values: Vec<f32> = list.iter().map(f).collect();
+            ascending([&values[..]])
+        };
+        let (ours, theirs) = (sorted(&id), sorted(&ood));
+        quantile(&ours, 0.005).min(quantile(&theirs, 0.05))
+            ..quantile(&ours, 0.995).max(quantile(&theirs, 0.95))
     };
     let (x, y) = (range(|p| p.0), range(|p| p.1));
     let inside = |list: &[(f32, f32)]| -> Vec<(f64, f64)> {
@@ -57,7 +63,8 @@ fn panel(e: &Evaluation, scorer: usize, parts: [usize; 3], set: usize) -> Panel 
         Mark::Dots { points: inside(&id), ink: Ink::Muted, opacity: 0.5 },
         Mark::Dots { points: inside(&ood), ink: Ink::Series(set), opacity: 0.6 },
     ];
-    let contours = contours(&x, &y);
+    let threshold = quantile(&ascending([e.id_scores(scorer)]), 0.95);
+    let line = level(threshold, &x, &y);
     let mut x = Axis::new("E prior", x);
     x.ticks = 5;
     let mut panel = Panel::new(e.ood[set].name.clone(), x, Axis::new("E network", y));
@@ -65,8 +72,9 @@ fn panel(e: &Evaluation, scorer: usize, parts: [usize; 3], set: usize) -> Panel 
         "Energies of {}: prior against network, {}",
         e.scorers[scorer].name, e.ood[set].name
     );
-    panel.marks.extend(contours);
     panel.marks.extend(marks);
+    panel.marks.extend(line);
+    panel.left = 66;
     panel
 }
 
@@ -76,15 +84,33 @@ fn points(components: &[f32], [prior, nn, width]: [usize; 3]) -> Vec<(f32, f32)>
     components.chunks_exact(width).step_by(every).map(|c| (c[prior], c[nn])).collect()
 }
 
-/// Lines of equal sum across the panel.
-fn contours(x: &std::ops::Range<f64>, y: &std::ops::Range<f64>) -> Vec<Mark> {
-    let (low, high) = (x.start + y.start, x.end + y.end);
-    let lines = (1..8).filter_map(|n| {
-        let sum = low + (high - low) * f64::from(n) / 8.0;
-        // From where it enters at the top or left to where it leaves.
-        let (left, right) = ((sum - y.end).max(x.start), (sum - y.start).min(x.end));
-        (right > left)
-            .then(|| Mark::rule(vec![(left, sum - left), (right, sum - right)], Ink::Grid))
-    });
-    lines.collect()
+/// The part of the line x + y = `sum` within the panel.
+fn level(sum: f64, x: &Range<f64>, y: &Range<f64>) -> Option<Mark> {
+    let (left, right) = ((sum - y.end).max(x.start), (sum - y.start).min(x.end));
+    let points = vec![(left, sum - left), (right, sum - right)];
+    (right > left).then(|| Mark::rule(points, Ink::Text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_ends_at_the_edges() {
+        let ends = |sum| match level(sum, &(0.0..2.0), &(0.0..1.0)) {
+            Some(Mark::Line { points, .. }) => points,
+            _ => Vec::new(),
+        };
+        assert_eq!(ends(2.0), [(1.0, 1.0), (2.0, 0.0)]);
+        assert_eq!(ends(0.5), [(0.0, 0.5), (0.5, 0.0)]);
+        assert!(ends(3.5).is_empty());
+    }
+
+    #[test]
+    fn points_are_taken_at_equal_distances() {
+        let components: Vec<f32> = (0..4000).map(|v| v as f32).collect();
+        let points = points(&components, [1, 0, 2]);
+        assert_eq!(points.len(), 500);
+        assert_eq!((points[0], points[499]), ((1.0, 0.0), (3993.0, 3992.0)));
+    }
 }

@@ -15,18 +15,22 @@ const OPEN: usize = 3;
 const CAPTION: &str = "\
 Shares of the rows with each score; higher = more out-of-distribution. Grey: in-distribution rows. Coloured: the \
 out-of-distribution set. The vertical line is the 95th percentile of the in-distribution scores: the coloured area left of it \
-is FPR95 (ID+). The less the two overlap, the better. The outermost 0.2 % of scores on each side are counted in the first and \
-last bar.";
+is FPR95 (ID+). The less the two overlap, the better. Scores beyond the axis are counted in the first and the last \
+bar.";
 
 pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     let mut out = String::new();
     for (place, i) in table.ranking().into_iter().enumerate() {
+        let row = &table.rows[i];
         let mut panels = String::new();
         for set in 0..e.ood.len() {
             panels.push_str(&panel(e, table, i, set).html()?);
         }
-        let row = &table.rows[i];
-        let figure = figure(&format!("fig-histogram-{i}"), &[], &panels, CAPTION);
+        let caption = match place {
+            0 => CAPTION.to_owned(),
+            _ => format!("Scores of {}, to be read as the first of these figures.", row.name),
+        };
+        let figure = figure(&format!("fig-histogram-{i}"), &[], &panels, &caption);
         let summary =
             format!("{} – average AUROC {:.2} %", row.name, 100.0 * row.average.metrics.auroc);
         out.push_str(&details(&summary, place < OPEN, &figure));
@@ -36,8 +40,10 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
 
 fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Panel {
     let (id, ood) = (e.id_scores(scorer), e.ood_scores(set, scorer));
-    let pooled = ascending([id, ood]);
-    let (mut low, mut high) = (quantile(&pooled, 0.002), quantile(&pooled, 0.998));
+    let (sorted, others) = (ascending([id]), ascending([ood]));
+    // An axis that every row fits on would show little of most.
+    let mut low = quantile(&sorted, 0.002).min(quantile(&others, 0.03));
+    let mut high = quantile(&sorted, 0.998).max(quantile(&others, 0.97));
     if high <= low {
         (low, high) = (low - 0.5, high + 0.5);
     }
@@ -58,7 +64,7 @@ fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Pan
         panel.marks.push(Mark::Area { points: outline.clone(), ink, opacity: 0.35 });
         panel.marks.push(Mark::rule(outline, ink));
     }
-    let threshold = quantile(&ascending([id]), 0.95);
+    let threshold = quantile(&sorted, 0.95);
     panel.marks.push(Mark::rule(vec![(threshold, 0.0), (threshold, top)], Ink::Text));
     panel
 }

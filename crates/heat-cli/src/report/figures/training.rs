@@ -14,12 +14,13 @@ const OPEN: usize = 4;
 const MARKED: usize = 30;
 
 const LOSS: &str = "\
-Mean over each epoch. Contrastive divergence is the network's mean energy of real rows less that of generated rows: near zero \
+Mean over each epoch. Contrastive divergence is the network’s mean energy of real rows less that of generated rows: near zero \
 when the samples are taken for real, far below when the network tells them apart at once. The loss adds the penalty of large energies.";
 
 const ENERGIES: &str = "\
-Mean energy, prior and network, of real rows and of the samples that the chains end in, on each epoch's last batch. Training goes \
-well while the two stay close; energies that run away from each other are a run that diverges.";
+Mean energies of real rows and of the samples that the chains end in. Network: over each epoch; when the two run away from each other, \
+training diverges. Whole, prior and network together: on each epoch’s last batch; the higher the samples lie above the real rows, the \
+further from the data the chains end.";
 
 pub fn render(runs: &[Run]) -> Result<String> {
     let trained: Vec<&Run> = runs.iter().filter(|r| !r.epochs.is_empty()).collect();
@@ -35,9 +36,12 @@ pub fn render(runs: &[Run]) -> Result<String> {
     let pair = [("real".to_owned(), inks(0)), ("generated".to_owned(), inks(1))];
     let mut panels = Vec::new();
     for run in &trained {
-        let real = of(&[run], |l| l.energy_real).remove(0);
-        let generated = of(&[run], |l| l.energy_generated).remove(0);
-        panels.push(panel(&run.name, &[real, generated]).html()?);
+        let lines = |values: [fn(&EpochLog) -> f64; 2]| values.map(|v| of(&[run], v).remove(0));
+        let network = lines([|l| l.energy_nn_real, |l| l.energy_nn_generated]);
+        let whole = lines([|l| l.energy_real, |l| l.energy_generated]);
+        let network = panel(&format!("{}: network", run.name), &network);
+        let whole = panel(&format!("{}: whole", run.name), &whole);
+        panels.push(network.html()? + &whole.html()?);
     }
     let (open, rest) = panels.split_at(OPEN.min(panels.len()));
     let mut out = first + &figure("fig-training-energies", &pair, &open.concat(), ENERGIES);
@@ -60,9 +64,8 @@ fn panel(title: &str, lines: &[Vec<(f64, f64)>]) -> Panel {
     let low = all().fold(f64::INFINITY, |a, p| a.min(p.1));
     let high = all().fold(f64::NEG_INFINITY, |a, p| a.max(p.1));
     let space = 0.06 * (high - low).max(1e-9);
-    let whole =
-        |v: f64| if (v - v.round()).abs() < 1e-9 { format!("{v:.0}") } else { String::new() };
-    let x = Axis { format: whole, ..Axis::new("epoch", 0.0..last + 0.02 * last) };
+    // Not more labels than whole epochs.
+    let x = Axis { ticks: (last as usize + 1).min(6), ..Axis::new("epoch", 0.0..1.02 * last) };
     let y = Axis { format: short, ..Axis::new("", low - space..high + space) };
     let mut panel = Panel::new(title, x, y);
     panel.left = 62;
