@@ -5,6 +5,7 @@ mod commands;
 mod download;
 mod export;
 mod progress;
+mod report;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -55,6 +56,7 @@ fn run(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Fit(args) => commands::fit::run(args, progress),
         Command::Compose(args) => commands::compose::run(args, progress),
         Command::Eval(args) => commands::eval::run(args, progress),
+        Command::Report(args) => commands::report::run(args, progress),
         Command::Select(args) => commands::select::run(args, progress),
         Command::Calibrate(args) => commands::calibrate::run(args, progress),
         Command::Score(args) => commands::score::run(args, progress),

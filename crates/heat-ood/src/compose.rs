@@ -142,8 +142,9 @@ impl Combined {
     }
 }
 
-/// (1/β)·logsumexp(β·u) with its limits; β = 0 gives the sum.
-fn combine(u: &[f64], beta: f64) -> f64 {
+/// (1/β)·logsumexp(β·u) of standardised scores, with its limits; β = 0 gives
+/// the sum.
+pub fn combine(u: &[f64], beta: f64) -> f64 {
     if beta == 0.0 {
         u.iter().sum()
     } else if beta == f64::INFINITY {

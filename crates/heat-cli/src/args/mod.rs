@@ -102,6 +102,8 @@ pub enum Command {
     /// Evaluate scorers and detectors on ID and OOD sets
     #[command(after_help = SCORER_HELP)]
     Eval(EvalArgs),
+    /// Write a page on training runs or results, for a browser
+    Report(ReportArgs),
     /// Choose scorers, and the weights of a composition, without OOD data
     #[command(after_help = SELECT_HELP)]
     Select(SelectArgs),
@@ -355,6 +357,50 @@ pub struct EvalArgs {
     /// Where to write them [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Also write a page with tables and figures, for a browser
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+}
+
+/// `heat report`
+#[derive(Args)]
+pub struct ReportArgs {
+    /// Folders of `heat train` or `heat sweep`, or JSON files of `heat eval --format json`
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Page to write
+    #[arg(long, short, value_name = "FILE.html", default_value = "report.html")]
+    pub output: PathBuf,
+    /// In-distribution test features: evaluate the runs' detectors
+    #[arg(long, value_name = "FEATURES", requires = "ood")]
+    pub id: Option<PathBuf>,
+    /// Out-of-distribution features, as NAME=FEATURES
+    #[arg(long, requires = "id", num_args = 1.., value_name = "NAME=FEATURES")]
+    pub ood: Vec<String>,
+    /// Training features: needed by --scorers, --combine, and runs of a subset of the classes
+    #[arg(long, value_name = "FEATURES", requires = "id")]
+    pub train: Option<PathBuf>,
+    /// Labels of the training rows (.npy, .npz, .safetensors), where the features have none
+    #[arg(long, value_name = "FILE", requires = "train")]
+    pub labels: Option<PathBuf>,
+    /// The classifier's last layer: weight (C × D), bias (C)
+    #[arg(long, value_name = "FILE", requires = "train")]
+    pub head: Option<PathBuf>,
+    /// Feature dimension, for raw memmaps without labels or head
+    #[arg(long, value_name = "D", requires = "id")]
+    pub dim: Option<usize>,
+    /// Scorers to fit and to compare with: el,knn(k=50),ssd(pooling=std)
+    #[arg(long, value_name = "A,B(key=value),…", requires = "train")]
+    pub scorers: Option<String>,
+    /// Also the composition of these runs and scorers, by name
+    #[arg(long, value_name = "A,B,…", requires = "train")]
+    pub combine: Vec<String>,
+    /// β of the compositions
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, requires = "combine")]
+    pub beta: f64,
+    /// Intervals, tests and groups
+    #[command(flatten)]
+    pub statistics: StatisticsArgs,
 }
 
 /// Forms of the results.

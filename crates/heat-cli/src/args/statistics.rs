@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 /// Intervals, tests and groups.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct StatisticsArgs {
     /// Confidence intervals of every metric [default LEVEL: 0.95]
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, default_missing_value = "0.95")]

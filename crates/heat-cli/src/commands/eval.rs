@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use heat_ood::Error;
 use heat_ood::compose::{Combined, Member};
-use heat_ood::evaluate::{Candidate, accuracy, measure, score_all};
+use heat_ood::evaluate::{Candidate, Results, accuracy, measure, score_all};
 use heat_ood::features::{FeatureSet, Head, OpenOptions};
 use heat_ood::scorers::{ScorerSpec, fit_all};
+use heat_ood::{Error, Provenance};
 
 use super::statistics::{check_scorers, write};
-use super::{Data, detectors, named, refuse_overwriting};
-use crate::args::EvalArgs;
+use super::{Data, detectors, named, refuse_overwriting, wrote};
+use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
+use crate::report::{self, About, Evaluation, ReportData, Set};
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let named_files = args.ood.iter().chain(&args.detectors).map(|text| named(text).1);
@@ -21,6 +22,33 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let inputs: Vec<PathBuf> = named_files.chain(plain).chain([args.id.clone()]).collect();
     let inputs: Vec<&Path> = inputs.iter().map(|p| &**p).collect();
     refuse_overwriting(args.output.as_deref(), &inputs)?;
+    refuse_overwriting(args.report.as_deref(), &inputs)?;
+    if let Some(path) = args.report.as_ref().filter(|p| Some(*p) == args.output.as_ref()) {
+        let problem = "that is where the results go; choose another name";
+        return Err(Error::config("report", path.display(), problem).into());
+    }
+    let Evaluated { results, evaluation, accuracy } = evaluated(args, progress)?;
+    let output = args.output.as_deref();
+    write(&results, &evaluation.scores, args.format, output, accuracy, progress)?;
+    if let Some(path) = &args.report {
+        let data = ReportData::of(&results, Some(evaluation), Vec::new());
+        report::write(path, &data)?;
+        wrote(progress, path);
+    }
+    Ok(())
+}
+
+/// What an evaluation found.
+pub(super) struct Evaluated {
+    pub results: Results,
+    /// The scores, and for a report where everything comes from.
+    pub evaluation: Evaluation,
+    /// The classifier's on the ID set, where OpenOOD's form is asked for.
+    accuracy: Option<f64>,
+}
+
+/// Fit, score and measure.
+pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Evaluated> {
     let data = match &args.train {
         Some(train) => {
             let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
@@ -60,6 +88,7 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
         })
     };
     let mut candidates = Vec::new();
+    let mut abouts: Vec<About> = specs.iter().map(|s| About::fitted(&s.to_string())).collect();
     if !specs.is_empty() {
         let data = needs_train("--scorers")?;
         let fitted = fit_all(&specs, &data.train, data.head.as_ref(), progress)?;
@@ -69,13 +98,17 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
             fit_seconds: Some(fitted.seconds),
         }));
     }
-    for (name, detector) in detectors(&args.detectors)? {
+    let files = args.detectors.iter().map(|text| named(text).1);
+    for ((name, detector), file) in detectors(&args.detectors)?.into_iter().zip(files) {
         let scorer = detector.scorer().clone();
+        warn_tuned(&name, &detector.provenance, &ood, progress)?;
+        abouts.push(About::read(&name, &file, &detector.provenance));
         candidates.push(Candidate { name, scorer, fit_seconds: None });
     }
     for list in &args.combine {
         let data = needs_train("--combine")?;
         let combined = combine(&split(list), args.beta, &candidates, data, progress)?;
+        abouts.push(About::fitted(&combined.name));
         candidates.push(combined);
     }
     for (i, c) in candidates.iter().enumerate() {
@@ -86,15 +119,59 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     }
     let names: Vec<&str> = candidates.iter().map(|c| &*c.name).collect();
     check_scorers(&statistics, &names, args.format, args.output.as_deref(), progress)?;
-    let scores = score_all(&id, &ood, &candidates, false, progress)?;
+    let report = args.report.is_some();
+    let (all, compositions) = match report {
+        true => report::with_members(&candidates),
+        false => (Vec::new(), Vec::new()),
+    };
+    let scored = if report { &all } else { &candidates };
+    let scores = score_all(&id, &ood, scored, report, progress)?;
     let mut results = measure(id.name(), &candidates, &scores)?;
     statistics.add_to(&mut results, &scores, progress)?;
     progress.clear();
-    let of_classifier = || match (&data, &args.head) {
-        (None, Some(head)) => Ok(accuracy(&id, Some(&Head::open(head)?))?),
-        (data, _) => Ok(accuracy(&id, data.as_ref().and_then(|d| d.head.as_ref()))?),
+    let accuracy = match (&data, &args.head) {
+        _ if args.format != EvalFormat::Openood => None,
+        (None, Some(head)) => accuracy(&id, Some(&Head::open(head)?))?,
+        (data, _) => accuracy(&id, data.as_ref().and_then(|d| d.head.as_ref()))?,
     };
-    write(&results, &scores, args.format, args.output.as_deref(), of_classifier, progress)
+    // Hashing reads the files once more.
+    let of = |name: &str, set: &FeatureSet| match report {
+        true => Set::of(name, set),
+        false => Ok(Set { name: name.to_owned(), rows: set.len(), files: Vec::new() }),
+    };
+    let evaluation = Evaluation {
+        id: of(id.name(), &id)?,
+        ood: ood.iter().map(|(name, set)| of(name, set)).collect::<Result<_, _>>()?,
+        head: data.as_ref().and_then(|d| d.head.as_ref()).map(Set::head),
+        train: data.map(|d| of(d.train.name(), &d.train)).transpose()?,
+        scorers: abouts,
+        components: candidates.iter().map(|c| c.scorer.components()).collect(),
+        scores,
+        compositions,
+    };
+    Ok(Evaluated { results, evaluation, accuracy })
+}
+
+/// Say where settings were chosen on one of these sets.
+fn warn_tuned(
+    name: &str,
+    provenance: &Provenance,
+    ood: &[(String, FeatureSet)],
+    progress: &Progress,
+) -> Result<()> {
+    if provenance.tuned_on.is_empty() {
+        return Ok(());
+    }
+    for (set, features) in ood {
+        let digests = features.digests()?;
+        if provenance.tuned_on.iter().any(|(_, d)| digests.iter().any(|(_, o)| o == d)) {
+            progress.say(&format!(
+                "warning: the settings of {name} were chosen on {set}: its results there say \
+                 nothing of unknown data"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Open OOD sets given as `NAME=FEATURES`.

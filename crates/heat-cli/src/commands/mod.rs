@@ -12,6 +12,7 @@ pub mod fit;
 pub mod import_torch;
 pub mod info;
 pub mod quickstart;
+pub mod report;
 pub mod run;
 pub mod score;
 pub mod select;

@@ -81,7 +81,7 @@ pub fn write(
     scores: &Scores,
     format: EvalFormat,
     output: Option<&Path>,
-    accuracy: impl FnOnce() -> Result<Option<f64>>,
+    accuracy: Option<f64>,
     progress: &mut Progress,
 ) -> Result<()> {
     let format = match format {
@@ -90,7 +90,7 @@ pub fn write(
         EvalFormat::Csv => Format::Csv,
         EvalFormat::Markdown => Format::Markdown,
         EvalFormat::Openood => {
-            let files = export::openood::files(results, scores, accuracy()?)?;
+            let files = export::openood::files(results, scores, accuracy)?;
             return write_files(&files, output, progress);
         }
     };

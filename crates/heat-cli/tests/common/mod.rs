@@ -1,6 +1,7 @@
 //! The command on real features, and run folders compared byte for byte.
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod server;
 
 use std::collections::BTreeMap;

@@ -46,6 +46,7 @@ pub use spec::{Fitted, NAMES, PRIORS, ScorerSpec, fit_all, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
 
+use std::any::Any;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -58,7 +59,10 @@ use crate::math::{blocks, parallel, rng::Stream};
 use crate::observe::{Event, Observer, Silent};
 
 /// A fitted scorer.
-pub trait Scorer: Send + Sync {
+///
+/// `&dyn Scorer` can be cast to [`Any`] and so to its own type, as by who
+/// looks for the members of a [`Combined`](crate::compose::Combined).
+pub trait Scorer: Any + Send + Sync {
     /// Name of the method.
     fn name(&self) -> &'static str;
 

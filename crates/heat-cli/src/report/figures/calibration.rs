@@ -1,0 +1,87 @@
+//! Whether a promised false-alarm rate is kept, and what is detected at it.
+
+use anyhow::Result;
+
+use crate::report::conformal::{Calibration, band, halves};
+use crate::report::data::{Evaluation, ResultsTable};
+use crate::report::html::{details, figure};
+use crate::report::plot::{Axis, Ink, Mark, Panel};
+
+/// Largest false-alarm rate asked for.
+const MOST: f64 = 0.2;
+
+const SEED: u64 = 0;
+
+const OPEN: usize = 4;
+
+const ALARMS: &str = "\
+The in-distribution test rows are split at random (seed 0). One half sets the threshold for a promised (nominal) false-alarm rate, by \
+conformal p-values; the other half shows the rate that is kept (observed). A scorer that keeps its promise stays within the band, \
+which holds 95 % of such splits; above it, it alarms more often than promised. The band supposes that both halves are alike: \
+data that drift after calibration will leave it.";
+
+const DETECTED: &str = "\
+Share of the rows of each out-of-distribution set that are detected, at each promised false-alarm rate.";
+
+pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
+    let alphas: Vec<f64> = (0..=40).map(|i| MOST * f64::from(i) / 40.0).collect();
+    let best = table.best();
+    let mut panel = Panel::new(
+        "",
+        Axis { ticks: 5, ..Axis::percent("nominal false-alarm rate (%)", MOST) },
+        Axis::percent("observed false-alarm rate (%)", 1.5 * MOST),
+    );
+    panel.size = (520, 380);
+    panel.alt = "Observed against nominal false-alarm rate".into();
+    let n = e.id.rows / 2;
+    let (low, high): (Vec<f64>, Vec<f64>) =
+        alphas.iter().map(|&a| band(n, e.id.rows - n, a)).unzip();
+    let points = |values: &[f64]| -> Vec<(f64, f64)> {
+        alphas.iter().copied().zip(values.iter().copied()).collect()
+    };
+    let there = points(&high).into_iter();
+    let outline = there.chain(points(&low).into_iter().rev()).collect();
+    panel.marks.push(Mark::Area { points: outline, ink: Ink::Muted, opacity: 0.2 });
+    panel.marks.push(Mark::rule(vec![(0.0, 0.0), (MOST, MOST)], Ink::Muted));
+    let mut legend = Vec::new();
+    for (n, &i) in best.iter().enumerate() {
+        let (calibration, rest) = halves(e.id_scores(i), SEED);
+        let line = Mark::line(points(&calibration.alarms(&rest, &alphas)), Ink::Series(n));
+        panel.marks.push(line);
+        legend.push((table.rows[i].name.clone(), Ink::Series(n)));
+    }
+    let first = figure("fig-calibration", &legend, &panel.html()?, ALARMS);
+    Ok(first + &detection(e, table, &alphas)?)
+}
+
+fn detection(e: &Evaluation, table: &ResultsTable, alphas: &[f64]) -> Result<String> {
+    let legend: Vec<(String, Ink)> =
+        e.ood.iter().enumerate().map(|(i, s)| (s.name.clone(), Ink::Series(i))).collect();
+    let order = table.ranking();
+    let mut panels = Vec::new();
+    for &i in &order {
+        let (calibration, _) = halves(e.id_scores(i), SEED);
+        panels.push(detected(e, i, &calibration, alphas).html()?);
+    }
+    let (open, rest) = panels.split_at(OPEN.min(panels.len()));
+    let mut out = figure("fig-detection", &legend, &open.concat(), DETECTED);
+    if !rest.is_empty() {
+        let more = figure("fig-detection-more", &legend, &rest.concat(), DETECTED);
+        out.push_str(&details(&format!("{} more scorers", rest.len()), false, &more));
+    }
+    Ok(out)
+}
+
+fn detected(e: &Evaluation, scorer: usize, calibration: &Calibration, alphas: &[f64]) -> Panel {
+    let name = &e.scorers[scorer].name;
+    let x = Axis { ticks: 5, ..Axis::percent("nominal false-alarm rate (%)", MOST) };
+    let mut panel = Panel::new(name.clone(), x, Axis::percent("detected (%)", 1.0));
+    panel.size = (320, 250);
+    panel.alt = format!("Share of out-of-distribution rows that {name} detects");
+    for set in 0..e.ood.len() {
+        let shares = calibration.alarms(e.ood_scores(set, scorer), alphas);
+        let points = alphas.iter().copied().zip(shares).collect();
+        panel.marks.push(Mark::line(points, Ink::Series(set)));
+    }
+    panel
+}

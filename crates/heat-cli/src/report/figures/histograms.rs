@@ -1,0 +1,104 @@
+//! Scores of the ID set against those of each OOD set.
+
+use anyhow::Result;
+
+use super::{ascending, quantile};
+use crate::report::data::{Evaluation, ResultsTable};
+use crate::report::html::{details, figure};
+use crate::report::plot::{Axis, Ink, Mark, Panel};
+
+const BINS: usize = 50;
+
+/// How many scorers are shown without being asked for.
+const OPEN: usize = 3;
+
+const CAPTION: &str = "\
+Shares of the rows with each score; higher = more out-of-distribution. Grey: in-distribution rows. Coloured: the \
+out-of-distribution set. The vertical line is the 95th percentile of the in-distribution scores: the coloured area left of it \
+is FPR95 (ID+). The less the two overlap, the better. Scores beyond the axis are counted in the first and the last \
+bar.";
+
+pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
+    let mut out = String::new();
+    for (place, i) in table.ranking().into_iter().enumerate() {
+        let row = &table.rows[i];
+        let mut panels = String::new();
+        for set in 0..e.ood.len() {
+            panels.push_str(&panel(e, table, i, set).html()?);
+        }
+        let caption = match place {
+            0 => CAPTION.to_owned(),
+            _ => format!("Scores of {}, to be read as the first of these figures.", row.name),
+        };
+        let figure = figure(&format!("fig-histogram-{i}"), &[], &panels, &caption);
+        let summary =
+            format!("{} – average AUROC {:.2} %", row.name, 100.0 * row.average.metrics.auroc);
+        out.push_str(&details(&summary, place < OPEN, &figure));
+    }
+    Ok(out)
+}
+
+fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Panel {
+    let (id, ood) = (e.id_scores(scorer), e.ood_scores(set, scorer));
+    let (sorted, others) = (ascending([id]), ascending([ood]));
+    // An axis that every row fits on would show little of most.
+    let mut low = quantile(&sorted, 0.002).min(quantile(&others, 0.03));
+    let mut high = quantile(&sorted, 0.998).max(quantile(&others, 0.97));
+    if high <= low {
+        (low, high) = (low - 0.5, high + 0.5);
+    }
+    let (ours, theirs) = (shares(id, low, high), shares(ood, low, high));
+    let top = ours.iter().chain(&theirs).fold(0.0, |a: f64, b| a.max(*b));
+    let mut x = Axis::new("score", low..high);
+    x.ticks = 5;
+    let y = Axis::percent("share of rows (%)", 1.06 * top);
+    let mut panel = Panel::new(e.ood[set].name.clone(), x, y);
+    panel.size = (320, 230);
+    let auroc = 100.0 * table.rows[scorer].sets[set].1.metrics.auroc;
+    panel.alt = format!(
+        "Histogram of {} scores: {} against {}, AUROC {auroc:.2} %",
+        table.rows[scorer].name, e.id.name, e.ood[set].name
+    );
+    for (shares, ink) in [(&ours, Ink::Muted), (&theirs, Ink::Series(set))] {
+        let outline = outline(shares, low, high);
+        panel.marks.push(Mark::Area { points: outline.clone(), ink, opacity: 0.35 });
+        panel.marks.push(Mark::rule(outline, ink));
+    }
+    let threshold = quantile(&sorted, 0.95);
+    panel.marks.push(Mark::rule(vec![(threshold, 0.0), (threshold, top)], Ink::Text));
+    panel
+}
+
+/// The share of rows in each of [`BINS`] bars from `low` to `high`.
+fn shares(scores: &[f32], low: f64, high: f64) -> Vec<f64> {
+    let mut counts = vec![0.0; BINS];
+    for &s in scores {
+        let at = (f64::from(s) - low) / (high - low) * BINS as f64;
+        counts[(at.max(0.0) as usize).min(BINS - 1)] += 1.0 / scores.len() as f64;
+    }
+    counts
+}
+
+/// Bars as one outline that begins and ends on the axis.
+fn outline(shares: &[f64], low: f64, high: f64) -> Vec<(f64, f64)> {
+    let edge = |i: usize| low + (high - low) * i as f64 / shares.len() as f64;
+    let mut out = vec![(low, 0.0)];
+    for (i, &y) in shares.iter().enumerate() {
+        out.extend([(edge(i), y), (edge(i + 1), y)]);
+    }
+    out.push((high, 0.0));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_counted_once() {
+        let s = shares(&[-9.0, 0.0, 0.5, 1.0, f32::INFINITY], 0.0, 1.0);
+        assert!((s.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!((s[0] - 0.4).abs() < 1e-12 && (s[BINS - 1] - 0.4).abs() < 1e-12);
+        assert!((s[BINS / 2] - 0.2).abs() < 1e-12);
+    }
+}

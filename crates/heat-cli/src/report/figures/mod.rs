@@ -1,0 +1,32 @@
+//! The figures, one file each. Each function gives HTML; a figure that there
+//! is nothing to draw for is left out.
+
+pub mod beta;
+pub mod calibration;
+pub mod correlation;
+pub mod cost;
+pub mod curves;
+pub mod energies;
+pub mod histograms;
+pub mod training;
+
+/// A name cut to what fits beside a drawing.
+fn brief(name: &str, most: usize) -> String {
+    match name.chars().count() > most {
+        true => name.chars().take(most - 1).chain(['…']).collect(),
+        false => name.to_owned(),
+    }
+}
+
+/// The q-quantile of ascending scores, as a score that occurs.
+fn quantile(ascending: &[f32], q: f64) -> f64 {
+    let last = ascending.len().saturating_sub(1);
+    let at = (q * last as f64).round() as usize;
+    ascending.get(at).map_or(0.0, |v| f64::from(*v))
+}
+
+fn ascending<'a>(parts: impl IntoIterator<Item = &'a [f32]>) -> Vec<f32> {
+    let mut all: Vec<f32> = parts.into_iter().flatten().copied().collect();
+    all.sort_unstable_by(f32::total_cmp);
+    all
+}

@@ -1,0 +1,348 @@
+//! Panels: small charts, drawn by `plotters` as SVG that follows the page's
+//! colours.
+//!
+//! Coordinates of the drawing library are whole numbers, so a panel is drawn
+//! [`FINE`] times as large as it is shown. Colours are written as `#0101NN`
+//! and then replaced by variables of the style sheet, which knows light and
+//! dark; a text of the user's cannot contain one, as its quotes are escaped.
+
+use std::ops::Range;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::html::escape;
+
+/// Units of the drawing to one pixel of the page.
+const FINE: u32 = 4;
+
+/// A colour of the page.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Ink {
+    /// As the text.
+    Text,
+    /// As less important text.
+    Muted,
+    /// Of lines to read values at.
+    Grid,
+    /// The n-th of the series; they repeat.
+    Series(usize),
+}
+
+/// How many series have colours of their own.
+pub const SERIES: usize = 8;
+
+impl Ink {
+    fn code(self) -> u8 {
+        match self {
+            Ink::Text => 0,
+            Ink::Muted => 1,
+            Ink::Grid => 2,
+            Ink::Series(n) => 16 + (n % SERIES) as u8,
+        }
+    }
+
+    fn rgb(self) -> RGBColor {
+        RGBColor(1, 1, self.code())
+    }
+
+    /// As CSS.
+    pub fn css(self) -> String {
+        match self {
+            Ink::Text => "currentColor".into(),
+            Ink::Muted => "var(--muted)".into(),
+            Ink::Grid => "var(--grid)".into(),
+            Ink::Series(n) => format!("var(--s{})", n % SERIES),
+        }
+    }
+}
+
+/// An axis: what it shows, from where to where.
+pub struct Axis {
+    pub label: String,
+    pub range: Range<f64>,
+    /// About how many values are written.
+    pub ticks: usize,
+    pub format: fn(f64) -> String,
+}
+
+impl Axis {
+    pub fn new(label: impl Into<String>, range: Range<f64>) -> Self {
+        Axis { label: label.into(), range, ticks: 6, format: short }
+    }
+
+    /// From 0 to 1 in percent.
+    pub fn percent(label: impl Into<String>, to: f64) -> Self {
+        Axis { format: |v| format!("{:.0}", 100.0 * v), ..Axis::new(label, 0.0..to) }
+    }
+}
+
+/// What is drawn on a panel, in this order.
+pub enum Mark {
+    Line {
+        points: Vec<(f64, f64)>,
+        ink: Ink,
+        width: u32,
+    },
+    /// A filled outline.
+    Area {
+        points: Vec<(f64, f64)>,
+        ink: Ink,
+        opacity: f64,
+    },
+    Dots {
+        points: Vec<(f64, f64)>,
+        ink: Ink,
+        opacity: f64,
+    },
+    Text {
+        at: (f64, f64),
+        text: String,
+        align: Align,
+    },
+    /// A filled rectangle between two corners.
+    Box {
+        corners: [(f64, f64); 2],
+        ink: Ink,
+        opacity: f64,
+    },
+}
+
+/// Which part of a text is at its place.
+#[derive(Clone, Copy)]
+pub enum Align {
+    Left,
+    Middle,
+    Right,
+}
+
+impl Mark {
+    pub fn line(points: Vec<(f64, f64)>, ink: Ink) -> Self {
+        Mark::Line { points, ink, width: 2 }
+    }
+
+    /// A thin line to compare with.
+    pub fn rule(points: Vec<(f64, f64)>, ink: Ink) -> Self {
+        Mark::Line { points, ink, width: 1 }
+    }
+}
+
+/// A chart with its heading.
+pub struct Panel {
+    pub title: String,
+    /// What it shows, for those who cannot see it.
+    pub alt: String,
+    pub x: Axis,
+    pub y: Axis,
+    pub marks: Vec<Mark>,
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// Width of the labels at the left, in pixels.
+    pub left: u32,
+    /// Marks alone, without axes.
+    pub bare: bool,
+}
+
+impl Panel {
+    pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
+        let title = title.into();
+        let alt = format!("{title}: {} against {}", y.label, x.label);
+        Panel { title, alt, x, y, marks: Vec::new(), size: (380, 290), left: 50, bare: false }
+    }
+
+    /// Heading and drawing as HTML.
+    pub fn html(&self) -> Result<String> {
+        let title = match self.title.as_str() {
+            "" => String::new(),
+            title => format!("<h4>{}</h4>", escape(title)),
+        };
+        let width = self.size.0;
+        let svg = self.svg().map_err(|e| anyhow!("draw `{}`: {e}", self.title))?;
+        Ok(format!("<div class=\"panel\" style=\"max-width:{width}px\">{title}{svg}</div>\n"))
+    }
+
+    fn svg(&self) -> Result<String> {
+        let mut out = String::new();
+        let size = (self.size.0 * FINE, self.size.1 * FINE);
+        let root = SVGBackend::with_string(&mut out, size).into_drawing_area();
+        self.draw(&root).map_err(|e| anyhow!("{e}"))?;
+        root.present().map_err(|e| anyhow!("{e}"))?;
+        drop(root);
+        Ok(finish(&out, size, &self.alt))
+    }
+
+    fn draw(&self, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
+        let (bottom, left) = if self.bare { (0, 0) } else { (38, self.left) };
+        let mut chart = ChartBuilder::on(root)
+            .margin(6 * FINE)
+            .margin_right(14 * FINE)
+            .x_label_area_size(bottom * FINE)
+            .y_label_area_size(left * FINE)
+            .build_cartesian_2d(wide(&self.x.range), wide(&self.y.range))?;
+        if !self.bare {
+            self.axes(&mut chart)?;
+        }
+        for mark in &self.marks {
+            draw_mark(&mut chart, mark)?;
+        }
+        Ok(())
+    }
+
+    fn axes(&self, chart: &mut Chart<'_, '_>) -> Drawn {
+        chart
+            .configure_mesh()
+            .bold_line_style(Ink::Grid.rgb().stroke_width(FINE))
+            .light_line_style(TRANSPARENT)
+            .axis_style(Ink::Muted.rgb().stroke_width(FINE))
+            .x_labels(self.x.ticks)
+            .y_labels(self.y.ticks)
+            .x_label_formatter(&|v| (self.x.format)(*v))
+            .y_label_formatter(&|v| (self.y.format)(*v))
+            .x_desc(&self.x.label)
+            .y_desc(&self.y.label)
+            .set_all_tick_mark_size(3 * FINE)
+            .label_style(font(11.0, Ink::Muted))
+            .axis_desc_style(font(12.0, Ink::Text))
+            .draw()
+    }
+}
+
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
+fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> Drawn {
+    use std::iter::once;
+    match mark {
+        Mark::Line { points, ink, width } => {
+            let style = ink.rgb().stroke_width(width * FINE);
+            chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+        }
+        Mark::Area { points, ink, opacity } => {
+            let area = Polygon::new(points.clone(), ink.rgb().mix(*opacity).filled());
+            chart.draw_series(once(area))?;
+        }
+        Mark::Dots { points, ink, opacity } => {
+            let style = ink.rgb().mix(*opacity).filled();
+            chart.draw_series(points.iter().map(|p| Circle::new(*p, 2 * FINE, style)))?;
+        }
+        Mark::Text { at, text, align } => {
+            let h = match align {
+                Align::Left => HPos::Left,
+                Align::Middle => HPos::Center,
+                Align::Right => HPos::Right,
+            };
+            let style = font(11.0, Ink::Text).pos(Pos::new(h, VPos::Center));
+            chart.draw_series(once(Text::new(text.clone(), *at, style)))?;
+        }
+        Mark::Box { corners, ink, opacity } => {
+            let style = ink.rgb().mix(*opacity).filled();
+            chart.draw_series(once(Rectangle::new(*corners, style)))?;
+        }
+    }
+    Ok(())
+}
+
+fn font(pixels: f64, ink: Ink) -> TextStyle<'static> {
+    // The library divides by 1.24 when it writes the size.
+    let size = 1.24 * pixels * f64::from(FINE);
+    let mut style = TextStyle::from(("sans-serif", size).into_font());
+    style.color = ink.rgb().to_backend_color();
+    style
+}
+
+/// A range that can be divided by its width.
+fn wide(range: &Range<f64>) -> Range<f64> {
+    let finite = |v: f64| if v.is_finite() { v.clamp(-1e30, 1e30) } else { 0.0 };
+    let (low, high) = (finite(range.start), finite(range.end));
+    let least = 1e-6 * low.abs().max(high.abs()).max(1e-12);
+    if high - low > least { low..high } else { low - least..high + least }
+}
+
+/// What the page needs of a drawing: no size of its own, the page's colours.
+fn finish(svg: &str, size: (u32, u32), alt: &str) -> String {
+    let body = svg.find('>').map_or("", |at| &svg[at + 1..]);
+    let (width, height) = size;
+    let mut out = format!(
+        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
+        escape(alt)
+    );
+    let body = body.replace(" opacity=\"1\"", "").replace(" font-family=\"sans-serif\"", "");
+    let mut pieces = body.split("\"#0101");
+    out.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        let code = piece.get(..2).and_then(|c| u8::from_str_radix(c, 16).ok()).unwrap_or(0);
+        let ink = match code {
+            0 => Ink::Text,
+            1 => Ink::Muted,
+            2 => Ink::Grid,
+            n => Ink::Series(usize::from(n.saturating_sub(16))),
+        };
+        out.push('"');
+        out.push_str(&ink.css());
+        out.push_str(piece.get(2..).unwrap_or_default());
+    }
+    out
+}
+
+/// A number with about three digits.
+pub fn short(v: f64) -> String {
+    let size = v.abs();
+    let (text, power) = match size {
+        0.0 => return "0".into(),
+        _ if !(1e-3..1e5).contains(&size) => {
+            let text = format!("{v:.2e}");
+            let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+            (digits.to_owned(), format!("e{power}"))
+        }
+        _ if size >= 100.0 => return format!("{v:.0}"),
+        _ if size >= 1.0 => (format!("{v:.2}"), String::new()),
+        _ => (format!("{v:.4}"), String::new()),
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned() + &power
+}
+
+/// The polyline without the points that the eye does not miss: each kept one
+/// is `step` of the ranges away from the last, corners of the ends kept.
+pub fn thinned(points: &[(f64, f64)], step: f64) -> Vec<(f64, f64)> {
+    let mut out: Vec<(f64, f64)> = Vec::new();
+    for (i, &(x, y)) in points.iter().enumerate() {
+        let far = |&(a, b): &(f64, f64)| (x - a).abs().max((y - b).abs()) >= step;
+        if i + 1 == points.len() || out.last().is_none_or(far) {
+            out.push((x, y));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let of = [0.0, 0.5, -12.345, 250.0, 1.5e7, 2e-7].map(short);
+        assert_eq!(of, ["0", "0.5", "-12.35", "250", "1.5e7", "2e-7"]);
+    }
+
+    #[test]
+    fn colours_and_texts_of_a_panel_are_the_pages() {
+        let x = Axis::new("\"#010110<script>", 0.0..1.0);
+        let mut panel = Panel::new("a<b", x, Axis::new("y", 0.0..0.0));
+        panel.marks.push(Mark::line(vec![(0.0, 0.0), (1.0, 0.0)], Ink::Series(3)));
+        let html = panel.html().unwrap();
+        assert!(html.contains("stroke=\"var(--s3)\""), "{html}");
+        assert!(html.contains("&quot;#010110&lt;script&gt;"));
+        assert!(!html.contains("\"#0101") && !html.contains("<script"));
+    }
+
+    #[test]
+    fn a_straight_line_keeps_its_ends() {
+        let line: Vec<(f64, f64)> = (0..=1000).map(|i| (f64::from(i) / 1000.0, 0.0)).collect();
+        let thin = thinned(&line, 0.01);
+        assert_eq!((thin.first(), thin.last()), (line.first(), line.last()));
+        assert!((101..=102).contains(&thin.len()), "{}", thin.len());
+    }
+}

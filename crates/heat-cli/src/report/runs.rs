@@ -1,0 +1,146 @@
+//! What `heat report` is given: run folders, sweeps, results.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use heat_ood::ebm::EpochLog;
+use heat_ood::{Detector, Error};
+use serde_json::Value;
+
+use super::data::{ResultsTable, Run};
+
+/// What lies in the places given.
+#[derive(Default)]
+pub struct Found {
+    pub runs: Vec<Run>,
+    /// Results written earlier.
+    pub tables: Vec<ResultsTable>,
+    /// Of each finished run.
+    pub detectors: Vec<PathBuf>,
+    /// Every file read, which must not be overwritten.
+    pub files: Vec<PathBuf>,
+}
+
+/// Read them all.
+pub fn find(places: &[PathBuf]) -> Result<Found> {
+    let mut found = Found::default();
+    for place in places {
+        if place.join("recipe.toml").is_file() {
+            found.run(&name_of(place), place)?;
+        } else if place.join("sweep.toml").is_file() {
+            found.sweep(place)?;
+        } else if place.is_file() {
+            found.results(place)?;
+        } else {
+            let problem = match place.exists() {
+                true => {
+                    "holds no run: expected recipe.toml of `heat train`, or sweep.toml of `heat sweep`"
+                }
+                false => {
+                    "does not exist; give a folder of `heat train` or `heat sweep`, or a JSON file of `heat eval`"
+                }
+            };
+            return Err(Error::format(place, problem).into());
+        }
+    }
+    let names: Vec<&String> = found.runs.iter().map(|r| &r.name).collect();
+    if let Some(name) = names.iter().enumerate().find(|(i, n)| names[..*i].contains(n)) {
+        let problem = "there are two runs of that name; rename a folder";
+        return Err(Error::config("runs", name.1, problem).into());
+    }
+    Ok(found)
+}
+
+fn name_of(folder: &Path) -> String {
+    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    real.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+impl Found {
+    fn text(&mut self, file: PathBuf) -> Result<String> {
+        let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+        self.files.push(file);
+        Ok(text)
+    }
+
+    fn run(&mut self, name: &str, folder: &Path) -> Result<()> {
+        let recipe = self.text(folder.join("recipe.toml"))?;
+        let metrics = folder.join("metrics.jsonl");
+        let mut epochs: Vec<EpochLog> = Vec::new();
+        if metrics.is_file() {
+            for (n, line) in self.text(metrics.clone())?.lines().enumerate() {
+                let epoch = serde_json::from_str(line).map_err(|e| {
+                    Error::format(&metrics, format!("line {} is not an epoch: {e}", n + 1))
+                })?;
+                epochs.push(epoch);
+            }
+        }
+        let detector = folder.join("detector.safetensors");
+        let mut provenance = None;
+        if detector.is_file() {
+            provenance = Some(Detector::open(&detector)?.provenance);
+            self.files.push(detector.clone());
+            self.detectors.push(detector);
+        }
+        self.runs.push(Run { name: name.to_owned(), recipe, epochs, provenance });
+        Ok(())
+    }
+
+    /// Its runs by name, and one table of what they were found to do.
+    fn sweep(&mut self, folder: &Path) -> Result<()> {
+        let mut runs: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
+            let path = entry.map_err(Error::io("list", folder))?.path();
+            if path.join("recipe.toml").is_file() {
+                runs.push(path);
+            }
+        }
+        if runs.is_empty() {
+            return Err(
+                Error::format(folder, "is a sweep without a run; let it train first").into()
+            );
+        }
+        runs.sort();
+        let mut whole: Option<ResultsTable> = None;
+        for run in &runs {
+            let name = name_of(run);
+            self.run(&name, run)?;
+            let file = run.join("eval.json");
+            if file.is_file() {
+                let table = self.table("", &name, file)?;
+                match &mut whole {
+                    Some(whole) => whole.rows.extend(table.rows),
+                    None => whole = Some(table),
+                }
+            }
+        }
+        if let Some(mut table) = whole {
+            table.title = format!("Sweep {}", name_of(folder));
+            self.tables.push(table);
+        }
+        Ok(())
+    }
+
+    fn results(&mut self, file: &Path) -> Result<()> {
+        let title = file.display().to_string();
+        let table = self.table(&title, &name_of(file), file.to_owned())?;
+        self.tables.push(table);
+        Ok(())
+    }
+
+    fn table(&mut self, title: &str, run: &str, file: PathBuf) -> Result<ResultsTable> {
+        let problem =
+            "is not the results of an evaluation; write them with `heat eval --format json`";
+        let text = self.text(file.clone()).map_err(|e| match e.downcast() {
+            // Not even text.
+            Ok(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::InvalidData => {
+                Error::format(&file, problem).into()
+            }
+            Ok(other) => other.into(),
+            Err(other) => other,
+        })?;
+        let json: Option<Value> = serde_json::from_str(&text).ok();
+        let table = json.and_then(|json| ResultsTable::read(title, run, &json));
+        Ok(table.ok_or_else(|| Error::format(&file, problem))?)
+    }
+}

@@ -1,0 +1,166 @@
+//! The tables of results.
+
+use heat_ood::metrics::Metrics;
+
+use super::data::{ReportData, ResultsTable, SetRow};
+use super::html::{Cell, Table, details, escape};
+
+type Value = fn(&Metrics) -> f64;
+
+/// Title, name, whether more is better, value.
+const METRICS: [(&str, &str, bool, Value); 6] = [
+    ("AUROC", "auroc", true, |m| m.auroc),
+    ("FPR95 (ID+)", "fpr95_id_positive", false, |m| m.fpr95_id_positive),
+    ("FPR95 (OOD+)", "fpr95_ood_positive", false, |m| m.fpr95_ood_positive),
+    ("AUPR in", "aupr_in", true, |m| m.aupr_in),
+    ("AUPR out", "aupr_out", true, |m| m.aupr_out),
+    ("accuracy", "detection_accuracy", true, |m| m.detection_accuracy),
+];
+
+/// How many of them the first table shows.
+const SHOWN: usize = 3;
+
+const LEGEND: &str = "\
+<ul class=\"legend-text\">
+<li><b>AUROC</b>: probability that an out-of-distribution row scores above an in-distribution one; higher is better.</li>
+<li><b>FPR95 (ID+)</b>: out-of-distribution rows accepted when 95 % of in-distribution rows are (the HEAT paper’s); lower is better.</li>
+<li><b>FPR95 (OOD+)</b>: in-distribution rows flagged when 95 % of out-of-distribution rows are (OpenOOD v1.5’s); lower is better.</li>
+<li>All in percent; <b class=\"best\">bold</b>: best of its column. A click on a title sorts.</li>
+</ul>
+";
+
+/// One sentence on the whole.
+pub fn summary(data: &ReportData) -> String {
+    let Some(table) = data.tables.iter().find(|t| !t.rows.is_empty()) else {
+        return format!("{} training runs.", data.runs.len());
+    };
+    let Some(best) = table.ranking().first().map(|&i| &table.rows[i]) else {
+        return String::new();
+    };
+    format!(
+        "{} scorers on {} out-of-distribution sets; in-distribution: {}. Highest average AUROC: {}, {:.2} %.",
+        table.rows.len(),
+        best.sets.len(),
+        table.id,
+        best.name,
+        100.0 * best.average.metrics.auroc
+    )
+}
+
+/// Results, then every metric of every set.
+pub fn render(n: usize, table: &ResultsTable) -> String {
+    let heading = if table.title.is_empty() {
+        String::new()
+    } else {
+        format!("<h3>{}</h3>\n", escape(&table.title))
+    };
+    let legend = if n == 0 { LEGEND } else { "" };
+    let all = details("Every metric of every set", false, &long(n, table).html());
+    format!("{heading}{legend}{}{all}", wide(n, table).html())
+}
+
+/// The sets that any row has, in their order.
+fn sets(table: &ResultsTable) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in table.rows.iter().flat_map(|r| &r.sets) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// A row per scorer, three metrics of the average and of each set.
+fn wide(n: usize, table: &ResultsTable) -> Table {
+    let sets = sets(table);
+    let mut groups = vec![(String::new(), 1), ("average".to_owned(), SHOWN)];
+    groups.extend(sets.iter().map(|s| ((*s).to_owned(), SHOWN)));
+    let mut titles = vec!["scorer".to_owned()];
+    for _ in 0..=sets.len() {
+        titles.extend(METRICS[..SHOWN].iter().map(|m| m.0.to_owned()));
+    }
+    let cells = |row: &super::data::Row| -> Vec<Cell> {
+        let of = |set: &&str| row.sets.iter().find(|(n, _)| n == set).map(|(_, s)| s);
+        let all = std::iter::once(Some(&row.average)).chain(sets.iter().map(of));
+        let metrics = all.flat_map(|s| METRICS[..SHOWN].iter().map(move |m| cell(s, m.3)));
+        std::iter::once(Cell::text(row.name.clone())).chain(metrics).collect()
+    };
+    let mut rows: Vec<Vec<Cell>> = table.rows.iter().map(cells).collect();
+    for column in 1..titles.len() {
+        mark_best(&mut rows, column, METRICS[(column - 1) % SHOWN].2);
+    }
+    Table {
+        id: format!("results-{n}"),
+        caption: format!("Results in percent; in-distribution set: {}", table.id),
+        groups,
+        titles,
+        rows,
+    }
+}
+
+fn cell(set: Option<&SetRow>, value: Value) -> Cell {
+    set.map_or(Cell::text("–"), |s| {
+        let v = 100.0 * value(&s.metrics);
+        Cell::number(format!("{v:.2}"), v)
+    })
+}
+
+fn mark_best(rows: &mut [Vec<Cell>], column: usize, more: bool) {
+    let sign = if more { 1.0 } else { -1.0 };
+    // What looks equal is equal.
+    let shown = |c: &Cell| c.value.map(|v| sign * (100.0 * v).round());
+    let best = rows.iter().filter_map(|r| shown(&r[column])).fold(f64::NEG_INFINITY, f64::max);
+    for row in rows {
+        row[column].best = shown(&row[column]) == Some(best);
+    }
+}
+
+/// A row per scorer and set, every metric, with intervals where known.
+fn long(n: usize, table: &ResultsTable) -> Table {
+    let mut rows = Vec::new();
+    for row in &table.rows {
+        let average = std::iter::once(("average", &row.average));
+        for (set, s) in average.chain(row.sets.iter().map(|(n, s)| (n.as_str(), s))) {
+            let mut cells = vec![Cell::text(row.name.clone()), Cell::text(set)];
+            cells.push(match s.n {
+                0 => Cell::text("–"),
+                n => Cell::number(n.to_string(), n as f64),
+            });
+            cells.extend(METRICS.iter().map(|(_, name, _, value)| {
+                let v = 100.0 * value(&s.metrics);
+                let range = s.intervals.get(*name).map_or(String::new(), |(low, high)| {
+                    format!(" [{:.2}, {:.2}]", 100.0 * low, 100.0 * high)
+                });
+                Cell::number(format!("{v:.2}{range}"), v)
+            }));
+            rows.push(cells);
+        }
+    }
+    let mut titles = vec!["scorer".to_owned(), "set".to_owned(), "rows".to_owned()];
+    titles.extend(METRICS.iter().map(|m| m.0.to_owned()));
+    Table {
+        id: format!("metrics-{n}"),
+        caption: "Every metric in percent; in brackets, where known, confidence intervals".into(),
+        groups: Vec::new(),
+        titles,
+        rows,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_of_a_column_is_by_its_direction_and_ties_count() {
+        let rows = || -> Vec<Vec<Cell>> {
+            [1.001, 2.0, 1.0].into_iter().map(|v| vec![Cell::number("", v)]).collect()
+        };
+        let mut up = rows();
+        mark_best(&mut up, 0, true);
+        assert_eq!(up.iter().map(|r| r[0].best).collect::<Vec<_>>(), [false, true, false]);
+        let mut down = rows();
+        mark_best(&mut down, 0, false);
+        assert_eq!(down.iter().map(|r| r[0].best).collect::<Vec<_>>(), [true, false, true]);
+    }
+}

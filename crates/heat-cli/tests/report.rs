@@ -1,0 +1,251 @@
+//! The report: what is in it, what it refuses, and how a real browser shows it.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::browser::browser;
+use common::{contains, data, fails, ok, text};
+use serde_json::Value;
+
+/// A name that would be markup, if it were let.
+const EVIL: &str = "<script>alert(1)<b>&\"'{{body}}";
+
+/// A run folder `run`, trained for two short epochs.
+fn trained(path: &Path) {
+    let tiny = ["ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "ebm.model.steps=1", "n_epochs=2"];
+    let train = data("train");
+    ok(
+        path,
+        &[&["train"], &tiny[..], &["batch_size=500", "--train", &train, "--out=run"]].concat(),
+    );
+}
+
+/// `heat` with the bundled features and these arguments.
+fn with_sets(path: &Path, first: &[&str], more: &[&str]) -> String {
+    let (train, head, id) = (data("train"), data("head"), data("test"));
+    let ood = [format!("mnist={}", data("ood_mnist")), format!("{EVIL}={}", data("ood_textures"))];
+    let sets = ["--train", &train, "--head", &head, "--id", &id, "--ood", &ood[0], &ood[1]];
+    text(&ok(path, &[first, &sets, more].concat()).stdout)
+}
+
+fn page(path: &Path, name: &str) -> String {
+    fs::read_to_string(path.join(name)).unwrap()
+}
+
+#[test]
+fn an_evaluation_has_its_page_and_the_same_one_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let scorers = ["--scorers", "el,ssd,msp", "--combine", "el,ssd", "--report", "r.html"];
+    let table = with_sets(path, &["eval"], &scorers);
+    let html = page(path, "r.html");
+    assert!(with_sets(path, &["eval"], &scorers[..4]) == table, "a report changes no result");
+    contains(&html, &["FPR95 (ID+)", "FPR95 (OOD+)", "combine(el,ssd,beta=0)", "--report r.html"]);
+    // Hashes of the sets; names as text only, and not as templates.
+    contains(&html, &["&lt;script&gt;alert(1)&lt;b&gt;&amp;&quot;&#39;{{body}}"]);
+    assert_eq!(html.matches("<script").count(), 1);
+    assert!(!html.contains("alert(1)<"));
+    // `sha256sum`.
+    contains(
+        &html,
+        &["test.safetensors 5b11e73b527dc00a991d022d0c941a976aa197dd7878e8356cdd23232af0f1d9"],
+    );
+    // No address but those of the page itself.
+    for address in ["http:", "https:", "//", "url(", "@import"] {
+        let scripts = html.replace("// ", "");
+        assert!(!scripts.contains(address), "{address}");
+    }
+    assert!(html.len() < 3_000_000, "{} bytes", html.len());
+    // Seconds differ, and when it was.
+    let stable = |html: &str| -> Vec<String> {
+        let cost = html.find("<section id=\"cost\"").unwrap();
+        let rest = html[cost..].find("</section>").unwrap() + cost;
+        let all = format!("{}{}", &html[..cost], &html[rest..]);
+        all.lines().filter(|l| !l.contains(" UTC</dd>")).map(str::to_owned).collect()
+    };
+    with_sets(path, &["eval"], &[&scorers[..], &["--threads", "1"]].concat());
+    let again = page(path, "r.html");
+    let differ = |(a, b): &(String, String)| a != b && !a.contains("<dt>");
+    let pairs = stable(&html).into_iter().zip(stable(&again));
+    assert_eq!(pairs.filter(differ).next(), None);
+    assert_eq!(stable(&html).len(), stable(&again).len());
+}
+
+#[test]
+fn runs_sweeps_and_results_have_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    trained(path);
+    ok(path, &["report", "run"]);
+    let html = page(path, "report.html");
+    contains(&html, &["fig-training", "train.safetensors", "<dt>seed</dt><dd>0</dd>"]);
+    contains(&html, &["hidden_dim = 16"]);
+    assert!(!html.contains("fig-roc"));
+
+    let json = with_sets(path, &["eval"], &["--scorers", "el", "--format", "json"]);
+    fs::write(path.join("results.json"), json).unwrap();
+    ok(path, &["report", "results.json", "-o", "table.html"]);
+    let html = page(path, "table.html");
+    contains(&html, &["results-0", "metrics-0", "<h3>results.json</h3>"]);
+    assert!(!html.contains("<figure"));
+
+    let (train, id) = (data("train"), data("test"));
+    let ood = format!("mnist={}", data("ood_mnist"));
+    let tiny = ["ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "ebm.model.steps=1", "n_epochs=1"];
+    let grid = ["ebm.optimizer.opt.lr=1e-3,1e-4", "--train", &train, "--out=s"];
+    let sets = ["--id", &id, "--ood", &ood];
+    ok(path, &[&["sweep"], &tiny[..], &grid, &sets].concat());
+    ok(path, &[&["report", "s", "run", "-o", "sweep.html"], &sets[..]].concat());
+    let html = page(path, "sweep.html");
+    contains(
+        &html,
+        &["<h3>Sweep s</h3>", "lr=1e-3", "results-1", "fig-energies-2", "fig-training"],
+    );
+    assert!(!html.contains("results-2"));
+}
+
+#[test]
+fn what_cannot_be_reported_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    trained(path);
+    fs::write(path.join("list.json"), "[1, 2]").unwrap();
+    fs::create_dir(path.join("empty")).unwrap();
+    let train = data("train");
+    let refused = |args: &[&str], code: i32, parts: &[&str]| {
+        let (got, error) = fails(path, &[&["report"], args].concat());
+        assert_eq!(got, code, "{args:?}: {error}");
+        contains(&error, parts);
+        assert!(!path.join("report.html").exists());
+    };
+    refused(&["list.json"], 1, &["list.json", "heat eval --format json"]);
+    refused(&[&train], 1, &["train.safetensors", "heat eval --format json"]);
+    refused(&["empty"], 1, &["empty", "recipe.toml"]);
+    refused(&["absent"], 1, &["absent", "does not exist"]);
+    refused(&["run", "run"], 2, &["two runs of that name"]);
+    refused(&["run", "--id", &train], 2, &["--ood"]);
+    refused(&["run", "--train", &train], 2, &["--id"]);
+    refused(&["run", "-o", "run/metrics.jsonl"], 2, &["read by this command"]);
+    refused(&["run", "-o", "no/page.html"], 2, &["does not exist"]);
+    fs::write(path.join("run/metrics.jsonl"), "{}\n").unwrap();
+    refused(&["run"], 1, &["metrics.jsonl", "line 1"]);
+    fs::write(path.join("run/metrics.jsonl"), "").unwrap();
+    fs::remove_file(path.join("run/detector.safetensors")).unwrap();
+    let ood = format!("mnist={}", data("ood_mnist"));
+    refused(&["run", "--id", &data("test"), "--ood", &ood], 2, &["none of these runs is finished"]);
+    ok(path, &["report", "run", "-o", "unfinished.html"]);
+    contains(&page(path, "unfinished.html"), &["unfinished: there is no detector"]);
+
+    let (id, eval) = (data("test"), ["eval", "--ood", &ood, "--train", &train, "--scorers", "ssd"]);
+    let more = ["--id", &id, "-o", "same", "--report", "same"];
+    let (code, error) = fails(path, &[&eval[..], &more].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["where the results go"]);
+}
+
+/// Every figure with whether all its drawings are there: their size, something
+/// visible in them, labels within them, a caption.
+const FIGURES: &str = "
+for (const d of document.querySelectorAll('details')) d.open = true;
+const within = (a, b) => a.left >= b.left - 2 && a.right <= b.right + 2 && a.top >= b.top - 2 && a.bottom <= b.bottom + 2;
+const faults = svg => {
+  const box = svg.getBoundingClientRect(), out = [];
+  if (!(box.width > 100 && box.height > 50)) out.push('size ' + box.width + 'x' + box.height);
+  if (svg.getAttribute('role') !== 'img' || !svg.getAttribute('aria-label')) out.push('no name');
+  const shapes = [...svg.querySelectorAll('polyline,polygon,circle,rect')];
+  const seen = shapes.filter(s => {
+    const b = s.getBoundingClientRect(), style = getComputedStyle(s);
+    return b.width + b.height > 1 && within(b, box) && /rgb/.test(style.stroke + style.fill);
+  });
+  if (seen.length === 0) out.push('nothing drawn');
+  if (seen.length < shapes.length) out.push((shapes.length - seen.length) + ' shapes outside or without colour');
+  for (const t of svg.querySelectorAll('text')) if (!within(t.getBoundingClientRect(), box)) out.push('outside: ' + t.textContent);
+  return out;
+};
+return [...document.querySelectorAll('figure')].map(f => {
+  const svgs = [...f.querySelectorAll('svg')], caption = f.querySelector('figcaption');
+  const found = svgs.flatMap(faults);
+  if (svgs.length === 0) found.push('no drawing');
+  if (!(caption && caption.textContent.length > 40)) found.push('no caption');
+  return [f.id, found.join('; ')];
+});";
+
+#[test]
+fn a_browser_shows_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let Some(browser) = browser("a_browser_shows_everything", path) else {
+        return;
+    };
+    trained(path);
+    let scorers = ["--scorers", "el,ssd,knn(k=50)", "--combine", "run,el", "-o", "page.html"];
+    with_sets(path, &["report", "run"], &scorers);
+    browser.open(&path.join("page.html"));
+
+    let figures = browser.run(FIGURES);
+    let figures: Vec<(String, String)> = serde_json::from_value(figures).unwrap();
+    for (id, faults) in &figures {
+        assert_eq!(faults, "", "{id}");
+    }
+    let ids: Vec<&str> = figures.iter().map(|(id, _)| id.as_str()).collect();
+    for id in [
+        "fig-histogram-0",
+        "fig-histogram-4",
+        "fig-roc",
+        "fig-precision",
+        "fig-energies-3",
+        "fig-beta-0",
+        "fig-correlation",
+        "fig-calibration",
+        "fig-detection",
+        "fig-training",
+        "fig-training-energies",
+        "fig-cost",
+    ] {
+        assert_eq!(ids.iter().filter(|i| **i == id).count(), 1, "{id} of {ids:?}");
+    }
+    let alt =
+        browser.run("return [...document.querySelectorAll('#fig-roc svg')].map(s => s.ariaLabel)");
+    assert_eq!(alt[1], format!("ROC curves of 5 scorers on {EVIL}"));
+
+    // The second column holds average AUROCs: up, then down.
+    let column = "return [...document.querySelectorAll('#results-0 tbody tr')].map(r => Number(r.cells[1].textContent))";
+    let values = || serde_json::from_value::<Vec<f64>>(browser.run(column)).unwrap();
+    let title = "#results-0 thead tr:last-child th:nth-child(2)";
+    let state = format!("return document.querySelector('{title}').getAttribute('aria-sort')");
+    for (direction, sign) in [("ascending", 1.0), ("descending", -1.0), ("ascending", 1.0)] {
+        browser.click(&format!("{title} button"));
+        let values = values();
+        assert_eq!(values.len(), 5);
+        assert!(values.windows(2).all(|w| sign * w[0] <= sign * w[1]), "{direction}: {values:?}");
+        assert_eq!(browser.run(&state), direction);
+    }
+    browser.click("#results-0 thead tr:last-child th:first-child button");
+    assert_eq!(browser.run(&state), Value::Null);
+    let first = browser.run("return document.querySelector('#results-0 tbody th').textContent");
+    assert_eq!(first, "combine(run,el,beta=0)");
+
+    for width in [1280, 400] {
+        browser.width(width);
+        let excess = "const e = document.documentElement; return [e.clientWidth, e.scrollWidth]";
+        assert_eq!(browser.run(excess).to_string(), format!("[{width},{width}]"));
+    }
+    // Text can be told from its ground in light and in dark.
+    let colours = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor].map(c => c.match(/\\d+/g).reduce((a, b) => a + Number(b), 0))";
+    for dark in [false, true] {
+        browser.dark(dark);
+        let [ink, paper]: [f64; 2] = serde_json::from_value(browser.run(colours)).unwrap();
+        assert!((paper - ink) * if dark { -1.0 } else { 1.0 } > 450.0, "{ink} on {paper}");
+    }
+    assert!(browser.print().starts_with("JVBERi0"), "no PDF");
+    let closed = "return document.querySelectorAll('details:not([open])').length";
+    assert_eq!(browser.run(closed), 0);
+
+    assert_eq!(browser.console(), Vec::<Value>::new());
+    let requests = browser.requests();
+    assert!(!requests.is_empty());
+    let elsewhere = |a: &&String| !(a.ends_with("/page.html") || a.starts_with("data:"));
+    assert_eq!(requests.iter().find(elsewhere), None);
+}
