@@ -1,39 +1,26 @@
-//! Conformal p-values: how often a threshold raises a false alarm.
+//! How often a conformal threshold raises a false alarm.
 //!
-//! Of a row with score s and n calibration rows of the same distribution,
-//! p = (1 + #{calibration scores ≥ s})/(n + 1) is at most α with a
-//! probability of at most α. Given α, the number of m new rows with p ≤ α is
+//! Given α and n calibration rows, the number of m new rows with p ≤ α is
 //! beta-binomial with parameters k = ⌊α(n + 1)⌋ and n + 1 − k (Vovk,
 //! *Conditional validity of inductive conformal predictors*, 2012).
 
+use heat_ood::calibrate::Reference;
 use heat_ood::math::rng::{Purpose, Stream};
 
-/// Calibration scores, ascending.
-pub struct Calibration(Vec<f32>);
-
 /// The rows in halves, chosen at random: to calibrate with, to check with.
-pub fn halves(scores: &[f32], seed: u64) -> (Calibration, Vec<f32>) {
+pub fn halves(scores: &[f32], seed: u64) -> heat_ood::Result<(Reference, Vec<f32>)> {
     let order = Stream::new(seed, Purpose::User, 0, 0).permutation(scores.len() as u32);
     let of = |rows: &[u32]| -> Vec<f32> { rows.iter().map(|&r| scores[r as usize]).collect() };
     let (first, second) = order.split_at(scores.len() / 2);
-    let mut first = of(first);
-    first.sort_unstable_by(f32::total_cmp);
-    (Calibration(first), of(second))
+    Ok((Reference::new(of(first))?, of(second)))
 }
 
-impl Calibration {
-    pub fn p_value(&self, score: f32) -> f64 {
-        let above = self.0.len() - self.0.partition_point(|&c| c < score);
-        (1 + above) as f64 / (self.0.len() + 1) as f64
-    }
-
-    /// The share of `scores` with p ≤ α, for each α.
-    pub fn alarms(&self, scores: &[f32], alphas: &[f64]) -> Vec<f64> {
-        let mut p: Vec<f64> = scores.iter().map(|&s| self.p_value(s)).collect();
-        p.sort_unstable_by(f64::total_cmp);
-        let n = p.len().max(1) as f64;
-        alphas.iter().map(|&alpha| p.partition_point(|&v| v <= alpha) as f64 / n).collect()
-    }
+/// The share of `scores` with p ≤ α, for each α.
+pub fn alarms(calibration: &Reference, scores: &[f32], alphas: &[f64]) -> Vec<f64> {
+    let mut p: Vec<f64> = scores.iter().map(|&s| calibration.p_value(s)).collect();
+    p.sort_unstable_by(f64::total_cmp);
+    let n = p.len().max(1) as f64;
+    alphas.iter().map(|&alpha| p.partition_point(|&v| v <= alpha) as f64 / n).collect()
 }
 
 /// Between which shares of m new rows the alarms lie with a probability of
@@ -70,19 +57,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p_values_by_hand() {
-        let calibration = Calibration(vec![1.0, 2.0, 2.0, 3.0]);
-        let p = [0.0, 2.0, 2.5, 3.0, 9.0].map(|s| calibration.p_value(s));
-        assert_eq!(p, [1.0, 0.8, 0.4, 0.4, 0.2]);
-        assert_eq!(calibration.alarms(&[9.0, 0.0], &[0.1, 0.2, 1.0]), [0.0, 0.5, 1.0]);
+    fn alarms_by_hand() {
+        let calibration = Reference::new(vec![1.0, 2.0, 2.0, 3.0]).unwrap();
+        assert_eq!(alarms(&calibration, &[9.0, 0.0], &[0.1, 0.2, 1.0]), [0.0, 0.5, 1.0]);
     }
 
     #[test]
     fn halves_are_of_the_rows() {
         let scores: Vec<f32> = (0..11).map(|v| v as f32).collect();
-        let (first, second) = halves(&scores, 0);
-        assert_eq!((first.0.len(), second.len()), (5, 6));
-        let mut all = [first.0, second].concat();
+        let (first, second) = halves(&scores, 0).unwrap();
+        assert_eq!((first.len(), second.len()), (5, 6));
+        let mut all = [first.scores(), &second].concat();
         all.sort_unstable_by(f32::total_cmp);
         assert_eq!(all, scores);
     }

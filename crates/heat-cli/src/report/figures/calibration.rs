@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use crate::report::conformal::{Calibration, band, halves};
+use heat_ood::calibrate::Reference;
+
+use crate::report::conformal::{alarms, band, halves};
 use crate::report::data::{Evaluation, ResultsTable};
 use crate::report::html::{details, figure};
 use crate::report::plot::{Axis, Ink, Mark, Panel};
@@ -45,8 +47,8 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     panel.marks.push(Mark::rule(vec![(0.0, 0.0), (MOST, MOST)], Ink::Muted));
     let mut legend = Vec::new();
     for (n, &i) in best.iter().enumerate() {
-        let (calibration, rest) = halves(e.id_scores(i), SEED);
-        let line = Mark::line(points(&calibration.alarms(&rest, &alphas)), Ink::Series(n));
+        let (calibration, rest) = halves(e.id_scores(i), SEED)?;
+        let line = Mark::line(points(&alarms(&calibration, &rest, &alphas)), Ink::Series(n));
         panel.marks.push(line);
         legend.push((table.rows[i].name.clone(), Ink::Series(n)));
     }
@@ -60,7 +62,7 @@ fn detection(e: &Evaluation, table: &ResultsTable, alphas: &[f64]) -> Result<Str
     let order = table.ranking();
     let mut panels = Vec::new();
     for &i in &order {
-        let (calibration, _) = halves(e.id_scores(i), SEED);
+        let (calibration, _) = halves(e.id_scores(i), SEED)?;
         panels.push(detected(e, i, &calibration, alphas).html()?);
     }
     let (open, rest) = panels.split_at(OPEN.min(panels.len()));
@@ -72,14 +74,14 @@ fn detection(e: &Evaluation, table: &ResultsTable, alphas: &[f64]) -> Result<Str
     Ok(out)
 }
 
-fn detected(e: &Evaluation, scorer: usize, calibration: &Calibration, alphas: &[f64]) -> Panel {
+fn detected(e: &Evaluation, scorer: usize, calibration: &Reference, alphas: &[f64]) -> Panel {
     let name = &e.scorers[scorer].name;
     let x = Axis { ticks: 5, ..Axis::percent("nominal false-alarm rate (%)", MOST) };
     let mut panel = Panel::new(name.clone(), x, Axis::percent("detected (%)", 1.0));
     panel.size = (320, 250);
     panel.alt = format!("Share of out-of-distribution rows that {name} detects");
     for set in 0..e.ood.len() {
-        let shares = calibration.alarms(e.ood_scores(set, scorer), alphas);
+        let shares = alarms(calibration, e.ood_scores(set, scorer), alphas);
         let points = alphas.iter().copied().zip(shares).collect();
         panel.marks.push(Mark::line(points, Ink::Series(set)));
     }
