@@ -36,7 +36,17 @@ fn openood_layout() {
     let el = ["--scorers", "el", "--format", "openood"];
     let csv = eval(path, &[&el[..], &["--groups", "cifar10"]].concat());
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines, ["dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC", EXPECTED_LINES]);
+    assert_eq!(
+        lines,
+        [
+            "dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC",
+            "cifar100,38.60,89.03,94.02,78.12,94.90",
+            "nearood,38.60,89.03,94.02,78.12,94.90",
+            "mnist,4.80,98.90,99.51,97.20,94.90",
+            "textures,56.90,87.25,91.01,77.09,94.90",
+            "farood,30.85,93.07,95.26,87.15,94.90",
+        ]
+    );
     // Without groups, in the order given.
     let plain = eval(path, &el);
     let names: Vec<&str> = plain.lines().map(|l| l.split(',').next().unwrap()).collect();
