@@ -68,8 +68,8 @@ fn an_evaluation_has_its_page_and_the_same_one_each_time() {
     with_sets(path, &["eval"], &[&scorers[..], &["--threads", "1"]].concat());
     let again = page(path, "r.html");
     let differ = |(a, b): &(String, String)| a != b && !a.contains("<dt>");
-    let pairs = stable(&html).into_iter().zip(stable(&again));
-    assert_eq!(pairs.filter(differ).next(), None);
+    let mut pairs = stable(&html).into_iter().zip(stable(&again));
+    assert_eq!(pairs.find(differ), None);
     assert_eq!(stable(&html).len(), stable(&again).len());
 }
 
@@ -104,6 +104,15 @@ fn runs_sweeps_and_results_have_pages() {
         &["<h3>Sweep s</h3>", "lr=1e-3", "results-1", "fig-energies-2", "fig-training"],
     );
     assert!(!html.contains("results-2"));
+
+    // The members of a composition in a file are scored for its β, and not listed.
+    let compose = ["compose", "a=run/detector.safetensors", "b=s/lr=1e-3/detector.safetensors"];
+    ok(path, &[&compose[..], &["--train", &train, "-o", "both.safetensors"]].concat());
+    let eval = ["eval", "--detectors", "both.safetensors", "--report", "both.html"];
+    ok(path, &[&eval[..], &sets].concat());
+    let html = page(path, "both.html");
+    contains(&html, &["fig-beta-0", "best member alone: ", "<dt>b</dt><dd>training mean"]);
+    assert_eq!(html.matches("id=\"fig-histogram-").count(), 1);
 }
 
 #[test]
