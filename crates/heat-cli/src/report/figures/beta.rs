@@ -52,6 +52,7 @@ fn one(e: &Evaluation, n: usize, c: &Composition) -> Result<String> {
         points: vec![(place(c.beta), used)],
         ink: Ink::Series(1),
         opacity: 1.0,
+        radius: 4,
     });
     let mut right = panel("each set", per_beta.iter().flatten().copied());
     right.alt = format!("AUROC of {} on each set as β goes from −∞ to ∞", c.name);

@@ -60,8 +60,8 @@ fn panel(e: &Evaluation, scorer: usize, parts: [usize; 3], set: usize) -> Panel 
             .collect()
     };
     let marks = [
-        Mark::Dots { points: inside(&id), ink: Ink::Muted, opacity: 0.5 },
-        Mark::Dots { points: inside(&ood), ink: Ink::Series(set), opacity: 0.6 },
+        Mark::Dots { points: inside(&id), ink: Ink::Muted, opacity: 0.5, radius: 2 },
+        Mark::Dots { points: inside(&ood), ink: Ink::Series(set), opacity: 0.6, radius: 2 },
     ];
     let threshold = quantile(&ascending([e.id_scores(scorer)]), 0.95);
     let line = level(threshold, &x, &y);

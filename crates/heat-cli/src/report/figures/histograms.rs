@@ -42,8 +42,8 @@ fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Pan
     let (id, ood) = (e.id_scores(scorer), e.ood_scores(set, scorer));
     let (sorted, others) = (ascending([id]), ascending([ood]));
     // An axis that every row fits on would show little of most.
-    let mut low = quantile(&sorted, 0.002).min(quantile(&others, 0.03));
-    let mut high = quantile(&sorted, 0.998).max(quantile(&others, 0.97));
+    let mut low = quantile(&sorted, 0.002).min(quantile(&others, 0.01));
+    let mut high = quantile(&sorted, 0.998).max(quantile(&others, 0.99));
     if high <= low {
         (low, high) = (low - 0.5, high + 0.5);
     }

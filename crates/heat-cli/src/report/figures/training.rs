@@ -77,6 +77,7 @@ fn panel(title: &str, lines: &[Vec<(f64, f64)>]) -> Panel {
                 points: line.clone(),
                 ink: Ink::Series(n),
                 opacity: 1.0,
+                radius: 2,
             });
         }
     }
