@@ -28,12 +28,12 @@ fn compare(spec: &str, name: &str, tolerance: f64) {
 fn scores() {
     for (spec, name) in [
         ("react(react=0.8)", "react.80"),
-        ("ash_p", "ash_p.65"),
-        ("ash_p(percentile=80)", "ash_p.80"),
-        ("ash_b", "ash_b.65"),
-        ("ash_b(percentile=80)", "ash_b.80"),
+        ("ash_p", "ash_p.90"),
+        ("ash_p(percentile=65)", "ash_p.65"),
+        ("ash_b", "ash_b.90"),
+        ("ash_b(percentile=65)", "ash_b.65"),
+        ("ash_s", "ash_s.90"),
         ("ash_s(percentile=65)", "ash_s.65"),
-        ("ash_s(percentile=80)", "ash_s.80"),
         ("scale(percentile=65)", "scale.65"),
         ("scale", "scale.85"),
         ("lts(percentile=70)", "lts.70"),

@@ -68,7 +68,8 @@ impl FdbdConfig {
         }
         let source = training.source(self)?;
         let mean = MeanRow::find(&source, training)?;
-        Ok(Fdbd::new(self.clone(), input, mean))
+        let inverse = inverse_distances(&input.head);
+        Ok(Fdbd { config: self.clone(), input, mean, inverse })
     }
 }
 
@@ -89,15 +90,12 @@ fn inverse_distances(head: &Head) -> Vec<f32> {
 }
 
 impl Fdbd {
-    fn new(config: FdbdConfig, input: WithHead, mean: Vec<f64>) -> Self {
-        let inverse = inverse_distances(&input.head);
-        Fdbd { config, input, mean, inverse }
-    }
-
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
         let (config, input) = WithHead::load(stored)?;
         let mean = stored.file.f64(&stored.name("mean"), &[input.dim()])?;
-        Ok(Self::new(config, input, mean))
+        let classes = input.head.classes();
+        let inverse = stored.file.f32(&stored.name("inverse"), &[classes, classes])?;
+        Ok(Fdbd { config, input, mean, inverse })
     }
 
     fn length(&self, row: &[f32]) -> f64 {
@@ -136,7 +134,11 @@ impl Scorer for Fdbd {
     }
 
     fn section(&self) -> Section {
-        let mean = Tensor::f64([self.input.dim()], self.mean.clone());
-        self.input.section("fdbd", &self.config).with("", vec![("mean".into(), mean)])
+        let classes = self.input.head.classes();
+        let tensors = vec![
+            ("mean".into(), Tensor::f64([self.input.dim()], self.mean.clone())),
+            ("inverse".into(), Tensor::f32([classes, classes], self.inverse.clone())),
+        ];
+        self.input.section("fdbd", &self.config).with("", tensors)
     }
 }

@@ -9,6 +9,7 @@
 
 use serde::Deserialize;
 
+use super::input::contradiction;
 use super::logits::{LogitSource, logits_settings};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
@@ -56,6 +57,9 @@ impl Gen {
             m: usize,
         }
         let Config { gamma, m } = stored.config()?;
+        if m == 0 {
+            return Err(contradiction(stored));
+        }
         Ok(Gen { source: LogitSource::load(stored)?, gamma, m })
     }
 

@@ -7,13 +7,14 @@
 //!
 //! | | h | s | p |
 //! |---|---|---|---|
-//! | `ash_p` | z, all but the kept set to zero | 1 | 65 |
-//! | `ash_b` | S/k where kept, else zero | 1 | 65 |
+//! | `ash_p` | z, all but the kept set to zero | 1 | 90 |
+//! | `ash_b` | S/k where kept, else zero | 1 | 90 |
 //! | `ash_s` | as `ash_p` | exp(S/S_k) | 90 |
 //! | `scale` | z | exp(S/S_k) | 85 |
 //! | `lts` | z | (S⁺/S⁺_k)², sums of max(z, 0); b is scaled too | 95 |
 //!
-//! Defaults are those of the authors' code. For rows without a positive sum
+//! Defaults are those of the authors' configurations, for `ash_b` and `ash_p`
+//! that of OpenOOD. For rows without a positive sum
 //! (never after a ReLU) exp(S/S_k) is its limit 0, and a row of zeros has
 //! (S⁺/S⁺_k)² = 1. Nothing is fitted but the feature steps; cost per row
 //! O(D·C).
@@ -29,7 +30,6 @@ use super::with_head::WithHead;
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs};
-use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use crate::math::quantile::{key, unkey};
 use crate::math::reduce;
 use crate::observe::Observer;
@@ -75,8 +75,7 @@ impl Shaping {
 
     fn percentile(self) -> f64 {
         match self {
-            Shaping::AshP | Shaping::AshB => 65.0,
-            Shaping::AshS => 90.0,
+            Shaping::AshP | Shaping::AshB | Shaping::AshS => 90.0,
             Shaping::Scale => 85.0,
             Shaping::Lts => 95.0,
         }
@@ -88,8 +87,6 @@ pub struct Shaped {
     shaping: Shaping,
     config: ShapingConfig,
     input: WithHead,
-    /// Wᵀ, `[D, C]`: the bias comes after the scale.
-    weight: Packed,
     /// k.
     kept: usize,
 }
@@ -122,14 +119,13 @@ impl Shaped {
             let problem = "a percentile lies between 0 and 100 (100 would keep no activation)";
             return Err(Error::config("percentile", p, problem));
         }
-        let (dim, head) = (input.dim(), &input.head);
+        let dim = input.dim();
         let kept = dim - (dim as f64 * p / 100.0).round_ties_even() as usize;
         if kept == 0 {
             let problem = format!("keeps none of {dim} activations");
             return Err(Error::config("percentile", p, problem));
         }
-        let weight = Packed::new(View::rows(head.weight(), dim).t(), dim, head.classes());
-        Ok(Shaped { shaping, config, input, weight, kept })
+        Ok(Shaped { shaping, config, input, kept })
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
@@ -224,24 +220,16 @@ impl Scorer for Shaped {
         let mut keys = Vec::with_capacity(dim);
         let scales: Vec<f64> =
             rows.chunks_exact_mut(dim).map(|row| self.shape(row, &mut keys)).collect();
-        let classes = head.classes();
-        let mut products = vec![0.0; out.len() * classes];
-        let view = View::rows(&rows, dim);
-        gemm(
-            view,
-            out.len(),
-            &self.weight,
-            &mut products,
-            classes,
-            &mut Aligned::default(),
-            &mut Keep,
-        );
-        let lts = self.shaping == Shaping::Lts;
-        for ((o, s), row) in out.iter_mut().zip(scales).zip(products.chunks_exact(classes)) {
-            let bias_scale = if lts { s } else { 1.0 };
+        let logits = self.input.logits(&rows);
+        // The bias comes after the scale, but for `lts`.
+        let late = if self.shaping == Shaping::Lts { 0.0 } else { 1.0 };
+        for ((o, s), row) in out.iter_mut().zip(scales).zip(logits.chunks_exact(head.classes())) {
             let pairs = row.iter().zip(head.bias());
-            let logits = pairs.map(|(&l, &b)| s * f64::from(l) + bias_scale * f64::from(b));
-            *o = -reduce::logsumexp(logits) as f32;
+            let scaled = pairs.map(|(&l, &b)| {
+                let b = late * f64::from(b);
+                s * (f64::from(l) - b) + b
+            });
+            *o = -reduce::logsumexp(scaled) as f32;
         }
     }
 

@@ -54,7 +54,7 @@ def flat(x):
 
 
 for variant in ("p", "b", "s"):
-    for p in (65, 80):
+    for p in (65, 90):
         ash = ASH(lambda x: x, flat, variant=f"ash-{variant}", percentile=p / 100)
         put(f"ash_{variant}.{p}", lambda z: ash.predict_feature_maps(maps(z)))
 for p in (65, 85):
