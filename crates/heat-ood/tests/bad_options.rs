@@ -53,6 +53,25 @@ fn each_option_has_its_error() {
         ("norm(k=3)", "unknown key `norm.k`"),
         ("klm(percentile=3)", "unknown key `klm.percentile`"),
         ("mena", "did you mean `mean`?"),
+        // Of the head.
+        ("react(react=1.2)", "`react` = 1.2: a quantile lies between 0 and 1"),
+        ("react(percentile=90)", "unknown key `react.percentile`"),
+        ("ash_p(percentile=100)", "a percentile lies between 0 and 100"),
+        ("ash_b(percentile=-1)", "a percentile lies between 0 and 100"),
+        ("ash_s(percentile=nan)", "a percentile lies between 0 and 100"),
+        ("scale(percentile=95)", "`percentile` = 95: keeps none of 6 activations"),
+        ("lts(pca=2,percentile=80)", "`percentile` = 80: keeps none of 2 activations"),
+        ("vra(low=-0.1)", "`low` = -0.1: a quantile lies between 0 and 1"),
+        ("vra(high=95)", "`high` = 95: a quantile lies between 0 and 1"),
+        ("vra(low=0.99)", "`low` = 0.99: must not exceed `high`, which is 0.9"),
+        ("gen(gamma=0)", "`gamma` = 0: must be a positive number"),
+        ("gen(m=0)", "`m` = 0: must be at least 1"),
+        ("temperature(temperature=-2)", "`temperature` = -2: must be a positive number"),
+        ("gradnorm(temperature=inf)", "`temperature` = inf: must be a positive number"),
+        ("fdbd(normalizer=mean)", "normalizer"),
+        ("nci(alpha=-1)", "`alpha` = -1: must be a number ≥ 0"),
+        ("neco(dim=0)", "`dim` = 0: must lie in 1..=6"),
+        ("neco(pca=4,dim=5)", "`dim` = 5: must lie in 1..=4"),
     ] {
         let error = refusal(text, &labels, Some(&head()));
         assert!(error.contains(part), "{text}: {error}");
@@ -66,12 +85,40 @@ fn what_is_missing_is_named() {
         let error = refusal(name, &labels, None);
         assert!(error.contains("head") && error.contains("--head"), "{name}: {error}");
     }
+    for name in [
+        "react",
+        "ash_p",
+        "ash_b",
+        "ash_s",
+        "scale",
+        "lts",
+        "vra",
+        "gen",
+        "entropy",
+        "temperature",
+        "she",
+        "gradnorm",
+        "fdbd",
+        "nci",
+        "neco",
+        "pnml",
+    ] {
+        let error = refusal(name, &labels, None);
+        assert!(error.contains("head") && error.contains("--head"), "{name}: {error}");
+    }
     let set = train(None);
     for name in ["gmm", "ssd", "maha", "mean"] {
         let error = ScorerSpec::parse(name).unwrap().fit(&set, None, &mut Silent).err().unwrap();
         assert!(error.to_string().contains("--labels"), "{name}: {error}");
     }
-    // K-means needs none.
+    for name in ["temperature", "she"] {
+        let spec = ScorerSpec::parse(name).unwrap();
+        let error = spec.fit(&set, Some(&head()), &mut Silent).err().unwrap();
+        assert!(error.to_string().contains("--labels"), "{name}: {error}");
+    }
+    // A temperature that is given needs none, nor does K-means.
+    let spec = ScorerSpec::parse("temperature(temperature=2)").unwrap();
+    assert!(spec.fit(&set, Some(&head()), &mut Silent).is_ok());
     let spec = ScorerSpec::parse("gmm(kmeans=4)").unwrap();
     assert!(spec.fit(&set, None, &mut Silent).is_ok());
 }
@@ -102,4 +149,38 @@ fn a_class_never_predicted_is_told() {
     let want = "1 of 3 classes are never predicted on memory and have no template (2)";
     assert_eq!(warnings.0[0], want);
     assert!(klm.score(&set).unwrap().iter().all(|s| s.is_finite() && *s >= -1e-6));
+}
+
+/// Labels that are the head's own predictions leave no best temperature;
+/// labels that it never predicts, no pattern.
+#[test]
+fn fits_that_have_no_answer() {
+    let mut weight = vec![0.0; 3 * DIM];
+    (0..3).for_each(|k| weight[k * DIM + k] = 1.0);
+    let head = Head::new(weight, vec![0.0; 3]).unwrap();
+    let rows = Array2::from_shape_fn((60, DIM), |(i, j)| f32::from(u8::from(i % 3 == j)));
+    let own: Vec<u32> = (0..60).map(|i| i % 3).collect();
+    let set = FeatureSet::from_arrays(rows.view(), Some(&own)).unwrap();
+    let mut warnings = Warnings::default();
+    let config = heat_ood::scorers::TemperatureConfig::default();
+    let fitted = config.fit(&set, Some(&head), &mut warnings).unwrap();
+    assert_eq!(fitted.temperature(), 1.0);
+    let want = "no temperature is best on memory, where every row is predicted correctly";
+    assert!(warnings.0.len() == 1 && warnings.0[0].starts_with(want), "{:?}", warnings.0);
+
+    let others: Vec<u32> = (0..60).map(|i| (i + 1) % 3).collect();
+    let set = FeatureSet::from_arrays(rows.view(), Some(&others)).unwrap();
+    let mut warnings = Warnings::default();
+    let fitted = config.fit(&set, Some(&head), &mut warnings).unwrap();
+    assert_eq!(fitted.temperature(), 1.0);
+    assert!(warnings.0[0].contains("no better than chance"), "{:?}", warnings.0);
+    let she = ScorerSpec::parse("she").unwrap().fit(&set, Some(&head), &mut Silent);
+    let error = she.err().unwrap().to_string();
+    assert!(error.contains("class 0 has no correctly predicted row in memory"), "{error}");
+
+    let zeros = Array2::zeros((4, DIM));
+    let set = FeatureSet::from_arrays(zeros.view(), None).unwrap();
+    let pnml = ScorerSpec::parse("pnml").unwrap().fit(&set, Some(&head), &mut Silent);
+    let error = pnml.err().unwrap().to_string();
+    assert!(error.contains("all training features are zero"), "{error}");
 }

@@ -50,10 +50,10 @@ fn specs() -> Vec<String> {
     let mut all = Vec::new();
     for name in NAMES {
         for steps in STEPS {
-            // The Gaussians and kNN normalise unless told otherwise; `maha` never does.
+            // The Gaussians, kNN and pNML normalise unless told otherwise; `maha` never does.
             let steps = match name {
                 "maha" if steps.contains("normalize") => continue,
-                "gmm" | "ssd" | "knn" if !steps.contains("normalize") => {
+                "gmm" | "ssd" | "knn" | "pnml" if !steps.contains("normalize") => {
                     format!("normalize=false,{steps}")
                 }
                 _ => steps.to_owned(),
@@ -77,6 +77,23 @@ fn specs() -> Vec<String> {
         "dice(percentile=0)",
         "mean(reduce=logsumexp,normalize_rows=true)",
         "odin(temperature=2)",
+        // Of the head.
+        "ash_p(percentile=0)",
+        "ash_b(percentile=99,pooling=std)",
+        "ash_s(percentile=30)",
+        "scale(percentile=99)",
+        "lts(percentile=50)",
+        "vra(low=0,high=1)",
+        "vra(low=0.05,high=0.95,clip=true,pooling=std)",
+        "gen(gamma=0.5,m=3)",
+        "temperature(temperature=3)",
+        "she(pooling=std)",
+        "gradnorm(temperature=2)",
+        "fdbd(normalizer=norm)",
+        "fdbd(normalizer=none)",
+        "nci(alpha=0)",
+        "neco(dim=342,standardize=false)",
+        "neco(dim=3,max_logit=false,pooling=std)",
     ];
     all.extend(own.map(str::to_owned));
     all
@@ -209,6 +226,15 @@ fn fits_do_not_depend_on_threads() {
         "vim",
         "dice",
         "mean",
+        // Of the head.
+        "react",
+        "vra",
+        "temperature",
+        "she",
+        "fdbd",
+        "nci",
+        "neco",
+        "pnml",
     ] {
         let spec = ScorerSpec::parse(text).unwrap();
         let files: Vec<Vec<u8>> = [1, 2, 4]

@@ -19,6 +19,18 @@ Scorers and their own settings:
   vim                  principal_dim=<n>
   dice                 percentile=<p>
   mean                 reduce=max|logsumexp normalize_rows=true
+  entropy, she
+  react                react=<quantile>
+  ash_p, ash_b, ash_s, scale, lts
+                       percentile=<p>
+  vra                  low=<quantile> high=<quantile> clip=true
+  gen                  gamma=0.1 m=100
+  temperature          temperature=<T>
+  gradnorm             temperature=1
+  fdbd                 normalizer=distance|norm|none
+  nci                  alpha=0.0001
+  neco                 dim=<n> standardize=false max_logit=false
+  pnml                 normalize=false
 Before each: react=<quantile> normalize=true|false pca=<n> whiten=true; pooling=avg|std|max where
   features are read. docs/methods.md has formulas and defaults";
 

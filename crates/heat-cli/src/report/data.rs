@@ -206,7 +206,7 @@ impl Row {
 impl SetRow {
     fn read(json: &Value) -> Option<Self> {
         let pair = |v: &Value| Some((v.get(0)?.as_f64()?, v.get(1)?.as_f64()?));
-        let intervals = json.get("intervals").and_then(Value::as_object);
+        let intervals = json.get("ci").and_then(Value::as_object);
         let intervals = intervals.into_iter().flatten();
         Some(SetRow {
             metrics: serde_json::from_value(json.clone()).ok()?,
@@ -252,7 +252,7 @@ mod tests {
 
     const METRICS: &str = r#"{"auroc": 0.9, "fpr95_id_positive": 0.2, "fpr95_ood_positive": 0.3,
         "aupr_in": 0.4, "aupr_out": 0.5, "detection_accuracy": 0.6, "n": 7,
-        "intervals": {"auroc": [0.85, 0.93]}}"#;
+        "ci": {"auroc": [0.85, 0.93]}}"#;
 
     #[test]
     fn results_and_a_runs_results_are_read_and_nothing_else() {

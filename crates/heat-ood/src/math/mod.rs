@@ -3,6 +3,7 @@
 //! Matrices are row-major `f32` slices with a leading dimension unless a
 //! function says `f64`. Sums that decide a fit are taken in `f64`.
 
+pub mod columns;
 pub mod linalg;
 pub mod matmul;
 pub mod moments;

@@ -13,17 +13,18 @@ pub fn sorted(sorted: &[f64], q: f64) -> f64 {
 }
 
 /// numpy's `_lerp`: exact at both ends and monotone.
-fn interpolate(a: f64, b: f64, t: f64) -> f64 {
+pub(super) fn interpolate(a: f64, b: f64, t: f64) -> f64 {
     if t >= 0.5 { b - (b - a) * (1.0 - t) } else { a + (b - a) * t }
 }
 
 /// Order-preserving map of finite floats to integers.
-fn key(x: f32) -> u32 {
+#[inline]
+pub(crate) fn key(x: f32) -> u32 {
     let bits = x.to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
-fn unkey(k: u32) -> f32 {
+pub(crate) fn unkey(k: u32) -> f32 {
     f32::from_bits(if k >> 31 == 1 { k & !(1 << 31) } else { !k })
 }
 
@@ -98,7 +99,7 @@ impl Histogram {
 
 /// The two neighbouring ranks of quantile `q` among `n` values, and how far
 /// it lies from the first to the second.
-fn ranks(n: u64, q: f64) -> ([u64; 2], f64) {
+pub(super) fn ranks(n: u64, q: f64) -> ([u64; 2], f64) {
     let position = q * (n - 1) as f64;
     let low = position.floor();
     ([low as u64, (low as u64 + 1).min(n - 1)], position - low)

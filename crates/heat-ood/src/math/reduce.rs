@@ -36,6 +36,60 @@ pub fn norm2(x: &[f32]) -> f64 {
     sums.iter().sum::<f64>() + tail
 }
 
+/// Σ f(aᵢ, bᵢ), in f64; eight partial sums, as in [`norm2`].
+fn paired<B: Copy>(a: &[f32], b: &[B], f: impl Fn(f64, B) -> f64) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f64 =
+        left.remainder().iter().zip(right.remainder()).map(|(&x, &y)| f(f64::from(x), y)).sum();
+    for (x, y) in left.zip(right) {
+        for ((s, &x), &y) in sums.iter_mut().zip(x).zip(y) {
+            *s += f(f64::from(x), y);
+        }
+    }
+    sums.iter().sum::<f64>() + tail
+}
+
+/// Σ aᵢbᵢ, in f64.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    paired(a, b, |x, y| x * f64::from(y))
+}
+
+/// Σ f(xᵢ), in f64.
+pub fn sum_of(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    paired(x, x, |v, _| f(v))
+}
+
+/// Σ |xᵢ|, in f64.
+pub fn norm1(x: &[f32]) -> f64 {
+    sum_of(x, f64::abs)
+}
+
+/// Σ (xᵢ − cᵢ)², in f64.
+pub fn square_about(x: &[f32], centre: &[f64]) -> f64 {
+    paired(x, centre, |v, c| (v - c) * (v - c))
+}
+
+/// Σ wᵢ(xᵢ − cᵢ) and Σ (xᵢ − cᵢ)², in f64.
+pub fn projected_about(x: &[f32], w: &[f32], centre: &[f64]) -> (f64, f64) {
+    let mut sums = [[0.0f64; 4]; 2];
+    let mut tail = [0.0; 2];
+    let rows = x.chunks_exact(4).zip(w.chunks_exact(4)).zip(centre.chunks_exact(4));
+    for ((x, w), c) in rows {
+        for i in 0..4 {
+            let off = f64::from(x[i]) - c[i];
+            sums[0][i] += f64::from(w[i]) * off;
+            sums[1][i] += off * off;
+        }
+    }
+    for i in x.len() / 4 * 4..x.len() {
+        let off = f64::from(x[i]) - centre[i];
+        tail[0] += f64::from(w[i]) * off;
+        tail[1] += off * off;
+    }
+    (sums[0].iter().sum::<f64>() + tail[0], sums[1].iter().sum::<f64>() + tail[1])
+}
+
 /// ‖a − b‖², in f64.
 pub fn distance2(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum()
@@ -100,5 +154,11 @@ mod tests {
         let x: Vec<f32> = (1..=11).map(|v| v as f32).collect();
         assert_eq!(norm2(&x), 506.0);
         assert_eq!(distance2(&x, &[0.0; 11]), 506.0);
+        let signed: Vec<f32> = x.iter().map(|v| if v % 2.0 == 0.0 { -v } else { *v }).collect();
+        assert_eq!(dot(&x, &x), 506.0);
+        assert_eq!(norm1(&signed), 66.0);
+        assert_eq!(sum_of(&signed, |v| v.max(0.0)), 36.0);
+        assert_eq!(square_about(&x, &[1.0; 11]), 385.0);
+        assert_eq!(projected_about(&x, &[2.0; 11], &[1.0; 11]), (110.0, 385.0));
     }
 }

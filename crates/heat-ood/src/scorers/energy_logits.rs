@@ -60,8 +60,14 @@ impl EnergyLogits {
     }
 }
 
-fn energy(logits: &[f32]) -> f32 {
+pub(super) fn energy(logits: &[f32]) -> f32 {
     -reduce::logsumexp(logits.iter().map(|&l| f64::from(l))) as f32
+}
+
+/// Turn logits into the energy's gradient with respect to them.
+pub(super) fn energy_gradient(logits: &mut [f64]) {
+    let total = reduce::logsumexp(logits.iter().copied());
+    logits.iter_mut().for_each(|l| *l = -(*l - total).exp());
 }
 
 impl Scorer for EnergyLogits {
@@ -78,10 +84,7 @@ impl Scorer for EnergyLogits {
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
-        self.source.gradient(batch, scale, out, |logits| {
-            let total = reduce::logsumexp(logits.iter().copied());
-            logits.iter_mut().for_each(|l| *l = -(*l - total).exp());
-        })
+        self.source.gradient(batch, scale, out, energy_gradient)
     }
 
     fn section(&self) -> Section {

@@ -48,6 +48,56 @@ impl FeatureSettings for LogitsConfig {
     }
 }
 
+/// Declare the settings of a scorer of logits: its own, then those of
+/// [`LogitsConfig`], all on one level.
+macro_rules! logits_settings {
+    (
+        $(#[$doc:meta])*
+        $name:ident;
+        $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub react: Option<f64>,
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub normalize: bool,
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub pca: Option<usize>,
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub whiten: bool,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name {
+                    $($field: $default,)*
+                    react: None,
+                    normalize: false,
+                    pca: None,
+                    whiten: false,
+                }
+            }
+        }
+
+        impl $name {
+            /// The settings shared with the other scorers of logits.
+            fn logits(&self) -> $crate::scorers::LogitsConfig {
+                $crate::scorers::LogitsConfig {
+                    react: self.react,
+                    normalize: self.normalize,
+                    pca: self.pca,
+                    whiten: self.whiten,
+                }
+            }
+        }
+    };
+}
+pub(super) use logits_settings;
+
 /// Turn logits into ∂(−max softmax(logits/T))/∂logits, exact where the
 /// largest is all but 1: −p_y(δ_jy − p_j)/T.
 pub(super) fn softmax_gradient(logits: &mut [f64], temperature: f64) {

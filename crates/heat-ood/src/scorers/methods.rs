@@ -13,10 +13,15 @@ use super::{
     LogitsConfig, MaxLogit, Mean, MeanConfig, Msp, Norm, NormConfig, Odin, OdinConfig, Scorer, Ssd,
     Stored, Vim, VimConfig,
 };
+use super::{
+    Entropy, Fdbd, FdbdConfig, Gen, GenConfig, GradNorm, GradNormConfig, Nci, NciConfig, Neco,
+    NecoConfig, Pnml, PnmlConfig, React, ReactConfig, Shaped, Shaping, ShapingConfig, She,
+    SheConfig, Temperature, TemperatureConfig, Vra, VraConfig,
+};
 use crate::error::{Error, Result};
 
 /// All methods, in the order in which they are listed to people.
-pub(super) const METHODS: [Entry; 14] = [
+pub(super) const METHODS: [Entry; 30] = [
     entry::<Msp>(),
     entry::<MaxLogit>(),
     entry::<EnergyLogits>(),
@@ -31,6 +36,23 @@ pub(super) const METHODS: [Entry; 14] = [
     entry::<Cosine>(),
     entry::<Mean>(),
     entry::<Norm>(),
+    // Of the head.
+    entry::<React>(),
+    entry::<AshP>(),
+    entry::<AshB>(),
+    entry::<AshS>(),
+    entry::<Scale>(),
+    entry::<Vra>(),
+    entry::<Lts>(),
+    entry::<Gen>(),
+    entry::<Entropy>(),
+    entry::<Temperature>(),
+    entry::<She>(),
+    entry::<GradNorm>(),
+    entry::<Fdbd>(),
+    entry::<Nci>(),
+    entry::<Neco>(),
+    entry::<Pnml>(),
 ];
 
 /// A scorer that is fitted from features alone, by name.
@@ -204,4 +226,69 @@ impl Method for Vim {
     fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
         Ok(Arc::new(Vim::load(stored)?))
     }
+}
+
+method!(React, "react", ReactConfig, |c, t| c.fit(t.train, t.head)?);
+method!(Gen, "gen", GenConfig, |c, t| c.fit(t.train, t.head)?);
+method!(Entropy, "entropy", LogitsConfig, |c, t| Entropy::fit(c.clone(), t.train, t.head)?);
+method!(GradNorm, "gradnorm", GradNormConfig, |c, t| c.fit_in(t)?);
+
+/// Those that differ in [`Shaping`] alone.
+macro_rules! shaping {
+    ($($type:ident, $name:literal;)*) => {$(
+        struct $type;
+
+        impl Method for $type {
+            const NAME: &'static str = $name;
+            type Config = ShapingConfig;
+
+            fn fit(c: &ShapingConfig, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new(c.fit_in(Shaping::$type, training)?))
+            }
+
+            fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new(Shaped::load(stored)?))
+            }
+        }
+    )*};
+}
+
+shaping! {
+    AshP, "ash_p";
+    AshB, "ash_b";
+    AshS, "ash_s";
+    Scale, "scale";
+    Lts, "lts";
+}
+
+/// Those whose fit begins with sums.
+macro_rules! summed {
+    ($($type:ty, $name:literal, $config:ty;)*) => {$(
+        impl Method for $type {
+            const NAME: &'static str = $name;
+            type Config = $config;
+
+            fn wants(config: &$config, training: &mut Training<'_>) -> Result<Vec<Want>> {
+                config.wants(training)
+            }
+
+            fn fit(config: &$config, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new(config.fit_in(training)?))
+            }
+
+            fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new(<$type>::load(stored)?))
+            }
+        }
+    )*};
+}
+
+summed! {
+    Vra, "vra", VraConfig;
+    Temperature, "temperature", TemperatureConfig;
+    She, "she", SheConfig;
+    Fdbd, "fdbd", FdbdConfig;
+    Nci, "nci", NciConfig;
+    Neco, "neco", NecoConfig;
+    Pnml, "pnml", PnmlConfig;
 }

@@ -26,6 +26,20 @@ pub mod ssd;
 mod training;
 pub mod vim;
 
+pub mod entropy;
+pub mod fdbd;
+pub mod gen_entropy;
+pub mod gradnorm;
+pub mod nci;
+pub mod neco;
+pub mod pnml;
+pub mod react;
+pub mod shaping;
+pub mod she;
+pub mod temperature;
+pub mod vra;
+mod with_head;
+
 pub use cosine::{Cosine, CosineConfig};
 pub use dice::{Dice, DiceConfig};
 pub use energy_logits::{EnergyLogits, EnergyLogitsConfig};
@@ -45,6 +59,19 @@ pub(crate) use spec::{DEEPEST, keys_of, parse_table, parse_value, typed};
 pub use spec::{Fitted, NAMES, PRIORS, ScorerSpec, fit_all, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
+
+pub use entropy::Entropy;
+pub use fdbd::{Fdbd, FdbdConfig};
+pub use gen_entropy::{Gen, GenConfig};
+pub use gradnorm::{GradNorm, GradNormConfig};
+pub use nci::{Nci, NciConfig};
+pub use neco::{Neco, NecoConfig};
+pub use pnml::{Pnml, PnmlConfig};
+pub use react::{React, ReactConfig};
+pub use shaping::{Shaped, Shaping, ShapingConfig};
+pub use she::{She, SheConfig};
+pub use temperature::{Temperature, TemperatureConfig};
+pub use vra::{Vra, VraConfig};
 
 use std::any::Any;
 use std::ops::Range;
@@ -86,8 +113,8 @@ pub trait Scorer: Any + Send + Sync {
     /// If the scorer has no such gradient, as by default, or the batch lacks
     /// a field.
     fn gradient_batch(&self, _batch: &Batch, _scale: f64, _out: &mut Batch) -> Result<()> {
-        let problem = "has no gradient; pictures are perturbed by msp, max_logit, el, odin, gmm, \
-                       ssd, maha, heat and compositions of these";
+        let problem = "has no gradient; pictures are perturbed by msp, max_logit, el, odin, react, \
+                       temperature, gmm, ssd, maha, heat and compositions of these";
         Err(Error::config("perturb", self.name(), problem))
     }
 

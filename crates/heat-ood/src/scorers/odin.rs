@@ -89,6 +89,13 @@ impl Odin {
     }
 }
 
+/// −max softmax(logits / t).
+pub(super) fn scaled_msp(logits: &[f32], t: f64) -> f32 {
+    let scaled = logits.iter().map(|&l| f64::from(l) / t);
+    let largest = f64::from(reduce::max(logits)) / t;
+    -(largest - reduce::logsumexp(scaled)).exp() as f32
+}
+
 impl Scorer for Odin {
     fn name(&self) -> &'static str {
         "odin"
@@ -99,12 +106,7 @@ impl Scorer for Odin {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let t = self.temperature;
-        self.source.rows(batch, out, |logits| {
-            let scaled = logits.iter().map(|&l| f64::from(l) / t);
-            let largest = f64::from(reduce::max(logits)) / t;
-            -(largest - reduce::logsumexp(scaled)).exp() as f32
-        });
+        self.source.rows(batch, out, |logits| scaled_msp(logits, self.temperature));
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {

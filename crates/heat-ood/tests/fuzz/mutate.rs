@@ -53,7 +53,7 @@ const NUMBERS: [&str; 22] = [
 ];
 
 /// Words of the formats read.
-const WORDS: [&str; 40] = [
+const WORDS: [&str; 47] = [
     "F32",
     "F64",
     "F16",
@@ -79,6 +79,13 @@ const WORDS: [&str; 40] = [
     "norm",
     "cosine",
     "odin",
+    "scale",
+    "she",
+    "vra",
+    "fdbd",
+    "neco",
+    "pnml",
+    "temperature",
     "el",
     "msp",
     "max_logit",

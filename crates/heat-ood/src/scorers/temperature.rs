@@ -1,0 +1,249 @@
+//! Temperature scaling (`temperature`): −max softmax(logits / T), T that of
+//! the smallest negative log-likelihood of the training labels.
+//!
+//! The likelihood is convex in β = 1/T; Newton's method with a bracket finds
+//! its minimum, from Σ (E_p[z] − z_y) and Σ Var_p(z) in f64. Every step is a
+//! pass over the logits, O(N·C); up to 64 MiB of them are kept, more are
+//! computed anew, O(N·D·C). Where every row is predicted correctly no T is
+//! best: T stays 1, with a warning.
+//!
+//! *Differences from the paper*: T is fitted on the training set, not on held
+//! out rows; give `temperature` where it is known from these.
+//!
+//! Reference: Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use super::logits::{LogitSource, logits_settings, softmax_gradient};
+use super::odin::scaled_msp;
+use super::training::{Block, Statistic, Training, Want};
+use super::with_head::fit_alone;
+use super::{Scorer, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::math::{blocks, parallel, reduce};
+use crate::observe::Event;
+
+logits_settings! {
+    /// Settings of `temperature`.
+    TemperatureConfig;
+    /// T; fitted by default.
+    temperature: Option<f64> = None,
+}
+
+/// A fitted `temperature` scorer.
+pub struct Temperature {
+    source: Arc<LogitSource>,
+    temperature: f64,
+}
+
+fit_alone!(TemperatureConfig => Temperature);
+
+impl TemperatureConfig {
+    fn source(&self, training: &mut Training<'_>) -> Result<Arc<LogitSource>> {
+        if let Some(t) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
+            return Err(Error::config("temperature", t, "must be a positive number"));
+        }
+        training.logits("temperature", &self.logits())
+    }
+
+    pub(super) fn wants(&self, training: &mut Training<'_>) -> Result<Vec<Want>> {
+        let source = self.source(training)?;
+        if self.temperature.is_some() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Likelihood::want(&source, training.train)])
+    }
+
+    pub(super) fn fit_in(&self, training: &mut Training<'_>) -> Result<Temperature> {
+        let source = self.source(training)?;
+        let temperature = match self.temperature {
+            Some(t) => t,
+            None => {
+                let want = Likelihood::want(&source, training.train);
+                training.find::<Likelihood>(want)?.best(training)?
+            }
+        };
+        Ok(Temperature { source, temperature })
+    }
+}
+
+/// Most logits that are kept for the passes after the first.
+const KEPT: usize = 1 << 24;
+
+/// The training set's negative log-likelihood: its derivatives at β = 0 and
+/// β = 1, and what further ones need.
+struct Likelihood {
+    source: Arc<LogitSource>,
+    keep: bool,
+    /// Logits and labels by block.
+    kept: Vec<(Vec<f32>, Vec<u32>)>,
+    at: [Derivatives; 2],
+}
+
+/// Derivatives of the negative log-likelihood with respect to β, and how far
+/// the labels' logits are below the largest ones.
+#[derive(Clone, Copy, Default)]
+struct Derivatives {
+    first: f64,
+    second: f64,
+    below: f64,
+}
+
+impl Derivatives {
+    /// At β, on all threads; summed in the order of the rows.
+    fn add(&mut self, logits: &[f32], labels: &[u32], beta: f64) {
+        const ROWS: usize = 64;
+        let classes = logits.len() / labels.len();
+        let pieces: Vec<Derivatives> = parallel::run(|| {
+            let pieces = logits.par_chunks(ROWS * classes).zip(labels.par_chunks(ROWS));
+            pieces.map(|(logits, labels)| derivatives(logits, labels, beta)).collect()
+        });
+        for piece in pieces {
+            self.first += piece.first;
+            self.second += piece.second;
+            self.below += piece.below;
+        }
+    }
+}
+
+impl Statistic for Likelihood {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let logits = block.logits(&self.source)?;
+        let labels = block.train.labels(block.range.clone(), self.source.classes())?;
+        for (at, beta) in self.at.iter_mut().zip([0.0, 1.0]) {
+            at.add(&logits, &labels, beta);
+        }
+        if self.keep {
+            self.kept.push((logits.to_vec(), labels));
+        }
+        Ok(())
+    }
+}
+
+impl Likelihood {
+    fn want(source: &Arc<LogitSource>, train: &FeatureSet) -> Want {
+        let keep = train.len().saturating_mul(source.classes()) <= KEPT;
+        let (kept, at) = Default::default();
+        let key = format!("likelihood {}", source.key());
+        let source = Arc::clone(source);
+        Want { key, statistic: Box::new(Likelihood { source, keep, kept, at }) }
+    }
+
+    /// At β.
+    fn at(&self, beta: f64, train: &FeatureSet) -> Result<Derivatives> {
+        const ROWS: usize = 4096;
+        let mut total = Derivatives::default();
+        if self.keep {
+            self.kept.iter().for_each(|(logits, labels)| total.add(logits, labels, beta));
+            return Ok(total);
+        }
+        let (classes, needs) = (self.source.classes(), self.source.needs(train)?);
+        for range in blocks(train.len(), ROWS) {
+            let labels = train.labels(range.clone(), classes)?;
+            total.add(&self.source.logits_of(train, needs, range)?, &labels, beta);
+        }
+        Ok(total)
+    }
+
+    /// T of the minimum, or 1 where there is none.
+    fn best(&self, training: &mut Training<'_>) -> Result<f64> {
+        const STEPS: usize = 60;
+        let [uniform, mut at] = self.at;
+        if uniform.below <= 0.0 || uniform.first >= 0.0 {
+            let why = if uniform.below <= 0.0 {
+                "every row is predicted correctly"
+            } else {
+                "predictions are no better than chance"
+            };
+            training.observer.on(Event::Warning(&format!(
+                "no temperature is best on {}, where {why}: 1 is used; give `temperature`",
+                training.train.name()
+            )));
+            return Ok(1.0);
+        }
+        let (mut beta, mut low, mut high) = (1.0, 0.0, f64::INFINITY);
+        for _ in 0..STEPS {
+            if at.first < 0.0 {
+                low = beta;
+            } else {
+                high = beta;
+            }
+            let mut next = beta - at.first / at.second;
+            if !(next > low && next < high) {
+                next = if high.is_finite() { 0.5 * (low + high) } else { 4.0 * beta };
+            }
+            let done = (next - beta).abs() <= 1e-10 * beta;
+            beta = next;
+            if done {
+                break;
+            }
+            at = self.at(beta, training.train)?;
+        }
+        Ok(1.0 / beta)
+    }
+}
+
+/// Of some rows, summed in order.
+fn derivatives(logits: &[f32], labels: &[u32], beta: f64) -> Derivatives {
+    let mut total = Derivatives::default();
+    for (row, &label) in logits.chunks_exact(logits.len() / labels.len()).zip(labels) {
+        let largest = f64::from(reduce::max(row));
+        let (mut sum, mut mean, mut square) = (0.0, 0.0, 0.0);
+        for &l in row {
+            let off = f64::from(l) - largest;
+            let e = (beta * off).exp();
+            sum += e;
+            mean += e * off;
+            square += e * off * off;
+        }
+        let (mean, below) = (mean / sum, largest - f64::from(row[label as usize]));
+        total.first += mean + below;
+        total.second += square / sum - mean * mean;
+        total.below += below;
+    }
+    total
+}
+
+impl Temperature {
+    /// T.
+    pub fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            temperature: f64,
+        }
+        let Config { temperature } = stored.config()?;
+        Ok(Temperature { source: Arc::new(LogitSource::load(stored)?), temperature })
+    }
+}
+
+impl Scorer for Temperature {
+    fn name(&self) -> &'static str {
+        "temperature"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.source.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        self.source.rows(batch, out, |logits| scaled_msp(logits, self.temperature));
+    }
+
+    fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
+        self.source.gradient(batch, scale, out, |l| softmax_gradient(l, self.temperature))
+    }
+
+    fn section(&self) -> Section {
+        let mut section = self.source.section("temperature");
+        section.config["temperature"] = self.temperature.into();
+        section
+    }
+}
