@@ -40,12 +40,31 @@ pub struct ResultsTable {
     /// Name of the ID set.
     pub id: String,
     pub rows: Vec<Row>,
+    /// Paired tests against one scorer, where they were asked for.
+    pub comparison: Option<Comparison>,
+}
+
+/// Every scorer against one, by average AUROC.
+pub struct Comparison {
+    pub reference: String,
+    pub rows: Vec<Compared>,
+}
+
+/// A scorer's average AUROC less the reference's, its interval and p-value,
+/// the last after Holm's correction.
+pub struct Compared {
+    pub name: String,
+    pub difference: f64,
+    pub interval: (f64, f64),
+    pub p: f64,
 }
 
 /// A scorer's results.
 pub struct Row {
     pub name: String,
     pub average: SetRow,
+    /// Averages over near and far sets, where there are such.
+    pub groups: Vec<(String, SetRow)>,
     pub sets: Vec<(String, SetRow)>,
     /// Of fitting, where known, and of scoring all sets.
     pub seconds: Option<(Option<f64>, f64)>,
@@ -185,7 +204,27 @@ impl ResultsTable {
             None => Row::read(run, json).map(|row| vec![row]),
         };
         let rows = rows.filter(|r| !r.is_empty())?;
-        Some(ResultsTable { title: title.to_owned(), id, rows })
+        let comparison = json.get("comparison").and_then(Comparison::read);
+        Some(ResultsTable { title: title.to_owned(), id, rows, comparison })
+    }
+}
+
+impl Comparison {
+    fn read(json: &Value) -> Option<Self> {
+        let of = |(name, v): (&String, &Value)| {
+            let auroc = v.get("average")?.get("auroc")?;
+            let ci = auroc.get("ci")?;
+            Some(Compared {
+                name: name.clone(),
+                difference: auroc.get("difference")?.as_f64()?,
+                interval: (ci.get(0)?.as_f64()?, ci.get(1)?.as_f64()?),
+                p: auroc.get("p_holm")?.as_f64()?,
+            })
+        };
+        Some(Comparison {
+            reference: json.get("reference")?.as_str()?.to_owned(),
+            rows: json.get("scorers")?.as_object()?.iter().filter_map(of).collect(),
+        })
     }
 }
 
@@ -197,6 +236,10 @@ impl Row {
         Some(Row {
             name: name.to_owned(),
             average: SetRow::read(json.get("average")?)?,
+            groups: ["near", "far"]
+                .iter()
+                .filter_map(|g| Some(((*g).to_owned(), SetRow::read(json.get(g)?)?)))
+                .collect(),
             sets: sets.map(|(n, v)| Some((n.clone(), SetRow::read(v)?))).collect::<Option<_>>()?,
             seconds,
         })

@@ -2,7 +2,7 @@
 
 use heat_ood::metrics::Metrics;
 
-use super::data::{ReportData, ResultsTable, SetRow};
+use super::data::{Comparison, ReportData, ResultsTable, SetRow};
 use super::html::{Cell, Table, details, escape};
 
 type Value = fn(&Metrics) -> f64;
@@ -56,7 +56,33 @@ pub fn render(n: usize, table: &ResultsTable) -> String {
     };
     let legend = if n == 0 { LEGEND } else { "" };
     let all = details("Every metric of every set", false, &long(n, table).html());
-    format!("{heading}{legend}{}{all}", wide(n, table).html())
+    let compared = table.comparison.as_ref().map_or(String::new(), |c| compared(n, c).html());
+    format!("{heading}{legend}{}{compared}{all}", wide(n, table).html())
+}
+
+/// A row per scorer: how far it is from the reference, and whether by chance.
+fn compared(n: usize, comparison: &Comparison) -> Table {
+    let points = |v: f64| format!("{:+.2}", 100.0 * v);
+    let rows = comparison.rows.iter().map(|c| {
+        let interval = format!("[{}, {}]", points(c.interval.0), points(c.interval.1));
+        let p = if c.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", c.p) };
+        vec![
+            Cell::text(c.name.clone()),
+            Cell::number(points(c.difference), c.difference),
+            Cell::number(interval, c.interval.0),
+            Cell::number(p, c.p),
+        ]
+    });
+    Table {
+        id: format!("comparison-{n}"),
+        caption: format!(
+            "Average AUROC less that of {}, in points, on the same rows; p after Holm’s correction",
+            comparison.reference
+        ),
+        groups: Vec::new(),
+        titles: ["scorer", "difference", "interval", "p"].map(str::to_owned).into(),
+        rows: rows.collect(),
+    }
 }
 
 /// The sets that any row has, in their order.
@@ -74,14 +100,22 @@ fn sets(table: &ResultsTable) -> Vec<&str> {
 fn wide(n: usize, table: &ResultsTable) -> Table {
     let sets = sets(table);
     let mut groups = vec![(String::new(), 1), ("average".to_owned(), SHOWN)];
+    let kinds: Vec<&str> =
+        table.rows.first().map_or(Vec::new(), |r| r.groups.iter().map(|(n, _)| &**n).collect());
+    groups.extend(kinds.iter().map(|k| (format!("average of {k}"), SHOWN)));
     groups.extend(sets.iter().map(|s| ((*s).to_owned(), SHOWN)));
     let mut titles = vec!["scorer".to_owned()];
-    for _ in 0..=sets.len() {
+    for _ in 0..=kinds.len() + sets.len() {
         titles.extend(METRICS[..SHOWN].iter().map(|m| m.0.to_owned()));
     }
     let cells = |row: &super::data::Row| -> Vec<Cell> {
-        let of = |set: &&str| row.sets.iter().find(|(n, _)| n == set).map(|(_, s)| s);
-        let all = std::iter::once(Some(&row.average)).chain(sets.iter().map(of));
+        let among = |list: &'_ [(String, SetRow)], name: &str| -> Option<usize> {
+            list.iter().position(|(n, _)| n == name)
+        };
+        let of = |set: &&str| among(&row.sets, set).map(|i| &row.sets[i].1);
+        let kind = |kind: &&str| among(&row.groups, kind).map(|i| &row.groups[i].1);
+        let all = std::iter::once(Some(&row.average));
+        let all = all.chain(kinds.iter().map(kind)).chain(sets.iter().map(of));
         let metrics = all.flat_map(|s| METRICS[..SHOWN].iter().map(move |m| cell(s, m.3)));
         std::iter::once(Cell::text(row.name.clone())).chain(metrics).collect()
     };
@@ -120,7 +154,8 @@ fn long(n: usize, table: &ResultsTable) -> Table {
     let mut rows = Vec::new();
     for row in &table.rows {
         let average = std::iter::once(("average", &row.average));
-        for (set, s) in average.chain(row.sets.iter().map(|(n, s)| (n.as_str(), s))) {
+        let others = row.groups.iter().chain(&row.sets).map(|(n, s)| (n.as_str(), s));
+        for (set, s) in average.chain(others) {
             let mut cells = vec![Cell::text(row.name.clone()), Cell::text(set)];
             cells.push(match s.n {
                 0 => Cell::text("–"),
