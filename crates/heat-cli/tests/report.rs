@@ -73,6 +73,23 @@ fn an_evaluation_has_its_page_and_the_same_one_each_time() {
     assert_eq!(stable(&html).len(), stable(&again).len());
 }
 
+/// The numbers are those of `--format json`.
+#[test]
+fn groups_intervals_and_comparisons_are_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let more = ["--scorers", "el,knn", "--ci", "--compare", "--resamples", "50", "--near", EVIL];
+    let more = [&more[..], &["--far", "mnist", "--format", "json", "--report", "r.html"]].concat();
+    let json: Value = serde_json::from_str(&with_sets(path, &["eval"], &more)).unwrap();
+    let html = page(path, "r.html");
+    contains(&html, &["average of near", "average of far", "id=\"comparison-0\"", "Holm"]);
+    let ci = &json["scorers"]["el"]["average"]["ci"]["auroc"];
+    let ends = [0, 1].map(|i| format!("{:.2}", 100.0 * ci[i].as_f64().unwrap()));
+    contains(&html, &[&format!("[{}, {}]", ends[0], ends[1])]);
+    let test = &json["comparison"]["scorers"]["el"]["average"]["auroc"];
+    contains(&html, &[&format!("{:+.2}", 100.0 * test["difference"].as_f64().unwrap())]);
+}
+
 #[test]
 fn runs_sweeps_and_results_have_pages() {
     let folder = tempfile::tempdir().unwrap();
