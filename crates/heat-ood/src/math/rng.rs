@@ -34,6 +34,10 @@ pub enum Purpose {
     Replay = 11,
     /// Choices of rows and classes.
     Subset = 16,
+    /// Rows that stand for the training set.
+    Reference = 17,
+    /// Random projections: frequencies, perturbed weights.
+    Projection = 18,
 }
 
 /// A stream of random numbers.
@@ -157,7 +161,7 @@ fn ln(x: f32) -> f32 {
 
 /// sin πy for |y| ≤ ½ (Taylor to degree 11: error below 6e-8).
 #[inline(always)]
-fn sin_pi(y: f32) -> f32 {
+pub(crate) fn sin_pi(y: f32) -> f32 {
     let t = std::f32::consts::PI * y;
     let q = t * t;
     let mut p = -2.505_210_8e-8;

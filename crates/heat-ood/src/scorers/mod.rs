@@ -25,6 +25,18 @@ pub mod ssd;
 mod training;
 pub mod vim;
 
+// The bank of training rows, and what shares it, the moments or the subspace.
+mod bank;
+pub mod cadref;
+pub mod cfood;
+pub mod kpca;
+pub mod nnguide;
+pub mod relation;
+pub mod residual;
+pub mod rmds;
+mod subspace;
+pub mod weiper;
+
 pub use cosine::{Cosine, CosineConfig};
 pub use dice::{Dice, DiceConfig};
 pub use energy_logits::{EnergyLogits, EnergyLogitsConfig};
@@ -43,6 +55,15 @@ pub(crate) use spec::{DEEPEST, keys_of, parse_table, parse_value, typed};
 pub use spec::{Fitted, NAMES, PRIORS, ScorerSpec, fit_all, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
+
+pub use cadref::{Cadref, CadrefConfig};
+pub use cfood::{Cfood, CfoodConfig};
+pub use kpca::{Kpca, KpcaConfig};
+pub use nnguide::{Nnguide, NnguideConfig};
+pub use relation::{Relation, RelationConfig};
+pub use residual::{Residual, ResidualConfig};
+pub use rmds::{Rmds, RmdsConfig};
+pub use weiper::{Weiper, WeiperConfig};
 
 use std::ops::Range;
 use std::time::Instant;
