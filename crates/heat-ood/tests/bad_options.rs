@@ -72,6 +72,31 @@ fn each_option_has_its_error() {
         ("nci(alpha=-1)", "`alpha` = -1: must be a number ≥ 0"),
         ("neco(dim=0)", "`dim` = 0: must lie in 1..=6"),
         ("neco(pca=4,dim=5)", "`dim` = 5: must lie in 1..=4"),
+        ("mds_pp(normalize=false)", "use `maha`"),
+        ("rmds(normalize=true)", "use `rmds_pp`"),
+        ("rmds_pp(normalize=false)", "use `rmds`"),
+        ("rmds(shrinkage=-1)", "a ratio is a number ≥ 0"),
+        ("residual(principal_dim=6)", "must be below the dimension 6"),
+        ("cadref(confidence=entropy)", "confidence"),
+        ("cadref(decoupled=false,confidence=msp)", "leave it out"),
+        ("kpca(explained=1)", "a share of the variance lies between 0 and 1"),
+        ("kpca(explained=0.999999999)", "choose a smaller `explained`"),
+        ("kpca(gamma=1)", "goes with `kernel=corp`"),
+        ("kpca(seed=1)", "goes with `kernel=corp`"),
+        ("kpca(kernel=corp,gamma=0)", "must be a positive number"),
+        ("kpca(kernel=corp,features=1)", "between 2 and 16384 Fourier features"),
+        ("kpca(kernel=rbf)", "kernel"),
+        ("nnguide(k=0)", "k must lie in 1..=60"),
+        ("nnguide(k=61)", "k must lie in 1..=60"),
+        ("cfood(alpha=0)", "a share is above 0 and at most 1"),
+        ("cfood(alpha=0.02)", "two are the fewest"),
+        ("cfood(k=1.5)", "a share is above 0 and at most 1"),
+        ("relation(threshold=1)", "relations lie between 0 and 1"),
+        ("relation(power=0)", "must be a positive number"),
+        ("weiper(repeats=0)", "copies of 3 classes in 6 dimensions"),
+        ("weiper(bins=1)", "between 2 and 65536 bins"),
+        ("weiper(distance=-1)", "must be a number ≥ 0"),
+        ("weiper(smoothing=101)", "between 1 and all 100 bins"),
     ] {
         let error = refusal(text, &labels, Some(&head()));
         assert!(error.contains(part), "{text}: {error}");
@@ -81,7 +106,21 @@ fn each_option_has_its_error() {
 #[test]
 fn what_is_missing_is_named() {
     let labels: Vec<u32> = (0..60).map(|i| i % 3).collect();
-    for name in ["vim", "dice", "cosine", "el", "klm", "odin", "msp", "max_logit"] {
+    for name in [
+        "vim",
+        "dice",
+        "cosine",
+        "el",
+        "klm",
+        "odin",
+        "msp",
+        "max_logit",
+        "residual",
+        "cadref",
+        "nnguide",
+        "relation",
+        "weiper",
+    ] {
         let error = refusal(name, &labels, None);
         assert!(error.contains("head") && error.contains("--head"), "{name}: {error}");
     }
@@ -107,7 +146,7 @@ fn what_is_missing_is_named() {
         assert!(error.contains("head") && error.contains("--head"), "{name}: {error}");
     }
     let set = train(None);
-    for name in ["gmm", "ssd", "maha", "mean"] {
+    for name in ["gmm", "ssd", "maha", "mean", "mds_pp", "rmds", "rmds_pp"] {
         let error = ScorerSpec::parse(name).unwrap().fit(&set, None, &mut Silent).err().unwrap();
         assert!(error.to_string().contains("--labels"), "{name}: {error}");
     }

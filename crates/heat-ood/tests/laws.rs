@@ -53,6 +53,12 @@ fn specs() -> Vec<String> {
             // The Gaussians, kNN and pNML normalise unless told otherwise; `maha` never does.
             let steps = match name {
                 "maha" if steps.contains("normalize") => continue,
+                // Nor does `rmds`; those of Mahalanobis++ always do.
+                "rmds" if steps.contains("normalize") => continue,
+                "cfood" if !steps.contains("normalize") => format!("normalize=false,{steps}"),
+                // The default number of projections and Fourier features is for machines that
+                // are not shared by tests.
+                "weiper" => format!("repeats=8,{steps}"),
                 "gmm" | "ssd" | "knn" | "pnml" if !steps.contains("normalize") => {
                     format!("normalize=false,{steps}")
                 }
@@ -94,6 +100,25 @@ fn specs() -> Vec<String> {
         "nci(alpha=0)",
         "neco(dim=342,standardize=false)",
         "neco(dim=3,max_logit=false,pooling=std)",
+        "rmds(pooling=std,shrinkage=1)",
+        "rmds_pp(kmeans=60)",
+        "rmds_pp(diagonal=true)",
+        "mds_pp(shrinkage=oas)",
+        "residual(principal_dim=0)",
+        "residual(principal_dim=341,pooling=std)",
+        "cadref(decoupled=false,pooling=std)",
+        "cadref(confidence=msp)",
+        "cadref(confidence=max_logit)",
+        "cadref(confidence=gen)",
+        "kpca(explained=0.99,pooling=std)",
+        "kpca(kernel=corp,features=100)",
+        "kpca(kernel=corp,features=33,gamma=0.1,explained=0.5,seed=3,pca=24)",
+        "nnguide(k=1,pooling=std)",
+        "cfood(alpha=1,k=0.2)",
+        "cfood(alpha=0.5,seed=4,pooling=std)",
+        "relation(threshold=0.3,power=4)",
+        "weiper(repeats=3,distance=0.5,bins=20,lambda1=1,lambda2=1,smoothing=5,\
+         smoothing_perturbed=1,seed=9)",
     ];
     all.extend(own.map(str::to_owned));
     all
@@ -235,6 +260,13 @@ fn fits_do_not_depend_on_threads() {
         "nci",
         "neco",
         "pnml",
+        "rmds",
+        "cadref",
+        "kpca(kernel=corp,features=64)",
+        "nnguide",
+        "cfood(alpha=1)",
+        "relation",
+        "weiper(repeats=8)",
     ] {
         let spec = ScorerSpec::parse(text).unwrap();
         let files: Vec<Vec<u8>> = [1, 2, 4]

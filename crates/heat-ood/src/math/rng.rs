@@ -35,11 +35,15 @@ pub enum Purpose {
     /// Choices of rows and classes.
     Subset = 16,
     /// Ties of p-values.
-    Ties = 17,
+    Ties = 20,
     /// Outliers made of ordinary rows.
-    Outliers = 18,
+    Outliers = 21,
     /// Rows of a bootstrap's resamples.
     Resample = 19,
+    /// Rows that stand for the training set.
+    Reference = 17,
+    /// Random projections: frequencies, perturbed weights.
+    Projection = 18,
 }
 
 /// A stream of random numbers.
@@ -163,7 +167,7 @@ fn ln(x: f32) -> f32 {
 
 /// sin πy for |y| ≤ ½ (Taylor to degree 11: error below 6e-8).
 #[inline(always)]
-fn sin_pi(y: f32) -> f32 {
+pub(crate) fn sin_pi(y: f32) -> f32 {
     let t = std::f32::consts::PI * y;
     let q = t * t;
     let mut p = -2.505_210_8e-8;

@@ -12,6 +12,7 @@ use crate::features::{
     Batch, FeatureSet, Field, Head, MAX_DIM, Needs, Pooling, Steps, StepsConfig, Tensor, TensorFile,
 };
 use crate::math::blocks;
+use crate::math::matmul::Aligned;
 use crate::math::moments::Moments;
 use crate::observe::{Event, Observer};
 
@@ -133,6 +134,13 @@ impl Input {
         })
     }
 
+    /// Stepped rows of a range, on the current thread.
+    pub fn read(&self, set: &FeatureSet, range: Range<usize>) -> Result<Vec<f32>> {
+        let mut rows = vec![0.0; range.len() * self.input_dim];
+        set.read(self.field(), range, &mut rows)?;
+        Ok(self.steps.apply(&rows, self.input_dim))
+    }
+
     /// Call `f` with the stepped rows of every block of the training set, in order.
     pub fn each_block(
         &self,
@@ -219,6 +227,13 @@ pub(super) fn contradiction(stored: &Stored<'_>) -> Error {
     let problem =
         format!("the dimensions or values of its `{}` contradict each other", stored.kind());
     Error::format(stored.file.path(), problem)
+}
+
+/// What a head gives stepped rows, `[n, C]`, on the current thread.
+pub(super) fn head_logits(head: &Head, rows: &[f32]) -> Vec<f32> {
+    let mut logits = vec![0.0; rows.len() / head.dim() * head.classes()];
+    head.logits(rows, &mut logits, &mut Aligned::default());
+    logits
 }
 
 /// Read `weight` and `bias` under `prefix`.

@@ -1,11 +1,9 @@
 //! Distance to the k-th nearest training row (`knn`), squared L2, exact.
 //!
 //! The index holds the stepped training rows, centred (distances do not
-//! change, rounding does) and packed for products: 4·N·D bytes. A block of
-//! queries meets a block of the index in one product; ‖x‖² − 2q·x orders the
-//! neighbours of a query; candidates below the current k-th are kept and cut
-//! back by partial selection. The k-th distance itself is then recomputed by
-//! direct subtraction in f64, so products decide only the order.
+//! change, rounding does): 4·N·D bytes. The products of `bank.rs` decide only
+//! the order of the neighbours; the k-th distance itself is then recomputed by
+//! direct subtraction in f64.
 //!
 //! Fitted on a share α of a training set ([`FeatureSet::proportion`]), k is
 //! max(1, ⌊k·α⌋), whether given or by default (METHOD §3).
@@ -15,24 +13,16 @@
 //! Reference: Sun et al., *Out-of-Distribution Detection with Deep Nearest
 //! Neighbors*, ICML 2022.
 
-use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::bank::{Bank, Order, QUERIES, centre, subtract};
 use super::input::{Input, by_classes, contradiction, feature_settings};
 use super::{Prior, Scorer, Scratch, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps, Tensor};
-use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
-use crate::math::{blocks, parallel, reduce};
+use crate::math::reduce;
 use crate::observe::{Event, Observer};
-
-/// Index rows multiplied at a time: their products with a block of queries
-/// (256·1024 floats) stay in the second-level cache.
-const PIECE: usize = 1024;
-
-/// Queries that meet a piece together: each read of the index serves so many.
-const QUERIES: usize = 256;
 
 feature_settings! {
     /// Settings of `knn`.
@@ -48,15 +38,8 @@ pub struct Knn {
     config: KnnConfig,
     k: usize,
     input: Input,
-    rows: usize,
     centre: Vec<f32>,
-    pieces: Vec<Piece>,
-}
-
-/// Up to [`PIECE`] rows of the index.
-struct Piece {
-    rows: Packed,
-    norms: Vec<f32>,
+    bank: Bank,
 }
 
 impl KnnConfig {
@@ -86,21 +69,15 @@ impl KnnConfig {
             return Err(Error::config("k", k, problem));
         }
         let input = Input::fit(self, train)?;
-        let read = |range: std::ops::Range<usize>| -> Result<Vec<f32>> {
-            let mut rows = vec![0.0; range.len() * input.input_dim];
-            train.read(input.field(), range, &mut rows)?;
-            Ok(input.steps.apply(&rows, input.input_dim))
-        };
-        let centre = centre(train.len(), input.dim, &read)?;
+        let centre = centre(train.len(), input.dim, &|range| input.read(train, range))?;
         observer.on(Event::Begin { task: "index training rows", total: train.len() as u64 });
-        let pieces: Result<Vec<Piece>> = parallel::run(|| {
-            let ranges: Vec<_> = blocks(train.len(), PIECE).collect();
-            ranges.into_par_iter().map(|range| Ok(Piece::new(read(range)?, &centre))).collect()
-        });
-        let knn =
-            Knn { config: self.clone(), k, rows: train.len(), centre, pieces: pieces?, input };
+        let bank = Bank::build(train.len(), input.dim, |range| {
+            let mut rows = input.read(train, range)?;
+            subtract(&mut rows, &centre);
+            Ok(rows)
+        })?;
         observer.on(Event::End);
-        Ok(knn)
+        Ok(Knn { config: self.clone(), k, centre, bank, input })
     }
 }
 
@@ -113,100 +90,6 @@ fn scaled(k: usize, proportion: f64) -> usize {
     ((k as f64 * proportion + 1e-9).floor() as usize).max(1)
 }
 
-/// Mean row, from the first rows only: any point near the data will do.
-fn centre(
-    n: usize,
-    dim: usize,
-    read: &impl Fn(std::ops::Range<usize>) -> Result<Vec<f32>>,
-) -> Result<Vec<f32>> {
-    let rows = read(0..n.min(4096))?;
-    let mut sum = vec![0.0f64; dim];
-    for row in rows.chunks_exact(dim) {
-        for (s, &v) in sum.iter_mut().zip(row) {
-            *s += f64::from(v);
-        }
-    }
-    let count = (rows.len() / dim) as f64;
-    Ok(sum.into_iter().map(|s| (s / count) as f32).collect())
-}
-
-impl Piece {
-    fn new(mut rows: Vec<f32>, centre: &[f32]) -> Self {
-        let dim = centre.len();
-        for row in rows.chunks_exact_mut(dim) {
-            for (v, c) in row.iter_mut().zip(centre) {
-                *v -= c;
-            }
-        }
-        Self::centred(&rows, dim)
-    }
-
-    fn centred(rows: &[f32], dim: usize) -> Self {
-        let norms = rows.chunks_exact(dim).map(|r| reduce::norm2(r) as f32).collect();
-        let packed = Packed::new(View::rows(rows, dim).t(), dim, rows.len() / dim);
-        Piece { rows: packed, norms }
-    }
-}
-
-/// Turns q·x into ‖x‖² − 2q·x, which orders the neighbours of q.
-struct ToOrder<'a>(&'a [f32]);
-
-impl Epilogue for ToOrder<'_> {
-    #[inline(always)]
-    fn apply(&mut self, _: usize, column: usize, values: &mut [f32]) {
-        for (v, norm) in values.iter_mut().zip(&self.0[column..]) {
-            *v = norm - 2.0 * *v;
-        }
-    }
-}
-
-/// The nearest rows seen so far by one query.
-struct Nearest {
-    found: Vec<(f32, u32)>,
-    bound: f32,
-    k: usize,
-}
-
-impl Nearest {
-    fn new(k: usize) -> Self {
-        Nearest { found: Vec::with_capacity(3 * k + PIECE), bound: f32::NAN, k }
-    }
-
-    /// Take in the orders of rows `start..`.
-    ///
-    /// "Not at or above the bound", so that everything is taken before there
-    /// is a bound, and orders that overflowed are not lost.
-    #[inline(always)]
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    fn take(&mut self, orders: &[f32], start: usize) {
-        for (i, orders) in orders.chunks(16).enumerate() {
-            // A comparison of sixteen at a time; nearly always none is nearer.
-            let near = orders.iter().fold(0u32, |n, &v| n | u32::from(!(v >= self.bound)));
-            if near == 0 {
-                continue;
-            }
-            for (j, &v) in orders.iter().enumerate() {
-                if !(v >= self.bound) {
-                    self.found.push((v, (start + i * 16 + j) as u32));
-                }
-            }
-        }
-        if self.found.len() >= 2 * self.k + 64 {
-            self.cut();
-        }
-    }
-
-    /// Keep the k nearest; ties are broken by row, so that order never matters.
-    fn cut(&mut self) {
-        if self.found.len() >= self.k {
-            let by = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-            self.found.select_nth_unstable_by(self.k - 1, by);
-            self.found.truncate(self.k);
-            self.bound = self.found[self.k - 1].0;
-        }
-    }
-}
-
 impl Knn {
     /// Which neighbour.
     pub fn k(&self) -> usize {
@@ -215,48 +98,17 @@ impl Knn {
 
     /// Row number of the k-th neighbour of each stepped, centred query.
     fn kth(&self, queries: &[f32]) -> Vec<u32> {
-        let n = queries.len() / self.input.dim;
-        let mut nearest: Vec<Nearest> = (0..n).map(|_| Nearest::new(self.k)).collect();
-        let mut orders = Aligned::zeros(n * PIECE);
-        let mut scratch = Aligned::default();
-        let arch = pulp::Arch::new();
-        for (i, piece) in self.pieces.iter().enumerate() {
-            let width = piece.norms.len();
-            let q = View::rows(queries, self.input.dim);
-            let order = &mut ToOrder(&piece.norms);
-            gemm(q, n, &piece.rows, &mut orders, PIECE, &mut scratch, order);
-            for (nearest, orders) in nearest.iter_mut().zip(orders.chunks_exact(PIECE)) {
-                arch.dispatch(
-                    #[inline(always)]
-                    || nearest.take(&orders[..width], i * PIECE),
-                );
-            }
-        }
-        let last = |mut n: Nearest| {
-            n.cut();
-            n.found[self.k - 1].1
-        };
-        nearest.into_iter().map(last).collect()
-    }
-
-    fn centre_rows(&self, rows: &mut [f32]) {
-        for row in rows.chunks_exact_mut(self.input.dim) {
-            row.iter_mut().zip(&self.centre).for_each(|(v, c)| *v -= c);
-        }
-    }
-
-    /// A row of the index, centred.
-    fn row(&self, i: usize, out: &mut [f32]) {
-        self.pieces[i / PIECE].rows.column(i % PIECE, out);
+        let found = self.bank.nearest(queries, self.k, Order::Distance);
+        found.into_iter().map(|nearest| nearest[self.k - 1].1).collect()
     }
 
     /// Squared distances to the k-th neighbour of stepped rows.
     fn score_rows(&self, rows: &mut [f32], out: &mut [f32]) {
-        self.centre_rows(rows);
+        subtract(rows, &self.centre);
         let mut neighbour = vec![0.0; self.input.dim];
         let kth = self.kth(rows);
         for ((o, row), &j) in out.iter_mut().zip(rows.chunks_exact(self.input.dim)).zip(&kth) {
-            self.row(j as usize, &mut neighbour);
+            self.bank.row(j as usize, &mut neighbour);
             *o = reduce::distance2(row, &neighbour) as f32;
         }
     }
@@ -277,9 +129,8 @@ impl Knn {
         Ok(Knn {
             k: c.k,
             input,
-            rows: c.rows,
             centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
-            pieces: rows.chunks(PIECE * c.dim).map(|r| Piece::centred(r, c.dim)).collect(),
+            bank: Bank::of(&rows, c.dim),
             config,
         })
     }
@@ -308,14 +159,11 @@ impl Scorer for Knn {
             "k": self.k,
             "input_dim": self.input.input_dim,
             "dim": self.input.dim,
-            "rows": self.rows,
+            "rows": self.bank.len(),
         });
-        let mut index = vec![0.0; self.rows * self.input.dim];
-        for (i, row) in index.chunks_exact_mut(self.input.dim).enumerate() {
-            self.row(i, row);
-        }
+        let index = Tensor::f32([self.bank.len(), self.input.dim], self.bank.to_rows());
         let tensors = vec![
-            ("index".into(), Tensor::f32([self.rows, self.input.dim], index)),
+            ("index".into(), index),
             ("centre".into(), Tensor::f32([self.input.dim], self.centre.clone())),
         ];
         Section::new("knn", config).with("", tensors).with("", self.input.tensors())
@@ -346,11 +194,11 @@ impl Prior for Knn {
         scratch.a.reserve(z.len());
         let rows = &mut scratch.a[..z.len()];
         rows.copy_from_slice(z);
-        self.centre_rows(rows);
+        subtract(rows, &self.centre);
         let mut neighbour = vec![0.0; dim];
         let rows = rows.chunks_exact(dim).zip(grad.chunks_exact_mut(dim)).zip(self.kth(rows));
         for ((row, grad), j) in rows {
-            self.row(j as usize, &mut neighbour);
+            self.bank.row(j as usize, &mut neighbour);
             for ((g, v), x) in grad.iter_mut().zip(row).zip(&neighbour) {
                 *g += scale * 2.0 * (v - x);
             }

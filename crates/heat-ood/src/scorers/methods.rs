@@ -9,6 +9,10 @@ use toml::Table;
 use super::spec::typed;
 use super::training::{Training, Want};
 use super::{
+    Cadref, CadrefConfig, Cfood, CfoodConfig, Kpca, KpcaConfig, Nnguide, NnguideConfig, Relation,
+    RelationConfig, Residual, ResidualConfig, Rmds, Weiper, WeiperConfig,
+};
+use super::{
     Cosine, CosineConfig, Dice, DiceConfig, EnergyLogits, Gmm, GmmConfig, Klm, Knn, KnnConfig,
     LogitsConfig, MaxLogit, Mean, MeanConfig, Msp, Norm, NormConfig, Odin, OdinConfig, Scorer, Ssd,
     Stored, Vim, VimConfig,
@@ -21,7 +25,7 @@ use super::{
 use crate::error::{Error, Result};
 
 /// All methods, in the order in which they are listed to people.
-pub(super) const METHODS: [Entry; 30] = [
+pub(super) const METHODS: [Entry; 40] = [
     entry::<Msp>(),
     entry::<MaxLogit>(),
     entry::<EnergyLogits>(),
@@ -53,6 +57,17 @@ pub(super) const METHODS: [Entry; 30] = [
     entry::<Nci>(),
     entry::<Neco>(),
     entry::<Pnml>(),
+    // Of distances and densities.
+    entry::<MdsPp>(),
+    entry::<Rmds>(),
+    entry::<RmdsPp>(),
+    entry::<Residual>(),
+    entry::<Cadref>(),
+    entry::<Kpca>(),
+    entry::<Nnguide>(),
+    entry::<Cfood>(),
+    entry::<Relation>(),
+    entry::<Weiper>(),
 ];
 
 /// A scorer that is fitted from features alone, by name.
@@ -178,7 +193,7 @@ macro_rules! gaussian {
             }
 
             fn fit($config: &GmmConfig, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
-                Ok(Arc::new($wrap($settings.fit_in(training)?)))
+                Ok(Arc::new($wrap($settings.fit_in(training)?)?))
             }
 
             fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
@@ -192,40 +207,58 @@ fn anything(_: &GmmConfig, _: &Table) -> Result<()> {
     Ok(())
 }
 
-fn not_normalized(_: &GmmConfig, given: &Table) -> Result<()> {
-    if given.get("normalize") == Some(&toml::Value::Boolean(true)) {
-        let problem = "`maha` is `ssd` without normalising; use `ssd`";
-        return Err(Error::config("normalize", true, problem));
+/// Refuse `normalize` of this value.
+fn refuse_normalize(given: &Table, value: bool, problem: &str) -> Result<()> {
+    if given.get("normalize") == Some(&toml::Value::Boolean(value)) {
+        return Err(Error::config("normalize", value, problem));
     }
     Ok(())
 }
 
-gaussian!(Gmm, "gmm", anything, |config| config, std::convert::identity, Gmm::load);
-gaussian!(Ssd, "ssd", anything, |config| config, Ssd::of, Ssd::load);
+fn not_normalized(_: &GmmConfig, given: &Table) -> Result<()> {
+    refuse_normalize(given, true, "`maha` is `ssd` without normalising; use `ssd`")
+}
+
+gaussian!(Gmm, "gmm", anything, |config| config, Ok::<_, Error>, Gmm::load);
+gaussian!(Ssd, "ssd", anything, |config| config, ssd, Ssd::load);
+
+fn ssd(gmm: Gmm) -> Result<Ssd> {
+    Ok(Ssd::of(gmm))
+}
 gaussian!(
     Maha,
     "maha",
     not_normalized,
     |config| GmmConfig { normalize: false, ..config.clone() },
-    Ssd::of,
+    ssd,
     Ssd::load
 );
 
-impl Method for Vim {
-    const NAME: &'static str = "vim";
-    type Config = VimConfig;
+/// Methods whose settings have `wants` and `fit_in`.
+macro_rules! gathered {
+    ($type:ty, $name:literal, $config:ty, $check:expr) => {
+        impl Method for $type {
+            const NAME: &'static str = $name;
+            type Config = $config;
 
-    fn wants(config: &VimConfig, training: &mut Training<'_>) -> Result<Vec<Want>> {
-        config.wants(training)
-    }
+            fn check(config: &$config, given: &Table) -> Result<()> {
+                let check: fn(&$config, &Table) -> Result<()> = $check;
+                check(config, given)
+            }
 
-    fn fit(config: &VimConfig, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
-        Ok(Arc::new(config.fit_in(training)?))
-    }
+            fn wants(config: &$config, training: &mut Training<'_>) -> Result<Vec<Want>> {
+                config.wants(training)
+            }
 
-    fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
-        Ok(Arc::new(Vim::load(stored)?))
-    }
+            fn fit(config: &$config, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new(config.fit_in(training)?))
+            }
+
+            fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+                Ok(Arc::new(<$type>::load(stored)?))
+            }
+        }
+    };
 }
 
 method!(React, "react", ReactConfig, |c, t| c.fit(t.train, t.head)?);
@@ -261,34 +294,51 @@ shaping! {
     Lts, "lts";
 }
 
-/// Those whose fit begins with sums.
-macro_rules! summed {
-    ($($type:ty, $name:literal, $config:ty;)*) => {$(
-        impl Method for $type {
-            const NAME: &'static str = $name;
-            type Config = $config;
+gathered!(Vra, "vra", VraConfig, |_, _| Ok(()));
+gathered!(Temperature, "temperature", TemperatureConfig, |_, _| Ok(()));
+gathered!(She, "she", SheConfig, |_, _| Ok(()));
+gathered!(Fdbd, "fdbd", FdbdConfig, |_, _| Ok(()));
+gathered!(Nci, "nci", NciConfig, |_, _| Ok(()));
+gathered!(Neco, "neco", NecoConfig, |_, _| Ok(()));
+gathered!(Pnml, "pnml", PnmlConfig, |_, _| Ok(()));
 
-            fn wants(config: &$config, training: &mut Training<'_>) -> Result<Vec<Want>> {
-                config.wants(training)
-            }
+/// `ssd` by its name in the paper on normalised features.
+struct MdsPp;
 
-            fn fit(config: &$config, training: &mut Training<'_>) -> Result<Arc<dyn Scorer>> {
-                Ok(Arc::new(config.fit_in(training)?))
-            }
+/// `rmds` on normalised features.
+struct RmdsPp;
 
-            fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
-                Ok(Arc::new(<$type>::load(stored)?))
-            }
-        }
-    )*};
-}
+gaussian!(
+    MdsPp,
+    "mds_pp",
+    |_, given| refuse_normalize(given, false, "`mds_pp` normalises; use `maha`"),
+    |config| config,
+    |gmm| Ok::<_, Error>(Ssd::plus_plus(gmm)),
+    Ssd::load
+);
+gaussian!(
+    Rmds,
+    "rmds",
+    |_, given| refuse_normalize(given, true, "`rmds` does not normalise; use `rmds_pp`"),
+    |config| GmmConfig { normalize: false, ..config.clone() },
+    Rmds::of,
+    Rmds::load
+);
+gaussian!(
+    RmdsPp,
+    "rmds_pp",
+    |_, given| refuse_normalize(given, false, "`rmds_pp` normalises; use `rmds`"),
+    |config| config,
+    Rmds::of,
+    Rmds::load
+);
 
-summed! {
-    Vra, "vra", VraConfig;
-    Temperature, "temperature", TemperatureConfig;
-    She, "she", SheConfig;
-    Fdbd, "fdbd", FdbdConfig;
-    Nci, "nci", NciConfig;
-    Neco, "neco", NecoConfig;
-    Pnml, "pnml", PnmlConfig;
-}
+gathered!(Vim, "vim", VimConfig, |_, _| Ok(()));
+gathered!(Residual, "residual", ResidualConfig, |_, _| Ok(()));
+gathered!(Cadref, "cadref", CadrefConfig, CadrefConfig::check);
+gathered!(Kpca, "kpca", KpcaConfig, KpcaConfig::check);
+gathered!(Weiper, "weiper", WeiperConfig, |_, _| Ok(()));
+
+method!(Nnguide, "nnguide", NnguideConfig, |c, t| c.fit(t.train, t.head, t.observer)?);
+method!(Cfood, "cfood", CfoodConfig, |c, t| c.fit(t.train, t.observer)?);
+method!(Relation, "relation", RelationConfig, |c, t| c.fit(t.train, t.head, t.observer)?);

@@ -39,6 +39,17 @@ pub mod she;
 pub mod temperature;
 pub mod vra;
 mod with_head;
+// The bank of training rows, and what shares it, the moments or the subspace.
+mod bank;
+pub mod cadref;
+pub mod cfood;
+pub mod kpca;
+pub mod nnguide;
+pub mod relation;
+pub mod residual;
+pub mod rmds;
+mod subspace;
+pub mod weiper;
 
 pub use cosine::{Cosine, CosineConfig};
 pub use dice::{Dice, DiceConfig};
@@ -73,7 +84,16 @@ pub use she::{She, SheConfig};
 pub use temperature::{Temperature, TemperatureConfig};
 pub use vra::{Vra, VraConfig};
 
+pub use cadref::{Cadref, CadrefConfig};
+pub use cfood::{Cfood, CfoodConfig};
+pub use kpca::{Kpca, KpcaConfig};
+pub use nnguide::{Nnguide, NnguideConfig};
+pub use relation::{Relation, RelationConfig};
+pub use residual::{Residual, ResidualConfig};
+pub use rmds::{Rmds, RmdsConfig};
 use std::any::Any;
+pub use weiper::{Weiper, WeiperConfig};
+
 use std::ops::Range;
 use std::time::Instant;
 

@@ -17,6 +17,7 @@ use super::input::{FeatureSettings, Input};
 use super::logits::LogitSource;
 use crate::error::Result;
 use crate::features::{FeatureSet, Head};
+use crate::math::matmul::Aligned;
 use crate::math::moments::Moments;
 use crate::math::{blocks, parallel};
 use crate::observe::{Event, Observer};
@@ -72,6 +73,25 @@ impl Block<'_> {
             let mut out = Vec::new();
             source.steps.apply_all(&mut rows, source.input_dim, &mut out);
             Ok(if source.steps.pca.is_some() { out } else { rows })
+        })
+    }
+
+    /// Logits that `head`, the classifier's for stepped features, gives the
+    /// stepped rows, `[n, C]`.
+    pub fn head_logits(&self, source: &Source, head: &Head) -> Result<Rc<[f32]>> {
+        use rayon::prelude::*;
+        let rows = self.rows(source)?;
+        self.once(format!("head {}", source.key), || {
+            let (rows, classes) = (&*rows, head.classes());
+            let mut out = vec![0.0; self.range.len() * classes];
+            parallel::run(|| {
+                let pieces = rows.par_chunks(256 * source.dim);
+                let pieces = pieces.zip(out.par_chunks_mut(256 * classes));
+                pieces.for_each_init(Aligned::default, |scratch, (rows, out)| {
+                    head.logits(rows, out, scratch);
+                });
+            });
+            Ok(out)
         })
     }
 

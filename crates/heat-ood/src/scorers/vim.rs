@@ -18,12 +18,12 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::input::{Input, by_classes, contradiction, feature_settings, load_head, require_head};
-use super::training::{By, ClassMoments, Training, Want};
+use super::input::{Input, contradiction, feature_settings, load_head, require_head};
+use super::subspace::{self, Subspace};
+use super::training::{Training, Want};
 use super::{Prior, Scorer, Scratch, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps, Tensor};
-use crate::math::linalg::{eigh, pinv_times, product_nt};
+use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps};
 use crate::math::matmul::{Keep, Packed, View, gemm};
 use crate::math::{parallel, reduce};
 use crate::observe::Observer;
@@ -45,9 +45,8 @@ pub struct Vim {
     head: Head,
     /// W, `[C, D]`, as right operand.
     back: Packed,
-    origin: Vec<f64>,
-    /// P, `[p, D]`.
-    principal: Vec<f64>,
+    /// o and P.
+    space: Subspace,
     alpha: f64,
 }
 
@@ -68,51 +67,22 @@ impl VimConfig {
 
     pub(super) fn wants(&self, training: &mut Training<'_>) -> Result<Vec<Want>> {
         require_head("vim", training.head)?;
-        let source = training.source(self)?;
-        Ok(vec![ClassMoments::want(&source, By::All)])
+        Ok(vec![subspace::want(&training.source(self)?)])
     }
 
     pub(super) fn fit_in(&self, training: &mut Training<'_>) -> Result<Vim> {
-        let head = require_head("vim", training.head)?;
         let source = training.source(self)?;
-        let input = source.input.clone();
-        let head = input.head(head)?;
-        let dim = input.dim;
-        let default = by_classes(head.classes(), [256, 400, 256]).min(dim / 2);
-        let p = self.principal_dim.unwrap_or(default);
-        if p >= dim {
-            let problem = format!("must be below the dimension {dim}, so that a residual remains");
-            return Err(Error::config("principal_dim", p, problem));
-        }
-        let unsolved = || Error::Fit {
-            what: "vim".into(),
-            problem: "the decomposition of the head or covariance did not converge".into(),
-        };
-        let double = |x: &[f32]| x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
-        let mut origin =
-            pinv_times(&double(head.weight()), &double(head.bias())).ok_or_else(unsolved)?;
-        origin.iter_mut().for_each(|v| *v = -*v);
-        let moments = training.find::<ClassMoments>(ClassMoments::want(&source, By::All))?;
-        let (_, covariance) = moments.moments.clone().finish();
-        let (_, mut principal) = eigh(&covariance, dim).ok_or_else(unsolved)?;
-        principal.truncate(p * dim);
-        let mut vim = Vim::new(self.clone(), input, head, origin, principal, 1.0);
+        let (space, head) = Subspace::of_head("vim", self.principal_dim, &source, training)?;
+        let mut vim = Vim::new(self.clone(), source.input, head, space, 1.0);
         vim.alpha = vim.fit_alpha(training.train, training.observer)?;
         Ok(vim)
     }
 }
 
 impl Vim {
-    fn new(
-        config: VimConfig,
-        input: Input,
-        head: Head,
-        origin: Vec<f64>,
-        principal: Vec<f64>,
-        alpha: f64,
-    ) -> Self {
+    fn new(config: VimConfig, input: Input, head: Head, space: Subspace, alpha: f64) -> Self {
         let back = Packed::new(View::rows(head.weight(), head.dim()), head.classes(), head.dim());
-        Vim { config, input, head, back, origin, principal, alpha }
+        Vim { config, input, head, back, space, alpha }
     }
 
     /// α: the factor on the residual's norm.
@@ -134,8 +104,8 @@ impl Vim {
                             .chunks_exact(self.head.classes())
                             .map(|l| f64::from(reduce::max(l)))
                             .sum();
-                        let centred = self.centred(rows);
-                        (largest, self.residual_norms(&centred).0.iter().sum())
+                        let centred = self.space.centred(rows);
+                        (largest, self.space.residual_norms(&centred).0.iter().sum())
                     })
                     .collect()
             });
@@ -162,31 +132,9 @@ impl Vim {
         logits
     }
 
-    /// z − o, `[n, D]`.
-    fn centred(&self, rows: &[f32]) -> Vec<f64> {
-        let rows = rows.chunks_exact(self.input.dim);
-        rows.flat_map(|row| row.iter().zip(&self.origin).map(|(&v, o)| f64::from(v) - o)).collect()
-    }
-
-    /// ‖Rᵀx‖ of each row of x, and Pᵀx (`[n, p]`).
-    fn residual_norms(&self, centred: &[f64]) -> (Vec<f64>, Vec<f64>) {
-        let dim = self.input.dim;
-        let (n, p) = (centred.len() / dim, self.principal.len() / dim);
-        let mut along = vec![0.0; n * p];
-        if p > 0 {
-            product_nt(centred, &self.principal, &mut along, dim);
-        }
-        let square = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>();
-        let norms = centred
-            .chunks_exact(dim)
-            .enumerate()
-            .map(|(i, x)| (square(x) - square(&along[i * p..][..p])).max(0.0).sqrt());
-        (norms.collect(), along)
-    }
-
     fn energies(&self, rows: &[f32], out: &mut [f32], scratch: &mut Scratch) {
-        let centred = self.centred(rows);
-        let (norms, _) = self.residual_norms(&centred);
+        let centred = self.space.centred(rows);
+        let (norms, _) = self.space.residual_norms(&centred);
         let single: Vec<f32> = centred.iter().map(|&v| v as f32).collect();
         let logits = self.logits(&single, scratch);
         let logits = logits.chunks_exact(self.head.classes());
@@ -208,13 +156,8 @@ impl Vim {
         if head.dim() != input.dim || !c.alpha.is_finite() {
             return Err(contradiction(stored));
         }
-        let get = |name: &str, shape: &[usize]| stored.file.f64(&stored.name(name), shape);
-        let origin = get("origin", &[input.dim])?;
-        let principal = match c.principal_dim {
-            0 => Vec::new(),
-            p => get("principal", &[p, input.dim])?,
-        };
-        Ok(Vim::new(config, input, head, origin, principal, c.alpha))
+        let space = Subspace::load(stored, input.dim, c.principal_dim)?;
+        Ok(Vim::new(config, input, head, space, c.alpha))
     }
 }
 
@@ -232,20 +175,14 @@ impl Scorer for Vim {
     }
 
     fn section(&self) -> Section {
-        let dim = self.input.dim;
-        let p = self.principal.len() / dim;
         let config = json!({
             "settings": self.config,
             "input_dim": self.input.input_dim,
-            "principal_dim": p,
+            "principal_dim": self.space.count(),
             "alpha": self.alpha,
         });
-        let mut tensors = vec![("origin".into(), Tensor::f64([dim], self.origin.clone()))];
-        if p > 0 {
-            tensors.push(("principal".into(), Tensor::f64([p, dim], self.principal.clone())));
-        }
         Section::new("vim", config)
-            .with("", tensors)
+            .with("", self.space.tensors())
             .with("head.", self.head.tensors())
             .with("", self.input.tensors())
     }
@@ -270,9 +207,9 @@ impl Prior for Vim {
 
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
         let (dim, classes) = (self.input.dim, self.head.classes());
-        let (n, p) = (z.len() / dim, self.principal.len() / dim);
-        let centred = self.centred(z);
-        let (norms, along) = self.residual_norms(&centred);
+        let (n, p) = (z.len() / dim, self.space.count());
+        let centred = self.space.centred(z);
+        let (norms, along) = self.space.residual_norms(&centred);
         let single: Vec<f32> = centred.iter().map(|&v| v as f32).collect();
         let mut probs = self.logits(&single, scratch);
         probs.chunks_exact_mut(classes).for_each(reduce::softmax);
@@ -282,7 +219,8 @@ impl Prior for Vim {
         for i in 0..n {
             // R Rᵀx = x − P Pᵀx.
             let mut residual = centred[i * dim..][..dim].to_vec();
-            for (a, direction) in along[i * p..][..p].iter().zip(self.principal.chunks_exact(dim)) {
+            let directions = self.space.directions.chunks_exact(dim);
+            for (a, direction) in along[i * p..][..p].iter().zip(directions) {
                 residual.iter_mut().zip(direction).for_each(|(r, d)| *r -= a * d);
             }
             let factor = if norms[i] > 0.0 { self.alpha / norms[i] } else { 0.0 };

@@ -161,13 +161,21 @@ fn detectors(folder: &Path) -> Vec<Vec<u8>> {
     let mut specs: Vec<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
     specs.extend(["msp", "norm", "vim", "dice"].map(|n| format!("{n}(react=0.9,pca=4)")));
     specs.extend(
-        ["gmm(kmeans=2,whiten=true,pca=3)", "ssd(diagonal=true)", "mean(reduce=logsumexp)"]
-            .map(str::to_owned),
+        [
+            "gmm(kmeans=2,whiten=true,pca=3)",
+            "ssd(diagonal=true)",
+            "mean(reduce=logsumexp)",
+            "kpca(kernel=corp,features=6)",
+        ]
+        .map(str::to_owned),
     );
     let fit = |text: &String| {
         let text = match text.as_str() {
             "knn" => "knn(k=3)",
             "vim" => "vim(principal_dim=2)",
+            "nnguide" => "nnguide(k=3)",
+            "cfood" => "cfood(alpha=1)",
+            "weiper" => "weiper(repeats=2,bins=12,smoothing_perturbed=3)",
             "vim(react=0.9,pca=4)" => "vim(react=0.9,pca=4,principal_dim=2)",
             other => other,
         };

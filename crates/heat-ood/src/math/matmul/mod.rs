@@ -208,6 +208,15 @@ impl Packed {
         self.n
     }
 
+    /// All columns, one after the other: `[n, k]`.
+    pub fn columns(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.n * self.k];
+        for (j, column) in out.chunks_exact_mut(self.k.max(1)).enumerate() {
+            self.column(j, column);
+        }
+        out
+    }
+
     /// Copy column `j` into `out` (`[k]`).
     pub fn column(&self, j: usize, out: &mut [f32]) {
         for slab in crate::math::blocks(self.k, KC) {

@@ -151,15 +151,26 @@ impl Gmm {
         &self.config
     }
 
+    /// L⁻¹, `[D, D]`.
+    pub(super) fn inverse(&self) -> &[f64] {
+        &self.inverse
+    }
+
+    /// L⁻¹(μ_k − m), `[K, D]`.
+    pub(super) fn white_means(&self) -> &[f64] {
+        &self.white_means
+    }
+
+    /// z − m of stepped rows, `[n, dim]`.
+    pub(super) fn centred(&self, z: &[f32]) -> Vec<f64> {
+        let rows = z.chunks_exact(self.input.dim);
+        rows.flat_map(|row| row.iter().zip(&self.centre).map(|(&v, c)| f64::from(v) - c)).collect()
+    }
+
     /// Whitened coordinates of stepped rows, `[n, dim]`.
     fn whitened(&self, z: &[f32]) -> Vec<f64> {
-        let dim = self.input.dim;
-        let centred: Vec<f64> = z
-            .chunks_exact(dim)
-            .flat_map(|row| row.iter().zip(&self.centre).map(|(&v, c)| f64::from(v) - c))
-            .collect();
         let mut white = vec![0.0; z.len()];
-        product_nt(&centred, &self.inverse, &mut white, dim);
+        product_nt(&self.centred(z), &self.inverse, &mut white, self.input.dim);
         white
     }
 

@@ -1,0 +1,128 @@
+//! Nearest-neighbour guidance (`nnguide`): −E(z)·mean of the k largest
+//! E(x)·cos(z, x) over the training rows x, E the logsumexp of the logits.
+//!
+//! The bank holds E(x)·x/‖x‖: 4·N·D bytes. k = 10, as in the paper, whose bank
+//! is a small share of a large training set: fit on a subset for that. Cost per
+//! row O(N·D).
+//!
+//! Reference: Park et al., *Nearest Neighbor Guidance for Out-of-Distribution
+//! Detection*, ICCV 2023.
+
+use serde_json::json;
+
+use super::bank::{Bank, Order, QUERIES};
+use super::input::{Input, contradiction, feature_settings, head_logits, load_head, require_head};
+use super::{Scorer, Section, Stored};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::math::reduce;
+use crate::observe::{Event, Observer};
+
+feature_settings! {
+    /// Settings of `nnguide`.
+    NnguideConfig, normalize = false;
+    /// How many neighbours guide.
+    k: usize = 10,
+}
+
+/// A fitted `nnguide` scorer.
+pub struct Nnguide {
+    config: NnguideConfig,
+    input: Input,
+    head: Head,
+    bank: Bank,
+}
+
+/// logsumexp of the logits of each row.
+fn energies(head: &Head, rows: &[f32]) -> Vec<f64> {
+    let logits = head_logits(head, rows);
+    let rows = logits.chunks_exact(head.classes());
+    rows.map(|l| reduce::logsumexp(l.iter().map(|&v| f64::from(v)))).collect()
+}
+
+impl NnguideConfig {
+    /// Bank the training set.
+    ///
+    /// # Errors
+    /// If there is no head, k is zero or larger than the set, or a value is
+    /// not finite.
+    pub fn fit(
+        &self,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        observer: &mut dyn Observer,
+    ) -> Result<Nnguide> {
+        let head = require_head("nnguide", head)?;
+        if self.k == 0 || self.k > train.len() {
+            let n = train.len();
+            let problem = format!("the bank holds {n} rows, so k must lie in 1..={n}");
+            return Err(Error::config("k", self.k, problem));
+        }
+        let input = Input::fit(self, train)?;
+        let head = input.head(head)?;
+        observer.on(Event::Begin { task: "bank training rows", total: train.len() as u64 });
+        let bank = Bank::build(train.len(), input.dim, |range| {
+            let mut rows = input.read(train, range)?;
+            let energies = energies(&head, &rows);
+            for (row, energy) in rows.chunks_exact_mut(input.dim).zip(energies) {
+                reduce::normalize(row);
+                row.iter_mut().for_each(|v| *v *= energy as f32);
+            }
+            Ok(rows)
+        })?;
+        observer.on(Event::End);
+        Ok(Nnguide { config: self.clone(), input, head, bank })
+    }
+}
+
+impl Nnguide {
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        let (config, input): (NnguideConfig, _) = Input::load(stored)?;
+        let head = load_head(stored.file, &stored.name("head."))?;
+        let name = stored.name("bank");
+        let shape = stored.file.shape(&name)?.to_vec();
+        let rows = stored.file.f32(&name, &shape)?;
+        let fits = shape.len() == 2 && shape[1] == input.dim && head.dim() == input.dim;
+        if !fits || !(1..=shape[0]).contains(&config.k) {
+            return Err(contradiction(stored));
+        }
+        let bank = Bank::of(&rows, input.dim);
+        Ok(Nnguide { config, input, head, bank })
+    }
+}
+
+impl Scorer for Nnguide {
+    fn name(&self) -> &'static str {
+        "nnguide"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let (dim, k) = (self.input.dim, self.config.k);
+        let mut rows = self.input.stepped(batch);
+        let energies = energies(&self.head, &rows);
+        rows.chunks_exact_mut(dim).for_each(reduce::normalize);
+        let blocks = rows.chunks(QUERIES * dim).zip(energies.chunks(QUERIES));
+        for ((rows, energies), out) in blocks.zip(out.chunks_mut(QUERIES)) {
+            let found = self.bank.nearest(rows, k, Order::Product);
+            for ((o, energy), mut nearest) in out.iter_mut().zip(energies).zip(found) {
+                // In one order, whatever the selection left.
+                nearest.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                let sum: f64 = nearest.iter().map(|(order, _)| f64::from(*order)).sum();
+                *o = (energy * sum / k as f64) as f32;
+            }
+        }
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
+        let rows = Tensor::f32([self.bank.len(), self.input.dim], self.bank.to_rows());
+        Section::new("nnguide", config)
+            .with("", vec![("bank".into(), rows)])
+            .with("head.", self.head.tensors())
+            .with("", self.input.tensors())
+    }
+}

@@ -1,0 +1,103 @@
+//! Norm of what lies outside the principal subspace (`residual`): ‖Rᵀ(z−o)‖₂.
+//!
+//! The residual half of [`vim`](super::vim), with its origin o = −W⁺b, its
+//! directions R and its setting. One pass over the training set, O(N·D²);
+//! cost per row O(D·p).
+//!
+//! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::input::{Input, contradiction, feature_settings, require_head};
+use super::subspace::{self, Subspace};
+use super::training::{Training, Want};
+use super::{Scorer, Section, Stored};
+use crate::error::Result;
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::observe::Observer;
+
+feature_settings! {
+    /// Settings of `residual`.
+    ResidualConfig, normalize = false;
+    /// Directions of largest variance that do not count as residual; by
+    /// default those of `vim`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal_dim: Option<usize> = None,
+}
+
+/// A fitted `residual` scorer.
+pub struct Residual {
+    config: ResidualConfig,
+    input: Input,
+    space: Subspace,
+}
+
+impl ResidualConfig {
+    /// Fit on the training set and the classifier's head.
+    ///
+    /// # Errors
+    /// If `principal_dim` is not below D, or a value is not finite.
+    pub fn fit(
+        &self,
+        train: &FeatureSet,
+        head: Option<&Head>,
+        observer: &mut dyn Observer,
+    ) -> Result<Residual> {
+        self.fit_in(&mut Training::new(train, head, observer))
+    }
+
+    pub(super) fn wants(&self, training: &mut Training<'_>) -> Result<Vec<Want>> {
+        require_head("residual", training.head)?;
+        Ok(vec![subspace::want(&training.source(self)?)])
+    }
+
+    pub(super) fn fit_in(&self, training: &mut Training<'_>) -> Result<Residual> {
+        let source = training.source(self)?;
+        let (space, _) = Subspace::of_head("residual", self.principal_dim, &source, training)?;
+        Ok(Residual { config: self.clone(), input: source.input, space })
+    }
+}
+
+impl Residual {
+    pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            principal_dim: usize,
+        }
+        let (config, input) = Input::load(stored)?;
+        let c: Config = stored.config()?;
+        if c.principal_dim >= input.dim {
+            return Err(contradiction(stored));
+        }
+        let space = Subspace::load(stored, input.dim, c.principal_dim)?;
+        Ok(Residual { config, input, space })
+    }
+}
+
+impl Scorer for Residual {
+    fn name(&self) -> &'static str {
+        "residual"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let centred = self.space.centred(&self.input.stepped(batch));
+        let (norms, _) = self.space.residual_norms(&centred);
+        out.iter_mut().zip(norms).for_each(|(o, norm)| *o = norm as f32);
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({
+            "settings": self.config,
+            "input_dim": self.input.input_dim,
+            "principal_dim": self.space.count(),
+        });
+        Section::new("residual", config)
+            .with("", self.space.tensors())
+            .with("", self.input.tensors())
+    }
+}
