@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod decisions;
 mod pictures;
 mod statistics;
 
@@ -7,30 +8,35 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use decisions::*;
 pub use pictures::*;
 pub use statistics::*;
 
 const SCORER_HELP: &str = "\
 Scorers and their own settings:
-  msp, max_logit, el, klm, cosine, norm
+  msp, max_logit, el, klm, cosine, norm, entropy, she
   odin                 temperature=1000
-  gmm, ssd, maha       diagonal=true kmeans=<n> shrinkage=none|ledoit_wolf|oas|<ratio>|held_out_classes
-  knn                  k=<n>
-  vim                  principal_dim=<n>
-  dice                 percentile=<p>
-  mean                 reduce=max|logsumexp normalize_rows=true
-  entropy, she
+  temperature          temperature=<T> (else fitted)
+  gen                  gamma=0.1 m=100
   react                react=<quantile>
-  ash_p, ash_b, ash_s, scale, lts
+  ash_p, ash_b, ash_s, scale, lts, dice
                        percentile=<p>
   vra                  low=<quantile> high=<quantile> clip=true
-  gen                  gamma=0.1 m=100
-  temperature          temperature=<T>
   gradnorm             temperature=1
   fdbd                 normalizer=distance|norm|none
   nci                  alpha=0.0001
   neco                 dim=<n> standardize=false max_logit=false
   pnml                 normalize=false
+  gmm, ssd, maha, mds_pp, rmds, rmds_pp
+                       diagonal=true kmeans=<n> shrinkage=none|ledoit_wolf|oas|<ratio>|held_out_classes
+  vim, residual        principal_dim=<n>
+  kpca                 kernel=cop|corp explained=<share>; corp: gamma= features=<n> seed=
+  knn, nnguide         k=<n>
+  mean                 reduce=max|logsumexp normalize_rows=true
+  cadref               confidence=energy|msp|max_logit|gen decoupled=false
+  cfood                alpha=0.1 k=0.01 seed=0
+  relation             threshold=0.03 power=1
+  weiper               repeats=100 distance= bins=100 lambda1= lambda2= smoothing= smoothing_perturbed=
 Before each: react=<quantile> normalize=true|false pca=<n> whiten=true; pooling=avg|std|max where
   features are read. docs/methods.md has formulas and defaults";
 
@@ -47,29 +53,6 @@ Lists: commas outside brackets and quotes separate values; the first key varies 
   heat sweep ebm=heat_gmm_c10,heat_gmm_std_c10 ebm.model.steps=10,20 seed=0,1,2 --train F --out DIR
 Files: one run folder a combination, as `heat train` writes it; eval.json in each, with --ood;
   sweep.toml (what was asked), sweep.json (what was found)";
-
-const SELECT_HELP: &str = "\
-Pseudo-OOD: classes left out of the fit in turn, and outliers made of validation rows (mixed,
-shuffled, noisy). Test sets are not looked at. With --tune-on, settings are chosen on OOD
-validation sets by OpenOOD's protocol; alternatives are written knn(k=1|10|50).
-
-  heat select --train train.safetensors --head head.safetensors -o chosen.safetensors
-  heat select --scorers 'knn(k=1|10|50)' --train T --id-val V --tune-on tin=tin_val.safetensors";
-
-const CALIBRATE_HELP: &str = "\
-Without --delta the promise is marginal: of in-distribution rows at most ALPHA are flagged, on
-average over calibration sets. With --delta it holds with probability 1 - DELTA for this set.
-Fewest rows: 1/ALPHA - 1; with --delta 0.05 at ALPHA 0.05: 59 (clopper-pearson), 600 (dkw).
-
-  heat calibrate heat.safetensors --id cal.safetensors --alpha 0.05 -o calibrated.safetensors
-  heat score calibrated.safetensors new.safetensors";
-
-const WATCH_HELP: &str = "\
-Lines: a score; a JSON object or CSV with `score` (from `heat score`); or a row of features, as a
-JSON array or comma-separated. Events are JSON lines: start, alarm, status, invalid, end.
-
-  heat score d.safetensors day1.npy | heat watch d.safetensors
-  producer | heat watch d.safetensors --horizon 100000 --every 1000";
 
 const CONVERT_HELP: &str = "\
 An existing OUT is left alone unless --force is given. A conversion that is killed leaves
@@ -117,15 +100,15 @@ pub enum Command {
     /// Write a page on training runs or results, for a browser
     Report(ReportArgs),
     /// Choose scorers, and the weights of a composition, without OOD data
-    #[command(after_help = SELECT_HELP)]
+    #[command(after_help = decisions::SELECT_HELP)]
     Select(SelectArgs),
     /// Teach a detector when to call a row out-of-distribution, with a guarantee
-    #[command(after_help = CALIBRATE_HELP)]
+    #[command(after_help = decisions::CALIBRATE_HELP)]
     Calibrate(CalibrateArgs),
     /// Score the rows of a feature set; calibrated detectors give p-values and verdicts
     Score(ScoreArgs),
     /// Raise an alarm when a stream of rows stops looking like the calibration set
-    #[command(after_help = WATCH_HELP)]
+    #[command(after_help = decisions::WATCH_HELP)]
     Watch(WatchArgs),
     /// Write the network of a detector as a PyTorch checkpoint
     Export(ExportArgs),
@@ -426,186 +409,6 @@ pub enum Format {
     Csv,
     /// For documents
     Markdown,
-}
-
-/// `heat select`
-#[derive(Args)]
-pub struct SelectArgs {
-    /// The data
-    #[command(flatten)]
-    pub data: TrainSet,
-    /// Scorers to choose from, with alternatives: el,knn(k=10|50) [default: all, as they are]
-    #[arg(long, value_name = "A,B(key=value|value),…")]
-    pub scorers: Option<String>,
-    /// Groups of classes, each left out once
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub folds: usize,
-    /// Most training rows used
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    pub rows: usize,
-    /// Most members of the composition
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    pub members: usize,
-    /// Seed of groups, rows and outliers
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Choose on OOD validation sets instead, as NAME=FEATURES
-    #[arg(long, num_args = 1.., value_name = "NAME=FEATURES", requires = "id_val")]
-    pub tune_on: Vec<String>,
-    /// In-distribution validation features, for --tune-on
-    #[arg(long, value_name = "FEATURES", requires = "tune_on")]
-    pub id_val: Option<PathBuf>,
-    /// Refused: test sets are not looked at
-    #[arg(long, hide = true)]
-    pub id: Option<String>,
-    /// Refused: test sets are not looked at
-    #[arg(long, hide = true, num_args = 1..)]
-    pub ood: Vec<String>,
-    /// How to write what was found
-    #[arg(long, value_enum, default_value_t = Form::Table)]
-    pub format: Form,
-    /// Fit what was chosen on the whole training set and write this detector file
-    #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-}
-
-/// For people, or for programs.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Form {
-    /// For people
-    Table,
-    /// Everything
-    Json,
-}
-
-/// `heat calibrate`
-#[derive(Args)]
-pub struct CalibrateArgs {
-    /// Detector or checkpoint
-    pub detector: PathBuf,
-    /// In-distribution features that took no part in training
-    #[arg(long, value_name = "FEATURES")]
-    pub id: PathBuf,
-    /// Bound on the share of in-distribution rows that are flagged
-    #[arg(long, default_value_t = 0.05, allow_hyphen_values = true)]
-    pub alpha: f64,
-    /// Hold the bound with probability 1 - DELTA for this calibration set, not on average
-    #[arg(long, allow_hyphen_values = true)]
-    pub delta: Option<f64>,
-    /// Which bound, with --delta: for the one threshold, or for all at once
-    #[arg(long, value_enum, default_value_t = Bound::ClopperPearson, requires = "delta")]
-    pub bound: Bound,
-    /// Rank rows among those of their predicted class: the bound holds within each
-    #[arg(long)]
-    pub per_class: bool,
-    /// The classifier's last layer, for --per-class where the features have no logits
-    #[arg(long, value_name = "FILE")]
-    pub head: Option<PathBuf>,
-    /// Calibrate even on rows that were in training: the bound then does not hold
-    #[arg(long)]
-    pub force: bool,
-    /// Feature dimension, for raw memmaps without labels or head
-    #[arg(long, value_name = "D")]
-    pub dim: Option<usize>,
-    /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
-    pub output: PathBuf,
-}
-
-/// Bounds that hold with probability 1 − δ.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Bound {
-    /// Exact, for the threshold at ALPHA
-    ClopperPearson,
-    /// Wider, for every threshold at once: ALPHA may be changed later
-    Dkw,
-}
-
-/// `heat score`
-#[derive(Args)]
-pub struct ScoreArgs {
-    /// Detector or checkpoint
-    pub detector: PathBuf,
-    /// Features to score
-    pub features: PathBuf,
-    /// Another bound on false alarms than the calibration's
-    #[arg(long, allow_hyphen_values = true)]
-    pub alpha: Option<f64>,
-    /// Verdicts by Benjamini-Hochberg: of the rows called out-of-distribution at most this share
-    /// is not, on average
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
-    pub fdr: Option<f64>,
-    /// How scores equal to calibration scores are ranked
-    #[arg(long, value_enum, default_value_t = TiesRule::Conservative)]
-    pub ties: TiesRule,
-    /// Seed of randomized ties
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    pub ties_seed: u64,
-    /// Feature dimension, for raw memmaps without labels
-    #[arg(long, value_name = "D")]
-    pub dim: Option<usize>,
-    /// .csv, .jsonl or .npy (scores only) [default: CSV on standard output]
-    #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-}
-
-/// How ties are ranked.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum TiesRule {
-    /// In the row's favour
-    Conservative,
-    /// At random: p-values of ordinary rows are exactly uniform
-    Randomized,
-}
-
-/// `heat watch`
-#[derive(Args)]
-pub struct WatchArgs {
-    /// Calibrated detector
-    pub detector: PathBuf,
-    /// Features to read as a stream [default: lines on standard input]
-    pub source: Option<PathBuf>,
-    /// Bound on the probability of a false alarm within the horizon
-    #[arg(long, default_value_t = 0.01, allow_hyphen_values = true)]
-    pub alpha: f64,
-    /// Rows for which the bound holds; it begins anew after each
-    #[arg(long, value_name = "ROWS", default_value_t = 10_000)]
-    pub horizon: u64,
-    /// Smallest share of odd rows worth an alarm
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02, allow_hyphen_values = true)]
-    pub min_admixture: f64,
-    /// Which tests; both share the bound
-    #[arg(long, value_enum, default_value_t = TestChoice::Both)]
-    pub test: TestChoice,
-    /// Count scores that are too low as well
-    #[arg(long)]
-    pub two_sided: bool,
-    /// Seed of the broken ties
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// A status event after every so many rows
-    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub every: Option<u64>,
-    /// Tell invalid lines as events and go on, in place of ending with an error
-    #[arg(long)]
-    pub skip_invalid: bool,
-    /// End at the first alarm, with exit code 1
-    #[arg(long)]
-    pub fail: bool,
-    /// Feature dimension, for raw memmaps without labels
-    #[arg(long, value_name = "D")]
-    pub dim: Option<usize>,
-}
-
-/// Tests of `heat watch`.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum TestChoice {
-    /// Each with half of the bound
-    Both,
-    /// Evidence since the beginning
-    Martingale,
-    /// Evidence since the change
-    Cusum,
 }
 
 /// `heat export`
