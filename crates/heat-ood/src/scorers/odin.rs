@@ -89,13 +89,6 @@ impl Odin {
     }
 }
 
-/// −max softmax(logits / t).
-pub(super) fn scaled_msp(logits: &[f32], t: f64) -> f32 {
-    let scaled = logits.iter().map(|&l| f64::from(l) / t);
-    let largest = f64::from(reduce::max(logits)) / t;
-    -(largest - reduce::logsumexp(scaled)).exp() as f32
-}
-
 impl Scorer for Odin {
     fn name(&self) -> &'static str {
         "odin"
@@ -106,7 +99,12 @@ impl Scorer for Odin {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.source.rows(batch, out, |logits| scaled_msp(logits, self.temperature));
+        let t = self.temperature;
+        self.source.rows(batch, out, |logits| {
+            let scaled = logits.iter().map(|&l| f64::from(l) / t);
+            let largest = f64::from(reduce::max(logits)) / t;
+            -(largest - reduce::logsumexp(scaled)).exp() as f32
+        });
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {

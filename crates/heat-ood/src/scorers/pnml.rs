@@ -165,3 +165,21 @@ impl Scorer for Pnml {
         section.with("", vec![("factor".into(), factor)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// mpmath 1.3 at 60 digits.
+    #[test]
+    fn regret_keeps_its_digits() {
+        for (logits, g, want) in [
+            (&[1.0f32, 0.5, -2.0][..], 0.25, 0.121_292_707_539_030_97),
+            (&[-40.0, 0.0], 0.5, 2.061_153_611_817_672e-9),
+            (&[0.0, -90.0, -100.0], 0.25, 4.845_767_876_021_1e-30),
+        ] {
+            let got = regret(logits, g);
+            assert!((got / want - 1.0).abs() < 1e-12, "{logits:?}: {got}");
+        }
+    }
+}

@@ -1,5 +1,8 @@
-//! Temperature scaling (`temperature`): −max softmax(logits / T), T that of
+//! Temperature scaling (`temperature`): 1 − max softmax(logits / T), T that of
 //! the smallest negative log-likelihood of the training labels.
+//!
+//! It is computed as the sum of the other probabilities: networks that fit
+//! their training set have T below 1, and −max softmax would tie at −1 in f32.
 //!
 //! The likelihood is convex in β = 1/T; Newton's method with a bracket finds
 //! its minimum, from Σ (E_p[z] − z_y) and Σ Var_p(z) in f64. Every step is a
@@ -18,7 +21,6 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::logits::{LogitSource, logits_settings, softmax_gradient};
-use super::odin::scaled_msp;
 use super::training::{Block, Statistic, Training, Want};
 use super::with_head::fit_alone;
 use super::{Scorer, Section, Stored};
@@ -224,6 +226,15 @@ impl Temperature {
     }
 }
 
+/// 1 − max softmax(logits / t).
+fn rest(logits: &[f32], t: f64) -> f32 {
+    let top = reduce::argmax(logits) as usize;
+    let largest = f64::from(logits[top]);
+    let others = logits.iter().enumerate().filter(|(c, _)| *c != top);
+    let sum: f64 = others.map(|(_, &l)| ((f64::from(l) - largest) / t).exp()).sum();
+    (sum / (1.0 + sum)) as f32
+}
+
 impl Scorer for Temperature {
     fn name(&self) -> &'static str {
         "temperature"
@@ -234,7 +245,7 @@ impl Scorer for Temperature {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.source.rows(batch, out, |logits| scaled_msp(logits, self.temperature));
+        self.source.rows(batch, out, |logits| rest(logits, self.temperature));
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
@@ -245,5 +256,38 @@ impl Scorer for Temperature {
         let mut section = self.source.section("temperature");
         section.config["temperature"] = self.temperature.into();
         section
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::Head;
+    use crate::observe::Silent;
+    use crate::scorers::LogitsConfig;
+
+    /// Logits that are too many to keep are computed anew.
+    #[test]
+    fn kept_or_not_the_likelihood_is_the_same() {
+        let rows =
+            ndarray::Array2::from_shape_fn((5000, 3), |(i, j)| ((i * 7 + j * 5) % 11) as f32);
+        let labels: Vec<u32> = (0..5000).map(|i| i * 13 % 3).collect();
+        let set = FeatureSet::from_arrays(rows.view(), Some(&labels)).unwrap();
+        let weight = vec![0.1, -0.2, 0.3, 0.2, 0.1, -0.1, -0.3, 0.2, 0.1];
+        let head = Head::new(weight, vec![0.0, 0.1, -0.1]).unwrap();
+        let mut observer = Silent;
+        let mut training = Training::new(&set, Some(&head), &mut observer);
+        let source = training.logits("temperature", &LogitsConfig::default()).unwrap();
+        let kept = training.find::<Likelihood>(Likelihood::want(&source, &set)).unwrap();
+        assert!(kept.keep && !kept.kept.is_empty());
+        let (source, at) = (Arc::clone(&source), kept.at);
+        let anew = Likelihood { source, keep: false, kept: Vec::new(), at };
+        for beta in [0.0, 0.3, 1.0] {
+            let [a, b] = [&*kept, &anew].map(|l| l.at(beta, &set).unwrap());
+            assert!((a.first - b.first).abs() <= 1e-9 * a.first.abs(), "{beta}");
+            assert!((a.second - b.second).abs() <= 1e-9 * a.second, "{beta}");
+        }
+        let first = kept.at(1.0, &set).unwrap().first;
+        assert!((kept.at[1].first - first).abs() <= 1e-9 * first.abs());
     }
 }
