@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs};
 use crate::math::reduce;
 use crate::observe::Observer;
-use crate::scorers::{Scorer, Section, Stored};
+use crate::scorers::{Scorer, Section, Stored, joint_needs};
 
 /// A fitted composition.
 pub struct Combined {
@@ -189,11 +189,7 @@ impl Scorer for Combined {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        let mut needs = Needs::default();
-        for m in &self.members {
-            needs = needs.and(m.scorer.needs(set)?);
-        }
-        Ok(needs)
+        joint_needs(self.members.iter().map(|m| &*m.scorer), set)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {

@@ -26,7 +26,7 @@ use super::{Calibration, Reference};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs};
 use crate::math::reduce;
-use crate::scorers::{Scorer, Section, Stored};
+use crate::scorers::{Scorer, Section, Stored, joint_needs};
 
 /// How p-values are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -154,11 +154,7 @@ impl Scorer for Fusion {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        let mut needs = Needs::default();
-        for m in &self.members {
-            needs = needs.and(m.scorer.needs(set)?);
-        }
-        Ok(needs)
+        joint_needs(self.members.iter().map(|m| &*m.scorer), set)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {

@@ -264,6 +264,15 @@ fn check_finite(
     }
 }
 
+/// The fields that any of these reads of `set`.
+pub(crate) fn joint_needs<'a>(
+    scorers: impl IntoIterator<Item = &'a dyn Scorer>,
+    set: &FeatureSet,
+) -> Result<Needs> {
+    let mut scorers = scorers.into_iter();
+    scorers.try_fold(Needs::default(), |needs, s| Ok(needs.and(s.needs(set)?)))
+}
+
 /// What one scorer found on a set, beside others.
 #[derive(Debug, Clone, Default)]
 pub struct Together {
@@ -290,10 +299,7 @@ pub fn score_together(
     components: bool,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Together>> {
-    let mut needs = Needs::default();
-    for scorer in scorers {
-        needs = needs.and(scorer.needs(set)?);
-    }
+    let needs = joint_needs(scorers.iter().copied(), set)?;
     let mut out: Vec<Together> = scorers.iter().map(|_| Together::default()).collect();
     let threads = parallel::threads() as f64;
     let block = |batch: &Batch| -> Vec<Together> {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use heat_ood::calibrate::Ties;
 use heat_ood::ebm::{HeatConfig, PriorKind, Proposal, checkpoint, torch};
 use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling, TensorFile};
 use heat_ood::recipe::{Grid, Recipe};
@@ -204,6 +205,7 @@ fn detector(folder: &Path, bytes: &[u8]) {
     for set in [probe(), train()] {
         let _ = detector.score(&set);
         let _ = detector.scorer().score_components(&set);
+        let _ = detector.judge(&set, Ties::Randomized { seed: 1 }, &mut Silent);
     }
     detector.scorer().section();
 }

@@ -3,6 +3,7 @@
 use std::io::{Cursor, Write};
 use std::path::Path;
 
+use heat_ood::calibrate::{Calibration, CalibrationConfig, Fusion, FusionRule};
 use heat_ood::compose::{Combined, Member};
 use heat_ood::ebm::{RunFolder, Trainer};
 use heat_ood::recipe::Recipe;
@@ -191,7 +192,33 @@ fn detectors(folder: &Path) -> Vec<Vec<u8>> {
     let members = [0, 5, specs.len()]
         .map(|i| Member::fit("a", all[i].clone(), &train, &mut Silent).expect("has a deviation"));
     all.push(std::sync::Arc::new(Combined::new(members.into(), 0.5).expect("sound")));
-    all.into_iter().map(|scorer| saved(folder, scorer)).collect()
+    let fused = [2, 8].map(|i| ("a".to_owned(), all[i].clone(), calibrated(&all[i], false)));
+    let fusion = Fusion::new(FusionRule::Cauchy, fused.into()).expect("two members");
+    let mut files: Vec<Vec<u8>> =
+        [false, true].map(|per_class| with_calibration(folder, &all[2], per_class)).into();
+    all.push(std::sync::Arc::new(fusion));
+    files.extend(all.into_iter().map(|scorer| saved(folder, scorer)));
+    files
+}
+
+fn calibrated(scorer: &std::sync::Arc<dyn Scorer>, per_class: bool) -> std::sync::Arc<Calibration> {
+    // So large a rate that three rows a class are enough.
+    let config = CalibrationConfig { alpha: 0.9, per_class, ..CalibrationConfig::default() };
+    let fitted = config.fit(&**scorer, &train(), Some(&head()), &mut Silent);
+    std::sync::Arc::new(fitted.expect("enough rows"))
+}
+
+fn with_calibration(
+    folder: &Path,
+    scorer: &std::sync::Arc<dyn Scorer>,
+    per_class: bool,
+) -> Vec<u8> {
+    let mut detector = Detector::shared(scorer.clone());
+    detector.calibration = Some(calibrated(scorer, per_class));
+    detector.provenance.trained_on(&train()).expect("finite rows");
+    let path = folder.join("seed.safetensors");
+    detector.save(&path).expect("the folder can be written");
+    std::fs::read(path).expect("just written")
 }
 
 struct StopAfter(std::cell::Cell<usize>);
