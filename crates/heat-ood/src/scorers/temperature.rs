@@ -5,7 +5,7 @@
 //! their training set have T below 1, and −max softmax would tie at −1 in f32.
 //!
 //! The likelihood is convex in β = 1/T; Newton's method with a bracket finds
-//! its minimum, from Σ (E_p[z] − z_y) and Σ Var_p(z) in f64. Every step is a
+//! its minimum, from Σ (E_p(z) − z_y) and Σ Var_p(z) in f64. Every step is a
 //! pass over the logits, O(N·C); up to 64 MiB of them are kept, more are
 //! computed anew, O(N·D·C). Where every row is predicted correctly no T is
 //! best: T stays 1, with a warning.
