@@ -55,6 +55,12 @@ fn scores_p_values_and_verdicts() {
     assert!(flagged(&selected) > 0);
     contains(&stderr, &["at most 0.05 are in-distribution on average"]);
     let random = |seed| score(&[&ood, "--ties", "randomized", "--ties-seed", seed]).0;
+    for more in [&["--ties", "randomized"][..], &["--fdr", "0.1", "--alpha", "0.1"]] {
+        let args = [&["score", "cal.safetensors", &ood], more].concat();
+        assert_eq!(fails(folder.path(), &args).0, 2);
+    }
+    let npy = ["score", "cal.safetensors", &ood, "--fdr", "0.1", "-o", "s.npy"];
+    contains(&fails(folder.path(), &npy).1, &["scores alone"]);
     assert_eq!(random("1"), random("1"));
     assert_ne!(random("1"), random("2"));
     ok(folder.path(), &["score", "cal.safetensors", &ood, "-o", "s.jsonl"]);
@@ -100,6 +106,8 @@ fn calibration_refuses() {
     assert_eq!(code, 1);
     contains(&error, &["3000 of 3000 rows", "training rows", "--force"]);
     ok(folder.path(), &["calibrate", "d", "--id", &train, "--force", "-o", "forced"]);
+    let info = text(&ok(folder.path(), &["info", "forced"]).stdout);
+    contains(&info, &["nothing is promised", "rows that the scorer has seen"]);
     contains(&refused(&["--id", &id, "--per-class"]).1, &["--head"]);
     assert!(!folder.path().join("o").exists());
     let (code, error) = fails(folder.path(), &["score", "d", &id, "--fdr", "0.1"]);
@@ -153,7 +161,7 @@ fn streams_are_watched() {
     let (_, events) = watch(folder.path(), &[], &id);
     assert!(of(&events, "alarm").is_empty());
     let (out, events) = watch(folder.path(), &["--fail"], &odd);
-    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.status.code(), Some(3));
     assert_eq!(of(&events, "alarm").len(), 1);
 }
 
@@ -201,7 +209,11 @@ fn p_values_are_composed() {
     ok(folder.path(), &fused);
     // The rows its members were calibrated on are training rows to it.
     let (_, error) = fails(folder.path(), &["calibrate", "both", "--id", &id, "-o", "x"]);
-    contains(&error, &["test.safetensors", "training file"]);
+    contains(&error, &["1000 of 1000 rows", "test.safetensors"]);
+    // In another file too.
+    ok(folder.path(), &["convert", &id, "-o", "again.npz", "--fields", "avg"]);
+    let (_, error) = fails(folder.path(), &["calibrate", "both", "--id", "again.npz", "-o", "x"]);
+    contains(&error, &["1000 of 1000 rows"]);
     ok(folder.path(), &["calibrate", "both", "--id", &data("ood_mnist"), "-o", "x"]);
     let (_, error) =
         fails(folder.path(), &["compose", "a=el", "b=el.cal", "--p-values", "simes", "-o", "y"]);
@@ -243,6 +255,14 @@ fn choosing_without_and_with_validation_sets() {
     let hashes: std::collections::BTreeSet<&str> =
         candidates.iter().map(|c| c["sha256"].as_str().unwrap()).collect();
     assert_eq!(hashes.len(), 3);
+    // A choice made on rows is no promise for them, and the sets are remembered.
+    let (_, error) = fails(folder.path(), &["calibrate", "tuned", "--id", &id, "-o", "x"]);
+    contains(&error, &["1000 of 1000 rows"]);
+    ok(folder.path(), &["fit", "norm", "--train", &train, "-o", "norm"]);
+    let both = ["compose", "tuned", "norm", "--train", &train, "-o", "composed"];
+    ok(folder.path(), &both);
+    let eval = ["eval", "--id", &id, "--ood", &validation, "--detectors", "composed"];
+    contains(&text(&ok(folder.path(), &eval).stderr), &["were chosen on textures"]);
     let same = ["--scorers", "knn(k=9,whiten=false),knn(k=9)", "--id-val", &id];
     let said = run(&[&same[..], &["--tune-on", &validation]].concat());
     contains(&text(&said.stderr), &["no effect"]);
@@ -252,4 +272,9 @@ fn choosing_without_and_with_validation_sets() {
     contains(&error, &["test sets are not looked at", "--tune-on"]);
     let (_, error) = fails(folder.path(), &[&base[..], &["--folds", "1"]].concat());
     contains(&error, &["`folds`"]);
+    let (code, error) = fails(folder.path(), &["select", "--train", &train]);
+    assert_eq!(code, 2);
+    contains(&error, &["--head", "--scorers"]);
+    let twice = ["--scorers", "norm,norm"];
+    contains(&fails(folder.path(), &[&base[..], &twice].concat()).1, &["named twice"]);
 }

@@ -67,7 +67,7 @@ impl Member {
 }
 
 /// Mean and unbiased standard deviation, in f64, in two passes.
-fn mean_std(x: &[f32]) -> (f64, f64) {
+pub(crate) fn mean_std(x: &[f32]) -> (f64, f64) {
     let n = x.len() as f64;
     let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     let squares: f64 = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum();

@@ -15,7 +15,7 @@ use crate::calibrate::{Calibration, CalibrationConfig, Fusion, Ties, Verdict};
 use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, RowSketch, Tensor, TensorFile, save_tensors};
+use crate::features::{FeatureSet, Head, RowSketch, TensorFile, save_tensors};
 use crate::observe::Observer;
 use crate::scorers::{self, FORMAT_VERSION, Outline, Scorer, Stored, Together};
 
@@ -24,7 +24,7 @@ const FORMAT: &str = "heat-detector";
 /// What stands before the names of a calibration's tensors.
 const CALIBRATION: &str = "calibration.";
 
-/// Tensor of the hashes of training rows.
+/// Tensors of the hashes of rows that were seen.
 const TRAIN_ROWS: &str = "train_rows";
 
 /// Where a detector comes from.
@@ -45,10 +45,11 @@ pub struct Provenance {
     /// chosen on: no set to report results on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuned_on: Vec<(String, String)>,
-    /// A sample of the training rows by hash, so that calibration rows that
-    /// were in training are noticed whatever file they lie in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rows: Option<RowSketch>,
+    /// Samples by hash of the rows that the scorer has seen, so that they are
+    /// noticed in a calibration set whatever file they lie in: of training,
+    /// of members' training and calibration, of ID validation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<RowSketch>,
 }
 
 impl Provenance {
@@ -58,36 +59,64 @@ impl Provenance {
     /// If the set cannot be read.
     pub fn trained_on(&mut self, train: &FeatureSet) -> Result<()> {
         self.train = train.digests()?;
-        self.rows = Some(RowSketch::of(train)?);
+        self.rows = vec![RowSketch::of(train)?];
         Ok(())
     }
 
-    /// Refuse rows that were in training: more than one in a hundred of the
-    /// rows, or, where no sample of the training rows is known, a whole file.
-    fn refuse_training_rows(&self, id: &FeatureSet) -> Result<()> {
-        let remedy = "calibrate on rows that took no part in training, or insist with `--force`: \
-                      the promise then does not hold";
-        let refuse = |problem: String| {
-            let problem = format!("{problem}; {remedy}");
-            Err(Error::Fit { what: "calibration".into(), problem })
-        };
-        if let Some(rows) = &self.rows {
-            return match rows.overlap(id)? {
-                Some(o) if o.shared > 0 && o.share() > 0.01 => refuse(format!(
-                    "{} of {} rows of {} that were compared are training rows",
-                    o.shared,
-                    o.compared,
-                    id.name()
-                )),
-                _ => Ok(()),
-            };
-        }
-        for (name, digest) in id.digests()? {
-            if let Some((known, _)) = self.train.iter().find(|(_, d)| *d == digest) {
-                return refuse(format!("{name} is the training file {known}"));
+    /// Also what another detector, a part of this one, has seen.
+    pub fn include(&mut self, part: &Provenance) {
+        for file in &part.train {
+            if !self.train.contains(file) {
+                self.train.push(file.clone());
             }
         }
-        Ok(())
+        for rows in &part.rows {
+            self.include_rows(rows);
+        }
+        for file in &part.tuned_on {
+            if !self.tuned_on.contains(file) {
+                self.tuned_on.push(file.clone());
+            }
+        }
+    }
+
+    /// Also these rows.
+    pub fn include_rows(&mut self, rows: &RowSketch) {
+        if !self.rows.contains(rows) {
+            self.rows.push(rows.clone());
+        }
+    }
+
+    /// Which of these rows the scorer has seen, in words: more than one in a
+    /// hundred of those that can be compared; or, where a sample allows no
+    /// comparison of ten rows, a whole file.
+    fn seen(&self, id: &FeatureSet) -> Result<Option<String>> {
+        /// Fewer compared rows say nothing.
+        const FEW: usize = 10;
+        let mut sampled = !self.rows.is_empty();
+        for rows in &self.rows {
+            match rows.overlap(id)? {
+                Some(o) if o.shared > 0 && o.share() > 0.01 => {
+                    return Ok(Some(format!(
+                        "{} of {} rows of {} that were compared are training rows",
+                        o.shared,
+                        o.compared,
+                        id.name()
+                    )));
+                }
+                Some(o) if o.compared >= FEW.min(id.len()) => {}
+                _ => sampled = false,
+            }
+        }
+        if sampled {
+            return Ok(None);
+        }
+        let digests = id.digests()?;
+        let known = digests.iter().find_map(|(name, digest)| {
+            let found = self.train.iter().find(|(_, d)| d == digest)?;
+            Some(format!("{name} is the training file {}", found.0))
+        });
+        Ok(known)
     }
 }
 
@@ -153,15 +182,21 @@ impl Detector {
         force: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        if !force {
-            self.provenance.refuse_training_rows(id)?;
+        let seen = self.provenance.seen(id)?;
+        if let Some(problem) = seen.as_ref().filter(|_| !force) {
+            let remedy = "calibrate on rows that took no part in training, or insist with \
+                          `--force`: nothing is promised then";
+            let problem = format!("{problem}; {remedy}");
+            return Err(Error::Fit { what: "calibration".into(), problem });
         }
-        let calibration = config.fit(&*self.scorer, id, head, observer)?;
+        let mut calibration = config.fit(&*self.scorer, id, head, observer)?;
+        calibration.forced = seen.is_some();
         self.calibration = Some(Arc::new(calibration));
         Ok(())
     }
 
-    /// Scores, components and verdicts of a set, read once.
+    /// Scores, components and verdicts of a set; read once, and once more for
+    /// the predicted classes where it is calibrated by class.
     ///
     /// # Errors
     /// If the set lacks a field or holds NaN or infinity.
@@ -177,7 +212,7 @@ impl Detector {
             None => None,
             Some(calibration) => {
                 let classes = calibration.predictor().map(|p| p.predict(set)).transpose()?;
-                Some(calibration.verdicts(&scores, classes.as_deref(), ties))
+                Some(calibration.verdicts(&scores, classes.as_deref(), ties)?)
             }
         };
         Ok(Judged { scores, components, verdicts })
@@ -201,9 +236,10 @@ impl Detector {
             let outline = calibration.section().flatten(CALIBRATION, &mut tensors);
             metadata.push(("calibration", json(serde_json::to_string(&outline))));
         }
-        if let Some(rows) = self.provenance.rows.as_ref().filter(|r| !r.hashes.is_empty()) {
-            let hashes: Vec<i64> = rows.hashes.iter().map(|h| *h as i64).collect();
-            tensors.push((TRAIN_ROWS.into(), Tensor::i64([hashes.len()], hashes)));
+        for (i, rows) in self.provenance.rows.iter().enumerate() {
+            if !rows.hashes.is_empty() {
+                tensors.push((format!("{TRAIN_ROWS}.{i}"), rows.tensor()));
+            }
         }
         save_tensors(path.as_ref(), &tensors, &metadata)
     }
@@ -242,12 +278,8 @@ impl Detector {
             .map_err(|e| bad(format!("its provenance is not readable: {e}")))?
             .unwrap_or_default();
         let mut detector = Detector { scorer, provenance, calibration: None };
-        if file.has(TRAIN_ROWS) {
-            let shape = file.shape(TRAIN_ROWS)?.to_vec();
-            let hashes = file.i64(TRAIN_ROWS, &shape)?;
-            let rows = detector.provenance.rows.get_or_insert_default();
-            rows.hashes = hashes.into_iter().map(|h| h as u64).collect();
-            rows.hashes.sort_unstable();
+        for (i, rows) in detector.provenance.rows.iter_mut().enumerate() {
+            rows.read(file, &format!("{TRAIN_ROWS}.{i}"))?;
         }
         if let Some(text) = file.metadata("calibration") {
             let outline: Outline = serde_json::from_str(text)

@@ -39,16 +39,16 @@ pub struct SelectArgs {
     #[arg(long, value_name = "A,B(key=value|value),…")]
     pub scorers: Option<String>,
     /// Groups of classes, each left out once
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "tune_on")]
     pub folds: usize,
-    /// Most training rows used
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    /// Most training rows used, but at least ten of each class
+    #[arg(long, value_name = "N", default_value_t = 20_000, conflicts_with = "tune_on")]
     pub rows: usize,
     /// Most members of the composition
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 6, conflicts_with = "tune_on")]
     pub members: usize,
     /// Seed of groups, rows and outliers
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "tune_on")]
     pub seed: u64,
     /// Choose on OOD validation sets instead, as NAME=FEATURES
     #[arg(long, num_args = 1.., value_name = "NAME=FEATURES", requires = "id_val")]
@@ -134,14 +134,14 @@ pub struct ScoreArgs {
     pub alpha: Option<f64>,
     /// Verdicts by Benjamini-Hochberg: of the rows called out-of-distribution at most this share
     /// is not, on average
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, conflicts_with = "alpha")]
     pub fdr: Option<f64>,
-    /// How scores equal to calibration scores are ranked
-    #[arg(long, value_enum, default_value_t = TiesRule::Conservative)]
-    pub ties: TiesRule,
-    /// Seed of randomized ties
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    pub ties_seed: u64,
+    /// How scores equal to calibration scores are ranked [default: conservative]
+    #[arg(long, value_enum)]
+    pub ties: Option<TiesRule>,
+    /// Seed of randomized ties: another for every batch
+    #[arg(long, value_name = "SEED", requires = "ties", required_if_eq("ties", "randomized"))]
+    pub ties_seed: Option<u64>,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
@@ -169,7 +169,7 @@ pub struct WatchArgs {
     /// Bound on the probability of a false alarm within the horizon
     #[arg(long, default_value_t = 0.01, allow_hyphen_values = true)]
     pub alpha: f64,
-    /// Rows for which the bound holds; it begins anew after each
+    /// Rows for which the CUSUM's bound holds; it begins anew after each
     #[arg(long, value_name = "ROWS", default_value_t = 10_000)]
     pub horizon: u64,
     /// Smallest share of odd rows worth an alarm
@@ -188,9 +188,9 @@ pub struct WatchArgs {
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub every: Option<u64>,
     /// Tell invalid lines as events and go on, in place of ending with an error
-    #[arg(long)]
+    #[arg(long, conflicts_with = "source")]
     pub skip_invalid: bool,
-    /// End at the first alarm, with exit code 1
+    /// End at the first alarm, with exit code 3
     #[arg(long)]
     pub fail: bool,
     /// Feature dimension, for raw memmaps without labels

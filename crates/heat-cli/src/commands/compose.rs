@@ -6,7 +6,7 @@ use anyhow::Result;
 use heat_ood::calibrate::{Fusion, FusionRule};
 use heat_ood::compose::{Combined, Member};
 use heat_ood::features::{FeatureSet, OpenOptions};
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, Provenance};
 
 use super::{detectors, named, refuse_overwriting, wrote};
 use crate::args::{ComposeArgs, PValueRule};
@@ -20,7 +20,8 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     let members = detectors(&args.detectors)?;
     let names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
     let names = names.join(" ");
-    let trained: Vec<_> = members.iter().flat_map(|(_, d)| d.provenance.train.clone()).collect();
+    let seen: Vec<Provenance> = members.iter().map(|(_, d)| d.provenance.clone()).collect();
+    say_what_is_left_out(args, &members, progress);
     let (mut detector, recipe) = match (args.p_values, &args.train) {
         (Some(rule), _) => {
             let word = format!("{rule:?}").to_lowercase();
@@ -43,10 +44,8 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
         }
     };
     detector.provenance.recipe = Some(recipe);
-    // What a member was fitted on, the whole was.
-    detector.provenance.train.extend(trained);
-    detector.provenance.train.sort();
-    detector.provenance.train.dedup();
+    // What a member has seen, the whole has.
+    seen.iter().for_each(|part| detector.provenance.include(part));
     detector.save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())
@@ -62,23 +61,30 @@ fn standardise(
         let problem = format!("give one for each of the {} detectors", detectors.len());
         return Err(Error::config("weights", format!("{:?}", args.weights), problem).into());
     }
-    let (mut members, mut sketches) = (Vec::new(), Vec::new());
+    let mut members = Vec::new();
     for (i, (name, detector)) in detectors.into_iter().enumerate() {
         let member = Member::fit(&name, detector.scorer().clone(), train, progress)?;
         let weight = args.weights.get(i).copied().unwrap_or(1.0);
         members.push(Member { weight, ..member });
-        sketches.extend(detector.provenance.rows);
     }
     let mut detector = Detector::new(Combined::new(members, args.beta)?);
     detector.provenance.trained_on(train)?;
-    // Members may have been fitted on other rows.
-    if let Some(rows) = &mut detector.provenance.rows {
-        let own = rows.hashes.clone();
-        for sketch in sketches.iter().filter(|s| s.hashes != own) {
-            rows.merge(sketch);
-        }
-    }
     Ok(detector)
+}
+
+/// Calibrations are of the members' own scores, and fused ones of all classes.
+fn say_what_is_left_out(
+    args: &ComposeArgs,
+    members: &[(String, Detector)],
+    progress: &mut Progress,
+) {
+    let mut calibrations = members.iter().filter_map(|(_, d)| d.calibration.as_ref());
+    if args.p_values.is_some() && calibrations.clone().any(|c| c.config().per_class) {
+        progress.say("note: p-values over all classes are combined, not those by class");
+    }
+    if args.p_values.is_none() && calibrations.next().is_some() {
+        progress.say("note: the composition is another score: calibrate it with `heat calibrate`");
+    }
 }
 
 fn fuse(rule: PValueRule, detectors: Vec<(String, Detector)>) -> Result<Detector> {
@@ -95,11 +101,13 @@ fn fuse(rule: PValueRule, detectors: Vec<(String, Detector)>) -> Result<Detector
         };
         Ok((name, detector.scorer().clone(), calibration))
     };
-    let members = detectors.into_iter().map(member).collect::<Result<_, _>>()?;
-    let fusion = Fusion::new(rule, members)?;
+    let members = detectors.into_iter().map(member).collect::<Result<Vec<_>, _>>()?;
+    let seen: Vec<_> = members.iter().map(|(_, _, calibration)| calibration.clone()).collect();
+    let mut detector = Detector::new(Fusion::new(rule, members)?);
     // To the fused score the members' calibration rows are training rows.
-    let files = fusion.calibration_files();
-    let mut detector = Detector::new(fusion);
-    detector.provenance.train = files;
+    for calibration in seen {
+        detector.provenance.train.extend(calibration.files.iter().cloned());
+        detector.provenance.include_rows(&calibration.rows);
+    }
     Ok(detector)
 }

@@ -153,8 +153,11 @@ pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()>
     Ok(())
 }
 
-/// 2 for settings that cannot be understood, 1 for everything else.
+/// 2 for settings that cannot be understood, 3 for an alarm, 1 for everything else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<watch::Alarmed>() {
+        return 3;
+    }
     match error.downcast_ref::<Error>() {
         Some(Error::Unknown { .. } | Error::Config { .. }) => 2,
         _ => 1,

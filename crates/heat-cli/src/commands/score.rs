@@ -19,6 +19,11 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
             Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
         })?,
     };
+    let judging = args.alpha.is_some() || args.fdr.is_some() || args.ties.is_some();
+    if ending == Ending::Npy && judging {
+        let problem = "holds scores alone; write .csv or .jsonl for verdicts";
+        return Err(Error::config("output", ".npy", problem).into());
+    }
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
     let mut detector = Detector::open(&args.detector)?;
     if let Some(alpha) = args.alpha {
@@ -30,12 +35,12 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     }
     let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
     let set = FeatureSet::open_with(&args.features, &options)?;
-    let ties = match args.ties {
-        TiesRule::Conservative => Ties::Conservative,
-        TiesRule::Randomized => {
+    let ties = match (args.ties, args.ties_seed) {
+        (Some(TiesRule::Randomized), Some(seed)) => {
             calibrated(&detector, "ties")?;
-            Ties::Randomized { seed: args.ties_seed }
+            Ties::Randomized { seed }
         }
+        _ => Ties::Conservative,
     };
     let mut judged = detector.judge(&set, ties, progress)?;
     progress.clear();

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, RowSketch};
 use heat_ood::scorers::{NAMES, ScorerSpec};
 use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, Provenance};
 
 use super::eval::{ood_sets, split};
 use super::{Data, named, refuse_overwriting, write_output, wrote};
@@ -27,18 +27,19 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
     refuse_overwriting(args.output.as_deref(), &inputs)?;
     let specs = specs(args)?;
     let data = Data::open(&args.data)?;
-    let (text, composition, tuned_on) = match &args.id_val {
+    let (text, composition, seen) = match &args.id_val {
         Some(id) => {
             let id = FeatureSet::open_with(id, &data.options)?;
             let ood = ood_sets(&args.tune_on, &data.options)?;
             let found = tune(&specs, &data.train, data.head.as_ref(), &id, &ood, progress)?;
-            let mut files = Vec::new();
+            let mut seen = Provenance { train: id.digests()?, ..Provenance::default() };
+            seen.include_rows(&RowSketch::of(&id)?);
             for (_, set) in &ood {
-                files.extend(set.digests()?);
+                seen.tuned_on.extend(set.digests()?);
             }
             warn_without_effect(&found, progress);
             let best = vec![(found.candidates[found.best].name.clone(), 1.0)];
-            (tuning_text(&found, args.format), best, files)
+            (tuning_text(&found, args.format), best, seen)
         }
         None => {
             let config = SelectConfig {
@@ -48,7 +49,7 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
                 seed: args.seed,
             };
             let found = config.run(&specs, &data.train, data.head.as_ref(), progress)?;
-            (selection_text(&found, args.format), found.composition, Vec::new())
+            (selection_text(&found, args.format), found.composition, Provenance::default())
         }
     };
     progress.clear();
@@ -58,8 +59,9 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
         let mut detector = Detector::shared(scorer);
         let words: Vec<String> = composition.iter().map(|(n, w)| format!("{w:.4} {n}")).collect();
         detector.provenance.recipe = Some(format!("select: {}", words.join(" + ")));
-        detector.provenance.tuned_on = tuned_on;
         detector.provenance.trained_on(&data.train)?;
+        // The rows that settings were chosen on are no rows to calibrate on.
+        detector.provenance.include(&seen);
         detector.save(path)?;
         wrote(progress, path);
     }
@@ -68,6 +70,11 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
 
 fn specs(args: &SelectArgs) -> Result<Vec<ScorerSpec>> {
     let Some(list) = &args.scorers else {
+        if args.data.head.is_none() {
+            let problem = "without a list, scorers of the head are tried too: give `--head FILE`, \
+                           or name some, e.g. `--scorers knn,gmm,mean`";
+            return Err(Error::config("scorers", "", problem).into());
+        }
         return Ok(NAMES.iter().map(|n| ScorerSpec::parse(n)).collect::<Result<_, _>>()?);
     };
     let mut specs = Vec::new();
@@ -123,11 +130,11 @@ fn selection_text(found: &Selection, form: Form) -> String {
         found.composition.iter().map(|(name, w)| format!("{w:.2} {name}")).collect();
     format!(
         "{}\n\nAUROC on pseudo-OOD rows made of the training set alone, in percent, mean of {} folds.\n\
-         agreement of the kinds of outliers (rank correlation): {:.2}: {}\n\
+         agreement of the kinds of outliers (rank correlation): {}: {}\n\
          composition: {} ({} on the rows that chose it)\n",
         table(titles, rows.collect(), 1),
         found.folds,
-        found.agreement,
+        found.agreement.map_or("–".to_owned(), |a| format!("{a:.2}")),
         found.trust(),
         members.join(" + "),
         percent(found.composed_auroc),

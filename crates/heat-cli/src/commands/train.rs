@@ -84,7 +84,7 @@ pub(super) fn train(
     detector.provenance.recipe = Some(recipe.to_toml());
     detector.provenance.seed = Some(recipe.heat.seed);
     detector.provenance.train = digests;
-    detector.provenance.rows = Some(RowSketch::of(&data.train)?);
+    detector.provenance.rows = vec![RowSketch::of(&data.train)?];
     let path = out.join("detector.safetensors");
     detector.save(&path)?;
     wrote(progress, &path);

@@ -1,6 +1,6 @@
 //! `heat watch`: has a stream stopped looking like the calibration set?
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 
 use anyhow::{Context, Result};
 use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Tests};
@@ -31,6 +31,10 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         seed: args.seed,
     };
     let drift = Drift::new(config.clone(), calibration.reference())?;
+    if args.source.is_none() && args.dim.is_some() {
+        let problem = "is for raw memmaps; rows on standard input have their own";
+        return Err(Error::config("dim", "", problem).into());
+    }
     let mut watch = Watch { args, drift, alarms: 0, out: std::io::stdout().lock() };
     watch.event(json!({
         "event": "start",
@@ -47,14 +51,31 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
                 }
             }
         }
-        None => watch.lines(&detector, &mut std::io::stdin().lock())?,
+        None => watch.lines(&detector, std::io::stdin().lock())?,
     }
     watch.event(json!({"event": "end", "rows": watch.drift.rows(), "alarms": watch.alarms}))?;
     if watch.alarms > 0 && args.fail {
-        anyhow::bail!("{} alarm(s) in {} rows", watch.alarms, watch.drift.rows());
+        return Err(Alarmed { rows: watch.drift.rows() }.into());
     }
     Ok(())
 }
+
+/// An alarm that ends the command, with an exit code of its own.
+#[derive(Debug)]
+pub struct Alarmed {
+    rows: u64,
+}
+
+impl std::fmt::Display for Alarmed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "an alarm after {} rows", self.rows)
+    }
+}
+
+impl std::error::Error for Alarmed {}
+
+/// Longest line read: a row of a hundred thousand features in full.
+const LONGEST: u64 = 1 << 22;
 
 struct Watch<'a, W: Write> {
     args: &'a WatchArgs,
@@ -87,15 +108,24 @@ impl<W: Write> Watch<'_, W> {
         Ok(!(self.args.fail && self.alarms > 0))
     }
 
-    fn lines(&mut self, detector: &Detector, input: &mut dyn BufRead) -> Result<()> {
-        let (mut line, mut number, mut form) = (String::new(), 0u64, Form::default());
+    fn lines(&mut self, detector: &Detector, mut input: impl BufRead) -> Result<()> {
+        let (mut bytes, mut number, mut form) = (Vec::new(), 0u64, Form::default());
         loop {
-            line.clear();
-            if input.read_line(&mut line).context("read standard input")? == 0 {
+            bytes.clear();
+            let mut limited = input.by_ref().take(LONGEST);
+            if limited.read_until(b'\n', &mut bytes).context("read standard input")? == 0 {
                 return Ok(());
             }
             number += 1;
-            match form.score(line.trim(), detector) {
+            if bytes.len() as u64 == LONGEST {
+                let problem = format!("is longer than {LONGEST} bytes");
+                return Err(Error::format(format!("line {number}"), problem).into());
+            }
+            let score = match std::str::from_utf8(&bytes) {
+                Ok(line) => form.score(line.trim(), detector),
+                Err(_) => Err("is not UTF-8 text".into()),
+            };
+            match score {
                 Ok(None) => {}
                 Ok(Some(score)) => {
                     if !self.take(score)? {

@@ -10,7 +10,8 @@
 //! Stouffer's laws suppose (Cauchy's nearly does not, Simes' holds under
 //! positive dependence). So the combined value serves as a score, to be
 //! calibrated itself, on rows that the members were not calibrated on: then
-//! its verdicts keep their promise whatever the dependence.
+//! its verdicts keep their promise whatever the dependence. p-values have steps
+//! of 1/(n + 1): rows beyond all calibration scores of every member tie.
 //!
 //! Reference: Fisher 1932; Stouffer et al. 1949; Liu and Xie, *Cauchy
 //! Combination Test*, JASA 2020; Simes 1986; for out-of-distribution
@@ -113,15 +114,6 @@ impl Fusion {
         }
         let member = |(name, scorer, calibration)| Member { name, scorer, calibration };
         Ok(Fusion { rule, members: members.into_iter().map(member).collect() })
-    }
-
-    /// Names and SHA-256 of the files that the members were calibrated on.
-    pub fn calibration_files(&self) -> Vec<(String, String)> {
-        let mut files: Vec<_> =
-            self.members.iter().flat_map(|m| m.calibration.files.clone()).collect();
-        files.sort();
-        files.dedup();
-        files
     }
 
     pub(crate) fn load(

@@ -15,7 +15,7 @@
 //! ACML 2012.
 
 use serde::{Deserialize, Serialize};
-use statrs::function::beta::beta_reg;
+use statrs::function::gamma::ln_gamma;
 
 use crate::error::{Error, Result};
 
@@ -33,9 +33,31 @@ pub enum Guarantee {
     Dkw,
 }
 
-/// P(Bin(n, p) < k), for 1 ≤ k ≤ n.
+/// P(Bin(n, p) < k), for 1 ≤ k ≤ n: the terms from k − 1 away from the mean,
+/// until they no longer count.
 fn binomial_below(k: usize, n: usize, p: f64) -> f64 {
-    beta_reg((n - k + 1) as f64, k as f64, 1.0 - p)
+    let (m, q) = (n as f64, 1.0 - p);
+    let log_term = |i: f64| {
+        ln_gamma(m + 1.0) - ln_gamma(i + 1.0) - ln_gamma(m - i + 1.0)
+            + i * p.ln()
+            + (m - i) * q.ln()
+    };
+    let sum = |first: f64, next: &dyn Fn(f64) -> Option<(f64, f64)>| {
+        let (mut at, mut term, mut total) = (first, log_term(first).exp(), 0.0);
+        while term > total * 1e-18 && term > 0.0 {
+            total += term;
+            let Some((i, ratio)) = next(at) else { break };
+            (at, term) = (i, term * ratio);
+        }
+        total
+    };
+    if (k as f64) <= m * p + 1.0 {
+        let down = |i: f64| (i > 0.0).then(|| (i - 1.0, i / (m - i + 1.0) * q / p));
+        sum(k as f64 - 1.0, &down)
+    } else {
+        let up = |i: f64| (i < m).then(|| (i + 1.0, (m - i) / (i + 1.0) * p / q));
+        1.0 - sum(k as f64, &up)
+    }
 }
 
 /// How far the rates seen in calibration can be off, all at once.
@@ -94,7 +116,7 @@ impl Guarantee {
             }
             Guarantee::ClopperPearson => {
                 format!(
-                    "at most {alpha} of in-distribution rows are flagged, with probability {sure} over calibration sets (Clopper-Pearson)"
+                    "at most {alpha} of in-distribution rows are flagged, with probability {sure} over calibration sets, for this alpha (Clopper-Pearson)"
                 )
             }
             Guarantee::Dkw => {
@@ -143,12 +165,15 @@ mod tests {
         assert_eq!(Guarantee::Marginal.rank(18, 0.05, 0.1), 0);
     }
 
-    const RANKS: [(usize, f64, f64, usize); 6] = [
+    const RANKS: [(usize, f64, f64, usize); 9] = [
         (59, 0.05, 0.05, 1),
         (1000, 0.05, 0.1, 41),
         (2000, 0.01, 0.05, 13),
         (5000, 0.1, 0.01, 451),
         (100000, 0.05, 0.001, 4788),
         (300, 0.5, 0.2, 143),
+        (1_000_000, 0.05, 0.5, 50_000),
+        (5_000_000, 0.95, 0.5, 4_750_000),
+        (10_000_000, 0.001, 0.01, 9768),
     ];
 }

@@ -28,7 +28,7 @@ pub use reference::Reference;
 pub use selection::benjamini_hochberg;
 
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Tensor};
+use crate::features::{FeatureSet, Head, RowSketch, Tensor};
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::Observer;
 use crate::scorers::{Predictor, Scorer, Section, Stored};
@@ -79,7 +79,8 @@ pub enum Ties {
     Conservative,
     /// At random: p-values are exactly uniform.
     Randomized {
-        /// Seed of the draws.
+        /// Seed of the draws: another for every batch, since the i-th row of
+        /// a batch gets the i-th draw.
         seed: u64,
     },
 }
@@ -92,6 +93,11 @@ pub struct Calibration {
     classes: Option<Classes>,
     /// Name and SHA-256 of each file of the calibration set.
     pub files: Vec<(String, String)>,
+    /// A sample of the calibration rows.
+    pub rows: RowSketch,
+    /// Whether rows that the scorer has seen were calibrated on, against
+    /// advice: nothing is promised then.
+    pub forced: bool,
 }
 
 /// Scores by predicted class.
@@ -140,7 +146,7 @@ impl CalibrationConfig {
             }
         };
         let calibration = Calibration::new(self.clone(), scores, classes, id.name())?;
-        Ok(Calibration { files: id.digests()?, ..calibration })
+        Ok(Calibration { files: id.digests()?, rows: RowSketch::of(id)?, ..calibration })
     }
 
     fn enough(&self, rows: usize, class: Option<usize>, place: &str) -> Result<()> {
@@ -168,6 +174,25 @@ impl CalibrationConfig {
     }
 }
 
+/// Refuse classes that are not one below `classes` for each of `rows`.
+fn check_classes(given: &[u32], rows: usize, classes: usize) -> Result<()> {
+    if given.len() != rows {
+        return Err(Error::Shape {
+            place: "predicted classes".into(),
+            tensor: "class".into(),
+            expected: format!("[{rows}], one for each score"),
+            got: format!("[{}]", given.len()),
+        });
+    }
+    match given.iter().position(|k| *k as usize >= classes) {
+        Some(row) => {
+            let problem = format!("row {row} has class {}, and there are {classes}", given[row]);
+            Err(Error::config("class", given[row], problem))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Calibration {
     /// Of scores at hand: of all rows, with the predicted class of each where
     /// it is by class. `place` names them in errors.
@@ -182,7 +207,12 @@ impl Calibration {
     ) -> Result<Self> {
         config.check()?;
         config.enough(scores.len(), None, place)?;
+        if config.per_class != classes.is_some() {
+            let problem = "predicted classes are given with it, and only with it";
+            return Err(Error::config("per_class", config.per_class, problem));
+        }
         let classes = classes.map(|(predictor, predicted)| {
+            check_classes(&predicted, scores.len(), predictor.classes())?;
             let mut groups = vec![Vec::new(); predictor.classes()];
             for (&class, &score) in predicted.iter().zip(&scores) {
                 groups[class as usize].push(score);
@@ -194,7 +224,9 @@ impl Calibration {
             Ok::<_, Error>(Classes { predictor, groups: groups.collect::<Result<_>>()? })
         });
         let classes = classes.transpose()?;
-        Ok(Calibration { config, all: Reference::new(scores)?, classes, files: Vec::new() })
+        let all = Reference::new(scores)?;
+        let (files, rows) = Default::default();
+        Ok(Calibration { config, all, classes, files, rows, forced: false })
     }
 
     /// Its settings.
@@ -242,14 +274,32 @@ impl Calibration {
 
     /// The promise in words.
     pub fn words(&self) -> String {
+        if self.forced {
+            let rows = self.all.len();
+            return format!(
+                "nothing is promised: calibrated on {rows} rows that the scorer has seen"
+            );
+        }
         let words = self.config.guarantee.words(self.config.alpha, self.config.delta);
-        let within = if self.config.per_class { " within each predicted class" } else { "" };
+        let within =
+            if self.config.per_class { " within each predicted class, taken singly" } else { "" };
         format!("{words}{within}; {} calibration rows", self.all.len())
     }
 
     /// What is thought of scored rows; `classes` are their predicted classes,
     /// needed where it is by class.
-    pub fn verdicts(&self, scores: &[f32], classes: Option<&[u32]>, ties: Ties) -> Vec<Verdict> {
+    ///
+    /// # Errors
+    /// If it is by class and there is not a class below C for each score.
+    pub fn verdicts(
+        &self,
+        scores: &[f32],
+        classes: Option<&[u32]>,
+        ties: Ties,
+    ) -> Result<Vec<Verdict>> {
+        if let Some(own) = &self.classes {
+            check_classes(classes.unwrap_or_default(), scores.len(), own.groups.len())?;
+        }
         let thresholds = self.thresholds();
         let row = |(i, &score): (usize, &f32)| {
             let class = self.classes.as_ref().and(classes).map(|c| c[i]);
@@ -268,7 +318,7 @@ impl Calibration {
             };
             Verdict { score, p_value, class, ood }
         };
-        scores.iter().enumerate().map(row).collect()
+        Ok(scores.iter().enumerate().map(row).collect())
     }
 
     /// Everything for the detector file.
@@ -278,19 +328,27 @@ impl Calibration {
             "rows": self.all.len(),
             "class_rows": self.by_class().map(|g| g.iter().map(Reference::len).collect::<Vec<_>>()),
             "files": self.files,
+            "sampled": self.rows,
+            "forced": self.forced,
             "promise": self.words(),
         });
+        let mut tensors = vec![];
+        if !self.rows.hashes.is_empty() {
+            tensors.push(("rows".to_owned(), self.rows.tensor()));
+        }
         let column = |scores: Vec<f32>| Tensor::f32([scores.len()], scores);
         match &self.classes {
             None => {
                 let scores = column(self.all.scores().to_vec());
-                Section::new("calibration", config).with("", vec![("scores".into(), scores)])
+                tensors.push(("scores".into(), scores));
+                Section::new("calibration", config).with("", tensors)
             }
             // Class after class; all together are these, sorted.
             Some(c) => {
                 let scores = c.groups.iter().flat_map(|g| g.scores()).copied().collect();
+                tensors.push(("scores".into(), column(scores)));
                 Section::new("calibration", config)
-                    .with("", vec![("scores".into(), column(scores))])
+                    .with("", tensors)
                     .with_part("predictor", c.predictor.section())
             }
         }
@@ -303,8 +361,13 @@ impl Calibration {
             rows: usize,
             class_rows: Option<Vec<usize>>,
             files: Vec<(String, String)>,
+            #[serde(default)]
+            sampled: RowSketch,
+            #[serde(default)]
+            forced: bool,
         }
-        let c: Config = stored.config()?;
+        let mut c: Config = stored.config()?;
+        c.sampled.read(stored.file, &stored.name("rows"))?;
         let place = stored.file.path().display().to_string();
         let bad =
             |what: &str| Error::format(stored.file.path(), format!("its calibration: {what}"));
@@ -324,6 +387,6 @@ impl Calibration {
             _ => return Err(bad("rows by class go with `per_class`")),
         };
         let calibration = Calibration::new(c.settings, scores, classes, &place)?;
-        Ok(Calibration { files: c.files, ..calibration })
+        Ok(Calibration { files: c.files, rows: c.sampled, forced: c.forced, ..calibration })
     }
 }

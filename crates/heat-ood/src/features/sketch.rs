@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FeatureSet, Field};
+use super::{FeatureSet, Field, Tensor, TensorFile};
 use crate::error::Result;
 use crate::math::{blocks, parallel};
 
@@ -87,17 +87,23 @@ impl RowSketch {
         Ok(RowSketch { field: field.name().into(), rows: set.len(), hashes: kept })
     }
 
-    /// The sample of the rows of both; of this one's alone where the other
-    /// holds another field.
-    pub fn merge(&mut self, other: &RowSketch) {
-        if other.field != self.field {
-            return;
+    /// The hashes, for a file.
+    pub(crate) fn tensor(&self) -> Tensor {
+        let hashes: Vec<i64> = self.hashes.iter().map(|h| *h as i64).collect();
+        Tensor::i64([hashes.len()], hashes)
+    }
+
+    /// Read the hashes back, if the file has them.
+    ///
+    /// # Errors
+    /// If they are of another type.
+    pub(crate) fn read(&mut self, file: &TensorFile, name: &str) -> Result<()> {
+        if file.has(name) {
+            let shape = file.shape(name)?.to_vec();
+            self.hashes = file.i64(name, &shape)?.into_iter().map(|h| h as u64).collect();
+            self.hashes.sort_unstable();
         }
-        self.rows += other.rows;
-        self.hashes.extend(&other.hashes);
-        self.hashes.sort_unstable();
-        self.hashes.dedup();
-        self.hashes.truncate(KEPT);
+        Ok(())
     }
 
     /// Look for rows of another set; `None` where it lacks the field.
@@ -109,8 +115,7 @@ impl RowSketch {
         let Some(field) = field.filter(|f| other.dim(*f).is_some()) else {
             return Ok(None);
         };
-        let whole = self.hashes.len() < KEPT;
-        let bound = if whole { u64::MAX } else { self.hashes[KEPT - 1] };
+        let bound = self.hashes.get(KEPT - 1).copied().unwrap_or(u64::MAX);
         let mut overlap = Overlap { compared: 0, shared: 0 };
         hashes(other, field, |found| {
             for h in found.iter().filter(|h| **h <= bound) {
@@ -153,8 +158,5 @@ mod tests {
         let sigma = (3000.0 * rate * (1.0 - rate)).sqrt();
         assert!((overlap.compared as f64 - 3000.0 * rate).abs() < 5.0 * sigma, "{overlap:?}");
         assert!((overlap.share() - 1.0 / 3.0).abs() < 0.1, "{overlap:?}");
-        let mut merged = RowSketch::of(&set(0..10_000)).unwrap();
-        merged.merge(&RowSketch::of(&set(10_000..40_000)).unwrap());
-        assert_eq!(merged, sketch);
     }
 }

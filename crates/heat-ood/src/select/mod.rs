@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use tune::{Tuned, Tuning, tune};
 
+use crate::compose::{Combined, Member, mean_std};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::math::parallel;
@@ -39,7 +40,8 @@ use crate::scorers::{Scorer, ScorerSpec, fit_all, score_together};
 pub struct SelectConfig {
     /// Groups of classes, each left out once.
     pub folds: usize,
-    /// Most training rows used, the same share of every class.
+    /// Most training rows used, the same share of every class, but at least
+    /// ten of each.
     pub rows: usize,
     /// Most members of the composition, counted with repetition.
     pub members: usize,
@@ -76,8 +78,9 @@ pub struct Ranked {
 pub struct Selection {
     /// The scorers, best first.
     pub ranking: Vec<Ranked>,
-    /// Mean rank correlation (Spearman) between kinds of outliers, within folds.
-    pub agreement: f64,
+    /// Mean rank correlation (Spearman) between kinds of outliers, within
+    /// folds; none where nothing can be ranked.
+    pub agreement: Option<f64>,
     /// Members of the best composition with their weights; one if no
     /// composition is better.
     pub composition: Vec<(String, f64)>,
@@ -90,7 +93,10 @@ pub struct Selection {
 impl Selection {
     /// How much to trust the ranking, in words.
     pub fn trust(&self) -> &'static str {
-        match self.agreement {
+        let Some(agreement) = self.agreement else {
+            return "one scorer cannot be ranked";
+        };
+        match agreement {
             a if a >= 0.7 => "the kinds of outliers agree: the ranking deserves trust",
             a if a >= 0.4 => {
                 "the kinds of outliers agree in part: trust the upper half, not the order"
@@ -140,6 +146,9 @@ impl SelectConfig {
         if specs.is_empty() {
             return Err(Error::config("scorers", "", "name at least one, e.g. `knn,el`"));
         }
+        if let Some(twice) = (1..specs.len()).find(|&i| specs[..i].contains(&specs[i])) {
+            return Err(Error::config("scorers", &specs[twice], "is named twice"));
+        }
         let labels = train.labels(0..train.len(), classes)?;
         let order = Stream::new(self.seed, Purpose::HoldOut, 1, 0).permutation(classes as u32);
         let mut found = Vec::new();
@@ -177,6 +186,7 @@ impl SelectConfig {
             let found = score_together(set, &scorers, false, observer)?;
             Ok(found.into_iter().map(|f| f.scores).collect())
         };
+        let known = scores(&fit)?;
         let mut id_scores = scores(&id)?;
         let mut ood = vec![scores(&unknown)?];
         for (_, set) in outliers::make(&id, self.seed.wrapping_add(fold as u64))? {
@@ -191,7 +201,8 @@ impl SelectConfig {
         });
         let auroc = auroc.collect::<Result<_>>()?;
         for s in 0..specs.len() {
-            standardise(&mut id_scores[s], ood.iter_mut().map(|kind| &mut kind[s]));
+            let theirs = ood.iter_mut().map(|kind| &mut kind[s]);
+            standardise(&known[s], std::iter::once(&mut id_scores[s]).chain(theirs));
         }
         Ok(Fold { auroc, id: id_scores, ood })
     }
@@ -307,7 +318,7 @@ fn value(folds: &[Fold], counts: &[usize]) -> f64 {
     for fold in folds {
         let id = sum(&fold.id);
         for kind in &fold.ood {
-            // Finite by construction, and never empty.
+            // Never empty; NaN only where sums overflow, which is no choice.
             total += metrics::auroc(&id, &sum(kind)).unwrap_or(0.0);
             cases += 1;
         }
@@ -315,19 +326,20 @@ fn value(folds: &[Fold], counts: &[usize]) -> f64 {
     total / f64::from(cases)
 }
 
-/// By mean and deviation of the ID scores, as a composition does.
-fn standardise<'a>(id: &mut [f32], ood: impl Iterator<Item = &'a mut Vec<f32>>) {
-    let n = id.len() as f64;
-    let mean = id.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let variance = id.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
-    let scale = 1.0 / variance.sqrt().max(f64::MIN_POSITIVE);
+/// By mean and deviation over the rows fitted on, as a composition does;
+/// scores that are all equal there count for nothing.
+fn standardise<'a>(fit: &[f32], scores: impl Iterator<Item = &'a mut Vec<f32>>) {
+    let (mean, std) = mean_std(fit);
+    let scale = if std > 0.0 { 1.0 / std } else { 0.0 };
     let apply = |v: &mut f32| *v = ((f64::from(*v) - mean) * scale) as f32;
-    id.iter_mut().for_each(apply);
-    ood.for_each(|scores| scores.iter_mut().for_each(apply));
+    scores.for_each(|scores| scores.iter_mut().for_each(apply));
 }
 
 /// Mean Spearman correlation between the rankings by two kinds, within folds.
-fn agreement(folds: &[Fold]) -> f64 {
+fn agreement(folds: &[Fold]) -> Option<f64> {
+    if folds.iter().any(|f| f.auroc[0].len() < 2) {
+        return None;
+    }
     let (mut total, mut pairs) = (0.0, 0);
     for fold in folds {
         let ranks: Vec<Vec<f64>> = fold.auroc.iter().map(|k| ranks(k)).collect();
@@ -338,7 +350,7 @@ fn agreement(folds: &[Fold]) -> f64 {
             }
         }
     }
-    total / f64::from(pairs.max(1))
+    (pairs > 0).then(|| total / f64::from(pairs))
 }
 
 /// Ranks from 0, ties sharing their mean.
@@ -371,7 +383,6 @@ pub fn fit_composition(
     head: Option<&Head>,
     observer: &mut dyn Observer,
 ) -> Result<Arc<dyn Scorer>> {
-    use crate::compose::{Combined, Member};
     let specs = composition.iter().map(|(name, _)| ScorerSpec::parse(name));
     let fitted = fit_all(&specs.collect::<Result<Vec<_>>>()?, train, head, observer)?;
     if let [one] = &fitted[..] {

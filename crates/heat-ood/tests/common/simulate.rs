@@ -45,8 +45,9 @@ pub fn held_out_rates(scores: &[f32], n: usize, alpha: f64, splits: u64) -> Vec<
     let config = CalibrationConfig { alpha, ..CalibrationConfig::default() };
     let rate = |split| {
         let x = shuffled(scores, split);
-        let verdicts =
-            calibration(&config, x[..n].to_vec()).verdicts(&x[n..], None, Ties::Conservative);
+        let verdicts = calibration(&config, x[..n].to_vec())
+            .verdicts(&x[n..], None, Ties::Conservative)
+            .unwrap();
         verdicts.iter().filter(|v| v.ood).count() as f64 / verdicts.len() as f64
     };
     (0..splits).map(rate).collect()

@@ -19,8 +19,13 @@
 //! Evidence grows with the number of rows however small the change. So an
 //! alarm also needs an *effect*: since the change began, the share F of rows
 //! among the λ = 10 % oddest of calibration must show an admixture
-//! (F − λ)/(1 − λ), a lower estimate of the share of odd rows, of at least
-//! `min_admixture`.
+//! (F − λ)/(1 − λ), the share of odd rows if all of them are so odd and less
+//! than it if not, of at least `min_admixture`. It is an estimate on rows
+//! chosen for their evidence, so rather high just after an alarm.
+//!
+//! A test that raised an alarm begins anew, so a change that lasts raises one
+//! after the other, until the rows after it are so many among those ranked
+//! against that they look ordinary.
 //!
 //! Reference: Vovk, Nouretdinov and Gammerman, *Testing Exchangeability
 //! On-line*, ICML 2003; Volkhonskiy et al., *Inductive Conformal Martingales
@@ -111,7 +116,7 @@ pub struct Alarm {
     pub evidence: f64,
     /// log₁₀ of the evidence needed.
     pub threshold: f64,
-    /// Lower estimate of the share of odd rows since then.
+    /// Estimate of the share of odd rows since then.
     pub admixture: f64,
 }
 
@@ -122,10 +127,10 @@ pub struct Observation {
     pub row: u64,
     /// Its rank among calibration and stream; uniform while nothing changes.
     pub p_value: f64,
-    /// log₁₀ of the martingale.
-    pub martingale: f64,
-    /// log₁₀ of the CUSUM.
-    pub cusum: f64,
+    /// log₁₀ of the martingale, where it is run.
+    pub martingale: Option<f64>,
+    /// log₁₀ of the CUSUM, where it is run.
+    pub cusum: Option<f64>,
     /// Alarms raised by this row.
     pub alarms: Vec<Alarm>,
 }
@@ -159,6 +164,8 @@ struct Wealth {
     test: Test,
     /// log of the wealth of each bet.
     logs: [f64; BETS.len()],
+    /// The same where losses are forgotten, which dates the change.
+    dated: [f64; BETS.len()],
     since: [Since; BETS.len()],
     /// log of the evidence needed.
     threshold: f64,
@@ -167,7 +174,8 @@ struct Wealth {
 impl Wealth {
     fn new(test: Test, threshold: f64, start: u64) -> Self {
         let since = [Since::from(start); BETS.len()];
-        Wealth { test, logs: [0.0; BETS.len()], since, threshold }
+        let zero = [0.0; BETS.len()];
+        Wealth { test, logs: zero, dated: zero, since, threshold }
     }
 
     /// log of the mean wealth.
@@ -176,15 +184,20 @@ impl Wealth {
     }
 
     fn take(&mut self, row: u64, gains: &[f64; BETS.len()], odd: bool) -> Option<Alarm> {
-        for ((log, since), gain) in self.logs.iter_mut().zip(&mut self.since).zip(gains) {
-            if self.test == Test::Cusum && *log <= 0.0 {
-                (*log, *since) = (0.0, Since::from(row));
+        for ((dated, since), gain) in self.dated.iter_mut().zip(&mut self.since).zip(gains) {
+            if *dated <= 0.0 {
+                (*dated, *since) = (0.0, Since::from(row));
             }
-            *log += gain;
+            *dated += gain;
             since.take(odd);
         }
+        match self.test {
+            Test::Martingale => self.logs.iter_mut().zip(gains).for_each(|(l, g)| *l += g),
+            Test::Cusum => self.logs = self.dated,
+        }
         let evidence = self.evidence();
-        let best = (0..BETS.len()).fold(0, |b, i| if self.logs[i] > self.logs[b] { i } else { b });
+        let best =
+            (0..BETS.len()).fold(0, |b, i| if self.dated[i] > self.dated[b] { i } else { b });
         let since = &self.since[best];
         (evidence >= self.threshold).then(|| Alarm {
             test: self.test,
@@ -210,7 +223,8 @@ impl Drift {
     /// Start on the calibration scores of a detector.
     ///
     /// # Errors
-    /// If a setting is out of range or there are no scores.
+    /// If a setting is out of range or there are too few scores to tell the
+    /// oddest ones.
     pub fn new(config: DriftConfig, reference: &Reference) -> Result<Self> {
         check_rate("alpha", config.alpha)?;
         if config.horizon == 0 {
@@ -220,9 +234,14 @@ impl Drift {
             let problem = "a share of odd rows lies in 0..1, e.g. 0.02";
             return Err(Error::config("min_admixture", config.min_admixture, problem));
         }
-        if reference.is_empty() {
-            let remedy = "calibrate the detector with `heat calibrate`";
-            return Err(Error::missing("the drift test", "calibration scores", remedy));
+        let needed = if config.two_sided { 19 } else { 9 };
+        if reference.len() < needed {
+            let problem = format!(
+                "{} calibration rows are too few to tell the oddest tenth: at least {needed} are \
+                 needed; calibrate on more with `heat calibrate`",
+                reference.len()
+            );
+            return Err(Error::Fit { what: "drift test".into(), problem });
         }
         let pool = Pool::new(reference);
         let mut drift =
@@ -271,12 +290,13 @@ impl Drift {
         let u = Stream::new(self.config.seed, Purpose::Ties, self.row, 1).uniform();
         let p = self.pool.rank_and_insert(score, u);
         let gains = BETS.map(|e| self.gain(p, e));
-        let odd = self.is_odd(score);
+        let odd =
+            self.is_odd(score, Stream::new(self.config.seed, Purpose::Ties, self.row, 2).uniform());
         let (row, mut alarms) = (self.row, Vec::new());
         self.row += 1;
         let observation = |test: Test, wealth: &[Wealth]| {
             let found = wealth.iter().find(|w| w.test == test);
-            found.map_or(0.0, |w| w.evidence() / std::f64::consts::LN_10)
+            found.map(|w| w.evidence() / std::f64::consts::LN_10)
         };
         for wealth in &mut self.wealth {
             let alarm = wealth.take(row, &gains, odd);
@@ -304,8 +324,9 @@ impl Drift {
         bet(p)
     }
 
-    fn is_odd(&self, score: f32) -> bool {
-        let p = self.reference.p_value(score);
+    /// Whether a score is among the oddest of calibration, ties broken by `u`.
+    fn is_odd(&self, score: f32, u: f64) -> bool {
+        let p = self.reference.p_value_randomized(score, u);
         if self.config.two_sided { p.min(1.0 - p) <= ODD / 2.0 } else { p <= ODD }
     }
 }
