@@ -53,7 +53,8 @@ weight = np.stack([train[label == c].mean(0) for c in range(C)]) / 8
 weight = (weight - weight.mean(0)).astype(np.float32)
 bias = np.zeros(C, np.float32)
 
-folder = Path(tempfile.mkdtemp())
+scratch = tempfile.TemporaryDirectory()
+folder = Path(scratch.name)
 save_file({"avg": train, "label": label}, folder / "train.safetensors")
 save_file({"weight": weight, "bias": bias}, folder / "head.safetensors")
 save_file({"avg": id_}, folder / "id.safetensors")

@@ -10,7 +10,7 @@ use super::input::{Input, contradiction, feature_settings, load_head, require_he
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs};
-use crate::math::matmul::Aligned;
+use crate::math::matmul::with_scratch;
 use crate::math::reduce;
 
 feature_settings! {
@@ -69,11 +69,11 @@ impl Scorer for Cosine {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let mut rows = self.input.stepped(batch);
+        let mut rows = self.input.stepped(batch).into_owned();
         rows.chunks_exact_mut(self.input.dim).for_each(reduce::normalize);
         let classes = self.head.classes();
         let mut cosines = vec![0.0; out.len() * classes];
-        self.head.logits(&rows, &mut cosines, &mut Aligned::default());
+        with_scratch(|scratch| self.head.logits(&rows, &mut cosines, scratch));
         for (o, row) in out.iter_mut().zip(cosines.chunks_exact(classes)) {
             *o = -reduce::logsumexp(row.iter().map(|&v| f64::from(v))) as f32;
         }

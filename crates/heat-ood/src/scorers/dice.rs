@@ -14,7 +14,7 @@ use super::input::{Input, by_classes, contradiction, feature_settings, load_head
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs};
-use crate::math::matmul::Aligned;
+use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, quantile, reduce};
 use crate::observe::Observer;
@@ -113,11 +113,11 @@ impl Scorer for Dice {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let mut rows = self.input.stepped(batch);
+        let mut rows = self.input.stepped(batch).into_owned();
         rows.iter_mut().for_each(|v| *v = v.min(CLIP));
         let classes = self.head.classes();
         let mut logits = vec![0.0; out.len() * classes];
-        self.head.logits(&rows, &mut logits, &mut Aligned::default());
+        with_scratch(|scratch| self.head.logits(&rows, &mut logits, scratch));
         for (o, l) in out.iter_mut().zip(logits.chunks_exact(classes)) {
             *o = -reduce::logsumexp(l.iter().map(|&v| f64::from(v))) as f32;
         }

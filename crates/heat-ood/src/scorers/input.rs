@@ -1,6 +1,7 @@
 //! What scorers of features have in common: which pooled features they read,
 //! the steps before their formula, and the pass over the training set.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -12,7 +13,7 @@ use crate::features::{
     Batch, FeatureSet, Field, Head, MAX_DIM, Needs, Pooling, Steps, StepsConfig, Tensor, TensorFile,
 };
 use crate::math::blocks;
-use crate::math::matmul::Aligned;
+use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
 use crate::observe::{Event, Observer};
 
@@ -116,8 +117,12 @@ impl Input {
     }
 
     /// Stepped features of a batch, `[n, dim]`.
-    pub fn stepped(&self, batch: &Batch) -> Vec<f32> {
-        self.steps.apply(batch.get(self.field()), self.input_dim)
+    pub fn stepped<'a>(&self, batch: &'a Batch) -> Cow<'a, [f32]> {
+        let rows = batch.get(self.field());
+        if self.steps.is_identity() {
+            return Cow::Borrowed(rows);
+        }
+        Cow::Owned(self.steps.apply(rows, self.input_dim))
     }
 
     /// The features of a batch, which must have them in training's dimension.
@@ -232,7 +237,7 @@ pub(super) fn contradiction(stored: &Stored<'_>) -> Error {
 /// What a head gives stepped rows, `[n, C]`, on the current thread.
 pub(super) fn head_logits(head: &Head, rows: &[f32]) -> Vec<f32> {
     let mut logits = vec![0.0; rows.len() / head.dim() * head.classes()];
-    head.logits(rows, &mut logits, &mut Aligned::default());
+    with_scratch(|scratch| head.logits(rows, &mut logits, scratch));
     logits
 }
 

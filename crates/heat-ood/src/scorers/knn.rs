@@ -146,7 +146,7 @@ impl Scorer for Knn {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let mut rows = self.input.stepped(batch);
+        let mut rows = self.input.stepped(batch).into_owned();
         let blocks = rows.chunks_mut(QUERIES * self.input.dim);
         for (rows, out) in blocks.zip(out.chunks_mut(QUERIES)) {
             self.score_rows(rows, out);

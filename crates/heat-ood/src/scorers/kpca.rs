@@ -321,7 +321,7 @@ impl Scorer for Kpca {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let mapped = self.map.apply(self.input.stepped(batch), self.input.dim);
+        let mapped = self.map.apply(self.input.stepped(batch).into_owned(), self.input.dim);
         let (norms, _) = self.space.residual_norms(&self.space.centred(&mapped));
         out.iter_mut().zip(norms).for_each(|(o, norm)| *o = norm as f32);
     }

@@ -1,6 +1,7 @@
 //! Logits for the scorers that read them: stored, or computed from `avg` and
 //! the head after the feature steps.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -12,7 +13,7 @@ use super::{Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
 use crate::math::linalg::product_nn;
-use crate::math::matmul::Aligned;
+use crate::math::matmul::with_scratch;
 use crate::math::parallel;
 
 /// Settings shared by the scorers of logits: steps before the head.
@@ -213,10 +214,10 @@ impl LogitSource {
             Some((_, head)) if stored.is_empty() || !self.plain() => {
                 let stepped = match &self.input {
                     Some(input) => input.stepped(batch),
-                    None => batch.get(AVG).to_vec(),
+                    None => Cow::Borrowed(batch.get(AVG)),
                 };
                 let mut logits = vec![0.0; batch.rows() * self.classes];
-                head.logits(&stepped, &mut logits, &mut Aligned::default());
+                with_scratch(|scratch| head.logits(&stepped, &mut logits, scratch));
                 logits
             }
             _ => stored.to_vec(),

@@ -12,7 +12,7 @@ use super::input::{Input, contradiction, feature_settings, load_head};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs};
-use crate::math::matmul::Aligned;
+use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, reduce};
 use crate::observe::Observer;
@@ -116,7 +116,7 @@ impl Scorer for Mean {
         let rows = normalize_all(&self.input.stepped(batch), self.input.dim);
         let classes = self.means.classes();
         let mut products = vec![0.0; out.len() * classes];
-        self.means.logits(&rows, &mut products, &mut Aligned::default());
+        with_scratch(|scratch| self.means.logits(&rows, &mut products, scratch));
         for (o, row) in out.iter_mut().zip(products.chunks_exact(classes)) {
             *o = match self.config.reduce {
                 Reduce::Max => -reduce::max(row),

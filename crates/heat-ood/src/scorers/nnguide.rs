@@ -102,7 +102,7 @@ impl Scorer for Nnguide {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let (dim, k) = (self.input.dim, self.config.k);
-        let mut rows = self.input.stepped(batch);
+        let mut rows = self.input.stepped(batch).into_owned();
         let energies = energies(&self.head, &rows);
         rows.chunks_exact_mut(dim).for_each(reduce::normalize);
         let blocks = rows.chunks(QUERIES * dim).zip(energies.chunks(QUERIES));

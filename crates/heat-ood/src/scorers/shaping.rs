@@ -216,7 +216,7 @@ impl Scorer for Shaped {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let (dim, head) = (self.input.dim(), &self.input.head);
-        let mut rows = self.input.input.stepped(batch);
+        let mut rows = self.input.input.stepped(batch).into_owned();
         let mut keys = Vec::with_capacity(dim);
         let scales: Vec<f64> =
             rows.chunks_exact_mut(dim).map(|row| self.shape(row, &mut keys)).collect();

@@ -14,7 +14,7 @@ use super::with_head::{WithHead, fit_alone};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
-use crate::math::matmul::Aligned;
+use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, reduce};
 
@@ -49,7 +49,7 @@ impl Statistic for Patterns {
             let pieces = labels.par_chunks_mut(ROWS).zip(rows.par_chunks(ROWS * dim));
             pieces.for_each(|(labels, rows)| {
                 let mut logits = vec![0.0; labels.len() * classes];
-                head.logits(rows, &mut logits, &mut Aligned::default());
+                with_scratch(|scratch| head.logits(rows, &mut logits, scratch));
                 for (label, row) in labels.iter_mut().zip(logits.chunks_exact(classes)) {
                     if reduce::argmax(row) != *label {
                         *label = classes as u32;

@@ -52,21 +52,21 @@ impl Deref for Source {
 pub(super) struct Block<'a> {
     pub train: &'a FeatureSet,
     pub range: Range<usize>,
-    made: RefCell<HashMap<String, Rc<[f32]>>>,
+    made: RefCell<HashMap<String, Rc<Vec<f32>>>>,
 }
 
 impl Block<'_> {
-    fn once(&self, key: String, make: impl FnOnce() -> Result<Vec<f32>>) -> Result<Rc<[f32]>> {
+    fn once(&self, key: String, make: impl FnOnce() -> Result<Vec<f32>>) -> Result<Rc<Vec<f32>>> {
         if let Some(found) = self.made.borrow().get(&key) {
             return Ok(Rc::clone(found));
         }
-        let made: Rc<[f32]> = make()?.into();
+        let made = Rc::new(make()?);
         self.made.borrow_mut().insert(key, Rc::clone(&made));
         Ok(made)
     }
 
     /// Stepped rows, `[n, dim]`.
-    pub fn rows(&self, source: &Source) -> Result<Rc<[f32]>> {
+    pub fn rows(&self, source: &Source) -> Result<Rc<Vec<f32>>> {
         self.once(source.key.clone(), || {
             let mut rows = vec![0.0; self.range.len() * source.input_dim];
             self.train.read_parallel(source.field(), self.range.clone(), &mut rows)?;
@@ -78,7 +78,7 @@ impl Block<'_> {
 
     /// Logits that `head`, the classifier's for stepped features, gives the
     /// stepped rows, `[n, C]`.
-    pub fn head_logits(&self, source: &Source, head: &Head) -> Result<Rc<[f32]>> {
+    pub fn head_logits(&self, source: &Source, head: &Head) -> Result<Rc<Vec<f32>>> {
         use rayon::prelude::*;
         let rows = self.rows(source)?;
         self.once(format!("head {}", source.key), || {
@@ -96,7 +96,7 @@ impl Block<'_> {
     }
 
     /// Logits, `[n, C]`.
-    pub fn logits(&self, source: &LogitSource) -> Result<Rc<[f32]>> {
+    pub fn logits(&self, source: &LogitSource) -> Result<Rc<Vec<f32>>> {
         self.once(format!("logits {}", source.key()), || {
             source.logits_of(self.train, source.needs(self.train)?, self.range.clone())
         })

@@ -135,7 +135,7 @@ impl Scorer for Vra {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let mut rows = self.input.input.stepped(batch);
+        let mut rows = self.input.input.stepped(batch).into_owned();
         rows.chunks_exact_mut(self.input.dim()).for_each(|row| self.rectify(row));
         let logits = self.input.logits(&rows);
         for (o, row) in out.iter_mut().zip(logits.chunks_exact(self.input.head.classes())) {

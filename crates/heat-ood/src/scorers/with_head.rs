@@ -8,7 +8,7 @@ use super::training::{Block, Source, Statistic, Training, Want};
 use super::{Section, Stored};
 use crate::error::Result;
 use crate::features::Head;
-use crate::math::matmul::Aligned;
+use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::parallel;
 
@@ -41,7 +41,7 @@ impl WithHead {
     /// Logits of stepped rows, `[n, C]`.
     pub fn logits(&self, rows: &[f32]) -> Vec<f32> {
         let mut logits = vec![0.0; rows.len() / self.input.dim * self.head.classes()];
-        self.head.logits(rows, &mut logits, &mut Aligned::default());
+        with_scratch(|scratch| self.head.logits(rows, &mut logits, scratch));
         logits
     }
 

@@ -79,6 +79,18 @@ impl Aligned {
     }
 }
 
+thread_local! {
+    static SCRATCH: std::cell::RefCell<Aligned> = std::cell::RefCell::default();
+}
+
+/// Memory for one product on this thread, kept between calls.
+pub(crate) fn with_scratch<R>(f: impl FnOnce(&mut Aligned) -> R) -> R {
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => f(&mut scratch),
+        Err(_) => f(&mut Aligned::default()),
+    })
+}
+
 impl Clone for Aligned {
     fn clone(&self) -> Self {
         let mut copy = Aligned::zeros(self.len);
