@@ -3,7 +3,7 @@
 //! The classes of the training set are dealt into groups. In each fold one
 //! group is left out of the fit, of the head and of the validation rows, as if
 //! it were unknown; its rows are one kind of pseudo-OOD, outliers made of
-//! validation rows ([`outliers`]) are others. Each scorer is fitted anew in
+//! validation rows (`outliers`) are others. Each scorer is fitted anew in
 //! each fold and judged by its AUROC against every kind; its value is the mean
 //! over the kinds. The composition is found by greedy forward selection on the
 //! standardised scores (Caruana et al., *Ensemble Selection*, ICML 2004), with
