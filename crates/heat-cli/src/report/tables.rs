@@ -56,7 +56,10 @@ pub fn render(n: usize, table: &ResultsTable) -> String {
     };
     let legend = if n == 0 { LEGEND } else { "" };
     let all = details("Every metric of every set", false, &long(n, table).html());
-    let compared = table.comparison.as_ref().map_or(String::new(), |c| compared(n, c).html());
+    let compared = table.comparison.as_ref().map_or(String::new(), |c| {
+        let title = format!("Compared with {}, on the same rows", c.reference);
+        details(&title, false, &compared(n, c).html())
+    });
     format!("{heading}{legend}{}{compared}{all}", wide(n, table).html())
 }
 
