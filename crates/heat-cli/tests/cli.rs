@@ -379,6 +379,8 @@ fn quickstart() {
     for part in ["HEAT-GMM", "HEAT-GMM-std", "HEAT-EL"] {
         assert!(auroc("HEAT") > auroc(part), "{part}");
     }
+    let page = fs::read_to_string(path.join("heat-quickstart/report.html")).unwrap();
+    contains(&page, &["fig-energies", "fig-beta-0", "fig-calibration", "HEAT-GMM-std"]);
     let detector = "heat-quickstart/heat.safetensors";
     let csv = said(path, &["score", detector, &data("ood_textures")]);
     assert_eq!(csv.lines().count(), 501);

@@ -171,7 +171,7 @@ pub struct SubsetArgs {
 /// `heat quickstart`
 #[derive(Args)]
 pub struct QuickstartArgs {
-    /// Folder for results.json and the detectors
+    /// Folder for results.json, report.html and the detectors
     #[arg(long, value_name = "DIR", default_value = "heat-quickstart")]
     pub out: PathBuf,
     /// Seed of the training runs

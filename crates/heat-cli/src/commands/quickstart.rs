@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use heat_ood::compose::{Combined, Member};
-use heat_ood::evaluate::{Candidate, evaluate};
+use heat_ood::evaluate::{Candidate, measure, score_all};
 use heat_ood::features::{FeatureSet, Head, TensorFile};
 use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{Scorer, ScorerSpec};
@@ -15,6 +15,7 @@ use super::write_output;
 use crate::args::{Format, QuickstartArgs};
 use crate::export;
 use crate::progress::{Progress, human};
+use crate::report::{self, About, Evaluation, ReportData, Set};
 
 macro_rules! bundled {
     ($name:literal) => {
@@ -81,14 +82,30 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     Detector::shared(heat.clone()).save(args.out.join("heat.safetensors"))?;
     candidates.push(Candidate { name: "HEAT".into(), scorer: heat, fit_seconds: None });
 
-    let results = evaluate(&test, &ood, &candidates, progress)?;
+    // The composition's members are candidates, so nothing is scored twice.
+    let (all, compositions) = report::with_members(&candidates);
+    let scores = score_all(&test, &ood, &all, true, progress)?;
+    let results = measure(test.name(), &candidates, &scores)?;
+    let evaluation = Evaluation {
+        id: Set::of(test.name(), &test)?,
+        ood: ood.iter().map(|(name, set)| Set::of(name, set)).collect::<Result<_, _>>()?,
+        train: Some(Set::of(train.name(), &train)?),
+        head: Some(Set::head(&head)),
+        scorers: candidates.iter().map(|c| About::fitted(&c.name)).collect(),
+        components: candidates.iter().map(|c| c.scorer.components()).collect(),
+        scores,
+        compositions,
+    };
+    let page = args.out.join("report.html");
+    report::write(&page, &ReportData::of(&results, Some(evaluation), Vec::new()))?;
     progress.clear();
     write_output(None, &export::results(&results, Format::Table))?;
     let json = args.out.join("results.json");
     write_output(Some(&json), &export::results(&results, Format::Json))?;
     progress.say(&format!(
-        "wrote {} and the composed detector {}; {} in all",
+        "wrote {}, {} for a browser, and the composed detector {}; {} in all",
         json.display(),
+        page.display(),
         args.out.join("heat.safetensors").display(),
         human(start.elapsed())
     ));
