@@ -172,6 +172,8 @@ fn detectors(folder: &Path) -> Vec<Vec<u8>> {
     );
     let fit = |text: &String| {
         let text = match text.as_str() {
+            // One of six activations.
+            "lts" => "lts(percentile=80)",
             "knn" => "knn(k=3)",
             "vim" => "vim(principal_dim=2)",
             "nnguide" => "nnguide(k=3)",
