@@ -108,6 +108,8 @@ fn calibration_refuses() {
     ok(folder.path(), &["calibrate", "d", "--id", &train, "--force", "-o", "forced"]);
     let info = text(&ok(folder.path(), &["info", "forced"]).stdout);
     contains(&info, &["nothing is promised", "rows that the scorer has seen"]);
+    let said = ok(folder.path(), &["score", "forced", &id, "--fdr", "0.1"]);
+    contains(&text(&said.stderr), &["nothing is promised"]);
     contains(&refused(&["--id", &id, "--per-class"]).1, &["--head"]);
     assert!(!folder.path().join("o").exists());
     let (code, error) = fails(folder.path(), &["score", "d", &id, "--fdr", "0.1"]);

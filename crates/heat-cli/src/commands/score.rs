@@ -84,10 +84,10 @@ fn summary(detector: &Detector, judged: &Judged, fdr: Option<f64>) -> Option<Str
     let (calibration, verdicts) = (detector.calibration.as_ref()?, judged.verdicts.as_ref()?);
     let flagged = verdicts.iter().filter(|v| v.ood).count();
     let promise = match fdr {
-        Some(rate) => format!(
+        Some(rate) if !calibration.forced => format!(
             "of those called so, at most {rate} are in-distribution on average (Benjamini-Hochberg)"
         ),
-        None => calibration.words(),
+        _ => calibration.words(),
     };
     Some(format!("{flagged} of {} rows out-of-distribution; {promise}", verdicts.len()))
 }
