@@ -4,6 +4,7 @@
 //! function says `f64`. Sums that decide a fit are taken in `f64`.
 
 pub mod columns;
+pub mod eight;
 pub mod linalg;
 pub mod matmul;
 pub mod moments;

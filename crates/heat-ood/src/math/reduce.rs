@@ -36,7 +36,9 @@ pub fn norm2(x: &[f32]) -> f64 {
     sums.iter().sum::<f64>() + tail
 }
 
-/// Σ f(aᵢ, bᵢ), in f64; eight partial sums, as in [`norm2`].
+/// Σ f(aᵢ, bᵢ), in f64; eight partial sums, as in [`norm2`]. Inlined, so that it
+/// is vectorised for the instruction set of the caller.
+#[inline(always)]
 fn paired<B: Copy>(a: &[f32], b: &[B], f: impl Fn(f64, B) -> f64) -> f64 {
     let mut sums = [0.0f64; 8];
     let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
@@ -51,6 +53,7 @@ fn paired<B: Copy>(a: &[f32], b: &[B], f: impl Fn(f64, B) -> f64) -> f64 {
 }
 
 /// Σ aᵢbᵢ, in f64.
+#[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     paired(a, b, |x, y| x * f64::from(y))
 }
@@ -58,6 +61,57 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
 /// Σ f(xᵢ), in f64.
 pub fn sum_of(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     paired(x, x, |v, _| f(v))
+}
+
+/// Σ f(aᵢ, bᵢ) in single precision, in registers: the order of the sum depends
+/// on the instruction set. `add` adds a term to the sum. Off by less than
+/// [`single_error`] of Σ |f|.
+#[inline(always)]
+fn paired_single<S: pulp::Simd>(
+    simd: S,
+    a: &[f32],
+    b: &[f32],
+    add: impl Fn(S::f32s, S::f32s, S::f32s) -> S::f32s,
+    last: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
+    let ((a4, a), (b4, b)) = (pulp::as_arrays::<4, _>(a), pulp::as_arrays::<4, _>(b));
+    let mut sums = [simd.splat_f32s(0.0); 4];
+    for (x, y) in a4.iter().zip(b4) {
+        for i in 0..4 {
+            sums[i] = add(x[i], y[i], sums[i]);
+        }
+    }
+    for (&x, &y) in a.iter().zip(b) {
+        sums[0] = add(x, y, sums[0]);
+    }
+    let pairs = [simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3])];
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(&x, &y)| last(x, y)).sum();
+    simd.reduce_sum_f32s(simd.add_f32s(pairs[0], pairs[1])) + rest
+}
+
+/// Σ aᵢbᵢ in single precision; see [`single_error`].
+#[inline(always)]
+pub fn dot_single<S: pulp::Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    paired_single(simd, a, b, |x, y, sum| simd.mul_add_e_f32s(x, y, sum), |x, y| x * y)
+}
+
+/// ‖a − b‖² in single precision; see [`single_error`].
+#[inline(always)]
+pub fn distance2_single<S: pulp::Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let add = |x, y, sum| {
+        let off = simd.sub_f32s(x, y);
+        simd.mul_add_e_f32s(off, off, sum)
+    };
+    paired_single(simd, a, b, add, |x, y| (x - y) * (x - y))
+}
+
+/// What a sum of n terms in single precision may be off by, relative to the
+/// sum of their magnitudes: one rounding for each addition to the longest of
+/// at least four partial sums, and those of a term (Higham, *Accuracy and
+/// Stability of Numerical Algorithms*, 2002, §3.1).
+pub fn single_error(n: usize) -> f64 {
+    (n as f64 / 4.0 + 40.0) * f64::from(f32::EPSILON)
 }
 
 /// Σ |xᵢ|, in f64.
@@ -91,8 +145,12 @@ pub fn projected_about(x: &[f32], w: &[f32], centre: &[f64]) -> (f64, f64) {
 }
 
 /// ‖a − b‖², in f64.
+#[inline(always)]
 pub fn distance2(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum()
+    paired(a, b, |x, y| {
+        let off = x - f64::from(y);
+        off * off
+    })
 }
 
 /// Divide by the L2 norm, floored at 1e-12 (METHOD §2).

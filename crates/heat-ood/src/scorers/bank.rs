@@ -1,11 +1,10 @@
-//! A bank of rows that queries are compared with, exactly: the index of
-//! `knn`, `nnguide`, `cfood` and `relation`.
+//! A bank of rows that queries are compared with: of `cfood` and `relation`,
+//! which want all orders, and of the search for the nearest in `neighbours`.
 //!
 //! The rows are packed for products, 4·N·D bytes. A block of queries meets a
 //! piece of the bank in one product, which is turned at once into an order:
-//! the smaller, the nearer. Candidates below a query's current k-th are kept
-//! and cut back by partial selection, so that nothing of the size of
-//! queries × bank is ever held.
+//! the smaller, the nearer. Nothing of the size of queries × bank is ever
+//! held.
 
 use std::ops::Range;
 
@@ -103,11 +102,6 @@ impl Bank {
         self.pieces.len()
     }
 
-    /// Copy row `i`.
-    pub fn row(&self, i: usize, out: &mut [f32]) {
-        self.pieces[i / PIECE].rows.column(i % PIECE, out);
-    }
-
     /// All rows, `[n, dim]`.
     pub fn to_rows(&self) -> Vec<f32> {
         self.pieces.iter().flat_map(|piece| piece.rows.columns()).collect()
@@ -135,85 +129,13 @@ impl Bank {
         }
         piece.norms.len()
     }
-
-    /// The k nearest rows of each query, with their orders: in no order, but
-    /// that the k-th is last. Ties go to the row that comes first.
-    pub fn nearest(&self, queries: &[f32], k: usize, order: Order) -> Vec<Vec<(f32, u32)>> {
-        let n = queries.len() / self.dim;
-        let mut nearest: Vec<Nearest> = (0..n).map(|_| Nearest::new(k)).collect();
-        let (mut orders, mut scratch) = (Aligned::default(), Aligned::default());
-        let arch = pulp::Arch::new();
-        for i in 0..self.pieces.len() {
-            let width = self.orders(i, queries, order, &mut orders, &mut scratch);
-            for (nearest, orders) in nearest.iter_mut().zip(orders.chunks_exact(PIECE)) {
-                arch.dispatch(
-                    #[inline(always)]
-                    || nearest.take(&orders[..width], i * PIECE),
-                );
-            }
-        }
-        let cut = |mut n: Nearest| {
-            n.cut();
-            n.found
-        };
-        nearest.into_iter().map(cut).collect()
-    }
 }
 
-/// The nearest rows seen so far by one query.
-struct Nearest {
-    found: Vec<(f32, u32)>,
-    bound: f32,
-    k: usize,
-}
+/// As many rows give a [`centre`]: any point near the data will do.
+pub(super) const CENTRE_ROWS: usize = 4096;
 
-impl Nearest {
-    fn new(k: usize) -> Self {
-        Nearest { found: Vec::with_capacity(3 * k + PIECE), bound: f32::NAN, k }
-    }
-
-    /// Take in the orders of rows `start..`.
-    ///
-    /// "Not at or above the bound", so that everything is taken before there
-    /// is a bound, and orders that overflowed are not lost.
-    #[inline(always)]
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    fn take(&mut self, orders: &[f32], start: usize) {
-        for (i, orders) in orders.chunks(16).enumerate() {
-            // A comparison of sixteen at a time; nearly always none is nearer.
-            let near = orders.iter().fold(0u32, |n, &v| n | u32::from(!(v >= self.bound)));
-            if near == 0 {
-                continue;
-            }
-            for (j, &v) in orders.iter().enumerate() {
-                if !(v >= self.bound) {
-                    self.found.push((v, (start + i * 16 + j) as u32));
-                }
-            }
-        }
-        if self.found.len() >= 2 * self.k + 64 {
-            self.cut();
-        }
-    }
-
-    /// Keep the k nearest; ties are broken by row, so that order never matters.
-    fn cut(&mut self) {
-        if self.found.len() >= self.k {
-            let by = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-            self.found.select_nth_unstable_by(self.k - 1, by);
-            self.found.truncate(self.k);
-            self.bound = self.found[self.k - 1].0;
-        }
-    }
-}
-
-/// Mean row, from the first rows only: any point near the data will do.
-pub(super) fn centre(
-    n: usize,
-    dim: usize,
-    read: &impl Fn(Range<usize>) -> Result<Vec<f32>>,
-) -> Result<Vec<f32>> {
-    let rows = read(0..n.min(4096))?;
+/// Mean of some rows.
+pub(super) fn centre(rows: &[f32], dim: usize) -> Vec<f32> {
     let mut sum = vec![0.0f64; dim];
     for row in rows.chunks_exact(dim) {
         for (s, &v) in sum.iter_mut().zip(row) {
@@ -221,7 +143,7 @@ pub(super) fn centre(
         }
     }
     let count = (rows.len() / dim) as f64;
-    Ok(sum.into_iter().map(|s| (s / count) as f32).collect())
+    sum.into_iter().map(|s| (s / count) as f32).collect()
 }
 
 /// Subtract `centre` from every row.
@@ -240,19 +162,26 @@ mod tests {
         (0..(n * d) as u32).map(|i| value(i) as f32 / 1000.0 - 1.0).collect()
     }
 
-    /// The oracle: all products, sorted.
+    /// The oracle: two loops in f64.
     #[test]
-    fn the_k_most_similar_equal_sorting_all_products() {
-        let (d, n) = (13, 2100);
-        let (bank, queries) = (rows(n, d, 0), rows(9, d, 555));
-        let found = Bank::of(&bank, d).nearest(&queries, 17, Order::Product);
-        for (found, q) in found.iter().zip(queries.chunks(d)) {
-            let dot = |x: &[f32]| x.iter().zip(q).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-            let mut all: Vec<f64> = bank.chunks(d).map(dot).collect();
-            all.sort_by(|a, b| b.total_cmp(a));
-            assert!((f64::from(-found[16].0) - all[16]).abs() < 1e-5);
-            let sum: f64 = found.iter().map(|(o, _)| f64::from(-o)).sum();
-            assert!((sum - all[..17].iter().sum::<f64>()).abs() < 1e-4);
+    fn orders_equal_the_naive_ones() {
+        let (d, n) = (13, 1100);
+        let (all, queries) = (rows(n, d, 0), rows(9, d, 555));
+        let bank = Bank::of(&all, d);
+        let (mut out, mut scratch) = (Aligned::default(), Aligned::default());
+        for order in [Order::Distance, Order::Product] {
+            let width = bank.orders(1, &queries, order, &mut out, &mut scratch);
+            assert_eq!(width, n - PIECE);
+            for (q, out) in queries.chunks(d).zip(out.chunks(PIECE)) {
+                for (x, o) in all.chunks(d).skip(PIECE).zip(out) {
+                    let dot = reduce::dot(q, x);
+                    let want = match order {
+                        Order::Distance => reduce::norm2(x) - 2.0 * dot,
+                        Order::Product => -dot,
+                    };
+                    assert!((f64::from(*o) - want).abs() < 1e-5);
+                }
+            }
         }
     }
 

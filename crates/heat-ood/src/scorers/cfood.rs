@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::bank::{Bank, Order, PIECE, QUERIES, centre, subtract};
+use super::bank::{Bank, CENTRE_ROWS, Order, PIECE, QUERIES, centre, subtract};
 use super::input::{Input, contradiction, feature_settings};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
@@ -120,7 +120,7 @@ impl CfoodConfig {
             train.gather(input.field(), &chosen[range], &mut rows)?;
             Ok(input.steps.apply(&rows, input.input_dim))
         };
-        let centre = centre(n, input.dim, &read)?;
+        let centre = centre(&read(0..n.min(CENTRE_ROWS))?, input.dim);
         let bank = Bank::build(n, input.dim, |range| {
             let mut rows = read(range)?;
             subtract(&mut rows, &centre);

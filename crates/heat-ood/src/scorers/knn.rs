@@ -1,9 +1,7 @@
 //! Distance to the k-th nearest training row (`knn`), squared L2, exact.
 //!
-//! The index holds the stepped training rows, centred (distances do not
-//! change, rounding does): 4·N·D bytes. The products of `bank.rs` decide only
-//! the order of the neighbours; the k-th distance itself is then recomputed by
-//! direct subtraction in f64.
+//! The index (`neighbours.rs`) holds the stepped training rows, centred. A
+//! distance is computed by direct subtraction in f64.
 //!
 //! Fitted on a share α of a training set ([`FeatureSet::proportion`]), k is
 //! max(1, ⌊k·α⌋), whether given or by default (METHOD §3).
@@ -16,12 +14,12 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::bank::{Bank, Order, QUERIES, centre, subtract};
+use super::bank::{CENTRE_ROWS, Order, QUERIES, centre, subtract};
 use super::input::{Input, by_classes, contradiction, feature_settings};
+use super::neighbours::Neighbours;
 use super::{Prior, Scorer, Scratch, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps, Tensor};
-use crate::math::reduce;
 use crate::observe::{Event, Observer};
 
 feature_settings! {
@@ -39,7 +37,7 @@ pub struct Knn {
     k: usize,
     input: Input,
     centre: Vec<f32>,
-    bank: Bank,
+    index: Neighbours,
 }
 
 impl KnnConfig {
@@ -69,15 +67,15 @@ impl KnnConfig {
             return Err(Error::config("k", k, problem));
         }
         let input = Input::fit(self, train)?;
-        let centre = centre(train.len(), input.dim, &|range| input.read(train, range))?;
+        let centre = centre(&input.read(train, 0..train.len().min(CENTRE_ROWS))?, input.dim);
         observer.on(Event::Begin { task: "index training rows", total: train.len() as u64 });
-        let bank = Bank::build(train.len(), input.dim, |range| {
+        let index = Neighbours::build(train.len(), input.dim, Order::Distance, |range| {
             let mut rows = input.read(train, range)?;
             subtract(&mut rows, &centre);
             Ok(rows)
         })?;
         observer.on(Event::End);
-        Ok(Knn { config: self.clone(), k, centre, bank, input })
+        Ok(Knn { config: self.clone(), k, centre, index, input })
     }
 }
 
@@ -96,21 +94,17 @@ impl Knn {
         self.k
     }
 
-    /// Row number of the k-th neighbour of each stepped, centred query.
-    fn kth(&self, queries: &[f32]) -> Vec<u32> {
-        let found = self.bank.nearest(queries, self.k, Order::Distance);
-        found.into_iter().map(|nearest| nearest[self.k - 1].1).collect()
+    /// Squared distance and row number of the k-th neighbour of each stepped,
+    /// centred query.
+    fn kth(&self, queries: &[f32]) -> impl Iterator<Item = (f64, u32)> {
+        let found = self.index.nearest(queries, self.k);
+        found.into_iter().map(|nearest| nearest[self.k - 1])
     }
 
     /// Squared distances to the k-th neighbour of stepped rows.
     fn score_rows(&self, rows: &mut [f32], out: &mut [f32]) {
         subtract(rows, &self.centre);
-        let mut neighbour = vec![0.0; self.input.dim];
-        let kth = self.kth(rows);
-        for ((o, row), &j) in out.iter_mut().zip(rows.chunks_exact(self.input.dim)).zip(&kth) {
-            self.bank.row(j as usize, &mut neighbour);
-            *o = reduce::distance2(row, &neighbour) as f32;
-        }
+        out.iter_mut().zip(self.kth(rows)).for_each(|(o, (distance, _))| *o = distance as f32);
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
@@ -130,7 +124,7 @@ impl Knn {
             k: c.k,
             input,
             centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
-            bank: Bank::of(&rows, c.dim),
+            index: Neighbours::of(&rows, c.dim, Order::Distance),
             config,
         })
     }
@@ -159,9 +153,9 @@ impl Scorer for Knn {
             "k": self.k,
             "input_dim": self.input.input_dim,
             "dim": self.input.dim,
-            "rows": self.bank.len(),
+            "rows": self.index.len(),
         });
-        let index = Tensor::f32([self.bank.len(), self.input.dim], self.bank.to_rows());
+        let index = Tensor::f32([self.index.len(), self.input.dim], self.index.rows().to_vec());
         let tensors = vec![
             ("index".into(), index),
             ("centre".into(), Tensor::f32([self.input.dim], self.centre.clone())),
@@ -195,11 +189,9 @@ impl Prior for Knn {
         let rows = &mut scratch.a[..z.len()];
         rows.copy_from_slice(z);
         subtract(rows, &self.centre);
-        let mut neighbour = vec![0.0; dim];
         let rows = rows.chunks_exact(dim).zip(grad.chunks_exact_mut(dim)).zip(self.kth(rows));
-        for ((row, grad), j) in rows {
-            self.bank.row(j as usize, &mut neighbour);
-            for ((g, v), x) in grad.iter_mut().zip(row).zip(&neighbour) {
+        for ((row, grad), (_, j)) in rows {
+            for ((g, v), x) in grad.iter_mut().zip(row).zip(self.index.row(j)) {
                 *g += scale * 2.0 * (v - x);
             }
         }

@@ -44,6 +44,7 @@ mod bank;
 pub mod cadref;
 pub mod cfood;
 pub mod kpca;
+mod neighbours;
 pub mod nnguide;
 pub mod relation;
 pub mod residual;

@@ -1,7 +1,7 @@
 //! Nearest-neighbour guidance (`nnguide`): −E(z)·mean of the k largest
 //! E(x)·cos(z, x) over the training rows x, E the logsumexp of the logits.
 //!
-//! The bank holds E(x)·x/‖x‖: 4·N·D bytes. k = 10, as in the paper, whose bank
+//! The index (`neighbours.rs`) holds E(x)·x/‖x‖. k = 10, as in the paper, whose bank
 //! is a small share of a large training set: fit on a subset for that. Cost per
 //! row O(N·D).
 //!
@@ -10,8 +10,9 @@
 
 use serde_json::json;
 
-use super::bank::{Bank, Order, QUERIES};
+use super::bank::{Order, QUERIES};
 use super::input::{Input, contradiction, feature_settings, head_logits, load_head, require_head};
+use super::neighbours::Neighbours;
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
@@ -30,7 +31,7 @@ pub struct Nnguide {
     config: NnguideConfig,
     input: Input,
     head: Head,
-    bank: Bank,
+    bank: Neighbours,
 }
 
 /// logsumexp of the logits of each row.
@@ -61,7 +62,7 @@ impl NnguideConfig {
         let input = Input::fit(self, train)?;
         let head = input.head(head)?;
         observer.on(Event::Begin { task: "bank training rows", total: train.len() as u64 });
-        let bank = Bank::build(train.len(), input.dim, |range| {
+        let bank = Neighbours::build(train.len(), input.dim, Order::Product, |range| {
             let mut rows = input.read(train, range)?;
             let energies = energies(&head, &rows);
             for (row, energy) in rows.chunks_exact_mut(input.dim).zip(energies) {
@@ -86,7 +87,7 @@ impl Nnguide {
         if !fits || !(1..=shape[0]).contains(&config.k) {
             return Err(contradiction(stored));
         }
-        let bank = Bank::of(&rows, input.dim);
+        let bank = Neighbours::of(&rows, input.dim, Order::Product);
         Ok(Nnguide { config, input, head, bank })
     }
 }
@@ -107,11 +108,9 @@ impl Scorer for Nnguide {
         rows.chunks_exact_mut(dim).for_each(reduce::normalize);
         let blocks = rows.chunks(QUERIES * dim).zip(energies.chunks(QUERIES));
         for ((rows, energies), out) in blocks.zip(out.chunks_mut(QUERIES)) {
-            let found = self.bank.nearest(rows, k, Order::Product);
-            for ((o, energy), mut nearest) in out.iter_mut().zip(energies).zip(found) {
-                // In one order, whatever the selection left.
-                nearest.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-                let sum: f64 = nearest.iter().map(|(order, _)| f64::from(*order)).sum();
+            let found = self.bank.nearest(rows, k);
+            for ((o, energy), nearest) in out.iter_mut().zip(energies).zip(found) {
+                let sum: f64 = nearest.iter().map(|(order, _)| order).sum();
                 *o = (energy * sum / k as f64) as f32;
             }
         }
@@ -119,7 +118,7 @@ impl Scorer for Nnguide {
 
     fn section(&self) -> Section {
         let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
-        let rows = Tensor::f32([self.bank.len(), self.input.dim], self.bank.to_rows());
+        let rows = Tensor::f32([self.bank.len(), self.input.dim], self.bank.rows().to_vec());
         Section::new("nnguide", config)
             .with("", vec![("bank".into(), rows)])
             .with("head.", self.head.tensors())

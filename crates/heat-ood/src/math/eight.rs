@@ -1,0 +1,484 @@
+//! Rows in eight bits, and exact integer products with them.
+//!
+//! One instruction of AVX-512 VNNI or AVX-VNNI multiplies four times as many
+//! eight-bit values as one of single precision does floats. What rounding to
+//! eight bits takes away is measured ([`Eight::error`]), so that a product has
+//! a bound on each side, and a search that needs exact products computes few.
+//!
+//! Layout of [`Panels`]: panels of [`WIDTH`] rows; within a panel four values
+//! of each row, then the next four. Values there are x + 128, unsigned, as the
+//! instruction wants one operand; the excess, 128·Σq, is known beforehand.
+//! Products become values and are compared while they are in registers.
+
+use bytemuck::{cast_slice, cast_slice_mut};
+
+use super::matmul::Aligned;
+
+/// Rows of a panel.
+pub const WIDTH: usize = 32;
+
+/// Most columns: sums of 255·127 of them fit 32 bits.
+const MOST: usize = 1 << 16;
+
+/// A row x in eight bits: x ≈ scale·values.
+#[derive(Debug, Clone, Default)]
+pub struct Eight {
+    /// Step between two values.
+    pub scale: f32,
+    /// ‖scale·values‖.
+    pub norm: f64,
+    /// ‖x − scale·values‖.
+    pub error: f64,
+}
+
+impl Eight {
+    /// Round `row` − `centre` to `out`, which is at least as long; the rest
+    /// of it becomes zero.
+    pub fn round(row: &[f32], centre: &[f32], out: &mut [i8]) -> Eight {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || Self::round_in(row, centre, out),
+        )
+    }
+
+    #[inline(always)]
+    fn round_in(row: &[f32], centre: &[f32], out: &mut [i8]) -> Eight {
+        let mut most = [0.0f32; 16];
+        let (rows, rest) = row.as_chunks::<16>();
+        let (centres, centre_rest) = centre.as_chunks::<16>();
+        for (x, c) in rows.iter().zip(centres) {
+            for ((m, x), c) in most.iter_mut().zip(x).zip(c) {
+                *m = m.max((x - c).abs());
+            }
+        }
+        let most = most.iter().fold(0.0f32, |m, v| m.max(*v));
+        let most = rest.iter().zip(centre_rest).fold(most, |m, (x, c)| m.max((x - c).abs()));
+        let scale = most / 127.0;
+        // Values all zero, too small or too large to be divided: the error is the whole row.
+        let inverse = if scale.is_normal() { 1.0 / scale } else { 0.0 };
+        let scale = if inverse.is_normal() { scale } else { 0.0 };
+        let (mut norm, mut error) = ([0.0f64; 8], [0.0f64; 8]);
+        let mut one = |i: usize, x: f32, c: f32, out: &mut i8| {
+            let exact = f64::from(x) - f64::from(c);
+            let value = ((x - c) * inverse).round_ties_even().clamp(-127.0, 127.0);
+            let value = if scale == 0.0 { 0.0 } else { value };
+            *out = value as i8;
+            let rounded = f64::from(scale) * f64::from(value);
+            norm[i] += rounded * rounded;
+            error[i] += (exact - rounded) * (exact - rounded);
+        };
+        let (rows, rest) = row.as_chunks::<8>();
+        let (centres, centre_rest) = centre.as_chunks::<8>();
+        let (outs, out_rest) = out.as_chunks_mut::<8>();
+        for ((x, c), out) in rows.iter().zip(centres).zip(outs.iter_mut()) {
+            for i in 0..8 {
+                one(i, x[i], c[i], &mut out[i]);
+            }
+        }
+        let after = outs[rows.len()..].as_flattened_mut().iter_mut().chain(out_rest);
+        let tail = rest.iter().zip(centre_rest).map(Some).chain(std::iter::repeat(None));
+        for (i, (out, tail)) in after.zip(tail).enumerate() {
+            match tail {
+                Some((&x, &c)) => one(i % 8, x, c, out),
+                None => *out = 0,
+            }
+        }
+        let root = |sums: [f64; 8]| sums.iter().sum::<f64>().sqrt();
+        Eight { scale, norm: root(norm), error: root(error) }
+    }
+}
+
+/// Columns as stored: a multiple of four.
+pub fn depth(dim: usize) -> usize {
+    dim.next_multiple_of(4)
+}
+
+/// Rows in eight bits, packed, and what makes a value of a product: that of
+/// query q with row x is own − q.scale·x.scale·product.
+pub struct Panels {
+    depth: usize,
+    data: Aligned,
+    own: Vec<f32>,
+    scale: Vec<f32>,
+}
+
+impl Panels {
+    /// Pack rows of [`depth`] values each, with `own` and `scale` of each row.
+    pub fn new(rows: &[i8], depth: usize, mut own: Vec<f32>, mut scale: Vec<f32>) -> Self {
+        let places = own.len().next_multiple_of(WIDTH);
+        own.resize(places, 0.0);
+        scale.resize(places, 0.0);
+        let mut data = Aligned::zeros(places * depth / 4);
+        let bytes: &mut [u8] = cast_slice_mut(&mut data);
+        for (i, row) in rows.chunks_exact(depth).enumerate() {
+            let panel = &mut bytes[i / WIDTH * WIDTH * depth..][..WIDTH * depth];
+            let places = panel.chunks_exact_mut(4 * WIDTH);
+            for (four, place) in row.chunks_exact(4).zip(places) {
+                for (v, to) in four.iter().zip(&mut place[i % WIDTH * 4..]) {
+                    *to = v.wrapping_add(-128) as u8;
+                }
+            }
+        }
+        Panels { depth, data, own, scale }
+    }
+}
+
+/// What asks for values below a limit.
+pub trait Below {
+    /// Scale of a query.
+    fn scale(&self, query: usize) -> f32;
+
+    /// Limit for a query and a panel.
+    fn limit(&self, query: usize, panel: usize) -> f32;
+
+    /// Values of a query with a panel; the bits of `mask` are set where one is
+    /// not at or above the limit, for one row at least. Values beyond the last
+    /// row are of no meaning.
+    fn found(&mut self, query: usize, panel: usize, mask: u32, values: &[f32; WIDTH]);
+}
+
+/// An instruction that multiplies eight-bit values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Instruction {
+    /// `vpdpbusd` on 512 bits.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// `vpdpbusd` on 256 bits.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+}
+
+impl Instruction {
+    /// The best that this processor has for rows of `dim` columns.
+    pub fn detect(dim: usize) -> Option<Self> {
+        if dim > MOST {
+            return None;
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+            {
+                return Some(Instruction::Avx512Vnni);
+            }
+            if is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2") {
+                return Some(Instruction::AvxVnni);
+            }
+        }
+        None
+    }
+}
+
+/// Compare the values of all queries (`[m, depth]`) with all rows, panel by panel.
+///
+/// # Panics
+/// If the queries are not of the panels' depth: a bug of the caller.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+pub fn values(with: Instruction, queries: &[i8], panels: &Panels, below: &mut impl Below) {
+    assert!(queries.len().is_multiple_of(panels.depth) && panels.depth <= MOST);
+    match with {
+        // SAFETY: an `Instruction` comes from `detect`, which has seen it.
+        #[cfg(target_arch = "x86_64")]
+        Instruction::Avx512Vnni => unsafe { x86::run_avx512(queries, panels, below) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Instruction::AvxVnni => unsafe { x86::run_avx(queries, panels, below) },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::*;
+
+    /// Queries of a register tile: 14·2 sums of 32 registers, or 6·2 of 16.
+    const TILE: [usize; 2] = [14, 6];
+
+    /// Some queries and a panel.
+    struct Tile<'a> {
+        first: usize,
+        panel: usize,
+        /// Four values of each query, then the next four.
+        queries: &'a [i32],
+        /// −128·Σq of each query.
+        start: &'a [i32],
+        bytes: &'a [u8],
+        own: &'a [f32; WIDTH],
+        scale: &'a [f32; WIDTH],
+    }
+
+    #[inline(always)]
+    fn each_tile(queries: &[i8], panels: &Panels, most: usize, mut run: impl FnMut(Tile<'_>)) {
+        let (depth, fours) = (panels.depth, panels.depth / 4);
+        let sum = |q: &[i8]| q.iter().map(|&v| i32::from(v)).sum::<i32>();
+        let start: Vec<i32> = queries.chunks_exact(depth).map(|q| -128 * sum(q)).collect();
+        let mut packed = vec![0i32; start.len() * fours];
+        let tiles = packed.chunks_mut(most * fours).zip(queries.chunks(most * depth));
+        for (out, queries) in tiles {
+            let n = queries.len() / depth;
+            for (i, query) in queries.chunks_exact(depth).enumerate() {
+                for (p, four) in query.as_chunks::<4>().0.iter().enumerate() {
+                    out[p * n + i] = i32::from_le_bytes(four.map(|v| v as u8));
+                }
+            }
+        }
+        let bytes = cast_slice::<f32, u8>(&panels.data).chunks_exact(WIDTH * depth);
+        let parts = panels.own.as_chunks().0.iter().zip(panels.scale.as_chunks().0);
+        for (panel, (bytes, (own, scale))) in bytes.zip(parts).enumerate() {
+            let tiles = packed.chunks(most * fours).zip(start.chunks(most)).enumerate();
+            for (t, (queries, start)) in tiles {
+                run(Tile { first: t * most, panel, queries, start, bytes, own, scale });
+            }
+        }
+    }
+
+    macro_rules! by_queries {
+        ($f:ident($tile:ident, $below:ident): $($r:literal)*) => {
+            match $tile.start.len() {
+                // SAFETY: the tile has as many queries of `depth` bytes and a whole panel.
+                $($r => unsafe { $f::<$r, _>(&$tile, $below) },)*
+                _ => unreachable!("tiles have at most so many queries"),
+            }
+        };
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,fma")]
+    pub fn run_avx512(queries: &[i8], panels: &Panels, below: &mut impl Below) {
+        each_tile(queries, panels, TILE[0], |tile| {
+            by_queries!(avx512(tile, below): 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        });
+    }
+
+    #[target_feature(enable = "avx2,avxvnni,fma")]
+    pub fn run_avx(queries: &[i8], panels: &Panels, below: &mut impl Below) {
+        each_tile(queries, panels, TILE[1], |tile| {
+            by_queries!(avx(tile, below): 1 2 3 4 5 6);
+        });
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,fma")]
+    unsafe fn avx512<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
+        // Far enough ahead that a line arrives before it is used.
+        const AHEAD: usize = 16 * 4 * WIDTH;
+        let (fours, mut queries) = (tile.queries.len() / R, tile.queries.as_ptr());
+        let mut panel = tile.bytes.as_ptr();
+        let mut sum: [[__m512i; 2]; R] =
+            std::array::from_fn(|i| [_mm512_set1_epi32(tile.start[i]); 2]);
+        // SAFETY: `fours` times R queries and WIDTH rows.
+        let mut step = |queries: *const i32, panel: *const u8| unsafe {
+            let x0 = _mm512_loadu_si512(panel.cast());
+            let x1 = _mm512_loadu_si512(panel.add(64).cast());
+            _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(AHEAD + 64).cast());
+            for (i, sum) in sum.iter_mut().enumerate() {
+                let four = _mm512_set1_epi32(*queries.add(i));
+                sum[0] = _mm512_dpbusd_epi32(sum[0], x0, four);
+                sum[1] = _mm512_dpbusd_epi32(sum[1], x1, four);
+            }
+        };
+        for _ in 0..fours / 4 {
+            for u in 0..4 {
+                step(queries.wrapping_add(u * R), panel.wrapping_add(u * 4 * WIDTH));
+            }
+            (queries, panel) = (queries.wrapping_add(4 * R), panel.wrapping_add(16 * WIDTH));
+        }
+        for _ in 0..fours % 4 {
+            step(queries, panel);
+            (queries, panel) = (queries.wrapping_add(R), panel.wrapping_add(4 * WIDTH));
+        }
+        for (i, sum) in sum.into_iter().enumerate() {
+            let query = tile.first + i;
+            let q = _mm512_set1_ps(below.scale(query));
+            let limit = _mm512_set1_ps(below.limit(query, tile.panel));
+            let mut values = [0.0; WIDTH];
+            let mut mask = 0;
+            for (half, sum) in sum.into_iter().enumerate() {
+                // SAFETY: halves of WIDTH floats.
+                unsafe {
+                    let own = _mm512_loadu_ps(tile.own.as_ptr().add(16 * half));
+                    let scale = _mm512_loadu_ps(tile.scale.as_ptr().add(16 * half));
+                    let value =
+                        _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(q, scale), own);
+                    mask |=
+                        u32::from(_mm512_cmp_ps_mask::<_CMP_NGE_UQ>(value, limit)) << (16 * half);
+                    _mm512_storeu_ps(values.as_mut_ptr().add(16 * half), value);
+                }
+            }
+            if mask != 0 {
+                below.found(query, tile.panel, mask, &values);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,avxvnni,fma")]
+    unsafe fn avx<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
+        let mut values = [[0.0; WIDTH]; R];
+        // The panel is done in halves.
+        for half in 0..2 {
+            let mut sum: [[__m256i; 2]; R] =
+                std::array::from_fn(|i| [_mm256_set1_epi32(tile.start[i]); 2]);
+            let mut panel = tile.bytes[64 * half..].as_ptr();
+            for queries in tile.queries.chunks_exact(R) {
+                // SAFETY: half of the WIDTH rows.
+                unsafe {
+                    let x0 = _mm256_loadu_si256(panel.cast());
+                    let x1 = _mm256_loadu_si256(panel.add(32).cast());
+                    for (sum, four) in sum.iter_mut().zip(queries) {
+                        let four = _mm256_set1_epi32(*four);
+                        sum[0] = _mm256_dpbusd_avx_epi32(sum[0], x0, four);
+                        sum[1] = _mm256_dpbusd_avx_epi32(sum[1], x1, four);
+                    }
+                    panel = panel.wrapping_add(4 * WIDTH);
+                }
+            }
+            for (i, sum) in sum.into_iter().enumerate() {
+                let q = _mm256_set1_ps(below.scale(tile.first + i));
+                for (quarter, sum) in sum.into_iter().enumerate() {
+                    let at = 16 * half + 8 * quarter;
+                    // SAFETY: quarters of WIDTH floats.
+                    unsafe {
+                        let own = _mm256_loadu_ps(tile.own.as_ptr().add(at));
+                        let scale = _mm256_loadu_ps(tile.scale.as_ptr().add(at));
+                        let value =
+                            _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(q, scale), own);
+                        _mm256_storeu_ps(values[i].as_mut_ptr().add(at), value);
+                    }
+                }
+            }
+        }
+        for (i, values) in values.iter().enumerate() {
+            let query = tile.first + i;
+            let limit = _mm256_set1_ps(below.limit(query, tile.panel));
+            let mut mask = 0;
+            for (quarter, values) in values.as_chunks::<8>().0.iter().enumerate() {
+                // SAFETY: eight floats.
+                let value = unsafe { _mm256_loadu_ps(values.as_ptr()) };
+                let near = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGE_UQ>(value, limit));
+                mask |= (near as u32) << (8 * quarter);
+            }
+            if mask != 0 {
+                below.found(query, tile.panel, mask, values);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(n: usize, salt: u32) -> Vec<i8> {
+        let value = |i: u32| (i + salt).wrapping_mul(2_654_435_761) >> 24;
+        (0..n as u32).map(|i| (value(i) as u8 as i8).max(-127)).collect()
+    }
+
+    /// All values, and the masks of a limit.
+    struct Collect {
+        values: Vec<f32>,
+        below: Vec<bool>,
+        limit: f32,
+        rows: usize,
+    }
+
+    impl Below for Collect {
+        fn scale(&self, query: usize) -> f32 {
+            [1.0, 0.5, 2.0][query % 3]
+        }
+
+        fn limit(&self, _: usize, _: usize) -> f32 {
+            self.limit
+        }
+
+        fn found(&mut self, query: usize, panel: usize, mask: u32, values: &[f32; WIDTH]) {
+            for (i, value) in values.iter().enumerate().take(self.rows - panel * WIDTH) {
+                let at = query * self.rows + panel * WIDTH + i;
+                self.values[at] = *value;
+                self.below[at] = mask >> i & 1 == 1;
+            }
+        }
+    }
+
+    fn collect(
+        with: Instruction,
+        queries: &[i8],
+        panels: &Panels,
+        n: usize,
+        limit: f32,
+    ) -> Collect {
+        let all = n * queries.len() / panels.depth;
+        let (values, below) = (vec![f32::NAN; all], vec![false; all]);
+        let mut collect = Collect { values, below, limit, rows: n };
+        super::values(with, queries, panels, &mut collect);
+        collect
+    }
+
+    #[test]
+    fn values_equal_the_sums_of_integers() {
+        let mut with = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            with.extend(Instruction::detect(4));
+            if is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2") {
+                with.push(Instruction::AvxVnni);
+            }
+        }
+        for (m, n, depth) in [(1, 1, 4), (17, 70, 36), (29, 64, 512)] {
+            let (queries, rows) = (bytes(m * depth, 1), bytes(n * depth, 99));
+            let own: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let scale: Vec<f32> = (0..n).map(|i| [4.0, 0.25][i % 2]).collect();
+            let panels = Panels::new(&rows, depth, own.clone(), scale.clone());
+            let mut want = Vec::new();
+            for (j, q) in queries.chunks(depth).enumerate() {
+                for (i, x) in rows.chunks(depth).enumerate() {
+                    let pairs = q.iter().zip(x);
+                    let dot: i32 = pairs.map(|(a, b)| i32::from(*a) * i32::from(*b)).sum();
+                    // Powers of two: one rounding in all, as in a fused operation.
+                    let scaled = [1.0, 0.5, 2.0][j % 3] * f64::from(scale[i]) * f64::from(dot);
+                    want.push((f64::from(own[i]) - scaled) as f32);
+                }
+            }
+            for &with in &with {
+                let all = collect(with, &queries, &panels, n, f32::NAN);
+                assert_eq!(all.values, want, "{with:?}");
+                assert!(all.below.iter().all(|b| *b));
+                let some = collect(with, &queries, &panels, n, 0.0);
+                let negative: Vec<bool> = want.iter().map(|v| *v < 0.0).collect();
+                assert_eq!(some.below, negative);
+                let none = collect(with, &queries, &panels, n, f32::NEG_INFINITY);
+                assert!(none.values.iter().all(|v| v.is_nan()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_values_do_not_overflow() {
+        let Some(with) = Instruction::detect(MOST) else { return };
+        let row = vec![127i8; MOST];
+        let panels = Panels::new(&row, MOST, vec![0.0], vec![1.0]);
+        let got = collect(with, &row, &panels, 1, f32::NAN);
+        assert_eq!(got.values, [-127.0 * 127.0 * MOST as f32]);
+        assert!(Instruction::detect(MOST + 1).is_none());
+    }
+
+    /// By hand: steps of 2/127 about the centre.
+    #[test]
+    fn rounding_measures_its_error() {
+        let (row, centre) = ([3.0f32, 1.0, -0.5], [1.0f32, 1.0, 1.0]);
+        let mut out = [9i8; 4];
+        let eight = Eight::round(&row, &centre, &mut out);
+        assert_eq!(out, [127, 0, -95, 0]);
+        let step = f64::from(2.0f32 / 127.0);
+        let off = [2.0 - step * 127.0, -1.5 + step * 95.0];
+        assert!((eight.error - off[0].hypot(off[1])).abs() < 1e-12);
+        assert!((eight.norm - step * 127f64.hypot(95.0)).abs() < 1e-12);
+        for row in [[0.0f32; 3], [1e-44, 0.0, 0.0], [f32::MAX, f32::MIN, 0.0]] {
+            let eight = Eight::round(&row, &[0.0; 3], &mut out);
+            let exact = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            assert!(eight.error <= exact && eight.norm <= exact * 1.01, "{row:?}");
+        }
+    }
+}
