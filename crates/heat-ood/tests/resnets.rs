@@ -357,7 +357,7 @@ fn check_gradient(
     name: &str,
     scorer: &dyn Scorer,
     values: &[f32],
-    batch: &dyn Fn(&[f32]) -> Batch,
+    batch: &dyn Fn(&[f32]) -> Batch<'static>,
 ) {
     let field = Field::Features(Pooling::Avg);
     let here = batch(values);

@@ -291,7 +291,7 @@ impl Pooled {
     ///
     /// # Errors
     /// If a field is not of `rows` rows.
-    pub fn batch(&self, rows: usize) -> Result<Batch> {
+    pub fn batch(&self, rows: usize) -> Result<Batch<'static>> {
         let pooled =
             [(Pooling::Avg, &self.avg), (Pooling::Std, &self.std), (Pooling::Max, &self.max)];
         let features = pooled.map(|(pooling, v)| (Field::Features(pooling), v.clone()));

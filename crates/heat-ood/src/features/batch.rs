@@ -1,5 +1,6 @@
 //! What a scorer reads of a set, and some rows of it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::{FeatureSet, Field};
@@ -44,15 +45,16 @@ impl Needs {
     }
 }
 
-/// Some consecutive rows of a set, as single precision.
+/// Some consecutive rows of a set, as single precision: its own, or those of
+/// the set where they lie there as they are.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct Batch<'a> {
     rows: usize,
     dims: [usize; 4],
-    values: [Vec<f32>; 4],
+    values: [Cow<'a, [f32]>; 4],
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// A batch of these fields, each `[rows, dim]`; empty ones are left out.
     ///
     /// # Errors
@@ -69,7 +71,7 @@ impl Batch {
                 });
             }
             batch.dims[field.index()] = values.len() / rows;
-            batch.values[field.index()] = values;
+            batch.values[field.index()] = Cow::Owned(values);
         }
         Ok(batch)
     }
@@ -83,14 +85,15 @@ impl Batch {
     pub(crate) fn add(&mut self, field: Field, scale: f64, values: &[f64]) {
         let i = field.index();
         self.dims[i] = values.len() / self.rows.max(1);
-        self.values[i].resize(values.len(), 0.0);
-        for (o, v) in self.values[i].iter_mut().zip(values) {
+        let out = self.values[i].to_mut();
+        out.resize(values.len(), 0.0);
+        for (o, v) in out.iter_mut().zip(values) {
             *o += (scale * v) as f32;
         }
     }
 
     /// Add the fields of `other`, row `i` times `factor(i)`.
-    pub(crate) fn add_rows(&mut self, other: &Batch, factor: impl Fn(usize) -> f64) {
+    pub(crate) fn add_rows(&mut self, other: &Batch<'_>, factor: impl Fn(usize) -> f64) {
         for field in other.fields() {
             let dim = other.dim(field);
             let rows = other.get(field).chunks_exact(dim).enumerate();
@@ -105,7 +108,7 @@ impl Batch {
     }
 
     /// A batch of as many rows without any field.
-    pub(crate) fn empty_like(&self) -> Self {
+    pub(crate) fn empty_like(&self) -> Batch<'static> {
         Batch { rows: self.rows, ..Batch::default() }
     }
 
@@ -130,12 +133,25 @@ impl FeatureSet {
     ///
     /// # Errors
     /// As [`FeatureSet::read`].
-    pub fn batch(&self, needs: Needs, range: Range<usize>, batch: &mut Batch) -> Result<()> {
+    pub fn batch<'a>(
+        &'a self,
+        needs: Needs,
+        range: Range<usize>,
+        batch: &mut Batch<'a>,
+    ) -> Result<()> {
         batch.rows = range.len();
         for field in needs.fields() {
             let dim = self.require(field)?;
             batch.dims[field.index()] = dim;
             let values = &mut batch.values[field.index()];
+            if let Some(stored) = self.lend(field, range.clone())? {
+                *values = Cow::Borrowed(stored);
+                continue;
+            }
+            if let Cow::Borrowed(_) = values {
+                *values = Cow::Owned(Vec::new());
+            }
+            let values = values.to_mut();
             values.resize(range.len() * dim, 0.0);
             self.read(field, range.clone(), values)?;
         }

@@ -152,6 +152,14 @@ impl Array {
         &self.bytes[self.offset + start * size..][..len * size]
     }
 
+    /// `len` elements from `start` on as they lie there, if that is as f32.
+    pub(super) fn as_f32(&self, start: usize, len: usize) -> Option<&[f32]> {
+        if self.dtype != Dtype::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        bytemuck::try_cast_slice(self.raw(start, len)).ok()
+    }
+
     /// Elements `start..start + out.len()` as f32.
     pub(super) fn read_f32(&self, start: usize, out: &mut [f32]) {
         let raw = self.raw(start, out.len());

@@ -4,13 +4,16 @@
 //! consecutive rows together. Where classes were chosen, labels become
 //! positions in the choice, and stored logits lose the other columns.
 
+use std::borrow::Cow;
 use std::ops::Range;
+
+use rayon::prelude::*;
 
 use super::shard::Shard;
 use super::storage::sha256_of;
 use super::{FeatureSet, Field};
 use crate::error::{Error, Result};
-use crate::math::blocks;
+use crate::math::{blocks, parallel};
 
 /// Which rows and classes of the stored ones a set shows.
 #[derive(Clone, Default)]
@@ -170,6 +173,49 @@ impl FeatureSet {
             return Err(Error::format(&shard.label_place, problem));
         }
         Ok(self.view.relabelled(label))
+    }
+
+    /// Rows of a field as they lie in memory, checked as by
+    /// [`FeatureSet::read`]; `None` where they must be converted or put
+    /// together.
+    pub(crate) fn lend(&self, field: Field, range: Range<usize>) -> Result<Option<&[f32]>> {
+        let Some((shard, start, rows)) = self.stored(field, range) else {
+            return Ok(None);
+        };
+        shard.check(field, start, self.require(field)?, rows)?;
+        Ok(Some(rows))
+    }
+
+    /// Rows of a field, on all threads: lent, or else read.
+    pub(crate) fn rows(&self, field: Field, range: Range<usize>) -> Result<Cow<'_, [f32]>> {
+        let dim = self.require(field)?;
+        if let Some((shard, start, rows)) = self.stored(field, range.clone()) {
+            const ROWS: usize = 256;
+            let check = |(i, rows)| shard.check(field, start + i * ROWS, dim, rows);
+            // The first error in row order, whichever thread meets one first.
+            let checked: Vec<Result<()>> =
+                parallel::run(|| rows.par_chunks(ROWS * dim).enumerate().map(check).collect());
+            checked.into_iter().collect::<Result<()>>()?;
+            return Ok(Cow::Borrowed(rows));
+        }
+        let mut rows = vec![0.0; range.len() * dim];
+        self.read_parallel(field, range, &mut rows)?;
+        Ok(Cow::Owned(rows))
+    }
+
+    /// Rows that lie in one shard, one after the other, in single precision:
+    /// with the shard and the number of the first there.
+    fn stored(&self, field: Field, range: Range<usize>) -> Option<(&Shard, usize, &[f32])> {
+        if self.view.classes.is_some() && field == Field::Logits {
+            return None;
+        }
+        let run = self.view.runs(range.clone()).next().filter(|run| run.len() == range.len())?;
+        let shard = self.shard_of(run.start);
+        let start = run.start - shard.start;
+        let array =
+            shard.fields[field.index()].as_ref().filter(|_| start + run.len() <= shard.rows)?;
+        let dim = array.cols();
+        Some((shard, start, array.as_f32(start * dim, run.len() * dim)?))
     }
 
     /// Copy rows of a field into `out`, whatever type it has.

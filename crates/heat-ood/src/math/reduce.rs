@@ -161,6 +161,19 @@ pub fn normalize(x: &mut [f32]) {
     }
 }
 
+/// Whether there is neither NaN nor infinity.
+pub fn all_finite(x: &[f32]) -> bool {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            // The magnitudes' bits are ordered as they are; infinity and NaN come last.
+            let magnitude = |v: &f32| v.to_bits() & (u32::MAX >> 1);
+            let most = |x: &[f32]| x.iter().fold(0, |most, v| magnitude(v).max(most));
+            x.chunks(4096).all(|x| most(x) < f32::INFINITY.to_bits())
+        },
+    )
+}
+
 /// The largest value.
 pub fn max(x: &[f32]) -> f32 {
     x.iter().copied().fold(f32::NEG_INFINITY, f32::max)
@@ -205,6 +218,20 @@ mod tests {
         let mut x = [1000.0, 1000.0, 0.0];
         softmax(&mut x);
         assert_eq!(x, [0.5, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn infinity_and_nan_are_not_finite() {
+        let mut x = vec![f32::MAX; 5000];
+        x[17] = f32::MIN;
+        assert!(all_finite(&x) && all_finite(&[]));
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 4100, 4999] {
+                let mut x = x.clone();
+                x[at] = bad;
+                assert!(!all_finite(&x));
+            }
+        }
     }
 
     #[test]

@@ -146,6 +146,17 @@ impl Input {
         Ok(self.steps.apply(&rows, self.input_dim))
     }
 
+    /// The same on all threads.
+    pub fn rows<'a>(&self, set: &'a FeatureSet, range: Range<usize>) -> Result<Cow<'a, [f32]>> {
+        let rows = set.rows(self.field(), range)?;
+        if self.steps.is_identity() {
+            return Ok(rows);
+        }
+        let (mut rows, mut out) = (rows.into_owned(), Vec::new());
+        self.steps.apply_all(&mut rows, self.input_dim, &mut out);
+        Ok(Cow::Owned(if self.steps.pca.is_some() { out } else { rows }))
+    }
+
     /// Call `f` with the stepped rows of every block of the training set, in order.
     pub fn each_block(
         &self,
@@ -154,13 +165,9 @@ impl Input {
         observer: &mut dyn Observer,
         mut f: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let (mut rows, mut out) = (Vec::new(), Vec::new());
         observer.on(Event::Begin { task, total: train.len() as u64 });
         for range in blocks(train.len(), Moments::block_rows(self.input_dim)) {
-            rows.resize(range.len() * self.input_dim, 0.0);
-            train.read_parallel(self.field(), range.clone(), &mut rows)?;
-            let stepped = self.steps.apply_all(&mut rows, self.input_dim, &mut out);
-            f(range.clone(), stepped)?;
+            f(range.clone(), &self.rows(train, range.clone())?)?;
             observer.on(Event::Advance { done: range.end as u64, loss: None });
         }
         observer.on(Event::End);

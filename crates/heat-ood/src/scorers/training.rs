@@ -6,6 +6,7 @@
 //! share it. A scorer fitted alone finds its own when it asks.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
@@ -52,11 +53,14 @@ impl Deref for Source {
 pub(super) struct Block<'a> {
     pub train: &'a FeatureSet,
     pub range: Range<usize>,
-    made: RefCell<HashMap<String, Rc<Vec<f32>>>>,
+    made: RefCell<HashMap<String, Rows<'a>>>,
 }
 
-impl Block<'_> {
-    fn once(&self, key: String, make: impl FnOnce() -> Result<Vec<f32>>) -> Result<Rc<Vec<f32>>> {
+/// Rows made of a block, or the set's own.
+type Rows<'a> = Rc<Cow<'a, [f32]>>;
+
+impl<'a> Block<'a> {
+    fn once(&self, key: String, make: impl FnOnce() -> Result<Cow<'a, [f32]>>) -> Result<Rows<'a>> {
         if let Some(found) = self.made.borrow().get(&key) {
             return Ok(Rc::clone(found));
         }
@@ -66,23 +70,17 @@ impl Block<'_> {
     }
 
     /// Stepped rows, `[n, dim]`.
-    pub fn rows(&self, source: &Source) -> Result<Rc<Vec<f32>>> {
-        self.once(source.key.clone(), || {
-            let mut rows = vec![0.0; self.range.len() * source.input_dim];
-            self.train.read_parallel(source.field(), self.range.clone(), &mut rows)?;
-            let mut out = Vec::new();
-            source.steps.apply_all(&mut rows, source.input_dim, &mut out);
-            Ok(if source.steps.pca.is_some() { out } else { rows })
-        })
+    pub fn rows(&self, source: &Source) -> Result<Rows<'a>> {
+        self.once(source.key.clone(), || source.rows(self.train, self.range.clone()))
     }
 
     /// Logits that `head`, the classifier's for stepped features, gives the
     /// stepped rows, `[n, C]`.
-    pub fn head_logits(&self, source: &Source, head: &Head) -> Result<Rc<Vec<f32>>> {
+    pub fn head_logits(&self, source: &Source, head: &Head) -> Result<Rows<'a>> {
         use rayon::prelude::*;
         let rows = self.rows(source)?;
         self.once(format!("head {}", source.key), || {
-            let (rows, classes) = (&*rows, head.classes());
+            let (rows, classes) = (&**rows, head.classes());
             let mut out = vec![0.0; self.range.len() * classes];
             parallel::run(|| {
                 let pieces = rows.par_chunks(256 * source.dim);
@@ -91,14 +89,15 @@ impl Block<'_> {
                     head.logits(rows, out, scratch);
                 });
             });
-            Ok(out)
+            Ok(Cow::Owned(out))
         })
     }
 
     /// Logits, `[n, C]`.
-    pub fn logits(&self, source: &LogitSource) -> Result<Rc<Vec<f32>>> {
+    pub fn logits(&self, source: &LogitSource) -> Result<Rows<'a>> {
         self.once(format!("logits {}", source.key()), || {
-            source.logits_of(self.train, source.needs(self.train)?, self.range.clone())
+            let needs = source.needs(self.train)?;
+            source.logits_of(self.train, needs, self.range.clone()).map(Cow::Owned)
         })
     }
 }

@@ -133,6 +133,10 @@ fn product<E: Epilogue>(
     epilogue: &mut E,
 ) {
     let panels = m.div_ceil(isa.rows());
+    // Packing pays from the second panel of B on.
+    if b.n <= NR && a.col == 1 {
+        return narrow(isa, add, a, m, b, c, ldc, epilogue);
+    }
     for slab in crate::math::blocks(b.k.max(1), KC) {
         let kc = slab.len().min(b.k);
         let (first, last) = (slab.start == 0 && !add, slab.end >= b.k);
@@ -146,6 +150,7 @@ fn product<E: Epilogue>(
             let right = &b.data[b.offset(slab.start, kc, panel)..][..kc * NR];
             for rows in split(m, panels) {
                 let left = &scratch[rows.start * kc..rows.end * kc];
+                let left = Left { data: left, row: 1, direct: false };
                 let corner = &mut c[rows.start * ldc + column..];
                 tile(isa, rows.len(), left, right, corner, ldc, width, first);
                 if last {
@@ -157,6 +162,43 @@ fn product<E: Epilogue>(
             }
         }
     }
+}
+
+/// The same for one panel of B, with the rows of A where they lie.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn narrow<E: Epilogue>(
+    isa: Isa,
+    add: bool,
+    a: View<'_>,
+    m: usize,
+    b: &Packed,
+    c: &mut [f32],
+    ldc: usize,
+    epilogue: &mut E,
+) {
+    for rows in split(m, m.div_ceil(isa.rows())) {
+        let corner = &mut c[rows.start * ldc..];
+        for slab in crate::math::blocks(b.k.max(1), KC) {
+            let kc = slab.len().min(b.k);
+            let first = slab.start == 0 && !add;
+            let left = &a.from_row(rows.start).data[slab.start..];
+            let left = Left { data: left, row: a.row, direct: true };
+            let right = &b.data[b.offset(slab.start, kc, 0)..][..kc * NR];
+            tile(isa, rows.len(), left, right, corner, ldc, b.n, first);
+        }
+        for i in 0..rows.len() {
+            epilogue.apply(rows.start + i, 0, &mut corner[i * ldc..][..b.n]);
+        }
+    }
+}
+
+/// Some rows of A: where they lie, `row` floats apart, or packed.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    data: &'a [f32],
+    row: usize,
+    direct: bool,
 }
 
 /// `m` rows in `panels` runs whose lengths differ by at most one.
@@ -211,7 +253,7 @@ fn pack_left(out: &mut [f32], a: View<'_>, rows: usize, start: usize) {
 fn tile(
     isa: Isa,
     rows: usize,
-    left: &[f32],
+    left: Left<'_>,
     right: &[f32],
     c: &mut [f32],
     ldc: usize,
@@ -220,8 +262,8 @@ fn tile(
 ) {
     if width == NR {
         assert!(c.len() >= (rows - 1) * ldc + NR);
-        // SAFETY: `left` holds rows·kc floats, `right` NR·kc, `c` the tile.
-        unsafe { micro(isa, rows, left, right, c.as_mut_ptr(), ldc, first) };
+        // SAFETY: `right` holds NR·kc floats, `c` the tile.
+        unsafe { micro(isa, rows, left, right, c.as_mut_ptr(), ldc, width, first) };
         return;
     }
     let mut edge = [0.0; MR_MAX * NR];
@@ -231,47 +273,60 @@ fn tile(
         }
     }
     // SAFETY: as above; `edge` holds MR_MAX rows of NR.
-    unsafe { micro(isa, rows, left, right, edge.as_mut_ptr(), NR, first) };
+    unsafe { micro(isa, rows, left, right, edge.as_mut_ptr(), NR, width, first) };
     for i in 0..rows {
         c[i * ldc..][..width].copy_from_slice(&edge[i * NR..][..width]);
     }
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn micro(
     isa: Isa,
     rows: usize,
-    left: &[f32],
+    left: Left<'_>,
     right: &[f32],
     c: *mut f32,
     ldc: usize,
+    width: usize,
     first: bool,
 ) {
     let kc = right.len() / NR;
-    debug_assert_eq!(left.len(), rows * kc);
-    let (a, b) = (left.as_ptr(), right.as_ptr());
+    let row = if left.direct { left.row } else { kc };
+    assert!(kc == 0 || left.data.len() >= (rows - 1) * row + kc);
+    let (a, b) = (left.data.as_ptr(), right.as_ptr());
     macro_rules! by_rows {
-        ($f:ident: $($r:literal)*) => {
-            match rows {
-                $($r => unsafe { $f::<$r>(kc, a, b, c, ldc, first) },)*
+        ($f:ident, $w:literal: $($r:literal)*) => {
+            match (rows, left.direct) {
+                $(($r, true) => unsafe { $f::<$r, true, $w>(kc, a, row, b, c, ldc, first) },
+                ($r, false) => unsafe { $f::<$r, false, $w>(kc, a, 1, b, c, ldc, first) },)*
                 _ => unreachable!("a tile has at most MR rows"),
             }
         };
     }
-    match isa {
+    match (isa, width > NR / 2) {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => by_rows!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Isa::Avx512, true) => by_rows!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => by_rows!(avx2: 1 2 3 4 5 6),
-        Isa::Portable => by_rows!(portable: 1 2 3 4),
+        (Isa::Avx512, false) => by_rows!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, true) => by_rows!(avx2, 2: 1 2 3 4 5 6),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, false) => by_rows!(avx2, 1: 1 2 3 4 5 6),
+        (Isa::Portable, true) => by_rows!(portable, 2: 1 2 3 4),
+        (Isa::Portable, false) => by_rows!(portable, 1: 1 2 3 4),
     }
 }
 
+// The kernels: R rows of A, `row` floats apart where DIRECT, else packed so that
+// the R values of one step lie together; W halves of a panel of B.
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const R: usize>(
+unsafe fn avx512<const R: usize, const DIRECT: bool, const W: usize>(
     kc: usize,
     mut a: *const f32,
+    row: usize,
     mut b: *const f32,
     c: *mut f32,
     ldc: usize,
@@ -280,33 +335,37 @@ unsafe fn avx512<const R: usize>(
     use std::arch::x86_64::*;
     // Far enough ahead that a line of B arrives before it is used.
     const AHEAD: usize = 8 * NR;
+    let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
     unsafe {
-        let mut sum = [[_mm512_setzero_ps(); 2]; R];
+        let mut sum = [[_mm512_setzero_ps(); W]; R];
         for i in 0..R {
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * ldc).cast());
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * ldc + 16).cast());
+            for h in 0..W {
+                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * ldc + 16 * h).cast());
+            }
         }
         let mut step = |a: *const f32, b: *const f32| {
-            let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
-            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD).cast());
-            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + 16).cast());
+            let b: [__m512; W] = std::array::from_fn(|h| {
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + 16 * h).cast());
+                _mm512_loadu_ps(b.add(16 * h))
+            });
             for (i, sum) in sum.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(i));
-                sum[0] = _mm512_fmadd_ps(x, b0, sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, b1, sum[1]);
+                let x = _mm512_set1_ps(*a.add(i * row));
+                for (sum, b) in sum.iter_mut().zip(b) {
+                    *sum = _mm512_fmadd_ps(x, b, *sum);
+                }
             }
         };
         for _ in 0..kc / 4 {
             for u in 0..4 {
-                step(a.add(u * R), b.add(u * NR));
+                step(a.add(u * next), b.add(u * NR));
             }
-            a = a.add(4 * R);
-            b = b.add(4 * NR);
+            a = a.wrapping_add(4 * next);
+            b = b.wrapping_add(4 * NR);
         }
         for _ in 0..kc % 4 {
             step(a, b);
-            a = a.add(R);
-            b = b.add(NR);
+            a = a.wrapping_add(next);
+            b = b.wrapping_add(NR);
         }
         for (i, sum) in sum.iter().enumerate() {
             for (h, &value) in sum.iter().enumerate() {
@@ -320,29 +379,31 @@ unsafe fn avx512<const R: usize>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const R: usize>(
+unsafe fn avx2<const R: usize, const DIRECT: bool, const W: usize>(
     kc: usize,
     a: *const f32,
+    row: usize,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
     first: bool,
 ) {
     use std::arch::x86_64::*;
+    let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
     // Sixteen registers hold a tile of 6·16: the panel is done in halves.
-    for half in 0..2 {
+    for half in 0..W {
         unsafe {
             let (mut a, mut b, c) = (a, b.add(16 * half), c.add(16 * half));
             let mut sum = [[_mm256_setzero_ps(); 2]; R];
             for _ in 0..kc {
                 let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
                 for (i, sum) in sum.iter_mut().enumerate() {
-                    let x = _mm256_set1_ps(*a.add(i));
+                    let x = _mm256_set1_ps(*a.add(i * row));
                     sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
                     sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
                 }
-                a = a.add(R);
-                b = b.add(NR);
+                a = a.wrapping_add(next);
+                b = b.wrapping_add(NR);
             }
             for (i, sum) in sum.iter().enumerate() {
                 for (h, &value) in sum.iter().enumerate() {
@@ -356,21 +417,26 @@ unsafe fn avx2<const R: usize>(
     }
 }
 
-unsafe fn portable<const R: usize>(
+unsafe fn portable<const R: usize, const DIRECT: bool, const W: usize>(
     kc: usize,
     a: *const f32,
+    row: usize,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
     first: bool,
 ) {
+    let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
     // SAFETY: the caller's promise on lengths, as for the others.
-    let (a, b) =
-        unsafe { (std::slice::from_raw_parts(a, kc * R), std::slice::from_raw_parts(b, kc * NR)) };
+    let (a, b) = unsafe {
+        let length = if kc == 0 { 0 } else { (R - 1) * row + (kc - 1) * next + 1 };
+        (std::slice::from_raw_parts(a, length), std::slice::from_raw_parts(b, kc * NR))
+    };
     let mut sum = [[0.0f32; NR]; R];
-    for (a, b) in a.chunks_exact(R).zip(b.chunks_exact(NR)) {
-        for (sum, &x) in sum.iter_mut().zip(a) {
-            for (s, &y) in sum.iter_mut().zip(b) {
+    for (p, b) in b.chunks_exact(NR).enumerate() {
+        for (i, sum) in sum.iter_mut().enumerate() {
+            let x = a[i * row + p * next];
+            for (s, &y) in sum.iter_mut().zip(&b[..W * NR / 2]) {
                 *s = x.mul_add(y, *s);
             }
         }

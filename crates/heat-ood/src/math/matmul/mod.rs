@@ -12,7 +12,8 @@
 //! Layout: the right operand `B [k, n]` is cut along `k` into slabs of [`KC`]
 //! and along `n` into panels of [`NR`] columns; within a panel the `NR` values
 //! of one `k` are contiguous. The left operand is packed per call into panels
-//! of at most `MR` rows (Goto and van de Geijn, 2008).
+//! of at most `MR` rows (Goto and van de Geijn, 2008), unless B has one panel
+//! only: then it is read where it lies.
 
 mod kernel;
 
@@ -333,7 +334,16 @@ mod tests {
 
     #[test]
     fn equals_the_naive_product_in_every_layout() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (14, 33, 32), (29, 513, 65), (128, 1030, 40)] {
+        let shapes = [
+            (1, 1, 1),
+            (3, 5, 7),
+            (14, 33, 32),
+            (29, 513, 65),
+            (128, 1030, 40),
+            (31, 1030, 10),
+            (2, 520, 20),
+        ];
+        for (m, k, n) in shapes {
             let (a, b) = (values(m * k, 1), values(k * n, 2));
             let a_views = [View::rows(&a, k), View::rows(&a, m).t()];
             let b_views = [View::rows(&b, n), View::rows(&b, k).t()];
@@ -352,7 +362,13 @@ mod tests {
 
     #[test]
     fn instruction_sets_agree_to_the_bit() {
-        let (m, k, n) = (37, 600, 70);
+        // The last two without packing, one of half a panel.
+        for (m, k, n) in [(37, 600, 70), (37, 600, 25), (37, 600, 10)] {
+            agree(m, k, n);
+        }
+    }
+
+    fn agree(m: usize, k: usize, n: usize) {
         let (a, b) = (values(m * k, 3), values(k * n, 4));
         let packed = Packed::new(View::rows(&b, n), k, n);
         let run = |isa| {
