@@ -352,18 +352,11 @@ impl FeatureSet {
         const ROWS: usize = 256;
         let dim = self.require(field)?;
         let out = &mut out[..range.len() * dim];
-        parallel::run(|| {
-            // The first error in row order, whichever thread meets one first.
-            let results: Vec<Result<()>> = out
-                .par_chunks_mut(ROWS * dim)
-                .enumerate()
-                .map(|(i, out)| {
-                    let start = range.start + i * ROWS;
-                    self.read(field, start..start + out.len() / dim, out)
-                })
-                .collect();
-            results.into_iter().collect()
-        })
+        let pieces = out.par_chunks_mut(ROWS * dim).enumerate();
+        parallel::run_all(pieces.map(|(i, out)| {
+            let start = range.start + i * ROWS;
+            self.read(field, start..start + out.len() / dim, out)
+        }))
     }
 
     /// Copy the given rows of a field into `out`, in their order.

@@ -1,6 +1,5 @@
 //! Feature steps, in METHOD §2's order: react, normalize, pca.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::tensors::{Tensor, TensorFile};
@@ -131,14 +130,21 @@ impl Steps {
 
     /// Clip and normalise in place; rows of `dim`.
     pub fn clip_and_normalize(&self, rows: &mut [f32], dim: usize) {
-        if let Some(t) = self.react {
-            for v in rows.iter_mut() {
-                *v = v.min(t);
-            }
-        }
-        if self.normalize {
-            rows.chunks_exact_mut(dim).for_each(reduce::normalize);
-        }
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                if let Some(t) = self.react {
+                    for v in rows.iter_mut() {
+                        *v = v.min(t);
+                    }
+                }
+                if self.normalize {
+                    for row in rows.chunks_exact_mut(dim) {
+                        reduce::normalize(row);
+                    }
+                }
+            },
+        );
     }
 
     /// All steps for `rows` (`[n, dim]`), on the current thread.
@@ -183,29 +189,6 @@ impl Steps {
             }
         }
         out
-    }
-
-    /// All steps for `rows` (`[n, dim]`), on all threads; in place where the
-    /// dimension stays, else into `out`. Returns the stepped rows.
-    pub(crate) fn apply_all<'a>(
-        &self,
-        rows: &'a mut [f32],
-        dim: usize,
-        out: &'a mut Vec<f32>,
-    ) -> &'a [f32] {
-        const ROWS: usize = 256;
-        parallel::run(|| {
-            if self.pca.is_none() {
-                let pieces = rows.par_chunks_mut(ROWS * dim);
-                pieces.for_each(|rows| self.clip_and_normalize(rows, dim));
-                return;
-            }
-            let width = self.out_dim(dim);
-            out.resize(rows.len() / dim * width, 0.0);
-            let pieces = out.par_chunks_mut(ROWS * width).zip(rows.par_chunks(ROWS * dim));
-            pieces.for_each(|(out, rows)| out.copy_from_slice(&self.apply(rows, dim)));
-        });
-        if self.pca.is_none() { rows } else { out }
     }
 
     /// Whether there is nothing to do.

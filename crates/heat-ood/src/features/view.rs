@@ -192,10 +192,7 @@ impl FeatureSet {
         if let Some((shard, start, rows)) = self.stored(field, range.clone()) {
             const ROWS: usize = 256;
             let check = |(i, rows)| shard.check(field, start + i * ROWS, dim, rows);
-            // The first error in row order, whichever thread meets one first.
-            let checked: Vec<Result<()>> =
-                parallel::run(|| rows.par_chunks(ROWS * dim).enumerate().map(check).collect());
-            checked.into_iter().collect::<Result<()>>()?;
+            parallel::run_all(rows.par_chunks(ROWS * dim).enumerate().map(check))?;
             return Ok(Cow::Borrowed(rows));
         }
         let mut rows = vec![0.0; range.len() * dim];

@@ -1,13 +1,7 @@
 //! Decompositions and double-precision products, through `faer`.
 
-use faer::linalg::matmul::{matmul, triangular};
-use faer::prelude::ReborrowMut;
+use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
-use rayon::prelude::*;
-
-/// Side of the square tiles in which [`add_gram`] is computed; fixed, so that
-/// the sums do not depend on the number of threads.
-const TILE: usize = 256;
 
 fn view(x: &[f64], rows: usize, cols: usize) -> MatRef<'_, f64> {
     MatRef::from_row_major_slice(x, rows, cols)
@@ -17,50 +11,6 @@ fn row_major(m: MatRef<'_, f64>) -> Vec<f64> {
     let mut out = vec![0.0; m.nrows() * m.ncols()];
     MatMut::from_row_major_slice_mut(&mut out, m.nrows(), m.ncols()).copy_from(m);
     out
-}
-
-/// Add `scale`·XᵀX to the lower triangle of `acc` (`[d, d]`), X being `rows` (`[n, d]`).
-///
-/// Each output element is summed by one task, over the rows in order.
-pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize, scale: f64) {
-    let n = rows.len() / d;
-    let x = view(rows, n, d);
-    // A row of tiles of the output is a contiguous piece of `acc`, with i + 1
-    // tiles to compute. Long and short rows alternate, so that halves of the
-    // list, which the pool deals out, are halves of the work.
-    let mut left: std::collections::VecDeque<_> = acc.chunks_mut(TILE * d).enumerate().collect();
-    let mut pieces = Vec::with_capacity(left.len());
-    while let Some(longest) = left.pop_back() {
-        pieces.push(longest);
-        pieces.extend(left.pop_front());
-    }
-    pieces.into_par_iter().with_max_len(1).for_each(|(i, piece)| {
-        let height = piece.len() / d;
-        let left = x.subcols(i * TILE, height);
-        let out = MatMut::from_row_major_slice_mut(piece, height, d);
-        let (mut before, rest) = out.split_at_col_mut(i * TILE);
-        for j in 0..i {
-            matmul(
-                before.rb_mut().subcols_mut(j * TILE, TILE),
-                Accum::Add,
-                left.transpose(),
-                x.subcols(j * TILE, TILE),
-                scale,
-                Par::Seq,
-            );
-        }
-        triangular::matmul(
-            rest.subcols_mut(0, height),
-            triangular::BlockStructure::TriangularLower,
-            Accum::Add,
-            left.transpose(),
-            triangular::BlockStructure::Rectangular,
-            left,
-            triangular::BlockStructure::Rectangular,
-            scale,
-            Par::Seq,
-        );
-    });
 }
 
 /// Copy the lower triangle onto the upper one.
@@ -140,30 +90,6 @@ pub fn pinv_times(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn values(n: usize) -> Vec<f64> {
-        (0..n as u32)
-            .map(|i| f64::from(i.wrapping_mul(2_654_435_761) % 2003) / 1000.0 - 1.0)
-            .collect()
-    }
-
-    #[test]
-    fn gram_equals_the_naive_sum_on_any_number_of_threads() {
-        let (n, d) = (40, 300);
-        let x = values(n * d);
-        let gram = |threads| {
-            let mut acc = vec![1.0; d * d];
-            super::super::parallel::with_threads(threads, || add_gram(&mut acc, &x, d, 1.0))
-                .unwrap();
-            acc
-        };
-        let one = gram(1);
-        assert_eq!(one, gram(3));
-        for (i, j) in [(0, 0), (255, 3), (256, 255), (299, 256), (299, 299)] {
-            let want: f64 = 1.0 + (0..n).map(|r| x[r * d + i] * x[r * d + j]).sum::<f64>();
-            assert!((one[i * d + j] - want).abs() < 1e-12);
-        }
-    }
 
     /// [[4, 2], [2, 5]] = L Lᵀ with L = [[2, 0], [1, 2]], by hand.
     #[test]

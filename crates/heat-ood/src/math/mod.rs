@@ -5,6 +5,7 @@
 
 pub mod columns;
 pub mod eight;
+pub mod gram;
 pub mod linalg;
 pub mod matmul;
 pub mod moments;

@@ -8,13 +8,12 @@
 //! [`Moments::merge`] brings both sides to their true means and combines them
 //! by the rule of Chan, Golub and LeVeque (1979).
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::linalg::{add_gram, symmetrize};
-
-/// Columns that one task sums, over the rows in order: sums do not depend on
-/// how columns are dealt to threads.
-const COLUMNS: usize = 64;
+use super::gram::{self, GROUP, Panels, WIDTH, add_gram};
+use super::linalg::symmetrize;
 
 /// Mean of the rows of each of `K` classes; sums in f64.
 #[derive(Debug, Clone)]
@@ -23,9 +22,10 @@ pub struct ClassMeans {
     count: Vec<u64>,
     /// c_k, `[K, d]`.
     centre: Vec<f64>,
-    /// Σ (z − c_k), `[K, d]`.
+    /// Σ (z − c_k), by groups of columns: `[d / GROUP, K, GROUP]`. A group is
+    /// summed by one task, over the rows in order: sums do not depend on how
+    /// groups are dealt to threads.
     sum: Vec<f64>,
-    work: Vec<f64>,
 }
 
 impl ClassMeans {
@@ -35,51 +35,42 @@ impl ClassMeans {
             d,
             count: vec![0; classes],
             centre: vec![0.0; classes * d],
-            sum: vec![0.0; classes * d],
-            work: Vec::new(),
+            sum: vec![0.0; classes * d.next_multiple_of(GROUP)],
         }
     }
 
     /// Add `rows` (`[n, d]`) with a label below K each, on the current pool.
     pub fn update(&mut self, rows: &[f32], labels: &[u32]) {
-        self.centre(rows, labels);
+        self.fix_centres(rows, labels);
+        let (d, centre, classes) = (self.d, &self.centre, self.count.len());
+        let groups = self.sum.par_chunks_mut(classes * GROUP).enumerate();
+        groups.for_each(|(g, sum)| {
+            let columns = g * GROUP..((g + 1) * GROUP).min(d);
+            add_group(rows, labels, d, columns, centre, sum, |_, _, _| ());
+        });
+        self.count(labels);
     }
 
-    /// The same; returns z − c_k of every row, `[n, d]`.
-    fn centre(&mut self, rows: &[f32], labels: &[u32]) -> &[f64] {
-        let d = self.d;
-        self.fix_centres(rows, labels);
-        self.work.resize(rows.len(), 0.0);
-        let centre = &self.centre;
-        let out = self.work.par_chunks_mut(d).zip(rows.par_chunks(d)).zip(labels);
-        out.with_min_len(16).for_each(|((out, row), &l)| {
-            let centre = &centre[l as usize * d..][..d];
-            for ((o, &v), c) in out.iter_mut().zip(row).zip(centre) {
-                *o = f64::from(v) - c;
+    /// The same; z − c_k of every row goes to `panels` too.
+    fn update_into(&mut self, rows: &[f32], labels: &[u32], panels: &mut Panels) {
+        let (d, centre, classes) = (self.d, &self.centre, self.count.len());
+        let (n, sums) = (labels.len(), self.sum.par_chunks_mut(classes * GROUP));
+        panels.fill(n, d, sums, |columns, out, sum| {
+            if columns.len() < GROUP {
+                out.fill(0.0);
             }
+            add_group(rows, labels, d, columns, centre, sum, |row, column, values| {
+                let at = (column / WIDTH * n + row) * WIDTH + column % WIDTH;
+                out[at..at + values.len()].copy_from_slice(values);
+            });
         });
-        let (work, classes) = (&self.work, self.count.len());
-        let sums: Vec<Vec<f64>> = by_columns(d, |range| {
-            let mut sum = vec![0.0; classes * range.len()];
-            for (row, &l) in work.chunks_exact(d).zip(labels) {
-                let sum = &mut sum[l as usize * range.len()..][..range.len()];
-                for (s, v) in sum.iter_mut().zip(&row[range.clone()]) {
-                    *s += v;
-                }
-            }
-            sum
-        });
-        for (c, sum) in sums.iter().enumerate() {
-            let width = COLUMNS.min(d - c * COLUMNS);
-            for (k, sum) in sum.chunks_exact(width).enumerate() {
-                let into = &mut self.sum[k * d + c * COLUMNS..][..width];
-                into.iter_mut().zip(sum).for_each(|(s, v)| *s += v);
-            }
-        }
+        self.count(labels);
+    }
+
+    fn count(&mut self, labels: &[u32]) {
         for &l in labels {
             self.count[l as usize] += 1;
         }
-        &self.work
     }
 
     /// Centres of the classes that appear for the first time.
@@ -106,20 +97,19 @@ impl ClassMeans {
     /// Move the centres to the means; returns √n_k·(μ_k − c_k) of every class
     /// that has moved, `[m, d]`.
     fn settle(&mut self) -> Vec<f64> {
-        let d = self.d;
+        let (d, classes) = (self.d, self.count.len());
         let mut moved = Vec::new();
-        let rows = self.centre.chunks_exact_mut(d).zip(self.sum.chunks_exact_mut(d));
-        for ((centre, sum), &n) in rows.zip(&self.count) {
-            if sum.iter().all(|s| *s == 0.0) {
+        for (k, (centre, &n)) in self.centre.chunks_exact_mut(d).zip(&self.count).enumerate() {
+            let of_class = self.sum.chunks_exact(classes * GROUP);
+            let sum = of_class.flat_map(|group| &group[k * GROUP..][..GROUP]).take(d);
+            if sum.clone().all(|s| *s == 0.0) {
                 continue;
             }
             let root = (n as f64).sqrt();
-            moved.extend(sum.iter().map(|s| s / root));
-            for (c, s) in centre.iter_mut().zip(sum) {
-                *c += *s / n as f64;
-                *s = 0.0;
-            }
+            moved.extend(sum.clone().map(|s| s / root));
+            centre.iter_mut().zip(sum).for_each(|(c, s)| *c += s / n as f64);
         }
+        self.sum.fill(0.0);
         moved
     }
 
@@ -164,10 +154,43 @@ impl ClassMeans {
     }
 }
 
-/// `f` of every range of [`COLUMNS`] columns, in parallel.
-fn by_columns<T: Send>(d: usize, f: impl Fn(std::ops::Range<usize>) -> T + Sync) -> Vec<T> {
-    let ranges = (0..d.div_ceil(COLUMNS)).into_par_iter();
-    ranges.map(|c| f(c * COLUMNS..((c + 1) * COLUMNS).min(d))).collect()
+/// Add z − c_k of some columns of every row to `sum` (`[K, GROUP]`), and give
+/// WIDTH of them at a time (fewer at the end) to `take`, with the numbers of
+/// the row and of the first among these columns.
+fn add_group(
+    rows: &[f32],
+    labels: &[u32],
+    d: usize,
+    columns: Range<usize>,
+    centre: &[f64],
+    sum: &mut [f64],
+    mut take: impl FnMut(usize, usize, &[f64]),
+) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (r, (row, &l)) in rows.chunks_exact(d).zip(labels).enumerate() {
+                let l = l as usize;
+                let (row, centre) = (&row[columns.clone()], &centre[l * d..][columns.clone()]);
+                let sum = &mut sum[l * GROUP..][..columns.len()];
+                let (wholes, rest) = row.as_chunks::<WIDTH>();
+                let (centres, centre_rest) = centre.as_chunks::<WIDTH>();
+                let (sums, sum_rest) = sum.as_chunks_mut::<WIDTH>();
+                for (p, ((row, centre), sum)) in wholes.iter().zip(centres).zip(sums).enumerate() {
+                    let off: [f64; WIDTH] = std::array::from_fn(|i| f64::from(row[i]) - centre[i]);
+                    for (s, o) in sum.iter_mut().zip(off) {
+                        *s += o;
+                    }
+                    take(r, p * WIDTH, &off);
+                }
+                for (j, ((v, c), s)) in rest.iter().zip(centre_rest).zip(sum_rest).enumerate() {
+                    let off = f64::from(*v) - c;
+                    *s += off;
+                    take(r, wholes.len() * WIDTH + j, &[off]);
+                }
+            }
+        },
+    );
 }
 
 /// Class means and the scatter matrix about them; sums in f64.
@@ -176,23 +199,29 @@ pub struct Moments {
     means: ClassMeans,
     /// Lower triangle of Σ (z − c_k)(z − c_k)ᵀ.
     scatter: Vec<f64>,
+    panels: Panels,
 }
 
 impl Moments {
     /// No rows yet.
     pub fn new(d: usize, classes: usize) -> Self {
-        Moments { means: ClassMeans::new(d, classes), scatter: vec![0.0; d * d] }
+        let panels = Panels::default();
+        Moments { means: ClassMeans::new(d, classes), scatter: vec![0.0; d * d], panels }
     }
 
-    /// Rows to hand to [`Moments::update`] at a time: 64 MiB of f64.
+    /// Rows to hand to [`Moments::update`] at a time: 8 MiB of f32.
     pub fn block_rows(d: usize) -> usize {
-        ((1 << 23) / d).clamp(256, 1 << 14)
+        ((1 << 21) / d).clamp(256, 1 << 14)
     }
 
     /// Add `rows` (`[n, d]`) with a label below K each, on the current pool.
     pub fn update(&mut self, rows: &[f32], labels: &[u32]) {
         let d = self.means.d;
-        add_gram(&mut self.scatter, self.means.centre(rows, labels), d, 1.0);
+        self.means.fix_centres(rows, labels);
+        for (rows, labels) in rows.chunks(gram::ROWS * d).zip(labels.chunks(gram::ROWS)) {
+            self.means.update_into(rows, labels, &mut self.panels);
+            self.panels.add_gram(&mut self.scatter, d, 1.0);
+        }
     }
 
     fn settle(&mut self) {

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
@@ -69,6 +70,15 @@ pub fn run<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     if IN_POOL.get() { f() } else { pool().install(f) }
 }
 
+/// Run all pieces on the library's pool; the first error in their order,
+/// whichever thread meets one first.
+///
+/// # Errors
+/// That of a piece.
+pub fn run_all(pieces: impl IndexedParallelIterator<Item = Result<()>>) -> Result<()> {
+    run(|| pieces.collect::<Vec<_>>()).into_iter().collect()
+}
+
 /// Run `f` on a pool of exactly `threads` threads, for this call only.
 ///
 /// # Errors
@@ -104,6 +114,17 @@ mod tests {
         assert!(name.unwrap().starts_with("heat-"));
         assert_eq!(with_threads(3, threads).unwrap(), 3);
         assert_eq!(with_threads(3, || run(threads)).unwrap(), 3);
+    }
+
+    #[test]
+    fn the_first_error_is_the_first_in_order() {
+        let piece = |i: u32| match i {
+            30.. => Err(Error::config("piece", i, "late")),
+            _ => Ok(()),
+        };
+        assert!(run_all((0..30u32).into_par_iter().map(piece)).is_ok());
+        let error = run_all((0..1000u32).into_par_iter().map(piece)).unwrap_err();
+        assert_eq!(error.to_string(), "`piece` = 30: late");
     }
 
     #[test]

@@ -9,6 +9,63 @@ pub fn logsumexp(x: impl Iterator<Item = f64> + Clone) -> f64 {
     max + x.map(|v| (v - max).exp()).sum::<f64>().ln()
 }
 
+/// [`logsumexp`] of every row of `width` values, faster for many short ones.
+pub fn logsumexp_rows(x: &[f32], width: usize) -> Vec<f64> {
+    let mut off: Vec<f64> = vec![0.0; x.len()];
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let rows = x.chunks_exact(width).zip(off.chunks_exact_mut(width));
+            for (row, off) in rows {
+                let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                off.iter_mut().zip(row).for_each(|(o, &v)| *o = f64::from(v) - max);
+            }
+            off.iter_mut().for_each(|v| *v = exp_of_negative(*v));
+        },
+    );
+    let rows = x.chunks_exact(width).zip(off.chunks_exact(width));
+    rows.map(|(row, off)| {
+        let max = f64::from(max(row));
+        if max.is_finite() { max + off.iter().sum::<f64>().ln() } else { max }
+    })
+    .collect()
+}
+
+/// eˣ for x ≤ 0, within two units in the last place; 0 below −708. Written so
+/// that a loop over it is vectorised: 2ⁿ·eʳ with |r| ≤ ln 2 / 2, eʳ from its series.
+#[inline(always)]
+fn exp_of_negative(x: f64) -> f64 {
+    // Adding 1.5·2⁵² rounds to a whole number, which is left in the last bits.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    // ln 2 in two parts, the first of few bits, so that n times it is exact.
+    const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
+    let shifted = x * std::f64::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN_2[0]) - n * LN_2[1];
+    // 1/k!
+    const SERIES: [f64; 13] = [
+        1.0,
+        1.0,
+        1.0 / 2.0,
+        1.0 / 6.0,
+        1.0 / 24.0,
+        1.0 / 120.0,
+        1.0 / 720.0,
+        1.0 / 5_040.0,
+        1.0 / 40_320.0,
+        1.0 / 362_880.0,
+        1.0 / 3_628_800.0,
+        1.0 / 39_916_800.0,
+        1.0 / 479_001_600.0,
+    ];
+    let mut sum = SERIES[12];
+    for term in SERIES[..12].iter().rev() {
+        sum = sum * r + term;
+    }
+    let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
+    if x < -708.0 { 0.0 } else { sum * power }
+}
+
 /// Replace `x` by softmax(x).
 pub fn softmax(x: &mut [f32]) {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -23,20 +80,12 @@ pub fn softmax(x: &mut [f32]) {
 }
 
 /// Σ xᵢ², in f64.
+#[inline(always)]
 pub fn norm2(x: &[f32]) -> f64 {
-    // Eight partial sums: one would serialise the additions.
-    let mut sums = [0.0f64; 8];
-    let chunks = x.chunks_exact(8);
-    let tail: f64 = chunks.remainder().iter().map(|&v| f64::from(v).powi(2)).sum();
-    for c in chunks {
-        for (s, &v) in sums.iter_mut().zip(c) {
-            *s += f64::from(v) * f64::from(v);
-        }
-    }
-    sums.iter().sum::<f64>() + tail
+    paired(x, x, |v, _| v * v)
 }
 
-/// Σ f(aᵢ, bᵢ), in f64; eight partial sums, as in [`norm2`]. Inlined, so that it
+/// Σ f(aᵢ, bᵢ), in f64. Eight partial sums: one would serialise the additions. Inlined, so that it
 /// is vectorised for the instruction set of the caller.
 #[inline(always)]
 fn paired<B: Copy>(a: &[f32], b: &[B], f: impl Fn(f64, B) -> f64) -> f64 {
@@ -154,6 +203,7 @@ pub fn distance2(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Divide by the L2 norm, floored at 1e-12 (METHOD §2).
+#[inline(always)]
 pub fn normalize(x: &mut [f32]) {
     let norm = norm2(x).sqrt().max(1e-12) as f32;
     for v in x {
@@ -201,6 +251,36 @@ mod tests {
         assert_eq!(lse(&[1e4]), 1e4);
         assert_eq!(lse(&[-1e4, -1e4 - 800.0]), -1e4);
         assert_eq!(lse(&[]), f64::NEG_INFINITY);
+    }
+
+    /// Against the standard library's.
+    #[test]
+    fn exponentials_of_negative_numbers() {
+        for i in 0..200_000 {
+            let x = -f64::from(i) * 0.003_541_7;
+            let (got, want) = (exp_of_negative(x), x.exp());
+            if x < -708.0 {
+                assert_eq!(got, 0.0);
+            } else {
+                assert!((got / want - 1.0).abs() < 4.5e-16, "{x}: {got} {want}");
+            }
+        }
+        assert_eq!((exp_of_negative(0.0), exp_of_negative(f64::NEG_INFINITY)), (1.0, 0.0));
+        assert!(exp_of_negative(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn logsumexp_by_rows_is_that_of_each() {
+        let value = |i: u32| i.wrapping_mul(2_654_435_761) as f32 / 1e8 - 20.0;
+        let x: Vec<f32> = (0..70).map(value).collect();
+        for (row, got) in x.chunks(7).zip(logsumexp_rows(&x, 7)) {
+            let want = logsumexp(row.iter().map(|&v| f64::from(v)));
+            assert!((got - want).abs() < 1e-14, "{got} {want}");
+        }
+        let odd = [f32::INFINITY, 0.0, f32::NEG_INFINITY, 1.0, f32::NAN, 0.0];
+        let got = logsumexp_rows(&odd, 2);
+        assert!(got[0] == f64::INFINITY && got[1] == 1.0 && got[2].is_nan());
+        assert_eq!(logsumexp_rows(&[f32::NEG_INFINITY; 2], 2), [f64::NEG_INFINITY]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use serde_json::json;
 
+use super::energy_logits::energies;
 use super::input::{Input, contradiction, feature_settings, load_head, require_head};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
@@ -74,9 +75,7 @@ impl Scorer for Cosine {
         let classes = self.head.classes();
         let mut cosines = vec![0.0; out.len() * classes];
         with_scratch(|scratch| self.head.logits(&rows, &mut cosines, scratch));
-        for (o, row) in out.iter_mut().zip(cosines.chunks_exact(classes)) {
-            *o = -reduce::logsumexp(row.iter().map(|&v| f64::from(v))) as f32;
-        }
+        energies(&cosines, classes, out);
     }
 
     fn section(&self) -> Section {

@@ -8,8 +8,10 @@
 //!
 //! Reference: Sun and Li, *DICE: Leveraging Sparsification for Out-of-Distribution Detection*, ECCV 2022.
 
+use rayon::prelude::*;
 use serde_json::json;
 
+use super::energy_logits::energies;
 use super::input::{Input, by_classes, contradiction, feature_settings, load_head, require_head};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
@@ -61,14 +63,16 @@ impl DiceConfig {
         let head = input.head(head)?;
         let mut means = ClassMeans::new(input.dim, 1);
         input.each_block(train, "fit dice", observer, |_, rows| {
-            let clipped: Vec<f32>;
-            let rows = if rows.iter().any(|v| *v > CLIP) {
-                clipped = rows.iter().map(|v| v.min(CLIP)).collect();
-                &clipped
-            } else {
-                rows
-            };
-            parallel::run(|| means.update(rows, &vec![0; rows.len() / input.dim]));
+            parallel::run(|| {
+                let labels = vec![0; rows.len() / input.dim];
+                // Nearly never is there anything to clip.
+                if rows.par_chunks(1 << 16).any(|values| reduce::max(values) > CLIP) {
+                    let clipped: Vec<f32> = rows.par_iter().map(|v| v.min(CLIP)).collect();
+                    means.update(&clipped, &labels);
+                } else {
+                    means.update(rows, &labels);
+                }
+            });
             Ok(())
         })?;
         let mean = means.finish();
@@ -118,9 +122,7 @@ impl Scorer for Dice {
         let classes = self.head.classes();
         let mut logits = vec![0.0; out.len() * classes];
         with_scratch(|scratch| self.head.logits(&rows, &mut logits, scratch));
-        for (o, l) in out.iter_mut().zip(logits.chunks_exact(classes)) {
-            *o = -reduce::logsumexp(l.iter().map(|&v| f64::from(v))) as f32;
-        }
+        energies(&logits, classes, out);
     }
 
     fn section(&self) -> Section {

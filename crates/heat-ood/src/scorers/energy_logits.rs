@@ -60,8 +60,10 @@ impl EnergyLogits {
     }
 }
 
-pub(super) fn energy(logits: &[f32]) -> f32 {
-    -reduce::logsumexp(logits.iter().map(|&l| f64::from(l))) as f32
+/// The energy of each row of logits.
+pub(super) fn energies(logits: &[f32], classes: usize, out: &mut [f32]) {
+    let rows = reduce::logsumexp_rows(logits, classes);
+    out.iter_mut().zip(rows).for_each(|(o, lse)| *o = -lse as f32);
 }
 
 /// Turn logits into the energy's gradient with respect to them.
@@ -80,7 +82,7 @@ impl Scorer for EnergyLogits {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.source.rows(batch, out, |logits| energy(logits));
+        energies(&self.source.logits(batch), self.source.classes(), out);
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
@@ -112,9 +114,7 @@ impl Prior for EnergyLogits {
         let mut scratch = Scratch::default();
         let mut logits = vec![0.0; out.len() * head.classes()];
         head.logits(z, &mut logits, &mut scratch.gemm);
-        for (o, row) in out.iter_mut().zip(logits.chunks_exact(head.classes())) {
-            *o = energy(row);
-        }
+        energies(&logits, head.classes(), out);
     }
 
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -12,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::features::{
     Batch, FeatureSet, Field, Head, MAX_DIM, Needs, Pooling, Steps, StepsConfig, Tensor, TensorFile,
 };
-use crate::math::blocks;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
+use crate::math::{blocks, parallel};
 use crate::observe::{Event, Observer};
 
 /// Declare the settings of a scorer of features: its own, then the common
@@ -148,13 +149,27 @@ impl Input {
 
     /// The same on all threads.
     pub fn rows<'a>(&self, set: &'a FeatureSet, range: Range<usize>) -> Result<Cow<'a, [f32]>> {
-        let rows = set.rows(self.field(), range)?;
         if self.steps.is_identity() {
-            return Ok(rows);
+            return set.rows(self.field(), range);
         }
-        let (mut rows, mut out) = (rows.into_owned(), Vec::new());
-        self.steps.apply_all(&mut rows, self.input_dim, &mut out);
-        Ok(Cow::Owned(if self.steps.pca.is_some() { out } else { rows }))
+        const ROWS: usize = 256;
+        let mut out = vec![0.0; range.len() * self.dim];
+        let piece = |(i, out): (usize, &mut [f32])| {
+            let start = range.start + i * ROWS;
+            let range = start..start + out.len() / self.dim;
+            if self.steps.pca.is_some() {
+                out.copy_from_slice(&self.read(set, range)?);
+                return Ok(());
+            }
+            set.read(self.field(), range, out)?;
+            self.steps.clip_and_normalize(out, self.dim);
+            Ok(())
+        };
+        // The first error in row order, whichever thread meets one first.
+        let pieces: Vec<Result<()>> =
+            parallel::run(|| out.par_chunks_mut(ROWS * self.dim).enumerate().map(piece).collect());
+        pieces.into_iter().collect::<Result<()>>()?;
+        Ok(Cow::Owned(out))
     }
 
     /// Call `f` with the stepped rows of every block of the training set, in order.

@@ -31,14 +31,19 @@ pub struct Klm {
     templates: Vec<f64>,
 }
 
-/// Probabilities of each row of logits, in f64.
-fn probabilities(logits: &[f32], classes: usize) -> Vec<f64> {
-    let mut out: Vec<f64> = logits.iter().map(|&v| f64::from(v)).collect();
-    for row in out.chunks_exact_mut(classes) {
-        let lse = reduce::logsumexp(row.iter().copied());
-        row.iter_mut().for_each(|v| *v = (*v - lse).exp());
+/// Turn logits into probabilities p; returns Σ p log p.
+fn probabilities(logits: &mut [f64]) -> f64 {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut sum = 0.0;
+    let mut weighted = 0.0;
+    for v in logits.iter_mut() {
+        let off = *v - largest;
+        *v = off.exp();
+        sum += *v;
+        weighted += *v * off;
     }
-    out
+    logits.iter_mut().for_each(|v| *v /= sum);
+    weighted / sum - sum.ln()
 }
 
 impl Klm {
@@ -66,7 +71,10 @@ impl Klm {
             parallel::run(|| {
                 let pieces = rows.par_chunks_mut(64 * classes).zip(logits.par_chunks(64 * classes));
                 pieces.for_each(|(rows, logits)| {
-                    let p = probabilities(logits, classes);
+                    let mut p: Vec<f64> = logits.iter().map(|&v| f64::from(v)).collect();
+                    for p in p.chunks_exact_mut(classes) {
+                        probabilities(p);
+                    }
                     rows.iter_mut().zip(p).for_each(|(r, p)| *r = p as f32);
                 });
                 let predicted: Vec<u32> =
@@ -120,14 +128,13 @@ impl Scorer for Klm {
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let classes = self.source.classes();
         let k = self.templates.len() / classes;
-        let p = probabilities(&self.source.logits(batch), classes);
+        let logits = self.source.logits(batch);
+        let mut p: Vec<f64> = logits.into_iter().map(f64::from).collect();
         // KL = Σ p log p − Σ p log t.
+        let own: Vec<f64> = p.chunks_exact_mut(classes).map(probabilities).collect();
         let mut cross = vec![0.0; out.len() * k];
         product_nt(&p, &self.templates, &mut cross, classes);
-        for ((o, p), cross) in
-            out.iter_mut().zip(p.chunks_exact(classes)).zip(cross.chunks_exact(k))
-        {
-            let own: f64 = p.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum();
+        for ((o, own), cross) in out.iter_mut().zip(own).zip(cross.chunks_exact(k)) {
             *o = (own - cross.iter().copied().fold(f64::NEG_INFINITY, f64::max)) as f32;
         }
     }

@@ -256,7 +256,7 @@ impl KpcaConfig {
         let (origin, covariance) = found.moments.clone().finish();
         let dim = origin.len();
         let unfit = |problem: &str| Error::Fit { what: "kpca".into(), problem: problem.into() };
-        let (values, mut directions) = eigh(&covariance, dim)
+        let (values, directions) = eigh(&covariance, dim)
             .ok_or_else(|| unfit("the decomposition of the covariance did not converge"))?;
         let total: f64 = values.iter().map(|v| v.max(0.0)).sum();
         if total <= 0.0 {
@@ -271,9 +271,8 @@ impl KpcaConfig {
         if count >= dim {
             return Err(unfit("no direction is left for the error: choose a smaller `explained`"));
         }
-        directions.truncate(count * dim);
         let map = Map::new(&config, source.dim);
-        let space = Subspace { origin, directions };
+        let space = Subspace::new(origin, directions, count);
         Ok(Kpca { config, input: source.input, map, space })
     }
 }
@@ -322,7 +321,7 @@ impl Scorer for Kpca {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let mapped = self.map.apply(self.input.stepped(batch).into_owned(), self.input.dim);
-        let (norms, _) = self.space.residual_norms(&self.space.centred(&mapped));
+        let norms = self.space.outside(&self.space.centred(&mapped));
         out.iter_mut().zip(norms).for_each(|(o, norm)| *o = norm as f32);
     }
 

@@ -240,11 +240,7 @@ impl LogitSource {
             out.copy_from_slice(&self.logits(&batch));
             Ok(())
         };
-        // The first error in row order, whichever thread meets one first.
-        let pieces: Vec<Result<()>> = parallel::run(|| {
-            out.par_chunks_mut(ROWS * self.classes).enumerate().map(piece).collect()
-        });
-        pieces.into_iter().collect::<Result<()>>()?;
+        parallel::run_all(out.par_chunks_mut(ROWS * self.classes).enumerate().map(piece))?;
         Ok(out)
     }
 

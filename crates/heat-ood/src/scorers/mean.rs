@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::energy_logits::energies;
 use super::input::{Input, contradiction, feature_settings, load_head};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
@@ -117,11 +118,12 @@ impl Scorer for Mean {
         let classes = self.means.classes();
         let mut products = vec![0.0; out.len() * classes];
         with_scratch(|scratch| self.means.logits(&rows, &mut products, scratch));
-        for (o, row) in out.iter_mut().zip(products.chunks_exact(classes)) {
-            *o = match self.config.reduce {
-                Reduce::Max => -reduce::max(row),
-                Reduce::Logsumexp => -reduce::logsumexp(row.iter().map(|&v| f64::from(v))) as f32,
-            };
+        match self.config.reduce {
+            Reduce::Max => {
+                let rows = products.chunks_exact(classes);
+                out.iter_mut().zip(rows).for_each(|(o, row)| *o = -reduce::max(row));
+            }
+            Reduce::Logsumexp => energies(&products, classes, out),
         }
     }
 

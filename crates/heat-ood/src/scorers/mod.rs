@@ -224,7 +224,7 @@ fn map_blocks<T: Send>(
     mut take: impl FnMut(Range<usize>, T) -> Result<()>,
 ) -> Result<()> {
     // Progress and the first error come in row order, a few blocks at a time.
-    let together = SCORE_ROWS * 4 * parallel::threads().max(4);
+    let together = SCORE_ROWS * 16 * parallel::threads().max(4);
     let task = format!("score {}", set.name());
     observer.on(Event::Begin { task: &task, total: set.len() as u64 });
     for piece in blocks(set.len(), together) {

@@ -159,14 +159,9 @@ impl Neighbours {
         read: impl Fn(Range<usize>) -> Result<Vec<f32>> + Sync,
     ) -> Result<Self> {
         let mut rows = Aligned::zeros(n * dim);
-        parallel::run(|| {
-            let ranges: Vec<_> = blocks(n, PIECE).collect();
-            let pieces = rows.par_chunks_mut(PIECE * dim).zip(ranges);
-            // The first error in row order, whichever thread meets one first.
-            let read: Vec<Result<()>> =
-                pieces.map(|(out, range)| Ok(out.copy_from_slice(&read(range)?))).collect();
-            read.into_iter().collect::<Result<()>>()
-        })?;
+        let ranges: Vec<_> = blocks(n, PIECE).collect();
+        let pieces = rows.par_chunks_mut(PIECE * dim).zip(ranges);
+        parallel::run_all(pieces.map(|(out, range)| Ok(out.copy_from_slice(&read(range)?))))?;
         Ok(Self::index(rows, dim, order, Instruction::detect(dim)))
     }
 

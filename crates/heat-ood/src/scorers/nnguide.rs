@@ -36,9 +36,7 @@ pub struct Nnguide {
 
 /// logsumexp of the logits of each row.
 fn energies(head: &Head, rows: &[f32]) -> Vec<f64> {
-    let logits = head_logits(head, rows);
-    let rows = logits.chunks_exact(head.classes());
-    rows.map(|l| reduce::logsumexp(l.iter().map(|&v| f64::from(v)))).collect()
+    reduce::logsumexp_rows(&head_logits(head, rows), head.classes())
 }
 
 impl NnguideConfig {

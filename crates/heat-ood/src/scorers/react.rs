@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::energy_logits::{energy, energy_gradient};
+use super::energy_logits::{energies, energy_gradient};
 use super::logits::LogitSource;
 use super::{LogitsConfig, Scorer, Section, Stored};
 use crate::error::Result;
@@ -71,7 +71,7 @@ impl Scorer for React {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.0.rows(batch, out, |logits| energy(logits));
+        energies(&self.0.logits(batch), self.0.classes(), out);
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! The residual half of [`vim`](super::vim), with its origin o = −W⁺b, its
 //! directions R and its setting. One pass over the training set, O(N·D²);
-//! cost per row O(D·p).
+//! cost per row O(D·min(p, D − p)).
 //!
 //! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
 
@@ -86,8 +86,7 @@ impl Scorer for Residual {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let centred = self.space.centred(&self.input.stepped(batch));
-        let (norms, _) = self.space.residual_norms(&centred);
-        out.iter_mut().zip(norms).for_each(|(o, norm)| *o = norm as f32);
+        out.iter_mut().zip(self.space.outside(&centred)).for_each(|(o, norm)| *o = norm as f32);
     }
 
     fn section(&self) -> Section {

@@ -24,7 +24,8 @@ use super::gmm::{Gmm, GmmConfig};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs};
-use crate::math::linalg::{add_gram, cholesky, invert_lower, product_nn, product_nt};
+use crate::math::gram::add_gram;
+use crate::math::linalg::{cholesky, invert_lower, product_nn, product_nt};
 use crate::observe::Observer;
 
 /// Settings of `rmds` and `rmds_pp`: those of `gmm`.

@@ -5,10 +5,11 @@
 //! of the largest logit: mean max(Wz + b) over mean ‖Rᵀ(z−o)‖, on the training
 //! set. The published code takes α from the logits of z, scores with those of
 //! z − o, and so does this. Two passes over the training set (covariance, then
-//! α), O(N·D²); cost per row O(D·(p + C)).
+//! α), O(N·D²); cost per row O(D·(min(p, D − p) + C)).
 //!
-//! The residual's norm is computed from the p principal directions P, as
-//! ‖Rᵀx‖² = ‖x‖² − ‖Pᵀx‖² in f64, which costs p/(D−p) of the direct way.
+//! The residual's norm is computed from R in single precision, or from the p
+//! principal directions P as ‖Rᵀx‖² = ‖x‖² − ‖Pᵀx‖² in f64 where these are
+//! fewer than a third.
 //!
 //! As a prior: ∇E = α·R Rᵀ(z−o)/‖Rᵀ(z−o)‖ − Wᵀ softmax(W(z−o) + b). It has no
 //! sampler.
@@ -105,7 +106,7 @@ impl Vim {
                             .map(|l| f64::from(reduce::max(l)))
                             .sum();
                         let centred = self.space.centred(rows);
-                        (largest, self.space.residual_norms(&centred).0.iter().sum())
+                        (largest, self.space.outside(&centred).iter().sum())
                     })
                     .collect()
             });
@@ -134,12 +135,10 @@ impl Vim {
 
     fn energies(&self, rows: &[f32], out: &mut [f32], scratch: &mut Scratch) {
         let centred = self.space.centred(rows);
-        let (norms, _) = self.space.residual_norms(&centred);
-        let single: Vec<f32> = centred.iter().map(|&v| v as f32).collect();
-        let logits = self.logits(&single, scratch);
-        let logits = logits.chunks_exact(self.head.classes());
-        for ((o, norm), l) in out.iter_mut().zip(norms).zip(logits) {
-            let lse = reduce::logsumexp(l.iter().map(|&v| f64::from(v)));
+        let norms = self.space.outside(&centred);
+        let logits = self.logits(&centred, scratch);
+        let energies = reduce::logsumexp_rows(&logits, self.head.classes());
+        for ((o, norm), lse) in out.iter_mut().zip(norms).zip(energies) {
             *o = (self.alpha * norm - lse) as f32;
         }
     }
@@ -207,25 +206,18 @@ impl Prior for Vim {
 
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
         let (dim, classes) = (self.input.dim, self.head.classes());
-        let (n, p) = (z.len() / dim, self.space.count());
+        let n = z.len() / dim;
         let centred = self.space.centred(z);
-        let (norms, along) = self.space.residual_norms(&centred);
-        let single: Vec<f32> = centred.iter().map(|&v| v as f32).collect();
-        let mut probs = self.logits(&single, scratch);
+        let (norms, residuals) = (self.space.outside(&centred), self.space.residuals(&centred));
+        let mut probs = self.logits(&centred, scratch);
         probs.chunks_exact_mut(classes).for_each(reduce::softmax);
         let mut from_logits = vec![0.0; n * dim];
         let probs = View::rows(&probs, classes);
         gemm(probs, n, &self.back, &mut from_logits, dim, &mut scratch.gemm, &mut Keep);
-        for i in 0..n {
-            // R Rᵀx = x − P Pᵀx.
-            let mut residual = centred[i * dim..][..dim].to_vec();
-            let directions = self.space.directions.chunks_exact(dim);
-            for (a, direction) in along[i * p..][..p].iter().zip(directions) {
-                residual.iter_mut().zip(direction).for_each(|(r, d)| *r -= a * d);
-            }
-            let factor = if norms[i] > 0.0 { self.alpha / norms[i] } else { 0.0 };
-            let rows = grad[i * dim..][..dim].iter_mut().zip(residual);
-            for ((g, r), l) in rows.zip(&from_logits[i * dim..][..dim]) {
+        let rows = residuals.chunks_exact(dim).zip(from_logits.chunks_exact(dim)).zip(norms);
+        for (grad, ((residual, from_logits), norm)) in grad.chunks_exact_mut(dim).zip(rows) {
+            let factor = if norm > 0.0 { self.alpha / norm } else { 0.0 };
+            for ((g, r), l) in grad.iter_mut().zip(residual).zip(from_logits) {
                 *g += scale * (factor * r - f64::from(*l)) as f32;
             }
         }

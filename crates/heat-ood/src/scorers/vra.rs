@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs, Tensor};
 use crate::math::columns::ColumnCounts;
 use crate::math::parallel;
-use crate::scorers::energy_logits::energy;
+use crate::scorers::energy_logits::energies;
 
 feature_settings! {
     /// Settings of `vra`.
@@ -138,9 +138,7 @@ impl Scorer for Vra {
         let mut rows = self.input.input.stepped(batch).into_owned();
         rows.chunks_exact_mut(self.input.dim()).for_each(|row| self.rectify(row));
         let logits = self.input.logits(&rows);
-        for (o, row) in out.iter_mut().zip(logits.chunks_exact(self.input.head.classes())) {
-            *o = energy(row);
-        }
+        energies(&logits, self.input.head.classes(), out);
     }
 
     fn section(&self) -> Section {

@@ -1,0 +1,281 @@
+//! XᵀX in f64, the sums behind every covariance.
+//!
+//! X is kept by panels of [`WIDTH`] columns: within a panel the values of one
+//! row lie together. Both sides of the product are panels of the same matrix,
+//! so it is packed once. Every sum is taken over the rows in order, with fused
+//! multiply-adds, [`DEPTH`] rows at a time: it depends neither on the number of
+//! threads nor on the instruction set.
+
+use rayon::prelude::*;
+
+/// Columns of a panel: one AVX-512 register.
+pub const WIDTH: usize = 8;
+
+/// Columns that one task packs, and rows of the result that one task sums.
+pub const GROUP: usize = 64;
+
+/// Rows that are packed at a time.
+pub const ROWS: usize = 1024;
+
+/// Rows summed in registers: three panels of so many stay in the cache.
+const DEPTH: usize = 256;
+
+/// Panels that are right operands of a register tile.
+const RIGHT: usize = 3;
+
+/// Sums of a register tile.
+type Tile = [[f64; RIGHT * WIDTH]; WIDTH];
+
+/// Some rows of X, by panels.
+#[derive(Debug, Clone, Default)]
+pub struct Panels {
+    rows: usize,
+    data: Vec<f64>,
+}
+
+impl Panels {
+    /// Take in `rows` rows of `d` columns: `fill` writes a group of columns,
+    /// `[GROUP/WIDTH, rows, WIDTH]`, zero beyond the last column. It is given
+    /// its item of `beside`, one for each group.
+    pub fn fill<I: IndexedParallelIterator>(
+        &mut self,
+        rows: usize,
+        d: usize,
+        beside: I,
+        fill: impl Fn(std::ops::Range<usize>, &mut [f64], I::Item) + Sync,
+    ) {
+        self.rows = rows;
+        self.data.resize(d.next_multiple_of(GROUP) * rows, 0.0);
+        let groups = self.data.par_chunks_mut(GROUP * rows).zip(beside).enumerate();
+        groups.for_each(|(g, (out, item))| fill(g * GROUP..((g + 1) * GROUP).min(d), out, item));
+    }
+
+    fn panel(&self, panel: usize, rows: std::ops::Range<usize>) -> &[f64] {
+        let start = panel * self.rows;
+        &self.data[(start + rows.start) * WIDTH..(start + rows.end) * WIDTH]
+    }
+
+    /// Add `scale`·XᵀX to the lower triangle of `acc` (`[d, d]`); the upper one
+    /// is of no meaning then.
+    pub fn add_gram(&self, acc: &mut [f64], d: usize, scale: f64) {
+        // A row of groups of the result is a contiguous piece of `acc`, with
+        // i + 1 groups to sum. Long and short rows alternate, so that halves of
+        // the list, which the pool deals out, are halves of the work.
+        let mut left: std::collections::VecDeque<_> =
+            acc.chunks_mut(GROUP * d).enumerate().collect();
+        let mut pieces = Vec::with_capacity(left.len());
+        while let Some(longest) = left.pop_back() {
+            pieces.push(longest);
+            pieces.extend(left.pop_front());
+        }
+        let isa = Isa::detect();
+        let pieces = pieces.into_par_iter().with_max_len(1);
+        pieces.for_each(|(i, piece)| self.add_group(isa, i, piece, d, scale));
+    }
+
+    /// Rows `i`·GROUP.. of the result.
+    fn add_group(&self, isa: Isa, group: usize, out: &mut [f64], d: usize, scale: f64) {
+        let first = group * GROUP / WIDTH;
+        let panels = (out.len() / d).div_ceil(WIDTH);
+        for rows in super::blocks(self.rows, DEPTH) {
+            for j in (0..first + panels).step_by(RIGHT) {
+                for i in j.max(first)..first + panels {
+                    let count = RIGHT.min(i + 1 - j);
+                    let right = |h: usize| self.panel(j + h.min(count - 1), rows.clone());
+                    let left = self.panel(i, rows.clone());
+                    let tile = isa.tile(left, [right(0), right(1), right(2)], count);
+                    let out = &mut out[(i - first) * WIDTH * d..];
+                    let columns = j * WIDTH..((j + count) * WIDTH).min(d);
+                    for (out, sums) in out.chunks_mut(d).zip(&tile) {
+                        for (o, s) in out[columns.clone()].iter_mut().zip(sums) {
+                            *o += scale * s;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Add `scale`·XᵀX to the lower triangle of `acc` (`[d, d]`), X being `rows`
+/// (`[n, d]`); the upper one is of no meaning then.
+pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize, scale: f64) {
+    let mut panels = Panels::default();
+    for rows in rows.chunks(ROWS * d) {
+        let (n, groups) = (rows.len() / d, d.div_ceil(GROUP));
+        panels.fill(n, d, rayon::iter::repeat_n((), groups), |columns, out, ()| {
+            for (r, row) in rows.chunks_exact(d).enumerate() {
+                for (j, v) in row[columns.clone()].iter().enumerate() {
+                    out[(j / WIDTH * n + r) * WIDTH + j % WIDTH] = *v;
+                }
+                for j in columns.len()..GROUP {
+                    out[(j / WIDTH * n + r) * WIDTH + j % WIDTH] = 0.0;
+                }
+            }
+        });
+        panels.add_gram(acc, d, scale);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Isa {
+    /// The best that this processor has.
+    fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Isa::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+
+    /// Sums over the rows of left·right, for `count` panels on the right.
+    fn tile(self, left: &[f64], right: [&[f64]; RIGHT], count: usize) -> Tile {
+        assert!(right.iter().all(|r| r.len() == left.len()) && left.len().is_multiple_of(WIDTH));
+        let mut out = [[0.0; RIGHT * WIDTH]; WIDTH];
+        // SAFETY: `detect` has seen the feature, and the panels are of one length.
+        match (self, count) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, 1) => unsafe { avx512::<1>(left, right, &mut out) },
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, 2) => unsafe { avx512::<2>(left, right, &mut out) },
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, _) => unsafe { avx512::<3>(left, right, &mut out) },
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, _) => unsafe { avx2(left, right, count, &mut out) },
+            (Isa::Portable, _) => portable(left, right, count, &mut out),
+        }
+        out
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const P: usize>(left: &[f64], right: [&[f64]; RIGHT], out: &mut Tile) {
+    use std::arch::x86_64::*;
+    let (a, b) = (left.as_ptr(), right.map(<[f64]>::as_ptr));
+    let mut sums = [[_mm512_setzero_pd(); P]; WIDTH];
+    for at in (0..left.len()).step_by(WIDTH) {
+        // SAFETY: `at` is the first of WIDTH values of a row.
+        unsafe {
+            let b: [__m512d; P] = std::array::from_fn(|h| _mm512_loadu_pd(b[h].add(at)));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_pd(*a.add(at + i));
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum = _mm512_fmadd_pd(x, b, *sum);
+                }
+            }
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.as_chunks_mut::<WIDTH>().0.iter_mut().zip(sums) {
+            // SAFETY: eight doubles.
+            unsafe { _mm512_storeu_pd(out.as_mut_ptr(), sum) };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(left: &[f64], right: [&[f64]; RIGHT], count: usize, out: &mut Tile) {
+    use std::arch::x86_64::*;
+    let a = left.as_ptr();
+    for (h, right) in right.into_iter().enumerate().take(count) {
+        let b = right.as_ptr();
+        // Sixteen registers hold sums of 4·8.
+        for half in 0..2 {
+            let mut sums = [[_mm256_setzero_pd(); 2]; 4];
+            for at in (0..left.len()).step_by(WIDTH) {
+                // SAFETY: `at` is the first of WIDTH values of a row.
+                unsafe {
+                    let (b0, b1) = (_mm256_loadu_pd(b.add(at)), _mm256_loadu_pd(b.add(at + 4)));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let x = _mm256_set1_pd(*a.add(at + 4 * half + i));
+                        sums[0] = _mm256_fmadd_pd(x, b0, sums[0]);
+                        sums[1] = _mm256_fmadd_pd(x, b1, sums[1]);
+                    }
+                }
+            }
+            for (out, sums) in out[4 * half..].iter_mut().zip(sums) {
+                let out = &mut out[h * WIDTH..(h + 1) * WIDTH];
+                for (out, sum) in out.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+                    // SAFETY: four doubles.
+                    unsafe { _mm256_storeu_pd(out.as_mut_ptr(), sum) };
+                }
+            }
+        }
+    }
+}
+
+fn portable(left: &[f64], right: [&[f64]; RIGHT], count: usize, out: &mut Tile) {
+    for (h, right) in right.into_iter().enumerate().take(count) {
+        let rows = left.chunks_exact(WIDTH).zip(right.chunks_exact(WIDTH));
+        for (a, b) in rows {
+            for (out, &x) in out.iter_mut().zip(a) {
+                for (o, &y) in out[h * WIDTH..].iter_mut().zip(b) {
+                    *o = x.mul_add(y, *o);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::math::parallel;
+
+    fn values(n: usize) -> Vec<f64> {
+        (0..n as u32)
+            .map(|i| f64::from(i.wrapping_mul(2_654_435_761) % 2003) / 1000.0 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn equals_the_naive_sum_on_any_number_of_threads() {
+        for (n, d) in [(1, 1), (40, 300), (1500, 67), (300, 128)] {
+            let x = values(n * d);
+            let gram = |threads| {
+                let mut acc = vec![1.0; d * d];
+                parallel::with_threads(threads, || add_gram(&mut acc, &x, d, -2.0)).unwrap();
+                acc
+            };
+            let (one, three) = (gram(1), gram(3));
+            for i in 0..d {
+                assert_eq!(one[i * d..][..=i], three[i * d..][..=i]);
+                for j in 0..=i {
+                    let want = 1.0 - 2.0 * (0..n).map(|r| x[r * d + i] * x[r * d + j]).sum::<f64>();
+                    assert!((one[i * d + j] - want).abs() < 1e-10, "{n} {d} {i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn instruction_sets_agree_to_the_bit() {
+        let x = values(4 * 37 * WIDTH);
+        let panels: Vec<&[f64]> = x.chunks(37 * WIDTH).collect();
+        let mut isas = vec![Isa::detect()];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            isas.push(Isa::Avx2);
+        }
+        for count in 1..=RIGHT {
+            let tile = |isa: Isa| isa.tile(panels[0], [panels[1], panels[2], panels[3]], count);
+            let want = tile(Isa::Portable);
+            assert!(isas.iter().all(|&isa| tile(isa) == want), "{count}");
+        }
+    }
+}
