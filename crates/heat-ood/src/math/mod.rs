@@ -25,3 +25,21 @@ pub const BLOCK_ROWS: usize = 64;
 pub fn blocks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> + Clone {
     (0..n.div_ceil(size)).map(move |i| i * size..((i + 1) * size).min(n))
 }
+
+/// Ask for the cache line of `x` that starts at or before element `at`, which
+/// may lie beyond its end. Processors fetch ahead by themselves, but not from
+/// one page of memory to the next, nor rows in no order.
+#[inline(always)]
+pub(crate) fn prefetch(x: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (x, at);
+}
+
+/// Elements of a cache line.
+pub(crate) const LINE: usize = 16;

@@ -1,5 +1,7 @@
 //! Reductions along rows.
 
+use super::{LINE, prefetch};
+
 /// log Σ exp xᵢ, exact when one term dominates; −∞ for an empty slice.
 pub fn logsumexp(x: impl Iterator<Item = f64> + Clone) -> f64 {
     let max = x.clone().fold(f64::NEG_INFINITY, f64::max);
@@ -213,13 +215,18 @@ pub fn normalize(x: &mut [f32]) {
 
 /// Whether there is neither NaN nor infinity.
 pub fn all_finite(x: &[f32]) -> bool {
+    // Two pages ahead: rows are mostly read in order, with more after these.
+    const AHEAD: usize = 2048;
     pulp::Arch::new().dispatch(
         #[inline(always)]
         || {
             // The magnitudes' bits are ordered as they are; infinity and NaN come last.
             let magnitude = |v: &f32| v.to_bits() & (u32::MAX >> 1);
-            let most = |x: &[f32]| x.iter().fold(0, |most, v| magnitude(v).max(most));
-            x.chunks(4096).all(|x| most(x) < f32::INFINITY.to_bits())
+            let finite = |x: &[f32]| {
+                (0..x.len()).step_by(LINE).for_each(|at| prefetch(x, AHEAD + at));
+                x.iter().fold(0, |most, v| magnitude(v).max(most)) < f32::INFINITY.to_bits()
+            };
+            x.chunks(32 * LINE).all(finite)
         },
     )
 }

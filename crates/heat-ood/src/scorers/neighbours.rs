@@ -21,7 +21,7 @@ use super::bank::{Bank, CENTRE_ROWS, Order, PIECE, centre};
 use crate::error::Result;
 use crate::math::eight::{self, Below, Eight, Instruction, Panels, WIDTH};
 use crate::math::matmul::Aligned;
-use crate::math::{blocks, parallel, reduce};
+use crate::math::{LINE, blocks, parallel, prefetch, reduce};
 
 impl Order {
     /// Order of row x for query q, in f64: with ‖q‖², which the distance has.
@@ -439,9 +439,15 @@ impl pulp::WithSimd for Resolve<'_, '_> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
         let Search { among, query, ref mut open, ref mut known, .. } = *self.0;
-        for (_, i) in open.drain(..) {
+        for at in 0..open.len() {
+            if let Some((_, next)) = open.get(at + 1) {
+                let row = among.row(*next);
+                (0..row.len()).step_by(LINE).for_each(|at| prefetch(row, at));
+            }
+            let (_, i) = open[at];
             known.push((among.order.nearly(simd, query, among.row(i)), i));
         }
+        open.clear();
     }
 }
 
