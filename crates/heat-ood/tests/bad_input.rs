@@ -242,6 +242,31 @@ fn detectors_that_are_not_ours_newer_or_broken() {
     }
 }
 
+/// A principal space as large as the whole, or larger.
+#[test]
+fn a_detector_without_residual_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.safetensors");
+    let head = Head::new(vec![1.0, 0.0, 0.5, -1.0], vec![0.0]).unwrap();
+    for name in ["vim(principal_dim=2)", "residual(principal_dim=2)"] {
+        let spec = ScorerSpec::parse(name).unwrap();
+        let scorer = spec.fit(&open(&[avg(9, 4)]).unwrap(), Some(&head), &mut Silent).unwrap();
+        Detector::shared(scorer).save(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let from = b"\\\"principal_dim\\\":2";
+        for digit in [b'4', b'9'] {
+            let mut bytes = whole.clone();
+            for at in (0..whole.len() - from.len()).filter(|&i| whole[i..].starts_with(from)) {
+                bytes[at + from.len() - 1] = digit;
+            }
+            assert_ne!(bytes, whole);
+            fs::write(&path, bytes).unwrap();
+            let error = Detector::open(&path).err().expect("refused").to_string();
+            contains(&error, &["contradict"]);
+        }
+    }
+}
+
 /// Headers that the parser would take hours or gigabytes over.
 #[test]
 fn hostile_npy_headers_are_refused_at_once() {
@@ -283,6 +308,34 @@ fn features_too_large_for_single_precision() {
     let spec = ScorerSpec::parse("knn(k=3,normalize=false)").unwrap();
     let knn = spec.fit(&set, None, &mut Silent).unwrap();
     contains(&knn.score(&set).unwrap_err().to_string(), &["row ", "`knn`", "too large"]);
+    // Components beyond it, and the energy of a training row, on which nothing can be said.
+    let rows = ndarray::array![[3e38f32, 3e38], [-3e38, -3e38], [0.0, 0.0]];
+    let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
+    let spec = ScorerSpec::parse("knn(k=1,pca=1,normalize=false)").unwrap();
+    let scores = spec.fit(&set, None, &mut Silent).and_then(|knn| knn.score(&set));
+    contains(&scores.unwrap_err().to_string(), &["`knn`"]);
+    let head = Head::new(vec![1e10, 1e10], vec![0.0]).unwrap();
+    let one = FeatureSet::from_row(&[1e30, 1e30]).unwrap();
+    let spec = ScorerSpec::parse("nnguide(k=1)").unwrap();
+    let nnguide = spec.fit(&one, Some(&head), &mut Silent).unwrap();
+    let scores = nnguide.score(&FeatureSet::from_row(&[1.0, 2.0]).unwrap());
+    contains(&scores.unwrap_err().to_string(), &["`nnguide`"]);
+}
+
+/// A class with a logit of −∞ has no probability, and the others theirs: as if
+/// it were not there.
+#[test]
+fn a_logit_beyond_single_precision_has_no_share() {
+    let rows = ndarray::array![[1.0f32, 1e20], [2.0, 1e20], [0.5, 1e20]];
+    let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
+    let spec = ScorerSpec::parse("klm").unwrap();
+    let score = |weight: Vec<f32>, classes| {
+        let head = Head::new(weight, vec![0.0; classes]).unwrap();
+        spec.fit(&set, Some(&head), &mut Silent).unwrap().score(&set).unwrap()
+    };
+    let two = score(vec![1.0, 0.0, -1.0, 0.0], 2);
+    let three = score(vec![1.0, 0.0, -1.0, 0.0, 0.0, -1e20], 3);
+    assert_eq!(two, three);
 }
 
 #[test]

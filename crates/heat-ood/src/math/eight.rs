@@ -161,10 +161,14 @@ impl Instruction {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("fma")
             {
                 return Some(Instruction::Avx512Vnni);
             }
-            if is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2") {
+            if is_x86_feature_detected!("avxvnni")
+                && is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+            {
                 return Some(Instruction::AvxVnni);
             }
         }

@@ -8,6 +8,8 @@
 
 use rayon::prelude::*;
 
+use super::parallel;
+
 /// Columns of a panel: one AVX-512 register.
 pub const WIDTH: usize = 8;
 
@@ -27,7 +29,7 @@ const RIGHT: usize = 3;
 type Tile = [[f64; RIGHT * WIDTH]; WIDTH];
 
 /// Some rows of X, by panels.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub struct Panels {
     rows: usize,
     data: Vec<f64>,
@@ -47,7 +49,11 @@ impl Panels {
         self.rows = rows;
         self.data.resize(d.next_multiple_of(GROUP) * rows, 0.0);
         let groups = self.data.par_chunks_mut(GROUP * rows).zip(beside).enumerate();
-        groups.for_each(|(g, (out, item))| fill(g * GROUP..((g + 1) * GROUP).min(d), out, item));
+        parallel::run(|| {
+            groups.for_each(|(g, (out, item))| {
+                fill(g * GROUP..((g + 1) * GROUP).min(d), out, item);
+            });
+        });
     }
 
     fn panel(&self, panel: usize, rows: std::ops::Range<usize>) -> &[f64] {
@@ -70,7 +76,8 @@ impl Panels {
         }
         let isa = Isa::detect();
         let pieces = pieces.into_par_iter().with_max_len(1);
-        pieces.for_each(|(i, piece)| self.add_group(isa, i, piece, d, scale));
+        let add = |(i, piece): (usize, &mut [f64])| self.add_group(isa, i, piece, d, scale);
+        parallel::run(|| pieces.for_each(add));
     }
 
     /// Rows `i`·GROUP.. of the result.
@@ -95,6 +102,18 @@ impl Panels {
             }
         }
     }
+}
+
+thread_local! {
+    static PANELS: std::cell::RefCell<Panels> = std::cell::RefCell::default();
+}
+
+/// Memory for panels, kept between calls on this thread.
+pub fn with_panels<R>(f: impl FnOnce(&mut Panels) -> R) -> R {
+    PANELS.with(|panels| match panels.try_borrow_mut() {
+        Ok(mut panels) => f(&mut panels),
+        Err(_) => f(&mut Panels::default()),
+    })
 }
 
 /// Add `scale`·XᵀX to the lower triangle of `acc` (`[d, d]`), X being `rows`
@@ -235,7 +254,6 @@ fn portable(left: &[f64], right: [&[f64]; RIGHT], count: usize, out: &mut Tile) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::parallel;
 
     fn values(n: usize) -> Vec<f64> {
         (0..n as u32)

@@ -4,7 +4,7 @@
 //! function says `f64`. Sums that decide a fit are taken in `f64`.
 
 pub mod columns;
-pub mod eight;
+pub(crate) mod eight;
 pub mod gram;
 pub mod linalg;
 pub mod matmul;

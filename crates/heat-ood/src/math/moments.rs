@@ -199,14 +199,12 @@ pub struct Moments {
     means: ClassMeans,
     /// Lower triangle of Σ (z − c_k)(z − c_k)ᵀ.
     scatter: Vec<f64>,
-    panels: Panels,
 }
 
 impl Moments {
     /// No rows yet.
     pub fn new(d: usize, classes: usize) -> Self {
-        let panels = Panels::default();
-        Moments { means: ClassMeans::new(d, classes), scatter: vec![0.0; d * d], panels }
+        Moments { means: ClassMeans::new(d, classes), scatter: vec![0.0; d * d] }
     }
 
     /// Rows to hand to [`Moments::update`] at a time: 8 MiB of f32.
@@ -218,10 +216,12 @@ impl Moments {
     pub fn update(&mut self, rows: &[f32], labels: &[u32]) {
         let d = self.means.d;
         self.means.fix_centres(rows, labels);
-        for (rows, labels) in rows.chunks(gram::ROWS * d).zip(labels.chunks(gram::ROWS)) {
-            self.means.update_into(rows, labels, &mut self.panels);
-            self.panels.add_gram(&mut self.scatter, d, 1.0);
-        }
+        gram::with_panels(|panels| {
+            for (rows, labels) in rows.chunks(gram::ROWS * d).zip(labels.chunks(gram::ROWS)) {
+                self.means.update_into(rows, labels, panels);
+                panels.add_gram(&mut self.scatter, d, 1.0);
+            }
+        });
     }
 
     fn settle(&mut self) {

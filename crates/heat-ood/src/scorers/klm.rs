@@ -40,7 +40,8 @@ fn probabilities(logits: &mut [f64]) -> f64 {
         let off = *v - largest;
         *v = off.exp();
         sum += *v;
-        weighted += *v * off;
+        // A logit of −∞ has no share.
+        weighted += if *v > 0.0 { *v * off } else { 0.0 };
     }
     logits.iter_mut().for_each(|v| *v /= sum);
     weighted / sum - sum.ln()

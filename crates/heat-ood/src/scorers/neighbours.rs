@@ -25,12 +25,14 @@ use crate::math::{LINE, blocks, parallel, prefetch, reduce};
 
 impl Order {
     /// Order of row x for query q, in f64: with ‖q‖², which the distance has.
+    /// Where q or x has NaN, x is infinitely far.
     #[inline(always)]
     fn of(self, q: &[f32], x: &[f32]) -> f64 {
-        match self {
+        let order = match self {
             Order::Distance => reduce::distance2(q, x),
             Order::Product => -reduce::dot(q, x),
-        }
+        };
+        if order.is_nan() { f64::INFINITY } else { order }
     }
 
     /// The same in single precision where that suffices.
@@ -121,12 +123,16 @@ impl Piece {
         let between = reduce::dot(&centres.rows, &centres.queries);
         for (row, bytes) in rows.chunks_exact(dim).zip(bytes.chunks_exact_mut(depth)) {
             let eight = Eight::round(row, &centres.rows, bytes);
-            let exact = match order {
-                Order::Distance => reduce::distance2(row, &centres.rows),
-                Order::Product => between - reduce::dot(row, &centres.queries),
+            // And more than what f64 loses where the terms cancel.
+            let (exact, lost) = match order {
+                Order::Distance => (reduce::distance2(row, &centres.rows), 0.0),
+                Order::Product => {
+                    let along = reduce::dot(row, &centres.queries);
+                    (between - along, 1e-12 * (between.abs() + along.abs()))
+                }
             };
             let up = factor * (1.0 + ROUNDING);
-            let bound = (exact - ROUNDING * exact.abs() - UNDERFLOW) as f32;
+            let bound = (exact - ROUNDING * exact.abs() - lost - UNDERFLOW) as f32;
             // NaN is below every limit: the row is always looked at.
             own.push(if bound.is_finite() { bound } else { f32::NAN });
             scale.push((factor * f64::from(eight.scale)) as f32);
@@ -293,7 +299,9 @@ impl Below for Bounds<'_, '_> {
         let (q, [error, norm]) = (&self.queries[query], self.piece.largest[panel]);
         let bound = self.searches[query].bound;
         let slack = q.norm * error + q.error * norm;
-        bound + slack + (bound.abs() + slack) * ROUNDING as f32
+        let limit = bound + slack + (bound.abs() + slack) * ROUNDING as f32;
+        // What overflowed bounds nothing.
+        if limit.is_finite() { limit } else { f32::NAN }
     }
 
     #[inline(always)]
@@ -309,8 +317,8 @@ impl Below for Bounds<'_, '_> {
                 break;
             };
             let bound = values[i] - (q.norm * error + q.error * norm);
-            if !(bound >= search.bound) {
-                search.open.push((bound, (self.start + row) as u32));
+            if !bound.is_finite() || !(bound >= search.bound) {
+                search.open(bound, self.start + row);
             }
         }
     }
@@ -349,22 +357,29 @@ impl<'a> Search<'a> {
 
     /// Take in orders of rows `start..` that are right within `slack`.
     ///
-    /// "Not at or above", so that orders that overflowed are no loss.
+    /// Those that overflowed are taken in too.
     #[inline(always)]
     #[allow(clippy::neg_cmp_op_on_partial_ord)]
     fn take(&mut self, start: usize, orders: &[f32], slack: f32) {
         for (i, orders) in orders.chunks(16).enumerate() {
             // A comparison of sixteen at a time; nearly always none is nearer.
-            let near = |v: f32| !(v - slack >= self.bound);
+            let bound = self.bound;
+            let near = |v: f32| !(v - slack >= bound) || !v.is_finite();
             if orders.iter().fold(0u32, |n, &v| n | u32::from(near(v))) == 0 {
                 continue;
             }
             for (j, &v) in orders.iter().enumerate() {
                 if near(v) {
-                    self.open.push((v - slack, (start + i * 16 + j) as u32));
+                    self.open(v - slack, start + i * 16 + j);
                 }
             }
         }
+    }
+
+    /// Look at a row later; what overflowed bounds nothing.
+    fn open(&mut self, bound: f32, row: usize) {
+        let bound = if bound.is_finite() { bound } else { f32::NAN };
+        self.open.push((bound, row as u32));
     }
 
     /// Lower the bound when many rows are open.
@@ -402,8 +417,10 @@ impl<'a> Search<'a> {
             known.select_nth_unstable_by(k - 1, nearer);
             let last = known[k - 1].0;
             let last = last + 2.0 * (relative * last.abs() + absolute);
-            known.retain(|(order, _)| *order <= last);
-            self.bound = above(last - self.shift);
+            if last.is_finite() {
+                known.retain(|(order, _)| *order <= last);
+                self.bound = above(last - self.shift);
+            }
             // Many rows of the same order: they must not pile up.
             if known.len() >= 4 * k + 1024 {
                 self.settle();
@@ -539,6 +556,44 @@ mod tests {
                     }
                 });
             }
+        }
+    }
+
+    /// Sums that overflow in single precision where their difference does not:
+    /// the far row is the nearer one.
+    #[test]
+    fn rows_at_the_edge_of_single_precision_are_not_lost() {
+        let d = 4096;
+        let mut bank = vec![0.0f32; 1100 * d];
+        let step = 0.99 * 1.5e19 / 254.0;
+        bank.extend((0..d).map(|j| if j == 0 { 1.5e19 } else { step }));
+        let query: Vec<f32> = (0..d).map(|j| if j == 0 { -5e18 } else { 1e18 }).collect();
+        for (bank, query, d) in
+            [(bank, query, d), ([vec![-2e18f32; 1100], vec![1.85e19]].concat(), vec![0.9e19], 1)]
+        {
+            let want = sorted(Order::Distance, &bank, &query, 1);
+            assert_eq!(want[0].1, 1100);
+            each_filter(&bank, d, Order::Distance, |index| {
+                assert_eq!(index.nearest(&query, 1)[0], want);
+            });
+        }
+    }
+
+    #[test]
+    fn rows_and_queries_with_nan_are_infinitely_far() {
+        let d = 2;
+        let mut bank = rows(1500, d, 1);
+        bank[..4].copy_from_slice(&[f32::NAN, 0.0, f32::INFINITY, 1.0]);
+        let queries = [0.5, 0.25, f32::NAN, 1.0, f32::INFINITY, f32::NEG_INFINITY];
+        for order in [Order::Distance, Order::Product] {
+            each_filter(&bank, d, order, |index| {
+                for k in [1, 40, 1500] {
+                    let found = index.nearest(&queries, k);
+                    assert!(found.iter().all(|f| f.len() == k), "{order:?} {k}");
+                    assert!(found[1].iter().all(|f| f.0 == f64::INFINITY));
+                    assert_eq!(found[0], sorted(order, &bank, &queries[..d], k));
+                }
+            });
         }
     }
 

@@ -152,7 +152,7 @@ impl Vim {
         let (config, input) = Input::load(stored)?;
         let c: Config = stored.config()?;
         let head = load_head(stored.file, &stored.name("head."))?;
-        if head.dim() != input.dim || !c.alpha.is_finite() {
+        if head.dim() != input.dim || !c.alpha.is_finite() || c.principal_dim >= input.dim {
             return Err(contradiction(stored));
         }
         let space = Subspace::load(stored, input.dim, c.principal_dim)?;
