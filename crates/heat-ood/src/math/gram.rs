@@ -3,7 +3,7 @@
 //! X is kept by panels of [`WIDTH`] columns: within a panel the values of one
 //! row lie together. Both sides of the product are panels of the same matrix,
 //! so it is packed once. Every sum is taken over the rows in order, with fused
-//! multiply-adds, [`DEPTH`] rows at a time: it depends neither on the number of
+//! multiply-adds, 256 rows at a time: it depends neither on the number of
 //! threads nor on the instruction set.
 
 use rayon::prelude::*;

@@ -167,7 +167,10 @@ impl Neighbours {
         let mut rows = Aligned::zeros(n * dim);
         let ranges: Vec<_> = blocks(n, PIECE).collect();
         let pieces = rows.par_chunks_mut(PIECE * dim).zip(ranges);
-        parallel::run_all(pieces.map(|(out, range)| Ok(out.copy_from_slice(&read(range)?))))?;
+        parallel::run_all(pieces.map(|(out, range)| {
+            out.copy_from_slice(&read(range)?);
+            Ok(())
+        }))?;
         Ok(Self::index(rows, dim, order, Instruction::detect(dim)))
     }
 
