@@ -138,6 +138,8 @@ PEERS = {
     "temperature": logits(lambda: ood.TemperatureScaling(None), fit=True),
     "klm": logits(lambda: ood.KLMatching(None), fit=True),
     "react": featuremaps(lambda: ood.ReAct(same, flat), fit=True),
+    "ash_p": featuremaps(lambda: ood.ASH(same, flat, "ash-p")),
+    "ash_b": featuremaps(lambda: ood.ASH(same, flat, "ash-b")),
     "ash_s": featuremaps(lambda: ood.ASH(same, flat, "ash-s")),
     "scale": featuremaps(lambda: ood.SCALE(same, flat)),
     "vra": featuremaps(lambda: ood.VRA(same, flat), fit=True),
