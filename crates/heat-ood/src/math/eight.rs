@@ -10,7 +10,10 @@
 //! instruction wants one operand; the excess, 128·Σq, is known beforehand.
 //! Products become values and are compared while they are in registers.
 
-use bytemuck::{cast_slice, cast_slice_mut};
+// Other processors have no such instruction here.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+
+use bytemuck::cast_slice_mut;
 
 use super::matmul::Aligned;
 
@@ -196,6 +199,8 @@ pub fn values(with: Instruction, queries: &[i8], panels: &Panels, below: &mut im
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+
+    use bytemuck::cast_slice;
 
     use super::*;
 

@@ -13,6 +13,9 @@
 //!
 //! Memory: 5·N·D bytes, or 8·N·D in single precision.
 
+// Other processors always filter in single precision.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+
 use std::ops::Range;
 
 use rayon::prelude::*;
