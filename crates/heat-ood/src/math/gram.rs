@@ -8,6 +8,7 @@
 
 use rayon::prelude::*;
 
+use super::isa::Isa;
 use super::parallel;
 
 /// Columns of a panel: one AVX-512 register.
@@ -90,7 +91,7 @@ impl Panels {
                     let count = RIGHT.min(i + 1 - j);
                     let right = |h: usize| self.panel(j + h.min(count - 1), rows.clone());
                     let left = self.panel(i, rows.clone());
-                    let tile = isa.tile(left, [right(0), right(1), right(2)], count);
+                    let tile = tile(isa, left, [right(0), right(1), right(2)], count);
                     let out = &mut out[(i - first) * WIDTH * d..];
                     let columns = j * WIDTH..((j + count) * WIDTH).min(d);
                     for (out, sums) in out.chunks_mut(d).zip(&tile) {
@@ -136,48 +137,23 @@ pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize, scale: f64) {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Isa {
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Portable,
-}
-
-impl Isa {
-    /// The best that this processor has.
-    fn detect() -> Isa {
+/// Sums over the rows of left·right, for `count` panels on the right.
+fn tile(isa: Isa, left: &[f64], right: [&[f64]; RIGHT], count: usize) -> Tile {
+    assert!(right.iter().all(|r| r.len() == left.len()) && left.len().is_multiple_of(WIDTH));
+    let mut out = [[0.0; RIGHT * WIDTH]; WIDTH];
+    // SAFETY: `detect` has seen the feature, and the panels are of one length.
+    match (isa, count) {
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                return Isa::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Isa::Avx2;
-            }
-        }
-        Isa::Portable
+        (Isa::Avx512, 1) => unsafe { avx512::<1>(left, right, &mut out) },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, 2) => unsafe { avx512::<2>(left, right, &mut out) },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, _) => unsafe { avx512::<3>(left, right, &mut out) },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, _) => unsafe { avx2(left, right, count, &mut out) },
+        (Isa::Portable, _) => portable(left, right, count, &mut out),
     }
-
-    /// Sums over the rows of left·right, for `count` panels on the right.
-    fn tile(self, left: &[f64], right: [&[f64]; RIGHT], count: usize) -> Tile {
-        assert!(right.iter().all(|r| r.len() == left.len()) && left.len().is_multiple_of(WIDTH));
-        let mut out = [[0.0; RIGHT * WIDTH]; WIDTH];
-        // SAFETY: `detect` has seen the feature, and the panels are of one length.
-        match (self, count) {
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, 1) => unsafe { avx512::<1>(left, right, &mut out) },
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, 2) => unsafe { avx512::<2>(left, right, &mut out) },
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, _) => unsafe { avx512::<3>(left, right, &mut out) },
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, _) => unsafe { avx2(left, right, count, &mut out) },
-            (Isa::Portable, _) => portable(left, right, count, &mut out),
-        }
-        out
-    }
+    out
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -291,7 +267,7 @@ mod tests {
             isas.push(Isa::Avx2);
         }
         for count in 1..=RIGHT {
-            let tile = |isa: Isa| isa.tile(panels[0], [panels[1], panels[2], panels[3]], count);
+            let tile = |isa| tile(isa, panels[0], [panels[1], panels[2], panels[3]], count);
             let want = tile(Isa::Portable);
             assert!(isas.iter().all(|&isa| tile(isa) == want), "{count}");
         }

@@ -6,6 +6,7 @@
 pub mod columns;
 pub(crate) mod eight;
 pub mod gram;
+mod isa;
 pub mod linalg;
 pub mod matmul;
 pub mod moments;

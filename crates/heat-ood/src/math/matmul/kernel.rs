@@ -2,45 +2,16 @@
 //! arithmetic.
 
 use super::*;
+pub(super) use crate::math::isa::Isa;
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) enum Isa {
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Portable,
-}
-
-impl Isa {
-    /// The best that this processor has.
-    pub(super) fn detect() -> Isa {
+/// Rows of a register tile.
+fn tile_rows(isa: Isa) -> usize {
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        {
-            // Cached by the standard library after the first call.
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("fma")
-            {
-                return Isa::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Isa::Avx2;
-            }
-        }
-        Isa::Portable
-    }
-
-    fn rows(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => MR_MAX,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => 6,
-            Isa::Portable => 4,
-        }
+        Isa::Avx512 => MR_MAX,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => 6,
+        Isa::Portable => 4,
     }
 }
 
@@ -132,15 +103,13 @@ fn product<E: Epilogue>(
     scratch: &mut [f32],
     epilogue: &mut E,
 ) {
-    let panels = m.div_ceil(isa.rows());
-    // Packing pays from the second panel of B on.
-    if b.n <= NR && a.col == 1 {
-        return narrow(isa, add, a, m, b, c, ldc, epilogue);
-    }
+    let panels = m.div_ceil(tile_rows(isa));
+    // Packing A pays from the second panel of B on.
+    let direct = b.n <= NR && a.col == 1;
     for slab in crate::math::blocks(b.k.max(1), KC) {
         let kc = slab.len().min(b.k);
         let (first, last) = (slab.start == 0 && !add, slab.end >= b.k);
-        for rows in split(m, panels) {
+        for rows in split(m, panels).filter(|_| !direct) {
             let out = &mut scratch[rows.start * kc..rows.end * kc];
             pack_left(out, a.from_row(rows.start), rows.len(), slab.start);
         }
@@ -149,8 +118,11 @@ fn product<E: Epilogue>(
             let width = NR.min(b.n - column);
             let right = &b.data[b.offset(slab.start, kc, panel)..][..kc * NR];
             for rows in split(m, panels) {
-                let left = &scratch[rows.start * kc..rows.end * kc];
-                let left = Left { data: left, row: 1, direct: false };
+                let data = match direct {
+                    true => &a.from_row(rows.start).data[slab.start..],
+                    false => &scratch[rows.start * kc..rows.end * kc],
+                };
+                let left = Left { data, row: a.row, direct };
                 let corner = &mut c[rows.start * ldc + column..];
                 tile(isa, rows.len(), left, right, corner, ldc, width, first);
                 if last {
@@ -160,35 +132,6 @@ fn product<E: Epilogue>(
                     }
                 }
             }
-        }
-    }
-}
-
-/// The same for one panel of B, with the rows of A where they lie.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn narrow<E: Epilogue>(
-    isa: Isa,
-    add: bool,
-    a: View<'_>,
-    m: usize,
-    b: &Packed,
-    c: &mut [f32],
-    ldc: usize,
-    epilogue: &mut E,
-) {
-    for rows in split(m, m.div_ceil(isa.rows())) {
-        let corner = &mut c[rows.start * ldc..];
-        for slab in crate::math::blocks(b.k.max(1), KC) {
-            let kc = slab.len().min(b.k);
-            let first = slab.start == 0 && !add;
-            let left = &a.from_row(rows.start).data[slab.start..];
-            let left = Left { data: left, row: a.row, direct: true };
-            let right = &b.data[b.offset(slab.start, kc, 0)..][..kc * NR];
-            tile(isa, rows.len(), left, right, corner, ldc, b.n, first);
-        }
-        for i in 0..rows.len() {
-            epilogue.apply(rows.start + i, 0, &mut corner[i * ldc..][..b.n]);
         }
     }
 }

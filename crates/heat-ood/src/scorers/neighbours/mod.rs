@@ -14,17 +14,22 @@
 //! Memory: 5·N·D bytes, or 8·N·D in single precision.
 
 // Other processors always filter in single precision.
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+mod bounds;
+mod search;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use bounds::{Bounds, Centres, Piece, Query};
+use search::Search;
+
 use super::bank::{Bank, CENTRE_ROWS, Order, PIECE, centre};
 use crate::error::Result;
-use crate::math::eight::{self, Below, Eight, Instruction, Panels, WIDTH};
+use crate::math::eight::{self, Eight, Instruction};
 use crate::math::matmul::Aligned;
-use crate::math::{LINE, blocks, parallel, prefetch, reduce};
+use crate::math::{blocks, parallel, reduce};
 
 impl Order {
     /// Order of row x for query q, in f64: with ‖q‖², which the distance has.
@@ -78,85 +83,6 @@ pub(super) struct Neighbours {
 enum Filter {
     Eight { with: Instruction, centres: Centres, pieces: Vec<Piece> },
     Single(Bank),
-}
-
-/// What is subtracted before rounding.
-struct Centres {
-    /// From rows: c.
-    rows: Vec<f32>,
-    /// From queries: b.
-    queries: Vec<f32>,
-}
-
-impl Centres {
-    /// Queries of distances are taken to be like the rows, queries of products
-    /// to have their directions.
-    fn new(rows: &[f32], dim: usize, order: Order) -> Self {
-        let rows = &rows[..rows.len().min(CENTRE_ROWS * dim)];
-        let mean = centre(rows, dim);
-        let queries = match order {
-            Order::Distance => mean.clone(),
-            Order::Product => {
-                let mut directions = rows.to_vec();
-                directions.chunks_exact_mut(dim).for_each(reduce::normalize);
-                centre(&directions, dim)
-            }
-        };
-        Centres { rows: mean, queries }
-    }
-}
-
-/// Up to [`PIECE`] rows in eight bits, and the parts of their lower bounds:
-/// order ≥ own − scale·q.scale·q̂·x̂ − (‖q − b‖·error + ‖s‖·norm) + what depends
-/// on q alone.
-struct Piece {
-    panels: Panels,
-    error: Vec<f32>,
-    norm: Vec<f32>,
-    /// The largest error and norm of a panel.
-    largest: Vec<[f32; 2]>,
-}
-
-impl Piece {
-    fn new(rows: &[f32], centres: &Centres, order: Order) -> Self {
-        let (dim, depth) = (centres.rows.len(), eight::depth(centres.rows.len()));
-        let mut bytes = vec![0; rows.len() / dim * depth];
-        let (mut own, mut scale, mut error, mut norm) = (vec![], vec![], vec![], vec![]);
-        let factor = order.factor();
-        let between = reduce::dot(&centres.rows, &centres.queries);
-        for (row, bytes) in rows.chunks_exact(dim).zip(bytes.chunks_exact_mut(depth)) {
-            let eight = Eight::round(row, &centres.rows, bytes);
-            // And more than what f64 loses where the terms cancel.
-            let (exact, lost) = match order {
-                Order::Distance => (reduce::distance2(row, &centres.rows), 0.0),
-                Order::Product => {
-                    let along = reduce::dot(row, &centres.queries);
-                    (between - along, 1e-12 * (between.abs() + along.abs()))
-                }
-            };
-            let up = factor * (1.0 + ROUNDING);
-            let bound = (exact - ROUNDING * exact.abs() - lost - UNDERFLOW) as f32;
-            // NaN is below every limit: the row is always looked at.
-            own.push(if bound.is_finite() { bound } else { f32::NAN });
-            scale.push((factor * f64::from(eight.scale)) as f32);
-            error.push((up * (eight.error + ROUNDING * eight.norm)) as f32);
-            norm.push((up * eight.norm) as f32);
-        }
-        let max = |values: &[f32]| values.iter().copied().fold(0.0, f32::max);
-        let panels = error.chunks(WIDTH).zip(norm.chunks(WIDTH));
-        let largest = panels.map(|(error, norm)| [max(error), max(norm)]).collect();
-        Piece { panels: Panels::new(&bytes, depth, own, scale), error, norm, largest }
-    }
-}
-
-/// A query in eight bits.
-struct Query {
-    /// s.
-    scale: f32,
-    /// ‖q − b‖.
-    norm: f32,
-    /// ‖s‖.
-    error: f32,
 }
 
 impl Neighbours {
@@ -285,209 +211,9 @@ impl Neighbours {
     }
 }
 
-/// Finds the rows whose lower bounds are below the bound of a search: first of
-/// a whole panel, with its largest error and norm, then each.
-struct Bounds<'a, 'b> {
-    piece: &'a Piece,
-    start: usize,
-    queries: &'a [Query],
-    searches: &'a mut [Search<'b>],
-}
-
-impl Below for Bounds<'_, '_> {
-    #[inline(always)]
-    fn scale(&self, query: usize) -> f32 {
-        self.queries[query].scale
-    }
-
-    #[inline(always)]
-    fn limit(&self, query: usize, panel: usize) -> f32 {
-        let (q, [error, norm]) = (&self.queries[query], self.piece.largest[panel]);
-        let bound = self.searches[query].bound;
-        let slack = q.norm * error + q.error * norm;
-        let limit = bound + slack + (bound.abs() + slack) * ROUNDING as f32;
-        // What overflowed bounds nothing.
-        if limit.is_finite() { limit } else { f32::NAN }
-    }
-
-    #[inline(always)]
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    fn found(&mut self, query: usize, panel: usize, mut mask: u32, values: &[f32; WIDTH]) {
-        let (q, search) = (&self.queries[query], &mut self.searches[query]);
-        while mask != 0 {
-            let i = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            let row = panel * WIDTH + i;
-            let (Some(error), Some(norm)) = (self.piece.error.get(row), self.piece.norm.get(row))
-            else {
-                break;
-            };
-            let bound = values[i] - (q.norm * error + q.error * norm);
-            if !bound.is_finite() || !(bound >= search.bound) {
-                search.open(bound, self.start + row);
-            }
-        }
-    }
-}
-
-/// The search for the rows nearest to one query.
-struct Search<'a> {
-    among: &'a Neighbours,
-    query: &'a [f32],
-    k: usize,
-    /// What [`Order::nearly`] may be off by, relative and absolute.
-    error: [f64; 2],
-    /// Order less what the bounds are bounds of.
-    shift: f64,
-    /// A row whose lower bound is not below this is not among the k nearest;
-    /// NaN while there is no such number.
-    bound: f32,
-    /// Rows below it, with their bounds.
-    open: Vec<(f32, u32)>,
-    /// Rows whose order is nearly known: all that may be among the k nearest.
-    known: Vec<(f64, u32)>,
-}
-
-impl<'a> Search<'a> {
-    fn new(among: &'a Neighbours, query: &'a [f32], k: usize) -> Self {
-        let (open, known) = (Vec::with_capacity(PIECE), Vec::with_capacity(k));
-        let error = reduce::single_error(query.len());
-        let error = match among.order {
-            Order::Distance => [error, UNDERFLOW],
-            Order::Product => {
-                [0.0, error * reduce::norm2(query).sqrt() * among.largest + UNDERFLOW]
-            }
-        };
-        Search { among, query, k, error, shift: 0.0, bound: f32::NAN, open, known }
-    }
-
-    /// Take in orders of rows `start..` that are right within `slack`.
-    ///
-    /// Those that overflowed are taken in too.
-    #[inline(always)]
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    fn take(&mut self, start: usize, orders: &[f32], slack: f32) {
-        for (i, orders) in orders.chunks(16).enumerate() {
-            // A comparison of sixteen at a time; nearly always none is nearer.
-            let bound = self.bound;
-            let near = |v: f32| !(v - slack >= bound) || !v.is_finite();
-            if orders.iter().fold(0u32, |n, &v| n | u32::from(near(v))) == 0 {
-                continue;
-            }
-            for (j, &v) in orders.iter().enumerate() {
-                if near(v) {
-                    self.open(v - slack, start + i * 16 + j);
-                }
-            }
-        }
-    }
-
-    /// Look at a row later; what overflowed bounds nothing.
-    fn open(&mut self, bound: f32, row: usize) {
-        let bound = if bound.is_finite() { bound } else { f32::NAN };
-        self.open.push((bound, row as u32));
-    }
-
-    /// Lower the bound when many rows are open.
-    fn tighten(&mut self) {
-        if self.open.len() >= self.k + 512 {
-            self.refine();
-            // Many rows of nearly the same order: they must not pile up.
-            if self.open.len() >= self.k + 512 {
-                self.resolve();
-            }
-        }
-    }
-
-    /// Compute the orders of the k rows of lowest bounds, and drop those that
-    /// are out then.
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    fn refine(&mut self) {
-        let k = self.k.min(self.open.len());
-        if k < self.open.len() {
-            let by = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-            self.open.select_nth_unstable_by(k - 1, by);
-        }
-        let rest = self.open.split_off(k);
-        self.resolve();
-        self.open = rest;
-        self.open.retain(|(v, _)| !(*v >= self.bound));
-    }
-
-    /// Find the orders of the open rows, nearly, and keep those that may be
-    /// among the k nearest.
-    fn resolve(&mut self) {
-        pulp::Arch::new().dispatch(Resolve(self));
-        let Search { k, error: [relative, absolute], ref mut known, .. } = *self;
-        if known.len() >= k {
-            known.select_nth_unstable_by(k - 1, nearer);
-            let last = known[k - 1].0;
-            let last = last + 2.0 * (relative * last.abs() + absolute);
-            if last.is_finite() {
-                known.retain(|(order, _)| *order <= last);
-                self.bound = above(last - self.shift);
-            }
-            // Many rows of the same order: they must not pile up.
-            if known.len() >= 4 * k + 1024 {
-                self.settle();
-            }
-        }
-    }
-
-    /// Keep the k nearest of the known, by their orders in f64.
-    fn settle(&mut self) {
-        for (order, row) in &mut self.known {
-            *order = self.among.order.of(self.query, self.among.row(*row));
-        }
-        self.known.sort_unstable_by(nearer);
-        self.known.truncate(self.k);
-    }
-
-    fn finish(mut self) -> Vec<(f64, u32)> {
-        if !self.open.is_empty() {
-            self.refine();
-            self.resolve();
-        }
-        self.settle();
-        self.known
-    }
-}
-
-/// The loop of [`Search::resolve`].
-struct Resolve<'a, 'b>(&'a mut Search<'b>);
-
-impl pulp::WithSimd for Resolve<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Search { among, query, ref mut open, ref mut known, .. } = *self.0;
-        for at in 0..open.len() {
-            if let Some((_, next)) = open.get(at + 1) {
-                let row = among.row(*next);
-                (0..row.len()).step_by(LINE).for_each(|at| prefetch(row, at));
-            }
-            let (_, i) = open[at];
-            known.push((among.order.nearly(simd, query, among.row(i)), i));
-        }
-        open.clear();
-    }
-}
-
-/// By order; rows of the same order as they come.
-fn nearer(a: &(f64, u32), b: &(f64, u32)) -> std::cmp::Ordering {
-    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
-}
-
-/// The least single-precision number that is not below `v`; NaN beyond the largest.
-fn above(v: f64) -> f32 {
-    let single = v as f32;
-    let single = if f64::from(single) < v { single.next_up() } else { single };
-    if single.is_finite() { single } else { f32::NAN }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::search::{above, nearer};
     use super::*;
 
     fn rows(n: usize, d: usize, salt: u32) -> Vec<f32> {
@@ -512,7 +238,7 @@ mod tests {
             own
         };
         f(Neighbours::index(own(), d, order, None));
-        if let Some(with) = Instruction::detect(d) {
+        for with in Instruction::all() {
             f(Neighbours::index(own(), d, order, Some(with)));
         }
     }

@@ -1,0 +1,130 @@
+//! Rows and queries in eight bits, and the lower bounds of their orders.
+
+use super::search::Search;
+use super::{CENTRE_ROWS, Order, ROUNDING, UNDERFLOW, centre};
+use crate::math::eight::{self, Below, Eight, Panels, WIDTH};
+use crate::math::reduce;
+
+/// What is subtracted before rounding.
+pub(super) struct Centres {
+    /// From rows: c.
+    pub(super) rows: Vec<f32>,
+    /// From queries: b.
+    pub(super) queries: Vec<f32>,
+}
+
+impl Centres {
+    /// Queries of distances are taken to be like the rows, queries of products
+    /// to have their directions.
+    pub(super) fn new(rows: &[f32], dim: usize, order: Order) -> Self {
+        let rows = &rows[..rows.len().min(CENTRE_ROWS * dim)];
+        let mean = centre(rows, dim);
+        let queries = match order {
+            Order::Distance => mean.clone(),
+            Order::Product => {
+                let mut directions = rows.to_vec();
+                directions.chunks_exact_mut(dim).for_each(reduce::normalize);
+                centre(&directions, dim)
+            }
+        };
+        Centres { rows: mean, queries }
+    }
+}
+
+/// Up to [`PIECE`] rows in eight bits, and the parts of their lower bounds:
+/// order ≥ own − scale·q.scale·q̂·x̂ − (‖q − b‖·error + ‖s‖·norm) + what depends
+/// on q alone.
+pub(super) struct Piece {
+    pub(super) panels: Panels,
+    pub(super) error: Vec<f32>,
+    pub(super) norm: Vec<f32>,
+    /// The largest error and norm of a panel.
+    pub(super) largest: Vec<[f32; 2]>,
+}
+
+impl Piece {
+    pub(super) fn new(rows: &[f32], centres: &Centres, order: Order) -> Self {
+        let (dim, depth) = (centres.rows.len(), eight::depth(centres.rows.len()));
+        let mut bytes = vec![0; rows.len() / dim * depth];
+        let (mut own, mut scale, mut error, mut norm) = (vec![], vec![], vec![], vec![]);
+        let factor = order.factor();
+        let between = reduce::dot(&centres.rows, &centres.queries);
+        for (row, bytes) in rows.chunks_exact(dim).zip(bytes.chunks_exact_mut(depth)) {
+            let eight = Eight::round(row, &centres.rows, bytes);
+            // And more than what f64 loses where the terms cancel.
+            let (exact, lost) = match order {
+                Order::Distance => (reduce::distance2(row, &centres.rows), 0.0),
+                Order::Product => {
+                    let along = reduce::dot(row, &centres.queries);
+                    (between - along, 1e-12 * (between.abs() + along.abs()))
+                }
+            };
+            let up = factor * (1.0 + ROUNDING);
+            let bound = (exact - ROUNDING * exact.abs() - lost - UNDERFLOW) as f32;
+            // NaN is below every limit: the row is always looked at.
+            own.push(if bound.is_finite() { bound } else { f32::NAN });
+            scale.push((factor * f64::from(eight.scale)) as f32);
+            error.push((up * (eight.error + ROUNDING * eight.norm)) as f32);
+            norm.push((up * eight.norm) as f32);
+        }
+        let max = |values: &[f32]| values.iter().copied().fold(0.0, f32::max);
+        let panels = error.chunks(WIDTH).zip(norm.chunks(WIDTH));
+        let largest = panels.map(|(error, norm)| [max(error), max(norm)]).collect();
+        Piece { panels: Panels::new(&bytes, depth, own, scale), error, norm, largest }
+    }
+}
+
+/// A query in eight bits.
+pub(super) struct Query {
+    /// s.
+    pub(super) scale: f32,
+    /// ‖q − b‖.
+    pub(super) norm: f32,
+    /// ‖s‖.
+    pub(super) error: f32,
+}
+
+/// Finds the rows whose lower bounds are below the bound of a search: first of
+/// a whole panel, with its largest error and norm, then each.
+pub(super) struct Bounds<'a, 'b> {
+    pub(super) piece: &'a Piece,
+    pub(super) start: usize,
+    pub(super) queries: &'a [Query],
+    pub(super) searches: &'a mut [Search<'b>],
+}
+
+impl Below for Bounds<'_, '_> {
+    #[inline(always)]
+    fn scale(&self, query: usize) -> f32 {
+        self.queries[query].scale
+    }
+
+    #[inline(always)]
+    fn limit(&self, query: usize, panel: usize) -> f32 {
+        let (q, [error, norm]) = (&self.queries[query], self.piece.largest[panel]);
+        let bound = self.searches[query].bound;
+        let slack = q.norm * error + q.error * norm;
+        let limit = bound + slack + (bound.abs() + slack) * ROUNDING as f32;
+        // What overflowed bounds nothing.
+        if limit.is_finite() { limit } else { f32::NAN }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::neg_cmp_op_on_partial_ord)]
+    fn found(&mut self, query: usize, panel: usize, mut mask: u32, values: &[f32; WIDTH]) {
+        let (q, search) = (&self.queries[query], &mut self.searches[query]);
+        while mask != 0 {
+            let i = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            let row = panel * WIDTH + i;
+            let (Some(error), Some(norm)) = (self.piece.error.get(row), self.piece.norm.get(row))
+            else {
+                break;
+            };
+            let bound = values[i] - (q.norm * error + q.error * norm);
+            if !bound.is_finite() || !(bound >= search.bound) {
+                search.open(bound, self.start + row);
+            }
+        }
+    }
+}
