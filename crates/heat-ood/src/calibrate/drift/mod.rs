@@ -13,8 +13,9 @@
 //!   stream was ordinary for long.
 //! - *CUSUM*: S_ε ← max(1, S_ε)·f_ε(p), C = mean over ε of S_ε: it forgets
 //!   losses. C is at most the mean of Shiryaev–Roberts' statistics, whose
-//!   expectation after t rows is t, so P(C reaches H/α within H rows) ≤ α. It
-//!   begins anew after every horizon of H rows.
+//!   expectation after t rows is t, so P(C reaches H/α within H rows) ≤ α. That
+//!   is far from sharp; as the law of p is known, so is that of C, and κ·H/α is
+//!   enough, κ = 0.04 (`bets`). It begins anew after every horizon of H rows.
 //!
 //! Evidence grows with the number of rows however small the change. So an
 //! alarm also needs an *effect*: since the change began, the share F of rows
@@ -32,8 +33,10 @@
 //! for Change-Point Detection*, COPA 2017; Genovese and Wasserman 2004 for the
 //! admixture.
 
+mod bets;
 mod pool;
 
+use bets::{BETS, cusum_threshold, gains};
 use pool::Pool;
 use serde::{Deserialize, Serialize};
 
@@ -86,9 +89,6 @@ impl Default for DriftConfig {
         }
     }
 }
-
-/// The exponents ε of the bets.
-const BETS: [f64; 8] = [0.3, 0.45, 0.6, 0.7, 0.8, 0.87, 0.93, 0.97];
 
 /// λ, the share of calibration rows that counts as odd in the effect.
 const ODD: f64 = 0.1;
@@ -258,11 +258,11 @@ impl Drift {
     fn fresh(&self, test: Test) -> Wealth {
         let share = if self.config.tests == Tests::Both { 0.5 } else { 1.0 };
         let alpha = self.config.alpha * share;
-        let horizon = match test {
-            Test::Martingale => 1.0,
-            Test::Cusum => self.config.horizon as f64,
+        let threshold = match test {
+            Test::Martingale => 1.0 / alpha,
+            Test::Cusum => cusum_threshold(self.config.horizon, alpha, self.config.two_sided),
         };
-        Wealth::new(test, (horizon / alpha).ln(), self.row)
+        Wealth::new(test, threshold.ln(), self.row)
     }
 
     /// Rows seen.
@@ -289,7 +289,7 @@ impl Drift {
         }
         let u = Stream::new(self.config.seed, Purpose::Ties, self.row, 1).uniform();
         let p = self.pool.rank_and_insert(score, u);
-        let gains = BETS.map(|e| self.gain(p, e));
+        let gains = gains(p, self.config.two_sided);
         let odd =
             self.is_odd(score, Stream::new(self.config.seed, Purpose::Ties, self.row, 2).uniform());
         let (row, mut alarms) = (self.row, Vec::new());
@@ -312,16 +312,6 @@ impl Drift {
                 .for_each(|w| *w = Wealth::new(w.test, fresh.threshold, self.row));
         }
         Ok(Observation { row, p_value: p, martingale, cusum, alarms })
-    }
-
-    /// log f_ε(p).
-    fn gain(&self, p: f64, e: f64) -> f64 {
-        let bet = |p: f64| e.ln() + (e - 1.0) * p.max(f64::MIN_POSITIVE).ln();
-        if self.config.two_sided {
-            let both = [bet(p), bet(1.0 - p)];
-            return reduce::logsumexp(both.into_iter()) - 2f64.ln();
-        }
-        bet(p)
     }
 
     /// Whether a score is among the oddest of calibration, ties broken by `u`.
