@@ -85,9 +85,13 @@ fn drift_is_found_and_unchanged_streams_are_not() {
     let config =
         DriftConfig { alpha: 0.05, horizon: 600, min_admixture: 0.0, ..DriftConfig::default() };
     // α = 0.05 of 400 streams, and four standard errors: 20 + 17.
-    let alarms = (0..400).filter_map(|s| first_alarm(&id, &id, 0.0, 400, &config, s)).count();
+    let count = |admixture: f64, splits: u64| {
+        let change = Change { ood: &ood, admixture, from: 0 };
+        (0..splits).filter_map(|s| first_alarm(&id, &change, 400, &config, s)).count()
+    };
+    let alarms = count(0.0, 400);
     assert!(alarms <= 37, "{alarms}");
-    let found = (0..40).filter_map(|s| first_alarm(&id, &ood, 0.3, 400, &config, s)).count();
+    let found = count(0.3, 40);
     assert!(found >= 38, "{found}");
 }
 

@@ -95,17 +95,23 @@ pub fn discoveries(
     (false_share / splits as f64, found / splits as f64)
 }
 
-/// The row of the first alarm in a stream of ID rows, a share of which is
-/// replaced by OOD rows; `None` if there is none.
+/// OOD rows in a stream: with which probability a row is one, from which row on.
+pub struct Change<'a> {
+    pub ood: &'a [f32],
+    pub admixture: f64,
+    pub from: usize,
+}
+
+/// The row of the first alarm in a stream of ID rows after `n` rows of
+/// calibration; `None` if there is none.
 pub fn first_alarm(
     id: &[f32],
-    ood: &[f32],
-    admixture: f64,
+    change: &Change<'_>,
     n: usize,
     config: &DriftConfig,
     split: u64,
 ) -> Option<u64> {
-    let (x, y) = (shuffled(id, split), shuffled(ood, split));
+    let (x, y) = (shuffled(id, split), shuffled(change.ood, split));
     let mut stream = Stream::new(split, Purpose::User, 4, 0);
     let mut drift = Drift::new(
         DriftConfig { seed: split, ..config.clone() },
@@ -113,8 +119,9 @@ pub fn first_alarm(
     )
     .unwrap();
     let mut odd = y.iter().cycle();
-    x[n..].iter().find_map(|&score| {
-        let score = if stream.uniform() < admixture { *odd.next().unwrap() } else { score };
+    x[n..].iter().enumerate().find_map(|(row, &score)| {
+        let is_odd = row >= change.from && stream.uniform() < change.admixture;
+        let score = if is_odd { *odd.next().unwrap() } else { score };
         drift.push(score).unwrap().alarms.first().map(|a| a.row)
     })
 }
