@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 mod decisions;
+mod files;
 mod pictures;
 mod statistics;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use decisions::*;
+pub use files::*;
 pub use pictures::*;
 pub use statistics::*;
 
@@ -53,13 +55,6 @@ Lists: commas outside brackets and quotes separate values; the first key varies 
   heat sweep ebm=heat_gmm_c10,heat_gmm_std_c10 ebm.model.steps=10,20 seed=0,1,2 --train F --out DIR
 Files: one run folder a combination, as `heat train` writes it; eval.json in each, with --ood;
   sweep.toml (what was asked), sweep.json (what was found)";
-
-const CONVERT_HELP: &str = "\
-An existing OUT is left alone unless --force is given. A conversion that is killed leaves
-nothing under the name OUT.
-
-  heat convert published/train -o train --head head.safetensors
-  heat convert train -o train.npz --dtype f32 --fields avg,std";
 
 /// Out-of-distribution detection on the features of a trained classifier.
 ///
@@ -129,7 +124,7 @@ pub enum Command {
     /// Say which ONNX Runtime is used, or how to get one
     Doctor,
     /// Write a feature set in another form
-    #[command(after_help = CONVERT_HELP)]
+    #[command(after_help = files::CONVERT_HELP)]
     Convert(ConvertArgs),
     /// Download data sets and weights, and check them
     #[command(subcommand, after_help = pictures::DATA_HELP)]
@@ -409,103 +404,4 @@ pub enum Format {
     Csv,
     /// For documents
     Markdown,
-}
-
-/// `heat export`
-#[derive(Args)]
-pub struct ExportArgs {
-    /// Detector or checkpoint of a residual energy
-    pub detector: PathBuf,
-    /// PyTorch file to write: {"model_state": {"mlp.0.weight": …}}
-    #[arg(long, short, value_name = "FILE.pt")]
-    pub output: PathBuf,
-}
-
-/// `heat import`
-#[derive(Args)]
-pub struct ImportArgs {
-    /// What `torch.save` wrote: a dict with `model_state` holding `mlp.*`
-    #[arg(value_name = "FILE.pt")]
-    pub network: PathBuf,
-    /// The recipe it was trained with: ebm=heat_gmm_c10 ebm.model.hidden_dim=512
-    #[arg(value_name = "GROUP=NAME | key.path=value")]
-    pub settings: Vec<String>,
-    /// The data to fit the prior on
-    #[command(flatten)]
-    pub data: TrainSet,
-    /// What stands before `mlp.` in the names, where the file has several networks
-    #[arg(long)]
-    pub prefix: Option<String>,
-    /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
-    #[arg(long, value_name = "DIR")]
-    pub recipes: Option<PathBuf>,
-    /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
-    pub output: PathBuf,
-}
-
-/// `heat info`
-#[derive(Args)]
-pub struct InfoArgs {
-    /// Any file or folder this program reads or writes
-    pub file: PathBuf,
-    /// Feature dimension, for raw memmaps without labels
-    #[arg(long, value_name = "D")]
-    pub dim: Option<usize>,
-}
-
-/// `heat convert`
-#[derive(Args)]
-pub struct ConvertArgs {
-    /// Features to read, in any form
-    #[arg(value_name = "IN")]
-    pub input: PathBuf,
-    /// What to write: a folder (shards), or a .safetensors, .npy or .npz file
-    #[arg(long, short, value_name = "OUT")]
-    pub output: PathBuf,
-    /// Form of OUT, where its name does not say it
-    #[arg(long, value_enum, value_name = "FORM")]
-    pub to: Option<To>,
-    /// f16, bf16, f32 or f64 [default: f16 in .safetensors, f32 in .npy and .npz, f64 in memmaps]
-    #[arg(long, value_name = "TYPE")]
-    pub dtype: Option<String>,
-    /// Which of avg, std, max, logits (and label) [default: all; avg for .npy]
-    #[arg(long, alias = "field", value_name = "A,B,…", value_delimiter = ',')]
-    pub fields: Option<Vec<String>>,
-    /// Labels to add (.npy, .npz, .safetensors)
-    #[arg(long, value_name = "FILE")]
-    pub labels: Option<PathBuf>,
-    /// The classifier's last layer: for --logits, and D of raw memmaps
-    #[arg(long, value_name = "FILE")]
-    pub head: Option<PathBuf>,
-    /// Compute the logits of avg with the head
-    #[arg(long)]
-    pub logits: bool,
-    /// Feature dimension, for raw memmaps without labels or head
-    #[arg(long, value_name = "D")]
-    pub dim: Option<usize>,
-    /// Rows of a shard [default: as many as make about 1 GiB]
-    #[arg(long, value_name = "N")]
-    pub shard_rows: Option<usize>,
-    /// Replace OUT if it exists
-    #[arg(long)]
-    pub force: bool,
-    /// Part of the rows
-    #[command(flatten)]
-    pub subset: SubsetArgs,
-}
-
-/// Forms of a feature set.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum To {
-    /// A folder of .safetensors shards
-    Shards,
-    /// One .safetensors file
-    Safetensors,
-    /// One matrix; in a folder (a name without .npy), one file per field
-    Npy,
-    /// One .npz file
-    Npz,
-    /// A folder of the published feat.mmap, std.mmap, label.mmap
-    Memmap,
 }

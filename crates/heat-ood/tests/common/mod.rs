@@ -5,6 +5,7 @@
 
 pub mod bytes;
 pub mod images;
+pub mod sets;
 
 use std::io::Write;
 use std::path::PathBuf;
