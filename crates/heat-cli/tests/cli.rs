@@ -286,6 +286,50 @@ fn a_run_is_not_overwritten_and_resumes() {
     contains(&text(&other.stderr), &["other settings"]);
 }
 
+/// A device or a pipe is no file to be replaced, a link stays one, and nothing is
+/// written among the files of a set that is read.
+#[cfg(unix)]
+#[test]
+fn outputs_that_are_no_files_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let train = data("train");
+    let fit = |output: &str| ["fit", "norm", "--train", &train, "-o", output].map(str::to_owned);
+    let refused = |args: &[String], parts: &[&str]| {
+        let args: Vec<&str> = args.iter().map(|s| &**s).collect();
+        contains(&fails(path, &args).1, parts);
+    };
+    assert!(
+        std::process::Command::new("mkfifo").arg(path.join("pipe")).status().unwrap().success()
+    );
+    refused(&fit("pipe"), &["pipe", "not a regular file"]);
+    assert!(!fs::symlink_metadata(path.join("pipe")).unwrap().is_file());
+    fs::create_dir(path.join("folder")).unwrap();
+    refused(&fit("folder"), &["name of a folder"]);
+    refused(&fit("new/"), &["name of a folder"]);
+    fs::write(path.join("old"), "old").unwrap();
+    std::os::unix::fs::symlink("old", path.join("link")).unwrap();
+    said(path, &["fit", "norm", "--train", &train, "-o", "link"]);
+    assert!(fs::symlink_metadata(path.join("link")).unwrap().is_symlink());
+    assert!(fs::read(path.join("old")).unwrap().len() > 100);
+    said(path, &["convert", &train, "-o", "shards"]);
+    let before = common::tree(&path.join("shards"));
+    let name = before.keys().next().unwrap();
+    for name in [&format!("shards/{name}"), "shards/new.safetensors"] {
+        let args = ["fit", "norm", "--train", "shards", "-o", name].map(str::to_owned);
+        refused(&args, &["would be a part of it"]);
+    }
+    assert_eq!(common::tree(&path.join("shards")), before);
+    let id = data("test");
+    let ood = format!("mnist={}", data("ood_mnist"));
+    let eval = ["eval", "--train", &train, "--id", &id, "--ood", &ood, "--scorers", "norm"];
+    let same = [&eval[..], &["-o", "r.html", "--report", "./r.html"]].concat();
+    contains(&fails(path, &same).1, &["that is where the results go"]);
+    // A slash says that a folder is meant.
+    said(path, &[&eval[..], &["--format", "openood", "-o", "csv/"]].concat());
+    assert!(path.join("csv/norm.csv").is_file());
+}
+
 #[test]
 fn names_and_files_that_would_collide() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use common::{command, contains, data, fails, ok, text};
+use common::{command, contains, data, fails, npy, ok, text};
 use serde_json::Value;
 
 /// A `knn` detector, and the same calibrated on the test rows.
@@ -194,9 +194,62 @@ fn rows_of_features_and_bad_lines() {
         assert_eq!(of(&events, "invalid")[0]["line"], 2);
         assert_eq!(of(&events, "end")[0]["rows"], 2);
     }
+    // What spreadsheets write.
+    for input in ["\u{feff}score\r\n0.5\r\n0.4\r\n", "\"row\",\"score\"\n\"0\",\"0.5\"\n1,0.4\n"] {
+        let (_, events) = watch(folder.path(), &[], input);
+        assert_eq!(of(&events, "end")[0]["rows"], 2, "{input:?}");
+    }
+    let long = format!("0.5\n{}\n0.4\n", "1,".repeat(3 << 20));
+    let (_, events) = watch(folder.path(), &["--skip-invalid"], &long);
+    contains(&of(&events, "invalid")[0]["problem"].to_string(), &["longer than 4194304 bytes"]);
+    assert_eq!(of(&events, "end")[0]["rows"], 2);
     for (flag, value) in [("--alpha", "0"), ("--horizon", "0"), ("--min-admixture", "1")] {
         let (out, _) = watch(folder.path(), &[flag, value], "");
         assert_eq!(out.status.code(), Some(2), "{flag}");
+    }
+}
+
+/// The training rows in another form.
+fn converted(folder: &Path, name: &str, more: &[&str]) -> String {
+    let train = data("train");
+    ok(folder, &[&["convert", &train, "-o", name, "--fields", "avg"], more].concat());
+    name.to_owned()
+}
+
+/// A detector of `std` is not calibrated on the training rows' `std` alone.
+#[test]
+fn training_rows_are_noticed_in_the_field_that_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = data("train");
+    ok(folder.path(), &["fit", "knn", "pooling=std", "--train", &train, "-o", "std"]);
+    ok(folder.path(), &["convert", &train, "-o", "std.npz", "--fields", "std"]);
+    let calibrate = ["calibrate", "std", "--id", "std.npz", "-o", "x"];
+    contains(&fails(folder.path(), &calibrate).1, &["training rows"]);
+    let forced = ok(folder.path(), &[&calibrate[..], &["--force"]].concat());
+    contains(&text(&forced.stderr), &["nothing is promised"]);
+    // Nor does a watch hide it.
+    let mut child = command(folder.path(), &["watch", "x"]);
+    let out = child.stdin(Stdio::null()).output().unwrap();
+    contains(&text(&out.stdout), &["\"forced\":true"]);
+    contains(&text(&out.stderr), &["nothing is promised"]);
+}
+
+/// A row that one member cannot score is no ordinary row.
+#[test]
+fn p_values_of_rows_beyond_all_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let (train, id) = (data("train"), data("test"));
+    for scorer in ["vim", "knn"] {
+        let head = data("head");
+        let file = format!("{scorer}.fit");
+        ok(folder.path(), &["fit", scorer, "--train", &train, "--head", &head, "-o", &file]);
+        ok(folder.path(), &["calibrate", &file, "--id", &id, "-o", scorer]);
+    }
+    ok(folder.path(), &["compose", "vim", "knn", "--p-values", "stouffer", "-o", "both"]);
+    npy(&folder.path().join("huge.npy"), &[&[3e38; 342]]);
+    for detector in ["vim", "both"] {
+        let (_, error) = fails(folder.path(), &["score", detector, "huge.npy"]);
+        contains(&error, &["huge.npy", "row 0", "too large"]);
     }
 }
 
@@ -207,6 +260,21 @@ fn p_values_are_composed() {
     let (train, head, id) = (data("train"), data("head"), data("test"));
     ok(folder.path(), &["fit", "el", "--train", &train, "--head", &head, "-o", "el"]);
     ok(folder.path(), &["calibrate", "el", "--id", &id, "-o", "el.cal"]);
+    // In half precision too: what `heat convert` writes by default.
+    let (_, trained) = fails(
+        folder.path(),
+        &[
+            "calibrate",
+            "knn.safetensors",
+            "--id",
+            &converted(folder.path(), "half", &[]),
+            "-o",
+            "x",
+        ],
+    );
+    contains(&trained, &["training rows"]);
+    let brain = converted(folder.path(), "brain", &["--dtype", "bf16"]);
+    contains(&fails(folder.path(), &["calibrate", "el", "--id", &brain, "-o", "x"]).1, &["rows"]);
     let fused = ["compose", "a=cal.safetensors", "b=el.cal", "--p-values", "cauchy", "-o", "both"];
     ok(folder.path(), &fused);
     // The rows its members were calibrated on are training rows to it.
@@ -263,8 +331,20 @@ fn choosing_without_and_with_validation_sets() {
     ok(folder.path(), &["fit", "norm", "--train", &train, "-o", "norm"]);
     let both = ["compose", "tuned", "norm", "--train", &train, "-o", "composed"];
     ok(folder.path(), &both);
-    let eval = ["eval", "--id", &id, "--ood", &validation, "--detectors", "composed"];
-    contains(&text(&ok(folder.path(), &eval).stderr), &["were chosen on textures"]);
+    // Whatever file they lie in; and the ID rows too.
+    ok(folder.path(), &["convert", &data("ood_textures"), "-o", "again"]);
+    for set in [&*validation, "other=again"] {
+        let eval = ["eval", "--id", &id, "--ood", set, "--detectors", "composed"];
+        let said = text(&ok(folder.path(), &eval).stderr);
+        contains(&said, &["were chosen on", "composed: 1000 of 1000 rows"]);
+    }
+    // Distances of rows to themselves are all zero: alone it is what it is.
+    let one = run(&["--scorers", "knn(k=1),norm", "--rows", "1500", "--format", "json"]);
+    let one: Value = serde_json::from_str(&text(&one.stdout)).unwrap();
+    assert_eq!(one["composition"][0][0], "knn(k=1)");
+    let [alone, composed] = [&one["ranking"][0]["auroc"], &one["composed_auroc"]];
+    assert!((alone.as_f64().unwrap() - composed.as_f64().unwrap()).abs() < 1e-12, "{one}");
+    assert_eq!(one["kinds"][0], "held_out_classes");
     let same = ["--scorers", "knn(k=9,whiten=false),knn(k=9)", "--id-val", &id];
     let said = run(&[&same[..], &["--tune-on", &validation]].concat());
     contains(&text(&said.stderr), &["no effect"]);

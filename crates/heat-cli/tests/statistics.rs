@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{contains, data, fails, ok, text};
+use common::{contains, data, fails, npy, ok, text};
 use serde_json::Value;
 
 /// `heat eval` on three OOD sets.
@@ -117,6 +117,30 @@ fn seeds_are_summed_up() {
     contains(&run("table"), &["knn (2 seeds)", &shown, "standard deviation over the seeds"]);
     contains(&run("markdown"), &["| knn (2 seeds) |", &shown]);
     contains(&run("csv"), &["detection_accuracy,auroc_std", "\nknn,mnist,"]);
+}
+
+/// One row shows no variation: nothing is proved by it, whatever the metric.
+#[test]
+fn a_side_of_one_row_has_no_tests() {
+    let folder = tempfile::tempdir().unwrap();
+    let npy = |name: &str, rows: &[&[f32]]| npy(&folder.path().join(name), rows);
+    npy("train.npy", &[&[1.0, 0.0], &[0.0, 2.0], &[3.0, 1.0]]);
+    let compare = |id: &[&[f32]], ood: &[&[f32]]| {
+        npy("id.npy", id);
+        npy("ood.npy", ood);
+        let scorers = ["--scorers", "norm,knn(k=1)", "--compare", "norm", "--resamples", "50"];
+        let sets = ["eval", "--train", "train.npy", "--id", "id.npy", "--ood", "ood.npy"];
+        text(&ok(folder.path(), &[&sets[..], &scorers].concat()).stdout)
+    };
+    let table = compare(&[&[1.0, 0.0]], &[&[9.0, 9.0]]);
+    assert!(!table.contains("NaN"), "{table}");
+    let line = table.lines().rfind(|l| l.contains("knn")).unwrap();
+    // All three metrics shown, with neither interval nor p.
+    assert_eq!((line.matches("[–]").count(), line.matches('–').count()), (3, 6), "{table}");
+    // Two rows that are told apart by one scorer and mixed up by the other.
+    let table = compare(&[&[1.0, 0.0], &[0.0, 2.0]], &[&[0.1, 0.1], &[0.1, 0.1]]);
+    let line = table.lines().rfind(|l| l.contains("knn")).unwrap();
+    assert!(line.contains(" – "), "{table}");
 }
 
 #[test]

@@ -24,8 +24,9 @@ const FORMAT: &str = "heat-detector";
 /// What stands before the names of a calibration's tensors.
 const CALIBRATION: &str = "calibration.";
 
-/// Tensors of the hashes of rows that were seen.
+/// Tensors of the hashes of rows that were seen, and of those tuned on.
 const TRAIN_ROWS: &str = "train_rows";
+const TUNED_ROWS: &str = "tuned_rows";
 
 /// Where a detector comes from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -50,19 +51,15 @@ pub struct Provenance {
     /// of members' training and calibration, of ID validation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<RowSketch>,
+    /// Likewise of the rows of `tuned_on`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuned_rows: Vec<RowSketch>,
 }
 
-impl Provenance {
-    /// Remember which rows were trained on.
-    ///
-    /// # Errors
-    /// If the set cannot be read.
-    pub fn trained_on(&mut self, train: &FeatureSet) -> Result<()> {
-        self.train = train.digests()?;
-        self.rows = vec![RowSketch::of(train)?];
-        Ok(())
-    }
+/// The share of seen rows from which a set is called seen.
+const SEEN: f64 = 0.01;
 
+impl Provenance {
     /// Also what another detector, a part of this one, has seen.
     pub fn include(&mut self, part: &Provenance) {
         for file in &part.train {
@@ -78,6 +75,11 @@ impl Provenance {
                 self.tuned_on.push(file.clone());
             }
         }
+        for rows in &part.tuned_rows {
+            if !self.tuned_rows.contains(rows) {
+                self.tuned_rows.push(rows.clone());
+            }
+        }
     }
 
     /// Also these rows.
@@ -87,16 +89,36 @@ impl Provenance {
         }
     }
 
+    /// Whether settings were chosen on rows of this set, or on a file of it.
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn tuned_on(&self, set: &FeatureSet) -> Result<bool> {
+        for rows in &self.tuned_rows {
+            if rows.overlap(set)?.is_some_and(|o| o.share() > SEEN) {
+                return Ok(true);
+            }
+        }
+        if self.tuned_on.is_empty() {
+            return Ok(false);
+        }
+        let digests = set.digests()?;
+        Ok(self.tuned_on.iter().any(|(_, d)| digests.iter().any(|(_, other)| other == d)))
+    }
+
     /// Which of these rows the scorer has seen, in words: more than one in a
     /// hundred of those that can be compared; or, where a sample allows no
     /// comparison of ten rows, a whole file.
-    fn seen(&self, id: &FeatureSet) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn seen(&self, id: &FeatureSet) -> Result<Option<String>> {
         /// Fewer compared rows say nothing.
         const FEW: usize = 10;
         let mut sampled = !self.rows.is_empty();
         for rows in &self.rows {
             match rows.overlap(id)? {
-                Some(o) if o.shared > 0 && o.share() > 0.01 => {
+                Some(o) if o.share() > SEEN => {
                     return Ok(Some(format!(
                         "{} of {} rows of {} that were compared are training rows",
                         o.shared,
@@ -159,6 +181,38 @@ impl Detector {
     /// The scorer.
     pub fn scorer(&self) -> &Arc<dyn Scorer> {
         &self.scorer
+    }
+
+    /// Remember which files, and which rows of what the scorer reads, it was
+    /// trained on.
+    ///
+    /// # Errors
+    /// If the set cannot be read, or the scorer not score it.
+    pub fn trained_on(&mut self, train: &FeatureSet) -> Result<()> {
+        self.provenance.train = train.digests()?;
+        self.provenance.rows.clear();
+        self.has_seen(train)
+    }
+
+    /// Also these rows, which then are none to calibrate on.
+    ///
+    /// # Errors
+    /// As [`Detector::trained_on`].
+    pub fn has_seen(&mut self, rows: &FeatureSet) -> Result<()> {
+        let sketch = RowSketch::of(rows, self.scorer.needs(rows)?)?;
+        self.provenance.include_rows(&sketch);
+        Ok(())
+    }
+
+    /// Remember an OOD validation set that settings were chosen on.
+    ///
+    /// # Errors
+    /// As [`Detector::trained_on`].
+    pub fn tuned_on(&mut self, set: &FeatureSet) -> Result<()> {
+        let sketch = RowSketch::of(set, self.scorer.needs(set)?)?;
+        self.provenance.tuned_on.extend(set.digests()?);
+        self.provenance.tuned_rows.push(sketch);
+        Ok(())
     }
 
     /// One score per row of the set; higher = more out-of-distribution.
@@ -237,9 +291,10 @@ impl Detector {
             metadata.push(("calibration", json(serde_json::to_string(&outline))));
         }
         for (i, rows) in self.provenance.rows.iter().enumerate() {
-            if !rows.hashes.is_empty() {
-                tensors.push((format!("{TRAIN_ROWS}.{i}"), rows.tensor()));
-            }
+            tensors.extend(rows.tensors(&format!("{TRAIN_ROWS}.{i}")));
+        }
+        for (i, rows) in self.provenance.tuned_rows.iter().enumerate() {
+            tensors.extend(rows.tensors(&format!("{TUNED_ROWS}.{i}")));
         }
         save_tensors(path.as_ref(), &tensors, &metadata)
     }
@@ -280,6 +335,9 @@ impl Detector {
         let mut detector = Detector { scorer, provenance, calibration: None };
         for (i, rows) in detector.provenance.rows.iter_mut().enumerate() {
             rows.read(file, &format!("{TRAIN_ROWS}.{i}"))?;
+        }
+        for (i, rows) in detector.provenance.tuned_rows.iter_mut().enumerate() {
+            rows.read(file, &format!("{TUNED_ROWS}.{i}"))?;
         }
         if let Some(text) = file.metadata("calibration") {
             let outline: Outline = serde_json::from_str(text)

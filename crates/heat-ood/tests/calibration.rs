@@ -28,7 +28,7 @@ fn detector(spec: &str) -> Detector {
     let head = Head::open(data("head")).unwrap();
     let scorer = ScorerSpec::parse(spec).unwrap().fit(&set("train"), Some(&head), &mut Silent);
     let mut detector = Detector::shared(scorer.unwrap());
-    detector.provenance.trained_on(&set("train")).unwrap();
+    detector.trained_on(&set("train")).unwrap();
     detector
 }
 
@@ -215,7 +215,7 @@ fn refusals_say_what_to_do() {
     // Other rows of the file that was trained on are no training rows.
     let (first, rest) =
         [0..2000u32, 2000..3000].map(|r| set("train").select(r.collect(), None).unwrap()).into();
-    detector.provenance.trained_on(&first).unwrap();
+    detector.trained_on(&first).unwrap();
     detector.calibrate(&base, &rest, None, false, &mut Silent).unwrap();
     detector.calibrate(&base, &some, None, true, &mut Silent).unwrap();
     let calibration = detector.calibration.as_ref().unwrap();

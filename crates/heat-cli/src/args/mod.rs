@@ -336,7 +336,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "A,B,…")]
     pub combine: Vec<String>,
     /// β of the compositions
-    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, requires = "combine")]
     pub beta: f64,
     /// Beyond the metrics
     #[command(flatten)]

@@ -68,7 +68,7 @@ fn standardise(
         members.push(Member { weight, ..member });
     }
     let mut detector = Detector::new(Combined::new(members, args.beta)?);
-    detector.provenance.trained_on(train)?;
+    detector.trained_on(train)?;
     Ok(detector)
 }
 
@@ -81,6 +81,12 @@ fn say_what_is_left_out(
     let mut calibrations = members.iter().filter_map(|(_, d)| d.calibration.as_ref());
     if args.p_values.is_some() && calibrations.clone().any(|c| c.config().per_class) {
         progress.say("note: p-values over all classes are combined, not those by class");
+    }
+    if args.p_values.is_some() && calibrations.clone().any(|c| c.forced) {
+        progress.say(
+            "warning: a detector was calibrated on rows that were in training: its p-values, and \
+             what is made of them, are no better than a score",
+        );
     }
     if args.p_values.is_none() && calibrations.next().is_some() {
         progress.say("note: the composition is another score: calibrate it with `heat calibrate`");

@@ -11,7 +11,7 @@ use heat_ood::scorers::{ScorerSpec, fit_all};
 use heat_ood::{Error, Provenance};
 
 use super::statistics::{check_scorers, write};
-use super::{Data, detectors, named, refuse_overwriting, wrote};
+use super::{Data, detectors, is_folder_name, named, refuse_overwriting, wrote};
 use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
 use crate::report::{self, About, Evaluation, ReportData, Set};
@@ -21,11 +21,17 @@ pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let plain = [&args.train, &args.labels, &args.head].into_iter().flatten().cloned();
     let inputs: Vec<PathBuf> = named_files.chain(plain).chain([args.id.clone()]).collect();
     let inputs: Vec<&Path> = inputs.iter().map(|p| &**p).collect();
-    refuse_overwriting(args.output.as_deref(), &inputs)?;
-    refuse_overwriting(args.report.as_deref(), &inputs)?;
-    if let Some(path) = args.report.as_ref().filter(|p| Some(*p) == args.output.as_ref()) {
+    let into_folder =
+        args.format == EvalFormat::Openood && args.output.as_deref().is_some_and(is_folder_name);
+    refuse_overwriting(args.output.as_deref().filter(|_| !into_folder), &inputs)?;
+    let results_too: Vec<&Path> = inputs.iter().copied().chain(args.output.as_deref()).collect();
+    refuse_overwriting(args.report.as_deref(), &results_too)?;
+    let same = |a: &Path, b: &Path| std::path::absolute(a).ok() == std::path::absolute(b).ok();
+    if let (Some(page), Some(results)) = (&args.report, &args.output)
+        && same(page, results)
+    {
         let problem = "that is where the results go; choose another name";
-        return Err(Error::config("report", path.display(), problem).into());
+        return Err(Error::config("report", page.display(), problem).into());
     }
     let Evaluated { results, evaluation, accuracy } = evaluated(args, progress)?;
     let output = args.output.as_deref();
@@ -101,7 +107,7 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
     let files = args.detectors.iter().map(|text| named(text).1);
     for ((name, detector), file) in detectors(&args.detectors)?.into_iter().zip(files) {
         let scorer = detector.scorer().clone();
-        warn_tuned(&name, &detector.provenance, &ood, progress)?;
+        warn_seen(&name, &detector.provenance, &id, &ood, progress)?;
         abouts.push(About::read(&name, &file, &detector.provenance));
         candidates.push(Candidate { name, scorer, fit_seconds: None });
     }
@@ -152,19 +158,19 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
     Ok(Evaluated { results, evaluation, accuracy })
 }
 
-/// Say where settings were chosen on one of these sets.
-fn warn_tuned(
+/// Say where settings were chosen on one of these sets, or ID rows were seen.
+fn warn_seen(
     name: &str,
     provenance: &Provenance,
+    id: &FeatureSet,
     ood: &[(String, FeatureSet)],
     progress: &Progress,
 ) -> Result<()> {
-    if provenance.tuned_on.is_empty() {
-        return Ok(());
+    if let Some(problem) = provenance.seen(id)? {
+        progress.say(&format!("warning: {name}: {problem}: its results on them say little"));
     }
     for (set, features) in ood {
-        let digests = features.digests()?;
-        if provenance.tuned_on.iter().any(|(_, d)| digests.iter().any(|(_, o)| o == d)) {
+        if provenance.tuned_on(features)? {
             progress.say(&format!(
                 "warning: the settings of {name} were chosen on {set}: its results there say \
                  nothing of unknown data"
@@ -182,9 +188,11 @@ pub(super) fn ood_sets(
     let mut sets: Vec<(String, FeatureSet)> = Vec::new();
     for text in list {
         let (name, path) = named(text);
-        if name == "average" || sets.iter().any(|(n, _)| *n == name) {
+        const TAKEN: [&str; 4] = ["average", "mean", "nearood", "farood"];
+        if TAKEN.contains(&&*name) || sets.iter().any(|(n, _)| *n == name) {
             let problem = format!(
-                "there are two sets named `{name}` (`average` is one); write NAME=FEATURES"
+                "there are two sets named `{name}` (averages are {}); write NAME=FEATURES",
+                TAKEN.join(", ")
             );
             return Err(Error::config("ood", text, problem).into());
         }

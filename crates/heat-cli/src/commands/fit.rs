@@ -19,7 +19,7 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
     let mut detector = Detector::shared(scorer);
     detector.provenance.recipe = Some(spec.to_string());
-    detector.provenance.trained_on(&data.train)?;
+    detector.trained_on(&data.train)?;
     detector.save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())

@@ -37,7 +37,7 @@ pub fn run(args: &ImportArgs, progress: &mut Progress) -> Result<()> {
     let source = args.network.file_name().unwrap_or_default().to_string_lossy();
     let text = format!("# network read from {source}\n{}", recipe.to_toml());
     detector.provenance.recipe = Some(text);
-    detector.provenance.trained_on(&data.train)?;
+    detector.trained_on(&data.train)?;
     detector.save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())

@@ -106,6 +106,10 @@ pub fn detectors(list: &[String]) -> Result<Vec<(String, Detector)>> {
             let folder = path.parent().and_then(Path::file_name);
             name = folder.map_or(name, |f| f.to_string_lossy().into_owned());
         }
+        if eval::split(&name).len() != 1 {
+            let problem = "a name with commas outside brackets cannot be listed; write NAME=FILE";
+            return Err(Error::config("detectors", text, problem).into());
+        }
         if out.iter().any(|(n, _)| *n == name) {
             anyhow::bail!(Error::config(
                 "detectors",
@@ -130,27 +134,42 @@ pub fn write_output(path: Option<&Path>, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuse to replace a file that is read.
+/// Refuse to replace a file that is read, and what is no file; said before any work.
 pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()> {
     let Some(output) = output else {
         return Ok(());
     };
+    let refuse = |problem: &str| Err(Error::config("output", output.display(), problem).into());
+    if is_folder_name(output) {
+        return refuse("is the name of a folder; name a file");
+    }
     let folder = match output.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        let problem = "that folder does not exist";
-        return Err(Error::config("output", output.display(), problem).into());
+        return refuse("that folder does not exist");
     }
+    let target = heat_ood::features::destination(output)?;
     let real = |p: &Path| p.canonicalize().ok();
-    if let Some(target) = real(output)
-        && inputs.iter().any(|input| real(input).as_ref() == Some(&target))
-    {
-        let problem = "that file is read by this command; choose another name";
-        return Err(Error::config("output", output.display(), problem).into());
+    for input in inputs.iter().filter_map(|input| real(input)) {
+        if real(&target).as_ref() == Some(&input) {
+            return refuse("that file is read by this command; choose another name");
+        }
+        let is_part = |name: &Path| {
+            let ending = name.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            ["safetensors", "npy", "npz", "mmap"].contains(&ending.to_lowercase().as_str())
+        };
+        if input.is_dir() && is_part(&target) && real(folder).is_some_and(|f| f == input) {
+            return refuse("that folder is a feature set that is read: this would be a part of it");
+        }
     }
     Ok(())
+}
+
+/// Whether a folder of that name exists, or a slash at the end says one is meant.
+pub fn is_folder_name(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().to_string_lossy().ends_with(['/', '\\'])
 }
 
 /// 2 for settings that cannot be understood, 3 for an alarm, 1 for everything else.

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
-use heat_ood::features::{FeatureSet, RowSketch};
+use heat_ood::features::FeatureSet;
 use heat_ood::scorers::{NAMES, ScorerSpec};
 use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
-use heat_ood::{Detector, Error, Provenance};
+use heat_ood::{Detector, Error};
 
 use super::eval::{ood_sets, split};
 use super::{Data, named, refuse_overwriting, write_output, wrote};
@@ -18,28 +18,28 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
                        Validation sets are given with --tune-on NAME=FEATURES --id-val FEATURES";
         return Err(Error::config("ood", "", problem).into());
     }
-    let validation: Vec<_> = args.tune_on.iter().map(|t| named(t).1).collect();
+    let files: Vec<_> = args.tune_on.iter().map(|t| named(t).1).collect();
     let mut inputs = vec![&*args.data.train];
     inputs.extend(
         [&args.data.labels, &args.data.head, &args.id_val].into_iter().flatten().map(|p| &**p),
     );
-    inputs.extend(validation.iter().map(|p| &**p));
+    inputs.extend(files.iter().map(|p| &**p));
     refuse_overwriting(args.output.as_deref(), &inputs)?;
     let specs = specs(args)?;
     let data = Data::open(&args.data)?;
-    let (text, composition, seen) = match &args.id_val {
+    // The rows that settings are chosen on.
+    let mut validation = Vec::new();
+    let mut id_validation = None;
+    let (text, composition) = match &args.id_val {
         Some(id) => {
             let id = FeatureSet::open_with(id, &data.options)?;
             let ood = ood_sets(&args.tune_on, &data.options)?;
             let found = tune(&specs, &data.train, data.head.as_ref(), &id, &ood, progress)?;
-            let mut seen = Provenance { train: id.digests()?, ..Provenance::default() };
-            seen.include_rows(&RowSketch::of(&id)?);
-            for (_, set) in &ood {
-                seen.tuned_on.extend(set.digests()?);
-            }
+            id_validation = Some(id);
+            validation = ood;
             warn_without_effect(&found, progress);
             let best = vec![(found.candidates[found.best].name.clone(), 1.0)];
-            (tuning_text(&found, args.format), best, seen)
+            (tuning_text(&found, args.format), best)
         }
         None => {
             let config = SelectConfig {
@@ -49,7 +49,7 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
                 seed: args.seed,
             };
             let found = config.run(&specs, &data.train, data.head.as_ref(), progress)?;
-            (selection_text(&found, args.format), found.composition, Provenance::default())
+            (selection_text(&found, args.format), found.composition)
         }
     };
     progress.clear();
@@ -59,9 +59,13 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
         let mut detector = Detector::shared(scorer);
         let words: Vec<String> = composition.iter().map(|(n, w)| format!("{w:.4} {n}")).collect();
         detector.provenance.recipe = Some(format!("select: {}", words.join(" + ")));
-        detector.provenance.trained_on(&data.train)?;
-        // The rows that settings were chosen on are no rows to calibrate on.
-        detector.provenance.include(&seen);
+        detector.trained_on(&data.train)?;
+        // These are no rows to calibrate on.
+        if let Some(id) = &id_validation {
+            detector.provenance.train.extend(id.digests()?);
+            detector.has_seen(id)?;
+        }
+        validation.iter().try_for_each(|(_, set)| detector.tuned_on(set))?;
         detector.save(path)?;
         wrote(progress, path);
     }

@@ -7,7 +7,7 @@ use heat_ood::Error;
 use heat_ood::evaluate::{Groups, Reference, Results, Scores, Statistics};
 use heat_ood::metrics::BootstrapConfig;
 
-use super::{write_output, wrote};
+use super::{is_folder_name, write_output, wrote};
 use crate::args::{EvalFormat, Format, StatisticsArgs};
 use crate::export;
 use crate::progress::Progress;
@@ -108,7 +108,7 @@ fn write_files(
     progress: &mut Progress,
 ) -> Result<()> {
     match (output, files) {
-        (Some(folder), files) if files.len() > 1 || folder.is_dir() => {
+        (Some(folder), files) if files.len() > 1 || is_folder_name(folder) => {
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
             for (name, text) in files {
                 let path = folder.join(name);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use heat_ood::ebm::{Outcome, PriorKind, RunFolder, Trainer, checkpoint};
-use heat_ood::features::{FeatureSet, Field, RowSketch};
+use heat_ood::features::{FeatureSet, Field};
 use heat_ood::recipe::Recipe;
 use heat_ood::{Detector, Error};
 
@@ -84,7 +84,7 @@ pub(super) fn train(
     detector.provenance.recipe = Some(recipe.to_toml());
     detector.provenance.seed = Some(recipe.heat.seed);
     detector.provenance.train = digests;
-    detector.provenance.rows = vec![RowSketch::of(&data.train)?];
+    detector.has_seen(&data.train)?;
     let path = out.join("detector.safetensors");
     detector.save(&path)?;
     wrote(progress, &path);

@@ -35,10 +35,17 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         let problem = "is for raw memmaps; rows on standard input have their own";
         return Err(Error::config("dim", "", problem).into());
     }
+    if calibration.forced {
+        progress.say(
+            "warning: the detector was calibrated on rows that were in training: nothing is \
+             promised, and ordinary rows may raise alarms",
+        );
+    }
     let mut watch = Watch { args, drift, alarms: 0, out: std::io::stdout().lock() };
     watch.event(json!({
         "event": "start",
         "calibration_rows": calibration.reference().len(),
+        "forced": calibration.forced,
         "settings": config,
     }))?;
     match args.source.as_deref().filter(|s| s.as_os_str() != "-") {
@@ -53,11 +60,12 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         }
         None => watch.lines(&detector, std::io::stdin().lock())?,
     }
-    watch.event(json!({"event": "end", "rows": watch.drift.rows(), "alarms": watch.alarms}))?;
+    let ended =
+        watch.event(json!({"event": "end", "rows": watch.drift.rows(), "alarms": watch.alarms}));
     if watch.alarms > 0 && args.fail {
         return Err(Alarmed { rows: watch.drift.rows() }.into());
     }
-    Ok(())
+    ended
 }
 
 /// An alarm that ends the command, with an exit code of its own.
@@ -95,7 +103,11 @@ impl<W: Write> Watch<'_, W> {
         let seen = self.drift.push(score)?;
         for alarm in &seen.alarms {
             self.alarms += 1;
-            self.event(alarm_event(alarm))?;
+            let told = self.event(alarm_event(alarm));
+            // With nobody left to hear it, the exit code still tells.
+            if !self.args.fail {
+                told?;
+            }
         }
         if self.args.every.is_some_and(|n| (seen.row + 1).is_multiple_of(n)) {
             self.event(json!({
@@ -117,12 +129,13 @@ impl<W: Write> Watch<'_, W> {
                 return Ok(());
             }
             number += 1;
-            if bytes.len() as u64 == LONGEST {
-                let problem = format!("is longer than {LONGEST} bytes");
-                return Err(Error::format(format!("line {number}"), problem).into());
+            let too_long = bytes.len() as u64 == LONGEST && bytes.last() != Some(&b'\n');
+            if too_long {
+                input.skip_until(b'\n').context("read standard input")?;
             }
             let score = match std::str::from_utf8(&bytes) {
-                Ok(line) => form.score(line.trim(), detector),
+                _ if too_long => Err(format!("is longer than {LONGEST} bytes")),
+                Ok(line) => form.score(unmarked(line, number).trim(), detector),
                 Err(_) => Err("is not UTF-8 text".into()),
             };
             match score {
@@ -184,7 +197,7 @@ impl Form {
                 }
             };
         }
-        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+        let cells: Vec<&str> = line.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
         if let Some(at) = cells.iter().position(|c| *c == "score") {
             self.column = Some(at);
             return Ok(None);
@@ -203,6 +216,11 @@ impl Form {
             }
         }
     }
+}
+
+/// The first line without the mark that some programs put before UTF-8 text.
+fn unmarked(line: &str, number: u64) -> &str {
+    if number == 1 { line.trim_start_matches('\u{feff}') } else { line }
 }
 
 fn finite(score: f32) -> Result<f32, String> {

@@ -10,7 +10,7 @@ pub fn heading(comparison: &Comparison) -> String {
     format!(
         "Difference to {}, average over the OOD sets, with {} % interval; p corrected (Holm)",
         comparison.reference,
-        100.0 * comparison.of.level
+        super::level(comparison.of.level)
     )
 }
 
@@ -26,7 +26,11 @@ pub fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
         let cells = SHOWN.iter().flat_map(|(_, value)| {
             let [difference, low, high] =
                 [&t.difference, &t.ci.low, &t.ci.high].map(|m| percent(value(m)));
-            [format!("{difference} [{low}, {high}]"), probability(value(&t.p_holm))]
+            let ends = match value(&t.ci.low).is_nan() {
+                true => "[–]".to_owned(),
+                false => format!("[{low}, {high}]"),
+            };
+            [format!("{difference} {ends}"), probability(value(&t.p_holm))]
         });
         std::iter::once(name.clone()).chain(cells).collect()
     };

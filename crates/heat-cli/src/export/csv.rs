@@ -80,7 +80,7 @@ fn tests(compared: &Compared) -> impl Iterator<Item = &Tests> {
 
 /// RFC 4180: names with settings contain commas.
 pub(super) fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) {
+    if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
         text.to_owned()

@@ -41,6 +41,7 @@ fn header(out: &mut String, first: &str, others: &[String]) {
 
 fn row(out: &mut String, first: &str, others: &[String]) {
     let cells = std::iter::once(first).chain(others.iter().map(|c| &**c));
-    let cells: Vec<String> = cells.map(|c| c.replace('|', "\\|")).collect();
+    let cells: Vec<String> =
+        cells.map(|c| c.replace('|', "\\|").replace(['\n', '\r'], " ")).collect();
     let _ = writeln!(out, "| {} |", cells.join(" | "));
 }

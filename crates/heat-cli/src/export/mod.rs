@@ -45,6 +45,11 @@ fn percent(value: f64) -> String {
     format!("{:.2}", 100.0 * value)
 }
 
+/// A level in percent, without the noise of its fraction: 0.58 is 58.
+fn level(level: f64) -> f64 {
+    (1e10 * level).round() / 1e8
+}
+
 /// A scorer on one column: the average, near, far, or a set.
 struct Column<'a> {
     set: &'a str,
@@ -102,7 +107,7 @@ fn legend(results: &Results) -> String {
         out.push_str(&format!("near: {near}. far: {far}.\n"));
     }
     if let Some(ci) = &results.ci {
-        let (level, n) = (100.0 * ci.level, ci.resamples);
+        let (level, n) = (level(ci.level), ci.resamples);
         out.push_str(&format!("[low, high]: {level} % bootstrap interval, {n} resamples.\n"));
     }
     if !results.seeds.is_empty() {

@@ -59,7 +59,11 @@ fn safe(name: &str) -> String {
     let kept = |c: char| if c.is_alphanumeric() || "-.=+".contains(c) { c } else { '_' };
     let name: String = name.chars().map(kept).collect();
     let name = name.trim_matches(['_', '.']);
-    if name.is_empty() { "scorer".to_owned() } else { name.chars().take(100).collect() }
+    if name.is_empty() {
+        return "scorer".to_owned();
+    }
+    // File systems count bytes.
+    name[..name.floor_char_boundary(100)].to_owned()
 }
 
 fn render(results: &Results, sets: &[(&String, Values)], accuracy: Option<f64>) -> String {
@@ -97,5 +101,6 @@ mod tests {
         assert_eq!(safe("../../etc/passwd"), "etc_passwd");
         assert_eq!(safe("heat@0"), "heat_0");
         assert_eq!(safe("./"), "scorer");
+        assert_eq!(safe(&"検".repeat(200)).len(), 99);
     }
 }

@@ -47,6 +47,18 @@ pub fn fails(folder: &Path, args: &[&str]) -> (i32, String) {
     (out.status.code().unwrap(), text(&out.stderr))
 }
 
+/// A matrix as .npy.
+pub fn npy(path: &Path, rows: &[&[f32]]) {
+    let shape = format!("({}, {})", rows.len(), rows[0].len());
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    let header = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    bytes.extend(rows.iter().flat_map(|row| row.iter()).flat_map(|v| v.to_le_bytes()));
+    fs::write(path, bytes).unwrap();
+}
+
 pub fn contains(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "`{part}` not in: {text}");

@@ -157,11 +157,16 @@ impl Scorer for Fusion {
             member.scorer.score_batch(batch, &mut scores);
             let reference = member.calibration.reference();
             for (row, &score) in p.chunks_exact_mut(width).zip(&scores) {
-                row[m] = inner(reference.p_value(score), reference);
+                // Not a number, or lower than any: for the caller to refuse, as of one alone.
+                row[m] = match score.is_finite() {
+                    true => inner(reference.p_value(score), reference),
+                    false => f64::NAN,
+                };
             }
         }
         for (o, p) in out.iter_mut().zip(p.chunks_exact_mut(width)) {
-            *o = -self.rule.log_p(p) as f32;
+            let known = p.iter().all(|p| !p.is_nan());
+            *o = if known { -self.rule.log_p(p) as f32 } else { f32::NAN };
         }
     }
 

@@ -94,7 +94,7 @@ impl Guarantee {
         while self.rank(good, alpha, delta) == 0 {
             bad = good;
             good = good.saturating_mul(2);
-            if good > 1 << 40 {
+            if good == usize::MAX {
                 return good;
             }
         }
@@ -107,7 +107,8 @@ impl Guarantee {
 
     /// The promise in words.
     pub fn words(self, alpha: f64, delta: f64) -> String {
-        let sure = 1.0 - delta;
+        // 1 − 0.9 is 0.09999999999999998 in f64.
+        let sure = (1e12 * (1.0 - delta)).round() / 1e12;
         match self {
             Guarantee::Marginal => {
                 format!(

@@ -146,7 +146,8 @@ impl CalibrationConfig {
             }
         };
         let calibration = Calibration::new(self.clone(), scores, classes, id.name())?;
-        Ok(Calibration { files: id.digests()?, rows: RowSketch::of(id)?, ..calibration })
+        let rows = RowSketch::of(id, scorer.needs(id)?)?;
+        Ok(Calibration { files: id.digests()?, rows, ..calibration })
     }
 
     fn enough(&self, rows: usize, class: Option<usize>, place: &str) -> Result<()> {
@@ -332,10 +333,7 @@ impl Calibration {
             "forced": self.forced,
             "promise": self.words(),
         });
-        let mut tensors = vec![];
-        if !self.rows.hashes.is_empty() {
-            tensors.push(("rows".to_owned(), self.rows.tensor()));
-        }
+        let mut tensors = self.rows.tensors("rows");
         let column = |scores: Vec<f32>| Tensor::f32([scores.len()], scores);
         match &self.classes {
             None => {

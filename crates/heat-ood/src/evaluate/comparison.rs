@@ -102,6 +102,11 @@ impl Material<'_> {
                 high: Metrics { auroc: high, ..ci.high },
             };
             let p = Metrics { auroc: auroc.p, ..p };
+            // One row is drawn every time: resamples show no variation.
+            let (ci, p) = match auroc.standard_error.is_nan() {
+                true => (Intervals { low: NONE, high: NONE }, NONE),
+                false => (ci, p),
+            };
             Ok(Tests { difference: a.minus(&b), ci, p, p_holm: p })
         };
         self.columns.iter().enumerate().map(one).collect()
@@ -120,6 +125,9 @@ impl Material<'_> {
         }
     }
 }
+
+/// What a side of one row has to tell.
+const NONE: Metrics = Metrics::from_array([f64::NAN; Metrics::COUNT]);
 
 /// The metrics of every column.
 fn values(scorer: &ScorerResults) -> Vec<Metrics> {

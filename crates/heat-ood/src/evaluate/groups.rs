@@ -32,7 +32,7 @@ fn plain(name: &str) -> String {
     let name: String = name.chars().filter(|c| c.is_alphanumeric()).collect();
     match name.to_lowercase().as_str() {
         "textures" | "dtd" => "texture".into(),
-        "tinyimagenet" => "tin".into(),
+        "tinyimagenet" | "tinyimagenet200" => "tin".into(),
         "places" => "places365".into(),
         "openimages" | "openimageso" => "openimageo".into(),
         other => other.into(),
@@ -51,15 +51,23 @@ impl Groups {
             let known = OPENOOD.iter().map(|(name, ..)| *name);
             return Err(Error::unknown("benchmark", benchmark, known));
         };
-        let present = |list: &[&str]| -> Vec<String> {
+        let present = |list: &[&str]| -> Result<Vec<String>> {
             let mut out = Vec::new();
             for name in list {
-                let found = sets.iter().map(AsRef::as_ref).filter(|s| plain(s) == plain(name));
-                out.extend(found.map(str::to_owned));
+                let same = sets.iter().map(AsRef::as_ref).filter(|s| plain(s) == plain(name));
+                let found: Vec<&str> = same.collect();
+                if let [first, second, ..] = found[..] {
+                    let problem = format!(
+                        "`{first}` and `{second}` both go by the name {name}; leave one out, or name \
+                         your own groups with `--near` and `--far`"
+                    );
+                    return Err(Error::config("groups", benchmark, problem));
+                }
+                out.extend(found.into_iter().map(str::to_owned));
             }
-            out
+            Ok(out)
         };
-        let groups = Groups { near: present(near), far: present(far) };
+        let groups = Groups { near: present(near)?, far: present(far)? };
         for (key, group, known) in [("near", &groups.near, near), ("far", &groups.far, far)] {
             if group.is_empty() {
                 let problem = format!(
@@ -130,6 +138,9 @@ mod tests {
         let error = |r: Result<Groups>| r.unwrap_err().to_string();
         let text = error(Groups::openood("cifar1000", &["tin"]));
         assert!(text.contains("did you mean `cifar100`?"), "{text}");
+        let twice = ["tiny-imagenet-200", "texture", "DTD"];
+        let text = error(Groups::openood("cifar10", &twice));
+        assert!(text.contains("`texture` and `DTD` both go by the name texture"), "{text}");
         let text = error(Groups::openood("cifar10", &["tin"]));
         assert!(text.contains("far sets (mnist, svhn"), "{text}");
         let check = |near: &[&str], far: &[&str], sets: &[&str]| {

@@ -63,6 +63,10 @@ pub(super) fn groups<'a>(names: &[&'a str]) -> Result<Vec<Group<'a>>> {
     for (place, name) in names.iter().enumerate() {
         let Some((name, seed)) = seeded(name) else { continue };
         match groups.iter_mut().find(|g| g.0 == name) {
+            Some(group) if group.1.contains(&seed) => {
+                let problem = "that seed is there twice; every one is counted once";
+                return Err(Error::config("detectors", format!("{name}@{seed}"), problem));
+            }
             Some(group) => {
                 group.1.push(seed);
                 group.2.push(place);

@@ -40,7 +40,8 @@ impl Needs {
         Needs(std::array::from_fn(|i| self.0[i] || other.0[i]))
     }
 
-    fn fields(self) -> impl Iterator<Item = Field> {
+    /// The fields.
+    pub fn fields(self) -> impl Iterator<Item = Field> {
         Field::ALL.into_iter().filter(move |f| self.0[f.index()])
     }
 }

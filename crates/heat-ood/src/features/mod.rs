@@ -31,7 +31,7 @@ pub use set::FeatureSet;
 pub use sketch::{Overlap, RowSketch};
 pub use steps::{Pca, Steps, StepsConfig};
 pub use subset::{Subset, SubsetConfig};
-pub use tensors::{Tensor, TensorData, TensorFile, write_atomically};
+pub use tensors::{Tensor, TensorData, TensorFile, destination, write_atomically};
 
 pub(crate) use storage::{Bytes, map, map_file, sha256, sha256_of};
 pub(crate) use tensors::{encode_plain as encode_tensors, save as save_tensors};

@@ -2,20 +2,22 @@
 //!
 //! Kept are the smallest hashes of all rows (a bottom-k sketch): of another
 //! set's rows, those whose hash lies among them were in this set, and their
-//! share is that of all its rows. A hash is of the values in single precision,
-//! so it does not depend on the form of the file.
+//! share is that of all its rows. Values are rounded before they are hashed, to
+//! half precision and once more to bfloat16, so that rows are known again
+//! whatever the form of the file and the one of these types it was written in.
 //!
 //! Reference: Broder, *On the Resemblance and Containment of Documents*, 1997.
 
+use half::{bf16, f16};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FeatureSet, Field, Tensor, TensorFile};
+use super::{FeatureSet, Field, Needs, Tensor, TensorFile};
 use crate::error::Result;
 use crate::math::{blocks, parallel};
 
-/// Hashes kept: 64 KiB.
+/// Hashes kept of each kind: 64 KiB.
 const KEPT: usize = 8192;
 
 /// Rows read at a time.
@@ -24,14 +26,18 @@ const ROWS: usize = 4096;
 /// A sample of the rows of a set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RowSketch {
-    /// Which field's rows: `avg`, or another where there is none.
+    /// Which field's rows: the first that the scorer reads.
     pub field: String,
     /// Rows of the set.
     pub rows: usize,
-    /// The smallest hashes, ascending; all of them where the set has no more.
+    /// The smallest hashes of rows in half precision and in bfloat16,
+    /// ascending; all of them where the set has no more.
     #[serde(skip)]
-    pub hashes: Vec<u64>,
+    pub hashes: [Vec<u64>; 2],
 }
+
+/// What stands behind the name of the tensors of hashes.
+const KINDS: [&str; 2] = ["f16", "bf16"];
 
 /// How many rows of one set are in another.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,48 +55,73 @@ impl Overlap {
     }
 }
 
-fn hashes(set: &FeatureSet, field: Field, mut take: impl FnMut(&[u64])) -> Result<()> {
+/// The hash of a row's values in half precision or bfloat16. Rows of few
+/// values, or of such as lie outside that precision's range, might then look
+/// like others: these are hashed as they are.
+fn hash(row: &[f32], kind: usize, bytes: &mut Vec<u8>) -> u64 {
+    const FEW: usize = 8;
+    let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let [smallest, greatest] =
+        [[f16::MIN_POSITIVE.to_f32(), 65504.0], [f32::MIN_POSITIVE, 3e38]][kind];
+    bytes.clear();
+    // −0 and 0 are the same value.
+    let row = row.iter().map(|v| v + 0.0);
+    if row.len() < FEW || largest < smallest || largest > greatest {
+        row.for_each(|v| bytes.extend(v.to_le_bytes()));
+    } else if kind == 0 {
+        row.for_each(|v| bytes.extend((f16::from_f32(v).to_f32() + 0.0).to_le_bytes()));
+    } else {
+        row.for_each(|v| bytes.extend((bf16::from_f32(v).to_f32() + 0.0).to_le_bytes()));
+    }
+    let digest = Sha256::digest(bytes);
+    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
+}
+
+/// Both hashes of every row, some rows at a time.
+fn hashes(set: &FeatureSet, field: Field, mut take: impl FnMut([&[u64]; 2])) -> Result<()> {
     let dim = set.require(field)?;
     let mut rows = Vec::new();
     for range in blocks(set.len(), ROWS) {
         rows.resize(range.len() * dim, 0.0f32);
         set.read_parallel(field, range, &mut rows)?;
-        let hash = |row: &[f32]| {
-            // −0 and 0 are the same value.
-            let row: Vec<f32> = row.iter().map(|v| v + 0.0).collect();
-            let digest = Sha256::digest(bytemuck::cast_slice::<f32, u8>(&row));
-            u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
-        };
-        let found: Vec<u64> = parallel::run(|| rows.par_chunks(dim).map(hash).collect());
-        take(&found);
+        let (half, brain): (Vec<u64>, Vec<u64>) = parallel::run(|| {
+            let both = |bytes: &mut Vec<u8>, row| (hash(row, 0, bytes), hash(row, 1, bytes));
+            rows.par_chunks(dim).map_init(Vec::new, both).unzip()
+        });
+        take([&half, &brain]);
     }
     Ok(())
 }
 
 impl RowSketch {
-    /// Sample a set.
+    /// Sample a set: rows of the first field that is needed.
     ///
     /// # Errors
     /// If a row holds NaN or infinity.
-    pub fn of(set: &FeatureSet) -> Result<Self> {
-        let Some(field) = Field::ALL.into_iter().find(|f| set.dim(*f).is_some()) else {
+    pub fn of(set: &FeatureSet, needs: Needs) -> Result<Self> {
+        let Some(field) = needs.fields().next() else {
             return Ok(RowSketch::default());
         };
-        let mut kept: Vec<u64> = Vec::new();
+        let mut kept: [Vec<u64>; 2] = Default::default();
         hashes(set, field, |found| {
-            let bound = if kept.len() < KEPT { u64::MAX } else { kept[KEPT - 1] };
-            kept.extend(found.iter().filter(|h| **h <= bound));
-            kept.sort_unstable();
-            kept.dedup();
-            kept.truncate(KEPT);
+            for (kept, found) in kept.iter_mut().zip(found) {
+                let bound = if kept.len() < KEPT { u64::MAX } else { kept[KEPT - 1] };
+                kept.extend(found.iter().filter(|h| **h <= bound));
+                kept.sort_unstable();
+                kept.dedup();
+                kept.truncate(KEPT);
+            }
         })?;
         Ok(RowSketch { field: field.name().into(), rows: set.len(), hashes: kept })
     }
 
-    /// The hashes, for a file.
-    pub(crate) fn tensor(&self) -> Tensor {
-        let hashes: Vec<i64> = self.hashes.iter().map(|h| *h as i64).collect();
-        Tensor::i64([hashes.len()], hashes)
+    /// The hashes with their names, for a file.
+    pub(crate) fn tensors(&self, name: &str) -> Vec<(String, Tensor)> {
+        let tensor = |hashes: &Vec<u64>| {
+            Tensor::i64([hashes.len()], hashes.iter().map(|h| *h as i64).collect())
+        };
+        let kinds = KINDS.iter().zip(&self.hashes).filter(|(_, hashes)| !hashes.is_empty());
+        kinds.map(|(kind, hashes)| (format!("{name}.{kind}"), tensor(hashes))).collect()
     }
 
     /// Read the hashes back, if the file has them.
@@ -98,15 +129,19 @@ impl RowSketch {
     /// # Errors
     /// If they are of another type.
     pub(crate) fn read(&mut self, file: &TensorFile, name: &str) -> Result<()> {
-        if file.has(name) {
-            let shape = file.shape(name)?.to_vec();
-            self.hashes = file.i64(name, &shape)?.into_iter().map(|h| h as u64).collect();
-            self.hashes.sort_unstable();
+        for (kind, hashes) in KINDS.iter().zip(&mut self.hashes) {
+            let name = format!("{name}.{kind}");
+            if file.has(&name) {
+                let shape = file.shape(&name)?.to_vec();
+                *hashes = file.i64(&name, &shape)?.into_iter().map(|h| h as u64).collect();
+                hashes.sort_unstable();
+            }
         }
         Ok(())
     }
 
-    /// Look for rows of another set; `None` where it lacks the field.
+    /// Look for rows of another set; `None` where it lacks the field, or nothing
+    /// was kept. Of both precisions, that in which more is found.
     ///
     /// # Errors
     /// If a row holds NaN or infinity.
@@ -115,21 +150,28 @@ impl RowSketch {
         let Some(field) = field.filter(|f| other.dim(*f).is_some()) else {
             return Ok(None);
         };
-        let bound = self.hashes.get(KEPT - 1).copied().unwrap_or(u64::MAX);
-        let mut overlap = Overlap { compared: 0, shared: 0 };
+        if self.hashes[0].is_empty() {
+            return Ok(None);
+        }
+        let mut overlaps = [Overlap { compared: 0, shared: 0 }; 2];
         hashes(other, field, |found| {
-            for h in found.iter().filter(|h| **h <= bound) {
-                overlap.compared += 1;
-                overlap.shared += usize::from(self.hashes.binary_search(h).is_ok());
+            for ((kept, found), overlap) in self.hashes.iter().zip(found).zip(&mut overlaps) {
+                let bound = kept.get(KEPT - 1).copied().unwrap_or(u64::MAX);
+                for h in found.iter().filter(|h| **h <= bound) {
+                    overlap.compared += 1;
+                    overlap.shared += usize::from(kept.binary_search(h).is_ok());
+                }
             }
         })?;
-        Ok(Some(overlap))
+        let [half, brain] = overlaps;
+        Ok(Some(if brain.share() > half.share() { brain } else { half }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::rng::{Purpose, Stream};
     use ndarray::Array2;
 
     fn set(rows: std::ops::Range<usize>) -> FeatureSet {
@@ -138,9 +180,13 @@ mod tests {
         FeatureSet::from_arrays(rows.view(), None).unwrap()
     }
 
+    fn sketch(set: &FeatureSet) -> RowSketch {
+        RowSketch::of(set, Needs::of(Field::Features(crate::features::Pooling::Avg))).unwrap()
+    }
+
     #[test]
     fn small_sets_are_compared_whole() {
-        let sketch = RowSketch::of(&set(0..100)).unwrap();
+        let sketch = sketch(&set(0..100));
         let overlap = sketch.overlap(&set(60..160)).unwrap().unwrap();
         assert_eq!(overlap, Overlap { compared: 100, shared: 40 });
         assert_eq!(sketch.overlap(&set(100..120)).unwrap().unwrap().shared, 0);
@@ -151,12 +197,36 @@ mod tests {
     /// compared (binomial, 5σ), and a third of these are shared.
     #[test]
     fn large_sets_are_sampled() {
-        let sketch = RowSketch::of(&set(0..40_000)).unwrap();
-        assert_eq!(sketch.hashes.len(), KEPT);
+        let sketch = sketch(&set(0..40_000));
+        assert_eq!(sketch.hashes.each_ref().map(Vec::len), [KEPT; 2]);
         let overlap = sketch.overlap(&set(39_000..42_000)).unwrap().unwrap();
         let rate = KEPT as f64 / 40_000.0;
         let sigma = (3000.0 * rate * (1.0 - rate)).sqrt();
         assert!((overlap.compared as f64 - 3000.0 * rate).abs() < 5.0 * sigma, "{overlap:?}");
         assert!((overlap.share() - 1.0 / 3.0).abs() < 0.1, "{overlap:?}");
+    }
+
+    /// Rows written in 16 bits are known again, and other rows are not.
+    #[test]
+    fn rounded_rows_are_the_same_rows() {
+        let mut values = vec![0.0; 400 * 12];
+        Stream::new(3, Purpose::User, 0, 0).fill_normal(&mut values);
+        let with = |from: usize, round: fn(f32) -> f32| {
+            let value = |(i, j)| round(values[(from + i) * 12 + j]);
+            let rows = Array2::from_shape_fn((200, 12), value);
+            FeatureSet::from_arrays(rows.view(), None).unwrap()
+        };
+        let rounds: [fn(f32) -> f32; 3] =
+            [|v| v, |v| f16::from_f32(v).to_f32(), |v| bf16::from_f32(v).to_f32()];
+        let share = |a: &FeatureSet, b: &FeatureSet| sketch(a).overlap(b).unwrap().unwrap().share();
+        for round in rounds {
+            assert_eq!(share(&with(0, |v| v), &with(0, round)), 1.0);
+            assert_eq!(share(&with(0, round), &with(0, |v| v)), 1.0);
+            assert_eq!(share(&with(0, round), &with(200, round)), 0.0);
+        }
+        // All would be zero in half precision.
+        let tiny = |v: f32| v * 1e-9;
+        assert_eq!(share(&with(0, tiny), &with(200, tiny)), 0.0);
+        assert_eq!(share(&with(0, tiny), &with(0, tiny)), 1.0);
     }
 }

@@ -78,18 +78,44 @@ impl View for &Tensor {
     }
 }
 
-/// Write a whole file or nothing: temporary file in the same folder, flushed
-/// to the disk, then renamed.
+/// Where a file of that name is written: what a link leads to.
 ///
 /// # Errors
-/// If the folder cannot be written or the disk is full; the old file, if
-/// any, is then untouched and the temporary one removed. A temporary file
-/// that a killed process left is removed by the next write in its folder.
+/// If there is something that is no regular file; it would be replaced.
+pub fn destination(path: &Path) -> Result<PathBuf> {
+    let failed = || Error::io("write", path);
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(path.to_owned());
+    };
+    let (real, found) = if found.is_symlink() {
+        let real = path.canonicalize().map_err(failed())?;
+        let found = std::fs::metadata(&real).map_err(failed())?;
+        (real, found)
+    } else {
+        (path.to_owned(), found)
+    };
+    let problem = match (found.is_file(), found.is_dir()) {
+        (true, _) => return Ok(real),
+        (_, true) => "is a folder; name a file in it",
+        _ => "is a device or a pipe, not a regular file; name a file",
+    };
+    Err(failed()(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem)))
+}
+
+/// Write a whole file or nothing: temporary file in the same folder, flushed
+/// to the disk, then renamed. A link stays one, and what it leads to is replaced.
+///
+/// # Errors
+/// If the name is that of a device or a folder, the folder cannot be written or
+/// the disk is full; the old file, if any, is then untouched and the temporary
+/// one removed. A temporary file that a killed process left is removed by the
+/// next write in its folder.
 pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
-    let folder = match path.parent() {
+    let real = destination(path)?;
+    let folder = match real.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
@@ -101,7 +127,7 @@ pub fn write_atomically(
         buffered.flush().map_err(failed())?;
     }
     file.as_file().sync_all().map_err(failed())?;
-    file.persist(path).map_err(|e| failed()(e.error))?;
+    file.persist(&real).map_err(|e| failed()(e.error))?;
     // The rename itself lives in the folder.
     if let Ok(folder) = std::fs::File::open(folder) {
         let _ = folder.sync_all();

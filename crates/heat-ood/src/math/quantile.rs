@@ -12,8 +12,12 @@ pub fn sorted(sorted: &[f64], q: f64) -> f64 {
     interpolate(sorted[low], sorted[high], position - low as f64)
 }
 
-/// numpy's `_lerp`: exact at both ends and monotone.
+/// numpy's `_lerp`: exact at both ends and monotone. Between infinities of one
+/// sign it is that infinity, and beside one the nearer end.
 pub(super) fn interpolate(a: f64, b: f64, t: f64) -> f64 {
+    if a == b || (a - b).is_infinite() {
+        return if t >= 0.5 { b } else { a };
+    }
     if t >= 0.5 { b - (b - a) * (1.0 - t) } else { a + (b - a) * t }
 }
 
@@ -161,6 +165,11 @@ mod tests {
             assert!((sorted(&x, q) - want).abs() < 1e-12, "{q}");
         }
         assert_eq!(sorted(&[5.0], 0.3), 5.0);
+        // Not a number in numpy.
+        let inf = f64::INFINITY;
+        assert_eq!(sorted(&[-inf, -inf, 1.0, inf, inf], 0.95), inf);
+        assert_eq!(sorted(&[-inf, inf], 0.2), -inf);
+        assert_eq!(sorted(&[1.0, inf], 0.2), 1.0);
     }
 
     #[test]

@@ -207,7 +207,13 @@ pub fn distance2(a: &[f32], b: &[f32]) -> f64 {
 /// Divide by the L2 norm, floored at 1e-12 (METHOD §2).
 #[inline(always)]
 pub fn normalize(x: &mut [f32]) {
-    let norm = norm2(x).sqrt().max(1e-12) as f32;
+    let norm = norm2(x).sqrt().max(1e-12);
+    if norm > f64::from(f32::MAX) {
+        // Values near the largest: their norm is none in single precision.
+        x.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        return;
+    }
+    let norm = norm as f32;
     for v in x {
         *v /= norm;
     }
@@ -250,6 +256,20 @@ pub fn argmax(x: &[f32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A direction has no length.
+    #[test]
+    fn rows_of_any_size_are_normalised() {
+        for scale in [1e-3f32, 1.0, 1e20, 1e38] {
+            let mut row = [3.0 * scale, -1.5 * scale, 0.0, 2.0 * scale];
+            normalize(&mut row);
+            // 9 + 2.25 + 4 = 15.25.
+            let want = [3.0f64, -1.5, 0.0, 2.0].map(|v| v / 15.25f64.sqrt());
+            for (got, want) in row.iter().zip(want) {
+                assert!((f64::from(*got) - want).abs() < 1e-6, "{scale}: {row:?}");
+            }
+        }
+    }
 
     #[test]
     fn logsumexp_is_stable() {

@@ -31,7 +31,8 @@ pub struct Paired {
     pub difference: f64,
     /// Its standard error; NaN where a side has one row only.
     pub standard_error: f64,
-    /// Two-sided p-value of no difference; NaN likewise.
+    /// Two-sided p-value of no difference; NaN likewise, and where scores that
+    /// differ show no variance, as scorers that separate few rows perfectly.
     pub p: f64,
 }
 
@@ -109,9 +110,12 @@ impl Delong {
         }
         let difference = self.auroc - other.auroc;
         let standard_error = variance.sqrt();
-        // Equal scorers have no variance either.
-        let z = if difference == 0.0 { 0.0 * standard_error } else { difference / standard_error };
-        Ok(Paired { difference, standard_error, p: normal::two_sided(z) })
+        let p = match (difference == 0.0, standard_error == 0.0) {
+            (true, true) => 1.0,
+            (false, true) => f64::NAN,
+            _ => normal::two_sided(difference / standard_error),
+        };
+        Ok(Paired { difference, standard_error, p })
     }
 }
 
@@ -232,7 +236,8 @@ mod tests {
         assert_eq!(apart.minus(&apart).unwrap().p, 1.0);
         let constant = Delong::new(&[1.0; 3], &[1.0; 2]).unwrap();
         assert_eq!((constant.auroc(), constant.variance()), (0.5, 0.0));
-        assert_eq!(apart.minus(&constant).unwrap().p, 0.0);
+        // No variance is seen, but two rows prove nothing.
+        assert!(apart.minus(&constant).unwrap().p.is_nan());
         // One row has no variance to be estimated.
         let single = Delong::new(&[0.0, 1.0], &[0.5]).unwrap();
         assert_eq!(single.auroc(), 0.5);

@@ -79,7 +79,7 @@ impl Metrics {
     }
 
     /// From values in the order of [`Metrics::NAMES`].
-    pub fn from_array(values: [f64; Metrics::COUNT]) -> Self {
+    pub const fn from_array(values: [f64; Metrics::COUNT]) -> Self {
         let [auroc, fpr95_id_positive, fpr95_ood_positive, aupr_in, aupr_out, detection_accuracy] =
             values;
         Metrics {

@@ -88,6 +88,8 @@ pub struct Selection {
     pub composed_auroc: f64,
     /// Folds used.
     pub folds: usize,
+    /// The [`kinds`], in the order of `by_kind`.
+    pub kinds: Vec<&'static str>,
 }
 
 impl Selection {
@@ -111,6 +113,9 @@ struct Fold {
     auroc: Vec<Vec<f64>>,
     id: Vec<Vec<f32>>,
     ood: Vec<Vec<Vec<f32>>>,
+    /// Scorers whose scores of the rows fitted on are all equal: no unit for a
+    /// composition.
+    flat: Vec<bool>,
 }
 
 impl SelectConfig {
@@ -171,6 +176,19 @@ impl SelectConfig {
         observer: &mut dyn Observer,
     ) -> Result<Fold> {
         let rows = self.deal(labels, left_out, fold);
+        for (what, rows, classes) in [
+            ("to fit on", &rows.fit, "kept"),
+            ("to validate with", &rows.validation, "kept"),
+            ("to play OOD", &rows.unknown, "left out"),
+        ] {
+            if rows.is_empty() {
+                let problem = format!(
+                    "no row is left {what} where classes {left_out:?} are left out: the {classes} \
+                     classes have none, or too few; five rows of every class are needed"
+                );
+                return Err(Error::Fit { what: format!("selection on {}", train.name()), problem });
+            }
+        }
         let mut kept: Vec<u32> = rows.fit.iter().map(|&i| labels[i as usize]).collect();
         kept.sort_unstable();
         kept.dedup();
@@ -200,11 +218,12 @@ impl SelectConfig {
                 .collect::<Result<Vec<_>>>()
         });
         let auroc = auroc.collect::<Result<_>>()?;
+        let mut flat = Vec::new();
         for s in 0..specs.len() {
             let theirs = ood.iter_mut().map(|kind| &mut kind[s]);
-            standardise(&known[s], std::iter::once(&mut id_scores[s]).chain(theirs));
+            flat.push(!standardise(&known[s], std::iter::once(&mut id_scores[s]).chain(theirs)));
         }
-        Ok(Fold { auroc, id: id_scores, ood })
+        Ok(Fold { auroc, id: id_scores, ood, flat })
     }
 
     /// Rows to fit on, four fifths of the kept classes; to validate with, the
@@ -262,14 +281,23 @@ impl SelectConfig {
             members.map(|(s, &n)| (specs[s].to_string(), n as f64 / total as f64)).collect();
         ranking.sort_by(|a, b| b.auroc.total_cmp(&a.auroc));
         let agreement = agreement(folds);
-        Selection { ranking, agreement, composition, composed_auroc, folds: folds.len() }
+        Selection {
+            ranking,
+            agreement,
+            composition,
+            composed_auroc,
+            folds: folds.len(),
+            kinds: self::kinds(),
+        }
     }
 
     /// How often each scorer is in the best composition found.
     fn compose(&self, folds: &[Fold], scorers: usize, eligible: &[usize]) -> (Vec<usize>, f64) {
+        let is_flat = |s: &usize| folds.iter().any(|f| f.flat[*s]);
+        let (alone, eligible): (Vec<usize>, Vec<usize>) = eligible.iter().partition(|s| is_flat(s));
         let mut counts = vec![0usize; scorers];
         let mut best = 0.0;
-        for _ in 0..self.members {
+        for _ in 0..if eligible.is_empty() { 0 } else { self.members } {
             let with = |s: usize| {
                 let mut counts = counts.clone();
                 counts[s] += 1;
@@ -282,6 +310,13 @@ impl SelectConfig {
             }
             best = tried[top];
             counts[eligible[top]] += 1;
+        }
+        for s in alone {
+            let only: Vec<usize> = (0..scorers).map(|i| usize::from(i == s)).collect();
+            let found = value(folds, &only);
+            if found > best {
+                (counts, best) = (only, found);
+            }
         }
         (counts, best)
     }
@@ -326,13 +361,17 @@ fn value(folds: &[Fold], counts: &[usize]) -> f64 {
     total / f64::from(cases)
 }
 
-/// By mean and deviation over the rows fitted on, as a composition does;
-/// scores that are all equal there count for nothing.
-fn standardise<'a>(fit: &[f32], scores: impl Iterator<Item = &'a mut Vec<f32>>) {
+/// By mean and deviation over the rows fitted on, as a composition does; whether
+/// there is a deviation. Without one the scores stay as they are.
+fn standardise<'a>(fit: &[f32], scores: impl Iterator<Item = &'a mut Vec<f32>>) -> bool {
     let (mean, std) = mean_std(fit);
-    let scale = if std > 0.0 { 1.0 / std } else { 0.0 };
+    if std.is_nan() || std <= 0.0 {
+        return false;
+    }
+    let scale = 1.0 / std;
     let apply = |v: &mut f32| *v = ((f64::from(*v) - mean) * scale) as f32;
     scores.for_each(|scores| scores.iter_mut().for_each(apply));
+    true
 }
 
 /// Mean Spearman correlation between the rankings by two kinds, within folds.

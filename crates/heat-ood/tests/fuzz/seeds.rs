@@ -234,7 +234,7 @@ fn with_calibration(
 ) -> Vec<u8> {
     let mut detector = Detector::shared(scorer.clone());
     detector.calibration = Some(calibrated(scorer, per_class));
-    detector.provenance.trained_on(&train()).expect("finite rows");
+    detector.trained_on(&train()).expect("finite rows");
     let path = folder.join("seed.safetensors");
     detector.save(&path).expect("the folder can be written");
     std::fs::read(path).expect("just written")

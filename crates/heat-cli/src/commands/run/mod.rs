@@ -114,7 +114,7 @@ fn compose(
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let path = folder.join("detector.safetensors");
     let mut detector = Detector::shared(combined.clone());
-    detector.provenance.trained_on(&data.train)?;
+    detector.trained_on(&data.train)?;
     detector.save(&path)?;
     wrote(progress, &path);
     Ok((format!("HEAT(beta={beta})"), combined))
