@@ -90,6 +90,31 @@ fn groups_intervals_and_comparisons_are_on_the_page() {
     contains(&html, &[&format!("{:+.2}", 100.0 * test["difference"].as_f64().unwrap())]);
 }
 
+/// Of the 1,000 calibration rows themselves ⌊0.1·1001⌋ − 1 = 99 are flagged.
+#[test]
+fn promises_of_calibrated_detectors_are_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (train, head, id) = (data("train"), data("head"), data("test"));
+    ok(path, &["fit", "norm", "--train", &train, "-o", "norm"]);
+    let calibrate = ["calibrate", "norm", "--id", &id, "--alpha", "0.1"];
+    ok(path, &[&calibrate[..], &["-o", "all"]].concat());
+    let by_class = ["-o", "classes", "--per-class", "--head", &head];
+    ok(path, &[&calibrate[..], &by_class].concat());
+    let more = ["--detectors", "all", "classes", "norm", "--report", "r.html"];
+    with_sets(path, &["eval"], &more);
+    let html = page(path, "r.html");
+    let (_, table) = html.split_once("<table id=\"promises\"").unwrap();
+    let (table, _) = table.split_once("</table>").unwrap();
+    let promise = "at most 0.1 of in-distribution rows are flagged";
+    contains(table, &[">all<", ">classes<", promise, ">9.90<", ">10 classes<", ">1000<"]);
+    assert!(!table.contains(">norm<"), "it promises nothing");
+    contains(&html, &["<dt>calibrated on</dt><dd>test.safetensors 5b11e73b"]);
+    // A report without such has no such table.
+    with_sets(path, &["eval"], &["--detectors", "norm", "--report", "none.html"]);
+    assert!(!page(path, "none.html").contains("promises"));
+}
+
 #[test]
 fn runs_sweeps_and_results_have_pages() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ use super::statistics::{check_scorers, write};
 use super::{Data, detectors, is_folder_name, named, refuse_overwriting, wrote};
 use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
-use crate::report::{self, About, Evaluation, ReportData, Set};
+use crate::report::{self, About, Evaluation, Promise, ReportData, Set};
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     let named_files = args.ood.iter().chain(&args.detectors).map(|text| named(text).1);
@@ -104,11 +104,13 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
             fit_seconds: Some(fitted.seconds),
         }));
     }
+    let mut calibrations = Vec::new();
     let files = args.detectors.iter().map(|text| named(text).1);
     for ((name, detector), file) in detectors(&args.detectors)?.into_iter().zip(files) {
         let scorer = detector.scorer().clone();
         warn_seen(&name, &detector.provenance, &id, &ood, progress)?;
         abouts.push(About::read(&name, &file, &detector.provenance));
+        calibrations.push((abouts.len() - 1, detector.calibration.clone()));
         candidates.push(Candidate { name, scorer, fit_seconds: None });
     }
     for list in &args.combine {
@@ -119,7 +121,8 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
     }
     for (i, c) in candidates.iter().enumerate() {
         if candidates[..i].iter().any(|other| other.name == c.name) {
-            let problem = "there are two of that name; give a detector another with NAME=FILE";
+            let problem = "there are two of that name; give a detector another with NAME=FILE, or rename \
+                           the folder of a run";
             return Err(Error::config("scorers", &c.name, problem).into());
         }
     }
@@ -134,6 +137,12 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
     let scores = score_all(&id, &ood, scored, report, progress)?;
     let mut results = measure(id.name(), &candidates, &scores)?;
     statistics.add_to(&mut results, &scores, progress)?;
+    for (i, calibration) in calibrations.into_iter().filter(|_| report) {
+        let theirs = ood.iter().zip(&scores.ood).map(|((_, set), (_, s))| (set, &*s[i].scores));
+        let sets: Vec<_> = std::iter::once((&id, &*scores.id[i].scores)).chain(theirs).collect();
+        let promise = calibration.map(|c| Promise::of(&c, &sets)).transpose()?;
+        abouts[i].promise = promise;
+    }
     progress.clear();
     let accuracy = match (&data, &args.head) {
         _ if args.format != EvalFormat::Openood => None,

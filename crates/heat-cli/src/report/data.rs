@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use heat_ood::Provenance;
+use heat_ood::calibrate::{Calibration, Ties};
 use heat_ood::compose::Combined;
 use heat_ood::ebm::EpochLog;
 use heat_ood::evaluate::{Candidate, Results, Scores};
@@ -107,6 +108,20 @@ pub struct About {
     /// Fitted here, or read.
     pub origin: String,
     pub provenance: Provenance,
+    /// What its own calibration says of these sets, where it has one.
+    pub promise: Option<Promise>,
+}
+
+/// A detector's promise, and what became of it.
+pub struct Promise {
+    pub words: String,
+    /// Calibration rows, and their files.
+    pub rows: usize,
+    pub files: Vec<(String, String)>,
+    /// Thresholds: one, or one a class.
+    pub thresholds: Vec<f32>,
+    /// Shares of the ID rows, and of each OOD set's, that it flags.
+    pub flagged: Vec<f64>,
 }
 
 /// A composition whose members' scores are known.
@@ -148,13 +163,35 @@ impl About {
     /// A scorer fitted by this command.
     pub fn fitted(name: &str) -> Self {
         let provenance = Provenance::default();
-        About { name: name.to_owned(), origin: "fitted here".into(), provenance }
+        About { name: name.to_owned(), origin: "fitted here".into(), provenance, promise: None }
     }
 
     /// One read from a file.
     pub fn read(name: &str, file: &Path, provenance: &Provenance) -> Self {
         let origin = file.display().to_string();
-        About { name: name.to_owned(), origin, provenance: provenance.clone() }
+        About { name: name.to_owned(), origin, provenance: provenance.clone(), promise: None }
+    }
+}
+
+impl Promise {
+    /// Judge scores that are known: the ID set's, then those of the OOD sets.
+    ///
+    /// # Errors
+    /// If classes cannot be predicted where they are needed.
+    pub fn of(calibration: &Calibration, sets: &[(&FeatureSet, &[f32])]) -> heat_ood::Result<Self> {
+        let share = |(set, scores): &(&FeatureSet, &[f32])| -> heat_ood::Result<f64> {
+            let classes = calibration.predictor().map(|p| p.predict(set)).transpose()?;
+            let verdicts = calibration.verdicts(scores, classes.as_deref(), Ties::Conservative)?;
+            let flagged = verdicts.iter().filter(|v| v.ood).count();
+            Ok(flagged as f64 / verdicts.len().max(1) as f64)
+        };
+        Ok(Promise {
+            words: calibration.words(),
+            rows: calibration.reference().len(),
+            files: calibration.files.clone(),
+            thresholds: calibration.thresholds(),
+            flagged: sets.iter().map(share).collect::<heat_ood::Result<_>>()?,
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::Path;
 use anyhow::Result;
 use heat_ood::math::parallel;
 
-pub use data::{About, Evaluation, Made, ReportData, Set, with_members};
+pub use data::{About, Evaluation, Made, Promise, ReportData, Set, with_members};
 pub use runs::{Found, find};
 
 use figures::{beta, calibration, correlation, cost, curves, energies, histograms, training};

@@ -66,17 +66,24 @@ pub struct Axis {
     pub range: Range<f64>,
     /// About how many values are written.
     pub ticks: usize,
-    pub format: fn(f64) -> String,
+    /// How values are written; by default with the digits that neighbours need
+    /// to differ.
+    pub format: Option<fn(f64) -> String>,
 }
 
 impl Axis {
     pub fn new(label: impl Into<String>, range: Range<f64>) -> Self {
-        Axis { label: label.into(), range, ticks: 6, format: short }
+        Axis { label: label.into(), range, ticks: 6, format: None }
     }
 
     /// From 0 to 1 in percent.
     pub fn percent(label: impl Into<String>, to: f64) -> Self {
-        Axis { format: |v| format!("{:.0}", 100.0 * v), ..Axis::new(label, 0.0..to) }
+        Axis { format: Some(|v| format!("{:.0}", 100.0 * v)), ..Axis::new(label, 0.0..to) }
+    }
+
+    fn written(&self, v: f64) -> String {
+        let step = (self.range.end - self.range.start) / self.ticks as f64;
+        self.format.map_or_else(|| spaced(v, step), |format| format(v))
     }
 }
 
@@ -193,7 +200,7 @@ impl Panel {
     }
 
     fn axes(&self, chart: &mut Chart<'_, '_>) -> Drawn {
-        let (x, y) = (|v: &f64| (self.x.format)(*v), |v: &f64| (self.y.format)(*v));
+        let (x, y) = (|v: &f64| self.x.written(*v), |v: &f64| self.y.written(*v));
         let mut mesh = chart.configure_mesh();
         mesh.bold_line_style(Ink::Grid.rgb().stroke_width(FINE))
             .light_line_style(TRANSPARENT)
@@ -292,21 +299,23 @@ fn finish(svg: &str, size: (u32, u32), alt: &str) -> String {
     out
 }
 
-/// A number with about three digits.
-pub fn short(v: f64) -> String {
+/// A number among others `step` or so away, with the digits that tell them apart.
+/// Ticks are sums: what should be zero is nearly so.
+fn spaced(v: f64, step: f64) -> String {
     let size = v.abs();
-    let (text, power) = match size {
-        0.0 => return "0".into(),
-        _ if !(1e-3..1e5).contains(&size) => {
-            let text = format!("{v:.2e}");
-            let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-            (digits.to_owned(), format!("e{power}"))
-        }
-        _ if size >= 100.0 => return format!("{v:.0}"),
-        _ if size >= 1.0 => (format!("{v:.2}"), String::new()),
-        _ => (format!("{v:.4}"), String::new()),
-    };
-    text.trim_end_matches('0').trim_end_matches('.').to_owned() + &power
+    if size < 1e-6 * step {
+        return "0".into();
+    }
+    let digits = |of: f64| (1.0 + (of / step).log10()).ceil().clamp(0.0, 9.0) as usize;
+    if (1e-3..1e5).contains(&size) {
+        let text = format!("{v:.*}", digits(1.0));
+        let short = if text.contains('.') { text.trim_end_matches('0') } else { &text };
+        return short.trim_end_matches('.').to_owned();
+    }
+    let text = format!("{v:.*e}", digits(size));
+    let (number, power) = text.split_once('e').unwrap_or((&text, "0"));
+    let short = if number.contains('.') { number.trim_end_matches('0') } else { number };
+    format!("{}e{power}", short.trim_end_matches('.'))
 }
 
 /// The polyline without the points that the eye does not miss: each kept one
@@ -327,9 +336,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short() {
-        let of = [0.0, 0.5, -12.345, 250.0, 1.5e7, 2e-7].map(short);
-        assert_eq!(of, ["0", "0.5", "-12.35", "250", "1.5e7", "2e-7"]);
+    fn numbers_are_as_long_as_needed() {
+        for (v, step, want) in [
+            (0.0, 1.0, "0"),
+            (-1.08e-19, 0.002, "0"),
+            (0.5, 0.1, "0.5"),
+            (-12.5, 0.5, "-12.5"),
+            (250.0, 50.0, "250"),
+            (100.0, 20.0, "100"),
+            (501.2, 0.2, "501.2"),
+            (1.5e7, 5e6, "1.5e7"),
+            (2e-7, 1e-7, "2e-7"),
+            (-9.72e-4, 2e-6, "-9.72e-4"),
+            (-9.7e-4, 2e-6, "-9.7e-4"),
+        ] {
+            assert_eq!(spaced(v, step), want);
+        }
     }
 
     #[test]

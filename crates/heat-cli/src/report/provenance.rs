@@ -67,6 +67,13 @@ fn scorers(e: &Evaluation) -> String {
             let beta = [("β".to_owned(), c.beta.to_string())];
             text.push_str(&definitions(&beta.into_iter().chain(members).collect::<Vec<_>>()));
         }
+        if let Some(promise) = &about.promise {
+            let files = promise
+                .files
+                .iter()
+                .map(|f| ("calibrated on".to_owned(), hashes(std::slice::from_ref(f))));
+            text.push_str(&definitions(&files.collect::<Vec<_>>()));
+        }
         text.push_str(&p.recipe.as_deref().map_or(String::new(), preformatted));
         if !text.is_empty() {
             more.push_str(&details(&about.name, false, &text));

@@ -29,18 +29,26 @@ const LEGEND: &str = "\
 </ul>
 ";
 
+/// `1 run`, `2 runs`.
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// One sentence on the whole.
 pub fn summary(data: &ReportData) -> String {
     let Some(table) = data.tables.iter().find(|t| !t.rows.is_empty()) else {
-        return format!("{} training runs.", data.runs.len());
+        let unfinished = data.runs.iter().filter(|r| r.provenance.is_none()).count();
+        let state =
+            if unfinished > 0 { format!(", {unfinished} unfinished") } else { String::new() };
+        return format!("{}{state}.", counted(data.runs.len(), "training run"));
     };
     let Some(best) = table.ranking().first().map(|&i| &table.rows[i]) else {
         return String::new();
     };
     format!(
-        "{} scorers on {} out-of-distribution sets; in-distribution: {}. Highest average AUROC: {}, {:.2} %.",
-        table.rows.len(),
-        best.sets.len(),
+        "{} on {}; in-distribution: {}. Highest average AUROC: {}, {:.2} %.",
+        counted(table.rows.len(), "scorer"),
+        counted(best.sets.len(), "out-of-distribution set"),
         table.id,
         best.name,
         100.0 * best.average.metrics.auroc

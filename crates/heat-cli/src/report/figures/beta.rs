@@ -73,13 +73,13 @@ fn panel(title: &str, values: impl Iterator<Item = f64> + Clone) -> Panel {
     let high = values.fold(0.0, f64::max);
     let space = 0.06 * (high - low).max(0.005);
     let mut x = Axis::new("β", -END - 0.6..END + 0.6);
-    x.format = |v| match v {
+    x.format = Some(|v| match v {
         v if v <= -END => "−∞".into(),
         v if v >= END => "∞".into(),
         v => format!("{v:.0}"),
-    };
+    });
     let mut y = Axis::new("AUROC (%)", low - space..high + space);
-    y.format = |v| format!("{:.1}", 100.0 * v);
+    y.format = Some(|v| format!("{:.1}", 100.0 * v));
     Panel::new(title, x, y)
 }
 

@@ -5,8 +5,8 @@ use anyhow::Result;
 use heat_ood::calibrate::Reference;
 
 use crate::report::conformal::{alarms, band, halves};
-use crate::report::data::{Evaluation, ResultsTable};
-use crate::report::html::{details, figure};
+use crate::report::data::{Evaluation, Promise, ResultsTable};
+use crate::report::html::{Cell, Table, details, figure};
 use crate::report::plot::{Axis, Ink, Mark, Panel};
 
 /// Largest false-alarm rate asked for.
@@ -24,6 +24,40 @@ data that drift after calibration will leave it.";
 
 const DETECTED: &str = "\
 Share of the rows of each out-of-distribution set that are detected, at each promised false-alarm rate.";
+
+const PROMISES: &str = "\
+Detectors that were calibrated, at their own thresholds: the promise that their file holds, and the share of the rows of each set, in \
+percent, that they call out-of-distribution. Of the in-distribution set these are false alarms.";
+
+/// What the detectors' own calibrations promise, and what comes of it here.
+fn promises(e: &Evaluation) -> String {
+    let found: Vec<_> =
+        e.scorers.iter().filter_map(|s| s.promise.as_ref().map(|p| (&s.name, p))).collect();
+    if found.is_empty() {
+        return String::new();
+    }
+    let percent = |share: f64| Cell::number(format!("{:.2}", 100.0 * share), share);
+    let row = |(name, p): &(&String, &Promise)| {
+        let threshold = match p.thresholds[..] {
+            [one] => Cell::number(one.to_string(), f64::from(one)),
+            ref all => Cell::text(format!("{} classes", all.len())),
+        };
+        let rows = Cell::number(p.rows.to_string(), p.rows as f64);
+        let first = [Cell::text((*name).clone()), Cell::text(p.words.clone()), threshold, rows];
+        let flagged = p.flagged.iter().map(|share| percent(*share));
+        first.into_iter().chain(flagged).collect()
+    };
+    let titles = ["detector", "promise", "threshold", "calibration rows", "false alarms"];
+    let sets = e.ood.iter().map(|s| s.name.clone());
+    let table = Table {
+        id: "promises".into(),
+        caption: PROMISES.into(),
+        groups: Vec::new(),
+        titles: titles.into_iter().map(str::to_owned).chain(sets).collect(),
+        rows: found.iter().map(row).collect(),
+    };
+    table.html()
+}
 
 pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     let alphas: Vec<f64> = (0..=40).map(|i| MOST * f64::from(i) / 40.0).collect();
@@ -53,7 +87,7 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
         legend.push((table.rows[i].name.clone(), Ink::Series(n)));
     }
     let first = figure("fig-calibration", &legend, &panel.html()?, ALARMS);
-    Ok(first + &detection(e, table, &alphas)?)
+    Ok(promises(e) + &first + &detection(e, table, &alphas)?)
 }
 
 fn detection(e: &Evaluation, table: &ResultsTable, alphas: &[f64]) -> Result<String> {

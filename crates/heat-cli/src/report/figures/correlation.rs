@@ -31,7 +31,7 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     panel.alt = format!("Rank correlations of {n} scorers");
     for (row, a) in ranks.iter().enumerate() {
         let y = height - 2.0 - row as f64;
-        let name = format!("{}  {}", brief(&table.rows[order[row]].name, 30), row + 1);
+        let name = format!("{}  {}", brief(&table.rows[order[row]].name, 25), row + 1);
         panel.marks.push(Mark::Text { at: (-0.2, y + 0.5), text: name, align: Align::Right });
         let at = (row as f64 + 0.5, height - 0.5);
         panel.marks.push(Mark::Text { at, text: (row + 1).to_string(), align: Align::Middle });

@@ -62,7 +62,7 @@ fn panel(costs: &[(&str, f64, Option<f64>, f64)]) -> Panel {
     }
     for (i, (name, micros, ..)) in costs.iter().enumerate() {
         let (x, y) = (log(*micros), n - 0.5 - i as f64);
-        let name = brief(name, 32);
+        let name = brief(name, 29);
         panel.marks.push(Mark::Text {
             at: (low - 0.03 * names, y),
             text: name,

@@ -5,7 +5,7 @@ use heat_ood::ebm::EpochLog;
 
 use crate::report::data::Run;
 use crate::report::html::{details, figure};
-use crate::report::plot::{Axis, Ink, Mark, Panel, SERIES, short};
+use crate::report::plot::{Axis, Ink, Mark, Panel, SERIES};
 
 /// Runs whose energies are shown without being asked for.
 const OPEN: usize = 4;
@@ -27,8 +27,8 @@ pub fn render(runs: &[Run]) -> Result<String> {
     if trained.is_empty() {
         return Ok(String::new());
     }
-    let loss = panel("loss", &of(&trained, |l| l.loss));
-    let cd = panel("contrastive divergence", &of(&trained, |l| l.cd_loss));
+    let loss = panel("loss", "loss", &of(&trained, |l| l.loss));
+    let cd = panel("contrastive divergence", "energy", &of(&trained, |l| l.cd_loss));
     let inks = |n: usize| Ink::Series(n % SERIES);
     let legend: Vec<(String, Ink)> =
         trained.iter().enumerate().map(|(n, r)| (r.name.clone(), inks(n))).collect();
@@ -39,8 +39,8 @@ pub fn render(runs: &[Run]) -> Result<String> {
         let lines = |values: [fn(&EpochLog) -> f64; 2]| values.map(|v| of(&[run], v).remove(0));
         let network = lines([|l| l.energy_nn_real, |l| l.energy_nn_generated]);
         let whole = lines([|l| l.energy_real, |l| l.energy_generated]);
-        let network = panel(&format!("{}: network", run.name), &network);
-        let whole = panel(&format!("{}: whole", run.name), &whole);
+        let network = panel(&format!("{}: network", run.name), "energy", &network);
+        let whole = panel(&format!("{}: whole", run.name), "energy", &whole);
         panels.push(network.html()? + &whole.html()?);
     }
     let (open, rest) = panels.split_at(OPEN.min(panels.len()));
@@ -58,15 +58,18 @@ fn of(runs: &[&Run], value: fn(&EpochLog) -> f64) -> Vec<Vec<(f64, f64)>> {
     runs.iter().map(one).collect()
 }
 
-fn panel(title: &str, lines: &[Vec<(f64, f64)>]) -> Panel {
+fn panel(title: &str, label: &str, lines: &[Vec<(f64, f64)>]) -> Panel {
     let all = || lines.iter().flatten();
     let last = all().fold(1.0, |a: f64, p| a.max(p.0));
     let low = all().fold(f64::INFINITY, |a, p| a.min(p.1));
     let high = all().fold(f64::NEG_INFINITY, |a, p| a.max(p.1));
-    let space = 0.06 * (high - low).max(1e-9);
+    // Of one value alone, something around it.
+    let space = 0.06 * (high - low).max(1e-3 * high.abs()).max(1e-9);
+    let first = all().fold(last, |a: f64, p| a.min(p.0));
     // Not more labels than whole epochs.
-    let x = Axis { ticks: (last as usize + 1).min(6), ..Axis::new("epoch", 0.0..1.02 * last) };
-    let y = Axis { format: short, ..Axis::new("", low - space..high + space) };
+    let ticks = ((last - first) as usize + 1).min(6);
+    let x = Axis { ticks, ..Axis::new("epoch", first - 0.5..last + 0.5) };
+    let y = Axis::new(label, low - space..high + space);
     let mut panel = Panel::new(title, x, y);
     panel.left = 62;
     panel.alt = format!("{title} by epoch");
