@@ -115,8 +115,7 @@ pub struct About {
 /// A detector's promise, and what became of it.
 pub struct Promise {
     pub words: String,
-    /// Calibration rows, and their files.
-    pub rows: usize,
+    /// Files of the calibration rows.
     pub files: Vec<(String, String)>,
     /// Thresholds: one, or one a class.
     pub thresholds: Vec<f32>,
@@ -187,7 +186,6 @@ impl Promise {
         };
         Ok(Promise {
             words: calibration.words(),
-            rows: calibration.reference().len(),
             files: calibration.files.clone(),
             thresholds: calibration.thresholds(),
             flagged: sets.iter().map(share).collect::<heat_ood::Result<_>>()?,

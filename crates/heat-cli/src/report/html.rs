@@ -44,6 +44,11 @@ pub fn figure(id: &str, legend: &[(String, Ink)], body: &str, caption: &str) -> 
     )
 }
 
+/// `1 run`, `2 runs`.
+pub fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Something that can be opened and closed; `summary` is plain text.
 pub fn details(summary: &str, open: bool, body: &str) -> String {
     let open = if open { " open" } else { "" };

@@ -3,7 +3,7 @@
 use heat_ood::metrics::Metrics;
 
 use super::data::{Comparison, ReportData, ResultsTable, SetRow};
-use super::html::{Cell, Table, details, escape};
+use super::html::{Cell, Table, counted, details, escape};
 
 type Value = fn(&Metrics) -> f64;
 
@@ -28,11 +28,6 @@ const LEGEND: &str = "\
 <li>All in percent; <b class=\"best\">bold</b>: best of its column. A click on a title sorts.</li>
 </ul>
 ";
-
-/// `1 run`, `2 runs`.
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
 
 /// One sentence on the whole.
 pub fn summary(data: &ReportData) -> String {

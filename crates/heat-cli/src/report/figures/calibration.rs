@@ -6,7 +6,7 @@ use heat_ood::calibrate::Reference;
 
 use crate::report::conformal::{alarms, band, halves};
 use crate::report::data::{Evaluation, Promise, ResultsTable};
-use crate::report::html::{Cell, Table, details, figure};
+use crate::report::html::{Cell, Table, counted, details, figure};
 use crate::report::plot::{Axis, Ink, Mark, Panel};
 
 /// Largest false-alarm rate asked for.
@@ -42,18 +42,17 @@ fn promises(e: &Evaluation) -> String {
             [one] => Cell::number(one.to_string(), f64::from(one)),
             ref all => Cell::text(format!("{} classes", all.len())),
         };
-        let rows = Cell::number(p.rows.to_string(), p.rows as f64);
-        let first = [Cell::text((*name).clone()), Cell::text(p.words.clone()), threshold, rows];
         let flagged = p.flagged.iter().map(|share| percent(*share));
-        first.into_iter().chain(flagged).collect()
+        let first = [Cell::text((*name).clone()), threshold].into_iter();
+        first.chain(flagged).chain([Cell::text(p.words.clone())]).collect()
     };
-    let titles = ["detector", "promise", "threshold", "calibration rows", "false alarms"];
     let sets = e.ood.iter().map(|s| s.name.clone());
+    let titles = ["detector", "threshold", "false alarms"].map(str::to_owned).into_iter();
     let table = Table {
         id: "promises".into(),
         caption: PROMISES.into(),
         groups: Vec::new(),
-        titles: titles.into_iter().map(str::to_owned).chain(sets).collect(),
+        titles: titles.chain(sets).chain(["promise".to_owned()]).collect(),
         rows: found.iter().map(row).collect(),
     };
     table.html()
@@ -103,7 +102,7 @@ fn detection(e: &Evaluation, table: &ResultsTable, alphas: &[f64]) -> Result<Str
     let mut out = figure("fig-detection", &legend, &open.concat(), DETECTED);
     if !rest.is_empty() {
         let more = figure("fig-detection-more", &legend, &rest.concat(), DETECTED);
-        out.push_str(&details(&format!("{} more scorers", rest.len()), false, &more));
+        out.push_str(&details(&counted(rest.len(), "more scorer"), false, &more));
     }
     Ok(out)
 }

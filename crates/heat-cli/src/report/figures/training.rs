@@ -4,7 +4,7 @@ use anyhow::Result;
 use heat_ood::ebm::EpochLog;
 
 use crate::report::data::Run;
-use crate::report::html::{details, figure};
+use crate::report::html::{counted, details, figure};
 use crate::report::plot::{Axis, Ink, Mark, Panel, SERIES};
 
 /// Runs whose energies are shown without being asked for.
@@ -47,7 +47,7 @@ pub fn render(runs: &[Run]) -> Result<String> {
     let mut out = first + &figure("fig-training-energies", &pair, &open.concat(), ENERGIES);
     if !rest.is_empty() {
         let more = figure("fig-training-energies-more", &pair, &rest.concat(), ENERGIES);
-        out.push_str(&details(&format!("{} more runs", rest.len()), false, &more));
+        out.push_str(&details(&counted(rest.len(), "more run"), false, &more));
     }
     Ok(out)
 }
