@@ -20,6 +20,7 @@ mod subset;
 mod temporary;
 mod tensors;
 mod view;
+mod write;
 pub(crate) mod zip_directory;
 
 pub use batch::{Batch, Needs};
@@ -31,7 +32,8 @@ pub use set::FeatureSet;
 pub use sketch::{Overlap, RowSketch};
 pub use steps::{Pca, Steps, StepsConfig};
 pub use subset::{Subset, SubsetConfig};
-pub use tensors::{Tensor, TensorData, TensorFile, destination, write_atomically};
+pub use tensors::{Tensor, TensorData, TensorFile};
+pub use write::{destination, write_atomically};
 
 pub(crate) use storage::{Bytes, map, map_file, sha256, sha256_of};
 pub(crate) use tensors::{encode_plain as encode_tensors, save as save_tensors};

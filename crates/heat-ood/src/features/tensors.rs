@@ -1,8 +1,6 @@
-//! Files of named tensors (safetensors): reading, and writing without ever
-//! leaving half a file behind.
+//! Files of named tensors (safetensors).
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +8,7 @@ use safetensors::tensor::{Dtype as StDtype, SafeTensors, View};
 
 use super::budget::{Budget, json_cost};
 use super::storage::{Array, Bytes, Dtype, map};
-use super::temporary;
+use super::write::write_atomically;
 use crate::error::{Error, Result};
 
 /// A tensor to be written or just read.
@@ -76,63 +74,6 @@ impl View for &Tensor {
     fn data_len(&self) -> usize {
         self.data().len()
     }
-}
-
-/// Where a file of that name is written: what a link leads to.
-///
-/// # Errors
-/// If there is something that is no regular file; it would be replaced.
-pub fn destination(path: &Path) -> Result<PathBuf> {
-    let failed = || Error::io("write", path);
-    let Ok(found) = std::fs::symlink_metadata(path) else {
-        return Ok(path.to_owned());
-    };
-    let (real, found) = if found.is_symlink() {
-        let real = path.canonicalize().map_err(failed())?;
-        let found = std::fs::metadata(&real).map_err(failed())?;
-        (real, found)
-    } else {
-        (path.to_owned(), found)
-    };
-    let problem = match (found.is_file(), found.is_dir()) {
-        (true, _) => return Ok(real),
-        (_, true) => "is a folder; name a file in it",
-        _ => "is a device or a pipe, not a regular file; name a file",
-    };
-    Err(failed()(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem)))
-}
-
-/// Write a whole file or nothing: temporary file in the same folder, flushed
-/// to the disk, then renamed. A link stays one, and what it leads to is replaced.
-///
-/// # Errors
-/// If the name is that of a device or a folder, the folder cannot be written or
-/// the disk is full; the old file, if any, is then untouched and the temporary
-/// one removed. A temporary file that a killed process left is removed by the
-/// next write in its folder.
-pub fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    let real = destination(path)?;
-    let folder = match real.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    let failed = || Error::io("write", path);
-    let mut file = temporary::create(folder).map_err(failed())?;
-    {
-        let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-        write(&mut buffered).map_err(failed())?;
-        buffered.flush().map_err(failed())?;
-    }
-    file.as_file().sync_all().map_err(failed())?;
-    file.persist(&real).map_err(|e| failed()(e.error))?;
-    // The rename itself lives in the folder.
-    if let Ok(folder) = std::fs::File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
 }
 
 /// Write tensors and text metadata as one safetensors file, atomically. The
@@ -434,21 +375,6 @@ mod tests {
         assert!(wrong.contains("[1, 2], expected [2, 1]"), "{wrong}");
         let absent = file.f32("c", &[1]).unwrap_err().to_string();
         assert!(absent.contains("it holds: a, b"), "{absent}");
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        std::fs::write(&path, "old").unwrap();
-        let full = |w: &mut dyn Write| {
-            w.write_all(&[1; 100])?;
-            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
-        };
-        let error = write_atomically(&path, full).unwrap_err().to_string();
-        assert!(error.contains("write") && error.contains("x"), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
