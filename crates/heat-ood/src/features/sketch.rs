@@ -8,6 +8,7 @@
 //!
 //! Reference: Broder, *On the Resemblance and Containment of Documents*, 1997.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -55,24 +56,49 @@ impl Overlap {
     }
 }
 
-/// The hash of a row's values in half precision or bfloat16. Rows of few
-/// values, or of such as lie outside that precision's range, might then look
-/// like others: these are hashed as they are.
-fn hash(row: &[f32], kind: usize, bytes: &mut Vec<u8>) -> u64 {
-    const FEW: usize = 8;
-    let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let [smallest, greatest] =
-        [[f16::MIN_POSITIVE.to_f32(), 65504.0], [f32::MIN_POSITIVE, 3e38]][kind];
-    bytes.clear();
-    // −0 and 0 are the same value.
-    let row = row.iter().map(|v| v + 0.0);
-    if row.len() < FEW || largest < smallest || largest > greatest {
-        row.for_each(|v| bytes.extend(v.to_le_bytes()));
-    } else if kind == 0 {
-        row.for_each(|v| bytes.extend((f16::from_f32(v).to_f32() + 0.0).to_le_bytes()));
-    } else {
-        row.for_each(|v| bytes.extend((bf16::from_f32(v).to_f32() + 0.0).to_le_bytes()));
+/// What is hashed, reused from row to row.
+#[derive(Default)]
+struct Rounded {
+    half: Vec<f16>,
+    brain: Vec<bf16>,
+    exact: Vec<f32>,
+}
+
+impl Rounded {
+    /// The hashes of a row's values in half precision and in bfloat16. Rows of
+    /// few values, or of such as lie outside that precision's range, might then
+    /// look like others: these are hashed as they are.
+    fn hashes(&mut self, row: &[f32]) -> (u64, u64) {
+        const FEW: usize = 8;
+        let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        // −0 and 0 are the same value.
+        self.exact.clear();
+        self.exact.extend(row.iter().map(|v| v + 0.0));
+        let within = |smallest: f32, greatest: f32| {
+            row.len() >= FEW && (smallest..=greatest).contains(&largest)
+        };
+        let half = if within(f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32()) {
+            self.half.resize(row.len(), f16::ZERO);
+            self.half.convert_from_f32_slice(&self.exact);
+            self.half.iter_mut().filter(|v| **v == f16::ZERO).for_each(|v| *v = f16::ZERO);
+            first_bytes(bytemuck::cast_slice(&self.half))
+        } else {
+            first_bytes(bytemuck::cast_slice(&self.exact))
+        };
+        let brain = if within(f32::MIN_POSITIVE, bf16::MAX.to_f32()) {
+            self.brain.resize(row.len(), bf16::ZERO);
+            self.brain.convert_from_f32_slice(&self.exact);
+            self.brain.iter_mut().filter(|v| **v == bf16::ZERO).for_each(|v| *v = bf16::ZERO);
+            first_bytes(bytemuck::cast_slice(&self.brain))
+        } else {
+            first_bytes(bytemuck::cast_slice(&self.exact))
+        };
+        (half, brain)
     }
+}
+
+/// The first bytes of the SHA-256.
+fn first_bytes(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
 }
@@ -85,8 +111,7 @@ fn hashes(set: &FeatureSet, field: Field, mut take: impl FnMut([&[u64]; 2])) -> 
         rows.resize(range.len() * dim, 0.0f32);
         set.read_parallel(field, range, &mut rows)?;
         let (half, brain): (Vec<u64>, Vec<u64>) = parallel::run(|| {
-            let both = |bytes: &mut Vec<u8>, row| (hash(row, 0, bytes), hash(row, 1, bytes));
-            rows.par_chunks(dim).map_init(Vec::new, both).unzip()
+            rows.par_chunks(dim).map_init(Rounded::default, |r, row| r.hashes(row)).unzip()
         });
         take([&half, &brain]);
     }
