@@ -231,7 +231,8 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
     let path = folder.path();
     let (train, id) = (data("train"), data("test"));
     let ood = format!("mnist={}", data("ood_mnist"));
-    let cases: [(&[&str], &[&str]); 9] = [
+    let slash = format!("a/b={}", data("ood_mnist"));
+    let cases: [(&[&str], &[&str]); 10] = [
         (&["train", "ebm=heat_gmm_c11", "--train", &train], &["did you mean `ebm=heat_gmm_c1"]),
         (&["train", "ebm.model.stpes=3", "--train", &train], &["did you mean `ebm.model.steps`?"]),
         (
@@ -248,6 +249,10 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
         (
             &["eval", "--id", &id, "--ood", &ood, &ood, "--train", &train, "--scorers", "knn"],
             &["two sets named"],
+        ),
+        (
+            &["eval", "--id", &id, "--ood", &slash, "--train", &train, "--scorers", "knn"],
+            &["a name holds no slash"],
         ),
         (&["compose"], &["--train"]),
     ];

@@ -205,6 +205,11 @@ pub(super) fn ood_sets(
             );
             return Err(Error::config("ood", text, problem).into());
         }
+        let slash = text.split_once('=').is_some_and(|(name, _)| name.contains(['/', '\\']));
+        if slash && !path.exists() {
+            let problem = "there is no such file, and a name holds no slash; write NAME=FEATURES";
+            return Err(Error::config("ood", text, problem).into());
+        }
         sets.push((name, FeatureSet::open_with(path, options)?));
     }
     Ok(sets)
