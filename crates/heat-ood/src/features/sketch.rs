@@ -59,41 +59,58 @@ impl Overlap {
 /// What is hashed, reused from row to row.
 #[derive(Default)]
 struct Rounded {
-    half: Vec<f16>,
-    brain: Vec<bf16>,
     exact: Vec<f32>,
+    half: Vec<f16>,
+    bits: Vec<u16>,
+}
+
+/// The bits of a 16-bit number, of −0 those of 0.
+fn unsigned_zero(bits: u16) -> u16 {
+    if bits & 0x7fff == 0 { 0 } else { bits }
+}
+
+/// The bits of the nearest bfloat16, ties to even, of a finite number.
+fn brain(v: f32) -> u16 {
+    let bits = v.to_bits();
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 impl Rounded {
     /// The hashes of a row's values in half precision and in bfloat16. Rows of
     /// few values, or of such as lie outside that precision's range, might then
-    /// look like others: these are hashed as they are.
+    /// look like others: these are hashed as they are. (Loops are written so
+    /// that the compiler finds vector code.)
     fn hashes(&mut self, row: &[f32]) -> (u64, u64) {
         const FEW: usize = 8;
-        let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        // The bits of finite numbers are in their order.
+        let largest = row.iter().fold(0, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
+        let largest = f32::from_bits(largest);
         // −0 and 0 are the same value.
         self.exact.clear();
         self.exact.extend(row.iter().map(|v| v + 0.0));
         let within = |smallest: f32, greatest: f32| {
             row.len() >= FEW && (smallest..=greatest).contains(&largest)
         };
-        let half = if within(f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32()) {
+        let half = within(f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32());
+        let half = half.then(|| {
             self.half.resize(row.len(), f16::ZERO);
             self.half.convert_from_f32_slice(&self.exact);
-            self.half.iter_mut().filter(|v| **v == f16::ZERO).for_each(|v| *v = f16::ZERO);
-            first_bytes(bytemuck::cast_slice(&self.half))
-        } else {
-            first_bytes(bytemuck::cast_slice(&self.exact))
-        };
-        let brain = if within(f32::MIN_POSITIVE, bf16::MAX.to_f32()) {
-            self.brain.resize(row.len(), bf16::ZERO);
-            self.brain.convert_from_f32_slice(&self.exact);
-            self.brain.iter_mut().filter(|v| **v == bf16::ZERO).for_each(|v| *v = bf16::ZERO);
-            first_bytes(bytemuck::cast_slice(&self.brain))
-        } else {
-            first_bytes(bytemuck::cast_slice(&self.exact))
-        };
-        (half, brain)
+            self.bits.clear();
+            self.bits.extend(self.half.iter().map(|v| unsigned_zero(v.to_bits())));
+            first_bytes(bytemuck::cast_slice(&self.bits))
+        });
+        let brain = within(f32::MIN_POSITIVE, bf16::MAX.to_f32()).then(|| {
+            self.bits.clear();
+            self.bits.extend(self.exact.iter().map(|v| unsigned_zero(brain(*v))));
+            first_bytes(bytemuck::cast_slice(&self.bits))
+        });
+        match (half, brain) {
+            (Some(half), Some(brain)) => (half, brain),
+            (half, brain) => {
+                let exact = first_bytes(bytemuck::cast_slice(&self.exact));
+                (half.unwrap_or(exact), brain.unwrap_or(exact))
+            }
+        }
     }
 }
 
@@ -229,6 +246,16 @@ mod tests {
         let sigma = (3000.0 * rate * (1.0 - rate)).sqrt();
         assert!((overlap.compared as f64 - 3000.0 * rate).abs() < 5.0 * sigma, "{overlap:?}");
         assert!((overlap.share() - 1.0 / 3.0).abs() < 0.1, "{overlap:?}");
+    }
+
+    #[test]
+    fn nearest_bfloat16_as_the_half_crate_has_it() {
+        let mut values = vec![0.0; 4096];
+        Stream::new(4, Purpose::User, 0, 0).fill_normal(&mut values);
+        values.extend([0.0, -0.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1e-45, 3e38]);
+        for v in values {
+            assert_eq!(brain(v), bf16::from_f32(v).to_bits(), "{v}");
+        }
     }
 
     /// Rows written in 16 bits are known again, and other rows are not.
