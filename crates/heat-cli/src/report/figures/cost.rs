@@ -68,7 +68,10 @@ fn panel(costs: &[(&str, f64, Option<f64>, f64)]) -> Panel {
             text: name,
             align: Align::Right,
         });
-        panel.marks.push(Mark::line(vec![(low, y), (x, y)], Ink::Grid));
+        // At the first decade itself there is nothing to lead to the mark.
+        if x > low + 0.012 * (high - low) {
+            panel.marks.push(Mark::line(vec![(low, y), (x, y)], Ink::Grid));
+        }
         panel.marks.push(Mark::Box {
             corners: [(x - 0.012 * (high - low), y - 0.22), (x + 0.012 * (high - low), y + 0.22)],
             ink: Ink::Series(0),
