@@ -93,7 +93,7 @@ impl Provenance {
     ///
     /// # Errors
     /// If the set cannot be read.
-    pub fn tuned_on(&self, set: &FeatureSet) -> Result<bool> {
+    pub fn was_tuned_on(&self, set: &FeatureSet) -> Result<bool> {
         for rows in &self.tuned_rows {
             if rows.overlap(set)?.is_some_and(|o| o.share() > SEEN) {
                 return Ok(true);

@@ -179,7 +179,7 @@ fn warn_seen(
         progress.say(&format!("warning: {name}: {problem}: its results on them say little"));
     }
     for (set, features) in ood {
-        if provenance.tuned_on(features)? {
+        if provenance.was_tuned_on(features)? {
             progress.say(&format!(
                 "warning: the settings of {name} were chosen on {set}: its results there say \
                  nothing of unknown data"

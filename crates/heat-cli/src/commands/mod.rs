@@ -143,11 +143,11 @@ pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()>
     if is_folder_name(output) {
         return refuse("is the name of a folder; name a file");
     }
-    let folder = match output.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
+    let folder_of = |file: &Path| match file.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
+        _ => PathBuf::from("."),
     };
-    if !folder.is_dir() {
+    if !folder_of(output).is_dir() {
         return refuse("that folder does not exist");
     }
     let target = heat_ood::features::destination(output)?;
@@ -160,7 +160,8 @@ pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()>
             let ending = name.extension().and_then(|e| e.to_str()).unwrap_or_default();
             ["safetensors", "npy", "npz", "mmap"].contains(&ending.to_lowercase().as_str())
         };
-        if input.is_dir() && is_part(&target) && real(folder).is_some_and(|f| f == input) {
+        let folder = real(&folder_of(&target));
+        if input.is_dir() && is_part(&target) && folder == Some(input) {
             return refuse("that folder is a feature set that is read: this would be a part of it");
         }
     }

@@ -26,8 +26,9 @@ pub(super) fn gains(p: f64, two_sided: bool) -> [f64; BETS.len()] {
 /// h are soon exponential with a rate of κ/h, whatever h above a few hundred,
 /// with κ = 0.0382 ± 0.0004 one-sided and 0.0235 ± 0.0003 two-sided, and the
 /// rate from the beginning is below it. (Importance sampling, 40,000 streams:
-/// `crossing` in the tests.) κ is rounded up here. Below that H
-/// the bound of 40 rows is kept, which is above κ·H.
+/// `crossing` in the tests.) κ is rounded up here.
+/// Short horizons need more than κ·H/α, because C is no exponential yet:
+/// min(H, 40)/α, which plain simulation finds to be enough.
 pub(super) fn cusum_threshold(horizon: u64, alpha: f64, two_sided: bool) -> f64 {
     let rows = horizon as f64;
     let rate = if two_sided { 0.025 } else { 0.04 };
