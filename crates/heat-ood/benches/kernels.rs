@@ -13,6 +13,7 @@ use heat_ood::math::BLOCK_ROWS;
 use heat_ood::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::scorers::{Gmm, GmmConfig, Prior};
+use heat_ood::{Fitted, Fit, TrainingData};
 use ndarray::Array2;
 
 const D: usize = 512;
@@ -23,12 +24,12 @@ fn uniform(n: usize) -> Vec<f32> {
     out
 }
 
-fn prior(k: usize) -> Gmm {
+fn prior(k: usize) -> Fitted<Gmm> {
     let n = 4 * D;
     let rows = Array2::from_shape_vec((n, D), uniform(n * D)).unwrap();
     let labels: Vec<u32> = (0..n).map(|i| (i % k) as u32).collect();
     let set = FeatureSet::from_arrays(rows.view(), Some(&labels)).unwrap();
-    GmmConfig::default().fit(&set, None, &mut Silent).unwrap()
+    GmmConfig::default().fit(&TrainingData::new(&set), &mut Silent).unwrap()
 }
 
 fn products(c: &mut Criterion) {
@@ -80,10 +81,10 @@ fn chain(c: &mut Criterion) {
     let net = Mlp::new(ModelConfig::default().architecture(D), 0).unwrap();
     let energy = Energy {
         net: &net,
-        prior: &prior,
+        prior: &*prior,
         temperature: 1.0,
         temperature_prior: 1e3,
-        projection: Projection::new(&prior, true),
+        projection: Projection::new(&*prior, true),
         labels: None,
     };
     let chain = Langevin {

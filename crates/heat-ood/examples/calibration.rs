@@ -16,7 +16,7 @@ use heat_ood::calibrate::drift::{DriftConfig, Tests};
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::math::parallel;
 use heat_ood::scorers::ScorerSpec;
-use heat_ood::{Result, Silent};
+use heat_ood::{Fit, Result, Silent, TrainingData};
 use rayon::prelude::*;
 use simulate::*;
 
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     let spec = ScorerSpec::parse(&args.next().unwrap_or("knn".into()))?;
     let open = |name: &str| FeatureSet::open(format!("{folder}/{name}.safetensors"));
     let head = Head::open(format!("{folder}/head.safetensors"))?;
-    let scorer = spec.fit(&open("train")?, Some(&head), &mut Silent)?;
+    let scorer = spec.fit(&TrainingData::new(&open("train")?).with_head(&head), &mut Silent)?;
     let id = scorer.score(&open("test")?)?;
     let mut ood = Vec::new();
     for name in names(Path::new(&folder)) {

@@ -1,10 +1,13 @@
 //! A residual energy on a prior of your own: here the squared distance to the
-//! training mean. `cargo run --release --example custom_prior`
+//! training mean, in a detector file that opens again.
+//! `cargo run --release --example custom_prior`
+
+use std::sync::Arc;
 
 use heat_ood::ebm::{HeatConfig, Proposal};
 use heat_ood::features::{Batch, FeatureSet, Field, Needs, Pooling};
-use heat_ood::scorers::{Prior, Scorer, Scratch, Section};
-use heat_ood::{Silent, metrics};
+use heat_ood::scorers::{Prior, Scorer, Scratch, Section, register_prior};
+use heat_ood::{Detector, Silent, TrainingData, metrics};
 
 struct Distance {
     mean: Vec<f32>,
@@ -21,7 +24,7 @@ impl Scorer for Distance {
         self.energy(batch.get(Field::Features(Pooling::Avg)), out);
     }
     fn section(&self) -> Section {
-        Section::new("distance", "in memory only")
+        Section::new("distance", &self.mean)
     }
 }
 
@@ -53,10 +56,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     (config.ebm.model.hidden_dim, config.ebm.model.steps) = (256, 5);
     (config.ebm.model.proposal_type, config.ebm.model.temperature_prior) = (Proposal::Data, 10.0);
     let alone = metrics::auroc(&prior.score(&test)?, &prior.score(&ood)?)?;
-    let heat = config.train(prior, &train, &mut Silent)?;
-    println!(
-        "prior {alone:.4}, HEAT {:.4}",
-        metrics::auroc(&heat.score(&test)?, &heat.score(&ood)?)?
-    );
+    let heat = Detector::new(config.train(prior, &TrainingData::new(&train), &mut Silent)?);
+    // How it is read back, wherever the file is opened.
+    register_prior("distance", |stored| Ok(Arc::new(Distance { mean: stored.config()? })))?;
+    let file = std::env::temp_dir().join("heat_distance.safetensors");
+    heat.save(&file)?;
+    let heat = Detector::open(&file)?;
+    let auroc = metrics::auroc(&heat.score(&test)?, &heat.score(&ood)?)?;
+    println!("prior {alone:.4}, HEAT {auroc:.4}, from {}", file.display());
     Ok(())
 }

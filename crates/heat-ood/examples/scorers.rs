@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec, fit_all, score_together};
-use heat_ood::{Result, Silent, metrics};
+use heat_ood::{Fit, Result, Silent, TrainingData, metrics};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -24,12 +24,12 @@ fn main() -> Result<()> {
     };
     let specs = names.iter().map(|n| ScorerSpec::parse(n)).collect::<Result<Vec<_>>>()?;
     // What is timed is computing: the files are in memory, and the pool runs.
-    let warm = ScorerSpec::parse("norm")?.fit(&train, None, &mut Silent)?;
+    let warm = ScorerSpec::parse("norm")?.fit(&TrainingData::new(&train), &mut Silent)?;
     warm.score(&train)?;
     sets.iter().try_for_each(|s| warm.score(s).map(drop))?;
     for (name, spec) in names.iter().zip(&specs) {
         let start = Instant::now();
-        let scorer = spec.fit(&train, Some(&head), &mut Silent)?;
+        let scorer = spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent)?;
         let fit = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let scores = [scorer.score(&sets[0])?, scorer.score(&sets[1])?];
@@ -38,9 +38,9 @@ fn main() -> Result<()> {
         println!(r#"{{"name":"{name}","fit":{fit},"score":{score},"auroc":{auroc}}}"#);
     }
     let start = Instant::now();
-    let fitted = fit_all(&specs, &train, Some(&head), &mut Silent)?;
+    let fitted = fit_all(&specs, &TrainingData::new(&train).with_head(&head), &mut Silent)?;
     let fit = start.elapsed().as_secs_f64();
-    let scorers: Vec<&dyn Scorer> = fitted.iter().map(|f| &*f.scorer).collect();
+    let scorers: Vec<&dyn Scorer> = fitted.iter().map(|(scorer, _)| &**scorer).collect();
     let start = Instant::now();
     for set in &sets {
         score_together(set, &scorers, false, &mut Silent)?;

@@ -21,6 +21,7 @@ use heat_ood::math::moments::Moments;
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::math::{BLOCK_ROWS, blocks, parallel};
 use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer};
+use heat_ood::{Fit, TrainingData};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
@@ -96,15 +97,16 @@ fn sgld(args: &Args) -> Vec<f64> {
     use heat_ood::ebm::engine::{Cpu, Engine};
     let (d, k, batch) = (args.get("d", 512), args.get("k", 10), args.get("batch", 1024));
     let train = features((4 * k).max(2 * d).max(4096), d, k);
-    let prior = GmmConfig::default().fit(&train, Some(k), &mut Silent).unwrap();
+    let prior =
+        GmmConfig::default().fit(&TrainingData::new(&train).with_classes(k), &mut Silent).unwrap();
     let model = ModelConfig { steps: args.get("steps", 5), ..model(args) };
     let net = Mlp::new(model.architecture(d), 0).unwrap();
     let energy = Energy {
         net: &net,
-        prior: &prior,
+        prior: &*prior,
         temperature: 1.0,
         temperature_prior: 1e3,
-        projection: Projection::new(&prior, true),
+        projection: Projection::new(&*prior, true),
         labels: None,
     };
     let chain: Langevin = model.langevin();
@@ -133,16 +135,17 @@ fn sgld(args: &Args) -> Vec<f64> {
 fn iteration(args: &Args) -> Vec<f64> {
     let (d, k, batch) = (args.get("d", 512), args.get("k", 10), args.get("batch", 1024));
     let train = features(20 * batch, d, k);
-    let prior = GmmConfig::default().fit(&train, Some(k), &mut Silent).unwrap();
+    let prior =
+        GmmConfig::default().fit(&TrainingData::new(&train).with_classes(k), &mut Silent).unwrap();
     let mut config =
         HeatConfig { batch_size: batch, n_epochs: usize::MAX, ..HeatConfig::default() };
     config.ebm.model = model(args);
-    let mut trainer = Trainer::new(config, Arc::new(prior), &train).unwrap();
+    let mut trainer = Trainer::new(config, prior, &train).unwrap();
     let reps = args.get("reps", 7).min(18);
     parallel::run(|| {
         time(reps, || {
             trainer.propose().unwrap();
-            trainer.sample();
+            trainer.sample().unwrap();
             trainer.apply().unwrap();
         })
     })
@@ -152,7 +155,7 @@ fn knn(args: &Args) -> Vec<f64> {
     let (d, rows) = (args.get("d", 512), args.get("rows", 50_000));
     let (queries, k) = (args.get("queries", 5_000), args.get("neighbours", 50));
     let config = KnnConfig { k: Some(k), ..KnnConfig::default() };
-    let knn = config.fit(&features(rows, d, 10), None, &mut Silent).unwrap();
+    let knn = config.fit(&TrainingData::new(&features(rows, d, 10)), &mut Silent).unwrap();
     let test = features(queries, d, 10);
     time(args.get("reps", 5), || {
         knn.score(&test).unwrap();

@@ -17,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs};
 use crate::math::reduce;
 use crate::observe::Observer;
-use crate::scorers::{Scorer, Section, Stored, joint_needs};
+use crate::scorers::{
+    Fit, Fitted, Scorer, Section, Stored, TrainingData, joint_needs, score_together,
+};
 
 /// A fitted composition.
 pub struct Combined {
@@ -39,30 +41,58 @@ pub struct Member {
     pub weight: f64,
 }
 
-impl Member {
-    /// Statistics of a scorer over the training set.
-    ///
-    /// # Errors
-    /// If the set cannot be scored, or all its scores are equal.
-    pub fn fit(
-        name: &str,
-        scorer: Arc<dyn Scorer>,
-        train: &FeatureSet,
-        observer: &mut dyn Observer,
-    ) -> Result<Self> {
-        let scores = scorer.score_observed(train, observer)?;
-        let (mean, std) = mean_std(&scores);
-        if !(std.is_finite() && std > 0.0) {
-            return Err(Error::Fit {
-                what: "composition".into(),
-                problem: format!(
-                    "`{name}` has mean {mean} and standard deviation {std} over {}; \
+/// What to compose, and how.
+#[derive(Clone)]
+pub struct CombinedConfig {
+    /// The fitted scorers.
+    pub members: Vec<Part>,
+    /// How they are combined.
+    pub beta: f64,
+}
+
+/// One scorer of a composition to be fitted.
+#[derive(Clone)]
+pub struct Part {
+    /// Its name within the composition.
+    pub name: String,
+    /// The scorer.
+    pub scorer: Fitted<dyn Scorer>,
+    /// What its standardised score is multiplied by.
+    pub weight: f64,
+}
+
+impl Part {
+    /// A scorer that counts once.
+    pub fn new(name: impl Into<String>, scorer: impl Into<Fitted<dyn Scorer>>) -> Self {
+        Part { name: name.into(), scorer: scorer.into(), weight: 1.0 }
+    }
+}
+
+/// Every member's statistics are taken over the data; the composition has
+/// also seen what its members have.
+impl Fit for CombinedConfig {
+    type Scorer = Combined;
+
+    fn fit(&self, data: &TrainingData, observer: &mut dyn Observer) -> Result<Fitted<Combined>> {
+        let scorers: Vec<&dyn Scorer> = self.members.iter().map(|m| &*m.scorer).collect();
+        let scored = score_together(&data.features, &scorers, false, observer)?;
+        let members = self.members.iter().zip(scored).map(|(part, scored)| {
+            let (mean, std) = mean_std(&scored.scores);
+            if !(std.is_finite() && std > 0.0) {
+                let problem = format!(
+                    "`{}` has mean {mean} and standard deviation {std} over {}; \
                      it cannot be standardised: leave it out",
-                    train.name()
-                ),
-            });
-        }
-        Ok(Member { name: name.to_owned(), scorer, mean, std, weight: 1.0 })
+                    part.name,
+                    data.features.name()
+                );
+                return Err(Error::Fit { what: "composition".into(), problem });
+            }
+            let (name, scorer) = (part.name.clone(), Arc::clone(part.scorer.scorer()));
+            Ok(Member { name, scorer, mean, std, weight: part.weight })
+        });
+        let combined = Combined::new(members.collect::<Result<_>>()?, self.beta)?;
+        let fitted = Fitted::on(data, combined)?;
+        Ok(self.members.iter().fold(fitted, |f, part| f.including(part.scorer.provenance())))
     }
 }
 

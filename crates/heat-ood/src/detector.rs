@@ -9,15 +9,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::calibrate::{Calibration, CalibrationConfig, Fusion, Ties, Verdict};
 use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, RowSketch, TensorFile, save_tensors};
 use crate::observe::Observer;
-use crate::scorers::{self, FORMAT_VERSION, Outline, Scorer, Stored, Together};
+use crate::provenance::Provenance;
+use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, ScoredSet, Scorer, Stored};
 
 const FORMAT: &str = "heat-detector";
 
@@ -28,133 +27,18 @@ const CALIBRATION: &str = "calibration.";
 const TRAIN_ROWS: &str = "train_rows";
 const TUNED_ROWS: &str = "tuned_rows";
 
-/// Where a detector comes from.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Provenance {
-    /// Version of this library.
-    pub library_version: String,
-    /// The resolved recipe or the scorer's settings, as text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recipe: Option<String>,
-    /// Seed of the training run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// Name and SHA-256 of each file of the training set.
-    #[serde(default)]
-    pub train: Vec<(String, String)>,
-    /// Name and SHA-256 of each file of OOD validation sets that settings were
-    /// chosen on: no set to report results on.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tuned_on: Vec<(String, String)>,
-    /// Samples by hash of the rows that the scorer has seen, so that they are
-    /// noticed in a calibration set whatever file they lie in: of training,
-    /// of members' training and calibration, of ID validation.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rows: Vec<RowSketch>,
-    /// Likewise of the rows of `tuned_on`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tuned_rows: Vec<RowSketch>,
-}
-
-/// The share of seen rows from which a set is called seen.
-const SEEN: f64 = 0.01;
-
-impl Provenance {
-    /// Also what another detector, a part of this one, has seen.
-    pub fn include(&mut self, part: &Provenance) {
-        for file in &part.train {
-            if !self.train.contains(file) {
-                self.train.push(file.clone());
-            }
-        }
-        for rows in &part.rows {
-            self.include_rows(rows);
-        }
-        for file in &part.tuned_on {
-            if !self.tuned_on.contains(file) {
-                self.tuned_on.push(file.clone());
-            }
-        }
-        for rows in &part.tuned_rows {
-            if !self.tuned_rows.contains(rows) {
-                self.tuned_rows.push(rows.clone());
-            }
-        }
-    }
-
-    /// Also these rows.
-    pub fn include_rows(&mut self, rows: &RowSketch) {
-        if !self.rows.contains(rows) {
-            self.rows.push(rows.clone());
-        }
-    }
-
-    /// Whether settings were chosen on rows of this set, or on a file of it.
-    ///
-    /// # Errors
-    /// If the set cannot be read.
-    pub fn was_tuned_on(&self, set: &FeatureSet) -> Result<bool> {
-        for rows in &self.tuned_rows {
-            if rows.overlap(set)?.is_some_and(|o| o.share() > SEEN) {
-                return Ok(true);
-            }
-        }
-        if self.tuned_on.is_empty() {
-            return Ok(false);
-        }
-        let digests = set.digests()?;
-        Ok(self.tuned_on.iter().any(|(_, d)| digests.iter().any(|(_, other)| other == d)))
-    }
-
-    /// Which of these rows the scorer has seen, in words: more than one in a
-    /// hundred of those that can be compared; or, where a sample allows no
-    /// comparison of ten rows, a whole file.
-    ///
-    /// # Errors
-    /// If the set cannot be read.
-    pub fn seen(&self, id: &FeatureSet) -> Result<Option<String>> {
-        /// Fewer compared rows say nothing.
-        const FEW: usize = 10;
-        let mut sampled = !self.rows.is_empty();
-        for rows in &self.rows {
-            match rows.overlap(id)? {
-                Some(o) if o.share() > SEEN => {
-                    return Ok(Some(format!(
-                        "{} of {} rows of {} that were compared are training rows",
-                        o.shared,
-                        o.compared,
-                        id.name()
-                    )));
-                }
-                Some(o) if o.compared >= FEW.min(id.len()) => {}
-                _ => sampled = false,
-            }
-        }
-        if sampled {
-            return Ok(None);
-        }
-        let digests = id.digests()?;
-        let known = digests.iter().find_map(|(name, digest)| {
-            let found = self.train.iter().find(|(_, d)| d == digest)?;
-            Some(format!("{name} is the training file {}", found.0))
-        });
-        Ok(known)
-    }
-}
-
-/// A fitted scorer with its provenance.
+/// A fitted scorer with its provenance and, once calibrated, what turns its
+/// scores into verdicts.
 #[derive(Clone)]
 pub struct Detector {
     scorer: Arc<dyn Scorer>,
-    /// Where it comes from.
-    pub provenance: Provenance,
-    /// What turns its scores into verdicts, once calibrated.
-    pub calibration: Option<Arc<Calibration>>,
+    provenance: Provenance,
+    calibration: Option<Arc<Calibration>>,
 }
 
 /// Scores of a set with what is thought of its rows.
 #[derive(Debug, Clone)]
-pub struct Judged {
+pub struct Prediction {
     /// One score a row.
     pub scores: Vec<f32>,
     /// [`Scorer::component_batch`], `[N, components]`.
@@ -164,17 +48,9 @@ pub struct Judged {
 }
 
 impl Detector {
-    /// A detector of a fitted scorer.
-    pub fn new(scorer: impl Scorer + 'static) -> Self {
-        Self::shared(Arc::new(scorer))
-    }
-
-    /// The same of a shared scorer.
-    pub fn shared(scorer: Arc<dyn Scorer>) -> Self {
-        let provenance = Provenance {
-            library_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..Provenance::default()
-        };
+    /// A detector of a fitted scorer. It remembers what the fit has seen.
+    pub fn new(fitted: impl Into<Fitted<dyn Scorer>>) -> Self {
+        let (scorer, provenance) = fitted.into().into_parts();
         Detector { scorer, provenance, calibration: None }
     }
 
@@ -183,22 +59,33 @@ impl Detector {
         &self.scorer
     }
 
-    /// Remember which files, and which rows of what the scorer reads, it was
-    /// trained on.
+    /// The scorer with what it has seen, as a part of something else.
+    pub fn fitted(&self) -> Fitted<dyn Scorer> {
+        Fitted::from_parts(Arc::clone(&self.scorer), self.provenance.clone())
+    }
+
+    /// Where it comes from, and what it has seen.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What turns its scores into verdicts, once calibrated.
+    pub fn calibration(&self) -> Option<&Arc<Calibration>> {
+        self.calibration.as_ref()
+    }
+
+    /// Remember how it was made, in words, and from which seed.
+    pub fn record_recipe(&mut self, recipe: impl Into<String>, seed: Option<u64>) {
+        self.provenance.recipe = Some(recipe.into());
+        self.provenance.seed = seed;
+    }
+
+    /// Remember rows that it has seen besides those it was fitted on: they are
+    /// none to calibrate on.
     ///
     /// # Errors
     /// If the set cannot be read, or the scorer not score it.
-    pub fn trained_on(&mut self, train: &FeatureSet) -> Result<()> {
-        self.provenance.train = train.digests()?;
-        self.provenance.rows.clear();
-        self.has_seen(train)
-    }
-
-    /// Also these rows, which then are none to calibrate on.
-    ///
-    /// # Errors
-    /// As [`Detector::trained_on`].
-    pub fn has_seen(&mut self, rows: &FeatureSet) -> Result<()> {
+    pub fn record_seen(&mut self, rows: &FeatureSet) -> Result<()> {
         let sketch = RowSketch::of(rows, self.scorer.needs(rows)?)?;
         self.provenance.include_rows(&sketch);
         Ok(())
@@ -207,8 +94,8 @@ impl Detector {
     /// Remember an OOD validation set that settings were chosen on.
     ///
     /// # Errors
-    /// As [`Detector::trained_on`].
-    pub fn tuned_on(&mut self, set: &FeatureSet) -> Result<()> {
+    /// As [`Detector::record_seen`].
+    pub fn record_tuning(&mut self, set: &FeatureSet) -> Result<()> {
         let sketch = RowSketch::of(set, self.scorer.needs(set)?)?;
         self.provenance.tuned_on.extend(set.digests()?);
         self.provenance.tuned_rows.push(sketch);
@@ -236,10 +123,10 @@ impl Detector {
         force: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let seen = self.provenance.seen(id)?;
+        let seen = self.provenance.contamination(id)?;
         if let Some(problem) = seen.as_ref().filter(|_| !force) {
-            let remedy = "calibrate on rows that took no part in training, or insist with \
-                          `--force`: nothing is promised then";
+            let remedy = "calibrate on rows that took no part in training, or insist: nothing is \
+                          promised then";
             let problem = format!("{problem}; {remedy}");
             return Err(Error::Fit { what: "calibration".into(), problem });
         }
@@ -254,14 +141,14 @@ impl Detector {
     ///
     /// # Errors
     /// If the set lacks a field or holds NaN or infinity.
-    pub fn judge(
+    pub fn predict(
         &self,
         set: &FeatureSet,
         ties: Ties,
         observer: &mut dyn Observer,
-    ) -> Result<Judged> {
+    ) -> Result<Prediction> {
         let found = scorers::score_together(set, &[&*self.scorer], true, observer)?;
-        let Together { scores, components, .. } = found.into_iter().next().unwrap_or_default();
+        let ScoredSet { scores, components, .. } = found.into_iter().next().unwrap_or_default();
         let verdicts = match &self.calibration {
             None => None,
             Some(calibration) => {
@@ -269,16 +156,19 @@ impl Detector {
                 Some(calibration.verdicts(&scores, classes.as_deref(), ties)?)
             }
         };
-        Ok(Judged { scores, components, verdicts })
+        Ok(Prediction { scores, components, verdicts })
     }
 
     /// Write the file, whole or not at all.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written, or holds a scorer or prior of your own whose
+    /// loader is not [registered](scorers::register): it could not be opened
+    /// again.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut tensors = Vec::new();
         let outline = self.scorer.section().flatten("", &mut tensors);
+        check_loaders(&outline)?;
         let json = |v: serde_json::Result<String>| v.unwrap_or_default();
         let mut metadata = vec![
             ("format", FORMAT.to_owned()),
@@ -352,9 +242,27 @@ impl Detector {
 /// Any scorer, compositions and residual energies included.
 fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
     match stored.kind() {
-        "heat" => Ok(Arc::new(Heat::load(stored)?)),
-        "combined" => Ok(Arc::new(Combined::load(stored, load)?)),
-        "fusion" => Ok(Arc::new(Fusion::load(stored, load)?)),
+        HEAT => Ok(Arc::new(Heat::load(stored)?)),
+        COMBINED => Ok(Arc::new(Combined::load(stored, load)?)),
+        FUSION => Ok(Arc::new(Fusion::load(stored, load)?)),
         _ => scorers::load(stored),
+    }
+}
+
+const HEAT: &str = "heat";
+const COMBINED: &str = "combined";
+const FUSION: &str = "fusion";
+
+/// That [`load`] will find a loader for everything in it.
+fn check_loaders(outline: &Outline) -> Result<()> {
+    match &*outline.kind {
+        HEAT => outline.parts.iter().try_for_each(|(_, prior)| scorers::check_prior(&prior.kind)),
+        COMBINED => outline.parts.iter().try_for_each(|(_, part)| check_loaders(part)),
+        // Beside each member stands its calibration.
+        FUSION => {
+            let members = outline.parts.iter().filter(|(name, _)| !name.contains('.'));
+            members.map(|(_, part)| part).try_for_each(check_loaders)
+        }
+        kind => scorers::check_scorer(kind),
     }
 }

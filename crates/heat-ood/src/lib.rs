@@ -17,11 +17,11 @@
 //! # fn main() -> heat_ood::Result<()> {
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cifar10-densenet");
 //! let train = FeatureSet::open(format!("{folder}/train.safetensors"))?;
-//! let prior = GmmConfig::default().fit(&train, None, &mut Silent)?;
+//! let prior = GmmConfig::default().fit(&TrainingData::new(&train), &mut Silent)?;
 //! let mut config = HeatConfig { batch_size: 256, n_epochs: 1, ..HeatConfig::default() };
 //! config.ebm.model.steps = 1;
 //! # config.ebm.model.train_max_iter = Some(1);
-//! let heat = Detector::new(config.train(prior, &train, &mut Silent)?);
+//! let heat = Detector::new(config.train(prior, &TrainingData::new(&train), &mut Silent)?);
 //! let id = heat.score(&FeatureSet::open(format!("{folder}/test.safetensors"))?)?;
 //! let ood = heat.score(&FeatureSet::open(format!("{folder}/ood_mnist.safetensors"))?)?;
 //! assert!(metrics::auroc(&id, &ood)? > 0.99);
@@ -46,11 +46,15 @@ pub mod images;
 pub mod math;
 pub mod metrics;
 mod observe;
+mod provenance;
 pub mod recipe;
+pub mod run;
 pub mod scorers;
 pub mod select;
 mod torch;
 
-pub use detector::{Detector, Judged, Provenance};
+pub use detector::{Detector, Prediction};
 pub use error::{Error, Result};
-pub use observe::{Event, Observer, Silent, Warnings};
+pub use observe::{EpochLog, Event, Observer, Silent, Warnings};
+pub use provenance::Provenance;
+pub use scorers::{Fit, Fitted, TrainingData};

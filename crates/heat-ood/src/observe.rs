@@ -1,6 +1,36 @@
 //! How the library tells its caller what it is doing: it never prints.
 
-use crate::ebm::EpochLog;
+use serde::{Deserialize, Serialize};
+
+/// One epoch of training. Losses and network energies are means over the
+/// epoch's batches; the prior's (and so the whole) energies over its last batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochLog {
+    /// From 1.
+    pub epoch: usize,
+    /// Batches since the beginning of the run.
+    pub step: u64,
+    /// Learning rate.
+    pub lr: f64,
+    /// cd_loss + l2_loss.
+    pub loss: f64,
+    /// mean E_nn(real) − mean E_nn(generated).
+    pub cd_loss: f64,
+    /// Penalty of squared energies.
+    pub l2_loss: f64,
+    /// mean E_nn/T of real rows.
+    pub energy_nn_real: f64,
+    /// mean E_nn/T of generated rows.
+    pub energy_nn_generated: f64,
+    /// mean E_prior/T_prior of real rows.
+    pub energy_prior_real: f64,
+    /// mean E_prior/T_prior of final samples.
+    pub energy_prior_generated: f64,
+    /// mean E of real rows.
+    pub energy_real: f64,
+    /// mean E of final samples.
+    pub energy_generated: f64,
+}
 
 /// Something worth telling a person.
 #[derive(Debug, Clone)]
@@ -26,6 +56,8 @@ pub enum Event<'a> {
     Epoch(&'a EpochLog),
     /// Something unexpected that did not stop the work.
     Warning(&'a str),
+    /// What is being done, where it is not what was asked for to the letter.
+    Note(&'a str),
 }
 
 /// Receives events; may ask for a stop.

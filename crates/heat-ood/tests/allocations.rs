@@ -11,6 +11,7 @@ use heat_ood::ebm::{HeatConfig, Proposal, Trainer};
 use heat_ood::features::FeatureSet;
 use heat_ood::math::parallel;
 use heat_ood::scorers::GmmConfig;
+use heat_ood::{Fit, TrainingData};
 use ndarray::Array2;
 
 struct Counting;
@@ -40,7 +41,7 @@ fn steps_after_the_first_allocate_nothing() {
     let labels: Vec<u32> = (0..4000).map(|i| i % 5).collect();
     let train = FeatureSet::from_arrays(rows.view(), Some(&labels)).unwrap();
     for proposal in [Proposal::BaseDist, Proposal::BaseDistTemp, Proposal::RandomNormal] {
-        let prior = Arc::new(GmmConfig::default().fit(&train, None, &mut Silent).unwrap());
+        let prior = GmmConfig::default().fit(&TrainingData::new(&train), &mut Silent).unwrap();
         let mut config = HeatConfig { batch_size: 300, ..HeatConfig::default() };
         config.ebm.model.hidden_dim = 64;
         config.ebm.model.steps = 3;
@@ -55,7 +56,7 @@ fn steps_after_the_first_allocate_nothing() {
         let allocations = parallel::with_threads(2, || {
             let mut step = || {
                 trainer.propose().unwrap();
-                trainer.sample();
+                trainer.sample().unwrap();
                 trainer.apply().unwrap();
             };
             step();

@@ -10,7 +10,7 @@ use common::bytes::{contains, f32s, i64s, npy};
 use half::{bf16, f16};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::scorers::{GmmConfig, Prior, Scorer, ScorerSpec};
-use heat_ood::{Detector, Silent, Warnings};
+use heat_ood::{Detector, Fit, Silent, TrainingData, Warnings};
 use ndarray::Array2;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -160,7 +160,7 @@ fn fits_that_cannot_be() {
     let fit = |entries: &[Entry], spec: &str| {
         let set = open(entries).unwrap();
         let spec = ScorerSpec::parse(spec)?;
-        spec.fit(&set, None, &mut Silent).map(|_| ())
+        spec.fit(&TrainingData::new(&set), &mut Silent).map(|_| ())
     };
     let error = |entries: &[Entry], spec: &str| fit(entries, spec).unwrap_err().to_string();
     contains(&error(&[avg(4, 2)], "gmm"), &["`label`", "--labels"]);
@@ -197,7 +197,7 @@ fn singular_covariances_get_a_reported_ridge() {
         let set = FeatureSet::from_arrays(rows.view(), Some(&labels)).unwrap();
         let mut warnings = Warnings::default();
         let config = GmmConfig { normalize: false, ..GmmConfig::default() };
-        let gmm = config.fit(&set, None, &mut warnings).unwrap();
+        let gmm = config.fit(&TrainingData::new(&set), &mut warnings).unwrap();
         assert_eq!(warnings.0.len(), 1, "{warnings:?}");
         contains(&warnings.0[0], &["singular", "ridge"]);
         assert!(gmm.ridge() >= 1e-12);
@@ -216,8 +216,9 @@ fn detectors_that_are_not_ours_newer_or_broken() {
     fs::write(&path, safetensors(&[avg(2, 2)])).unwrap();
     contains(&error(&path), &["not a detector"]);
     let set = open(&[avg(9, 2)]).unwrap();
-    let knn = ScorerSpec::parse("knn(k=2)").unwrap().fit(&set, None, &mut Silent).unwrap();
-    Detector::shared(knn).save(&path).unwrap();
+    let knn =
+        ScorerSpec::parse("knn(k=2)").unwrap().fit(&TrainingData::new(&set), &mut Silent).unwrap();
+    Detector::new(knn).save(&path).unwrap();
     let whole = fs::read(&path).unwrap();
     Detector::open(&path).unwrap();
     let text = String::from_utf8_lossy(&whole).into_owned();
@@ -250,8 +251,10 @@ fn a_detector_without_residual_is_refused() {
     let head = Head::new(vec![1.0, 0.0, 0.5, -1.0], vec![0.0]).unwrap();
     for name in ["vim(principal_dim=2)", "residual(principal_dim=2)"] {
         let spec = ScorerSpec::parse(name).unwrap();
-        let scorer = spec.fit(&open(&[avg(9, 4)]).unwrap(), Some(&head), &mut Silent).unwrap();
-        Detector::shared(scorer).save(&path).unwrap();
+        let scorer = spec
+            .fit(&TrainingData::new(&open(&[avg(9, 4)]).unwrap()).with_head(&head), &mut Silent)
+            .unwrap();
+        Detector::new(scorer).save(&path).unwrap();
         let whole = fs::read(&path).unwrap();
         let from = b"\\\"principal_dim\\\":2";
         for digit in [b'4', b'9'] {
@@ -306,18 +309,18 @@ fn features_too_large_for_single_precision() {
     let rows = Array2::from_shape_fn((20, 3), |(i, j)| 1e20 * (i + j) as f32);
     let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
     let spec = ScorerSpec::parse("knn(k=3,normalize=false)").unwrap();
-    let knn = spec.fit(&set, None, &mut Silent).unwrap();
+    let knn = spec.fit(&TrainingData::new(&set), &mut Silent).unwrap();
     contains(&knn.score(&set).unwrap_err().to_string(), &["row ", "`knn`", "too large"]);
     // Components beyond it, and the energy of a training row, on which nothing can be said.
     let rows = ndarray::array![[3e38f32, 3e38], [-3e38, -3e38], [0.0, 0.0]];
     let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
     let spec = ScorerSpec::parse("knn(k=1,pca=1,normalize=false)").unwrap();
-    let scores = spec.fit(&set, None, &mut Silent).and_then(|knn| knn.score(&set));
+    let scores = spec.fit(&TrainingData::new(&set), &mut Silent).and_then(|knn| knn.score(&set));
     contains(&scores.unwrap_err().to_string(), &["`knn`"]);
     let head = Head::new(vec![1e10, 1e10], vec![0.0]).unwrap();
     let one = FeatureSet::from_row(&[1e30, 1e30]).unwrap();
     let spec = ScorerSpec::parse("nnguide(k=1)").unwrap();
-    let nnguide = spec.fit(&one, Some(&head), &mut Silent).unwrap();
+    let nnguide = spec.fit(&TrainingData::new(&one).with_head(&head), &mut Silent).unwrap();
     let scores = nnguide.score(&FeatureSet::from_row(&[1.0, 2.0]).unwrap());
     contains(&scores.unwrap_err().to_string(), &["`nnguide`"]);
 }
@@ -331,7 +334,10 @@ fn a_logit_beyond_single_precision_has_no_share() {
     let spec = ScorerSpec::parse("klm").unwrap();
     let score = |weight: Vec<f32>, classes| {
         let head = Head::new(weight, vec![0.0; classes]).unwrap();
-        spec.fit(&set, Some(&head), &mut Silent).unwrap().score(&set).unwrap()
+        spec.fit(&TrainingData::new(&set).with_head(&head), &mut Silent)
+            .unwrap()
+            .score(&set)
+            .unwrap()
     };
     let two = score(vec![1.0, 0.0, -1.0, 0.0], 2);
     let three = score(vec![1.0, 0.0, -1.0, 0.0, 0.0, -1e20], 3);
@@ -342,9 +348,13 @@ fn a_logit_beyond_single_precision_has_no_share() {
 fn constant_features_and_impossible_networks() {
     let rows = Array2::from_elem((6, 2), 1.0f32);
     let set = FeatureSet::from_arrays(rows.view(), Some(&[0, 0, 0, 1, 1, 1])).unwrap();
-    let error = GmmConfig::default().fit(&set, None, &mut Silent).err().unwrap().to_string();
+    let error =
+        GmmConfig::default().fit(&TrainingData::new(&set), &mut Silent).err().unwrap().to_string();
     contains(&error, &["constant"]);
-    let error = GmmConfig::default().fit(&set, Some(usize::MAX), &mut Silent).err().unwrap();
+    let error = GmmConfig::default()
+        .fit(&TrainingData::new(&set).with_classes(usize::MAX), &mut Silent)
+        .err()
+        .unwrap();
     contains(&error.to_string(), &["too many means"]);
     let model = |hidden_dim, n_hidden_layers| {
         let model =

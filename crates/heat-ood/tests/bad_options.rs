@@ -2,7 +2,7 @@
 
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::scorers::ScorerSpec;
-use heat_ood::{Silent, Warnings};
+use heat_ood::{Fit, Silent, TrainingData, Warnings};
 use ndarray::Array2;
 
 const DIM: usize = 6;
@@ -20,8 +20,9 @@ fn head() -> Head {
 }
 
 fn refusal(text: &str, labels: &[u32], head: Option<&Head>) -> String {
-    let fitted =
-        ScorerSpec::parse(text).and_then(|spec| spec.fit(&train(Some(labels)), head, &mut Silent));
+    let fitted = ScorerSpec::parse(text).and_then(|spec| {
+        spec.fit(&TrainingData::new(&train(Some(labels))).with_head(head), &mut Silent)
+    });
     fitted.err().unwrap_or_else(|| panic!("{text} was fitted")).to_string()
 }
 
@@ -147,19 +148,24 @@ fn what_is_missing_is_named() {
     }
     let set = train(None);
     for name in ["gmm", "ssd", "maha", "mean", "mds_pp", "rmds", "rmds_pp"] {
-        let error = ScorerSpec::parse(name).unwrap().fit(&set, None, &mut Silent).err().unwrap();
+        let error = ScorerSpec::parse(name)
+            .unwrap()
+            .fit(&TrainingData::new(&set), &mut Silent)
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("--labels"), "{name}: {error}");
     }
     for name in ["temperature", "she"] {
         let spec = ScorerSpec::parse(name).unwrap();
-        let error = spec.fit(&set, Some(&head()), &mut Silent).err().unwrap();
+        let error =
+            spec.fit(&TrainingData::new(&set).with_head(&head()), &mut Silent).err().unwrap();
         assert!(error.to_string().contains("--labels"), "{name}: {error}");
     }
     // A temperature that is given needs none, nor does K-means.
     let spec = ScorerSpec::parse("temperature(temperature=2)").unwrap();
-    assert!(spec.fit(&set, Some(&head()), &mut Silent).is_ok());
+    assert!(spec.fit(&TrainingData::new(&set).with_head(&head()), &mut Silent).is_ok());
     let spec = ScorerSpec::parse("gmm(kmeans=4)").unwrap();
-    assert!(spec.fit(&set, None, &mut Silent).is_ok());
+    assert!(spec.fit(&TrainingData::new(&set), &mut Silent).is_ok());
 }
 
 #[test]
@@ -183,7 +189,10 @@ fn a_class_never_predicted_is_told() {
     let head = Head::new(weight, vec![0.0; 3]).unwrap();
     let mut warnings = Warnings::default();
     let set = train(None);
-    let klm = ScorerSpec::parse("klm").unwrap().fit(&set, Some(&head), &mut warnings).unwrap();
+    let klm = ScorerSpec::parse("klm")
+        .unwrap()
+        .fit(&TrainingData::new(&set).with_head(&head), &mut warnings)
+        .unwrap();
     assert_eq!(warnings.0.len(), 1);
     let want = "1 of 3 classes are never predicted on memory and have no template (2)";
     assert_eq!(warnings.0[0], want);
@@ -202,7 +211,7 @@ fn fits_that_have_no_answer() {
     let set = FeatureSet::from_arrays(rows.view(), Some(&own)).unwrap();
     let mut warnings = Warnings::default();
     let config = heat_ood::scorers::TemperatureConfig::default();
-    let fitted = config.fit(&set, Some(&head), &mut warnings).unwrap();
+    let fitted = config.fit(&TrainingData::new(&set).with_head(&head), &mut warnings).unwrap();
     assert_eq!(fitted.temperature(), 1.0);
     let want = "no temperature is best on memory, where every row is predicted correctly";
     assert!(warnings.0.len() == 1 && warnings.0[0].starts_with(want), "{:?}", warnings.0);
@@ -210,16 +219,20 @@ fn fits_that_have_no_answer() {
     let others: Vec<u32> = (0..60).map(|i| (i + 1) % 3).collect();
     let set = FeatureSet::from_arrays(rows.view(), Some(&others)).unwrap();
     let mut warnings = Warnings::default();
-    let fitted = config.fit(&set, Some(&head), &mut warnings).unwrap();
+    let fitted = config.fit(&TrainingData::new(&set).with_head(&head), &mut warnings).unwrap();
     assert_eq!(fitted.temperature(), 1.0);
     assert!(warnings.0[0].contains("no better than chance"), "{:?}", warnings.0);
-    let she = ScorerSpec::parse("she").unwrap().fit(&set, Some(&head), &mut Silent);
+    let she = ScorerSpec::parse("she")
+        .unwrap()
+        .fit(&TrainingData::new(&set).with_head(&head), &mut Silent);
     let error = she.err().unwrap().to_string();
     assert!(error.contains("class 0 has no correctly predicted row in memory"), "{error}");
 
     let zeros = Array2::zeros((4, DIM));
     let set = FeatureSet::from_arrays(zeros.view(), None).unwrap();
-    let pnml = ScorerSpec::parse("pnml").unwrap().fit(&set, Some(&head), &mut Silent);
+    let pnml = ScorerSpec::parse("pnml")
+        .unwrap()
+        .fit(&TrainingData::new(&set).with_head(&head), &mut Silent);
     let error = pnml.err().unwrap().to_string();
     assert!(error.contains("all training features are zero"), "{error}");
 }

@@ -13,7 +13,7 @@ use heat_ood::calibrate::drift::DriftConfig;
 use heat_ood::calibrate::{CalibrationConfig, Fusion, FusionRule, Guarantee, Ties};
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::scorers::ScorerSpec;
-use heat_ood::{Detector, Silent};
+use heat_ood::{Detector, Fitted, Provenance, Silent, TrainingData};
 
 fn data(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -26,10 +26,10 @@ fn set(name: &str) -> FeatureSet {
 
 fn detector(spec: &str) -> Detector {
     let head = Head::open(data("head")).unwrap();
-    let scorer = ScorerSpec::parse(spec).unwrap().fit(&set("train"), Some(&head), &mut Silent);
-    let mut detector = Detector::shared(scorer.unwrap());
-    detector.trained_on(&set("train")).unwrap();
-    detector
+    let scorer = ScorerSpec::parse(spec)
+        .unwrap()
+        .fit(&TrainingData::new(&set("train")).with_head(&head), &mut Silent);
+    Detector::new(scorer.unwrap())
 }
 
 fn scores(spec: &str) -> (Vec<f32>, Vec<f32>) {
@@ -117,14 +117,14 @@ fn a_calibrated_detector_keeps_its_bits() {
         assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
         let ood = set("ood_cifar100");
         for ties in [Ties::Conservative, Ties::Randomized { seed: 3 }] {
-            let [a, b] = [&detector, &loaded].map(|d| d.judge(&ood, ties, &mut Silent).unwrap());
+            let [a, b] = [&detector, &loaded].map(|d| d.predict(&ood, ties, &mut Silent).unwrap());
             assert_eq!(a.verdicts, b.verdicts);
             let flagged = a.verdicts.unwrap().iter().filter(|v| v.ood).count();
             // More than of ordinary rows.
             assert!(flagged as f64 > alpha * ood.len() as f64, "{flagged}");
         }
-        assert_eq!(loaded.provenance, detector.provenance);
-        let calibration = loaded.calibration.unwrap();
+        assert_eq!(loaded.provenance(), detector.provenance());
+        let calibration = loaded.calibration().unwrap();
         assert_eq!(calibration.thresholds().len(), if per_class { 10 } else { 1 });
         assert_eq!(calibration.files.len(), 1);
     }
@@ -138,8 +138,8 @@ fn thresholds_by_class_are_those_of_the_class() {
     let config = CalibrationConfig { per_class: true, alpha: 0.1, ..CalibrationConfig::default() };
     let mut detector = detector("el");
     detector.calibrate(&config, &set("test"), Some(&head), false, &mut Silent).unwrap();
-    let calibration = detector.calibration.clone().unwrap();
-    let judged = detector.judge(&set("test"), Ties::Conservative, &mut Silent).unwrap();
+    let calibration = detector.calibration().unwrap().clone();
+    let judged = detector.predict(&set("test"), Ties::Conservative, &mut Silent).unwrap();
     let verdicts = judged.verdicts.unwrap();
     for (k, group) in calibration.by_class().unwrap().iter().enumerate() {
         let of_class = verdicts.iter().filter(|v| v.class == Some(k as u32));
@@ -158,10 +158,10 @@ fn fused_p_values_are_a_detector() {
     let members = ["el", "knn", "gmm(pooling=std)"].map(|spec| {
         let mut d = detector(spec);
         d.calibrate(&CalibrationConfig::default(), &halves[0], None, false, &mut Silent).unwrap();
-        (spec.to_owned(), d.scorer().clone(), d.calibration.unwrap())
+        (spec.to_owned(), d.fitted(), d.calibration().unwrap().clone())
     });
     for rule in [FusionRule::Fisher, FusionRule::Stouffer, FusionRule::Cauchy, FusionRule::Simes] {
-        let mut fused = Detector::new(Fusion::new(rule, members.to_vec()).unwrap());
+        let mut fused = Detector::new(Fusion::fit(rule, members.to_vec()).unwrap());
         fused
             .calibrate(&CalibrationConfig::default(), &halves[1], None, false, &mut Silent)
             .unwrap();
@@ -175,7 +175,7 @@ fn fused_p_values_are_a_detector() {
         let auroc = heat_ood::metrics::auroc(&id, &scores).unwrap();
         assert!(auroc > 0.93, "{rule:?}: {auroc}");
     }
-    assert!(Fusion::new(FusionRule::Fisher, members[..1].to_vec()).is_err());
+    assert!(Fusion::fit(FusionRule::Fisher, members[..1].to_vec()).is_err());
 }
 
 #[test]
@@ -200,25 +200,27 @@ fn refusals_say_what_to_do() {
     let error = refusal(by_class.clone(), &test, Some(&head));
     assert!(error.contains("predicted as class 0") && error.contains("at least 199"), "{error}");
     let error = refusal(by_class, &test, None);
-    assert!(error.contains("--head"), "{error}");
+    assert!(error.contains("last layer"), "{error}");
     // The training file itself, and half of its rows under another name.
     let error = refusal(base.clone(), &set("train"), None);
-    assert!(error.contains("3000 of 3000 rows") && error.contains("--force"), "{error}");
+    assert!(error.contains("3000 of 3000 rows") && error.contains("or insist"), "{error}");
     let some = set("train").select((0..1500).collect(), None).unwrap();
     let error = refusal(base.clone(), &some, None);
     assert!(error.contains("1500 of 1500") && error.contains("are training rows"), "{error}");
     // Without a sample of its rows, by file.
-    let mut bare = Detector::shared(detector.scorer().clone());
-    bare.provenance.train = set("train").digests().unwrap();
+    let provenance = Provenance { train: set("train").digests().unwrap(), ..Provenance::default() };
+    let mut bare = Detector::new(Fitted::from_parts(detector.scorer().clone(), provenance));
     let error = bare.calibrate(&base, &set("train"), None, false, &mut Silent).unwrap_err();
     assert!(error.to_string().contains("is the training file"), "{error}");
     // Other rows of the file that was trained on are no training rows.
     let (first, rest) =
         [0..2000u32, 2000..3000].map(|r| set("train").select(r.collect(), None).unwrap()).into();
-    detector.trained_on(&first).unwrap();
+    let spec = ScorerSpec::parse("el").unwrap();
+    let data = TrainingData::new(&first).with_head(&head);
+    let mut detector = Detector::new(spec.fit(&data, &mut Silent).unwrap());
     detector.calibrate(&base, &rest, None, false, &mut Silent).unwrap();
     detector.calibrate(&base, &some, None, true, &mut Silent).unwrap();
-    let calibration = detector.calibration.as_ref().unwrap();
+    let calibration = detector.calibration().unwrap();
     assert!(calibration.with_alpha(0.0).is_err());
     assert!(calibration.with_alpha(1e-5).err().unwrap().to_string().contains("99999"));
     assert!(Arc::clone(calibration).with_alpha(0.2).is_ok());

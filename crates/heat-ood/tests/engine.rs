@@ -8,7 +8,7 @@ use heat_ood::features::FeatureSet;
 use heat_ood::math::parallel;
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::scorers::{GmmConfig, Prior};
-use heat_ood::{Error, Silent};
+use heat_ood::{Error, Fit, Silent, TrainingData};
 use ndarray::Array2;
 
 #[path = "../examples/remote_engine.rs"]
@@ -41,7 +41,8 @@ fn config() -> HeatConfig {
 }
 
 fn prior(set: &FeatureSet) -> Arc<dyn Prior> {
-    Arc::new(GmmConfig::default().fit(set, None, &mut Silent).unwrap())
+    let fitted = GmmConfig::default().fit(&TrainingData::new(set), &mut Silent).unwrap();
+    fitted.scorer().clone()
 }
 
 /// The weights after a run, with what the hook does.
@@ -51,7 +52,7 @@ where
 {
     let mut trainer =
         Trainer::new(config(), prior.clone(), set)?.with_gradient_hook(Box::new(hook));
-    parallel::with_threads(1, || trainer.run(None, &mut Silent))??;
+    parallel::with_threads(1, || trainer.run(&mut Silent))??;
     Ok(trainer.net().parameters().to_vec())
 }
 
@@ -112,7 +113,7 @@ fn the_hook_is_called_once_an_optimiser_step_and_may_fail() {
     });
     assert_eq!(*calls.lock().unwrap(), 10);
     let mut plain = Trainer::new(config(), prior.clone(), &set).unwrap();
-    plain.run(None, &mut Silent).unwrap();
+    plain.run(&mut Silent).unwrap();
     assert!(hooked.unwrap() == plain.net().parameters());
     let failed = trained(&set, &prior, |_| Err(Error::config("peer", 1, "does not answer")));
     assert!(failed.unwrap_err().to_string().contains("does not answer"));

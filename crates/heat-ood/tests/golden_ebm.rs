@@ -13,7 +13,8 @@ use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::optim::Adam;
 use heat_ood::ebm::sampler::{ChainKey, ChainWorkspace, Energy, Langevin, Projection};
 use heat_ood::features::TensorData;
-use heat_ood::scorers::{EnergyLogits, GmmConfig, Prior, Scorer};
+use heat_ood::scorers::{EnergyLogitsConfig, GmmConfig, Prior, Scorer};
+use heat_ood::{Fit, TrainingData};
 
 const TOLERANCE: f64 = 1e-4;
 /// After ten training steps, as METHOD asks.
@@ -30,9 +31,12 @@ struct Case {
 
 fn cases(golden: &Golden) -> Vec<Case> {
     let train = golden.train();
+    let data = TrainingData::new(&train).with_classes(C);
     let gmm: Arc<dyn Prior> =
-        Arc::new(GmmConfig::default().fit(&train, Some(C), &mut Silent).unwrap());
-    let el = EnergyLogits::fit(Default::default(), &train, Some(&golden.head())).unwrap();
+        GmmConfig::default().fit(&data, &mut Silent).unwrap().scorer().clone();
+    let el = EnergyLogitsConfig::default()
+        .fit(&TrainingData::new(&train).with_head(&golden.head()), &mut Silent)
+        .unwrap();
     let architecture = |n_hidden_layers, tapered: bool| Architecture {
         input_dim: D,
         hidden_dim: 32,
@@ -51,7 +55,7 @@ fn cases(golden: &Golden) -> Vec<Case> {
         },
         Case {
             name: "ebm_el_tied",
-            prior: Arc::new(el),
+            prior: el.scorer().clone(),
             architecture: architecture(2, false),
             temperature: 0.5,
             temperature_prior: 1.0,
@@ -162,7 +166,7 @@ fn first_gradients_and_ten_training_steps() {
                 weight: 1.0,
             };
             let mut grad = vec![0.0; net.parameters().len()];
-            let v = engine.loss_gradient(&net, &batch, &mut grad);
+            let v = engine.loss_gradient(&net, &batch, &mut grad).unwrap();
             if step == 0 {
                 for (name, tensor) in net.split(&grad) {
                     let TensorData::F32(values) = &tensor.data else { unreachable!() };

@@ -7,6 +7,7 @@ use common::{Golden, close, path};
 use heat_ood::Silent;
 use heat_ood::features::TensorFile;
 use heat_ood::scorers::ScorerSpec;
+use heat_ood::{Fit, TrainingData};
 
 fn expected(name: &str) -> Vec<f32> {
     let file = TensorFile::open(&path("geometry_scorers.safetensors")).unwrap();
@@ -46,7 +47,7 @@ fn scores_equal_numpy() {
         ),
     ] {
         let spec = ScorerSpec::parse(spec).unwrap();
-        let scorer = spec.fit(&train, Some(&head), &mut Silent).unwrap();
+        let scorer = spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent).unwrap();
         for probe in ["test", "ood"] {
             let got = scorer.score(&golden.set(&format!("{probe}.avg"))).unwrap();
             let want = expected(&format!("{name}.{probe}"));

@@ -7,6 +7,7 @@ use common::{Golden, close, path};
 use heat_ood::Silent;
 use heat_ood::features::TensorFile;
 use heat_ood::scorers::{Scorer, ScorerSpec, TemperatureConfig};
+use heat_ood::{Fit, TrainingData};
 
 fn wanted(name: &str) -> Vec<f32> {
     let file = TensorFile::open(&path("head_scorers.safetensors")).unwrap();
@@ -17,7 +18,9 @@ fn wanted(name: &str) -> Vec<f32> {
 fn compare(spec: &str, name: &str, tolerance: f64) {
     let golden = Golden::open();
     let parsed = ScorerSpec::parse(spec).unwrap();
-    let scorer = parsed.fit(&golden.train(), Some(&golden.head()), &mut Silent).unwrap();
+    let scorer = parsed
+        .fit(&TrainingData::new(&golden.train()).with_head(&golden.head()), &mut Silent)
+        .unwrap();
     for probe in ["test", "ood"] {
         let got = scorer.score(&golden.set(&format!("{probe}.avg"))).unwrap();
         close(&format!("{spec} {probe}"), &got, &wanted(&format!("{name}.{probe}")), tolerance);
@@ -68,7 +71,10 @@ fn react_is_a_step_of_el() {
     let (train, head, test) = (golden.train(), golden.head(), golden.set("test.avg"));
     let score = |spec: &str| {
         let spec = ScorerSpec::parse(spec).unwrap();
-        spec.fit(&train, Some(&head), &mut Silent).unwrap().score(&test).unwrap()
+        spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent)
+            .unwrap()
+            .score(&test)
+            .unwrap()
     };
     assert_eq!(score("react"), score("el(react=0.9)"));
     assert_eq!(score("react(pca=8)"), score("el(react=0.9,pca=8)"));
@@ -79,7 +85,9 @@ fn react_is_a_step_of_el() {
 fn temperature_is_that_of_the_likeliest() {
     let golden = Golden::open();
     let fit = |config: TemperatureConfig| {
-        config.fit(&golden.train(), Some(&golden.head()), &mut Silent).unwrap()
+        config
+            .fit(&TrainingData::new(&golden.train()).with_head(&golden.head()), &mut Silent)
+            .unwrap()
     };
     let got = fit(TemperatureConfig::default());
     let want = f64::from(wanted("temperature.t")[0]);

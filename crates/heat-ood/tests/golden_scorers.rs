@@ -6,6 +6,7 @@ use common::{C, D, Golden, close};
 use heat_ood::Silent;
 use heat_ood::features::Pooling;
 use heat_ood::scorers::{GmmConfig, Prior, ScorerSpec, Scratch};
+use heat_ood::{Fit, TrainingData};
 
 /// Relative, as METHOD asks.
 const TOLERANCE: f64 = 1e-4;
@@ -39,7 +40,7 @@ fn scores_of_every_scorer() {
         ("norm", "norm"),
     ] {
         let spec = ScorerSpec::parse(spec).unwrap();
-        let scorer = spec.fit(&train, Some(&head), &mut Silent).unwrap();
+        let scorer = spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent).unwrap();
         for probe in ["test", "ood"] {
             let got = scorer.score(&golden.set(&format!("{probe}.avg"))).unwrap();
             close(
@@ -74,7 +75,8 @@ fn variants() -> [(&'static str, GmmConfig); 4] {
 fn gaussian_parameters_and_gradients() {
     let golden = Golden::open();
     for (name, config) in variants() {
-        let gmm = config.fit(&golden.train(), Some(C), &mut Silent).unwrap();
+        let gmm =
+            config.fit(&TrainingData::new(&golden.train()).with_classes(C), &mut Silent).unwrap();
         let d = gmm.dim();
         let get = |n: &str| golden.get(&format!("{name}.{n}"));
         let single = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<_>>();
@@ -116,7 +118,9 @@ fn gaussian_parameters_and_gradients() {
 #[test]
 fn energy_given_label() {
     let golden = Golden::open();
-    let gmm = GmmConfig::default().fit(&golden.train(), Some(C), &mut Silent).unwrap();
+    let gmm = GmmConfig::default()
+        .fit(&TrainingData::new(&golden.train()).with_classes(C), &mut Silent)
+        .unwrap();
     let z = gmm.steps().apply(&golden.get("test.avg"), D);
     let labels = golden.integers("ssd_normalized.labels");
     let mut out = vec![0.0; labels.len()];
@@ -132,7 +136,9 @@ fn energy_given_label() {
 #[test]
 fn gaussian_samples_have_its_moments() {
     let golden = Golden::open();
-    let gmm = GmmConfig::default().fit(&golden.train(), Some(C), &mut Silent).unwrap();
+    let gmm = GmmConfig::default()
+        .fit(&TrainingData::new(&golden.train()).with_classes(C), &mut Silent)
+        .unwrap();
     let n = 200_000;
     let labels = vec![2; n];
     let mut out = vec![0.0; n * D];
@@ -191,7 +197,7 @@ fn shrinkage_as_scikit_learn() {
     let fit = |text: &str| {
         let spec = ScorerSpec::parse(&format!("gmm(shrinkage={text})")).unwrap();
         let config: GmmConfig = spec.settings.try_into().unwrap();
-        config.fit(&golden.train(), Some(C), &mut Silent).unwrap()
+        config.fit(&TrainingData::new(&golden.train()).with_classes(C), &mut Silent).unwrap()
     };
     for (name, want) in [("ledoit_wolf", 0.08591694702068678), ("oas", 0.08977455839633953)] {
         let [keep, add] = fit(name).shrunk();

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use heat_ood::compose::{Combined, Member};
+use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::HeatConfig;
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::math::parallel;
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
-use heat_ood::{Detector, Silent};
+use heat_ood::{Fitted, Detector, Fit, Silent, TrainingData};
 use ndarray::{Array2, ArrayView2};
 
 fn data(name: &str) -> PathBuf {
@@ -20,7 +20,7 @@ fn train() -> FeatureSet {
     FeatureSet::open(data("train")).unwrap()
 }
 
-fn heat(train: &FeatureSet, head: &Head, el: bool) -> Arc<dyn Scorer> {
+fn heat(train: &FeatureSet, head: &Head, el: bool) -> Fitted<heat_ood::ebm::Heat> {
     let mut config = HeatConfig { batch_size: 200, n_epochs: 1, ..HeatConfig::default() };
     let model = &mut config.ebm.model;
     (model.hidden_dim, model.steps, model.train_max_iter) = (64, 2, Some(3));
@@ -30,8 +30,7 @@ fn heat(train: &FeatureSet, head: &Head, el: bool) -> Arc<dyn Scorer> {
         model.temperature_prior = 1.0;
         model.proposal_type = heat_ood::ebm::Proposal::RandomNormal;
     }
-    let prior = config.fit_prior(train, Some(head), None, &mut Silent).unwrap();
-    Arc::new(config.train(prior, train, &mut Silent).unwrap())
+    config.fit(&TrainingData::new(train).with_head(head), &mut Silent).unwrap()
 }
 
 /// Steps that go before any scorer's formula.
@@ -125,25 +124,26 @@ fn specs() -> Vec<String> {
 }
 
 /// Every scorer in all variants, HEAT on both priors, a composition.
-fn scorers() -> Vec<(String, Arc<dyn Scorer>)> {
+fn scorers() -> Vec<(String, Fitted<dyn Scorer>)> {
     let (train, head) = (train(), Head::open(data("head")).unwrap());
-    let mut all: Vec<(String, Arc<dyn Scorer>)> = specs()
+    let mut all: Vec<(String, Fitted<dyn Scorer>)> = specs()
         .into_iter()
         .map(|text| {
             let spec = ScorerSpec::parse(&text).unwrap();
-            let scorer = spec.fit(&train, Some(&head), &mut Silent);
+            let scorer = spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent);
             (text.clone(), scorer.unwrap_or_else(|e| panic!("{text}: {e}")))
         })
         .collect();
-    all.push(("heat gmm".into(), heat(&train, &head, false)));
-    all.push(("heat el".into(), heat(&train, &head, true)));
+    all.push(("heat gmm".into(), heat(&train, &head, false).into()));
+    all.push(("heat el".into(), heat(&train, &head, true).into()));
     for beta in [0.0, f64::NEG_INFINITY, 1.5] {
         let members = ["el()", "gmm(pooling=std)", "heat gmm"].map(|name| {
             let scorer = all.iter().find(|(n, _)| n == name).unwrap().1.clone();
-            Member::fit(name, scorer, &train, &mut Silent).unwrap()
+            Part::new(name, scorer)
         });
-        let combined = Combined::new(members.into(), beta).unwrap();
-        all.push((format!("combined {beta}"), Arc::new(combined)));
+        let config = CombinedConfig { members: members.into(), beta };
+        let combined = config.fit(&TrainingData::new(&train), &mut Silent).unwrap();
+        all.push((format!("combined {beta}"), combined.into()));
     }
     all
 }
@@ -195,11 +195,11 @@ fn laws() {
         }
 
         let path = folder.path().join("d.safetensors");
-        Detector::shared(scorer.clone()).save(&path).unwrap();
+        Detector::new(scorer.clone()).save(&path).unwrap();
         let loaded = Detector::open(&path).unwrap();
         assert_eq!(loaded.score(&test).unwrap(), scores, "{name}: saved and loaded");
         let other = folder.path().join("e.safetensors");
-        Detector::shared(loaded.scorer().clone()).save(&other).unwrap();
+        Detector::new(loaded.fitted()).save(&other).unwrap();
         let bytes = |p| std::fs::read(p).unwrap();
         assert_eq!(bytes(&path), bytes(&other), "{name}: saved again");
 
@@ -272,9 +272,10 @@ fn fits_do_not_depend_on_threads() {
         let files: Vec<Vec<u8>> = [1, 2, 4]
             .into_iter()
             .map(|threads| {
-                let fit = || spec.fit(&train, Some(&head), &mut Silent).unwrap();
+                let fit =
+                    || spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent).unwrap();
                 let scorer = parallel::with_threads(threads, fit).unwrap();
-                Detector::shared(scorer).save(&path).unwrap();
+                Detector::new(scorer).save(&path).unwrap();
                 std::fs::read(&path).unwrap()
             })
             .collect();

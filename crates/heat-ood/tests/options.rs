@@ -16,7 +16,7 @@ use heat_ood::ebm::{
 use heat_ood::features::{FeatureSet, Head, TensorData, TensorFile};
 use heat_ood::math::parallel;
 use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer, Scratch, VimConfig};
-use heat_ood::{Detector, Event, Observer, Silent};
+use heat_ood::{Detector, Event, Fit, Observer, Silent, TrainingData};
 
 /// Written by tests/golden/make_options.py with PyTorch 2.15, in f64.
 fn expected(name: &str) -> Vec<f32> {
@@ -33,7 +33,8 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let golden = Golden::open();
-        let prior = GmmConfig::default().fit(&golden.train(), None, &mut Silent).unwrap();
+        let prior =
+            GmmConfig::default().fit(&TrainingData::new(&golden.train()), &mut Silent).unwrap();
         let architecture = Architecture {
             input_dim: D,
             hidden_dim: 32,
@@ -42,7 +43,7 @@ impl Case {
             tapered: false,
         };
         let net = Mlp::load(architecture, &golden.0, "ebm_gmm_tied.").unwrap();
-        Case { golden, prior: Arc::new(prior), net }
+        Case { golden, prior: prior.scorer().clone(), net }
     }
 
     fn energy<'a>(&'a self, labels: Option<&'a [u32]>) -> Energy<'a> {
@@ -100,7 +101,7 @@ fn noise_contrastive_loss_and_gradient() {
         weight: 1.0,
     };
     let mut grad = vec![0.0; case.net.parameters().len()];
-    let v = Cpu::default().loss_gradient(&case.net, &batch, &mut grad);
+    let v = Cpu::default().loss_gradient(&case.net, &batch, &mut grad).unwrap();
     let got = [v.loss, v.cd, v.l2, v.energy_real, v.energy_generated].map(|v| v as f32);
     close("nce", &got, &expected("nce.log"), 1e-4);
     for (name, tensor) in case.net.split(&grad).iter().filter(|(n, _)| n.ends_with("weight")) {
@@ -115,13 +116,15 @@ fn noise_contrastive_loss_and_gradient() {
 fn gradients_of_the_other_priors() {
     let golden = Golden::open();
     let (train, head) = (golden.train(), golden.head());
-    let vim = |c: VimConfig| c.fit(&train, Some(&head), &mut Silent).unwrap();
+    let data = TrainingData::new(&train).with_head(&head);
+    let vim = |c: VimConfig| c.fit(&data, &mut Silent).unwrap().scorer().clone();
+    let near = |c: KnnConfig| c.fit(&data, &mut Silent).unwrap().scorer().clone();
     let knn = KnnConfig { k: Some(5), ..KnnConfig::default() };
-    let priors: [Box<dyn Prior>; 4] = [
-        Box::new(vim(VimConfig { principal_dim: Some(8), ..VimConfig::default() })),
-        Box::new(vim(VimConfig { pca: Some(10), normalize: true, ..VimConfig::default() })),
-        Box::new(knn.fit(&train, None, &mut Silent).unwrap()),
-        Box::new(KnnConfig { pca: Some(6), ..knn }.fit(&train, None, &mut Silent).unwrap()),
+    let priors: [Arc<dyn Prior>; 4] = [
+        vim(VimConfig { principal_dim: Some(8), ..VimConfig::default() }),
+        vim(VimConfig { pca: Some(10), normalize: true, ..VimConfig::default() }),
+        near(knn.clone()),
+        near(KnnConfig { pca: Some(6), ..knn }),
     ];
     for prior in priors {
         let dim = prior.dim();
@@ -248,7 +251,7 @@ impl Observer for StopAfter {
 
 fn fit(config: &HeatConfig, train: &FeatureSet) -> Arc<dyn Prior> {
     let head = Head::open(data("head")).unwrap();
-    config.fit_prior(train, Some(&head), None, &mut Silent).unwrap()
+    config.fit_prior(&TrainingData::new(train).with_head(&head), &mut Silent).unwrap()
 }
 
 /// The last checkpoint of a run that is stopped and resumed after some steps.
@@ -256,15 +259,15 @@ fn run(path: &Path, config: &HeatConfig, train: &FeatureSet, stop: Option<usize>
     let mut folder = RunFolder::create(path, "", "d").unwrap();
     let mut trainer = Trainer::new(config.clone(), fit(config, train), train).unwrap();
     if let Some(n) = stop {
-        let outcome = trainer.run(Some(&mut folder), &mut StopAfter(n)).unwrap();
+        let outcome = folder.train(&mut trainer, &mut StopAfter(n)).unwrap();
         assert_eq!(outcome, Outcome::Stopped);
         drop((folder, trainer));
         let latest = RunFolder::latest(path).unwrap().unwrap();
         trainer = checkpoint::resume(&latest, config, train, "d").unwrap();
         folder = RunFolder::open(path, "", "d", Some(&trainer)).unwrap();
-        assert_eq!(trainer.run(Some(&mut folder), &mut Silent).unwrap(), Outcome::Finished);
+        assert_eq!(folder.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
     } else {
-        assert_eq!(trainer.run(Some(&mut folder), &mut Silent).unwrap(), Outcome::Finished);
+        assert_eq!(folder.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
     }
     std::fs::read(path.join("checkpoints/epoch_2.safetensors")).unwrap()
 }
@@ -276,7 +279,11 @@ fn options_resume_to_the_byte_on_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let plain = {
         let config = small();
-        config.train(fit(&config, &train), &train, &mut Silent).unwrap().score(&test).unwrap()
+        config
+            .train(fit(&config, &train), &TrainingData::new(&train), &mut Silent)
+            .unwrap()
+            .score(&test)
+            .unwrap()
     };
     for (name, config) in variants() {
         let at = |tag: &str| folder.path().join(format!("{name} {tag}"));
@@ -285,7 +292,8 @@ fn options_resume_to_the_byte_on_any_number_of_threads() {
         let resumed = parallel::with_threads(3, resumed).unwrap();
         assert!(whole == resumed, "{name}: resumed");
         // The checkpoint scores as the scorer does, and the option does something.
-        let heat = config.train(fit(&config, &train), &train, &mut Silent).unwrap();
+        let heat =
+            config.train(fit(&config, &train), &TrainingData::new(&train), &mut Silent).unwrap();
         let scores = heat.score(&test).unwrap();
         let saved = Detector::open(at("whole").join("checkpoints/epoch_2.safetensors")).unwrap();
         assert_eq!(saved.score(&test).unwrap(), scores, "{name}");
@@ -300,8 +308,9 @@ fn refusals() {
     let check = |change: fn(&mut HeatConfig), part: &str| {
         let mut config = small();
         change(&mut config);
-        let fitted = config.fit_prior(&train, Some(&head), None, &mut Silent);
-        let trained = fitted.and_then(|p| config.train(p, &train, &mut Silent).map(|_| ()));
+        let fitted = config.fit_prior(&TrainingData::new(&train).with_head(&head), &mut Silent);
+        let trained = fitted
+            .and_then(|p| config.train(p, &TrainingData::new(&train), &mut Silent).map(|_| ()));
         let error = trained.err().unwrap_or_else(|| panic!("{part}")).to_string();
         assert!(error.contains(part), "{error}");
     };

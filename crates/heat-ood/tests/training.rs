@@ -8,7 +8,7 @@ use heat_ood::ebm::{HeatConfig, Outcome, Proposal, RunFolder, Trainer, checkpoin
 use heat_ood::features::{FeatureSet, Head, TensorFile};
 use heat_ood::math::parallel;
 use heat_ood::scorers::Prior;
-use heat_ood::{Event, Observer, Silent};
+use heat_ood::{Event, Observer, Silent, TrainingData};
 
 fn data(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -31,12 +31,12 @@ fn config() -> HeatConfig {
 
 fn prior(config: &HeatConfig, train: &FeatureSet) -> Arc<dyn Prior> {
     let head = Head::open(data("head")).unwrap();
-    config.fit_prior(train, Some(&head), None, &mut Silent).unwrap()
+    config.fit_prior(&TrainingData::new(train).with_head(&head), &mut Silent).unwrap()
 }
 
 fn trained(config: &HeatConfig, train: &FeatureSet) -> Vec<f32> {
     let prior = prior(config, train);
-    let heat = config.train(prior, train, &mut Silent).unwrap();
+    let heat = config.train(prior, &TrainingData::new(train), &mut Silent).unwrap();
     heat.net().parameters().to_vec()
 }
 
@@ -101,7 +101,7 @@ fn a_resumed_run_is_the_uninterrupted_run_to_the_byte() {
     let whole = folder.path().join("whole");
     let mut run = RunFolder::create(&whole, "", "d").unwrap();
     let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
-    assert_eq!(trainer.run(Some(&mut run), &mut Silent).unwrap(), Outcome::Finished);
+    assert_eq!(run.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
     // In the first epoch with a gradient half accumulated, at its end, later.
     for stops in [vec![3], vec![15], vec![1, 16], vec![7, 2, 13]] {
         let path = folder.path().join(format!("{stops:?}"));
@@ -109,13 +109,13 @@ fn a_resumed_run_is_the_uninterrupted_run_to_the_byte() {
         let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
         for n in stops {
             let mut stop = StopAfter(AtomicUsize::new(n));
-            assert_eq!(trainer.run(Some(&mut run), &mut stop).unwrap(), Outcome::Stopped);
+            assert_eq!(run.train(&mut trainer, &mut stop).unwrap(), Outcome::Stopped);
             let last = RunFolder::latest(&path).unwrap().unwrap();
             trainer = checkpoint::resume(&last, &config, &train, "d").unwrap();
             drop(run);
             run = RunFolder::open(&path, "", "d", Some(&trainer)).unwrap();
         }
-        assert_eq!(trainer.run(Some(&mut run), &mut Silent).unwrap(), Outcome::Finished);
+        assert_eq!(run.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
         assert!(files(&path) == files(&whole));
     }
 }
@@ -128,7 +128,7 @@ fn resuming_with_other_settings_or_data_is_refused() {
     let path = folder.path().join("run");
     let mut run = RunFolder::create(&path, "", "digest").unwrap();
     let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
-    trainer.run(Some(&mut run), &mut Silent).unwrap();
+    run.train(&mut trainer, &mut Silent).unwrap();
     let last = RunFolder::latest(&path).unwrap().unwrap();
     let resume = |c: &HeatConfig, d: &str| checkpoint::resume(&last, c, &train, d).map(|_| ());
     resume(&config, "digest").unwrap();
@@ -159,7 +159,7 @@ fn contrastive_divergence_separates_real_from_generated() {
     config.n_epochs = 4;
     config.ebm.loss.l2_coef = 1.0;
     let mut logs = Vec::new();
-    struct Keep<'a>(&'a mut Vec<heat_ood::ebm::EpochLog>);
+    struct Keep<'a>(&'a mut Vec<heat_ood::EpochLog>);
     impl Observer for Keep<'_> {
         fn on(&mut self, event: Event<'_>) {
             if let Event::Epoch(log) = event {
@@ -167,7 +167,7 @@ fn contrastive_divergence_separates_real_from_generated() {
             }
         }
     }
-    config.train(prior(&config, &train), &train, &mut Keep(&mut logs)).unwrap();
+    config.train(prior(&config, &train), &TrainingData::new(&train), &mut Keep(&mut logs)).unwrap();
     assert_eq!(logs.len(), 4);
     assert!(logs[3].cd_loss < 5.0 * logs[0].cd_loss && logs[0].cd_loss < 0.0);
     assert!(logs[3].energy_nn_real < logs[3].energy_nn_generated);
@@ -200,11 +200,12 @@ fn refusals() {
         let mut config = config();
         change(&mut config);
         let head = Head::open(data("head")).unwrap();
-        let prior = match config.fit_prior(&train, Some(&head), None, &mut Silent) {
+        let prior = match config.fit_prior(&TrainingData::new(&train).with_head(&head), &mut Silent)
+        {
             Ok(prior) => prior,
             Err(e) => return e.to_string(),
         };
-        config.train(prior, &train, &mut Silent).err().unwrap().to_string()
+        config.train(prior, &TrainingData::new(&train), &mut Silent).err().unwrap().to_string()
     };
     let contains = |text: String, part: &str| assert!(text.contains(part), "{text}");
     contains(error(|c| c.batch_size = 3001), "larger than the training set (3000 rows)");

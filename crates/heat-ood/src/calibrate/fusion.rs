@@ -27,7 +27,8 @@ use super::{Calibration, Reference};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs};
 use crate::math::reduce;
-use crate::scorers::{Scorer, Section, Stored, joint_needs};
+use crate::provenance::Provenance;
+use crate::scorers::{Fitted, Scorer, Section, Stored, joint_needs};
 
 /// How p-values are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -100,11 +101,29 @@ pub struct Fusion {
 
 impl Fusion {
     /// Fuse calibrated scorers, by name. Their p-values are those over all
-    /// classes.
+    /// classes. To the fused score the members' calibration rows are training
+    /// rows.
     ///
     /// # Errors
     /// If there are fewer than two.
-    pub fn new(
+    pub fn fit(
+        rule: FusionRule,
+        members: Vec<(String, Fitted<dyn Scorer>, Arc<Calibration>)>,
+    ) -> Result<Fitted<Self>> {
+        let mut seen = Provenance::new();
+        for (_, scorer, calibration) in &members {
+            seen.include(scorer.provenance());
+            seen.train.extend(calibration.files.iter().cloned());
+            seen.include_rows(&calibration.rows);
+        }
+        let member = |(name, scorer, calibration): (String, Fitted<dyn Scorer>, _)| {
+            (name, Arc::clone(scorer.scorer()), calibration)
+        };
+        let fusion = Self::new(rule, members.into_iter().map(member).collect())?;
+        Ok(Fitted::of_parts(fusion, [&seen]))
+    }
+
+    fn new(
         rule: FusionRule,
         members: Vec<(String, Arc<dyn Scorer>, Arc<Calibration>)>,
     ) -> Result<Self> {

@@ -136,7 +136,7 @@ impl CalibrationConfig {
         self.check()?;
         // Before anything is scored.
         self.enough(id.len(), None, id.name())?;
-        let predictor = self.per_class.then(|| Predictor::fit(id, head)).transpose()?;
+        let predictor = self.per_class.then(|| Predictor::new(id, head)).transpose()?;
         let scores = scorer.score_observed(id, observer)?;
         let classes = match predictor {
             None => None,

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::HeatConfig;
+use super::config::HeatConfig;
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Pooling};
+use crate::features::{Head, Pooling};
 use crate::observe::Observer;
+use crate::provenance::Provenance;
 use crate::scorers::{
-    EnergyLogits, GmmConfig, KnnConfig, LogitsConfig, Prior, Shrinkage, VimConfig,
+    EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage, TrainingData,
+    VimConfig,
 };
 
 /// Which prior the residual corrects.
@@ -36,6 +38,11 @@ impl PriorKind {
             PriorKind::Vim => "vim",
             PriorKind::Knn => "knn",
         }
+    }
+
+    /// Whether its energy depends on the classifier's head.
+    pub fn reads_head(self) -> bool {
+        matches!(self, PriorKind::El | PriorKind::Vim)
     }
 }
 
@@ -91,24 +98,24 @@ impl HeatConfig {
     /// another pooling than avg.
     pub fn fit_prior(
         &self,
-        train: &FeatureSet,
-        head: Option<&Head>,
-        classes: Option<usize>,
+        data: &TrainingData,
         observer: &mut dyn Observer,
     ) -> Result<Arc<dyn Prior>> {
         self.check_prior()?;
         let base = &self.ebm.model.base_dist;
-        let classes = head.map(Head::classes).or(base.num_classes).or(classes);
+        let of_head = data.head.as_ref().map(Head::classes);
+        let data =
+            TrainingData { classes: of_head.or(base.num_classes).or(data.classes), ..data.clone() };
         let (pooling, normalize) = (self.pooling, self.normalize);
         let react = base.use_react.then_some(base.react_p);
         let pca = self.use_pca.then_some(self.pca_n_principal_components);
         let whiten = self.use_pca && self.pca_whiten;
+        let context = &mut FitContext::new(&data, observer);
         Ok(match self.ebm.prior {
             PriorKind::Gmm => {
-                let count = || classes.map_or_else(|| train.classes(), Ok);
                 let config = GmmConfig {
                     diagonal: base.diag_coefficient_only,
-                    kmeans: base.use_kmeans.then(count).transpose()?,
+                    kmeans: base.use_kmeans.then(|| data.count_classes()).transpose()?,
                     kmeans_seed: self.seed,
                     shrinkage: base.shrinkage,
                     pooling,
@@ -117,24 +124,23 @@ impl HeatConfig {
                     pca,
                     whiten,
                 };
-                Arc::new(config.fit(train, classes, observer)?)
+                Arc::new(config.fit_in(context)?)
             }
             PriorKind::El => {
-                if head.is_none() {
-                    let remedy = "give the classifier's last layer with `--head FILE` \
-                                  (weight [C, D], bias [C])";
+                if data.head.is_none() {
+                    let remedy = "give the classifier's last layer (weight [C, D], bias [C])";
                     return Err(Error::missing("the `el` prior", "head", remedy));
                 }
-                Arc::new(EnergyLogits::fit(LogitsConfig::default(), train, head)?)
+                Arc::new(EnergyLogitsConfig::default().fit_in(context)?)
             }
             PriorKind::Vim => {
                 let principal_dim = base.principal_dim;
                 let config = VimConfig { principal_dim, pooling, react, normalize, pca, whiten };
-                Arc::new(config.fit(train, head, observer)?)
+                Arc::new(config.fit_in(context)?)
             }
             PriorKind::Knn => {
                 let config = KnnConfig { k: base.k, pooling, react, normalize, pca, whiten };
-                Arc::new(config.fit(train, classes, observer)?)
+                Arc::new(config.fit_in(context)?)
             }
         })
     }
@@ -174,5 +180,30 @@ impl HeatConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// A prior, owned or shared, with what it has seen where that is known.
+pub trait IntoPrior {
+    /// As a shared prior.
+    fn into_prior(self) -> (Arc<dyn Prior>, Provenance);
+}
+
+impl<P: Prior> IntoPrior for P {
+    fn into_prior(self) -> (Arc<dyn Prior>, Provenance) {
+        (Arc::new(self), Provenance::default())
+    }
+}
+
+impl IntoPrior for Arc<dyn Prior> {
+    fn into_prior(self) -> (Arc<dyn Prior>, Provenance) {
+        (self, Provenance::default())
+    }
+}
+
+impl<P: Prior> IntoPrior for Fitted<P> {
+    fn into_prior(self) -> (Arc<dyn Prior>, Provenance) {
+        let (prior, provenance) = self.into_parts();
+        (prior, provenance)
     }
 }

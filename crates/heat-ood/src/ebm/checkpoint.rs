@@ -21,7 +21,7 @@ use crate::scorers::{Outline, Scorer, Stored};
 pub(crate) const FORMAT: &str = "heat-checkpoint";
 
 /// Write a checkpoint.
-pub(super) fn save(path: &Path, trainer: &Trainer<'_>, train_digest: &str) -> Result<()> {
+pub(super) fn save(path: &Path, trainer: &Trainer, train_digest: &str) -> Result<()> {
     let mut tensors = Vec::new();
     let outline = trainer.heat().section().flatten("", &mut tensors);
     for (prefix, values) in [
@@ -86,12 +86,12 @@ pub fn read_config(file: &TensorFile) -> Result<HeatConfig> {
 /// # Errors
 /// If the file is not a checkpoint, was made with other settings or from
 /// other data.
-pub fn resume<'a>(
+pub fn resume(
     path: &Path,
     config: &HeatConfig,
-    train: &'a FeatureSet,
+    train: &FeatureSet,
     train_digest: &str,
-) -> Result<Trainer<'a>> {
+) -> Result<Trainer> {
     let file = TensorFile::open(path)?;
     let saved = read_config(&file)?;
     let comparable = |c: &HeatConfig| HeatConfig { n_epochs: 0, save_freq: 1, ..c.clone() };
@@ -137,7 +137,7 @@ pub fn resume<'a>(
 
 /// That the counters are those of a run over this set: everything random is
 /// named by them.
-fn check_counters(path: &Path, trainer: &Trainer<'_>) -> Result<()> {
+fn check_counters(path: &Path, trainer: &Trainer) -> Result<()> {
     let State { epoch, batch, step, .. } = trainer.state;
     let before = (epoch as u64).checked_mul(trainer.batches() as u64);
     let sound = before.and_then(|n| n.checked_add(batch as u64)) == Some(step)

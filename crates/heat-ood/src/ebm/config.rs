@@ -1,19 +1,15 @@
 //! Settings of the energy model, under the published keys.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::base_dist::{BaseDistConfig, PriorKind};
+use super::loss::{LossConfig, Objective};
 use super::mlp::Architecture;
 use super::optim::OptimizerConfig;
 use super::proposal::Proposal;
 use super::sampler::Langevin;
-use super::{Heat, LossConfig, Objective, Outcome, Trainer};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Pooling};
-use crate::observe::Observer;
-use crate::scorers::Prior;
+use crate::features::Pooling;
 
 /// How to fit a prior and train a residual energy on it. The defaults are
 /// those of `heat_gmm_c10`.
@@ -270,44 +266,5 @@ impl HeatConfig {
             return Err(Error::config("ebm.loss.objective", "noise_contrastive", problem));
         }
         self.ebm.optimizer.check()
-    }
-
-    /// Train a residual energy on `prior`.
-    ///
-    /// # Errors
-    /// If a setting cannot work, a row is not finite, the prior cannot do
-    /// what the settings ask, training diverges, or the observer asked for a stop.
-    pub fn train(
-        &self,
-        prior: impl IntoPrior,
-        train: &FeatureSet,
-        observer: &mut dyn Observer,
-    ) -> Result<Heat> {
-        let mut trainer = Trainer::new(self.clone(), prior.into_prior(), train)?;
-        match trainer.run(None, observer)? {
-            Outcome::Finished => Ok(trainer.into_heat()),
-            Outcome::Stopped => Err(Error::Fit {
-                what: "heat".into(),
-                problem: "stopped before the last epoch".into(),
-            }),
-        }
-    }
-}
-
-/// A prior, owned or shared.
-pub trait IntoPrior {
-    /// As a shared prior.
-    fn into_prior(self) -> Arc<dyn Prior>;
-}
-
-impl<P: Prior + 'static> IntoPrior for P {
-    fn into_prior(self) -> Arc<dyn Prior> {
-        Arc::new(self)
-    }
-}
-
-impl IntoPrior for Arc<dyn Prior> {
-    fn into_prior(self) -> Arc<dyn Prior> {
-        self
     }
 }

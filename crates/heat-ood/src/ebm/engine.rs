@@ -10,6 +10,7 @@ use super::loss::{LossValues, Objective, contrastive_divergence, noise_contrasti
 use super::mlp::{BatchWorkspace, Mlp};
 use super::sampler::{ChainKey, ChainWorkspace, Energy, Langevin};
 use super::svgd::{SvgdWorkspace, block_gradient};
+use crate::error::Result;
 use crate::math::matmul::Aligned;
 use crate::math::{BLOCK_ROWS, parallel};
 
@@ -29,16 +30,35 @@ pub struct LossBatch<'a> {
     pub weight: f64,
 }
 
-/// Runs the two heavy parts of training.
+/// Runs the two heavy parts of training. It is called on the thread that
+/// drives the trainer, never on a worker of the library's pool.
 pub trait Engine: Send {
     /// Run the chains of all rows of `z` (`[n, D]`) in place. Row blocks of
     /// [`BLOCK_ROWS`] are independent: `key.block` is the first one's number
     /// (but with SVGD, where all rows meet). `energy.labels`, where there are
     /// any, are those of all rows of `z`.
-    fn sample(&mut self, energy: &Energy<'_>, chain: &Langevin, key: ChainKey, z: &mut [f32]);
+    ///
+    /// # Errors
+    /// If the rows cannot be had; the run then ends, and goes on from its last
+    /// checkpoint.
+    fn sample(
+        &mut self,
+        energy: &Energy<'_>,
+        chain: &Langevin,
+        key: ChainKey,
+        z: &mut [f32],
+    ) -> Result<()>;
 
     /// Add the gradient of the loss to `grad` and return the loss.
-    fn loss_gradient(&mut self, net: &Mlp, batch: &LossBatch<'_>, grad: &mut [f32]) -> LossValues;
+    ///
+    /// # Errors
+    /// As [`Engine::sample`].
+    fn loss_gradient(
+        &mut self,
+        net: &Mlp,
+        batch: &LossBatch<'_>,
+        grad: &mut [f32],
+    ) -> Result<LossValues>;
 }
 
 /// The processor, all threads of the library's pool.
@@ -68,7 +88,13 @@ impl Cpu {
 }
 
 impl Engine for Cpu {
-    fn sample(&mut self, energy: &Energy<'_>, chain: &Langevin, key: ChainKey, z: &mut [f32]) {
+    fn sample(
+        &mut self,
+        energy: &Energy<'_>,
+        chain: &Langevin,
+        key: ChainKey,
+        z: &mut [f32],
+    ) -> Result<()> {
         let block = BLOCK_ROWS * energy.prior.dim();
         parallel::run(|| {
             self.grow(energy, chain, &z[..block.min(z.len())]);
@@ -88,13 +114,19 @@ impl Engine for Cpu {
                 energy.sgld(chain, ChainKey { block, ..key }, z, ws);
             });
         });
+        Ok(())
     }
 
-    fn loss_gradient(&mut self, net: &Mlp, batch: &LossBatch<'_>, grad: &mut [f32]) -> LossValues {
+    fn loss_gradient(
+        &mut self,
+        net: &Mlp,
+        batch: &LossBatch<'_>,
+        grad: &mut [f32],
+    ) -> Result<LossValues> {
         let n = batch.rows.len() / net.architecture().input_dim;
         self.energies.reserve(n);
         let energies = &mut self.energies[..n];
-        parallel::run(|| {
+        Ok(parallel::run(|| {
             net.forward_all(batch.rows, n, &mut self.batch, energies);
             let LossBatch { real, temperature, l2_coef, weight, .. } = *batch;
             let objective = match batch.objective {
@@ -104,6 +136,6 @@ impl Engine for Cpu {
             let loss = objective(energies, real, temperature, l2_coef, weight);
             net.backward_all(batch.rows, energies, &mut self.batch, grad);
             loss
-        })
+        }))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::base_dist::IntoPrior;
 use super::mlp::{Architecture, Mlp, Workspace};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Needs};
@@ -27,7 +28,7 @@ impl Heat {
     /// If the network's input is not what the prior's steps give, or theirs is
     /// not `input_dim`.
     pub fn new(
-        prior: Arc<dyn Prior>,
+        prior: impl IntoPrior,
         net: Mlp,
         temperature: f64,
         temperature_prior: f64,
@@ -39,6 +40,7 @@ impl Heat {
                 return Err(Error::config(key, t, "must be a positive number"));
             }
         }
+        let (prior, _) = prior.into_prior();
         let (want, got) = (prior.dim(), net.architecture().input_dim);
         if want != got {
             return Err(Error::Shape {

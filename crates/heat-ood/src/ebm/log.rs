@@ -9,36 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::loss::LossValues;
 use crate::error::{Error, Result};
-
-/// One epoch of training. Losses and network energies are means over the
-/// epoch's batches; the prior's (and so the whole) energies over its last batch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EpochLog {
-    /// From 1.
-    pub epoch: usize,
-    /// Batches since the beginning of the run.
-    pub step: u64,
-    /// Learning rate.
-    pub lr: f64,
-    /// cd_loss + l2_loss.
-    pub loss: f64,
-    /// mean E_nn(real) − mean E_nn(generated).
-    pub cd_loss: f64,
-    /// Penalty of squared energies.
-    pub l2_loss: f64,
-    /// mean E_nn/T of real rows.
-    pub energy_nn_real: f64,
-    /// mean E_nn/T of generated rows.
-    pub energy_nn_generated: f64,
-    /// mean E_prior/T_prior of real rows.
-    pub energy_prior_real: f64,
-    /// mean E_prior/T_prior of final samples.
-    pub energy_prior_generated: f64,
-    /// mean E of real rows.
-    pub energy_real: f64,
-    /// mean E of final samples.
-    pub energy_generated: f64,
-}
+use crate::observe::EpochLog;
 
 /// Running sums of an epoch.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -84,21 +55,20 @@ impl Sums {
     }
 }
 
-impl EpochLog {
-    fn scalars(&self) -> [(&'static str, f64); 10] {
-        [
-            ("train/lr", self.lr),
-            ("train/loss", self.loss),
-            ("train/cd_loss", self.cd_loss),
-            ("train/l2_loss", self.l2_loss),
-            ("energy_nn/real", self.energy_nn_real),
-            ("energy_nn/generated", self.energy_nn_generated),
-            ("energy_prior/real", self.energy_prior_real),
-            ("energy_prior/generated", self.energy_prior_generated),
-            ("energy/real", self.energy_real),
-            ("energy/generated", self.energy_generated),
-        ]
-    }
+/// What TensorBoard shows of an epoch.
+fn scalars(log: &EpochLog) -> [(&'static str, f64); 10] {
+    [
+        ("train/lr", log.lr),
+        ("train/loss", log.loss),
+        ("train/cd_loss", log.cd_loss),
+        ("train/l2_loss", log.l2_loss),
+        ("energy_nn/real", log.energy_nn_real),
+        ("energy_nn/generated", log.energy_nn_generated),
+        ("energy_prior/real", log.energy_prior_real),
+        ("energy_prior/generated", log.energy_prior_generated),
+        ("energy/real", log.energy_real),
+        ("energy/generated", log.energy_generated),
+    ]
 }
 
 /// A TensorBoard event file, appended to epoch by epoch.
@@ -140,7 +110,7 @@ impl EventFile {
     /// Add an epoch's scalars.
     pub(super) fn append(&mut self, log: &EpochLog) -> Result<()> {
         let mut summary = Message::default();
-        for (tag, value) in log.scalars() {
+        for (tag, value) in scalars(log) {
             let mut scalar = Message::default();
             scalar.bytes(1, tag.as_bytes());
             scalar.float(2, value as f32);

@@ -21,12 +21,11 @@ mod svgd;
 pub mod torch;
 pub mod train;
 
-pub use base_dist::{BaseDistConfig, PriorKind};
-pub use config::{EbmConfig, HeatConfig, IntoPrior, ModelConfig};
+pub use base_dist::{BaseDistConfig, IntoPrior, PriorKind};
+pub use config::{EbmConfig, HeatConfig, ModelConfig};
 pub use heat::Heat;
-pub use log::EpochLog;
 pub use loss::{LossConfig, Objective};
 pub use optim::OptimizerConfig;
 pub use proposal::Proposal;
-pub use run::{Outcome, RunFolder};
-pub use train::{GradientHook, Trainer};
+pub use run::RunFolder;
+pub use train::{GradientHook, Outcome, Trainer};

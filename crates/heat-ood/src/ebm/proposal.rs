@@ -3,9 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::features::FeatureSet;
 use crate::math::rng::{Purpose, Stream};
 use crate::math::{BLOCK_ROWS, parallel};
 use crate::scorers::{Prior, Scratch};
@@ -136,54 +134,6 @@ impl Proposal {
         }
         Ok(())
     }
-}
-
-/// Where the components of a batch's proposals come from.
-pub(super) fn components<'a>(
-    model: &ModelConfig,
-    prior: &'a dyn Prior,
-    batch_labels: &'a [u32],
-) -> Components<'a> {
-    if model.sample_from_batch_statistics {
-        return Components::Statistics(batch_labels);
-    }
-    match prior.mixture() {
-        Some(_) if model.conditional() && model.proposal_type == Proposal::Data => {
-            Components::Labels(batch_labels)
-        }
-        Some(weights) if model.conditional() => Components::Mixture(weights),
-        _ => Components::Untold,
-    }
-}
-
-/// The labels of all rows, where batches need them.
-pub(super) fn batch_labels(
-    model: &ModelConfig,
-    prior: &dyn Prior,
-    train: &FeatureSet,
-) -> Result<Option<Vec<u32>>> {
-    let conditional = model.conditional();
-    if !conditional && !model.sample_from_batch_statistics {
-        return Ok(None);
-    }
-    let refuse = |problem: &str| {
-        let key = if conditional {
-            "ebm.model.base_dist.use_simplified_mahalanobis_score"
-        } else {
-            "ebm.model.sample_from_batch_statistics"
-        };
-        Err(Error::config(key, true, problem))
-    };
-    let Some(mixture) = prior.mixture() else {
-        return refuse("the prior has no components: it must be `gmm`");
-    };
-    if model.base_dist.use_kmeans {
-        return refuse("the prior's components are clusters, and labels say nothing about them");
-    }
-    if conditional && model.precondition {
-        return refuse("`precondition` steps with the energy of the whole mixture");
-    }
-    Ok(Some(train.labels(0..train.len(), mixture.len())?))
 }
 
 /// The index at which the running sum of the weights passes `u`.

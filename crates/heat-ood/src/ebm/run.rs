@@ -10,18 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint;
 use super::log::EventFile;
-use super::train::Trainer;
+use super::train::{Outcome, Trainer};
 use crate::error::{Error, Result};
 use crate::features::write_atomically;
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// All epochs are done.
-    Finished,
-    /// The observer asked for a stop.
-    Stopped,
-}
+use crate::observe::{EpochLog, Event, Observer};
 
 /// A run folder open for writing.
 pub struct RunFolder {
@@ -56,7 +48,7 @@ impl RunFolder {
         path: &Path,
         recipe: &str,
         train_digest: &str,
-        trainer: Option<&Trainer<'_>>,
+        trainer: Option<&Trainer>,
     ) -> Result<Self> {
         let checkpoints = path.join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
@@ -115,7 +107,24 @@ impl RunFolder {
         Ok(best.map(|(_, file)| file))
     }
 
-    pub(super) fn save_epoch(&mut self, trainer: &Trainer<'_>) -> Result<()> {
+    /// Train to the last epoch, with a checkpoint after each that is due; or
+    /// until the observer asks for a stop, then with one too.
+    ///
+    /// # Errors
+    /// As [`Trainer::epoch`], or if the folder cannot be written.
+    pub fn train(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome> {
+        while !trainer.is_finished() {
+            let Some(log) = trainer.epoch(observer)? else {
+                self.save_interrupted(trainer)?;
+                return Ok(Outcome::Stopped);
+            };
+            self.save_epoch(trainer)?;
+            observer.on(Event::Epoch(&log));
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn save_epoch(&mut self, trainer: &Trainer) -> Result<()> {
         let epoch = trainer.state.epoch;
         let config = &trainer.config;
         if epoch.is_multiple_of(config.save_freq) || epoch == config.n_epochs {
@@ -127,7 +136,7 @@ impl RunFolder {
         trainer.state.history.last().map_or(Ok(()), |log| self.events.append(log))
     }
 
-    pub(super) fn save_interrupted(&mut self, trainer: &Trainer<'_>) -> Result<()> {
+    fn save_interrupted(&mut self, trainer: &Trainer) -> Result<()> {
         let path = self.checkpoint(&format!("step_{}", trainer.state.step));
         checkpoint::save(&path, trainer, &self.train_digest)
     }
@@ -141,7 +150,7 @@ impl RunFolder {
         remove(&self.path.join("checkpoints"), |name| name.starts_with("step_"))
     }
 
-    fn write_metrics(&self, history: &[super::EpochLog]) -> Result<()> {
+    fn write_metrics(&self, history: &[EpochLog]) -> Result<()> {
         write_atomically(&self.path.join("metrics.jsonl"), |w| {
             for log in history {
                 serde_json::to_writer(&mut *w, log)?;

@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::features::FeatureSet;
 use crate::metrics::{self, Intervals, Metrics};
 use crate::observe::Observer;
-use crate::scorers::{Scorer, Together, score_together};
+use crate::scorers::{ScoredSet, Scorer, score_together};
 
 /// A scorer to be evaluated.
 pub struct Candidate {
@@ -129,9 +129,9 @@ fn as_map<S: Serializer, T: Serialize>(
 #[derive(Debug, Clone)]
 pub struct Scores {
     /// Of the ID set, one entry per candidate.
-    pub id: Vec<Together>,
+    pub id: Vec<ScoredSet>,
     /// Of each OOD set, one entry per candidate.
-    pub ood: Vec<(String, Vec<Together>)>,
+    pub ood: Vec<(String, Vec<ScoredSet>)>,
 }
 
 /// Score the ID set and every OOD set with every candidate. Each set is read

@@ -9,17 +9,20 @@ use crate::scorers::ScorerSpec;
 fn candidates(names: &[&str]) -> Vec<Candidate> {
     let rows = ndarray::array![[1.0f32, 2.0], [3.0, 4.0]];
     let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
-    let scorer = ScorerSpec::parse("norm").unwrap().fit(&set, None, &mut Silent).unwrap();
+    let scorer = ScorerSpec::parse("norm")
+        .unwrap()
+        .fit(&crate::scorers::TrainingData::new(&set), &mut Silent)
+        .unwrap();
     let one = |name: &&str| Candidate {
         name: (*name).to_owned(),
-        scorer: scorer.clone(),
+        scorer: scorer.scorer().clone(),
         fit_seconds: None,
     };
     names.iter().map(one).collect()
 }
 
-fn found(scores: &[f32]) -> Together {
-    Together { scores: scores.to_vec(), ..Together::default() }
+fn found(scores: &[f32]) -> ScoredSet {
+    ScoredSet { scores: scores.to_vec(), ..ScoredSet::default() }
 }
 
 /// AUROC of `a`: 1 on x, 3/4 on y, 1/2 on z; of `b`: 0, 3/4, 1/2.

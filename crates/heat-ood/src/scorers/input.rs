@@ -77,7 +77,7 @@ macro_rules! feature_settings {
 pub(super) use feature_settings;
 
 /// What [`feature_settings!`] declares for every scorer.
-pub(super) trait FeatureSettings: DeserializeOwned {
+pub(crate) trait FeatureSettings: DeserializeOwned {
     /// Which pooled features.
     fn pooling(&self) -> Pooling;
 
@@ -87,7 +87,7 @@ pub(super) trait FeatureSettings: DeserializeOwned {
 
 /// The features a fitted scorer reads.
 #[derive(Debug, Clone)]
-pub(super) struct Input {
+pub(crate) struct Input {
     pub pooling: Pooling,
     pub steps: Steps,
     /// Columns before the steps.
@@ -250,21 +250,21 @@ impl Input {
 }
 
 /// The error of a detector whose parts do not fit each other.
-pub(super) fn contradiction(stored: &Stored<'_>) -> Error {
+pub(crate) fn contradiction(stored: &Stored<'_>) -> Error {
     let problem =
         format!("the dimensions or values of its `{}` contradict each other", stored.kind());
     Error::format(stored.file.path(), problem)
 }
 
 /// What a head gives stepped rows, `[n, C]`, on the current thread.
-pub(super) fn head_logits(head: &Head, rows: &[f32]) -> Vec<f32> {
+pub(crate) fn head_logits(head: &Head, rows: &[f32]) -> Vec<f32> {
     let mut logits = vec![0.0; rows.len() / head.dim() * head.classes()];
     with_scratch(|scratch| head.logits(rows, &mut logits, scratch));
     logits
 }
 
 /// Read `weight` and `bias` under `prefix`.
-pub(super) fn load_head(file: &TensorFile, prefix: &str) -> Result<Head> {
+pub(crate) fn load_head(file: &TensorFile, prefix: &str) -> Result<Head> {
     let weight = format!("{prefix}weight");
     let shape = file.shape(&weight)?.to_vec();
     let bias = file.f32(&format!("{prefix}bias"), &shape[..1.min(shape.len())])?;
@@ -272,7 +272,7 @@ pub(super) fn load_head(file: &TensorFile, prefix: &str) -> Result<Head> {
 }
 
 /// The head, or an error that says who needs it.
-pub(super) fn require_head<'a>(scorer: &str, head: Option<&'a Head>) -> Result<&'a Head> {
+pub(crate) fn require_head<'a>(scorer: &str, head: Option<&'a Head>) -> Result<&'a Head> {
     head.ok_or_else(|| {
         let what = format!("the scorer `{scorer}`");
         let remedy =
@@ -283,7 +283,7 @@ pub(super) fn require_head<'a>(scorer: &str, head: Option<&'a Head>) -> Result<&
 
 /// A default of METHOD §3 that goes with the ID set, told by its number of
 /// classes: CIFAR-10, CIFAR-100, ImageNet.
-pub(super) fn by_classes<T>(classes: usize, [cifar10, cifar100, imagenet]: [T; 3]) -> T {
+pub(crate) fn by_classes<T>(classes: usize, [cifar10, cifar100, imagenet]: [T; 3]) -> T {
     match classes {
         0..100 => cifar10,
         100..1000 => cifar100,

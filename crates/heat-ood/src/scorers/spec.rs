@@ -6,23 +6,13 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::methods::{METHODS, Prepared};
-use super::training::Training;
-use super::{EnergyLogits, Gmm, Knn, Prior, Scorer, Stored, Vim};
+use super::context::FitContext;
+use super::fit::{Entry, Fitted, Method, Prepared, TrainingData};
+use super::methods::{self, NAMES};
+use super::registry;
+use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
 use crate::observe::Observer;
-
-/// Names of all scorers that are fitted from features alone.
-pub const NAMES: [&str; METHODS.len()] = {
-    let mut names = [""; METHODS.len()];
-    let mut i = 0;
-    while i < names.len() {
-        names[i] = METHODS[i].name;
-        i += 1;
-    }
-    names
-};
 
 /// A scorer's name with the settings that differ from its defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,66 +137,59 @@ impl ScorerSpec {
         Ok(ScorerSpec { name: name.to_owned(), settings: table })
     }
 
-    /// Fit it.
+    /// Fit it. (As [`Fit::fit`](super::Fit::fit), but that the type of the
+    /// scorer is not known.)
     ///
     /// # Errors
     /// If a setting is unknown or wrong, or the data cannot be fitted.
     pub fn fit(
         &self,
-        train: &FeatureSet,
-        head: Option<&Head>,
+        data: &TrainingData,
         observer: &mut dyn Observer,
-    ) -> Result<Arc<dyn Scorer>> {
-        let mut training = Training::new(train, head, observer);
-        METHODS[self.index()?].prepare(&self.settings)?.fit(&mut training)
+    ) -> Result<Fitted<dyn Scorer>> {
+        let mut context = FitContext::new(data, observer);
+        let scorer = self.entry()?.prepare(&self.settings)?.fit_in(&mut context)?;
+        Fitted::record(data, scorer)
     }
 
-    fn index(&self) -> Result<usize> {
-        let found = NAMES.iter().position(|n| *n == self.name);
-        found.ok_or_else(|| Error::unknown("scorer", &self.name, NAMES))
+    fn entry(&self) -> Result<&'static Entry> {
+        methods::find(&self.name).ok_or_else(|| Error::unknown("scorer", &self.name, NAMES))
     }
-}
-
-/// A scorer fitted beside others.
-pub struct Fitted {
-    /// The scorer.
-    pub scorer: Arc<dyn Scorer>,
-    /// Wall-clock seconds of its own fit, and its share of the pass that
-    /// gathered what several need: an equal one of all that asked for any.
-    pub seconds: f64,
 }
 
 /// Fit many scorers. The sums that they need are gathered in one pass over
 /// the training set, each once, whichever scorers share it; what depends on
-/// these takes passes of its own.
+/// these takes passes of its own. Beside each scorer stand the wall-clock
+/// seconds of its own fit, with its share of the common pass: an equal one of
+/// all that asked for any.
 ///
 /// # Errors
 /// As [`ScorerSpec::fit`], of the first that fails.
 pub fn fit_all(
     specs: &[ScorerSpec],
-    train: &FeatureSet,
-    head: Option<&Head>,
+    data: &TrainingData,
     observer: &mut dyn Observer,
-) -> Result<Vec<Fitted>> {
-    let mut training = Training::new(train, head, observer);
+) -> Result<Vec<(Fitted<dyn Scorer>, f64)>> {
+    let mut context = FitContext::new(data, observer);
     let start = Instant::now();
-    let (mut prepared, mut wants) = (Vec::new(), Vec::new());
+    let (mut prepared, mut requests) = (Vec::new(), Vec::new());
     for spec in specs {
-        let one = METHODS[spec.index()?].prepare(&spec.settings)?;
-        let its = one.wants(&mut training)?;
+        let one = spec.entry()?.prepare(&spec.settings)?;
+        let its = one.requests(&mut context)?;
         prepared.push((one, !its.is_empty()));
-        wants.extend(its);
+        requests.extend(its);
     }
-    training.gather(wants)?;
+    context.gather(requests)?;
     let sharing = prepared.iter().filter(|(_, shares)| *shares).count().max(1);
     let share = start.elapsed().as_secs_f64() / sharing as f64;
-    let fit = |(one, shares): (Box<dyn Prepared>, bool)| {
+    let mut scorers = Vec::new();
+    for (one, shares) in prepared {
         let start = Instant::now();
-        let scorer = one.fit(&mut training)?;
+        let scorer = one.fit_in(&mut context)?;
         let own = start.elapsed().as_secs_f64();
-        Ok(Fitted { scorer, seconds: own + if shares { share } else { 0.0 } })
-    };
-    prepared.into_iter().map(fit).collect()
+        scorers.push((scorer, own + if shares { share } else { 0.0 }));
+    }
+    Fitted::record_all(data, scorers)
 }
 
 impl std::fmt::Display for ScorerSpec {
@@ -263,36 +246,42 @@ pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<String> {
     quoted.map(str::to_owned).collect()
 }
 
-/// Read back a scorer of [`NAMES`].
+/// Read back a scorer: one of [`NAMES`], or a [registered](super::register) one.
 ///
 /// # Errors
 /// If its kind is unknown or its tensors are not what they should be.
 pub fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
-    let found = METHODS.iter().find(|m| m.name == stored.kind());
-    (found.ok_or_else(|| Error::unknown("scorer", stored.kind(), NAMES))?.load)(stored)
+    if let Some(method) = methods::find(stored.kind()) {
+        return (method.load)(stored);
+    }
+    let unknown = || Err(Error::unknown("scorer", stored.kind(), NAMES));
+    registry::load(stored).unwrap_or_else(unknown)
 }
 
 /// Names of the scorers that a residual energy can be trained on.
 pub const PRIORS: [&str; 4] = ["gmm", "el", "vim", "knn"];
 
-/// Read back a prior of [`PRIORS`].
+/// Read back a prior: one of [`PRIORS`], or a [registered](super::register_prior) one.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
     match stored.kind() {
-        "gmm" => Ok(Arc::new(Gmm::load(stored)?)),
-        "vim" => Ok(Arc::new(Vim::load(stored)?)),
-        "knn" => Ok(Arc::new(Knn::load(stored)?)),
+        "gmm" => Ok(Arc::new(GmmConfig::load(stored)?)),
+        "vim" => Ok(Arc::new(VimConfig::load(stored)?)),
+        "knn" => Ok(Arc::new(KnnConfig::load(stored)?)),
         "el" => {
-            let el = EnergyLogits::load(stored)?;
+            let el = EnergyLogitsConfig::load(stored)?;
             if !el.has_head() {
                 let problem = "its `el` prior has no head";
                 return Err(Error::format(stored.file.path(), problem));
             }
             Ok(Arc::new(el))
         }
-        other => Err(Error::unknown("prior", other, PRIORS)),
+        other => {
+            let unknown = || Err(Error::unknown("prior", other, PRIORS));
+            registry::load_prior(stored).unwrap_or_else(unknown)
+        }
     }
 }
 

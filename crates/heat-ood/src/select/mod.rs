@@ -18,21 +18,19 @@
 mod outliers;
 mod tune;
 
-use std::sync::Arc;
-
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use tune::{Tuned, Tuning, tune};
 
-use crate::compose::{Combined, Member, mean_std};
+use crate::compose::{CombinedConfig, Part, mean_std};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
+use crate::features::FeatureSet;
 use crate::math::parallel;
 use crate::math::rng::{Purpose, Stream};
 use crate::metrics;
 use crate::observe::{Event, Observer};
-use crate::scorers::{Scorer, ScorerSpec, fit_all, score_together};
+use crate::scorers::{Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, score_together};
 
 /// Settings of a selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,11 +140,11 @@ impl SelectConfig {
     pub fn run(
         &self,
         specs: &[ScorerSpec],
-        train: &FeatureSet,
-        head: Option<&Head>,
+        data: &TrainingData,
         observer: &mut dyn Observer,
     ) -> Result<Selection> {
-        let classes = head.map_or_else(|| train.classes(), |h| Ok(h.classes()))?;
+        let train = &data.features;
+        let classes = data.count_classes()?;
         let folds = self.check(classes)?;
         if specs.is_empty() {
             return Err(Error::config("scorers", "", "name at least one, e.g. `knn,el`"));
@@ -159,22 +157,21 @@ impl SelectConfig {
         let mut found = Vec::new();
         for fold in 0..folds {
             let left_out: Vec<u32> = order.iter().copied().skip(fold).step_by(folds).collect();
-            found.push(self.fold(specs, train, head, &labels, &left_out, fold, observer)?);
+            found.push(self.fold(specs, data, &labels, &left_out, fold, observer)?);
         }
         Ok(self.conclude(specs, &found))
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn fold(
         &self,
         specs: &[ScorerSpec],
-        train: &FeatureSet,
-        head: Option<&Head>,
+        data: &TrainingData,
         labels: &[u32],
         left_out: &[u32],
         fold: usize,
         observer: &mut dyn Observer,
     ) -> Result<Fold> {
+        let train = &data.features;
         let rows = self.deal(labels, left_out, fold);
         for (what, rows, classes) in [
             ("to fit on", &rows.fit, "kept"),
@@ -196,10 +193,11 @@ impl SelectConfig {
         let id = train.select(rows.validation, Some(kept.clone()))?;
         let unknown = train.select(rows.unknown, None)?;
         let unknown = unknown.with_logits_of(&kept)?;
-        let head = head.map(|h| h.select(&kept)).transpose()?;
+        let head = data.head.as_ref().map(|h| h.select(&kept)).transpose()?;
         observer.on(Event::Begin { task: "select", total: 0 });
-        let fitted = fit_all(specs, &fit, head.as_ref(), observer)?;
-        let scorers: Vec<&dyn Scorer> = fitted.iter().map(|f| &*f.scorer).collect();
+        let part = TrainingData::new(&fit).with_head(head.as_ref());
+        let fitted = fit_all(specs, &part, observer)?;
+        let scorers: Vec<&dyn Scorer> = fitted.iter().map(|(scorer, _)| &**scorer).collect();
         let mut scores = |set: &FeatureSet| -> Result<Vec<Vec<f32>>> {
             let found = score_together(set, &scorers, false, observer)?;
             Ok(found.into_iter().map(|f| f.scores).collect())
@@ -418,20 +416,21 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
 /// If a scorer cannot be fitted, or all its scores are equal.
 pub fn fit_composition(
     composition: &[(String, f64)],
-    train: &FeatureSet,
-    head: Option<&Head>,
+    data: &TrainingData,
     observer: &mut dyn Observer,
-) -> Result<Arc<dyn Scorer>> {
+) -> Result<Fitted<dyn Scorer>> {
     let specs = composition.iter().map(|(name, _)| ScorerSpec::parse(name));
-    let fitted = fit_all(&specs.collect::<Result<Vec<_>>>()?, train, head, observer)?;
-    if let [one] = &fitted[..] {
-        return Ok(Arc::clone(&one.scorer));
+    let mut fitted = fit_all(&specs.collect::<Result<Vec<_>>>()?, data, observer)?;
+    if fitted.len() == 1 {
+        return Ok(fitted.remove(0).0);
     }
-    let members = composition.iter().zip(fitted).map(|((name, weight), fitted)| {
-        let member = Member::fit(name, fitted.scorer, train, observer)?;
-        Ok(Member { weight: *weight, ..member })
-    });
-    Ok(Arc::new(Combined::new(members.collect::<Result<_>>()?, 0.0)?))
+    let part = |((name, weight), (scorer, _)): (&(String, f64), (Fitted<dyn Scorer>, f64))| Part {
+        name: name.clone(),
+        scorer,
+        weight: *weight,
+    };
+    let members = composition.iter().zip(fitted).map(part).collect();
+    Ok(CombinedConfig { members, beta: 0.0 }.fit(data, observer)?.into())
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, TensorData};
+use crate::features::{FeatureSet, TensorData};
 use crate::metrics;
 use crate::observe::Observer;
-use crate::scorers::{ScorerSpec, Section};
+use crate::scorers::{ScorerSpec, Section, TrainingData};
 
 /// One candidate of a search.
 #[derive(Debug, Clone, Serialize)]
@@ -50,8 +50,7 @@ pub struct Tuning {
 /// If there is none, two are written alike, or one cannot be fitted or scored.
 pub fn tune(
     specs: &[ScorerSpec],
-    train: &FeatureSet,
-    head: Option<&Head>,
+    data: &TrainingData,
     id: &FeatureSet,
     ood: &[(String, FeatureSet)],
     observer: &mut dyn Observer,
@@ -66,7 +65,7 @@ pub fn tune(
         if candidates.iter().any(|c| c.name == name) {
             return Err(Error::config("scorers", name, "is named twice"));
         }
-        let scorer = spec.fit(train, head, observer)?;
+        let scorer = spec.fit(data, observer)?;
         let (sha256, tensors_sha256) = digests(scorer.section());
         let ours = scorer.score_observed(id, observer)?;
         let mut by_set = Vec::new();

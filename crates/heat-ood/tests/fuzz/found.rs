@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use heat_ood::compose::{Combined, Member};
+use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::checkpoint;
 use heat_ood::features::{FeatureSet, Head, TensorFile};
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::{Scorer, ScorerSpec};
-use heat_ood::{Detector, Result, Silent};
+use heat_ood::{Detector, Result, Silent, Fit, Fitted, TrainingData};
 use safetensors::Dtype;
 
 use super::bytes::npy;
@@ -77,8 +77,9 @@ fn a_residual_energy_reads_what_its_prior_reads() {
     let (folder, _alone) = folder();
     let path = folder.path().join("x.safetensors");
     let config = training(2);
-    let prior = config.fit_prior(&train(), Some(&head()), None, &mut Silent).unwrap();
-    let heat = config.train(prior, &train(), &mut Silent).unwrap();
+    let prior =
+        config.fit_prior(&TrainingData::new(&train()).with_head(&head()), &mut Silent).unwrap();
+    let heat = config.train(prior, &TrainingData::new(&train()), &mut Silent).unwrap();
     Detector::new(heat).save(&path).unwrap();
     let seed = fs::read(&path).unwrap();
     let inner = r#"\"temperature_prior\":1000.0,\"input_dim\":6"#;
@@ -198,17 +199,26 @@ fn members_of_a_composition_keep_their_steps() {
         ("logits", Dtype::F32, vec![N, C], bytes(&logits)),
     ]);
     let set = FeatureSet::from_safetensors("x", file).unwrap();
-    let scorers = ["msp", "el(react=0.5)"]
-        .map(|text| ScorerSpec::parse(text).unwrap().fit(&set, Some(&head), &mut Silent).unwrap());
+    let scorers = ["msp", "el(react=0.5)"].map(|text| {
+        ScorerSpec::parse(text)
+            .unwrap()
+            .fit(&TrainingData::new(&set).with_head(&head), &mut Silent)
+            .unwrap()
+    });
     let mut want = vec![0.0; N];
     let members = scorers.map(|scorer| {
-        let member = Member::fit("a", scorer.clone(), &set, &mut Silent).unwrap();
-        for (w, s) in want.iter_mut().zip(scorer.score(&set).unwrap()) {
-            *w += (f64::from(s) - member.mean) / member.std;
+        let scores = scorer.score(&set).unwrap();
+        let n = scores.len() as f64;
+        let mean = scores.iter().map(|s| f64::from(*s)).sum::<f64>() / n;
+        let square: f64 = scores.iter().map(|s| (f64::from(*s) - mean).powi(2)).sum();
+        let std = (square / (n - 1.0)).sqrt();
+        for (w, s) in want.iter_mut().zip(scores) {
+            *w += (f64::from(s) - mean) / std;
         }
-        member
+        Part::new("a", scorer)
     });
-    let got = Combined::new(members.into(), 0.0).unwrap().score(&set).unwrap();
+    let config = CombinedConfig { members: members.into(), beta: 0.0 };
+    let got = config.fit(&TrainingData::new(&set), &mut Silent).unwrap().score(&set).unwrap();
     for (g, w) in got.iter().zip(want) {
         assert!((f64::from(*g) - w).abs() < 1e-5 * w.abs().max(1.0), "{g} {w}");
     }

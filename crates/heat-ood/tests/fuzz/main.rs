@@ -28,7 +28,7 @@ use heat_ood::ebm::{Heat, ModelConfig};
 use heat_ood::features::FeatureSet;
 use heat_ood::math::parallel;
 use heat_ood::scorers::{GmmConfig, KnnConfig, Scorer, Shrinkage};
-use heat_ood::{Detector, Silent};
+use heat_ood::{Fitted, Detector, Fit, Silent, TrainingData};
 use memory::{Counting, bounded, growth};
 use mutate::{Random, mutate};
 use ndarray::ArrayView2;
@@ -193,13 +193,14 @@ fn detectors_of_real_size() {
     let view = ArrayView2::from_shape((rows, dim), &values).unwrap();
     let train = FeatureSet::from_arrays(view, Some(&labels)).unwrap();
     let config = GmmConfig { shrinkage: Shrinkage::Oas, ..GmmConfig::default() };
-    let gmm = Arc::new(config.fit(&train, None, &mut Silent).unwrap());
+    let gmm = config.fit(&TrainingData::new(&train), &mut Silent).unwrap();
     let net = Mlp::new(ModelConfig::default().architecture(dim), 0).unwrap();
     let heat = Heat::new(gmm.clone(), net, 1.0, 1e3, dim).unwrap();
     let knn = KnnConfig { k: Some(5), ..KnnConfig::default() };
-    let knn = Arc::new(knn.fit(&train, None, &mut Silent).unwrap());
-    for scorer in [gmm as Arc<dyn Scorer>, Arc::new(heat), knn] {
-        Detector::shared(scorer).save(&path).unwrap();
+    let knn = knn.fit(&TrainingData::new(&train), &mut Silent).unwrap();
+    let heat = Fitted::unrecorded(heat);
+    for scorer in [Fitted::<dyn Scorer>::from(gmm), heat.into(), knn.into()] {
+        Detector::new(scorer).save(&path).unwrap();
         let size = std::fs::metadata(&path).unwrap().len() as usize;
         assert!(4 * size > memory::FLOOR);
         bounded(4 * size, || drop(Detector::open(&path).unwrap()));

@@ -9,7 +9,7 @@ use heat_ood::ebm::{HeatConfig, PriorKind, Proposal, checkpoint, torch};
 use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling, TensorFile};
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::ScorerSpec;
-use heat_ood::{Detector, Result, Silent};
+use heat_ood::{Detector, Result, Silent, TrainingData};
 use ndarray::ArrayView2;
 
 use super::pictures;
@@ -205,7 +205,7 @@ fn detector(folder: &Path, bytes: &[u8]) {
     for set in [probe(), train()] {
         let _ = detector.score(&set);
         let _ = detector.scorer().score_components(&set);
-        let _ = detector.judge(&set, Ties::Randomized { seed: 1 }, &mut Silent);
+        let _ = detector.predict(&set, Ties::Randomized { seed: 1 }, &mut Silent);
     }
     detector.scorer().section();
 }
@@ -221,7 +221,7 @@ fn resume(folder: &Path, bytes: &[u8]) {
         let Ok(mut trainer) = checkpoint::resume(&path, &training(kind), &train, "d") else {
             continue;
         };
-        let _ = trainer.run(None, &mut Silent);
+        let _ = trainer.run(&mut Silent);
     }
 }
 
@@ -245,7 +245,8 @@ fn recipe(folder: &Path, bytes: &[u8]) {
     }
     let _ = Grid::parse(&arguments);
     for argument in arguments.iter().take(4) {
-        let _ = ScorerSpec::parse(argument).and_then(|s| s.fit(&train(), None, &mut Silent));
+        let _ = ScorerSpec::parse(argument)
+            .and_then(|s| s.fit(&TrainingData::new(&train()), &mut Silent));
     }
 }
 

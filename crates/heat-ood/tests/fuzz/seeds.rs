@@ -4,12 +4,12 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use heat_ood::calibrate::{Calibration, CalibrationConfig, Fusion, FusionRule};
-use heat_ood::compose::{Combined, Member};
+use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::{RunFolder, Trainer};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
-use heat_ood::{Detector, Event, Observer, Silent};
+use heat_ood::{Fitted, Detector, Event, Fit, Observer, Silent, TrainingData};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use zip::write::SimpleFileOptions;
@@ -151,9 +151,9 @@ fn memmaps() -> Vec<Vec<u8>> {
     ]
 }
 
-fn saved(folder: &Path, scorer: std::sync::Arc<dyn Scorer>) -> Vec<u8> {
+fn saved(folder: &Path, scorer: Fitted<dyn Scorer>) -> Vec<u8> {
     let path = folder.join("seed.safetensors");
-    Detector::shared(scorer).save(&path).expect("the folder can be written");
+    Detector::new(scorer).save(&path).expect("the folder can be written");
     std::fs::read(path).expect("just written")
 }
 
@@ -186,22 +186,27 @@ fn detectors(folder: &Path) -> Vec<Vec<u8>> {
         let spec = ScorerSpec::parse(text).expect("a known scorer");
         // Every class must have a row that is predicted correctly.
         let head = if text == "she" { nearest(&train) } else { head.clone() };
-        spec.fit(&train, Some(&head), &mut Silent).unwrap_or_else(|e| panic!("{text}: {e}"))
+        spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent)
+            .unwrap_or_else(|e| panic!("{text}: {e}"))
     };
     let mut all: Vec<_> = specs.iter().map(fit).collect();
     for kind in 0..6 {
         let config = training(kind);
-        let prior = config.fit_prior(&train, Some(&head), None, &mut Silent).expect("fits");
-        all.push(std::sync::Arc::new(config.train(prior, &train, &mut Silent).expect("trains")));
+        let prior = config
+            .fit_prior(&TrainingData::new(&train).with_head(&head), &mut Silent)
+            .expect("fits");
+        let heat = config.train(prior, &TrainingData::new(&train), &mut Silent);
+        all.push(heat.expect("trains").into());
     }
-    let members = [0, 5, specs.len()]
-        .map(|i| Member::fit("a", all[i].clone(), &train, &mut Silent).expect("has a deviation"));
-    all.push(std::sync::Arc::new(Combined::new(members.into(), 0.5).expect("sound")));
+    let members = [0, 5, specs.len()].map(|i| Part::new("a", all[i].clone()));
+    let config = CombinedConfig { members: members.into(), beta: 0.5 };
+    let combined = config.fit(&TrainingData::new(&train), &mut Silent).expect("sound");
+    all.push(combined.into());
     let fused = [2, 8].map(|i| ("a".to_owned(), all[i].clone(), calibrated(&all[i], false)));
-    let fusion = Fusion::new(FusionRule::Cauchy, fused.into()).expect("two members");
+    let fusion = Fusion::fit(FusionRule::Cauchy, fused.into()).expect("two members");
     let mut files: Vec<Vec<u8>> =
         [false, true].map(|per_class| with_calibration(folder, &all[2], per_class)).into();
-    all.push(std::sync::Arc::new(fusion));
+    all.push(fusion.into());
     files.extend(all.into_iter().map(|scorer| saved(folder, scorer)));
     files
 }
@@ -220,21 +225,19 @@ fn nearest(train: &FeatureSet) -> Head {
     Head::new(weight, bias).expect("sound")
 }
 
-fn calibrated(scorer: &std::sync::Arc<dyn Scorer>, per_class: bool) -> std::sync::Arc<Calibration> {
+fn calibrated(scorer: &Fitted<dyn Scorer>, per_class: bool) -> std::sync::Arc<Calibration> {
     // So large a rate that one row of each class is enough.
     let config = CalibrationConfig { alpha: 0.9, per_class, ..CalibrationConfig::default() };
     let fitted = config.fit(&**scorer, &train(), Some(&nearest(&train())), &mut Silent);
     std::sync::Arc::new(fitted.expect("enough rows"))
 }
 
-fn with_calibration(
-    folder: &Path,
-    scorer: &std::sync::Arc<dyn Scorer>,
-    per_class: bool,
-) -> Vec<u8> {
-    let mut detector = Detector::shared(scorer.clone());
-    detector.calibration = Some(calibrated(scorer, per_class));
-    detector.trained_on(&train()).expect("finite rows");
+fn with_calibration(folder: &Path, scorer: &Fitted<dyn Scorer>, per_class: bool) -> Vec<u8> {
+    let mut detector = Detector::new(scorer.clone());
+    // So large a rate that one row of each class is enough.
+    let config = CalibrationConfig { alpha: 0.9, per_class, ..CalibrationConfig::default() };
+    let (train, head) = (train(), nearest(&train()));
+    detector.calibrate(&config, &train, Some(&head), true, &mut Silent).expect("enough rows");
     let path = folder.join("seed.safetensors");
     detector.save(&path).expect("the folder can be written");
     std::fs::read(path).expect("just written")
@@ -260,11 +263,13 @@ fn checkpoints(folder: &Path) -> Vec<Vec<u8>> {
     let run = |kind: usize| {
         let path = folder.join(format!("run-{kind}"));
         let config = training(kind);
-        let prior = config.fit_prior(&train, Some(&head), None, &mut Silent).expect("fits");
+        let prior = config
+            .fit_prior(&TrainingData::new(&train).with_head(&head), &mut Silent)
+            .expect("fits");
         let mut run = RunFolder::create(&path, "", "d").expect("an empty folder");
         let mut trainer = Trainer::new(config, prior, &train).expect("sound settings");
         let mut stop = StopAfter(std::cell::Cell::new(4));
-        trainer.run(Some(&mut run), &mut stop).expect("trains");
+        run.train(&mut trainer, &mut stop).expect("trains");
         let last = RunFolder::latest(&path).expect("readable").expect("there is one");
         std::fs::read(last).expect("just written")
     };

@@ -6,27 +6,28 @@
 //! moves the weights. Everything random comes from streams named by the seed
 //! and the step, so a checkpoint needs only counters to go on bit for bit.
 
+mod components;
 mod step;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::base_dist::IntoPrior;
 use super::config::HeatConfig;
 use super::engine::{Cpu, Engine};
 use super::heat::Heat;
-use super::log::{EpochLog, Sums};
+use super::log::Sums;
 use super::mlp::Mlp;
 use super::optim::Adam;
-use super::proposal::{ProposalWorkspace, batch_labels};
+use super::proposal::ProposalWorkspace;
 use super::replay::Replay;
-use super::run::{Outcome, RunFolder};
 use super::sampler::{Langevin, Projection};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field};
-use crate::math::parallel;
-use crate::observe::{Event, Observer};
-use crate::scorers::Prior;
+use crate::observe::{EpochLog, Event, Observer};
+use crate::scorers::{Fit, Fitted, Prior, TrainingData};
+use components::batch_labels;
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -48,14 +49,14 @@ pub struct State {
 pub type GradientHook = Box<dyn FnMut(&mut [f32]) -> Result<()> + Send>;
 
 /// A training run.
-pub struct Trainer<'a> {
+pub struct Trainer {
     pub(super) config: HeatConfig,
     pub(super) prior: Arc<dyn Prior>,
     pub(super) net: Mlp,
     pub(super) adam: Adam,
     pub(super) gradient: Vec<f32>,
     pub(super) state: State,
-    pub(super) train: &'a FeatureSet,
+    pub(super) train: FeatureSet,
     pub(super) input_dim: usize,
     engine: Box<dyn Engine>,
     hook: Option<GradientHook>,
@@ -76,13 +77,14 @@ pub struct Trainer<'a> {
     rows: Vec<f32>,
 }
 
-impl<'a> Trainer<'a> {
+impl Trainer {
     /// A run from the beginning.
     ///
     /// # Errors
     /// If a setting cannot work, the set lacks the prior's field or has fewer
     /// rows than a batch, or the prior cannot give the proposals asked for.
-    pub fn new(config: HeatConfig, prior: Arc<dyn Prior>, train: &'a FeatureSet) -> Result<Self> {
+    pub fn new(config: HeatConfig, prior: impl IntoPrior, train: &FeatureSet) -> Result<Self> {
+        let (prior, _) = prior.into_prior();
         let mut net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
         if config.ebm.model.use_spectral_norm {
             net = net.with_spectral_norm(config.seed);
@@ -94,7 +96,7 @@ impl<'a> Trainer<'a> {
     pub(super) fn assemble(
         config: HeatConfig,
         prior: Arc<dyn Prior>,
-        train: &'a FeatureSet,
+        train: &FeatureSet,
         net: Mlp,
         adam: Adam,
         state: State,
@@ -137,7 +139,7 @@ impl<'a> Trainer<'a> {
             net,
             adam,
             state,
-            train,
+            train: train.clone(),
             input_dim,
         })
     }
@@ -217,43 +219,43 @@ impl<'a> Trainer<'a> {
         log
     }
 
-    /// Train to the last epoch, or until the observer asks for a stop (then
-    /// with a checkpoint, where there is a folder).
-    ///
-    /// # Errors
-    /// If a row is not finite, training diverges, or the folder cannot be written.
-    pub fn run(
-        &mut self,
-        mut folder: Option<&mut RunFolder>,
-        observer: &mut dyn Observer,
-    ) -> Result<Outcome> {
-        // One entry into the pool for the whole run: the steps then allocate nothing.
-        parallel::run(|| {
-            while self.state.epoch < self.config.n_epochs {
-                let outcome = self.run_epoch(observer)?;
-                self.check_weights()?;
-                if outcome == Outcome::Stopped {
-                    if let Some(folder) = &mut folder {
-                        folder.save_interrupted(self)?;
-                    }
-                    return Ok(Outcome::Stopped);
-                }
-                let log = self.finish_epoch();
-                if let Some(folder) = &mut folder {
-                    folder.save_epoch(self)?;
-                }
-                observer.on(Event::Epoch(&log));
-            }
-            Ok(Outcome::Finished)
-        })
+    /// Whether the last epoch is done.
+    pub fn is_finished(&self) -> bool {
+        self.state.epoch >= self.config.n_epochs
     }
 
-    fn run_epoch(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+    /// Train to the end of the epoch under way. `None`: the observer asked for
+    /// a stop before that.
+    ///
+    /// # Errors
+    /// If a row is not finite, training diverges, or the engine or the gradient
+    /// hook fails.
+    pub fn epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochLog>> {
+        let outcome = self.batches_left(observer)?;
+        self.check_weights()?;
+        Ok((outcome == Outcome::Finished).then(|| self.finish_epoch()))
+    }
+
+    /// Train to the last epoch, or until the observer asks for a stop.
+    ///
+    /// # Errors
+    /// As [`Trainer::epoch`].
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+        while !self.is_finished() {
+            let Some(log) = self.epoch(observer)? else {
+                return Ok(Outcome::Stopped);
+            };
+            observer.on(Event::Epoch(&log));
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn batches_left(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let task = format!("epoch {}/{}", self.state.epoch + 1, self.config.n_epochs);
         observer.on(Event::Begin { task: &task, total: self.batches() as u64 });
         while self.state.batch < self.batches() {
             self.propose()?;
-            self.sample();
+            self.sample()?;
             let loss = self.apply()?;
             observer
                 .on(Event::Advance { done: self.state.batch as u64, loss: Some(loss.loss as f32) });
@@ -264,6 +266,49 @@ impl<'a> Trainer<'a> {
         }
         observer.on(Event::End);
         Ok(Outcome::Finished)
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// The observer asked for a stop.
+    Stopped,
+}
+
+/// The prior that the settings name is fitted, then the residual trained.
+impl Fit for HeatConfig {
+    type Scorer = Heat;
+
+    fn fit(&self, data: &TrainingData, observer: &mut dyn Observer) -> Result<Fitted<Heat>> {
+        self.train(self.fit_prior(data, observer)?, data, observer)
+    }
+}
+
+impl HeatConfig {
+    /// Train a residual energy on a prior of your own, or one that is fitted
+    /// already; as [`Fit::fit`] does on the one that the settings name.
+    ///
+    /// # Errors
+    /// If a setting cannot work, a row is not finite, the prior cannot do
+    /// what the settings ask, training diverges, or the observer asked for a stop.
+    pub fn train(
+        &self,
+        prior: impl IntoPrior,
+        data: &TrainingData,
+        observer: &mut dyn Observer,
+    ) -> Result<Fitted<Heat>> {
+        let (prior, seen) = prior.into_prior();
+        let mut trainer = Trainer::new(self.clone(), prior, &data.features)?;
+        match trainer.run(observer)? {
+            Outcome::Finished => Ok(Fitted::on(data, trainer.into_heat())?.including(&seen)),
+            Outcome::Stopped => Err(Error::Fit {
+                what: "heat".into(),
+                problem: "stopped before the last epoch".into(),
+            }),
+        }
     }
 }
 

@@ -2,15 +2,16 @@
 
 use super::super::engine::LossBatch;
 use super::super::loss::{LossValues, Objective};
-use super::super::proposal::{Request, components};
+use super::super::proposal::Request;
 use super::super::sampler::{ChainKey, Energy};
 use super::Trainer;
+use super::components::components;
 use crate::error::{Error, Result};
 use crate::features::Field;
 use crate::math::parallel;
 use crate::math::rng::{Purpose, Stream};
 
-impl Trainer<'_> {
+impl Trainer {
     /// Read the next real rows, draw and project the chains' starting points.
     ///
     /// # Errors
@@ -61,7 +62,10 @@ impl Trainer<'_> {
     }
 
     /// Run the chains.
-    pub fn sample(&mut self) {
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn sample(&mut self) -> Result<()> {
         let size = self.config.batch_size * self.prior.dim();
         let model = &self.config.ebm.model;
         let moves = model.moves() && self.objective() != Objective::NoiseContrastive;
@@ -76,11 +80,12 @@ impl Trainer<'_> {
                 labels: model.conditional().then_some(&self.chain_labels[..]),
             };
             let key = ChainKey { seed: self.config.seed, step: self.state.step, block: 0 };
-            self.engine.sample(&energy, &self.chain, key, chains);
+            self.engine.sample(&energy, &self.chain, key, chains)?;
         }
         if let Some(replay) = &mut self.replay {
             replay.push(chains, &self.chain_labels);
         }
+        Ok(())
     }
 
     fn objective(&self) -> Objective {
@@ -98,7 +103,7 @@ impl Trainer<'_> {
     /// batches are accumulated.
     ///
     /// # Errors
-    /// If the loss is not finite, or the gradient hook fails.
+    /// If the loss is not finite, or the engine or the gradient hook fails.
     pub fn apply(&mut self) -> Result<LossValues> {
         let last = self.state.batch + 1 == self.batches();
         if last {
@@ -115,10 +120,10 @@ impl Trainer<'_> {
             weight: 1.0 / self.config.accum_iter as f64,
         };
         let loss = if self.batch_gradient.is_empty() {
-            self.engine.loss_gradient(&self.net, &batch, &mut self.gradient)
+            self.engine.loss_gradient(&self.net, &batch, &mut self.gradient)?
         } else {
             self.batch_gradient.fill(0.0);
-            let loss = self.engine.loss_gradient(&self.net, &batch, &mut self.batch_gradient);
+            let loss = self.engine.loss_gradient(&self.net, &batch, &mut self.batch_gradient)?;
             self.net.through_spectral_norm(&mut self.batch_gradient);
             self.gradient.iter_mut().zip(&self.batch_gradient).for_each(|(a, b)| *a += b);
             loss

@@ -1,7 +1,8 @@
 //! Rows and queries in eight bits, and the lower bounds of their orders.
 
+use super::bank::{CENTRE_ROWS, Order, centre};
+use super::index::{ROUNDING, UNDERFLOW};
 use super::search::Search;
-use super::{CENTRE_ROWS, Order, ROUNDING, UNDERFLOW, centre};
 use crate::math::eight::{self, Below, Eight, Panels, WIDTH};
 use crate::math::reduce;
 

@@ -1,0 +1,136 @@
+//! Where a fitted scorer comes from, and which rows it has seen.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::features::{FeatureSet, Needs, RowSketch};
+
+/// Where a detector comes from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Version of this library.
+    pub library_version: String,
+    /// The resolved recipe or the scorer's settings, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
+    /// Seed of the training run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Name and SHA-256 of each file of the training set.
+    #[serde(default)]
+    pub train: Vec<(String, String)>,
+    /// Name and SHA-256 of each file of OOD validation sets that settings were
+    /// chosen on: no set to report results on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuned_on: Vec<(String, String)>,
+    /// Samples by hash of the rows that the scorer has seen, so that they are
+    /// noticed in a calibration set whatever file they lie in: of training,
+    /// of members' training and calibration, of ID validation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<RowSketch>,
+    /// Likewise of the rows of `tuned_on`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuned_rows: Vec<RowSketch>,
+}
+
+/// The fraction of seen rows from which a set is called seen.
+const SEEN: f64 = 0.01;
+
+impl Provenance {
+    /// Of something made by this version of the library that has seen nothing.
+    pub fn new() -> Self {
+        Provenance { library_version: env!("CARGO_PKG_VERSION").to_owned(), ..Self::default() }
+    }
+
+    /// Of something fitted on `train`, of which it reads the fields `needs`.
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn of_training(train: &FeatureSet, needs: Needs) -> Result<Self> {
+        let mut provenance = Self::new();
+        provenance.train = train.digests()?;
+        provenance.rows.push(RowSketch::of(train, needs)?);
+        Ok(provenance)
+    }
+
+    /// Also what another detector, a part of this one, has seen.
+    pub fn include(&mut self, part: &Provenance) {
+        for file in &part.train {
+            if !self.train.contains(file) {
+                self.train.push(file.clone());
+            }
+        }
+        for rows in &part.rows {
+            self.include_rows(rows);
+        }
+        for file in &part.tuned_on {
+            if !self.tuned_on.contains(file) {
+                self.tuned_on.push(file.clone());
+            }
+        }
+        for rows in &part.tuned_rows {
+            if !self.tuned_rows.contains(rows) {
+                self.tuned_rows.push(rows.clone());
+            }
+        }
+    }
+
+    /// Also these rows.
+    pub fn include_rows(&mut self, rows: &RowSketch) {
+        if !self.rows.contains(rows) {
+            self.rows.push(rows.clone());
+        }
+    }
+
+    /// Whether settings were chosen on rows of this set, or on a file of it.
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn was_tuned_on(&self, set: &FeatureSet) -> Result<bool> {
+        for rows in &self.tuned_rows {
+            if rows.overlap(set)?.is_some_and(|o| o.share() > SEEN) {
+                return Ok(true);
+            }
+        }
+        if self.tuned_on.is_empty() {
+            return Ok(false);
+        }
+        let digests = set.digests()?;
+        Ok(self.tuned_on.iter().any(|(_, d)| digests.iter().any(|(_, other)| other == d)))
+    }
+
+    /// Which of these rows the scorer has seen, in words: more than one in a
+    /// hundred of those that can be compared; or, where a sample allows no
+    /// comparison of ten rows, a whole file.
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn contamination(&self, id: &FeatureSet) -> Result<Option<String>> {
+        /// Fewer compared rows say nothing.
+        const FEW: usize = 10;
+        let mut sampled = !self.rows.is_empty();
+        for rows in &self.rows {
+            match rows.overlap(id)? {
+                Some(o) if o.share() > SEEN => {
+                    return Ok(Some(format!(
+                        "{} of {} rows of {} that were compared are training rows",
+                        o.shared,
+                        o.compared,
+                        id.name()
+                    )));
+                }
+                Some(o) if o.compared >= FEW.min(id.len()) => {}
+                _ => sampled = false,
+            }
+        }
+        if sampled {
+            return Ok(None);
+        }
+        let digests = id.digests()?;
+        let known = digests.iter().find_map(|(name, digest)| {
+            let found = self.train.iter().find(|(_, d)| d == digest)?;
+            Some(format!("{name} is the training file {}", found.0))
+        });
+        Ok(known)
+    }
+}

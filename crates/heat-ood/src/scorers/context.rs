@@ -1,0 +1,261 @@
+//! A training set that scorers are fitted on, and what was found about it.
+//!
+//! Fits that are sums are [`Statistic`]s. Those of many scorers are gathered
+//! in one pass over the rows ([`FitContext::gather`]), each under a key, so that
+//! scorers which need the same one (the moments of `gmm`, `ssd` and `rmds`)
+//! share it. A scorer fitted alone finds its own when it asks.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::{Deref, Range};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::LogitsConfig;
+use super::fit::TrainingData;
+use super::input::{FeatureSettings, Input};
+use super::logits::source::LogitSource;
+use crate::error::Result;
+use crate::features::{FeatureSet, Head};
+use crate::math::matmul::Aligned;
+use crate::math::moments::Moments;
+use crate::math::{blocks, parallel};
+use crate::observe::{Event, Observer};
+
+/// A sum over the rows of a training set.
+pub(crate) trait Statistic: Any + Send + Sync {
+    /// Take in the rows of a block; blocks come in order.
+    fn update(&mut self, block: &Block<'_>) -> Result<()>;
+}
+
+/// A statistic to be found, under the key by which scorers share it.
+pub(crate) struct StatisticRequest {
+    pub key: String,
+    pub statistic: Box<dyn Statistic>,
+}
+
+/// Stepped features, with the key of their steps.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub key: String,
+    pub input: Input,
+}
+
+impl Deref for Source {
+    type Target = Input;
+    fn deref(&self) -> &Input {
+        &self.input
+    }
+}
+
+/// Some rows of the training set; what is made of them is made once.
+pub(crate) struct Block<'a> {
+    pub train: &'a FeatureSet,
+    pub range: Range<usize>,
+    made: RefCell<HashMap<String, Rows<'a>>>,
+}
+
+/// Rows made of a block, or the set's own.
+type Rows<'a> = Rc<Cow<'a, [f32]>>;
+
+impl<'a> Block<'a> {
+    fn once(&self, key: String, make: impl FnOnce() -> Result<Cow<'a, [f32]>>) -> Result<Rows<'a>> {
+        if let Some(found) = self.made.borrow().get(&key) {
+            return Ok(Rc::clone(found));
+        }
+        let made = Rc::new(make()?);
+        self.made.borrow_mut().insert(key, Rc::clone(&made));
+        Ok(made)
+    }
+
+    /// Stepped rows, `[n, dim]`.
+    pub fn rows(&self, source: &Source) -> Result<Rows<'a>> {
+        self.once(source.key.clone(), || source.rows(self.train, self.range.clone()))
+    }
+
+    /// Logits that `head`, the classifier's for stepped features, gives the
+    /// stepped rows, `[n, C]`.
+    pub fn head_logits(&self, source: &Source, head: &Head) -> Result<Rows<'a>> {
+        use rayon::prelude::*;
+        let rows = self.rows(source)?;
+        self.once(format!("head {}", source.key), || {
+            let (rows, classes) = (&**rows, head.classes());
+            let mut out = vec![0.0; self.range.len() * classes];
+            parallel::run(|| {
+                let pieces = rows.par_chunks(256 * source.dim);
+                let pieces = pieces.zip(out.par_chunks_mut(256 * classes));
+                pieces.for_each_init(Aligned::default, |scratch, (rows, out)| {
+                    head.logits(rows, out, scratch);
+                });
+            });
+            Ok(Cow::Owned(out))
+        })
+    }
+
+    /// Logits, `[n, C]`.
+    pub fn logits(&self, source: &LogitSource) -> Result<Rows<'a>> {
+        self.once(format!("logits {}", source.key()), || {
+            let needs = source.needs(self.train)?;
+            source.logits_of(self.train, needs, self.range.clone()).map(Cow::Owned)
+        })
+    }
+}
+
+/// A training set, the classifier's head, and the statistics found so far.
+pub(crate) struct FitContext<'a> {
+    pub train: &'a FeatureSet,
+    pub head: Option<&'a Head>,
+    pub observer: &'a mut dyn Observer,
+    data: &'a TrainingData,
+    sources: HashMap<String, Source>,
+    logits: HashMap<String, Arc<LogitSource>>,
+    found: HashMap<String, Arc<dyn Statistic>>,
+}
+
+impl<'a> FitContext<'a> {
+    pub fn new(data: &'a TrainingData, observer: &'a mut dyn Observer) -> Self {
+        let (sources, logits, found) = Default::default();
+        let (train, head) = (&data.features, data.head.as_ref());
+        FitContext { data, train, head, observer, sources, logits, found }
+    }
+
+    /// Number of classes.
+    ///
+    /// # Errors
+    /// If nothing tells.
+    pub fn classes(&self) -> Result<usize> {
+        self.data.count_classes()
+    }
+
+    /// The number of classes, if anything tells.
+    pub fn known_classes(&self) -> Result<Option<usize>> {
+        self.data.known_classes()
+    }
+
+    /// The features that these settings read, their steps fitted.
+    pub fn source(&mut self, settings: &impl FeatureSettings) -> Result<Source> {
+        let steps = settings.steps();
+        let key = format!("{} {}", settings.pooling().name(), serde_json::json!(steps));
+        if let Some(found) = self.sources.get(&key) {
+            return Ok(found.clone());
+        }
+        let input = Input::fit(settings, self.train)?;
+        let source = Source { key: key.clone(), input };
+        self.sources.insert(key, source.clone());
+        Ok(source)
+    }
+
+    /// Where the logits come from with these steps.
+    pub fn logits(&mut self, scorer: &str, config: &LogitsConfig) -> Result<Arc<LogitSource>> {
+        let key = LogitSource::key_of(config);
+        if let Some(found) = self.logits.get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let source = Arc::new(LogitSource::fit(scorer, config.clone(), self.train, self.head)?);
+        self.logits.insert(key, Arc::clone(&source));
+        Ok(source)
+    }
+
+    /// Find all of these that are not known yet, in one pass.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn gather(&mut self, requests: Vec<StatisticRequest>) -> Result<()> {
+        let mut open: Vec<StatisticRequest> = Vec::new();
+        for request in requests {
+            let known = self.found.contains_key(&request.key);
+            if !known && open.iter().all(|o| o.key != request.key) {
+                open.push(request);
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let total = self.train.len() as u64;
+        self.observer.on(Event::Begin { task: "fit", total });
+        // All blocks are of one size, so that no result depends on what else is gathered.
+        let dim = crate::features::Field::ALL.into_iter().filter_map(|f| self.train.dim(f)).max();
+        for range in blocks(self.train.len(), Moments::block_rows(dim.unwrap_or(1))) {
+            let done = range.end as u64;
+            let block = Block { train: self.train, range, made: RefCell::default() };
+            for request in &mut open {
+                request.statistic.update(&block)?;
+            }
+            self.observer.on(Event::Advance { done, loss: None });
+        }
+        self.observer.on(Event::End);
+        self.found.extend(open.into_iter().map(|r| (r.key, Arc::from(r.statistic))));
+        Ok(())
+    }
+
+    /// The statistic of a request, found now unless it is known.
+    ///
+    /// # Errors
+    /// As [`FitContext::gather`].
+    pub fn find<S: Statistic>(&mut self, request: StatisticRequest) -> Result<Arc<S>> {
+        let key = request.key.clone();
+        self.gather(vec![request])?;
+        let found: Arc<dyn Any + Send + Sync> = self.found[&key].clone();
+        Ok(found.downcast().expect("a key names one type of statistic"))
+    }
+
+    /// Call `f` with every block of stepped rows, in order: for what needs
+    /// other statistics first.
+    ///
+    /// # Errors
+    /// As `f`, or if a row cannot be read.
+    pub fn pass(
+        &mut self,
+        source: &Source,
+        task: &str,
+        f: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        source.input.each_block(self.train, task, self.observer, f)
+    }
+}
+
+/// How rows are put together in [`ClassMoments`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum By {
+    /// All in one class.
+    All,
+    /// By label, so many classes.
+    Label(usize),
+}
+
+/// Means of classes and the scatter matrix about them.
+pub(crate) struct ClassMoments {
+    source: Source,
+    by: By,
+    pub moments: Moments,
+}
+
+impl ClassMoments {
+    pub fn request(source: &Source, by: By) -> StatisticRequest {
+        let classes = match by {
+            By::All => 1,
+            By::Label(k) => k,
+        };
+        let moments = Moments::new(source.dim, classes);
+        let key = format!("moments {by:?} {}", source.key);
+        StatisticRequest {
+            key,
+            statistic: Box::new(ClassMoments { source: source.clone(), by, moments }),
+        }
+    }
+}
+
+impl Statistic for ClassMoments {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let labels = match self.by {
+            By::All => vec![0; block.range.len()],
+            By::Label(k) => block.train.labels(block.range.clone(), k)?,
+        };
+        let rows = block.rows(&self.source)?;
+        let (moments, rows) = (&mut self.moments, &*rows);
+        parallel::run(|| moments.update(rows, &labels));
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Similarity to the class means (`mean`): −max_k z·m_k, or −logsumexp_k.
+//!
+//! z is normalised; m_k is the mean of the training rows of class k, then
+//! normalised (METHOD §3). With `normalize_rows` each row is normalised before
+//! it is averaged, as the published image path does. One pass, O(N·D); cost
+//! per row O(D·C).
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::math::matmul::with_scratch;
+use crate::math::moments::ClassMeans;
+use crate::math::{parallel, reduce};
+use crate::scorers::context::FitContext;
+use crate::scorers::fit::{Method, offer};
+use crate::scorers::input::{Input, contradiction, feature_settings, load_head};
+use crate::scorers::logits::energy_logits::energies;
+use crate::scorers::{Scorer, Section, Stored};
+
+/// How the similarities to all classes become one score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduce {
+    /// −max.
+    #[default]
+    Max,
+    /// −logsumexp.
+    Logsumexp,
+}
+
+feature_settings! {
+    /// Settings of `mean`.
+    MeanConfig, normalize = false;
+    /// How the similarities become one score.
+    reduce: Reduce = Reduce::Max,
+    /// Normalise rows before averaging them.
+    normalize_rows: bool = false,
+}
+
+offer! { MeanConfig => Mean }
+
+/// A fitted `mean` scorer.
+pub struct Mean {
+    config: MeanConfig,
+    input: Input,
+    /// Normalised class means, as a head without bias.
+    means: Head,
+}
+
+impl Method for MeanConfig {
+    const NAME: &'static str = "mean";
+    type Scorer = Mean;
+
+    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Mean> {
+        let train = context.train;
+        let classes = context.classes()?;
+        let observer = &mut *context.observer;
+        let input = Input::fit(self, train)?;
+        let mut means = ClassMeans::new(input.dim, classes);
+        input.each_block(train, "fit mean", observer, |range, rows| {
+            let labels = train.labels(range, classes)?;
+            let normalized: Vec<f32>;
+            let rows = if self.normalize_rows {
+                normalized = normalize_all(rows, input.dim);
+                &normalized
+            } else {
+                rows
+            };
+            parallel::run(|| means.update(rows, &labels));
+            Ok(())
+        })?;
+        let counts = means.counts().to_vec();
+        let mut weight: Vec<f32> = means.finish().into_iter().map(|v| v as f32).collect();
+        for (k, mean) in weight.chunks_exact_mut(input.dim).enumerate() {
+            if counts[k] == 0 || mean.iter().all(|v| *v == 0.0) {
+                let what = if counts[k] == 0 { "no rows" } else { "a mean of zero" };
+                let problem = format!("class {k} has {what} in {}", train.name());
+                return Err(Error::Fit { what: "mean".into(), problem });
+            }
+            reduce::normalize(mean);
+        }
+        let means = Head::new(weight, vec![0.0; classes])?;
+        Ok(Mean { config: self.clone(), input, means })
+    }
+
+    fn load(stored: &Stored<'_>) -> Result<Mean> {
+        let (config, input) = Input::load(stored)?;
+        let means = load_head(stored.file, &stored.name("means."))?;
+        if means.dim() != input.dim {
+            return Err(contradiction(stored));
+        }
+        Ok(Mean { config, input, means })
+    }
+}
+
+fn normalize_all(rows: &[f32], dim: usize) -> Vec<f32> {
+    let mut out = rows.to_vec();
+    out.chunks_exact_mut(dim).for_each(reduce::normalize);
+    out
+}
+
+impl Scorer for Mean {
+    fn name(&self) -> &'static str {
+        "mean"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let rows = normalize_all(&self.input.stepped(batch), self.input.dim);
+        let classes = self.means.classes();
+        let mut products = vec![0.0; out.len() * classes];
+        with_scratch(|scratch| self.means.logits(&rows, &mut products, scratch));
+        match self.config.reduce {
+            Reduce::Max => {
+                let rows = products.chunks_exact(classes);
+                out.iter_mut().zip(rows).for_each(|(o, row)| *o = -reduce::max(row));
+            }
+            Reduce::Logsumexp => energies(&products, classes, out),
+        }
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
+        Section::new("mean", config)
+            .with("means.", self.means.tensors())
+            .with("", self.input.tensors())
+    }
+}

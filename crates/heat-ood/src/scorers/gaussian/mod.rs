@@ -1,0 +1,14 @@
+//! Scorers of the classes' moments: means, covariances, lengths.
+
+pub(in crate::scorers) mod kmeans;
+
+use crate::scorers::fit::Entry;
+use crate::scorers::methods::methods;
+
+methods! {
+    gmm,
+    ssd,
+    rmds,
+    mean,
+    norm,
+}

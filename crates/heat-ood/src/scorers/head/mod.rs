@@ -1,0 +1,20 @@
+//! Scorers of the features together with the head's weights.
+
+pub(in crate::scorers) mod with_head;
+
+use crate::scorers::fit::Entry;
+use crate::scorers::methods::methods;
+
+methods! {
+    dice,
+    cosine,
+    shaping,
+    vra,
+    she,
+    gradnorm,
+    fdbd,
+    nci,
+    pnml,
+    cadref,
+    weiper,
+}

@@ -1,0 +1,302 @@
+//! Densities of perturbed class projections (`weiper`, WeiPer+KLD):
+//! KLD(z) + λ₁·KLD(W̃z + b) − λ₂·MSP(W̃z + b).
+//!
+//! W̃ are `repeats` copies of the head's weight, to each row w of which noise of
+//! length δ‖w‖ in a random direction is added; it is drawn with `seed`. KLD
+//! compares the histogram q of a row's values (`bins` between the extremes of
+//! all training values; what lies outside is left out) with p, the mean
+//! histogram of the training rows: q is smoothed by a moving average (and p is
+//! not, as in the published code), ε added to both (0.01; 0.025 for the
+//! projections), both divided by their sums, and Σ (p−q)(log p − log q) is the
+//! symmetric divergence. MSP is the mean over the copies of the largest
+//! probability. The default settings were chosen for ResNets; the divergences
+//! of other networks' features may need others.
+//!
+//! Two passes over the training set (extremes, then histograms), each
+//! O(N·r·C·D); cost per row O(r·C·D), r = `repeats`. Memory 4·r·C·D bytes.
+//!
+//! Reference: Granz et al., *WeiPer: OOD Detection using Weight Perturbations
+//! of Class Projections*, NeurIPS 2024; settings by its code's table.
+
+mod density;
+mod projection;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use density::{Density, EMPTY, Histogram, Range, widen};
+use projection::Projection;
+
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::math::parallel;
+use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
+use crate::scorers::fit::{Method, offer};
+use crate::scorers::input::{
+    Input, by_classes, contradiction, feature_settings, load_head, require_head,
+};
+use crate::scorers::{Scorer, Section, Stored};
+
+feature_settings! {
+    /// Settings of `weiper`. Where three defaults are given, they go with
+    /// fewer than 100 classes, fewer than 1000, and more.
+    WeiperConfig, normalize = false;
+    /// Perturbed copies r of the head.
+    repeats: usize = 100,
+    /// Length δ of the noise relative to the weight's; by default 1.8, 2.4 or 2.4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distance: Option<f64> = None,
+    /// Bins of a histogram.
+    bins: usize = 100,
+    /// λ₁, the weight of the projections' divergence; by default 2.5, 0.1 or 2.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lambda1: Option<f64> = None,
+    /// λ₂, the weight of their MSP; by default 0.1, 1 or 0.25.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lambda2: Option<f64> = None,
+    /// Bins averaged in the histogram of features; by default 4, 4 or 40.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smoothing: Option<usize> = None,
+    /// Bins averaged in the histogram of projections; by default 15, 40 or 15.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smoothing_perturbed: Option<usize> = None,
+    /// Seed of the noise.
+    seed: u64 = 0,
+}
+
+/// ε of the features' histogram and of the projections'.
+const FLOORS: [f64; 2] = [0.01, 0.025];
+
+/// Most numbers in W̃: 1 GiB.
+const MOST: usize = 1 << 28;
+
+/// Extremes of the features and of the projections.
+struct Extremes {
+    source: Source,
+    projection: Arc<Projection>,
+    ranges: [Range; 2],
+}
+
+impl Statistic for Extremes {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let (rows, dim) = (block.rows(&self.source)?, self.source.dim);
+        let (rows, projection) = (&*rows, &self.projection);
+        let found: Vec<[Range; 2]> = parallel::run(|| {
+            let extremes = |rows: &[f32]| {
+                let mut found = [EMPTY; 2];
+                projection.each(rows, dim, |row, projected| {
+                    widen(&mut found[0], row);
+                    widen(&mut found[1], projected);
+                });
+                found
+            };
+            rows.par_chunks(256 * dim).map(extremes).collect()
+        });
+        for found in found {
+            self.ranges.iter_mut().zip(&found).for_each(|(range, found)| widen(range, found));
+        }
+        Ok(())
+    }
+}
+
+offer! { WeiperConfig => Weiper }
+
+/// A fitted `weiper` scorer.
+pub struct Weiper {
+    config: WeiperConfig,
+    input: Input,
+    head: Head,
+    projection: Arc<Projection>,
+    /// Of features, and of projections.
+    ranges: [Range; 2],
+    /// Mean share of each bin.
+    shares: [Vec<f64>; 2],
+    densities: [Density; 2],
+}
+
+impl WeiperConfig {
+    /// The settings with their defaults filled in.
+    fn resolved(&self, classes: usize) -> Self {
+        let mut config = self.clone();
+        config.distance.get_or_insert(by_classes(classes, [1.8, 2.4, 2.4]));
+        config.lambda1.get_or_insert(by_classes(classes, [2.5, 0.1, 2.5]));
+        config.lambda2.get_or_insert(by_classes(classes, [0.1, 1.0, 0.25]));
+        config.smoothing.get_or_insert(by_classes(classes, [4, 4, 40]));
+        config.smoothing_perturbed.get_or_insert(by_classes(classes, [15, 40, 15]));
+        config
+    }
+
+    /// What the values of resolved settings must hold.
+    fn check(&self, classes: usize, dim: usize) -> Result<()> {
+        let one = classes.saturating_mul(dim);
+        if self.repeats == 0 || self.repeats.saturating_mul(one) > MOST {
+            let most = MOST / one;
+            let problem =
+                format!("between 1 and {most} copies of {classes} classes in {dim} dimensions");
+            return Err(Error::config("repeats", self.repeats, problem));
+        }
+        if !(2..=1 << 16).contains(&self.bins) {
+            return Err(Error::config("bins", self.bins, "between 2 and 65536 bins"));
+        }
+        let numbers =
+            [("distance", self.distance), ("lambda1", self.lambda1), ("lambda2", self.lambda2)];
+        for (key, value) in numbers {
+            let value = value.unwrap_or_default();
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::config(key, value, "must be a number ≥ 0"));
+            }
+        }
+        let widths =
+            [("smoothing", self.smoothing), ("smoothing_perturbed", self.smoothing_perturbed)];
+        for (key, value) in widths {
+            let value = value.unwrap_or_default();
+            if !(1..=self.bins).contains(&value) {
+                let problem = format!("between 1 and all {} bins are averaged", self.bins);
+                return Err(Error::config(key, value, problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolved settings, the features and the head for them.
+    fn prepare(&self, context: &mut FitContext<'_>) -> Result<(Self, Source, Head)> {
+        let head = require_head("weiper", context.head)?;
+        let source = context.source(self)?;
+        let head = source.head(head)?;
+        let config = self.resolved(head.classes());
+        config.check(head.classes(), source.dim)?;
+        Ok((config, source, head))
+    }
+
+    fn request(&self, source: &Source, head: &Head) -> StatisticRequest {
+        let statistic = Extremes {
+            source: source.clone(),
+            projection: Arc::new(Projection::new(head, self)),
+            ranges: [EMPTY; 2],
+        };
+        let key =
+            format!("weiper {} {:?} {} {}", self.repeats, self.distance, self.seed, source.key);
+        StatisticRequest { key, statistic: Box::new(statistic) }
+    }
+}
+
+impl Method for WeiperConfig {
+    const NAME: &'static str = "weiper";
+    type Scorer = Weiper;
+
+    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
+        let (config, source, head) = self.prepare(context)?;
+        Ok(vec![config.request(&source, &head)])
+    }
+
+    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Weiper> {
+        let (config, source, head) = self.prepare(context)?;
+        let found = context.find::<Extremes>(config.request(&source, &head))?;
+        let (projection, dim) = (found.projection.clone(), source.dim);
+        let mut sums = found.ranges.map(|range| Histogram::new(range, config.bins));
+        context.pass(&source, "fit weiper: densities", |_, rows| {
+            let parts: Vec<[Histogram; 2]> = parallel::run(|| {
+                let count = |rows: &[f32]| {
+                    let mut part = found.ranges.map(|range| Histogram::new(range, config.bins));
+                    projection.each(rows, dim, |row, projected| {
+                        part[0].count(row);
+                        part[1].count(projected);
+                    });
+                    part
+                };
+                rows.par_chunks(256 * dim).map(count).collect()
+            });
+            for part in &parts {
+                sums.iter_mut().zip(part).for_each(|(sum, part)| sum.merge(part));
+            }
+            Ok(())
+        })?;
+        let shares = sums.map(|h| h.shares());
+        Ok(Weiper::new(config, source.input, head, projection, found.ranges, shares))
+    }
+
+    fn load(stored: &Stored<'_>) -> Result<Weiper> {
+        let (config, input): (WeiperConfig, Input) = Input::load(stored)?;
+        let head = load_head(stored.file, &stored.name("head."))?;
+        // What a fit would refuse, or leave to a default, was not stored by one.
+        let fits = head.dim() == input.dim && config.resolved(0) == config;
+        if !fits || config.check(head.classes(), input.dim).is_err() {
+            return Err(contradiction(stored));
+        }
+        let bins = config.bins;
+        let r = stored.file.f32(&stored.name("ranges"), &[2, 2])?;
+        let shares = stored.file.f64(&stored.name("shares"), &[2, bins])?;
+        if shares.iter().any(|s| !(0.0..=1.0).contains(s)) {
+            return Err(contradiction(stored));
+        }
+        let shares = [shares[..bins].to_vec(), shares[bins..].to_vec()];
+        let shape = [config.repeats * head.classes(), input.dim];
+        let weight = stored.file.f32(&stored.name("perturbed"), &shape)?;
+        let projection = Arc::new(Projection::of(&head, &weight));
+        Ok(Weiper::new(config, input, head, projection, [[r[0], r[1]], [r[2], r[3]]], shares))
+    }
+}
+
+impl Weiper {
+    fn new(
+        config: WeiperConfig,
+        input: Input,
+        head: Head,
+        projection: Arc<Projection>,
+        ranges: [Range; 2],
+        shares: [Vec<f64>; 2],
+    ) -> Self {
+        let widths = [config.smoothing, config.smoothing_perturbed].map(|s| s.unwrap_or(1));
+        let density = |i: usize| Density::new(&shares[i], FLOORS[i], widths[i]);
+        let densities = [density(0), density(1)];
+        Weiper { config, input, head, projection, ranges, shares, densities }
+    }
+}
+
+impl Scorer for Weiper {
+    fn name(&self) -> &'static str {
+        "weiper"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let rows = self.input.stepped(batch);
+        let [lambda1, lambda2] =
+            [self.config.lambda1, self.config.lambda2].map(Option::unwrap_or_default);
+        let mut histograms = self.ranges.map(|range| Histogram::new(range, self.config.bins));
+        let (mut scratch, mut out) = (Vec::new(), out.iter_mut());
+        self.projection.each(&rows, self.input.dim, |row, projected| {
+            let mut divergence = |i: usize, values: &[f32]| {
+                let counts = &mut histograms[i].counts;
+                counts.fill(0);
+                histograms[i].count(values);
+                self.densities[i].divergence(&histograms[i].counts, values.len(), &mut scratch)
+            };
+            let of_features = divergence(0, row);
+            let of_projections = divergence(1, projected);
+            let confidence = self.projection.confidence(projected);
+            if let Some(o) = out.next() {
+                *o = (of_features + lambda1 * of_projections - lambda2 * confidence) as f32;
+            }
+        });
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
+        let shape = [self.projection.columns(), self.input.dim];
+        let tensors = vec![
+            ("perturbed".into(), Tensor::f32(shape, self.projection.weight())),
+            ("ranges".into(), Tensor::f32([2, 2], self.ranges.as_flattened().to_vec())),
+            ("shares".into(), Tensor::f64([2, self.config.bins], self.shares.concat())),
+        ];
+        Section::new("weiper", config)
+            .with("", tensors)
+            .with("head.", self.head.tensors())
+            .with("", self.input.tensors())
+    }
+}

@@ -1,0 +1,151 @@
+//! KL matching (`klm`): min_k KL(softmax(logits) ‖ t_k), t_k the mean softmax
+//! of the training rows *predicted* as k. A class never predicted is left out.
+//!
+//! One pass over the training set, O(N·C) beside the logits; cost per row
+//! O(C²). Everything in f64.
+//!
+//! Reference: Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022.
+
+use rayon::prelude::*;
+
+use super::source::{LogitSource, logits_settings};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::math::linalg::product_nt;
+use crate::math::moments::ClassMeans;
+use crate::math::{blocks, parallel, reduce};
+use crate::observe::{Event, Observer};
+use crate::scorers::context::FitContext;
+use crate::scorers::fit::{Method, offer};
+use crate::scorers::input::contradiction;
+use crate::scorers::{Scorer, Section, Stored};
+
+logits_settings! {
+    /// Settings of `klm`.
+    KlmConfig;
+}
+
+/// Rows whose softmax is averaged at a time.
+const ROWS: usize = 4096;
+
+offer! { KlmConfig => Klm }
+
+/// A fitted `klm` scorer.
+pub struct Klm {
+    source: LogitSource,
+    /// log t_k of the classes that were predicted, `[K, C]`.
+    templates: Vec<f64>,
+}
+
+/// Turn logits into probabilities p; returns Σ p log p.
+fn probabilities(logits: &mut [f64]) -> f64 {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut sum = 0.0;
+    let mut weighted = 0.0;
+    for v in logits.iter_mut() {
+        let off = *v - largest;
+        *v = off.exp();
+        sum += *v;
+        // A logit of −∞ has no share.
+        weighted += if *v > 0.0 { *v * off } else { 0.0 };
+    }
+    logits.iter_mut().for_each(|v| *v /= sum);
+    weighted / sum - sum.ln()
+}
+
+impl Method for KlmConfig {
+    const NAME: &'static str = "klm";
+    type Scorer = Klm;
+
+    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Klm> {
+        let train = context.train;
+        let observer = &mut *context.observer;
+        let source = LogitSource::fit("klm", self.logits(), train, context.head)?;
+        let (classes, needs) = (source.classes(), source.needs(train)?);
+        if classes.saturating_mul(classes) > 1 << 28 {
+            let problem = format!("{classes} classes are too many for a template each");
+            return Err(Error::Fit { what: "klm".into(), problem });
+        }
+        let mut means = ClassMeans::new(classes, classes);
+        observer.on(Event::Begin { task: "fit klm", total: train.len() as u64 });
+        for range in blocks(train.len(), ROWS) {
+            let logits = source.logits_of(train, needs, range.clone())?;
+            let mut rows = vec![0.0f32; logits.len()];
+            parallel::run(|| {
+                let pieces = rows.par_chunks_mut(64 * classes).zip(logits.par_chunks(64 * classes));
+                pieces.for_each(|(rows, logits)| {
+                    let mut p: Vec<f64> = logits.iter().map(|&v| f64::from(v)).collect();
+                    for p in p.chunks_exact_mut(classes) {
+                        probabilities(p);
+                    }
+                    rows.iter_mut().zip(p).for_each(|(r, p)| *r = p as f32);
+                });
+                let predicted: Vec<u32> =
+                    logits.par_chunks_exact(classes).map(reduce::argmax).collect();
+                means.update(&rows, &predicted);
+            });
+            observer.on(Event::Advance { done: range.end as u64, loss: None });
+        }
+        observer.on(Event::End);
+        let counts = means.counts().to_vec();
+        let absent = counts.iter().filter(|n| **n == 0).count();
+        if absent > 0 {
+            let which: Vec<String> =
+                (0..classes).filter(|k| counts[*k] == 0).take(5).map(|k| k.to_string()).collect();
+            observer.on(Event::Warning(&format!(
+                "{absent} of {classes} classes are never predicted on {} and have no template ({}{})",
+                train.name(),
+                which.join(", "),
+                if absent > which.len() { ", …" } else { "" }
+            )));
+        }
+        let means = means.finish();
+        let present = means.chunks_exact(classes).zip(&counts).filter(|(_, n)| **n > 0);
+        // A probability that vanished in every row must not become log 0.
+        let log = |v: &f64| v.max(f64::MIN_POSITIVE).ln();
+        let templates = present.flat_map(|(t, _)| t.iter().map(log)).collect();
+        Ok(Klm { source, templates })
+    }
+
+    fn load(stored: &Stored<'_>) -> Result<Klm> {
+        let source = LogitSource::load(stored)?;
+        let name = stored.name("log_templates");
+        let shape = stored.file.shape(&name)?.to_vec();
+        let templates = stored.file.f64(&name, &shape)?;
+        if shape.len() != 2 || shape[0] == 0 || shape[1] != source.classes() {
+            return Err(contradiction(stored));
+        }
+        Ok(Klm { source, templates })
+    }
+}
+
+impl Scorer for Klm {
+    fn name(&self) -> &'static str {
+        "klm"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.source.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        let classes = self.source.classes();
+        let k = self.templates.len() / classes;
+        let logits = self.source.logits(batch);
+        let mut p: Vec<f64> = logits.into_iter().map(f64::from).collect();
+        // KL = Σ p log p − Σ p log t.
+        let own: Vec<f64> = p.chunks_exact_mut(classes).map(probabilities).collect();
+        let mut cross = vec![0.0; out.len() * k];
+        product_nt(&p, &self.templates, &mut cross, classes);
+        for ((o, own), cross) in out.iter_mut().zip(own).zip(cross.chunks_exact(k)) {
+            *o = (own - cross.iter().copied().fold(f64::NEG_INFINITY, f64::max)) as f32;
+        }
+    }
+
+    fn section(&self) -> Section {
+        let classes = self.source.classes();
+        let k = self.templates.len() / classes;
+        let tensor = Tensor::f64([k, classes], self.templates.clone());
+        self.source.section("klm").with("", vec![("log_templates".into(), tensor)])
+    }
+}

@@ -1,0 +1,326 @@
+//! Logits for the scorers that read them: stored, or computed from `avg` and
+//! the head after the feature steps.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
+use crate::math::linalg::product_nn;
+use crate::math::matmul::with_scratch;
+use crate::math::parallel;
+use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
+use crate::scorers::{Section, Stored};
+
+/// Settings shared by the scorers of logits: steps before the head.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogitsConfig {
+    /// Clip `avg` at this quantile of the training coordinates before the head (ReAct).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub react: Option<f64>,
+    /// Divide each row by its L2 norm before the head.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub normalize: bool,
+    /// Logits of the reconstruction from this many principal components.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pca: Option<usize>,
+    /// Whether the components are whitened: the logits are the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whiten: bool,
+}
+
+impl FeatureSettings for LogitsConfig {
+    fn pooling(&self) -> Pooling {
+        Pooling::Avg
+    }
+
+    fn steps(&self) -> StepsConfig {
+        StepsConfig {
+            react: self.react,
+            normalize: self.normalize,
+            pca: self.pca,
+            whiten: self.whiten,
+        }
+    }
+}
+
+/// Declare the settings of a scorer of logits: its own, then those of
+/// [`LogitsConfig`], all on one level.
+macro_rules! logits_settings {
+    (
+        $(#[$doc:meta])*
+        $name:ident;
+        $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub react: Option<f64>,
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub normalize: bool,
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub pca: Option<usize>,
+            /// As in [`LogitsConfig`](super::LogitsConfig).
+            pub whiten: bool,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name {
+                    $($field: $default,)*
+                    react: None,
+                    normalize: false,
+                    pca: None,
+                    whiten: false,
+                }
+            }
+        }
+
+        impl $name {
+            /// The settings shared with the other scorers of logits.
+            fn logits(&self) -> $crate::scorers::LogitsConfig {
+                $crate::scorers::LogitsConfig {
+                    react: self.react,
+                    normalize: self.normalize,
+                    pca: self.pca,
+                    whiten: self.whiten,
+                }
+            }
+        }
+    };
+}
+pub(super) use logits_settings;
+
+/// Turn logits into ∂(−max softmax(logits/T))/∂logits, exact where the
+/// largest is all but 1: −p_y(δ_jy − p_j)/T.
+pub(in crate::scorers) fn softmax_gradient(logits: &mut [f64], temperature: f64) {
+    let top = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let largest = logits[top];
+    logits.iter_mut().for_each(|l| *l = ((*l - largest) / temperature).exp());
+    let total: f64 = logits.iter().sum();
+    logits.iter_mut().for_each(|p| *p /= total);
+    let p = logits[top];
+    let others: f64 = logits.iter().enumerate().filter(|(i, _)| *i != top).map(|(_, p)| p).sum();
+    logits.iter_mut().for_each(|l| *l *= p / temperature);
+    logits[top] = -p * others / temperature;
+}
+
+/// Where the logits come from.
+pub(crate) struct LogitSource {
+    config: LogitsConfig,
+    input: Option<Input>,
+    /// The classifier's head, and the one for stepped features.
+    head: Option<(Head, Head)>,
+    classes: usize,
+}
+
+const AVG: Field = Field::Features(Pooling::Avg);
+
+impl LogitSource {
+    pub(in crate::scorers) fn fit(
+        scorer: &str,
+        config: LogitsConfig,
+        set: &FeatureSet,
+        head: Option<&Head>,
+    ) -> Result<Self> {
+        if let Some(head) = head {
+            set.check_head(head)?;
+        }
+        let plain = config.steps() == StepsConfig::default();
+        let classes = match (head, set.dim(Field::Logits)) {
+            (Some(head), _) => head.classes(),
+            (None, Some(classes)) if plain => classes,
+            (None, None) if plain => {
+                let remedy = "give the classifier's last layer with `--head FILE` \
+                              (weight [C, D], bias [C])";
+                return Err(Error::missing(set.name(), "`logits` and no head", remedy));
+            }
+            _ => require_head(scorer, head)?.classes(),
+        };
+        // Stored logits need no features, unless there are steps.
+        let features = !plain || set.dim(AVG).is_some();
+        let input = match head {
+            Some(_) if features => Some(Input::fit(&config, set)?),
+            _ => None,
+        };
+        Self::assemble(config, input, head.cloned(), classes)
+    }
+
+    fn assemble(
+        config: LogitsConfig,
+        input: Option<Input>,
+        head: Option<Head>,
+        classes: usize,
+    ) -> Result<Self> {
+        let stepped = |head: Head| {
+            let stepped = match &input {
+                Some(input) => input.head(&head)?,
+                None => head.clone(),
+            };
+            Ok::<_, Error>((head, stepped))
+        };
+        Ok(LogitSource { head: head.map(stepped).transpose()?, config, input, classes })
+    }
+
+    /// Names the logits that these settings give.
+    pub(in crate::scorers) fn key_of(config: &LogitsConfig) -> String {
+        json!(config.steps()).to_string()
+    }
+
+    /// As [`LogitSource::key_of`].
+    pub(in crate::scorers) fn key(&self) -> String {
+        Self::key_of(&self.config)
+    }
+
+    /// Number of classes C.
+    pub(in crate::scorers) fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The head, when it reads plain features.
+    pub(in crate::scorers) fn head(&self) -> Option<&Head> {
+        self.head.as_ref().map(|(head, _)| head)
+    }
+
+    fn plain(&self) -> bool {
+        self.config.steps() == StepsConfig::default()
+    }
+
+    pub(in crate::scorers) fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        let stored = self.plain() && set.dim(Field::Logits).is_some();
+        match &self.head {
+            Some((head, _)) if !stored => {
+                set.require(AVG)?;
+                set.check_head(head)?;
+                Ok(Needs::of(AVG))
+            }
+            _ => Needs::checked(set, Field::Logits, self.classes),
+        }
+    }
+
+    /// The logits of a batch, `[n, C]`.
+    pub(in crate::scorers) fn logits(&self, batch: &Batch) -> Vec<f32> {
+        let stored = batch.get(Field::Logits);
+        match &self.head {
+            // Logits read for another scorer of a composition are without steps.
+            Some((_, head)) if stored.is_empty() || !self.plain() => {
+                let stepped = match &self.input {
+                    Some(input) => input.stepped(batch),
+                    None => Cow::Borrowed(batch.get(AVG)),
+                };
+                let mut logits = vec![0.0; batch.rows() * self.classes];
+                with_scratch(|scratch| head.logits(&stepped, &mut logits, scratch));
+                logits
+            }
+            _ => stored.to_vec(),
+        }
+    }
+
+    /// The logits of some rows of a set, on all threads.
+    pub(in crate::scorers) fn logits_of(
+        &self,
+        set: &FeatureSet,
+        needs: Needs,
+        range: Range<usize>,
+    ) -> Result<Vec<f32>> {
+        const ROWS: usize = 256;
+        let mut out = vec![0.0; range.len() * self.classes];
+        let piece = |(i, out): (usize, &mut [f32])| {
+            let start = range.start + i * ROWS;
+            let mut batch = Batch::default();
+            set.batch(needs, start..start + out.len() / self.classes, &mut batch)?;
+            out.copy_from_slice(&self.logits(&batch));
+            Ok(())
+        };
+        parallel::run_all(out.par_chunks_mut(ROWS * self.classes).enumerate().map(piece))?;
+        Ok(out)
+    }
+
+    /// Call `f` with the logits of each row.
+    pub(in crate::scorers) fn rows(
+        &self,
+        batch: &Batch,
+        out: &mut [f32],
+        f: impl Fn(&mut [f32]) -> f32,
+    ) {
+        let mut logits = self.logits(batch);
+        for (o, row) in out.iter_mut().zip(logits.chunks_exact_mut(self.classes)) {
+            *o = f(row);
+        }
+    }
+
+    /// Add `scale`·gradient to the field that the logits come from; `f` turns
+    /// the logits of a row into the score's gradient with respect to them.
+    pub(in crate::scorers) fn gradient(
+        &self,
+        batch: &Batch,
+        scale: f64,
+        out: &mut Batch,
+        f: impl Fn(&mut [f64]),
+    ) -> Result<()> {
+        let mut logits: Vec<f64> = self.logits(batch).into_iter().map(f64::from).collect();
+        if logits.len() != batch.rows() * self.classes {
+            let remedy = "the network's last linear layer gives them";
+            return Err(Error::missing("the network", "logits of that many classes", remedy));
+        }
+        logits.chunks_exact_mut(self.classes).for_each(f);
+        match &self.head {
+            Some((_, head)) if batch.get(Field::Logits).is_empty() || !self.plain() => {
+                let weight: Vec<f64> = head.weight().iter().map(|&w| f64::from(w)).collect();
+                let mut stepped = vec![0.0; batch.rows() * head.dim()];
+                product_nn(&logits, &weight, &mut stepped, self.classes);
+                let rows = batch.get(AVG);
+                let gradient = match &self.input {
+                    Some(input) => input.steps.gradient(rows, input.input_dim, &stepped),
+                    None => stepped,
+                };
+                out.add(AVG, scale, &gradient);
+            }
+            _ => out.add(Field::Logits, scale, &logits),
+        }
+        Ok(())
+    }
+
+    pub(in crate::scorers) fn section(&self, kind: &str) -> Section {
+        let config = json!({
+            "settings": self.config,
+            "classes": self.classes,
+            "head": self.head.is_some(),
+        });
+        let mut section = Section::new(kind, config);
+        if let Some((head, _)) = &self.head {
+            section = section.with("head.", head.tensors());
+        }
+        match &self.input {
+            Some(input) => section.with("", input.tensors()),
+            None => section,
+        }
+    }
+
+    pub(in crate::scorers) fn load(stored: &Stored<'_>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            settings: LogitsConfig,
+            classes: usize,
+            head: bool,
+        }
+        let Config { settings, classes, head } = stored.config()?;
+        let head = head.then(|| load_head(stored.file, &stored.name("head."))).transpose()?;
+        if head.as_ref().is_some_and(|h| h.classes() != classes) || classes == 0 {
+            return Err(contradiction(stored));
+        }
+        let input = match &head {
+            Some(head) => Some(Input::load_with(stored, &settings, head.dim())?),
+            None => None,
+        };
+        Self::assemble(settings, input, head, classes)
+    }
+}

@@ -1,0 +1,334 @@
+//! The rows nearest to a query, exactly: the index of `knn` and `nnguide`.
+//!
+//! A search filters, then refines. Products in eight bits, or in single
+//! precision where the processor has no instruction for those, give every row
+//! a lower bound of its order; a row whose bound is not below the k-th order
+//! found so far is out. For those that remain (of 50,000 rows some hundred) the
+//! order is computed in single precision, and for the last few in f64, so that
+//! the result does not depend on the filter.
+//!
+//! With x = c + x̂ + r and q = b + q̂ + s, x̂ and q̂ in eight bits, b and c any
+//! points (near to queries and rows, so that little is rounded):
+//! |(q − b)·(x − c) − q̂·x̂| ≤ ‖q − b‖‖r‖ + ‖s‖‖x̂‖ (Cauchy and Schwarz).
+//!
+//! Memory: 5·N·D bytes, or 8·N·D in single precision.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::bounds::{Bounds, Centres, Piece, Query};
+use super::search::Search;
+
+use super::bank::{Bank, Order, PIECE};
+use crate::error::Result;
+use crate::math::eight::{self, Eight, Instruction};
+use crate::math::matmul::Aligned;
+use crate::math::{blocks, parallel, reduce};
+
+impl Order {
+    /// Order of row x for query q, in f64: with ‖q‖², which the distance has.
+    /// Where q or x has NaN, x is infinitely far.
+    #[inline(always)]
+    pub(super) fn of(self, q: &[f32], x: &[f32]) -> f64 {
+        let order = match self {
+            Order::Distance => reduce::distance2(q, x),
+            Order::Product => -reduce::dot(q, x),
+        };
+        if order.is_nan() { f64::INFINITY } else { order }
+    }
+
+    /// The same in single precision where that suffices.
+    #[inline(always)]
+    pub(super) fn nearly(self, simd: impl pulp::Simd, q: &[f32], x: &[f32]) -> f64 {
+        let order = match self {
+            Order::Distance => reduce::distance2_single(simd, q, x),
+            Order::Product => -reduce::dot_single(simd, q, x),
+        };
+        if order.is_finite() { f64::from(order) } else { self.of(q, x) }
+    }
+
+    /// How often the product counts in the order.
+    pub(super) fn factor(self) -> f64 {
+        match self {
+            Order::Distance => 2.0,
+            Order::Product => 1.0,
+        }
+    }
+}
+
+/// More than what a bound loses to rounding in single precision, relative to
+/// each of its terms.
+pub(super) const ROUNDING: f64 = 1e-6;
+
+/// More than what it loses to numbers too small for single precision.
+pub(super) const UNDERFLOW: f64 = 1e-36;
+
+/// Rows that queries are compared with.
+pub(super) struct Neighbours {
+    pub(super) order: Order,
+    dim: usize,
+    /// `[N, D]`.
+    rows: Aligned,
+    /// The largest norm of a row.
+    pub(super) largest: f64,
+    filter: Filter,
+}
+
+enum Filter {
+    Eight { with: Instruction, centres: Centres, pieces: Vec<Piece> },
+    Single(Bank),
+}
+
+impl Neighbours {
+    /// Index `n` rows; `read` gives those of a range, `[len, dim]`.
+    pub fn build(
+        n: usize,
+        dim: usize,
+        order: Order,
+        read: impl Fn(Range<usize>) -> Result<Vec<f32>> + Sync,
+    ) -> Result<Self> {
+        let mut rows = Aligned::zeros(n * dim);
+        let ranges: Vec<_> = blocks(n, PIECE).collect();
+        let pieces = rows.par_chunks_mut(PIECE * dim).zip(ranges);
+        parallel::run_all(pieces.map(|(out, range)| {
+            out.copy_from_slice(&read(range)?);
+            Ok(())
+        }))?;
+        Ok(Self::index(rows, dim, order, Instruction::detect(dim)))
+    }
+
+    /// Index these rows, `[n, dim]`.
+    pub fn of(rows: &[f32], dim: usize, order: Order) -> Self {
+        let mut own = Aligned::zeros(rows.len());
+        own.copy_from_slice(rows);
+        Self::index(own, dim, order, Instruction::detect(dim))
+    }
+
+    fn index(rows: Aligned, dim: usize, order: Order, with: Option<Instruction>) -> Self {
+        let filter = match with {
+            Some(with) => {
+                let centres = Centres::new(&rows, dim, order);
+                let pieces = parallel::run(|| {
+                    let pieces = rows.par_chunks(PIECE * dim);
+                    pieces.map(|rows| Piece::new(rows, &centres, order)).collect()
+                });
+                Filter::Eight { with, centres, pieces }
+            }
+            None => Filter::Single(Bank::of(&rows, dim)),
+        };
+        let norms = || rows.par_chunks(dim).map(reduce::norm2).reduce(|| 0.0, f64::max);
+        let largest = parallel::run(norms).sqrt();
+        Neighbours { order, dim, rows, largest, filter }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len() / self.dim
+    }
+
+    /// All rows, `[n, dim]`.
+    pub fn rows(&self) -> &[f32] {
+        &self.rows
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: u32) -> &[f32] {
+        &self.rows[i as usize * self.dim..][..self.dim]
+    }
+
+    /// The k nearest rows of each query with their orders, nearest first; of
+    /// rows of the same order the one that comes first is nearer.
+    pub fn nearest(&self, queries: &[f32], k: usize) -> Vec<Vec<(f64, u32)>> {
+        let mut searches: Vec<Search<'_>> =
+            queries.chunks_exact(self.dim).map(|q| Search::new(self, q, k)).collect();
+        match &self.filter {
+            Filter::Eight { with, centres, pieces } => {
+                let depth = eight::depth(self.dim);
+                let mut bytes = vec![0i8; searches.len() * depth];
+                let pairs = searches.iter_mut().zip(bytes.chunks_exact_mut(depth));
+                let queries: Vec<Query> =
+                    pairs.map(|(s, bytes)| self.query(s, centres, bytes)).collect();
+                for (i, piece) in pieces.iter().enumerate() {
+                    let start = i * PIECE;
+                    let (searches, queries) = (&mut searches, &queries);
+                    let mut bounds = Bounds { piece, start, queries, searches };
+                    eight::values(*with, &bytes, &piece.panels, &mut bounds);
+                    bounds.searches.iter_mut().for_each(Search::tighten);
+                }
+            }
+            Filter::Single(bank) => self.single(bank, queries, &mut searches),
+        }
+        searches.into_iter().map(Search::finish).collect()
+    }
+
+    /// Round a query, and tell its search what the bounds leave out.
+    fn query(&self, search: &mut Search<'_>, centres: &Centres, bytes: &mut [i8]) -> Query {
+        let eight = Eight::round(search.query, &centres.queries, bytes);
+        let square = reduce::distance2(search.query, &centres.queries);
+        search.shift = match self.order {
+            Order::Distance => square,
+            Order::Product => -reduce::dot(search.query, &centres.rows),
+        };
+        let up = |v: f64| (v * (1.0 + ROUNDING)) as f32;
+        Query { scale: eight.scale, norm: up(square.sqrt()), error: up(eight.error) }
+    }
+
+    /// Search with products in single precision.
+    fn single(&self, bank: &Bank, queries: &[f32], searches: &mut [Search<'_>]) {
+        // Each of D additions and products rounds once (Higham 2002, §3.1).
+        let rounding = (self.dim as f64 + 16.0) * f64::from(f32::EPSILON);
+        let slack: Vec<f32> = searches
+            .iter_mut()
+            .map(|s| {
+                let (own, shift) = match self.order {
+                    Order::Distance => (self.largest.powi(2), reduce::norm2(s.query)),
+                    Order::Product => (0.0, 0.0),
+                };
+                s.shift = shift;
+                let size = reduce::norm2(s.query).sqrt() * self.largest;
+                (rounding * (self.order.factor() * size + own) + UNDERFLOW) as f32
+            })
+            .collect();
+        let (mut orders, mut scratch) = (Aligned::default(), Aligned::default());
+        let arch = pulp::Arch::new();
+        for i in 0..bank.pieces() {
+            let width = bank.orders(i, queries, self.order, &mut orders, &mut scratch);
+            let each = searches.iter_mut().zip(orders.chunks_exact(PIECE)).zip(&slack);
+            for ((search, orders), slack) in each {
+                arch.dispatch(
+                    #[inline(always)]
+                    || search.take(i * PIECE, &orders[..width], *slack),
+                );
+                search.tighten();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::search::{above, nearer};
+    use super::*;
+
+    fn rows(n: usize, d: usize, salt: u32) -> Vec<f32> {
+        let value = |i: u32| (i + salt).wrapping_mul(2_654_435_761) % 1999;
+        (0..(n * d) as u32).map(|i| value(i) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    /// The oracle: all orders, sorted.
+    fn sorted(order: Order, bank: &[f32], q: &[f32], k: usize) -> Vec<(f64, u32)> {
+        let all = bank.chunks(q.len()).zip(0..);
+        let mut all: Vec<_> = all.map(|(x, i)| (order.of(q, x), i)).collect();
+        all.sort_by(nearer);
+        all.truncate(k);
+        all
+    }
+
+    /// Every way to filter that there is here.
+    fn each_filter(bank: &[f32], d: usize, order: Order, f: impl Fn(Neighbours)) {
+        let own = || {
+            let mut own = Aligned::zeros(bank.len());
+            own.copy_from_slice(bank);
+            own
+        };
+        f(Neighbours::index(own(), d, order, None));
+        for with in Instruction::all() {
+            f(Neighbours::index(own(), d, order, Some(with)));
+        }
+    }
+
+    #[test]
+    fn equal_sorting_all_orders_with_every_filter() {
+        for (d, n) in [(13, 2100), (64, 1500), (3, 40)] {
+            let (mut bank, queries) = (rows(n, d, 0), rows(9, d, 555));
+            // Some rows twice, and some far away.
+            bank.copy_within(0..5 * d, 20 * d);
+            bank[9 * d..12 * d].iter_mut().for_each(|v| *v *= 1e4);
+            for order in [Order::Distance, Order::Product] {
+                each_filter(&bank, d, order, |index| {
+                    assert_eq!((index.len(), index.rows()), (n, &bank[..]));
+                    for k in [1, 17, n] {
+                        for (found, q) in index.nearest(&queries, k).iter().zip(queries.chunks(d)) {
+                            assert_eq!(*found, sorted(order, &bank, q, k));
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn equal_rows_come_in_order_and_do_not_pile_up() {
+        let d = 7;
+        let bank = rows(1, d, 8).repeat(3000);
+        for order in [Order::Distance, Order::Product] {
+            each_filter(&bank, d, order, |index| {
+                let found = &index.nearest(&rows(1, d, 99), 3)[0];
+                assert_eq!(found.iter().map(|f| f.1).collect::<Vec<_>>(), [0, 1, 2]);
+            });
+        }
+    }
+
+    #[test]
+    fn orders_beyond_single_precision_are_found() {
+        for scale in [1e30f32, 1e-30, 3e38] {
+            let d = 5;
+            let bank: Vec<f32> = rows(1200, d, 3).iter().map(|v| v * scale).collect();
+            let queries: Vec<f32> = rows(3, d, 77).iter().map(|v| v * scale).collect();
+            for order in [Order::Distance, Order::Product] {
+                each_filter(&bank, d, order, |index| {
+                    for (found, q) in index.nearest(&queries, 9).iter().zip(queries.chunks(d)) {
+                        assert_eq!(*found, sorted(order, &bank, q, 9), "{scale}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Sums that overflow in single precision where their difference does not:
+    /// the far row is the nearer one.
+    #[test]
+    fn rows_at_the_edge_of_single_precision_are_not_lost() {
+        let d = 4096;
+        let mut bank = vec![0.0f32; 1100 * d];
+        let step = 0.99 * 1.5e19 / 254.0;
+        bank.extend((0..d).map(|j| if j == 0 { 1.5e19 } else { step }));
+        let query: Vec<f32> = (0..d).map(|j| if j == 0 { -5e18 } else { 1e18 }).collect();
+        for (bank, query, d) in
+            [(bank, query, d), ([vec![-2e18f32; 1100], vec![1.85e19]].concat(), vec![0.9e19], 1)]
+        {
+            let want = sorted(Order::Distance, &bank, &query, 1);
+            assert_eq!(want[0].1, 1100);
+            each_filter(&bank, d, Order::Distance, |index| {
+                assert_eq!(index.nearest(&query, 1)[0], want);
+            });
+        }
+    }
+
+    #[test]
+    fn rows_and_queries_with_nan_are_infinitely_far() {
+        let d = 2;
+        let mut bank = rows(1500, d, 1);
+        bank[..4].copy_from_slice(&[f32::NAN, 0.0, f32::INFINITY, 1.0]);
+        let queries = [0.5, 0.25, f32::NAN, 1.0, f32::INFINITY, f32::NEG_INFINITY];
+        for order in [Order::Distance, Order::Product] {
+            each_filter(&bank, d, order, |index| {
+                for k in [1, 40, 1500] {
+                    let found = index.nearest(&queries, k);
+                    assert!(found.iter().all(|f| f.len() == k), "{order:?} {k}");
+                    assert!(found[1].iter().all(|f| f.0 == f64::INFINITY));
+                    assert_eq!(found[0], sorted(order, &bank, &queries[..d], k));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn rounding_up() {
+        assert_eq!(above(1.0), 1.0);
+        assert_eq!(above(1.0 + 1e-12), 1.0f32.next_up());
+        assert_eq!(above(-1.0 - 1e-12), -1.0);
+        assert!(above(1e39).is_nan());
+    }
+}

@@ -1,0 +1,104 @@
+//! Loaders of scorers and priors that are not the library's own, by name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use super::methods::{self, NAMES};
+use super::spec::PRIORS;
+use super::{Prior, Scorer, Stored};
+use crate::error::{Error, Result};
+
+/// Reads a scorer back from its [`Section`](super::Section).
+pub type Loader = Arc<dyn Fn(&Stored<'_>) -> Result<Arc<dyn Scorer>> + Send + Sync>;
+
+/// Reads a prior back from its [`Section`](super::Section).
+pub type PriorLoader = Arc<dyn Fn(&Stored<'_>) -> Result<Arc<dyn Prior>> + Send + Sync>;
+
+#[derive(Clone)]
+enum Registered {
+    Scorer(Loader),
+    Prior(PriorLoader),
+}
+
+static LOADERS: LazyLock<RwLock<HashMap<String, Registered>>> = LazyLock::new(Default::default);
+
+/// What the library makes itself besides the methods.
+const RESERVED: [&str; 4] = ["heat", "combined", "fusion", "predictor"];
+
+fn insert(kind: &str, loader: Registered) -> Result<()> {
+    if methods::find(kind).is_some() || RESERVED.contains(&kind) {
+        return Err(Error::config("kind", kind, "is the name of a scorer of this library"));
+    }
+    let mut loaders = LOADERS.write().unwrap_or_else(PoisonError::into_inner);
+    loaders.insert(kind.to_owned(), loader);
+    Ok(())
+}
+
+fn find(kind: &str) -> Option<Registered> {
+    LOADERS.read().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+}
+
+/// Register how a scorer of your own is read back: `kind` is that of its
+/// [`Section`](super::Section). A detector that holds one can then be saved,
+/// and opened wherever it is registered. The last loader of a kind counts.
+///
+/// # Errors
+/// If the library has a scorer of that name.
+pub fn register(
+    kind: &str,
+    loader: impl Fn(&Stored<'_>) -> Result<Arc<dyn Scorer>> + Send + Sync + 'static,
+) -> Result<()> {
+    insert(kind, Registered::Scorer(Arc::new(loader)))
+}
+
+/// The same of a prior: a HEAT trained on it can then be saved and opened,
+/// a run on it resumed, and the prior itself be a detector.
+///
+/// # Errors
+/// As [`register`].
+pub fn register_prior(
+    kind: &str,
+    loader: impl Fn(&Stored<'_>) -> Result<Arc<dyn Prior>> + Send + Sync + 'static,
+) -> Result<()> {
+    insert(kind, Registered::Prior(Arc::new(loader)))
+}
+
+/// Read back with a registered loader, if there is one.
+pub(super) fn load(stored: &Stored<'_>) -> Option<Result<Arc<dyn Scorer>>> {
+    Some(match find(stored.kind())? {
+        Registered::Scorer(loader) => loader(stored),
+        Registered::Prior(loader) => loader(stored).map(|prior| prior as Arc<dyn Scorer>),
+    })
+}
+
+/// As [`load`], of priors.
+pub(super) fn load_prior(stored: &Stored<'_>) -> Option<Result<Arc<dyn Prior>>> {
+    match find(stored.kind())? {
+        Registered::Scorer(_) => None,
+        Registered::Prior(loader) => Some(loader(stored)),
+    }
+}
+
+fn unregistered(kind: &str, function: &str) -> Error {
+    let problem = format!(
+        "no loader is registered for it, so that a file with it could not be opened: \
+         call `scorers::{function}(\"{kind}\", …)` first"
+    );
+    Error::config("scorer", kind, problem)
+}
+
+/// That a scorer of this kind can be read back.
+pub(crate) fn check_scorer(kind: &str) -> Result<()> {
+    if NAMES.contains(&kind) || find(kind).is_some() {
+        return Ok(());
+    }
+    Err(unregistered(kind, "register"))
+}
+
+/// That a prior of this kind can be read back.
+pub(crate) fn check_prior(kind: &str) -> Result<()> {
+    if PRIORS.contains(&kind) || matches!(find(kind), Some(Registered::Prior(_))) {
+        return Ok(());
+    }
+    Err(unregistered(kind, "register_prior"))
+}

@@ -1,0 +1,217 @@
+//! Virtual-logit matching (`vim`): α‖Rᵀ(z−o)‖₂ − logsumexp(W(z−o) + b).
+//!
+//! o = −W⁺b is where all logits vanish; R spans all but the `principal_dim`
+//! directions of largest variance; α brings the residual's norm to the scale
+//! of the largest logit: mean max(Wz + b) over mean ‖Rᵀ(z−o)‖, on the training
+//! set. The published code takes α from the logits of z, scores with those of
+//! z − o, and so does this. Two passes over the training set (covariance, then
+//! α), O(N·D²); cost per row O(D·(min(p, D − p) + C)).
+//!
+//! The residual's norm is computed from R in single precision, or from the p
+//! principal directions P as ‖Rᵀx‖² = ‖x‖² − ‖Pᵀx‖² in f64 where these are
+//! fewer than a third.
+//!
+//! As a prior: ∇E = α·R Rᵀ(z−o)/‖Rᵀ(z−o)‖ − Wᵀ softmax(W(z−o) + b). It has no
+//! sampler.
+//!
+//! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::principal::{self, Subspace};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps};
+use crate::math::matmul::{Keep, Packed, View, gemm};
+use crate::math::{parallel, reduce};
+use crate::observe::Observer;
+use crate::scorers::context::{FitContext, StatisticRequest};
+use crate::scorers::fit::{Method, offer};
+use crate::scorers::input::{Input, contradiction, feature_settings, load_head, require_head};
+use crate::scorers::{Prior, Scorer, Scratch, Section, Stored};
+
+feature_settings! {
+    /// Settings of `vim`.
+    VimConfig, normalize = false;
+    /// Directions of largest variance that do not count as residual; by
+    /// default 256, 400 or 256 as there are fewer than 100, fewer than 1000 or
+    /// more classes (METHOD §3), or half the dimension where that is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal_dim: Option<usize> = None,
+}
+
+offer! { VimConfig => Vim }
+
+/// A fitted `vim` scorer.
+pub struct Vim {
+    config: VimConfig,
+    input: Input,
+    head: Head,
+    /// W, `[C, D]`, as right operand.
+    back: Packed,
+    /// o and P.
+    space: Subspace,
+    alpha: f64,
+}
+
+impl Method for VimConfig {
+    const NAME: &'static str = "vim";
+    type Scorer = Vim;
+
+    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
+        require_head("vim", context.head)?;
+        Ok(vec![principal::request(&context.source(self)?)])
+    }
+
+    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Vim> {
+        let source = context.source(self)?;
+        let (space, head) = Subspace::of_head("vim", self.principal_dim, &source, context)?;
+        let mut vim = Vim::new(self.clone(), source.input, head, space, 1.0);
+        vim.alpha = vim.fit_alpha(context.train, context.observer)?;
+        Ok(vim)
+    }
+
+    fn load(stored: &Stored<'_>) -> Result<Vim> {
+        #[derive(Deserialize)]
+        struct Config {
+            principal_dim: usize,
+            alpha: f64,
+        }
+        let (config, input) = Input::load(stored)?;
+        let c: Config = stored.config()?;
+        let head = load_head(stored.file, &stored.name("head."))?;
+        if head.dim() != input.dim || !c.alpha.is_finite() || c.principal_dim >= input.dim {
+            return Err(contradiction(stored));
+        }
+        let space = Subspace::load(stored, input.dim, c.principal_dim)?;
+        Ok(Vim::new(config, input, head, space, c.alpha))
+    }
+}
+
+impl Vim {
+    fn new(config: VimConfig, input: Input, head: Head, space: Subspace, alpha: f64) -> Self {
+        let back = Packed::new(View::rows(head.weight(), head.dim()), head.classes(), head.dim());
+        Vim { config, input, head, back, space, alpha }
+    }
+
+    /// α: the factor on the residual's norm.
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    fn fit_alpha(&self, train: &FeatureSet, observer: &mut dyn Observer) -> Result<f64> {
+        use rayon::prelude::*;
+        let dim = self.input.dim;
+        let (mut largest, mut norm) = (0.0, 0.0);
+        self.input.each_block(train, "fit vim: scale", observer, |_, rows| {
+            let pieces: Vec<(f64, f64)> = parallel::run(|| {
+                rows.par_chunks(256 * dim)
+                    .map(|rows| {
+                        let mut scratch = Scratch::default();
+                        let logits = self.logits(rows, &mut scratch);
+                        let largest: f64 = logits
+                            .chunks_exact(self.head.classes())
+                            .map(|l| f64::from(reduce::max(l)))
+                            .sum();
+                        let centred = self.space.centred(rows);
+                        (largest, self.space.outside(&centred).iter().sum())
+                    })
+                    .collect()
+            });
+            for (l, n) in pieces {
+                (largest, norm) = (largest + l, norm + n);
+            }
+            Ok(())
+        })?;
+        let alpha = largest / norm;
+        if norm <= 0.0 || !alpha.is_finite() {
+            return Err(Error::Fit {
+                what: "vim".into(),
+                problem: "the training features have no residual outside the principal space: \
+                          choose a smaller `principal_dim`"
+                    .into(),
+            });
+        }
+        Ok(alpha)
+    }
+
+    fn logits(&self, rows: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        let mut logits = vec![0.0; rows.len() / self.input.dim * self.head.classes()];
+        self.head.logits(rows, &mut logits, &mut scratch.gemm);
+        logits
+    }
+
+    fn energies(&self, rows: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+        let centred = self.space.centred(rows);
+        let norms = self.space.outside(&centred);
+        let logits = self.logits(&centred, scratch);
+        let energies = reduce::logsumexp_rows(&logits, self.head.classes());
+        for ((o, norm), lse) in out.iter_mut().zip(norms).zip(energies) {
+            *o = (self.alpha * norm - lse) as f32;
+        }
+    }
+}
+
+impl Scorer for Vim {
+    fn name(&self) -> &'static str {
+        "vim"
+    }
+
+    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+        self.input.needs(set)
+    }
+
+    fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+        self.energies(&self.input.stepped(batch), out, &mut Scratch::default());
+    }
+
+    fn section(&self) -> Section {
+        let config = json!({
+            "settings": self.config,
+            "input_dim": self.input.input_dim,
+            "principal_dim": self.space.count(),
+            "alpha": self.alpha,
+        });
+        Section::new("vim", config)
+            .with("", self.space.tensors())
+            .with("head.", self.head.tensors())
+            .with("", self.input.tensors())
+    }
+}
+
+impl Prior for Vim {
+    fn pooling(&self) -> Pooling {
+        self.config.pooling
+    }
+
+    fn steps(&self) -> &Steps {
+        &self.input.steps
+    }
+
+    fn dim(&self) -> usize {
+        self.input.dim
+    }
+
+    fn energy(&self, z: &[f32], out: &mut [f32]) {
+        self.energies(z, out, &mut Scratch::default());
+    }
+
+    fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
+        let (dim, classes) = (self.input.dim, self.head.classes());
+        let n = z.len() / dim;
+        let centred = self.space.centred(z);
+        let (norms, residuals) = (self.space.outside(&centred), self.space.residuals(&centred));
+        let mut probs = self.logits(&centred, scratch);
+        probs.chunks_exact_mut(classes).for_each(reduce::softmax);
+        let mut from_logits = vec![0.0; n * dim];
+        let probs = View::rows(&probs, classes);
+        gemm(probs, n, &self.back, &mut from_logits, dim, &mut scratch.gemm, &mut Keep);
+        let rows = residuals.chunks_exact(dim).zip(from_logits.chunks_exact(dim)).zip(norms);
+        for (grad, ((residual, from_logits), norm)) in grad.chunks_exact_mut(dim).zip(rows) {
+            let factor = if norm > 0.0 { self.alpha / norm } else { 0.0 };
+            for ((g, r), l) in grad.iter_mut().zip(residual).zip(from_logits) {
+                *g += scale * (factor * r - f64::from(*l)) as f32;
+            }
+        }
+    }
+}
