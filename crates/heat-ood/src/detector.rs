@@ -15,7 +15,8 @@ use crate::calibrate::{Calibration, CalibrationConfig, Fusion, Ties, Verdict};
 use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, RowSketch, TensorFile, save_tensors};
+use crate::features::{FeatureSet, Head, RowSketch};
+use crate::io::{TensorFile, save_tensors};
 use crate::observe::Observer;
 use crate::scorers::{self, FORMAT_VERSION, Outline, Scorer, Stored, Together};
 

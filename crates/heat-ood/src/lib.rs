@@ -43,6 +43,7 @@ mod error;
 pub mod evaluate;
 pub mod features;
 pub mod images;
+pub mod io;
 pub mod math;
 pub mod metrics;
 mod observe;

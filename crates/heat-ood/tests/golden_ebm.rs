@@ -12,7 +12,7 @@ use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::optim::Adam;
 use heat_ood::ebm::sampler::{ChainKey, ChainWorkspace, Energy, Langevin, Projection};
-use heat_ood::features::TensorData;
+use heat_ood::io::TensorData;
 use heat_ood::scorers::{EnergyLogits, GmmConfig, Prior, Scorer};
 
 const TOLERANCE: f64 = 1e-4;

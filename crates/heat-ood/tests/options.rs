@@ -13,7 +13,8 @@ use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{
     HeatConfig, Objective, Outcome, PriorKind, Proposal, RunFolder, Trainer, checkpoint,
 };
-use heat_ood::features::{FeatureSet, Head, TensorData, TensorFile};
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::io::{TensorData, TensorFile};
 use heat_ood::math::parallel;
 use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer, Scratch, VimConfig};
 use heat_ood::{Detector, Event, Observer, Silent};

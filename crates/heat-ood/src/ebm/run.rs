@@ -12,7 +12,7 @@ use super::checkpoint;
 use super::log::EventFile;
 use super::train::Trainer;
 use crate::error::{Error, Result};
-use crate::features::write_atomically;
+use crate::io::write_atomically;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,7 +23,8 @@ use super::input::{Input, contradiction, feature_settings, head_logits, load_hea
 use super::training::{Block, Source, Statistic, Training, Want};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, reduce};
 use crate::observe::Observer;

@@ -18,7 +18,8 @@ use super::training::{Training, Want};
 use super::with_head::{MeanRow, WithHead, fit_alone};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::{parallel, reduce};
 
 /// What the distance to the boundaries is relative to.

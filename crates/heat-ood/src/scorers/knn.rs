@@ -19,7 +19,8 @@ use super::input::{Input, by_classes, contradiction, feature_settings};
 use super::neighbours::Neighbours;
 use super::{Prior, Scorer, Scratch, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps, Tensor};
+use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps};
+use crate::io::Tensor;
 use crate::observe::{Event, Observer};
 
 feature_settings! {

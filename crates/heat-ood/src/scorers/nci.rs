@@ -11,7 +11,8 @@ use super::training::{Training, Want};
 use super::with_head::{MeanRow, WithHead, fit_alone};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::reduce;
 
 feature_settings! {

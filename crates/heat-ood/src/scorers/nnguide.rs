@@ -15,7 +15,8 @@ use super::input::{Input, contradiction, feature_settings, head_logits, load_hea
 use super::neighbours::Neighbours;
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::reduce;
 use crate::observe::{Event, Observer};
 

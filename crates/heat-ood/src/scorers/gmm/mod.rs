@@ -33,7 +33,8 @@ pub use shrinkage::Shrinkage;
 use super::input::{Input, contradiction, feature_settings};
 use super::{Prior, Scorer, Section, Stored};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::linalg::{invert_lower, product_nn, product_nt};
 use crate::math::reduce;
 

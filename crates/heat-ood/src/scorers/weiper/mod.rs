@@ -33,7 +33,8 @@ use super::input::{Input, by_classes, contradiction, feature_settings, load_head
 use super::training::{Block, Source, Statistic, Training, Want};
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::parallel;
 use crate::observe::Observer;
 
