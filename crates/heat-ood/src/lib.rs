@@ -50,6 +50,7 @@ mod observe;
 pub mod recipe;
 pub mod scorers;
 pub mod select;
+mod settings;
 mod torch;
 
 pub use detector::{Detector, Judged, Provenance};

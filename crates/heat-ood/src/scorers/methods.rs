@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::spec::typed;
 use super::training::{Training, Want};
 use super::{
     Cadref, CadrefConfig, Cfood, CfoodConfig, Kpca, KpcaConfig, Nnguide, NnguideConfig, Relation,
@@ -23,6 +22,7 @@ use super::{
     SheConfig, Temperature, TemperatureConfig, Vra, VraConfig,
 };
 use crate::error::{Error, Result};
+use crate::settings::typed;
 
 /// All methods, in the order in which they are listed to people.
 pub(super) const METHODS: [Entry; 40] = [

@@ -67,7 +67,6 @@ pub use odin::{Odin, OdinConfig};
 pub(crate) use persist::{FORMAT_VERSION, Outline};
 pub use persist::{Section, Stored};
 pub use predictor::Predictor;
-pub(crate) use spec::{DEEPEST, keys_of, parse_table, parse_value, typed};
 pub use spec::{Fitted, NAMES, PRIORS, ScorerSpec, fit_all, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
