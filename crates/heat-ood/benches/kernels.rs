@@ -1,4 +1,4 @@
-//! Criterion benches of the hot kernels: `cargo bench -p heat-ood`.
+//! Criterion benches of the hot kernels: `cargo bench -p heat-ood --features kernels`.
 //!
 //! One thread each, so that a change in a kernel is not hidden by scheduling.
 //! Comparisons with peers are in `bench/`.
@@ -10,9 +10,9 @@ use heat_ood::ebm::mlp::{Mlp, Workspace};
 use heat_ood::ebm::sampler::{ChainKey, ChainWorkspace, Energy, Langevin, Projection};
 use heat_ood::features::FeatureSet;
 use heat_ood::math::BLOCK_ROWS;
-use heat_ood::math::matmul::{Aligned, Keep, Packed, View, gemm};
+use heat_ood::math::kernels::{Keep, Packed, View, gemm};
 use heat_ood::math::rng::{Purpose, Stream};
-use heat_ood::scorers::{Gmm, GmmConfig, Prior};
+use heat_ood::scorers::{Aligned, Gmm, GmmConfig, Prior};
 use ndarray::Array2;
 
 const D: usize = 512;

@@ -71,6 +71,8 @@ pub use spec::{Fitted, NAMES, PRIORS, ScorerSpec, fit_all, load, load_prior};
 pub use ssd::{Ssd, SsdConfig};
 pub use vim::{Vim, VimConfig};
 
+pub use crate::math::matmul::Aligned;
+
 pub use entropy::Entropy;
 pub use fdbd::{Fdbd, FdbdConfig};
 pub use gen_entropy::{Gen, GenConfig};
@@ -101,7 +103,6 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps};
-use crate::math::matmul::Aligned;
 use crate::math::{blocks, parallel, rng::Stream};
 use crate::observe::{Event, Observer, Silent};
 

@@ -2,7 +2,7 @@
 
 use super::search::Search;
 use super::{CENTRE_ROWS, Order, ROUNDING, UNDERFLOW, centre};
-use crate::math::eight::{self, Below, Eight, Panels, WIDTH};
+use crate::math::int8::{self, Eight, PanelSink, Panels, WIDTH};
 use crate::math::reduce;
 
 /// What is subtracted before rounding.
@@ -44,7 +44,7 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn new(rows: &[f32], centres: &Centres, order: Order) -> Self {
-        let (dim, depth) = (centres.rows.len(), eight::depth(centres.rows.len()));
+        let (dim, depth) = (centres.rows.len(), int8::depth(centres.rows.len()));
         let mut bytes = vec![0; rows.len() / dim * depth];
         let (mut own, mut scale, mut error, mut norm) = (vec![], vec![], vec![], vec![]);
         let factor = order.factor();
@@ -93,7 +93,7 @@ pub(super) struct Bounds<'a, 'b> {
     pub(super) searches: &'a mut [Search<'b>],
 }
 
-impl Below for Bounds<'_, '_> {
+impl PanelSink for Bounds<'_, '_> {
     #[inline(always)]
     fn scale(&self, query: usize) -> f32 {
         self.queries[query].scale
