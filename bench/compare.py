@@ -1,6 +1,6 @@
 """Times this library against its peers, side by side, and prints a Markdown table.
 
-    cargo build --release -p heat-ood --example timings
+    cargo build --release -p heat-ood --features kernels --example timings
     python bench/compare.py [--all] [--only mlp,knn] [--rounds 5] [--reps N]
 
 A round runs, for every row, the peer (`peers.py`) and then ours (the Rust
@@ -179,7 +179,7 @@ def main():
     parser.add_argument("--ours", type=Path, default=OURS, help="the built example `timings`")
     options = parser.parse_args()
     if not options.ours.exists():
-        parser.error(f"{options.ours} is missing: cargo build --release -p heat-ood --example timings")
+        parser.error(f"{options.ours} is missing: cargo build --release -p heat-ood --features kernels --example timings")
     if min(options.rounds, options.threads, options.peer_batch, options.reps or 1) < 1:
         parser.error("--rounds, --reps, --threads and --peer-batch must be at least 1")
 

@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use heat_ood::backbone::find_library;
-use heat_ood::features::TensorFile;
+use heat_ood::io::TensorFile;
 
 use common::{assert_same, data, ok, results, start, tree};
 

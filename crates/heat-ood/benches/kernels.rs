@@ -10,9 +10,9 @@ use heat_ood::ebm::mlp::{Mlp, Workspace};
 use heat_ood::ebm::sampler::{ChainKey, ChainWorkspace, Energy, Langevin, Projection};
 use heat_ood::features::FeatureSet;
 use heat_ood::math::BLOCK_ROWS;
-use heat_ood::math::matmul::{Aligned, Keep, Packed, View, gemm};
+use heat_ood::math::kernels::{Keep, Packed, View, gemm};
 use heat_ood::math::rng::{Purpose, Stream};
-use heat_ood::scorers::{Gmm, GmmConfig, Prior};
+use heat_ood::scorers::{Aligned, Gmm, GmmConfig, Prior};
 use heat_ood::{Fitted, Fit, TrainingData};
 use ndarray::Array2;
 

@@ -1,13 +1,12 @@
 //! Times the hot paths on generated data, for the side-by-side scripts in
 //! `bench/`: prints one JSON object with seconds per repetition (all of them).
 //!
-//! `cargo run --release -p heat-ood --example timings -- WHAT [key=value]...`
+//! `cargo run --release -p heat-ood --features kernels --example timings -- WHAT [key=value]...`
 //! with WHAT one of `mlp`, `sgld`, `iteration`, `knn`, `metrics`, `fit`,
 //! `product` (of f64 matrices, against which `fit` is judged), `transform`, and
 //! keys `d k batch hidden steps rows queries neighbours reps threads width
 //! height side crop n`.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use heat_ood::Silent;
@@ -16,8 +15,7 @@ use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{HeatConfig, ModelConfig, Trainer};
 use heat_ood::features::{FeatureSet, Field, Pooling};
 use heat_ood::images::{Image, Resize, Transform, TransformConfig};
-use heat_ood::math::linalg::product_nt;
-use heat_ood::math::moments::Moments;
+use heat_ood::math::kernels::{Moments, product_nt};
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::math::{BLOCK_ROWS, blocks, parallel};
 use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer};
@@ -126,7 +124,7 @@ fn sgld(args: &Args) -> Vec<f64> {
             z.copy_from_slice(&start);
         }
         let key = ChainKey { seed: 0, step: 0, block: 0 };
-        engine.sample(&energy, &chain, key, &mut z);
+        engine.sample(&energy, &chain, key, &mut z).unwrap();
     });
     times.into_iter().map(|t| t / chain.steps as f64).collect()
 }

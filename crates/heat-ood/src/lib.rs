@@ -43,6 +43,7 @@ mod error;
 pub mod evaluate;
 pub mod features;
 pub mod images;
+pub mod io;
 pub mod math;
 pub mod metrics;
 mod observe;
@@ -51,6 +52,7 @@ pub mod recipe;
 pub mod run;
 pub mod scorers;
 pub mod select;
+mod settings;
 mod torch;
 
 pub use detector::{Detector, Prediction};

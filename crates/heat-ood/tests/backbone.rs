@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use common::bytes::contains;
 use common::{close, runtime};
 use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, Tap, extract};
-use heat_ood::features::{FeatureSet, Field, FloatType, Head, Pooling, TensorFile};
+use heat_ood::features::{FeatureSet, Field, FloatType, Head, Pooling};
 use heat_ood::images::{ImageOptions, TransformConfig, open};
+use heat_ood::io::TensorFile;
 use heat_ood::{Event, Observer, Silent};
 
 fn golden(name: &str) -> PathBuf {

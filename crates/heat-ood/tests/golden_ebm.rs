@@ -12,7 +12,7 @@ use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::optim::Adam;
 use heat_ood::ebm::sampler::{ChainKey, ChainWorkspace, Energy, Langevin, Projection};
-use heat_ood::features::TensorData;
+use heat_ood::io::TensorData;
 use heat_ood::scorers::{EnergyLogitsConfig, GmmConfig, Prior, Scorer};
 use heat_ood::{Fit, TrainingData};
 
@@ -155,7 +155,7 @@ fn first_gradients_and_ten_training_steps() {
         let log = case.get(&golden, "train_log");
         for step in 0..10 {
             let mut z = initial.clone();
-            engine.sample(&case.energy(&net), &case.chain(), KEY, &mut z);
+            engine.sample(&case.energy(&net), &case.chain(), KEY, &mut z).unwrap();
             let rows = [&real[..], &z, &initial].concat();
             let batch = LossBatch {
                 rows: &rows,

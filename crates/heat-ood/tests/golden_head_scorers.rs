@@ -5,7 +5,7 @@ mod common;
 
 use common::{Golden, close, path};
 use heat_ood::Silent;
-use heat_ood::features::TensorFile;
+use heat_ood::io::TensorFile;
 use heat_ood::scorers::{Scorer, ScorerSpec, TemperatureConfig};
 use heat_ood::{Fit, TrainingData};
 

@@ -1,7 +1,6 @@
 //! One battery of laws over every scorer, on real features.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::HeatConfig;

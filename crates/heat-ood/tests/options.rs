@@ -13,7 +13,8 @@ use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{
     HeatConfig, Objective, Outcome, PriorKind, Proposal, RunFolder, Trainer, checkpoint,
 };
-use heat_ood::features::{FeatureSet, Head, TensorData, TensorFile};
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::io::{TensorData, TensorFile};
 use heat_ood::math::parallel;
 use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer, Scratch, VimConfig};
 use heat_ood::{Detector, Event, Fit, Observer, Silent, TrainingData};
@@ -68,7 +69,7 @@ impl Case {
         let chain = Langevin { steps, step_size, eps: (0.0, 0.0), precondition: false, svgd };
         let key = ChainKey { seed: 0, step: 0, block: 0 };
         let mut z = self.rows("sgld_init");
-        Cpu::default().sample(&self.energy(labels), &chain, key, &mut z);
+        Cpu::default().sample(&self.energy(labels), &chain, key, &mut z).unwrap();
         z
     }
 }

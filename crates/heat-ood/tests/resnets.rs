@@ -17,7 +17,8 @@ use common::{D, close, runtime};
 use heat_ood::Silent;
 use heat_ood::backbone::{Backbone, BackboneOptions, Perturbation};
 use heat_ood::compose::{CombinedConfig, Part};
-use heat_ood::features::{Batch, FeatureSet, Field, Pooling, TensorFile};
+use heat_ood::features::{Batch, FeatureSet, Field, Pooling};
+use heat_ood::io::TensorFile;
 use heat_ood::scorers::{Scorer, ScorerSpec};
 use heat_ood::{Fit, TrainingData};
 

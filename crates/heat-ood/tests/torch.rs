@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use common::{close, path};
 use heat_ood::ebm::mlp::{Architecture, Mlp, Workspace};
 use heat_ood::ebm::torch::{self, ReadOptions};
-use heat_ood::features::TensorFile;
+use heat_ood::io::TensorFile;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 

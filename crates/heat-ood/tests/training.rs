@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use heat_ood::ebm::{HeatConfig, Outcome, Proposal, RunFolder, Trainer, checkpoint};
-use heat_ood::features::{FeatureSet, Head, TensorFile};
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::io::TensorFile;
 use heat_ood::math::parallel;
 use heat_ood::scorers::Prior;
 use heat_ood::{Event, Observer, Silent, TrainingData};

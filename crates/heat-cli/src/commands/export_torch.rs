@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use heat_ood::ebm::torch;
-use heat_ood::features::TensorFile;
+use heat_ood::io::TensorFile;
 
 use super::{refuse_overwriting, wrote};
 use crate::args::ExportArgs;

@@ -6,7 +6,8 @@ use anyhow::Result;
 use heat_ood::Detector;
 use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::ebm::{RunFolder, checkpoint};
-use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling, TensorFile};
+use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling};
+use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
 
 use super::write_output;

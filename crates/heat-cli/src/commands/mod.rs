@@ -127,7 +127,7 @@ pub fn write_output(path: Option<&Path>, text: &str) -> Result<()> {
     use std::io::Write;
     match path {
         Some(path) => {
-            heat_ood::features::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
+            heat_ood::io::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
         }
         None => std::io::stdout().lock().write_all(text.as_bytes()).context("write results")?,
     }
@@ -150,7 +150,7 @@ pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()>
     if !folder_of(output).is_dir() {
         return refuse("that folder does not exist");
     }
-    let target = heat_ood::features::destination(output)?;
+    let target = heat_ood::io::destination(output)?;
     let real = |p: &Path| p.canonicalize().ok();
     for input in inputs.iter().filter_map(|input| real(input)) {
         if real(&target).as_ref() == Some(&input) {

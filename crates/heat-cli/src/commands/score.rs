@@ -53,7 +53,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     let columns = Columns { judged, names: detector.scorer().components() };
     match &args.output {
         Some(path) => {
-            heat_ood::features::write_atomically(path, |w| columns.write(ending, w))?;
+            heat_ood::io::write_atomically(path, |w| columns.write(ending, w))?;
             wrote(progress, path);
         }
         None => columns.write(ending, &mut std::io::stdout().lock())?,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use heat_ood::features::write_atomically;
+use heat_ood::io::write_atomically;
 use heat_ood::{Error, Result};
 use md5::Md5;
 use sha2::{Digest, Sha256};

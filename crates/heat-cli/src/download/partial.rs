@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use heat_ood::features::write_atomically;
+use heat_ood::io::write_atomically;
 use heat_ood::{Error, Result};
 use serde::{Deserialize, Serialize};
 

@@ -55,7 +55,7 @@ fn quoted(word: &str) -> String {
 /// Write the page, whole or not at all.
 pub fn write(path: &Path, data: &ReportData) -> Result<()> {
     let page = render(data)?;
-    heat_ood::features::write_atomically(path, |w| w.write_all(page.as_bytes()))?;
+    heat_ood::io::write_atomically(path, |w| w.write_all(page.as_bytes()))?;
     Ok(())
 }
 

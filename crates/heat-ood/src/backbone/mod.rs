@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, Bytes, Field, Head, Pooling, map, write_atomically};
+use crate::features::{Batch, Field, Head, Pooling};
+use crate::io::{Bytes, map, write_atomically};
 use crate::math::parallel;
 
 pub use extract::{ExtractConfig, Extracted, extract};
@@ -90,7 +91,7 @@ impl Backbone {
         if weights::holds_weights(&bytes) {
             let dict = StateDict::open(path, &resnet::ANCHORS, options.prefix.as_deref())?;
             let network = ResNet::of(&dict, options.arch.as_deref())?;
-            bytes = Arc::new(Bytes::Owned(network.graph(&dict)?));
+            bytes = Arc::new(Bytes::from(network.graph(&dict)?));
             architecture = Some(network.name);
         } else if let Some(key) = options.arch.as_ref().or(options.prefix.as_ref()) {
             let problem = "an ONNX file says itself what it is; leave the option out";

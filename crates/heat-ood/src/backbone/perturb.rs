@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Network, Pooled};
 use crate::error::{Error, Result};
-use crate::features::{encode_tensors, sha256_of};
+use crate::io::{encode_tensors, sha256_of};
 use crate::scorers::Scorer;
 
 /// A perturbation of pictures.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::features::TensorFile;
+use crate::io::TensorFile;
 use crate::torch::{self, Tensor, is_float, quoted, rank};
 
 /// Counters that PyTorch keeps and no network needs.

@@ -28,7 +28,8 @@ pub use reference::Reference;
 pub use selection::benjamini_hochberg;
 
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, RowSketch, Tensor};
+use crate::features::{FeatureSet, Head, RowSketch};
+use crate::io::Tensor;
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::Observer;
 use crate::scorers::{Predictor, Scorer, Section, Stored};

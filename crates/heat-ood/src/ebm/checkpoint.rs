@@ -14,7 +14,8 @@ use super::mlp::Mlp;
 use super::optim::Adam;
 use super::train::{State, Trainer};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, TensorFile, save_tensors};
+use crate::features::FeatureSet;
+use crate::io::{TensorFile, save_tensors};
 use crate::scorers::{Outline, Scorer, Stored};
 
 /// The `format` of a checkpoint's metadata.

@@ -7,7 +7,7 @@
 //! Reference: Tieleman, *Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient*, ICML 2008; Du and Mordatch, NeurIPS 2019.
 
 use crate::error::{Error, Result};
-use crate::features::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile};
 use crate::math::rng::{Purpose, Stream};
 
 /// Most numbers in the buffer: 16 GiB.

@@ -12,7 +12,7 @@ use super::checkpoint;
 use super::log::EventFile;
 use super::train::{Outcome, Trainer};
 use crate::error::{Error, Result};
-use crate::features::write_atomically;
+use crate::io::write_atomically;
 use crate::observe::{EpochLog, Event, Observer};
 
 /// A run folder open for writing.

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::npy::open_npz;
-use super::tensors::{Tensor, TensorFile};
 use crate::error::{Error, Result};
+use crate::io::{Tensor, TensorFile, ending, open_npz, sha256_of};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 
 /// Most columns of the matrices of scorers: packed for products, their rows
@@ -66,7 +65,7 @@ impl Head {
     /// If a tensor is absent, has a wrong shape, or holds NaN or infinity.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if super::open::ending(path) == "npz" {
+        if ending(path) == "npz" {
             return Self::open_npz(path);
         }
         Self::from_file(&TensorFile::open(path)?)
@@ -168,7 +167,7 @@ impl Head {
 
     /// SHA-256 of the values, in hexadecimal.
     pub fn digest(&self) -> String {
-        super::storage::sha256_of(self.weight.iter().chain(&self.bias).map(|v| v.to_le_bytes()))
+        sha256_of(self.weight.iter().chain(&self.bias).map(|v| v.to_le_bytes()))
     }
 
     pub(crate) fn tensors(&self) -> Vec<(String, Tensor)> {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::OpenOptions;
 use super::shard::{Shard, owned};
-use super::storage::{Array, Bytes, Dtype, map};
 use crate::error::{Error, Result};
+use crate::io::{Array, Bytes, Dtype, map};
 
 /// The file that makes a folder a set of memmaps.
 pub(super) const FEATURES: &str = "feat.mmap";

@@ -5,23 +5,16 @@
 //! `max` (pooled features, `[N, D]`), `logits` (`[N, C]`), `label` (`[N]`).
 
 mod batch;
-mod budget;
 mod convert;
 mod head;
 mod memmap;
-mod npy;
 mod open;
 mod set;
 mod shard;
 mod sketch;
 mod steps;
-mod storage;
 mod subset;
-mod temporary;
-mod tensors;
 mod view;
-mod write;
-pub(crate) mod zip_directory;
 
 pub use batch::{Batch, Needs};
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert};
@@ -32,11 +25,6 @@ pub use set::FeatureSet;
 pub use sketch::{Overlap, RowSketch};
 pub use steps::{Pca, Steps, StepsConfig};
 pub use subset::{Subset, SubsetConfig};
-pub use tensors::{Tensor, TensorData, TensorFile};
-pub use write::{destination, write_atomically};
-
-pub(crate) use storage::{Bytes, map, map_file, sha256, sha256_of};
-pub(crate) use tensors::{encode_plain as encode_tensors, save as save_tensors};
 
 use serde::{Deserialize, Serialize};
 

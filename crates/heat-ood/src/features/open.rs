@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use super::memmap::label_values;
-use super::npy::{open_npy, open_npz};
-use super::storage::Array;
-use super::tensors::TensorFile;
 use super::{FeatureSet, Field};
 use crate::error::{Error, Result};
+use crate::io::{Array, TensorFile, ending, open_npy, open_npz};
 
 /// What is known of a feature set besides its files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,17 +38,6 @@ impl OpenOptions {
         }
         Ok(set)
     }
-}
-
-/// The ending of a file's name in lower case, without the dot; may be empty.
-pub(super) fn ending(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
-}
-
-/// Whether a path has the name of a temporary file or folder of this library.
-pub(super) fn is_unfinished(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with(".heat-") && name.ends_with(".tmp")
 }
 
 /// The labels of an `.npy`, `.npz`, `.safetensors` or `.mmap` file.

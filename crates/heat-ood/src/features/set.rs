@@ -6,14 +6,12 @@ use ndarray::{ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::memmap;
-use super::npy::{open_npy, open_npz};
-use super::open::{OpenOptions, ending, is_unfinished};
+use super::open::{OpenOptions, open_labels};
 use super::shard::{Shard, check_labels, owned, safetensors_arrays};
-use super::storage::{Array, Dtype};
-use super::tensors::TensorFile;
 use super::view::View;
 use super::{Field, Head, Pooling};
 use crate::error::{Error, Result};
+use crate::io::{self, Array, Dtype, TensorFile, ending, is_unfinished, open_npy, open_npz};
 use crate::math::{blocks, parallel};
 
 /// Names of arrays that a set may have.
@@ -181,7 +179,7 @@ impl FeatureSet {
             let problem = "give the labels of all rows first, then choose rows";
             return Err(Error::config("labels", path.display(), problem));
         }
-        let label = super::open::open_labels(path)?.into_column();
+        let label = open_labels(path)?.into_column();
         check_labels(path, &label, self.rows)?;
         let mut start = 0;
         for shard in &mut self.shards {
@@ -261,7 +259,7 @@ impl FeatureSet {
     /// If a file cannot be read.
     pub fn digests(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let hash = |f: &PathBuf| Ok((name(f), super::sha256(f)?));
+        let hash = |f: &PathBuf| Ok((name(f), io::sha256(f)?));
         let files: Vec<Result<_>> = parallel::run(|| self.files.par_iter().map(hash).collect());
         files.into_iter().chain(self.view.digest(self.rows).map(Ok)).collect()
     }

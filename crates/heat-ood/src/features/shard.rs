@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Field;
-use super::storage::{Array, Bytes, Dtype};
-use super::tensors::TensorFile;
 use crate::error::{Error, Result};
+use crate::io::{Array, Dtype, TensorFile};
 use crate::math::reduce;
 
 /// Arrays with the same number of rows. A clone shares their bytes.
@@ -162,7 +161,7 @@ pub(super) fn check_labels(path: &Path, label: &Array, rows: usize) -> Result<()
 }
 
 pub(super) fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
-    Array { bytes: Arc::new(Bytes::Owned(bytes)), offset: 0, dtype, shape: shape.to_vec() }
+    Array { bytes: Arc::new(bytes.into()), offset: 0, dtype, shape: shape.to_vec() }
 }
 
 pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {

@@ -14,8 +14,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FeatureSet, Field, Needs, Tensor, TensorFile};
+use super::{FeatureSet, Field, Needs};
 use crate::error::Result;
+use crate::io::{Tensor, TensorFile};
 use crate::math::{blocks, parallel};
 
 /// Hashes kept of each kind: 64 KiB.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tensors::{Tensor, TensorFile};
 use super::{FeatureSet, Field, Pooling};
 use crate::error::{Error, Result};
+use crate::io::{Tensor, TensorFile};
 use crate::math::linalg::{eigh, product_nn, product_nt};
 use crate::math::moments::Moments;
 use crate::math::{blocks, parallel, quantile, reduce};

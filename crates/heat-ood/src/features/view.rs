@@ -10,9 +10,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::shard::Shard;
-use super::storage::sha256_of;
 use super::{FeatureSet, Field};
 use crate::error::{Error, Result};
+use crate::io::sha256_of;
 use crate::math::{blocks, parallel};
 
 /// Which rows and classes of the stored ones a set shows.

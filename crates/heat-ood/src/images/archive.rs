@@ -14,7 +14,7 @@ use flate2::read::MultiGzDecoder;
 use zip::ZipArchive;
 
 use crate::error::{Error, Result};
-use crate::features::{Bytes, map, map_file, zip_directory};
+use crate::io::{Bytes, map, map_file, zip_entries};
 
 /// Largest file that is read whole rather than mapped.
 const SMALL: u64 = 16 << 20;
@@ -41,7 +41,7 @@ pub(super) struct Slice {
 impl Slice {
     pub fn owned(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        Slice { bytes: Arc::new(Bytes::Owned(bytes)), range }
+        Slice { bytes: Arc::new(Bytes::from(bytes)), range }
     }
 
     /// A part of it, or as much of that as there is; nothing is copied.
@@ -284,7 +284,7 @@ fn tar(path: &Path, bytes: Arc<Bytes>) -> Result<Listed> {
 fn zip(path: &Path) -> Result<Listed> {
     let damaged = |e: zip::result::ZipError| Error::format(path, format!("not a whole zip: {e}"));
     let bytes = map(path)?;
-    if zip_directory::entries(&bytes).is_none() {
+    if zip_entries(&bytes).is_none() {
         return Err(Error::format(
             path,
             "not a whole zip: its directory is damaged; copy it again",

@@ -9,7 +9,7 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, WithoutTls};
 
 use super::pages;
 use crate::error::{Error, Result};
-use crate::features::map;
+use crate::io::map;
 
 /// What LMDB maps is a multiple of the system's pages, 64 KiB at most.
 const GRANULE: usize = 1 << 16;

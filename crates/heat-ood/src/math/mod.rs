@@ -1,18 +1,21 @@
-//! Pure kernels on slices: no files, no configuration, no hidden randomness.
+//! Threads, blocks of rows and random streams; behind them the kernels, pure
+//! functions of slices without files, configuration or hidden randomness.
 //!
 //! Matrices are row-major `f32` slices with a leading dimension unless a
 //! function says `f64`. Sums that decide a fit are taken in `f64`.
 
-pub mod columns;
-pub(crate) mod eight;
-pub mod gram;
+pub(crate) mod columns;
+pub(crate) mod gram;
+pub(crate) mod int8;
 mod isa;
-pub mod linalg;
-pub mod matmul;
-pub mod moments;
+#[cfg(feature = "kernels")]
+pub mod kernels;
+pub(crate) mod linalg;
+pub(crate) mod matmul;
+pub(crate) mod moments;
 pub mod parallel;
-pub mod quantile;
-pub mod reduce;
+pub(crate) mod quantile;
+pub(crate) mod reduce;
 pub mod rng;
 
 /// Rows handled by one task wherever chains run or a network is applied.

@@ -113,14 +113,6 @@ impl ClassMeans {
         moved
     }
 
-    /// Add the rows of another, as if they followed this one's.
-    pub fn merge(&mut self, other: &ClassMeans) {
-        self.settle();
-        let mut other = other.clone();
-        other.settle();
-        self.combine(&other);
-    }
-
     /// Of two that are settled; returns √(nₐn_b/(nₐ+n_b))·δ of every class
     /// present on both sides, `[m, d]`.
     fn combine(&mut self, other: &ClassMeans) -> Vec<f64> {
@@ -323,9 +315,7 @@ mod tests {
         close(&cov, &want.1);
         let mut means = ClassMeans::new(d, 3);
         means.update(&rows[..90 * d], &labels[..90]);
-        let mut rest = ClassMeans::new(d, 3);
-        rest.update(&rows[90 * d..], &labels[90..]);
-        means.merge(&rest);
+        means.update(&rows[90 * d..], &labels[90..]);
         assert_eq!(means.counts().iter().sum::<u64>(), n as u64);
         close(&means.finish(), &want.0);
     }

@@ -10,7 +10,7 @@ use super::group;
 use crate::error::{Error, Result};
 use crate::features::SubsetConfig;
 use crate::images::{Format, ImageOptions, TransformConfig};
-use crate::scorers::typed;
+use crate::settings::typed;
 
 /// The `dataset` group.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

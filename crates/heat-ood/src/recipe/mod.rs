@@ -16,14 +16,14 @@ pub use groups::{BackboneRecipe, DatasetRecipe, Part, PicturesRecipe, transform}
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::ebm::optim::{AdamConfig, OptimizerConfig, ScheduleConfig};
-use crate::ebm::{BaseDistConfig, EbmConfig, HeatConfig, LossConfig, ModelConfig};
+use crate::ebm::HeatConfig;
 use crate::error::{Error, Result};
 use crate::features::SubsetConfig;
 use crate::images::TransformConfig;
-use crate::scorers::{DEEPEST, keys_of, parse_table, parse_value, typed};
+use crate::settings::{DEEPEST, keys_of, parse_table, parse_value, typed};
 
 /// Everything that names a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,58 +162,18 @@ impl Recipe {
 
     fn from_table(mut table: Table, notices: Vec<String>) -> Result<Self> {
         let known = known_keys();
-        let group = |table: &mut Table, key: &str| -> Result<Option<Table>> {
-            match table.remove(key) {
-                None => Ok(None),
-                Some(Value::Table(t)) => Ok(Some(t)),
-                Some(other) => Err(Error::config(key, other, "expected a group of keys")),
-            }
-        };
-        let section = |table: &mut Table, key: &str| Ok(group(table, key)?.unwrap_or_default());
-        let mut dataset = group(&mut table, "dataset")?;
-        let subset = dataset.as_mut().map_or_else(|| Ok(None), |d| group(d, "subset"))?;
-        let backbone = group(&mut table, "backbone")?;
-        let transform = group(&mut table, "transform")?;
-        let mut ebm = section(&mut table, "ebm")?;
-        let mut model = section(&mut ebm, "model")?;
-        let base_dist = section(&mut model, "base_dist")?;
-        let loss = section(&mut ebm, "loss")?;
-        let mut optimizer = section(&mut ebm, "optimizer")?;
-        let (opt, sch) = (section(&mut optimizer, "opt")?, section(&mut optimizer, "sch")?);
         let mut text = |key: &str, default: &str| match table.remove(key) {
-            None => Ok(default.to_owned()),
-            Some(Value::String(s)) => Ok(s),
-            Some(other) => Ok(other.to_string()),
+            None => default.to_owned(),
+            Some(Value::String(s)) => s,
+            Some(other) => other.to_string(),
         };
-        let (exp_name, log_dir) = (text("exp_name", "heat")?, text("log_dir", "runs")?);
-        let read = |result: Result<HeatConfig>| suggest(result, &known);
-        let heat = read((|| {
-            let mut model: ModelConfig = typed(&model, "ebm.model")?;
-            model.base_dist = typed::<BaseDistConfig>(&base_dist, "ebm.model.base_dist")?;
-            let mut optimizer: OptimizerConfig = typed(&optimizer, "ebm.optimizer")?;
-            optimizer.opt = typed::<AdamConfig>(&opt, "ebm.optimizer.opt")?;
-            optimizer.sch = typed::<ScheduleConfig>(&sch, "ebm.optimizer.sch")?;
-            let mut config: HeatConfig = typed(&table, "")?;
-            let mut group: EbmConfig = typed(&ebm, "ebm")?;
-            group.model = model;
-            group.loss = typed::<LossConfig>(&loss, "ebm.loss")?;
-            group.optimizer = optimizer;
-            config.ebm = group;
-            Ok(config)
-        })())?;
+        let (exp_name, log_dir) = (text("exp_name", "heat"), text("log_dir", "runs"));
+        let dataset = section(&mut table, "dataset", &known)?;
+        let backbone = section(&mut table, "backbone", &known)?;
+        let transform = section(&mut table, "transform", &known)?;
+        let heat: HeatConfig = suggest(typed(&table, ""), &known)?;
         heat.check()?;
-        let subset = subset.map(|t| typed::<SubsetConfig>(&t, "dataset.subset")).transpose();
-        let subset = suggest(subset, &known)?.unwrap_or_default();
-        let dataset: Option<DatasetRecipe> = dataset.map(|t| typed(&t, "dataset")).transpose()?;
-        Ok(Recipe {
-            exp_name,
-            log_dir,
-            dataset: dataset.map(|d| DatasetRecipe { subset, ..d }),
-            backbone: backbone.map(|t| typed(&t, "backbone")).transpose()?,
-            transform: transform.map(|t| typed(&t, "transform")).transpose()?,
-            heat,
-            notices,
-        })
+        Ok(Recipe { exp_name, log_dir, dataset, backbone, transform, heat, notices })
     }
 
     /// Which part of the training set it asks for.
@@ -326,6 +286,19 @@ fn set(table: &mut Table, key: &str, value: Value) -> Result<()> {
     Ok(())
 }
 
+/// A group taken out of the recipe, if it is there.
+fn section<T: DeserializeOwned>(
+    table: &mut Table,
+    key: &str,
+    known: &[String],
+) -> Result<Option<T>> {
+    match table.remove(key) {
+        None => Ok(None),
+        Some(Value::Table(group)) => suggest(typed(&group, key), known).map(Some),
+        Some(other) => Err(Error::config(key, other, "expected a group of keys")),
+    }
+}
+
 /// Every key of a recipe, with its full name.
 fn known_keys() -> Vec<String> {
     let with = |prefix: &str, keys: Vec<String>| -> Vec<String> {
@@ -334,13 +307,6 @@ fn known_keys() -> Vec<String> {
     [
         vec!["exp_name".into(), "log_dir".into()],
         keys_of::<HeatConfig>(),
-        with("ebm.", keys_of::<EbmConfig>()),
-        with("ebm.model.", keys_of::<ModelConfig>()),
-        with("ebm.model.base_dist.", keys_of::<BaseDistConfig>()),
-        with("ebm.loss.", keys_of::<LossConfig>()),
-        with("ebm.optimizer.opt.", keys_of::<AdamConfig>()),
-        with("ebm.optimizer.sch.", keys_of::<ScheduleConfig>()),
-        with("dataset.subset.", keys_of::<SubsetConfig>()),
         with("dataset.", keys_of::<DatasetRecipe>()),
         with("backbone.", keys_of::<BackboneRecipe>()),
         with("transform.", keys_of::<TransformConfig>()),

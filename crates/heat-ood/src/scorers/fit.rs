@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 use super::context::{FitContext, StatisticRequest};
-use super::spec::typed;
 use super::{Scorer, Stored};
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Needs};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
+use crate::settings::typed;
 
 /// What a scorer is fitted on. A clone shares the rows.
 #[derive(Clone)]

@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use super::Stored;
 use crate::error::{Error, Result};
 use crate::features::{
-    Batch, FeatureSet, Field, Head, MAX_DIM, Needs, Pooling, Steps, StepsConfig, Tensor, TensorFile,
+    Batch, FeatureSet, Field, Head, MAX_DIM, Needs, Pooling, Steps, StepsConfig,
 };
+use crate::io::{Tensor, TensorFile};
 use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
 use crate::math::{blocks, parallel};

@@ -35,9 +35,10 @@ pub(crate) use registry::{check_prior, check_scorer};
 pub use scorer::Scorer;
 pub(crate) use scoring::joint_needs;
 pub use scoring::{ScoredSet, score_together};
-pub(crate) use spec::{DEEPEST, keys_of, parse_table, parse_value, typed};
 pub use spec::{PRIORS, ScorerSpec, fit_all, load, load_prior};
 pub use subspace::*;
+
+pub use crate::math::matmul::Aligned;
 
 pub(crate) use context::FitContext;
 pub(crate) use fit::Method;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::features::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile};
 
 /// Version of the detector and checkpoint format: newer ones are refused.
 pub(crate) const FORMAT_VERSION: u32 = 1;

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::context::FitContext;
-use super::fit::{Entry, Fitted, Method, Prepared, TrainingData};
+use super::fit::{Entry, Fitted, Method, TrainingData};
 use super::methods::{self, NAMES};
 use super::registry;
 use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
+use crate::settings::parse_value;
 
 /// A scorer's name with the settings that differ from its defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,52 +22,6 @@ pub struct ScorerSpec {
     /// Settings given.
     pub settings: Table,
 }
-
-/// A value as TOML, or a bare word as text.
-pub(crate) fn parse_value(text: &str) -> Value {
-    // Python's words, as the published command takes them.
-    match text {
-        "True" => return Value::Boolean(true),
-        "False" => return Value::Boolean(false),
-        _ => {}
-    }
-    let parsed = parse_table(&format!("x = {text}")).ok();
-    parsed
-        .and_then(|mut t| (t.len() == 1).then(|| t.remove("x")).flatten())
-        .unwrap_or_else(|| bare_words(text))
-}
-
-/// `[svhn,lsun]` as a list of words, else the text. Long ones stay texts: each
-/// word takes many times its length.
-fn bare_words(text: &str) -> Value {
-    const LONGEST: usize = 1 << 12;
-    let plain = |c: char| c.is_alphanumeric() || "_-., ".contains(c);
-    match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
-        Some(inner) if inner.len() <= LONGEST && inner.chars().all(plain) => {
-            let words = inner.split(',').map(str::trim).filter(|w| !w.is_empty());
-            Value::Array(words.map(|w| Value::String(w.to_owned())).collect())
-        }
-        _ => Value::String(text.to_owned()),
-    }
-}
-
-/// A TOML text as a table; long ones and deeply dotted keys are refused: each
-/// dot nests a table in another, and tables are dropped by recursion.
-pub(crate) fn parse_table(text: &str) -> std::result::Result<Table, String> {
-    const LONGEST: usize = 1 << 18;
-    if text.len() > LONGEST {
-        return Err(format!("longer than {LONGEST} bytes"));
-    }
-    let mut runs = text.split(['=', '\n', ',', '[', ']', '{', '}']);
-    let deep = |run: &str| run.matches('.').count() > DEEPEST && !run.trim_start().starts_with('#');
-    if runs.any(deep) {
-        return Err(format!("a key of more than {DEEPEST} dots"));
-    }
-    text.parse().map_err(|e: toml::de::Error| e.to_string())
-}
-
-/// Most dots of a key: those that mean something have four.
-pub(crate) const DEEPEST: usize = 64;
 
 impl ScorerSpec {
     /// Parse `name` or `name(key=value,…)`.
@@ -205,45 +159,6 @@ impl std::fmt::Display for ScorerSpec {
         let settings: Vec<_> = self.settings.iter().map(text).collect();
         write!(f, "({})", settings.join(","))
     }
-}
-
-/// `place.key`, or the key alone at the top.
-fn dotted(place: &str, key: &str) -> String {
-    if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") }
-}
-
-/// A table as a `T`; unknown keys and wrong types are errors that name the key.
-pub(crate) fn typed<T: DeserializeOwned>(table: &Table, place: &str) -> Result<T> {
-    T::deserialize(Value::Table(table.clone())).map_err(|e| {
-        let message = e.to_string();
-        let message = message.trim();
-        // serde lists the known fields in its message.
-        let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-        if message.starts_with("unknown field") && quoted.len() > 1 {
-            let name = dotted(place, quoted[0]);
-            let known: Vec<String> = quoted[1..].iter().map(|k| dotted(place, k)).collect();
-            return Error::unknown("key", &name, known.iter().map(String::as_str));
-        }
-        // The value at fault is the one that alone cannot be read.
-        let culprit = table.iter().find(|(k, v)| {
-            let one = Table::from_iter([((*k).clone(), (*v).clone())]);
-            T::deserialize(Value::Table(one)).is_err()
-        });
-        let (key, value) = culprit
-            .map_or((place.to_owned(), String::new()), |(k, v)| (dotted(place, k), v.to_string()));
-        Error::config(key, value, message.lines().next().unwrap_or(message))
-    })
-}
-
-/// The fields that a `T` accepts, as serde lists them.
-pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<String> {
-    let probe = Table::from_iter([("\u{0}".to_owned(), Value::Boolean(true))]);
-    let message = match T::deserialize(Value::Table(probe)) {
-        Ok(_) => return Vec::new(),
-        Err(e) => e.to_string(),
-    };
-    let quoted = message.split('`').skip(1).step_by(2).skip(1);
-    quoted.map(str::to_owned).collect()
 }
 
 /// Read back a scorer: one of [`NAMES`], or a [registered](super::register) one.

@@ -13,7 +13,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, TensorData};
+use crate::features::FeatureSet;
+use crate::io::TensorData;
 use crate::metrics;
 use crate::observe::Observer;
 use crate::scorers::{ScorerSpec, Section, TrainingData};

@@ -8,7 +8,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::meter::{Flaw, measure};
 use crate::error::{Error, Result};
-use crate::features::zip_directory;
+use crate::io::zip_entries;
 
 /// Reading allocates at most this, or four times the file's size if that is
 /// more, besides the network itself: small files hold relatively large pickles.
@@ -66,7 +66,7 @@ fn check_zip(path: &Path, bytes: &[u8], budget: &mut u64) -> Result<()> {
         let problem = format!("not a whole PyTorch archive ({why}): copy or create the file again");
         Error::format(path, problem)
     };
-    if !zip_directory::entries(bytes).is_some_and(|n| (1..=MAX_ENTRIES).contains(&n)) {
+    if !zip_entries(bytes).is_some_and(|n| (1..=MAX_ENTRIES).contains(&n)) {
         return Err(broken("its zip directory is damaged"));
     }
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(&e.to_string()))?;

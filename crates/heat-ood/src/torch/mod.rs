@@ -12,7 +12,7 @@ use std::path::Path;
 use pytorch_reader::PytorchReader;
 
 use crate::error::{Error, Result};
-use crate::features::map;
+use crate::io::map;
 
 pub(crate) use pytorch_reader::{DType, Tensor};
 

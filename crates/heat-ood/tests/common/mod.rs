@@ -10,7 +10,8 @@ pub mod sets;
 use std::io::Write;
 use std::path::PathBuf;
 
-use heat_ood::features::{FeatureSet, Head, TensorFile};
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::io::TensorFile;
 use ndarray::ArrayView2;
 
 pub const C: usize = 4;

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::checkpoint;
-use heat_ood::features::{FeatureSet, Head, TensorFile};
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::io::TensorFile;
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::{Scorer, ScorerSpec};
-use heat_ood::{Detector, Result, Silent, Fit, Fitted, TrainingData};
+use heat_ood::{Detector, Result, Silent, Fit, TrainingData};
 use safetensors::Dtype;
 
 use super::bytes::npy;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use heat_ood::calibrate::Ties;
 use heat_ood::ebm::{HeatConfig, PriorKind, Proposal, checkpoint, torch};
-use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling, TensorFile};
+use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling};
+use heat_ood::io::TensorFile;
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Detector, Result, Silent, TrainingData};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use heat_ood::evaluate::{Candidate, evaluate};
-use heat_ood::features::{FeatureSet, OpenOptions, Subset, write_atomically};
+use heat_ood::features::{FeatureSet, OpenOptions, Subset};
+use heat_ood::io::write_atomically;
 use heat_ood::math::parallel;
 use heat_ood::metrics::Metrics;
 use heat_ood::{Detector, Error, Silent};

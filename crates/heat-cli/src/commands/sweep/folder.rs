@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use heat_ood::ebm::EpochLog;
-use heat_ood::features::write_atomically;
+use heat_ood::io::write_atomically;
 use heat_ood::recipe::GridRun;
 use heat_ood::{Detector, Error};
 use toml::{Table, Value};

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use heat_ood::ebm::PriorKind;
-use heat_ood::features::{Subset, write_atomically};
+use heat_ood::features::Subset;
+use heat_ood::io::write_atomically;
 use heat_ood::math::parallel;
 use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};

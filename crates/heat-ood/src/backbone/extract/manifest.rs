@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{ExtractConfig, parent};
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::error::{Error, Result};
-use crate::features::{sha256, sha256_of, write_atomically};
 use crate::images::{ImageDataset, TransformConfig};
+use crate::io::{sha256, sha256_of, write_atomically};
 
 /// The manifest, `extract.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -14,8 +14,9 @@ use std::path::Path;
 
 use super::{Backbone, Perturbation, networks};
 use crate::error::{Error, Result};
-use crate::features::{FloatType, save_tensors, write_atomically};
+use crate::features::FloatType;
 use crate::images::{ImageDataset, Transform, TransformConfig};
+use crate::io::{save_tensors, write_atomically};
 use crate::math::blocks;
 use crate::observe::{Event, Observer};
 

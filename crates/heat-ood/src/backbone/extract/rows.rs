@@ -11,10 +11,9 @@ use rayon::prelude::*;
 use super::ExtractConfig;
 use crate::backbone::{Network, Pooled, networks};
 use crate::error::{Error, Result};
-use crate::features::{
-    ConvertConfig, FeatureSet, Form, Tensor, convert, encode_tensors, sha256_of,
-};
+use crate::features::{ConvertConfig, FeatureSet, Form, convert};
 use crate::images::{ImageDataset, Transform};
+use crate::io::{Tensor, encode_tensors, sha256_of};
 use crate::math::{blocks, parallel};
 use crate::observe::{Event, Observer, Silent};
 

@@ -27,7 +27,7 @@ use architecture::Linear;
 use spectral::Spectral;
 
 use crate::error::Result;
-use crate::features::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile};
 use crate::math::matmul::{Aligned, Epilogue, Keep, Packed, View, gemm};
 use crate::math::parallel;
 use crate::math::rng::{Purpose, Stream};

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{Linear, Mlp};
 use crate::error::Result;
-use crate::features::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile};
 use crate::math::parallel;
 use crate::math::rng::{Purpose, Stream};
 

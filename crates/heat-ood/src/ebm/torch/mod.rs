@@ -23,7 +23,7 @@ use super::checkpoint;
 use super::heat::Heat;
 use super::mlp::{Architecture, Mlp, Place};
 use crate::error::{Error, Result};
-use crate::features::TensorFile;
+use crate::io::TensorFile;
 use crate::scorers::{Outline, Stored};
 use crate::torch::{self, Tensor};
 

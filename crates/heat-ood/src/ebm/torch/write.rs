@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use crate::ebm::mlp::Mlp;
 use crate::error::{Error, Result};
-use crate::features::{Tensor, TensorData, write_atomically};
+use crate::io::{Tensor, TensorData, write_atomically};
 
 /// Folder within the archive. PyTorch takes the file's name, but reads any.
 const FOLDER: &str = "archive";

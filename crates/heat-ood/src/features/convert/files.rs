@@ -8,7 +8,7 @@ use zip::write::SimpleFileOptions;
 
 use super::encode::{Column, Output, Writer};
 use crate::error::{Error, Result};
-use crate::features::storage::Dtype;
+use crate::io::Dtype;
 
 /// A safetensors file of the rows of `range`.
 pub(super) fn safetensors(

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::ConvertConfig;
 use super::encode::Output;
 use crate::error::{Error, Result};
-use crate::features::open::ending;
-use crate::features::{FeatureSet, write_atomically};
+use crate::features::FeatureSet;
+use crate::io::{ending, parent, write_atomically};
 
 /// Endings of files that a feature folder holds.
 const ENDINGS: [&str; 4] = ["safetensors", "npy", "npz", "mmap"];
@@ -64,13 +64,6 @@ fn resolved(out: &Path) -> Option<PathBuf> {
         return Some(real);
     }
     Some(parent(out).canonicalize().ok()?.join(out.file_name()?))
-}
-
-fn parent(out: &Path) -> &Path {
-    match out.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    }
 }
 
 /// An existing folder must be empty, or `force` and hold features alone.

@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 
 use encode::{Column, Source, Writer};
 
-use super::open::ending;
-use super::storage::Dtype;
 use super::{FeatureSet, Field, Head, Pooling, memmap};
 use crate::error::{Error, Result};
+use crate::io::{Dtype, ending};
 use crate::math::blocks;
 use crate::observe::{Event, Observer};
 

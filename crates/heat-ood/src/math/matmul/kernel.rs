@@ -2,57 +2,55 @@
 //! arithmetic.
 
 use super::*;
-pub(super) use crate::math::isa::Isa;
+use crate::math::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::math::isa::{Avx2, Avx512};
 
 /// Rows of a register tile.
 fn tile_rows(isa: Isa) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => MR_MAX,
+        Isa::Avx512(_) => MR_MAX,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => 6,
+        Isa::Avx2(_) => 6,
         Isa::Portable => 4,
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn run<E: Epilogue>(
-    add: bool,
-    a: View<'_>,
-    m: usize,
-    b: &Packed,
-    c: &mut [f32],
-    ldc: usize,
-    scratch: &mut Aligned,
-    epilogue: &mut E,
-) {
-    if m == 0 || b.n == 0 {
-        return;
-    }
-    assert!(ldc >= b.n && c.len() >= (m - 1) * ldc + b.n);
-    scratch.reserve(m * KC.min(b.k));
-    run_on(Isa::detect(), add, a, m, b, c, ldc, scratch, epilogue);
+/// A product: `c = a·b`, or `c += a·b`.
+pub(super) struct Product<'a> {
+    pub(super) add: bool,
+    pub(super) a: View<'a>,
+    /// Rows of `a`.
+    pub(super) m: usize,
+    pub(super) b: &'a Packed,
+    pub(super) c: &'a mut [f32],
+    /// From a row of `c` to the next.
+    pub(super) ldc: usize,
 }
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn run_on<E: Epilogue>(
-    isa: Isa,
-    add: bool,
-    a: View<'_>,
-    m: usize,
-    b: &Packed,
-    c: &mut [f32],
-    ldc: usize,
-    scratch: &mut [f32],
-    epilogue: &mut E,
-) {
-    match isa {
-        // SAFETY: `detect` has seen the feature; the loop itself is safe code.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { run_avx512(add, a, m, b, c, ldc, scratch, epilogue) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { run_avx2(add, a, m, b, c, ldc, scratch, epilogue) },
-        Isa::Portable => product(isa, add, a, m, b, c, ldc, scratch, epilogue),
+impl Product<'_> {
+    /// Compute it with the best instructions that there are.
+    pub(super) fn run<E: Epilogue>(self, scratch: &mut Aligned, epilogue: &mut E) {
+        let (m, b) = (self.m, self.b);
+        if m == 0 || b.n == 0 {
+            return;
+        }
+        assert!(self.ldc >= b.n && self.c.len() >= (m - 1) * self.ldc + b.n);
+        scratch.reserve(m * KC.min(b.k));
+        self.run_on(Isa::detect(), scratch, epilogue);
+    }
+
+    pub(super) fn run_on<E: Epilogue>(self, isa: Isa, scratch: &mut [f32], epilogue: &mut E) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the instructions, by the proof.
+            Isa::Avx512(proof) => unsafe { run_avx512(proof, self, scratch, epilogue) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2(proof) => unsafe { run_avx2(proof, self, scratch, epilogue) },
+            Isa::Portable => blocked(isa, self, scratch, epilogue),
+        }
     }
 }
 
@@ -60,49 +58,25 @@ pub(super) fn run_on<E: Epilogue>(
 // and the epilogue are vectorised for it too.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma")]
-#[allow(clippy::too_many_arguments)]
 fn run_avx512<E: Epilogue>(
-    add: bool,
-    a: View<'_>,
-    m: usize,
-    b: &Packed,
-    c: &mut [f32],
-    ldc: usize,
+    proof: Avx512,
+    product: Product<'_>,
     scratch: &mut [f32],
     epilogue: &mut E,
 ) {
-    product(Isa::Avx512, add, a, m, b, c, ldc, scratch, epilogue);
+    blocked(Isa::Avx512(proof), product, scratch, epilogue);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-#[allow(clippy::too_many_arguments)]
-fn run_avx2<E: Epilogue>(
-    add: bool,
-    a: View<'_>,
-    m: usize,
-    b: &Packed,
-    c: &mut [f32],
-    ldc: usize,
-    scratch: &mut [f32],
-    epilogue: &mut E,
-) {
-    product(Isa::Avx2, add, a, m, b, c, ldc, scratch, epilogue);
+fn run_avx2<E: Epilogue>(proof: Avx2, product: Product<'_>, scratch: &mut [f32], epilogue: &mut E) {
+    blocked(Isa::Avx2(proof), product, scratch, epilogue);
 }
 
+/// The loop over slabs, panels and tiles.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn product<E: Epilogue>(
-    isa: Isa,
-    add: bool,
-    a: View<'_>,
-    m: usize,
-    b: &Packed,
-    c: &mut [f32],
-    ldc: usize,
-    scratch: &mut [f32],
-    epilogue: &mut E,
-) {
+fn blocked<E: Epilogue>(isa: Isa, product: Product<'_>, scratch: &mut [f32], epilogue: &mut E) {
+    let Product { add, a, m, b, c, ldc } = product;
     let panels = m.div_ceil(tile_rows(isa));
     // Packing A pays from the second panel of B on.
     let direct = b.n <= NR && a.col == 1;
@@ -124,7 +98,7 @@ fn product<E: Epilogue>(
                 };
                 let left = Left { data, row: a.row, direct };
                 let corner = &mut c[rows.start * ldc + column..];
-                tile(isa, rows.len(), left, right, corner, ldc, width, first);
+                Tile { rows: rows.len(), left, right, width, first }.run(isa, corner, ldc);
                 if last {
                     for i in 0..rows.len() {
                         let values = &mut corner[i * ldc..][..width];
@@ -189,80 +163,85 @@ fn pack_left(out: &mut [f32], a: View<'_>, rows: usize, start: usize) {
     }
 }
 
-/// One register tile: `rows × width` elements of C, in place when whole,
-/// through a buffer at the right edge.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn tile(
-    isa: Isa,
+/// A register tile: `rows × width` elements of C, from rows of A and a slab of
+/// a panel of B.
+struct Tile<'a> {
     rows: usize,
-    left: Left<'_>,
-    right: &[f32],
-    c: &mut [f32],
-    ldc: usize,
+    left: Left<'a>,
+    right: &'a [f32],
     width: usize,
+    /// Whether C holds nothing yet.
     first: bool,
-) {
-    if width == NR {
-        assert!(c.len() >= (rows - 1) * ldc + NR);
-        // SAFETY: `right` holds NR·kc floats, `c` the tile.
-        unsafe { micro(isa, rows, left, right, c.as_mut_ptr(), ldc, width, first) };
-        return;
-    }
-    let mut edge = [0.0; MR_MAX * NR];
-    if !first {
-        for i in 0..rows {
-            edge[i * NR..][..width].copy_from_slice(&c[i * ldc..][..width]);
-        }
-    }
-    // SAFETY: as above; `edge` holds MR_MAX rows of NR.
-    unsafe { micro(isa, rows, left, right, edge.as_mut_ptr(), NR, width, first) };
-    for i in 0..rows {
-        c[i * ldc..][..width].copy_from_slice(&edge[i * NR..][..width]);
-    }
 }
 
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn micro(
-    isa: Isa,
-    rows: usize,
-    left: Left<'_>,
-    right: &[f32],
-    c: *mut f32,
-    ldc: usize,
-    width: usize,
-    first: bool,
-) {
-    let kc = right.len() / NR;
-    let row = if left.direct { left.row } else { kc };
-    assert!(kc == 0 || left.data.len() >= (rows - 1) * row + kc);
-    let (a, b) = (left.data.as_ptr(), right.as_ptr());
-    macro_rules! by_rows {
-        ($f:ident, $w:literal: $($r:literal)*) => {
-            match (rows, left.direct) {
-                $(($r, true) => unsafe { $f::<$r, true, $w>(kc, a, row, b, c, ldc, first) },
-                ($r, false) => unsafe { $f::<$r, false, $w>(kc, a, 1, b, c, ldc, first) },)*
-                _ => unreachable!("a tile has at most MR rows"),
+impl Tile<'_> {
+    /// In place when whole, through a buffer at the right edge.
+    #[inline(always)]
+    fn run(self, isa: Isa, c: &mut [f32], ldc: usize) {
+        let (rows, width) = (self.rows, self.width);
+        assert!(rows <= MR_MAX);
+        if width == NR {
+            assert!(c.len() >= (rows - 1) * ldc + NR);
+            // SAFETY: `c` holds the tile.
+            unsafe { self.micro(isa, c.as_mut_ptr(), ldc) };
+            return;
+        }
+        let mut edge = [0.0; MR_MAX * NR];
+        if !self.first {
+            for i in 0..rows {
+                edge[i * NR..][..width].copy_from_slice(&c[i * ldc..][..width]);
             }
-        };
+        }
+        // SAFETY: `edge` holds MR_MAX rows of NR.
+        unsafe { self.micro(isa, edge.as_mut_ptr(), NR) };
+        for i in 0..rows {
+            c[i * ldc..][..width].copy_from_slice(&edge[i * NR..][..width]);
+        }
     }
-    match (isa, width > NR / 2) {
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, true) => by_rows!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, false) => by_rows!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, true) => by_rows!(avx2, 2: 1 2 3 4 5 6),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, false) => by_rows!(avx2, 1: 1 2 3 4 5 6),
-        (Isa::Portable, true) => by_rows!(portable, 2: 1 2 3 4),
-        (Isa::Portable, false) => by_rows!(portable, 1: 1 2 3 4),
+
+    /// # Safety
+    /// From `c` on there are `rows` rows of NR floats, `ldc` apart.
+    #[inline(always)]
+    unsafe fn micro(self, isa: Isa, c: *mut f32, ldc: usize) {
+        let Tile { rows, left, right, width, first } = self;
+        let kc = right.len() / NR;
+        let row = if left.direct { left.row } else { kc };
+        assert!(kc == 0 || left.data.len() >= (rows - 1) * row + kc);
+        let (a, b) = (left.data.as_ptr(), right.as_ptr());
+        macro_rules! by_rows {
+            ($f:ident, $w:literal: $($r:literal)*) => {
+                match (rows, left.direct) {
+                    $(
+                        // SAFETY: `a` and `b` are as long as the assertion and `kc` say, `c`
+                        // as the caller promises, and `isa` proves the instructions.
+                        ($r, true) => unsafe { $f::<$r, true, $w>(kc, a, row, b, c, ldc, first) },
+                        // SAFETY: as above; packed, all rows lie together.
+                        ($r, false) => unsafe { $f::<$r, false, $w>(kc, a, 1, b, c, ldc, first) },
+                    )*
+                    _ => unreachable!("a tile has at most MR rows"),
+                }
+            };
+        }
+        match (isa, width > NR / 2) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512(_), true) => by_rows!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512(_), false) => by_rows!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2(_), true) => by_rows!(avx2, 2: 1 2 3 4 5 6),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2(_), false) => by_rows!(avx2, 1: 1 2 3 4 5 6),
+            (Isa::Portable, true) => by_rows!(portable, 2: 1 2 3 4),
+            (Isa::Portable, false) => by_rows!(portable, 1: 1 2 3 4),
+        }
     }
 }
 
 // The kernels: R rows of A, `row` floats apart where DIRECT, else packed so that
 // the R values of one step lie together; W halves of a panel of B.
+//
+// Their callers promise that from `a` on there are R rows of `kc` floats so
+// placed, from `b` on `kc` rows of NR, and from `c` on R rows of NR, `ldc` apart.
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
@@ -279,6 +258,8 @@ unsafe fn avx512<const R: usize, const DIRECT: bool, const W: usize>(
     // Far enough ahead that a line of B arrives before it is used.
     const AHEAD: usize = 8 * NR;
     let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
+    // SAFETY: what is read and written lies within what the caller promises;
+    // what is prefetched may lie anywhere.
     unsafe {
         let mut sum = [[_mm512_setzero_ps(); W]; R];
         for i in 0..R {
@@ -335,6 +316,7 @@ unsafe fn avx2<const R: usize, const DIRECT: bool, const W: usize>(
     let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
     // Sixteen registers hold a tile of 6·16: the panel is done in halves.
     for half in 0..W {
+        // SAFETY: within what the caller promises; a half is 16 of NR floats.
         unsafe {
             let (mut a, mut b, c) = (a, b.add(16 * half), c.add(16 * half));
             let mut sum = [[_mm256_setzero_ps(); 2]; R];
@@ -370,7 +352,7 @@ unsafe fn portable<const R: usize, const DIRECT: bool, const W: usize>(
     first: bool,
 ) {
     let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
-    // SAFETY: the caller's promise on lengths, as for the others.
+    // SAFETY: the caller's promise; `length` ends with the last value of the last row.
     let (a, b) = unsafe {
         let length = if kc == 0 { 0 } else { (R - 1) * row + (kc - 1) * next + 1 };
         (std::slice::from_raw_parts(a, length), std::slice::from_raw_parts(b, kc * NR))
@@ -385,6 +367,7 @@ unsafe fn portable<const R: usize, const DIRECT: bool, const W: usize>(
         }
     }
     for (i, sum) in sum.iter().enumerate() {
+        // SAFETY: the caller's promise: NR floats in each of R rows.
         let out = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc), NR) };
         for (o, s) in out.iter_mut().zip(sum) {
             *o = if first { *s } else { *o + s };

@@ -18,6 +18,7 @@
 mod kernel;
 
 use bytemuck::{Pod, Zeroable};
+use kernel::Product;
 use memmap2::MmapMut;
 
 /// Columns of a panel of the packed operand: two AVX-512 registers.
@@ -287,7 +288,7 @@ pub fn gemm<E: Epilogue>(
     scratch: &mut Aligned,
     epilogue: &mut E,
 ) {
-    kernel::run(false, a, m, b, c, ldc, scratch, epilogue);
+    Product { add: false, a, m, b, c, ldc }.run(scratch, epilogue);
 }
 
 /// `c += a·b`, otherwise as [`gemm`].
@@ -299,12 +300,13 @@ pub fn gemm_add(
     ldc: usize,
     scratch: &mut Aligned,
 ) {
-    kernel::run(true, a, m, b, c, ldc, scratch, &mut Keep);
+    Product { add: true, a, m, b, c, ldc }.run(scratch, &mut Keep);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::isa::Isa;
 
     /// The oracle: three loops in f64.
     fn naive(a: View<'_>, b: View<'_>, m: usize, k: usize, n: usize) -> Vec<f64> {
@@ -374,24 +376,14 @@ mod tests {
         let run = |isa| {
             let mut c = vec![0.0; m * n];
             let mut scratch = vec![0.0; m * KC];
-            kernel::run_on(
-                isa,
-                false,
-                View::rows(&a, k),
-                m,
-                &packed,
-                &mut c,
-                n,
-                &mut scratch,
-                &mut Keep,
-            );
+            let a = View::rows(&a, k);
+            let product = Product { add: false, a, m, b: &packed, c: &mut c, ldc: n };
+            product.run_on(isa, &mut scratch, &mut Keep);
             c
         };
-        let want = run(kernel::Isa::Portable);
-        assert_eq!(run(kernel::Isa::detect()), want);
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            assert_eq!(run(kernel::Isa::Avx2), want);
+        let want = run(Isa::Portable);
+        for isa in Isa::all() {
+            assert_eq!(run(isa), want, "{isa:?}");
         }
     }
 

@@ -27,7 +27,6 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs};
 use crate::math::gram::add_gram;
 use crate::math::linalg::{cholesky, invert_lower, product_nn, product_nt};
-use crate::observe::Observer;
 use crate::scorers::context::{FitContext, StatisticRequest};
 use crate::scorers::fit::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};

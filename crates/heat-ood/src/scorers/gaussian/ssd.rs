@@ -13,7 +13,6 @@ use toml::Table;
 use super::gmm::{Gmm, GmmConfig, gaussian_settings, refuse_normalize};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Needs};
-use crate::observe::Observer;
 use crate::scorers::context::{FitContext, StatisticRequest};
 use crate::scorers::fit::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};

@@ -20,7 +20,8 @@ use serde_json::json;
 use toml::Table;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, reduce};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::with_head::{MeanRow, WithHead};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::{parallel, reduce};
 use crate::scorers::context::{FitContext, StatisticRequest};
 use crate::scorers::fit::{Method, offer};

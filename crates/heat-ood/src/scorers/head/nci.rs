@@ -8,7 +8,8 @@
 
 use super::with_head::{MeanRow, WithHead};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::reduce;
 use crate::scorers::context::{FitContext, StatisticRequest};
 use crate::scorers::fit::{Method, offer};

@@ -16,7 +16,8 @@ use serde::Deserialize;
 
 use super::with_head::WithHead;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::linalg::{eigh, product_nt};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use crate::math::reduce;

@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::with_head::WithHead;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, reduce};

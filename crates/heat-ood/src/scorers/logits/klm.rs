@@ -10,11 +10,12 @@ use rayon::prelude::*;
 
 use super::source::{LogitSource, logits_settings};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::linalg::product_nt;
 use crate::math::moments::ClassMeans;
 use crate::math::{blocks, parallel, reduce};
-use crate::observe::{Event, Observer};
+use crate::observe::Event;
 use crate::scorers::context::FitContext;
 use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::contradiction;

@@ -3,7 +3,7 @@
 use super::bank::{CENTRE_ROWS, Order, centre};
 use super::index::{ROUNDING, UNDERFLOW};
 use super::search::Search;
-use crate::math::eight::{self, Below, Eight, Panels, WIDTH};
+use crate::math::int8::{self, PanelSink, Eight, Panels, WIDTH};
 use crate::math::reduce;
 
 /// What is subtracted before rounding.
@@ -45,7 +45,7 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn new(rows: &[f32], centres: &Centres, order: Order) -> Self {
-        let (dim, depth) = (centres.rows.len(), eight::depth(centres.rows.len()));
+        let (dim, depth) = (centres.rows.len(), int8::depth(centres.rows.len()));
         let mut bytes = vec![0; rows.len() / dim * depth];
         let (mut own, mut scale, mut error, mut norm) = (vec![], vec![], vec![], vec![]);
         let factor = order.factor();
@@ -94,7 +94,7 @@ pub(super) struct Bounds<'a, 'b> {
     pub(super) searches: &'a mut [Search<'b>],
 }
 
-impl Below for Bounds<'_, '_> {
+impl PanelSink for Bounds<'_, '_> {
     #[inline(always)]
     fn scale(&self, query: usize) -> f32 {
         self.queries[query].scale

@@ -17,7 +17,8 @@ use serde_json::json;
 
 use super::bank::{Bank, CENTRE_ROWS, Order, PIECE, QUERIES, centre, subtract};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::matmul::Aligned;
 use crate::math::rng::{Purpose, Stream};
 use crate::math::{parallel, reduce};

@@ -22,7 +22,7 @@ use super::search::Search;
 
 use super::bank::{Bank, Order, PIECE};
 use crate::error::Result;
-use crate::math::eight::{self, Eight, Instruction};
+use crate::math::int8::{self, Eight, Instruction};
 use crate::math::matmul::Aligned;
 use crate::math::{blocks, parallel, reduce};
 
@@ -144,7 +144,7 @@ impl Neighbours {
             queries.chunks_exact(self.dim).map(|q| Search::new(self, q, k)).collect();
         match &self.filter {
             Filter::Eight { with, centres, pieces } => {
-                let depth = eight::depth(self.dim);
+                let depth = int8::depth(self.dim);
                 let mut bytes = vec![0i8; searches.len() * depth];
                 let pairs = searches.iter_mut().zip(bytes.chunks_exact_mut(depth));
                 let queries: Vec<Query> =
@@ -153,7 +153,7 @@ impl Neighbours {
                     let start = i * PIECE;
                     let (searches, queries) = (&mut searches, &queries);
                     let mut bounds = Bounds { piece, start, queries, searches };
-                    eight::values(*with, &bytes, &piece.panels, &mut bounds);
+                    int8::values(*with, &bytes, &piece.panels, &mut bounds);
                     bounds.searches.iter_mut().for_each(Search::tighten);
                 }
             }

@@ -13,9 +13,10 @@ use serde_json::json;
 use super::bank::{Order, QUERIES};
 use super::index::Neighbours;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::reduce;
-use crate::observe::{Event, Observer};
+use crate::observe::Event;
 use crate::scorers::context::FitContext;
 use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{

@@ -14,10 +14,11 @@ use serde_json::json;
 
 use super::bank::{Bank, Order, PIECE, QUERIES};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::matmul::Aligned;
 use crate::math::reduce;
-use crate::observe::{Event, Observer};
+use crate::observe::Event;
 use crate::scorers::context::FitContext;
 use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{

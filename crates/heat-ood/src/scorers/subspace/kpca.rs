@@ -17,7 +17,8 @@ use toml::Table;
 
 use super::principal::Subspace;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::linalg::eigh;
 use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
 use crate::math::moments::Moments;

@@ -10,7 +10,8 @@
 //! Reference: Ben Ammar et al., *NECO: NEural Collapse Based Out-of-distribution Detection*, ICLR 2024.
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::linalg::eigh;
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use crate::math::reduce;

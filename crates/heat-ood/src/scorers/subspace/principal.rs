@@ -2,7 +2,8 @@
 //! and `kpca`.
 
 use crate::error::{Error, Result};
-use crate::features::{Head, Tensor};
+use crate::features::Head;
+use crate::io::Tensor;
 use crate::math::linalg::{eigh, pinv_times, product_nn, product_nt};
 use crate::math::matmul::{Keep, Packed, View, gemm, with_scratch};
 use crate::math::reduce;

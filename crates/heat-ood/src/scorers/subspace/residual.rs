@@ -12,7 +12,6 @@ use serde_json::json;
 use super::principal::{self, Subspace};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Needs};
-use crate::observe::Observer;
 use crate::scorers::context::{FitContext, StatisticRequest};
 use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, contradiction, feature_settings, require_head};

@@ -31,7 +31,8 @@ use prior::Fast;
 pub use shrinkage::Shrinkage;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Needs};
+use crate::io::Tensor;
 use crate::math::linalg::{invert_lower, product_nn, product_nt};
 use crate::math::reduce;
 use crate::scorers::fit::offer;

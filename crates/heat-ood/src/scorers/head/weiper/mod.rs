@@ -30,7 +30,8 @@ use density::{Density, EMPTY, Histogram, Range, widen};
 use projection::Projection;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Tensor};
+use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::io::Tensor;
 use crate::math::parallel;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::fit::{Method, offer};

@@ -28,15 +28,18 @@ pub(super) fn create(folder: &Path) -> Result<NamedTempFile> {
     }
 }
 
+/// Whether a path has the name of a temporary file or folder of this library.
+pub(crate) fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
 fn remove_abandoned(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(PREFIX)
-            && name.ends_with(SUFFIX)
+        if is_unfinished(&entry.path())
             && let Ok(file) = File::open(entry.path())
             && file.try_lock().is_ok()
         {

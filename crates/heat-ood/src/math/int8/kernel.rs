@@ -48,31 +48,31 @@ fn each_tile(queries: &[i8], panels: &Panels, most: usize, mut run: impl FnMut(T
 }
 
 macro_rules! by_queries {
-    ($f:ident($tile:ident, $below:ident): $($r:literal)*) => {
+    ($f:ident($tile:ident, $sink:ident): $($r:literal)*) => {
         match $tile.start.len() {
             // SAFETY: the tile has as many queries of `depth` bytes and a whole panel.
-            $($r => unsafe { $f::<$r, _>(&$tile, $below) },)*
+            $($r => unsafe { $f::<$r, _>(&$tile, $sink) },)*
             _ => unreachable!("tiles have at most so many queries"),
         }
     };
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,fma")]
-pub fn run_avx512(queries: &[i8], panels: &Panels, below: &mut impl Below) {
+pub fn run_avx512(queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
     each_tile(queries, panels, TILE[0], |tile| {
-        by_queries!(avx512(tile, below): 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        by_queries!(avx512(tile, sink): 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     });
 }
 
 #[target_feature(enable = "avx2,avxvnni,fma")]
-pub fn run_avx(queries: &[i8], panels: &Panels, below: &mut impl Below) {
+pub fn run_avx(queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
     each_tile(queries, panels, TILE[1], |tile| {
-        by_queries!(avx(tile, below): 1 2 3 4 5 6);
+        by_queries!(avx(tile, sink): 1 2 3 4 5 6);
     });
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,fma")]
-unsafe fn avx512<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
+unsafe fn avx512<const R: usize, S: PanelSink>(tile: &Tile<'_>, sink: &mut S) {
     // Far enough ahead that a line arrives before it is used.
     const AHEAD: usize = 16 * 4 * WIDTH;
     let (fours, mut queries) = (tile.queries.len() / R, tile.queries.as_ptr());
@@ -102,8 +102,8 @@ unsafe fn avx512<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
     }
     for (i, sum) in sum.into_iter().enumerate() {
         let query = tile.first + i;
-        let q = _mm512_set1_ps(below.scale(query));
-        let limit = _mm512_set1_ps(below.limit(query, tile.panel));
+        let q = _mm512_set1_ps(sink.scale(query));
+        let limit = _mm512_set1_ps(sink.limit(query, tile.panel));
         let mut values = [0.0; WIDTH];
         let mut mask = 0;
         for (half, sum) in sum.into_iter().enumerate() {
@@ -117,13 +117,13 @@ unsafe fn avx512<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
             }
         }
         if mask != 0 {
-            below.found(query, tile.panel, mask, &values);
+            sink.found(query, tile.panel, mask, &values);
         }
     }
 }
 
 #[target_feature(enable = "avx2,avxvnni,fma")]
-unsafe fn avx<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
+unsafe fn avx<const R: usize, S: PanelSink>(tile: &Tile<'_>, sink: &mut S) {
     let mut values = [[0.0; WIDTH]; R];
     // The panel is done in halves.
     for half in 0..2 {
@@ -144,7 +144,7 @@ unsafe fn avx<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
             }
         }
         for (i, sum) in sum.into_iter().enumerate() {
-            let q = _mm256_set1_ps(below.scale(tile.first + i));
+            let q = _mm256_set1_ps(sink.scale(tile.first + i));
             for (quarter, sum) in sum.into_iter().enumerate() {
                 let at = 16 * half + 8 * quarter;
                 // SAFETY: quarters of WIDTH floats.
@@ -160,7 +160,7 @@ unsafe fn avx<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
     }
     for (i, values) in values.iter().enumerate() {
         let query = tile.first + i;
-        let limit = _mm256_set1_ps(below.limit(query, tile.panel));
+        let limit = _mm256_set1_ps(sink.limit(query, tile.panel));
         let mut mask = 0;
         for (quarter, values) in values.as_chunks::<8>().0.iter().enumerate() {
             // SAFETY: eight floats.
@@ -169,7 +169,7 @@ unsafe fn avx<const R: usize, B: Below>(tile: &Tile<'_>, below: &mut B) {
             mask |= (near as u32) << (8 * quarter);
         }
         if mask != 0 {
-            below.found(query, tile.panel, mask, values);
+            sink.found(query, tile.panel, mask, values);
         }
     }
 }

@@ -1,84 +1,15 @@
-//! Bytes of a file, mapped or in memory, and typed views of them.
+//! Typed row-major arrays within some bytes.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
-use memmap2::Mmap;
-use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use super::Bytes;
 use crate::math::blocks;
-
-/// The bytes of one file.
-pub(crate) enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(m) => m,
-            Bytes::Owned(v) => v,
-        }
-    }
-}
-
-/// Map a whole file.
-pub(crate) fn map(path: &Path) -> Result<Arc<Bytes>> {
-    // Before opening it, because opening a pipe waits for a writer.
-    let meta = std::fs::metadata(path).map_err(Error::io("open", path))?;
-    if !meta.is_file() {
-        return Err(Error::format(path, "not a regular file"));
-    }
-    if meta.len() == 0 {
-        return Err(Error::format(path, "the file is empty"));
-    }
-    map_file(path, &File::open(path).map_err(Error::io("open", path))?)
-}
-
-/// Map an open file; `path` is used in messages.
-pub(crate) fn map_file(path: &Path, file: &File) -> Result<Arc<Bytes>> {
-    // SAFETY: the mapping is read-only and bounds are checked against its
-    // length. As with every memory-mapped reader, another program that
-    // truncates the file meanwhile makes the operating system end this one.
-    let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
-    Ok(Arc::new(Bytes::Mapped(map)))
-}
-
-/// SHA-256 of a file's bytes, in hexadecimal.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut buffer).map_err(Error::io("read", path))?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-    }
-    Ok(hexadecimal(hash))
-}
-
-/// SHA-256 of some pieces, in hexadecimal.
-pub(crate) fn sha256_of<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = P>) -> String {
-    let mut hash = Sha256::new();
-    pieces.into_iter().for_each(|p| hash.update(p));
-    hexadecimal(hash)
-}
-
-fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
-}
 
 /// Element types of matrices and labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dtype {
+pub(crate) enum Dtype {
     F16,
     Bf16,
     F32,
@@ -94,7 +25,7 @@ pub(super) enum Dtype {
 }
 
 impl Dtype {
-    pub(super) fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Dtype::I8 | Dtype::U8 => 1,
             Dtype::F16 | Dtype::Bf16 | Dtype::I16 | Dtype::U16 => 2,
@@ -103,31 +34,31 @@ impl Dtype {
         }
     }
 
-    pub(super) fn is_float(self) -> bool {
+    pub(crate) fn is_float(self) -> bool {
         matches!(self, Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64)
     }
 }
 
 /// A row-major array within some bytes (little-endian).
 #[derive(Clone)]
-pub(super) struct Array {
-    pub(super) bytes: Arc<Bytes>,
-    pub(super) offset: usize,
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
+pub(crate) struct Array {
+    pub(crate) bytes: Arc<Bytes>,
+    pub(crate) offset: usize,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
 }
 
 impl Array {
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(0)
     }
 
-    pub(super) fn cols(&self) -> usize {
+    pub(crate) fn cols(&self) -> usize {
         self.shape.get(1).copied().unwrap_or(1)
     }
 
     /// A matrix of one column as a vector.
-    pub(super) fn into_column(mut self) -> Self {
+    pub(crate) fn into_column(mut self) -> Self {
         if self.shape.len() == 2 && self.shape[1] == 1 {
             self.shape.truncate(1);
         }
@@ -136,7 +67,7 @@ impl Array {
 
     /// A copy in memory, row-major and little-endian, of an array stored
     /// column by column (2-D), big-endian, or both.
-    pub(super) fn into_native(self, by_column: bool, swapped: bool) -> Self {
+    pub(crate) fn into_native(self, by_column: bool, swapped: bool) -> Self {
         let size = self.dtype.size();
         let raw = self.raw(0, self.shape.iter().product());
         let mut out =
@@ -144,7 +75,7 @@ impl Array {
         if swapped {
             out.chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
-        Array { bytes: Arc::new(Bytes::Owned(out)), offset: 0, ..self }
+        Array { bytes: Arc::new(out.into()), offset: 0, ..self }
     }
 
     fn raw(&self, start: usize, len: usize) -> &[u8] {
@@ -153,7 +84,7 @@ impl Array {
     }
 
     /// `len` elements from `start` on as they lie there, if that is as f32.
-    pub(super) fn as_f32(&self, start: usize, len: usize) -> Option<&[f32]> {
+    pub(crate) fn as_f32(&self, start: usize, len: usize) -> Option<&[f32]> {
         if self.dtype != Dtype::F32 || cfg!(target_endian = "big") {
             return None;
         }
@@ -161,7 +92,7 @@ impl Array {
     }
 
     /// Elements `start..start + out.len()` as f32.
-    pub(super) fn read_f32(&self, start: usize, out: &mut [f32]) {
+    pub(crate) fn read_f32(&self, start: usize, out: &mut [f32]) {
         let raw = self.raw(start, out.len());
         match self.dtype {
             Dtype::F16 => convert_halves(raw, out, half::f16::from_le_bytes, |h, o| {
@@ -189,7 +120,7 @@ impl Array {
     }
 
     /// Elements `start..start + out.len()` as f64.
-    pub(super) fn read_f64(&self, start: usize, out: &mut [f64]) {
+    pub(crate) fn read_f64(&self, start: usize, out: &mut [f64]) {
         if self.dtype == Dtype::F64 {
             let raw = self.raw(start, out.len());
             for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
@@ -205,7 +136,7 @@ impl Array {
     }
 
     /// Element `i` of an integer array; values beyond i64 saturate.
-    pub(super) fn integer(&self, i: usize) -> i64 {
+    pub(crate) fn integer(&self, i: usize) -> i64 {
         let raw = self.raw(i, 1);
         macro_rules! get {
             ($t:ty) => {

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 
 use super::budget::Budget;
-use super::storage::{Array, Bytes, Dtype, map};
+use super::{Array, Bytes, Dtype, map};
 use crate::error::{Error, Result};
 
 /// The array of an `.npy` file, mapped.
-pub(super) fn open_npy(path: &Path) -> Result<Array> {
+pub(crate) fn open_npy(path: &Path) -> Result<Array> {
     let bytes = map(path)?;
     let end = bytes.len();
     array(path, bytes, 0, end, &mut Budget::new(end))
 }
 
 /// Those arrays of an `.npz` file that are `wanted`: mapped where stored, in memory where compressed.
-pub(super) fn open_npz(path: &Path, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
+pub(crate) fn open_npz(path: &Path, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
     let bytes = map(path)?;
     let broken =
         |e: zip::result::ZipError| Error::format(path, format!("not a whole .npz (zip) file: {e}"));
@@ -46,7 +46,7 @@ pub(super) fn open_npz(path: &Path, wanted: &[&str]) -> Result<Vec<(String, Arra
         } else {
             let data = decompressed(&place, &mut entry, &mut budget)?;
             let end = data.len();
-            out.push((name, array(&place, Arc::new(Bytes::Owned(data)), 0, end, &mut budget)?));
+            out.push((name, array(&place, Arc::new(data.into()), 0, end, &mut budget)?));
         }
     }
     Ok(out)

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype as StDtype, SafeTensors, View};
 
 use super::budget::{Budget, json_cost};
-use super::storage::{Array, Bytes, Dtype, map};
-use super::write::write_atomically;
+use super::{Array, Bytes, Dtype, map, write_atomically};
 use crate::error::{Error, Result};
 
 /// A tensor to be written or just read.
@@ -78,7 +77,11 @@ impl View for &Tensor {
 
 /// Write tensors and text metadata as one safetensors file, atomically. The
 /// bytes depend on the arguments alone.
-pub(crate) fn save(
+///
+/// # Errors
+/// If a tensor has not as many values as its shape says, or the write fails as
+/// [`write_atomically`] does.
+pub fn save_tensors(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: &[(&str, String)],
@@ -88,7 +91,10 @@ pub(crate) fn save(
 }
 
 /// The bytes of a safetensors file.
-pub(crate) fn encode_plain(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// If a tensor has not as many values as its shape says.
+pub fn encode_tensors(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
     encode(tensors, &[]).map_err(|e| Error::format("memory", e.to_string()))
 }
 
@@ -138,7 +144,7 @@ impl TensorFile {
 
     /// A file already in memory; `path` is used in messages.
     pub fn from_memory(path: &Path, bytes: Vec<u8>) -> Result<Self> {
-        Self::from_bytes(path, Arc::new(Bytes::Owned(bytes)))
+        Self::from_bytes(path, Arc::new(bytes.into()))
     }
 
     fn from_bytes(path: &Path, bytes: Arc<Bytes>) -> Result<Self> {
@@ -305,7 +311,7 @@ impl TensorFile {
         }
     }
 
-    pub(super) fn array(&self, name: &str) -> Option<Result<Array>> {
+    pub(crate) fn array(&self, name: &str) -> Option<Result<Array>> {
         let (st, array) = self.arrays.get(name)?;
         Some(match from_st(*st) {
             Some(_) => Ok(array.clone()),
@@ -363,7 +369,7 @@ mod tests {
         let meta = [("z", "1".to_owned()), ("y", "two".to_owned())];
         let paths = [folder.path().join("1"), folder.path().join("2")];
         for p in &paths {
-            save(p, &sample(), &meta).unwrap();
+            save_tensors(p, &sample(), &meta).unwrap();
         }
         let read = |p: &Path| std::fs::read(p).unwrap();
         assert_eq!(read(&paths[0]), read(&paths[1]));

@@ -5,8 +5,8 @@
 /// Bytes of the record at the end, without a comment.
 const END: usize = 22;
 
-/// The number of entries, if the directory at the end is whole.
-pub(crate) fn entries(bytes: &[u8]) -> Option<u64> {
+/// The number of entries of a zip archive, if the directory at the end is whole.
+pub fn zip_entries(bytes: &[u8]) -> Option<u64> {
     let (start, end, entries) = directory(bytes)?;
     let mut rest = bytes.get(start..end)?;
     for _ in 0..entries {

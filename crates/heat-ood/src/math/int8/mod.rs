@@ -18,6 +18,8 @@ mod kernel;
 
 use bytemuck::cast_slice_mut;
 
+#[cfg(target_arch = "x86_64")]
+use super::isa::{Avx2, Avx512};
 use super::matmul::Aligned;
 
 /// Rows of a panel.
@@ -130,7 +132,7 @@ impl Panels {
 }
 
 /// What asks for values below a limit.
-pub trait Below {
+pub trait PanelSink {
     /// Scale of a query.
     fn scale(&self, query: usize) -> f32;
 
@@ -143,9 +145,13 @@ pub trait Below {
     fn found(&mut self, query: usize, panel: usize, mask: u32, values: &[f32; WIDTH]);
 }
 
-/// An instruction that multiplies eight-bit values.
+/// An instruction that multiplies eight-bit values and that this processor
+/// has: one can only be had from [`Instruction::detect`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Instruction {
+pub struct Instruction(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
     /// `vpdpbusd` on 512 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
@@ -157,6 +163,16 @@ pub enum Instruction {
     Reference,
 }
 
+#[cfg(target_arch = "x86_64")]
+fn has_avx512_vnni() -> bool {
+    is_x86_feature_detected!("avx512vnni") && Avx512::detect().is_some()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx_vnni() -> bool {
+    is_x86_feature_detected!("avxvnni") && Avx2::detect().is_some()
+}
+
 impl Instruction {
     /// The best that this processor has for rows of `dim` columns.
     pub fn detect(dim: usize) -> Option<Self> {
@@ -165,20 +181,11 @@ impl Instruction {
         }
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512vnni")
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("fma")
-            {
-                return Some(Instruction::Avx512Vnni);
+            if has_avx512_vnni() {
+                return Some(Instruction(Kind::Avx512Vnni));
             }
-            if is_x86_feature_detected!("avxvnni")
-                && is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-            {
-                return Some(Instruction::AvxVnni);
+            if has_avx_vnni() {
+                return Some(Instruction(Kind::AvxVnni));
             }
         }
         None
@@ -187,16 +194,11 @@ impl Instruction {
     /// All that can be run here.
     #[cfg(test)]
     pub fn all() -> Vec<Self> {
-        let mut all = vec![Instruction::Reference];
+        let mut all = vec![Instruction(Kind::Reference)];
         #[cfg(target_arch = "x86_64")]
         {
-            all.extend(Self::detect(4));
-            if is_x86_feature_detected!("avxvnni")
-                && is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-            {
-                all.push(Instruction::AvxVnni);
-            }
+            all.extend(has_avx512_vnni().then_some(Instruction(Kind::Avx512Vnni)));
+            all.extend(has_avx_vnni().then_some(Instruction(Kind::AvxVnni)));
         }
         all
     }
@@ -207,17 +209,17 @@ impl Instruction {
 /// # Panics
 /// If the queries are not of the panels' depth: a bug of the caller.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-pub fn values(with: Instruction, queries: &[i8], panels: &Panels, below: &mut impl Below) {
+pub fn values(with: Instruction, queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
     assert!(queries.len().is_multiple_of(panels.depth) && panels.depth <= MOST);
-    match with {
-        // SAFETY: an `Instruction` comes from `detect`, which has seen it.
+    match with.0 {
         #[cfg(target_arch = "x86_64")]
-        Instruction::Avx512Vnni => unsafe { kernel::run_avx512(queries, panels, below) },
+        // SAFETY: the instruction was detected, or there would be no `with`.
+        Kind::Avx512Vnni => unsafe { kernel::run_avx512(queries, panels, sink) },
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Instruction::AvxVnni => unsafe { kernel::run_avx(queries, panels, below) },
+        Kind::AvxVnni => unsafe { kernel::run_avx(queries, panels, sink) },
         #[cfg(test)]
-        Instruction::Reference => tests::reference(queries, panels, below),
+        Kind::Reference => tests::reference(queries, panels, sink),
     }
 }
 
@@ -227,7 +229,7 @@ mod tests {
 
     /// What the kernels do, from the packed bytes, one value at a time.
     #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    pub(super) fn reference(queries: &[i8], panels: &Panels, below: &mut impl Below) {
+    pub(super) fn reference(queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
         let bytes = bytemuck::cast_slice::<f32, u8>(&panels.data);
         for (panel, bytes) in bytes.chunks_exact(WIDTH * panels.depth).enumerate() {
             for (query, q) in queries.chunks_exact(panels.depth).enumerate() {
@@ -236,12 +238,12 @@ mod tests {
                     let x = |k: usize| i32::from(bytes[k / 4 * 4 * WIDTH + 4 * i + k % 4]) - 128;
                     let sum: i32 = q.iter().enumerate().map(|(k, v)| x(k) * i32::from(*v)).sum();
                     let row = panel * WIDTH + i;
-                    let scale = below.scale(query) * panels.scale[row];
+                    let scale = sink.scale(query) * panels.scale[row];
                     *value = (-(sum as f32)).mul_add(scale, panels.own[row]);
-                    mask |= u32::from(!(*value >= below.limit(query, panel))) << i;
+                    mask |= u32::from(!(*value >= sink.limit(query, panel))) << i;
                 }
                 if mask != 0 {
-                    below.found(query, panel, mask, &values);
+                    sink.found(query, panel, mask, &values);
                 }
             }
         }
@@ -260,7 +262,7 @@ mod tests {
         rows: usize,
     }
 
-    impl Below for Collect {
+    impl PanelSink for Collect {
         fn scale(&self, query: usize) -> f32 {
             [1.0, 0.5, 2.0][query % 3]
         }

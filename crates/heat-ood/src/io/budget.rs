@@ -9,7 +9,7 @@ const FLOOR: usize = 32 << 20;
 const VALUE: usize = 128;
 
 /// Bytes that may still be allocated for a file.
-pub(super) struct Budget(usize);
+pub(crate) struct Budget(usize);
 
 impl Budget {
     /// For a file of `length` bytes.
@@ -27,7 +27,7 @@ impl Budget {
 
 /// At most what parsing a JSON text takes: it is walked without building it.
 /// A short text can hold many values, one for every two bytes.
-pub(super) fn json_cost(text: &[u8]) -> usize {
+pub(crate) fn json_cost(text: &[u8]) -> usize {
     let (mut values, mut quoted, mut escaped) = (1usize, false, false);
     for byte in text {
         match byte {

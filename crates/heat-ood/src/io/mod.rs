@@ -1,0 +1,32 @@
+//! Files below the level of features: bytes, named tensors, numpy arrays,
+//! writes that leave a whole file or none.
+//!
+//! Everything read here may come from a stranger: what a file says of itself
+//! is checked before memory is set aside for it, and at most four times its
+//! size (or 32 MiB) is.
+
+mod array;
+mod budget;
+mod bytes;
+mod npy;
+mod temporary;
+mod tensors;
+mod write;
+mod zip_directory;
+
+pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
+pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
+pub use write::{destination, write_atomically};
+pub use zip_directory::zip_entries;
+
+pub(crate) use array::{Array, Dtype};
+pub(crate) use npy::{open_npy, open_npz};
+pub(crate) use temporary::is_unfinished;
+pub(crate) use write::parent;
+
+use std::path::Path;
+
+/// The ending of a file's name in lower case, without the dot; may be empty.
+pub(crate) fn ending(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
+}

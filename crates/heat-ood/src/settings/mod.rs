@@ -1,0 +1,8 @@
+//! Settings as people write them: texts into values, tables into types.
+
+mod fields;
+mod text;
+mod typed;
+
+pub(crate) use text::{DEEPEST, parse_table, parse_value};
+pub(crate) use typed::{keys_of, typed};
