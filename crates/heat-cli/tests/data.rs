@@ -13,7 +13,7 @@ use common::{contains, text};
 
 #[test]
 fn what_is_built_in_is_well_formed() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/sources.toml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/download/sources.toml");
     let sources: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
     let (mut names, mut bases) = (Vec::new(), Vec::new());
     for (name, source) in &sources {

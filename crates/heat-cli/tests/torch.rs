@@ -9,7 +9,7 @@ fn root() -> PathBuf {
 }
 
 fn data(name: &str) -> String {
-    let path = root().join("examples/cifar10-densenet").join(format!("{name}.safetensors"));
+    let path = root().join("crates/heat-cli/data/cifar10-densenet").join(format!("{name}.safetensors"));
     path.to_str().unwrap().to_owned()
 }
 

@@ -19,7 +19,7 @@ use crate::report::{self, About, Evaluation, ReportData, Set};
 
 macro_rules! bundled {
     ($name:literal) => {
-        include_bytes!(concat!("../../../../examples/cifar10-densenet/", $name, ".safetensors"))
+        include_bytes!(concat!("../../data/cifar10-densenet/", $name, ".safetensors"))
     };
 }
 

@@ -1,11 +1,11 @@
-//! Where each data set comes from: `recipes/sources.toml`, and files like it.
+//! Where each data set comes from: `sources.toml` beside this file, and files like it.
 
 use std::path::{Component, Path};
 
 use heat_ood::{Error, Result};
 use serde::Deserialize;
 
-const BUILT_IN: &str = include_str!("../../../../recipes/sources.toml");
+const BUILT_IN: &str = include_str!("sources.toml");
 
 /// A data set, or the weights of a network.
 #[derive(Debug, Clone, Deserialize)]
@@ -103,7 +103,7 @@ pub struct Sources(Vec<(String, Source)>);
 impl Sources {
     /// What is built in, with the entries of `own` added or put in its place.
     pub fn open(own: Option<&Path>) -> Result<Self> {
-        let mut all = parse(BUILT_IN, Path::new("recipes/sources.toml"))?;
+        let mut all = parse(BUILT_IN, Path::new("sources.toml"))?;
         if let Some(path) = own {
             let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
             for (name, source) in parse(&text, path)? {

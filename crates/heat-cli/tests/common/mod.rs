@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 pub fn data(name: &str) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"));
+    let path = root.join("data/cifar10-densenet").join(format!("{name}.safetensors"));
     path.to_str().unwrap().to_owned()
 }
 
