@@ -1,15 +1,14 @@
 //! `heat select`: which scorer, without looking at test data.
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
+use heat_ood::Error;
 use heat_ood::features::FeatureSet;
 use heat_ood::scorers::{NAMES, ScorerSpec};
 use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
-use heat_ood::{Detector, Error};
 
-use super::eval::{ood_sets, split};
-use super::{Data, named, refuse_overwriting, write_output, wrote};
+use super::{Data, named, ood_sets, refuse_overwriting, scorers, split, write_output, wrote};
 use crate::args::{Form, SelectArgs};
+use crate::export::aligned;
 use crate::progress::Progress;
 
 pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
@@ -56,10 +55,9 @@ pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
     write_output(None, &text)?;
     if let Some(path) = &args.output {
         let scorer = fit_composition(&composition, &data.train, data.head.as_ref(), progress)?;
-        let mut detector = Detector::shared(scorer);
         let words: Vec<String> = composition.iter().map(|(n, w)| format!("{w:.4} {n}")).collect();
-        detector.provenance.recipe = Some(format!("select: {}", words.join(" + ")));
-        detector.trained_on(&data.train)?;
+        let recipe = format!("select: {}", words.join(" + "));
+        let mut detector = scorers::detector(&scorer, Some(recipe), &data.train)?;
         // These are no rows to calibrate on.
         if let Some(id) = &id_validation {
             detector.provenance.train.extend(id.digests()?);
@@ -108,17 +106,6 @@ fn percent(value: f64) -> String {
     format!("{:.2}", 100.0 * value)
 }
 
-fn table(titles: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
-    table.set_header(titles);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(left) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
 fn selection_text(found: &Selection, form: Form) -> String {
     if form == Form::Json {
         return serde_json::to_string_pretty(found).unwrap_or_default() + "\n";
@@ -136,7 +123,7 @@ fn selection_text(found: &Selection, form: Form) -> String {
         "{}\n\nAUROC on pseudo-OOD rows made of the training set alone, in percent, mean of {} folds.\n\
          agreement of the kinds of outliers (rank correlation): {}: {}\n\
          composition: {} ({} on the rows that chose it)\n",
-        table(titles, rows.collect(), 1),
+        aligned(titles, rows.collect(), 1),
         found.folds,
         found.agreement.map_or("–".to_owned(), |a| format!("{a:.2}")),
         found.trust(),
@@ -160,7 +147,7 @@ fn tuning_text(found: &Tuning, form: Form) -> String {
     format!(
         "{}\n\nEach candidate was fitted anew on the training set. best: {}\n\
          The validation sets are no sets to report results on.\n",
-        table(titles.into_iter().chain(sets).collect(), rows.collect(), 3),
+        aligned(titles.into_iter().chain(sets).collect(), rows.collect(), 3),
         found.candidates[found.best].name,
     )
 }

@@ -1,12 +1,13 @@
 //! What a composition's β does.
 
-use anyhow::Result;
+use heat_ood::Result;
 use heat_ood::compose::combine;
 use heat_ood::metrics;
 
-use crate::report::data::{Composition, Evaluation};
+use crate::report::evaluation::{Composition, Evaluation};
 use crate::report::html::figure;
-use crate::report::plot::{Axis, Ink, Mark, Panel};
+use crate::report::ink::Ink;
+use crate::report::plot::{Axis, Mark, Panel};
 
 /// Where ±∞ is drawn.
 const END: f64 = 10.0;
