@@ -123,7 +123,7 @@ impl TestSets {
 }
 
 /// Open OOD sets given as `NAME=FEATURES`.
-pub fn ood_sets(list: &[String], options: &OpenOptions) -> Result<Vec<(String, FeatureSet)>> {
+fn ood_sets(list: &[String], options: &OpenOptions) -> Result<Vec<(String, FeatureSet)>> {
     let mut sets: Vec<(String, FeatureSet)> = Vec::new();
     for text in list {
         let (name, path) = named(text);

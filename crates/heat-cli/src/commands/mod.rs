@@ -24,5 +24,5 @@ pub mod sweep;
 pub mod train;
 pub mod watch;
 
-use inputs::{Data, NamedDetector, TestSets, detectors, named, ood_sets, split};
+use inputs::{Data, NamedDetector, TestSets, detectors, named, split};
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

@@ -14,17 +14,7 @@ use crate::export::{self, ScoreFormat};
 use crate::progress::Progress;
 
 pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
-    let format = match &args.output {
-        None => ScoreFormat::Csv,
-        Some(path) => ScoreFormat::of(path).ok_or_else(|| {
-            Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
-        })?,
-    };
-    let judging = args.alpha.is_some() || args.fdr.is_some() || args.ties.is_some();
-    if format == ScoreFormat::Npy && judging {
-        let problem = "holds scores alone; write .csv or .jsonl for verdicts";
-        return Err(Error::config("output", ".npy", problem).into());
-    }
+    let format = format(args)?;
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
     let mut detector = Detector::open(&args.detector)?;
     if let Some(alpha) = args.alpha {
@@ -61,6 +51,22 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
         None => write(&mut std::io::stdout().lock())?,
     }
     Ok(())
+}
+
+/// By the output's ending, which must be able to hold what is asked for.
+fn format(args: &ScoreArgs) -> Result<ScoreFormat> {
+    let format = match &args.output {
+        None => ScoreFormat::Csv,
+        Some(path) => ScoreFormat::of(path).ok_or_else(|| {
+            Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
+        })?,
+    };
+    let judging = args.alpha.is_some() || args.fdr.is_some() || args.ties.is_some();
+    if format == ScoreFormat::Npy && judging {
+        let problem = "holds scores alone; write .csv or .jsonl for verdicts";
+        return Err(Error::config("output", ".npy", problem).into());
+    }
+    Ok(format)
 }
 
 fn calibrated<'a>(

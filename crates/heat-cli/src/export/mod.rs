@@ -20,6 +20,7 @@
 mod columns;
 mod comparison;
 mod csv;
+mod format;
 mod json;
 mod markdown;
 mod openood;
@@ -30,24 +31,12 @@ mod table;
 
 use heat_ood::evaluate::Results;
 
+pub use format::Format;
 pub use openood::files as openood;
 pub use scores::{ScoreFormat, write as scores};
 pub use summary::{Outcome, Summary};
 pub use sweep::render as sweep;
 pub(crate) use table::aligned;
-
-/// Forms of results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// Everything, values as fractions.
-    Json,
-    /// One line per scorer and set.
-    Csv,
-    /// For documents.
-    Markdown,
-}
 
 /// Results as text.
 pub fn results(results: &Results, format: Format) -> String {

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use super::csv::quoted;
+use super::format::Format;
+use super::markdown;
 use super::summary::{Spread, Summary};
 use super::table::aligned;
-use super::{Format, markdown};
 
 /// Columns of the table and the Markdown after the varied keys and the seeds:
 /// title, where the value is, factor, digits.
