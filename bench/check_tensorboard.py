@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-DATA = Path(__file__).resolve().parent.parent / "examples/cifar10-densenet"
+DATA = Path(__file__).resolve().parent.parent / "crates/heat-cli/data/cifar10-densenet"
 TAGS = {"train/loss": "loss", "train/cd_loss": "cd_loss", "train/l2_loss": "l2_loss", "train/lr": "lr",
         "energy_nn/real": "energy_nn_real", "energy_nn/generated": "energy_nn_generated",
         "energy_prior/real": "energy_prior_real", "energy_prior/generated": "energy_prior_generated",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "examples/cifar10-densenet"
+DATA = ROOT / "crates/heat-cli/data/cifar10-densenet"
 N = 3
 KINDS = {"tied": ["ebm.model.tied=true"], "untied": ["ebm.model.tied=false"],
          "tapered": ["ebm.model.reduce_width=true"]}

@@ -105,12 +105,12 @@ def ours(heat, case, pictures, weights, out, batch):
     command = [heat, "extract", str(pictures), "--backbone", str(weights), "--preset", case["preset"], "--batch-size", str(batch), "-o", str(out), "--threads", "2"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     # Its own clock, from the opened data set to the renamed folder: as the peer's, without start-up.
-    line = next(line for line in said.splitlines() if " pictures in " in line)
-    return float(line.split(" pictures in ")[1].split(" s")[0])
+    line = next(line for line in said.splitlines() if " images in " in line)
+    return float(line.split(" images in ")[1].split(" s")[0])
 
 
 def transforms(timings, rounds):
-    """One thread each, decoded pictures in memory: resize, crop, to tensor, normalise."""
+    """One thread each, decoded images in memory: resize, crop, to tensor, normalise."""
     torch.set_num_threads(1)
     for name, (width, height) in {"resnet50-224": (500, 375), "resnet34-cifar": (64, 64)}.items():
         case = CASES[name]
@@ -190,11 +190,11 @@ def main():
                     times[way].append(theirs(json.loads(way), pictures))
                 mine.append(ours(args.heat, case, pictures, weights, out, args.batch))
             n = case["n"]
-            print(f"{name}: {n} pictures of {case['size']}")
+            print(f"{name}: {n} images of {case['size']}")
             for way, t in times.items():
-                print(f"  torch {way}: {n / np.median(t):.1f} pictures/s")
+                print(f"  torch {way}: {n / np.median(t):.1f} images/s")
             best = min(float(np.median(t)) for t in times.values())
-            print(f"  heat: {n / np.median(mine):.1f} pictures/s, {best / np.median(mine):.2f} of the best, {float(np.median(times[json.dumps(plain)])) / np.median(mine):.2f} of the plain way with 2 workers")
+            print(f"  heat: {n / np.median(mine):.1f} images/s, {best / np.median(mine):.2f} of the best, {float(np.median(times[json.dumps(plain)])) / np.median(mine):.2f} of the plain way with 2 workers")
             agreement(out, npz)
 
 

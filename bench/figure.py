@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 folder, out = Path(sys.argv[1]), sys.argv[2]
 root = Path(__file__).resolve().parent.parent
-data = root / "examples/cifar10-densenet"
+data = root / "crates/heat-cli/data/cifar10-densenet"
 
 
 def scores(name):

@@ -2,8 +2,8 @@
 
     python bench/perturb.py target/release/heat CIFAR10_BINARY.tar.gz resnet20-cifar10.th [--rows 1000]
 
-Weights: the published CIFAR-10 ResNet-20 (option A); pictures: a training batch and the test batch of CIFAR-10,
-and as OOD the same test pictures turned upside down and inverted. Prints the largest and mean differences of the
+Weights: the published CIFAR-10 ResNet-20 (option A); images: a training batch and the test batch of CIFAR-10,
+and as OOD the same test images turned upside down and inverted. Prints the largest and mean differences of the
 scores, AUROC on both sides, and the times.
 """
 import argparse

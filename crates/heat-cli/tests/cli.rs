@@ -10,24 +10,24 @@ use common::{command, contains, data, fails, ok, text};
 use serde_json::Value;
 
 /// Standard output of a command that must succeed.
-fn said(folder: &Path, args: &[&str]) -> String {
-    text(&ok(folder, args).stdout)
+fn said(directory: &Path, args: &[&str]) -> String {
+    text(&ok(directory, args).stdout)
 }
 
 const TINY: [&str; 5] =
     ["ebm=quickstart_gmm", "ebm.model.hidden_dim=32", "ebm.model.steps=2", "n_epochs=2", "seed=5"];
 
-fn train(folder: &Path, out: &str, more: &[&str]) -> Output {
+fn train(directory: &Path, out: &str, more: &[&str]) -> Output {
     let train = data("train");
     let args = [&["train"], &TINY[..], &["--train", &train, "--out", out], more].concat();
-    command(folder, &args).output().unwrap()
+    command(directory, &args).output().unwrap()
 }
 
 /// AUROC and FPR95 (ID positive) of scikit-learn 1.9.1 and numpy 2.4.6 on scores
 /// computed with numpy in float64 from the same files, by METHOD's formulas.
 #[test]
 fn eval_agrees_with_numpy_and_scikit_learn() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (cifar, mnist) = (data("ood_cifar100"), data("ood_mnist"));
     let args = [
         "eval",
@@ -47,7 +47,7 @@ fn eval_agrees_with_numpy_and_scikit_learn() {
         "--format",
         "json",
     ];
-    let json: Value = serde_json::from_str(&said(folder.path(), &args)).unwrap();
+    let json: Value = serde_json::from_str(&said(directory.path(), &args)).unwrap();
     let expected: Value = serde_json::from_str(include_str!("expected.json")).unwrap();
     let scorers = json["scorers"].as_object().unwrap();
     let names: Vec<&String> = scorers.keys().collect();
@@ -79,13 +79,13 @@ fn eval_agrees_with_numpy_and_scikit_learn() {
 
 #[test]
 fn eval_writes_every_format() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let run = |format: &str| {
         let (id, ood) = (data("test"), format!("mnist={}", data("ood_mnist")));
         let (train, head) = (data("train"), data("head"));
         let data = ["--train", &train, "--head", &head, "--id", &id, "--ood", &ood];
         let args = [&["eval"][..], &data, &["--scorers", "el,msp", "--format", format]].concat();
-        said(folder.path(), &args)
+        said(directory.path(), &args)
     };
     insta::assert_snapshot!(run("table"));
     insta::assert_snapshot!(run("markdown"));
@@ -94,8 +94,8 @@ fn eval_writes_every_format() {
 
 #[test]
 fn train_compose_score_and_info() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let out = train(path, "run", &[]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     contains(&text(&out.stderr), &["epoch 2: loss", "wrote run/detector.safetensors"]);
@@ -159,8 +159,8 @@ fn train_compose_score_and_info() {
 
 #[test]
 fn the_number_of_threads_changes_no_byte() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     for threads in ["1", "2", "4"] {
         assert!(train(path, threads, &["--threads", threads]).status.success());
         let (fit, out) = (data("train"), format!("knn{threads}.safetensors"));
@@ -183,8 +183,8 @@ fn the_number_of_threads_changes_no_byte() {
 /// One's own arrays, as numpy writes them.
 #[test]
 fn npy_features_and_labels() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let npy = |name: &str, descr: &str, shape: &str, data: Vec<u8>| {
         let mut header =
             format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
@@ -227,8 +227,8 @@ fn npy_features_and_labels() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_says_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, id) = (data("train"), data("test"));
     let ood = format!("mnist={}", data("ood_mnist"));
     let slash = format!("a/b={}", data("ood_mnist"));
@@ -272,8 +272,8 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
 
 #[test]
 fn a_run_is_not_overwritten_and_resumes() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     assert!(train(path, "whole", &["n_epochs=3"]).status.success());
     assert!(train(path, "run", &[]).status.success());
     let again = train(path, "run", &[]);
@@ -296,8 +296,8 @@ fn a_run_is_not_overwritten_and_resumes() {
 #[cfg(unix)]
 #[test]
 fn outputs_that_are_no_files_of_their_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let train = data("train");
     let fit = |output: &str| ["fit", "norm", "--train", &train, "-o", output].map(str::to_owned);
     let refused = |args: &[String], parts: &[&str]| {
@@ -309,9 +309,9 @@ fn outputs_that_are_no_files_of_their_own() {
     );
     refused(&fit("pipe"), &["pipe", "not a regular file"]);
     assert!(!fs::symlink_metadata(path.join("pipe")).unwrap().is_file());
-    fs::create_dir(path.join("folder")).unwrap();
-    refused(&fit("folder"), &["name of a folder"]);
-    refused(&fit("new/"), &["name of a folder"]);
+    fs::create_dir(path.join("directory")).unwrap();
+    refused(&fit("directory"), &["name of a directory"]);
+    refused(&fit("new/"), &["name of a directory"]);
     fs::write(path.join("old"), "old").unwrap();
     std::os::unix::fs::symlink("old", path.join("link")).unwrap();
     said(path, &["fit", "norm", "--train", &train, "-o", "link"]);
@@ -331,15 +331,15 @@ fn outputs_that_are_no_files_of_their_own() {
     let eval = ["eval", "--train", &train, "--id", &id, "--ood", &ood, "--scorers", "norm"];
     let same = [&eval[..], &["-o", "r.html", "--report", "./r.html"]].concat();
     contains(&fails(path, &same).1, &["that is where the results go"]);
-    // A slash says that a folder is meant.
+    // A slash says that a directory is meant.
     said(path, &[&eval[..], &["--format", "openood", "-o", "csv/"]].concat());
     assert!(path.join("csv/norm.csv").is_file());
 }
 
 #[test]
 fn names_and_files_that_would_collide() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, id) = (data("train"), data("test"));
     let ood = format!("mnist={}", data("ood_mnist"));
     for name in ["a.safetensors", "b.safetensors"] {
@@ -352,7 +352,7 @@ fn names_and_files_that_would_collide() {
     let eval = ["eval", "--id", &id, "--ood", &ood, "--train", &train];
     let (code, error) = fails(path, &[&eval[..], &["--scorers", "knn,knn"]].concat());
     assert_eq!(code, 2);
-    contains(&error, &["two of that name"]);
+    contains(&error, &["two have that name"]);
     let (_, error) =
         fails(path, &["compose", "a.safetensors", "--train", &train, "-o", "a.safetensors"]);
     contains(&error, &["read by this command"]);
@@ -366,8 +366,8 @@ fn names_and_files_that_would_collide() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_loses_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     assert!(train(path, "run", &["n_epochs=1"]).status.success());
     let before = fs::read(path.join("run/checkpoints/epoch_1.safetensors")).unwrap();
     let command = format!(
@@ -392,34 +392,25 @@ fn a_full_disk_loses_nothing() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_a_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let data = data("train");
     let args =
         [&["train"], &TINY[..], &["n_epochs=2000", "--train", &data, "--out", "run"]].concat();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_heat"))
-        .args(args)
-        .current_dir(path)
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    while !path.join("run/checkpoints/epoch_1.safetensors").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let mut child = common::start(path, &args);
+    common::wait_until(&mut child, || path.join("run/checkpoints/epoch_1.safetensors").exists());
+    assert_eq!(common::interrupt(&mut child), Some(1));
     let names = fs::read_dir(path.join("run/checkpoints")).unwrap();
     let steps =
         names.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("step_"));
     assert_eq!(steps.count(), 1);
 }
 
-/// The README's first command, from an empty folder.
+/// The README's first command, from an empty directory.
 #[test]
 fn quickstart() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let table = said(path, &["quickstart"]);
     contains(&table, &["FPR95 (ID+)", "FPR95 (OOD+)", "HEAT-GMM-std", "cifar100"]);
     let text = fs::read_to_string(path.join("heat-quickstart/results.json")).unwrap();

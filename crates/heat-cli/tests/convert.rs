@@ -13,8 +13,8 @@ use heat_ood::features::{FeatureSet, Field, Pooling};
 const AVG: Field = Field::Features(Pooling::Avg);
 
 /// Standard error of a command that must fail with that code.
-fn fails_with(folder: &Path, code: i32, args: &[&str]) -> String {
-    let (got, error) = fails(folder, args);
+fn fails_with(directory: &Path, code: i32, args: &[&str]) -> String {
+    let (got, error) = fails(directory, args);
     assert_eq!(got, code, "{args:?}: {error}");
     error
 }
@@ -29,8 +29,8 @@ fn values(path: impl AsRef<Path>) -> Vec<f32> {
 /// The examples are f16: they go through every form unchanged.
 #[test]
 fn forms_types_and_notes() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, head) = (data("train"), data("head"));
     let said = text(&ok(path, &["convert", &train, "-o", "shards", "--shard-rows", "1000"]).stderr);
     contains(&said, &["wrote shards", "3000 rows of label, avg, std in 3 file(s)"]);
@@ -74,8 +74,8 @@ fn forms_types_and_notes() {
 
 #[test]
 fn refusals() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let train = data("train");
     let convert =
         |more: &[&'static str]| -> Vec<&str> { [&["convert", train.as_str()], more].concat() };
@@ -104,15 +104,15 @@ fn refusals() {
 }
 
 /// A training set of 60,000 × 64 as memmaps, exact in f16, enough to be caught in the act.
-fn large(folder: &Path) {
+fn large(directory: &Path) {
     let (rows, dim) = (60_000, 64);
     let bytes = |n: usize, f: &dyn Fn(usize) -> f64| -> Vec<u8> {
         (0..n).flat_map(|i| f(i).to_le_bytes()).collect()
     };
-    fs::create_dir(folder.join("in")).unwrap();
+    fs::create_dir(directory.join("in")).unwrap();
     let feat = bytes(rows * dim, &|i| (i.wrapping_mul(2_654_435_761) % 2048) as f64 / 8.0);
-    fs::write(folder.join("in/feat.mmap"), feat).unwrap();
-    fs::write(folder.join("in/label.mmap"), bytes(rows, &|i| (i % 9) as f64)).unwrap();
+    fs::write(directory.join("in/feat.mmap"), feat).unwrap();
+    fs::write(directory.join("in/label.mmap"), bytes(rows, &|i| (i % 9) as f64)).unwrap();
 }
 
 /// Killed at some moment, there is either nothing under the output's name or
@@ -120,8 +120,8 @@ fn large(folder: &Path) {
 #[cfg(unix)]
 #[test]
 fn killed_at_any_moment_nothing_half_is_taken_for_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     large(path);
     let convert = |out: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heat"));
@@ -168,7 +168,7 @@ fn killed_at_any_moment_nothing_half_is_taken_for_whole() {
     // The same bytes as a run that nobody disturbed.
     for entry in fs::read_dir(path.join("whole")).unwrap() {
         let name = entry.unwrap().file_name();
-        let read = |folder: &str| fs::read(path.join(folder).join(&name)).unwrap();
+        let read = |directory: &str| fs::read(path.join(directory).join(&name)).unwrap();
         assert!(read("whole") == read("out"));
     }
 }
@@ -183,8 +183,8 @@ const TINY: [&str; 5] = [
 
 #[test]
 fn training_on_subsets() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (data, test) = (data("train"), data("test"));
     let train = |out: &str, more: &[&str]| {
         let args = [&["train"], &TINY[..], more, &["--train", &data, "--out", out]].concat();
@@ -221,8 +221,8 @@ fn training_on_subsets() {
 
 #[test]
 fn fit_and_eval_on_subsets() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, head, test) = (data("train"), data("head"), data("test"));
     let k = |out: &str, more: &[&str]| {
         ok(path, &[&["fit", "knn", "--train", &train, "-o", out], more].concat());

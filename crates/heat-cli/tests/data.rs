@@ -13,7 +13,7 @@ use common::{contains, text};
 
 #[test]
 fn what_is_built_in_is_well_formed() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/sources.toml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/download/sources.toml");
     let sources: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
     let (mut names, mut bases) = (Vec::new(), Vec::new());
     for (name, source) in &sources {
@@ -152,7 +152,7 @@ fn without_a_checksum_the_first_download_decides() {
     place.holds("a.bin", &second);
     // What somebody put here is taken as it is.
     fs::remove_file(place.path("checksums.toml")).unwrap();
-    contains(&text(&place.run(&["verify"]).stdout), &["?", "nothing is known"]);
+    contains(&text(&place.run(&["verify"]).stdout), &["?", "no checksum of it is known"]);
     contains(&place.ok(&GET), &["its SHA-256 is now kept"]);
 }
 
@@ -283,7 +283,7 @@ fn archives_are_unpacked_whole() {
     place.holds("LSUN/x_lmdb/lock.mdb", &lock);
     assert!(!place.ok(&GET).contains("unpacked"));
     assert!(place.run(&["verify"]).status.success());
-    // The folder alone is lost; then a part of it.
+    // The directory alone is lost; then a part of it.
     fs::remove_dir_all(place.path("LSUN/x_lmdb")).unwrap();
     contains(&text(&place.run(&["verify"]).stdout), &["WRONG", "not unpacked into"]);
     contains(&place.ok(&GET), &["unpacked"]);
@@ -296,11 +296,11 @@ fn archives_are_unpacked_whole() {
 }
 
 #[test]
-fn archives_do_not_reach_outside_their_folder() {
+fn archives_do_not_reach_outside_their_directory() {
     let archive = zip(&[("fine.txt", b"fine"), ("../../evil.txt", b"evil")]);
     let server = serves(&archive);
     let place = Place::new(&[("x.zip", &server.url, "unpack = true".into())]);
-    contains(&place.fails(&GET), &["x.zip: `../../evil.txt` would lie outside the folder"]);
+    contains(&place.fails(&GET), &["x.zip: `../../evil.txt` would lie outside the directory"]);
     assert_eq!(place.names(), ["checksums.toml", "x.zip"]);
     assert!(!place.0.path().join("evil.txt").exists());
     let broken = serves(&archive[..archive.len() - 4]);

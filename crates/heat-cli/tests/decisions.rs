@@ -11,11 +11,11 @@ use common::{command, contains, data, fails, npy, ok, text};
 use serde_json::Value;
 
 /// A `knn` detector, and the same calibrated on the test rows.
-fn calibrated(folder: &Path, more: &[&str]) -> Output {
-    ok(folder, &["fit", "knn", "--train", &data("train"), "-o", "knn.safetensors"]);
+fn calibrated(directory: &Path, more: &[&str]) -> Output {
+    ok(directory, &["fit", "knn", "--train", &data("train"), "-o", "knn.safetensors"]);
     let id = data("test");
     let args = [&["calibrate", "knn.safetensors", "--id", &id, "-o", "cal.safetensors"], more];
-    ok(folder, &args.concat())
+    ok(directory, &args.concat())
 }
 
 fn lines(text: &str) -> Vec<Vec<String>> {
@@ -26,11 +26,11 @@ fn lines(text: &str) -> Vec<Vec<String>> {
 /// here counted anew.
 #[test]
 fn scores_p_values_and_verdicts() {
-    let folder = tempfile::tempdir().unwrap();
-    let said = calibrated(folder.path(), &["--alpha", "0.1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let said = calibrated(directory.path(), &["--alpha", "0.1"]);
     contains(&text(&said.stderr), &["at most 0.1", "on average", "1000 calibration rows", "wrote"]);
     let score = |args: &[&str]| {
-        let out = ok(folder.path(), &[&["score", "cal.safetensors"], args].concat());
+        let out = ok(directory.path(), &[&["score", "cal.safetensors"], args].concat());
         (lines(&text(&out.stdout)), text(&out.stderr))
     };
     let (id, ood) = (data("test"), data("ood_textures"));
@@ -57,29 +57,29 @@ fn scores_p_values_and_verdicts() {
     let random = |seed| score(&[&ood, "--ties", "randomized", "--ties-seed", seed]).0;
     for more in [&["--ties", "randomized"][..], &["--fdr", "0.1", "--alpha", "0.1"]] {
         let args = [&["score", "cal.safetensors", &ood], more].concat();
-        assert_eq!(fails(folder.path(), &args).0, 2);
+        assert_eq!(fails(directory.path(), &args).0, 2);
     }
     let npy = ["score", "cal.safetensors", &ood, "--fdr", "0.1", "-o", "s.npy"];
-    contains(&fails(folder.path(), &npy).1, &["scores alone"]);
+    contains(&fails(directory.path(), &npy).1, &["scores alone"]);
     assert_eq!(random("1"), random("1"));
     assert_ne!(random("1"), random("2"));
-    ok(folder.path(), &["score", "cal.safetensors", &ood, "-o", "s.jsonl"]);
-    let first = fs::read_to_string(folder.path().join("s.jsonl")).unwrap();
+    ok(directory.path(), &["score", "cal.safetensors", &ood, "-o", "s.jsonl"]);
+    let first = fs::read_to_string(directory.path().join("s.jsonl")).unwrap();
     let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
     assert_eq!(first["p_value"].as_f64().unwrap(), rows[1][2].parse::<f64>().unwrap());
     assert_eq!(first["verdict"], rows[1][3].as_str());
-    let info = text(&ok(folder.path(), &["info", "cal.safetensors"]).stdout);
+    let info = text(&ok(directory.path(), &["info", "cal.safetensors"]).stdout);
     contains(&info, &["verdicts at most 0.1", "calibrated on test.safetensors sha256"]);
 }
 
 #[test]
 fn by_class_with_probability() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let head = data("head");
     let more = ["--per-class", "--head", &head, "--alpha", "0.1", "--delta", "0.1"];
-    let said = calibrated(folder.path(), &more);
+    let said = calibrated(directory.path(), &more);
     contains(&text(&said.stderr), &["probability 0.9", "Clopper-Pearson", "each predicted class"]);
-    let out = ok(folder.path(), &["score", "cal.safetensors", &data("ood_mnist")]);
+    let out = ok(directory.path(), &["score", "cal.safetensors", &data("ood_mnist")]);
     let rows = lines(&text(&out.stdout));
     assert_eq!(rows[0], ["row", "score", "p_value", "verdict", "class"]);
     assert!(rows[1..].iter().all(|r| r[4].parse::<u32>().unwrap() < 10));
@@ -88,11 +88,11 @@ fn by_class_with_probability() {
 
 #[test]
 fn calibration_refuses() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (train, id) = (data("train"), data("test"));
-    ok(folder.path(), &["fit", "el", "--train", &train, "--head", &data("head"), "-o", "d"]);
+    ok(directory.path(), &["fit", "el", "--train", &train, "--head", &data("head"), "-o", "d"]);
     let refused =
-        |args: &[&str]| fails(folder.path(), &[&["calibrate", "d", "-o", "o"], args].concat());
+        |args: &[&str]| fails(directory.path(), &[&["calibrate", "d", "-o", "o"], args].concat());
     for alpha in ["0", "1", "-0.5", "nan", "inf"] {
         let (code, error) = refused(&["--id", &id, "--alpha", alpha]);
         assert_eq!(code, 2);
@@ -105,23 +105,23 @@ fn calibration_refuses() {
     let (code, error) = refused(&["--id", &train]);
     assert_eq!(code, 1);
     contains(&error, &["3000 of 3000 rows", "training rows", "--force"]);
-    ok(folder.path(), &["calibrate", "d", "--id", &train, "--force", "-o", "forced"]);
-    let info = text(&ok(folder.path(), &["info", "forced"]).stdout);
+    ok(directory.path(), &["calibrate", "d", "--id", &train, "--force", "-o", "forced"]);
+    let info = text(&ok(directory.path(), &["info", "forced"]).stdout);
     contains(&info, &["nothing is promised", "rows that the scorer has seen"]);
-    let said = ok(folder.path(), &["score", "forced", &id, "--fdr", "0.1"]);
+    let said = ok(directory.path(), &["score", "forced", &id, "--fdr", "0.1"]);
     contains(&text(&said.stderr), &["nothing is promised"]);
     contains(&refused(&["--id", &id, "--per-class"]).1, &["--head"]);
-    assert!(!folder.path().join("o").exists());
-    let (code, error) = fails(folder.path(), &["score", "d", &id, "--fdr", "0.1"]);
+    assert!(!directory.path().join("o").exists());
+    let (code, error) = fails(directory.path(), &["score", "d", &id, "--fdr", "0.1"]);
     assert_eq!(code, 2);
     contains(&error, &["not calibrated", "heat calibrate"]);
-    let (_, error) = fails(folder.path(), &["watch", "d", &id]);
+    let (_, error) = fails(directory.path(), &["watch", "d", &id]);
     contains(&error, &["calibration", "heat calibrate"]);
 }
 
 /// Run `heat watch` on lines.
-fn watch(folder: &Path, args: &[&str], input: &str) -> (Output, Vec<Value>) {
-    let mut command = command(folder, &[&["watch", "cal.safetensors"], args].concat());
+fn watch(directory: &Path, args: &[&str], input: &str) -> (Output, Vec<Value>) {
+    let mut command = command(directory, &[&["watch", "cal.safetensors"], args].concat());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -140,10 +140,11 @@ fn of<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
 
 #[test]
 fn streams_are_watched() {
-    let folder = tempfile::tempdir().unwrap();
-    calibrated(folder.path(), &[]);
-    let odd = text(&ok(folder.path(), &["score", "cal.safetensors", &data("ood_textures")]).stdout);
-    let (_, events) = watch(folder.path(), &["--every", "200"], &odd);
+    let directory = tempfile::tempdir().unwrap();
+    calibrated(directory.path(), &[]);
+    let anomalous =
+        text(&ok(directory.path(), &["score", "cal.safetensors", &data("ood_textures")]).stdout);
+    let (_, events) = watch(directory.path(), &["--every", "200"], &anomalous);
     assert_eq!(of(&events, "start")[0]["calibration_rows"], 1000);
     let alarm = of(&events, "alarm")[0];
     assert!(alarm["row"].as_u64().unwrap() < 50, "{alarm}");
@@ -153,27 +154,28 @@ fn streams_are_watched() {
     assert_eq!(end["rows"], 500);
     assert_eq!(end["alarms"].as_u64().unwrap() as usize, of(&events, "alarm").len());
     // The same from the features, and from plain numbers.
-    let (_, same) = watch(folder.path(), &["--every", "200", &data("ood_textures")], "");
+    let (_, same) = watch(directory.path(), &["--every", "200", &data("ood_textures")], "");
     assert_eq!(same, events);
-    let scores: Vec<&str> = odd.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();
-    let (_, same) = watch(folder.path(), &["--every", "200"], &scores.join("\n"));
+    let scores: Vec<&str> =
+        anomalous.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();
+    let (_, same) = watch(directory.path(), &["--every", "200"], &scores.join("\n"));
     assert_eq!(same, events);
     // Ordinary rows in random order raise none: these are the calibration's own.
-    let id = text(&ok(folder.path(), &["score", "cal.safetensors", &data("test")]).stdout);
-    let (_, events) = watch(folder.path(), &[], &id);
+    let id = text(&ok(directory.path(), &["score", "cal.safetensors", &data("test")]).stdout);
+    let (_, events) = watch(directory.path(), &[], &id);
     assert!(of(&events, "alarm").is_empty());
-    let (out, events) = watch(folder.path(), &["--fail"], &odd);
+    let (out, events) = watch(directory.path(), &["--fail"], &anomalous);
     assert_eq!(out.status.code(), Some(3));
     assert_eq!(of(&events, "alarm").len(), 1);
 }
 
 #[test]
 fn rows_of_features_and_bad_lines() {
-    let folder = tempfile::tempdir().unwrap();
-    calibrated(folder.path(), &[]);
+    let directory = tempfile::tempdir().unwrap();
+    calibrated(directory.path(), &[]);
     let row = vec!["0.25"; 342].join(",");
     let input = format!("{row}\n[{row}]\n\n{{\"score\":0.25,\"row\":7}}\n");
-    let (_, events) = watch(folder.path(), &[], &input);
+    let (_, events) = watch(directory.path(), &[], &input);
     assert_eq!(of(&events, "end")[0]["rows"], 3);
     for (line, part) in [
         ("nan", "the score is NaN"),
@@ -185,50 +187,50 @@ fn rows_of_features_and_bad_lines() {
         ("[\"a\"]", "not a number"),
         (&row.replacen("0.25", "nan", 1), "is NaN"),
     ] {
-        let (out, _) = watch(folder.path(), &[], &format!("0.5\n{line}\n"));
+        let (out, _) = watch(directory.path(), &[], &format!("0.5\n{line}\n"));
         assert_eq!(out.status.code(), Some(1));
         contains(&text(&out.stderr), &["line 2", part]);
         let (out, events) =
-            watch(folder.path(), &["--skip-invalid"], &format!("0.5\n{line}\n0.4\n"));
+            watch(directory.path(), &["--skip-invalid"], &format!("0.5\n{line}\n0.4\n"));
         assert!(out.status.success());
         assert_eq!(of(&events, "invalid")[0]["line"], 2);
         assert_eq!(of(&events, "end")[0]["rows"], 2);
     }
     // What spreadsheets write.
     for input in ["\u{feff}score\r\n0.5\r\n0.4\r\n", "\"row\",\"score\"\n\"0\",\"0.5\"\n1,0.4\n"] {
-        let (_, events) = watch(folder.path(), &[], input);
+        let (_, events) = watch(directory.path(), &[], input);
         assert_eq!(of(&events, "end")[0]["rows"], 2, "{input:?}");
     }
     let long = format!("0.5\n{}\n0.4\n", "1,".repeat(3 << 20));
-    let (_, events) = watch(folder.path(), &["--skip-invalid"], &long);
+    let (_, events) = watch(directory.path(), &["--skip-invalid"], &long);
     contains(&of(&events, "invalid")[0]["problem"].to_string(), &["longer than 4194304 bytes"]);
     assert_eq!(of(&events, "end")[0]["rows"], 2);
     for (flag, value) in [("--alpha", "0"), ("--horizon", "0"), ("--min-admixture", "1")] {
-        let (out, _) = watch(folder.path(), &[flag, value], "");
+        let (out, _) = watch(directory.path(), &[flag, value], "");
         assert_eq!(out.status.code(), Some(2), "{flag}");
     }
 }
 
 /// The training rows in another form.
-fn converted(folder: &Path, name: &str, more: &[&str]) -> String {
+fn converted(directory: &Path, name: &str, more: &[&str]) -> String {
     let train = data("train");
-    ok(folder, &[&["convert", &train, "-o", name, "--fields", "avg"], more].concat());
+    ok(directory, &[&["convert", &train, "-o", name, "--fields", "avg"], more].concat());
     name.to_owned()
 }
 
 /// A detector of `std` is not calibrated on the training rows' `std` alone.
 #[test]
 fn training_rows_are_noticed_in_the_field_that_is_read() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let train = data("train");
-    ok(folder.path(), &["fit", "knn", "pooling=std", "--train", &train, "-o", "std"]);
-    ok(folder.path(), &["convert", &train, "-o", "std.npz", "--fields", "std"]);
+    ok(directory.path(), &["fit", "knn", "pooling=std", "--train", &train, "-o", "std"]);
+    ok(directory.path(), &["convert", &train, "-o", "std.npz", "--fields", "std"]);
     let calibrate = ["calibrate", "std", "--id", "std.npz", "-o", "x"];
-    contains(&fails(folder.path(), &calibrate).1, &["training rows"]);
-    let forced = ok(folder.path(), &[&calibrate[..], &["--force"]].concat());
+    contains(&fails(directory.path(), &calibrate).1, &["training rows"]);
+    let forced = ok(directory.path(), &[&calibrate[..], &["--force"]].concat());
     contains(&text(&forced.stderr), &["nothing is promised"]);
     // Nor does a watch hide it.
-    let mut child = command(folder.path(), &["watch", "x"]);
+    let mut child = command(directory.path(), &["watch", "x"]);
     let out = child.stdin(Stdio::null()).output().unwrap();
     contains(&text(&out.stdout), &["\"forced\":true"]);
     contains(&text(&out.stderr), &["nothing is promised"]);
@@ -237,63 +239,67 @@ fn training_rows_are_noticed_in_the_field_that_is_read() {
 /// A row that one member cannot score is no ordinary row.
 #[test]
 fn p_values_of_rows_beyond_all_bounds() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (train, id) = (data("train"), data("test"));
     for scorer in ["vim", "knn"] {
         let head = data("head");
         let file = format!("{scorer}.fit");
-        ok(folder.path(), &["fit", scorer, "--train", &train, "--head", &head, "-o", &file]);
-        ok(folder.path(), &["calibrate", &file, "--id", &id, "-o", scorer]);
+        ok(directory.path(), &["fit", scorer, "--train", &train, "--head", &head, "-o", &file]);
+        ok(directory.path(), &["calibrate", &file, "--id", &id, "-o", scorer]);
     }
-    ok(folder.path(), &["compose", "vim", "knn", "--p-values", "stouffer", "-o", "both"]);
-    npy(&folder.path().join("huge.npy"), &[&[3e38; 342]]);
+    ok(directory.path(), &["compose", "vim", "knn", "--p-values", "stouffer", "-o", "both"]);
+    npy(&directory.path().join("huge.npy"), &[&[3e38; 342]]);
     for detector in ["vim", "both"] {
-        let (_, error) = fails(folder.path(), &["score", detector, "huge.npy"]);
+        let (_, error) = fails(directory.path(), &["score", detector, "huge.npy"]);
         contains(&error, &["huge.npy", "row 0", "too large"]);
     }
 }
 
 #[test]
 fn p_values_are_composed() {
-    let folder = tempfile::tempdir().unwrap();
-    calibrated(folder.path(), &[]);
+    let directory = tempfile::tempdir().unwrap();
+    calibrated(directory.path(), &[]);
     let (train, head, id) = (data("train"), data("head"), data("test"));
-    ok(folder.path(), &["fit", "el", "--train", &train, "--head", &head, "-o", "el"]);
-    ok(folder.path(), &["calibrate", "el", "--id", &id, "-o", "el.cal"]);
+    ok(directory.path(), &["fit", "el", "--train", &train, "--head", &head, "-o", "el"]);
+    ok(directory.path(), &["calibrate", "el", "--id", &id, "-o", "el.cal"]);
     // In half precision too: what `heat convert` writes by default.
     let (_, trained) = fails(
-        folder.path(),
+        directory.path(),
         &[
             "calibrate",
             "knn.safetensors",
             "--id",
-            &converted(folder.path(), "half", &[]),
+            &converted(directory.path(), "half", &[]),
             "-o",
             "x",
         ],
     );
     contains(&trained, &["training rows"]);
-    let brain = converted(folder.path(), "brain", &["--dtype", "bf16"]);
-    contains(&fails(folder.path(), &["calibrate", "el", "--id", &brain, "-o", "x"]).1, &["rows"]);
+    let brain = converted(directory.path(), "brain", &["--dtype", "bf16"]);
+    contains(
+        &fails(directory.path(), &["calibrate", "el", "--id", &brain, "-o", "x"]).1,
+        &["rows"],
+    );
     let fused = ["compose", "a=cal.safetensors", "b=el.cal", "--p-values", "cauchy", "-o", "both"];
-    ok(folder.path(), &fused);
+    ok(directory.path(), &fused);
     // The rows its members were calibrated on are training rows to it.
-    let (_, error) = fails(folder.path(), &["calibrate", "both", "--id", &id, "-o", "x"]);
+    let (_, error) = fails(directory.path(), &["calibrate", "both", "--id", &id, "-o", "x"]);
     contains(&error, &["1000 of 1000 rows", "test.safetensors"]);
     // In another file too.
-    ok(folder.path(), &["convert", &id, "-o", "again.npz", "--fields", "avg"]);
-    let (_, error) = fails(folder.path(), &["calibrate", "both", "--id", "again.npz", "-o", "x"]);
-    contains(&error, &["1000 of 1000 rows"]);
-    ok(folder.path(), &["calibrate", "both", "--id", &data("ood_mnist"), "-o", "x"]);
+    ok(directory.path(), &["convert", &id, "-o", "again.npz", "--fields", "avg"]);
     let (_, error) =
-        fails(folder.path(), &["compose", "a=el", "b=el.cal", "--p-values", "simes", "-o", "y"]);
+        fails(directory.path(), &["calibrate", "both", "--id", "again.npz", "-o", "x"]);
+    contains(&error, &["1000 of 1000 rows"]);
+    ok(directory.path(), &["calibrate", "both", "--id", &data("ood_mnist"), "-o", "x"]);
+    let (_, error) =
+        fails(directory.path(), &["compose", "a=el", "b=el.cal", "--p-values", "simes", "-o", "y"]);
     contains(&error, &["a", "calibration", "heat calibrate"]);
     let weighted = ["compose", "a=el", "b=knn.safetensors", "--train", &train, "--weights", "1,2"];
-    ok(folder.path(), &[&weighted[..], &["-o", "w"]].concat());
-    let info = text(&ok(folder.path(), &["info", "w"]).stdout);
+    ok(directory.path(), &[&weighted[..], &["-o", "w"]].concat());
+    let info = text(&ok(directory.path(), &["info", "w"]).stdout);
     contains(&info, &["\"weight\":[1.0,2.0]", "--weights 1,2"]);
     let (code, _) = fails(
-        folder.path(),
+        directory.path(),
         &["compose", "a=el", "--train", &train, "--weights", "1,2", "-o", "z"],
     );
     assert_eq!(code, 2);
@@ -301,10 +307,10 @@ fn p_values_are_composed() {
 
 #[test]
 fn choosing_without_and_with_validation_sets() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (train, head, id) = (data("train"), data("head"), data("test"));
     let base = ["select", "--train", &train, "--head", &head];
-    let run = |more: &[&str]| ok(folder.path(), &[&base[..], more].concat());
+    let run = |more: &[&str]| ok(directory.path(), &[&base[..], more].concat());
     let few = ["--scorers", "knn,el,maha,norm", "--rows", "1500", "--folds", "3"];
     let json = run(&[&few[..], &["--format", "json", "-o", "chosen"]].concat());
     let json: Value = serde_json::from_str(&text(&json.stdout)).unwrap();
@@ -313,7 +319,7 @@ fn choosing_without_and_with_validation_sets() {
     // On the real OOD sets too: knn 94, norm 19 (docs/methods.md).
     assert_eq!(ranking[0]["name"], "knn");
     assert_eq!(ranking[3]["name"], "norm");
-    ok(folder.path(), &["score", "chosen", &id]);
+    ok(directory.path(), &["score", "chosen", &id]);
     contains(&text(&run(&few).stdout), &["agreement", "composition", "held_out_classes"]);
 
     let validation = format!("textures={}", data("ood_textures"));
@@ -326,16 +332,16 @@ fn choosing_without_and_with_validation_sets() {
         candidates.iter().map(|c| c["sha256"].as_str().unwrap()).collect();
     assert_eq!(hashes.len(), 3);
     // A choice made on rows is no promise for them, and the sets are remembered.
-    let (_, error) = fails(folder.path(), &["calibrate", "tuned", "--id", &id, "-o", "x"]);
+    let (_, error) = fails(directory.path(), &["calibrate", "tuned", "--id", &id, "-o", "x"]);
     contains(&error, &["1000 of 1000 rows"]);
-    ok(folder.path(), &["fit", "norm", "--train", &train, "-o", "norm"]);
+    ok(directory.path(), &["fit", "norm", "--train", &train, "-o", "norm"]);
     let both = ["compose", "tuned", "norm", "--train", &train, "-o", "composed"];
-    ok(folder.path(), &both);
+    ok(directory.path(), &both);
     // Whatever file they lie in; and the ID rows too.
-    ok(folder.path(), &["convert", &data("ood_textures"), "-o", "again"]);
+    ok(directory.path(), &["convert", &data("ood_textures"), "-o", "again"]);
     for set in [&*validation, "other=again"] {
         let eval = ["eval", "--id", &id, "--ood", set, "--detectors", "composed"];
-        let said = text(&ok(folder.path(), &eval).stderr);
+        let said = text(&ok(directory.path(), &eval).stderr);
         contains(&said, &["were chosen on", "composed: 1000 of 1000 rows"]);
     }
     // Distances of rows to themselves are all zero: alone it is what it is.
@@ -349,14 +355,14 @@ fn choosing_without_and_with_validation_sets() {
     let said = run(&[&same[..], &["--tune-on", &validation]].concat());
     contains(&text(&said.stderr), &["no effect"]);
 
-    let (code, error) = fails(folder.path(), &[&base[..], &["--ood", &validation]].concat());
+    let (code, error) = fails(directory.path(), &[&base[..], &["--ood", &validation]].concat());
     assert_eq!(code, 2);
     contains(&error, &["test sets are not looked at", "--tune-on"]);
-    let (_, error) = fails(folder.path(), &[&base[..], &["--folds", "1"]].concat());
+    let (_, error) = fails(directory.path(), &[&base[..], &["--folds", "1"]].concat());
     contains(&error, &["`folds`"]);
-    let (code, error) = fails(folder.path(), &["select", "--train", &train]);
+    let (code, error) = fails(directory.path(), &["select", "--train", &train]);
     assert_eq!(code, 2);
     contains(&error, &["--head", "--scorers"]);
     let twice = ["--scorers", "norm,norm"];
-    contains(&fails(folder.path(), &[&base[..], &twice].concat()).1, &["named twice"]);
+    contains(&fails(directory.path(), &[&base[..], &twice].concat()).1, &["named twice"]);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::place::*;
 use common::server::{Answer, Server, nobody};
-use common::{contains, text};
+use common::{contains, text, wait_until};
 
 #[test]
 fn cut_connections_are_taken_up_where_they_ended() {
@@ -205,11 +205,9 @@ fn a_server_that_is_down_is_tried_a_few_times() {
 /// A download that has come to `length` bytes.
 fn downloading(place: &Place, length: u64) -> Child {
     let mut command = place.command(&GET);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let part = place.path(".heat-a.bin.part");
-    while fs::metadata(&part).map_or(0, |m| m.len()) < length {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(&mut child, || fs::metadata(&part).is_ok_and(|m| m.len() >= length));
     child
 }
 
@@ -228,13 +226,14 @@ fn killed_downloads_go_on() {
     let mut child = downloading(&place, 200_000);
     // Meanwhile nobody else writes that file.
     contains(&place.fails(&GET), &[".heat-a.bin.part: another process is downloading this file"]);
-    if cfg!(unix) {
-        let id = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    #[cfg(unix)]
+    {
+        assert_eq!(common::interrupt(&mut child), Some(1));
         let out = child.wait_with_output().unwrap();
-        assert_eq!(out.status.code(), Some(1));
         contains(&text(&out.stderr), &["stopped; what is downloaded is kept"]);
-    } else {
+    }
+    #[cfg(not(unix))]
+    {
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -244,7 +243,7 @@ fn killed_downloads_go_on() {
     assert!(!place.path("a.bin").exists());
     let kept = fs::metadata(place.path(".heat-a.bin.part")).unwrap().len();
     assert!((600_000..1_500_000).contains(&kept), "{kept}");
-    contains(&place.ok(&GET), &["a.bin: going on after"]);
+    contains(&place.ok(&GET), &["a.bin: resuming after"]);
     place.holds("a.bin", &want);
     let requests = server.requests();
     assert!(requests[1].from.is_some_and(|from| from >= 200_000));
@@ -292,7 +291,7 @@ fn what_the_disk_refuses_is_named() {
     let out = shell.current_dir(place.0.path()).env("NO_PROXY", "127.0.0.1").output().unwrap();
     assert_eq!(out.status.code(), Some(1));
     contains(&text(&out.stderr), &["error: write datasets/.heat-a.bin.part: ", "make room"]);
-    contains(&place.ok(&GET), &["going on after"]);
+    contains(&place.ok(&GET), &["resuming after"]);
     place.holds("a.bin", &want);
     fs::write(place.0.path().join("file"), "").unwrap();
     contains(&place.fails(&["get", "own", "--data", "file/data"]), &["create file/data: "]);

@@ -13,36 +13,36 @@ fn model(name: &str) -> String {
     format!("{GOLDEN}/onnx/{name}.onnx")
 }
 
-fn pictures(folder: &Path) {
+fn images(directory: &Path) {
     for (i, class) in ["cat", "dog", "cat", "dog", "cat", "dog"].iter().enumerate() {
-        let class = folder.join("pictures").join(class);
+        let class = directory.join("images").join(class);
         fs::create_dir_all(&class).unwrap();
-        let mut picture = fs::read(format!("{GOLDEN}/images/rgb.bmp")).unwrap();
-        picture[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i as u8));
-        fs::write(class.join(format!("{i}.bmp")), picture).unwrap();
+        let mut image = fs::read(format!("{GOLDEN}/images/rgb.bmp")).unwrap();
+        image[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i as u8));
+        fs::write(class.join(format!("{i}.bmp")), image).unwrap();
     }
 }
 
 #[test]
 fn graphs_are_described() {
-    let folder = tempfile::tempdir().unwrap();
-    let said = text(&ok(folder.path(), &["backbone", "inspect", &model("plain")]).stdout);
+    let directory = tempfile::tempdir().unwrap();
+    let said = text(&ok(directory.path(), &["backbone", "inspect", &model("plain")]).stdout);
     contains(&said, &["image [?, 3, 8, 8]", "map: a map", "fc: 6 → 4 classes", "opset 17"]);
-    let said = text(&ok(folder.path(), &["backbone", "inspect", &model("vector")]).stdout);
+    let said = text(&ok(directory.path(), &["backbone", "inspect", &model("vector")]).stdout);
     contains(&said, &["flat: a vector, avg alone"]);
-    let (code, error) = fails(folder.path(), &["backbone", "inspect", &model("headless")]);
+    let (code, error) = fails(directory.path(), &["backbone", "inspect", &model("headless")]);
     assert_eq!(code, 1);
     contains(&error, &["no linear layer", "--tap NAME"]);
 }
 
 #[test]
 fn what_is_missing_is_said() {
-    let folder = tempfile::tempdir().unwrap();
-    pictures(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    images(directory.path());
     let plain = model("plain");
-    let args = ["extract", "pictures", "--backbone", &plain, "-o", "out"];
+    let args = ["extract", "images", "--backbone", &plain, "-o", "out"];
     let refused = |more: &[&str], parts: &[&str]| {
-        let (_, error) = fails(folder.path(), &[&args[..], more].concat());
+        let (_, error) = fails(directory.path(), &[&args[..], more].concat());
         contains(&error, parts);
     };
     refused(&[], &["the normalisation", "--preset cifar10|cifar100|imagenet"]);
@@ -54,27 +54,27 @@ fn what_is_missing_is_said() {
     refused(&["--preset", "cifar10", "--resize", "8y8"], &["`resize` = 8y8", "32x32"]);
     refused(&["--preset", "cifar10", "--format", "cifar"], &["`cifar`", "cifar10"]);
     refused(&["--preset", "cifar10", "--batch-size", "0"], &["`batch_size` = 0"]);
-    let mut none = command(folder.path(), &["doctor"]);
+    let mut none = command(directory.path(), &["doctor"]);
     let out = none.env("ORT_DYLIB_PATH", "absent.so").output().unwrap();
     assert!(!out.status.success());
     contains(&text(&out.stderr), &["absent.so", "ORT_DYLIB_PATH", "pip install onnxruntime"]);
-    assert!(!folder.path().join("out").exists());
+    assert!(!directory.path().join("out").exists());
 }
 
 #[test]
-fn from_pictures_to_scores() {
-    if !runtime("from_pictures_to_scores") {
+fn from_images_to_scores() {
+    if !runtime("from_images_to_scores") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
-    pictures(path);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
     contains(&text(&ok(path, &["doctor"]).stdout), &["ONNX Runtime", "found by"]);
     let plain = model("plain");
-    let extract = ["extract", "pictures", "--backbone", &plain, "--preset", "cifar10"];
+    let extract = ["extract", "images", "--backbone", &plain, "--preset", "cifar10"];
     let out = ["--resize", "8x8", "-o", "train"];
     let said = text(&ok(path, &[&extract[..], &out].concat()).stderr);
-    contains(&said, &["map: a map", "6 rows; 6 pictures"]);
+    contains(&said, &["map: a map", "6 rows; 6 images"]);
     // One network alone, and four that share more threads than there are networks.
     for threads in ["1", "6"] {
         let more = ["--resize", "8x8", "--batch-size", "2", "--threads", threads, "-o", threads];
@@ -88,7 +88,7 @@ fn from_pictures_to_scores() {
     );
     ok(path, &["fit", "el", "--train", "train", "--head", "head.safetensors", "-o", "el"]);
     assert_eq!(text(&ok(path, &["score", "el", "train"]).stdout).lines().count(), 7);
-    // Pictures of another size than the graph's.
+    // Images of another size than the graph's.
     let (code, error) = fails(path, &[&extract[..], &["-o", "large"]].concat());
     assert_eq!(code, 1);
     contains(&error, &["[?, 3, 8, 8]", "[6, 3, 32, 32]", "resizing"]);

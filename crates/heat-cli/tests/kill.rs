@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use heat_ood::backbone::find_library;
 use heat_ood::io::TensorFile;
 
-use common::{assert_same, data, ok, results, start, tree};
+use common::{LONGEST, assert_same, data, ok, results, start, tree};
 
 /// Delays as fractions of a whole run (xorshift64*).
 struct Moments(u64);
@@ -33,10 +33,11 @@ fn is_temporary(name: &str) -> bool {
     name.rsplit('/').next().unwrap().starts_with(".heat-")
 }
 
-/// A folder is written under a temporary name: the name of a file in it then.
+/// A directory is written under a temporary name: the name of a file in it then.
 fn final_name(name: &str) -> String {
-    let folder = |part: &str| part.strip_prefix(".heat-")?.strip_suffix(".tmp").map(str::to_owned);
-    let parts = name.split('/').map(|part| folder(part).unwrap_or_else(|| part.to_owned()));
+    let directory =
+        |part: &str| part.strip_prefix(".heat-")?.strip_suffix(".tmp").map(str::to_owned);
+    let parts = name.split('/').map(|part| directory(part).unwrap_or_else(|| part.to_owned()));
     parts.collect::<Vec<_>>().join("/")
 }
 
@@ -47,8 +48,11 @@ fn kill(mut child: Child, delay: Duration, writing: Option<&Path>) -> bool {
     while start.elapsed() < delay && child.try_wait().unwrap().is_none() {
         sleep(Duration::from_millis(1));
     }
-    if let Some(folder) = writing {
-        while child.try_wait().unwrap().is_none() && !tree(folder).keys().any(|n| is_temporary(n)) {
+    if let Some(directory) = writing {
+        while child.try_wait().unwrap().is_none()
+            && !tree(directory).keys().any(|n| is_temporary(n))
+        {
+            assert!(start.elapsed() < delay + LONGEST, "neither writes nor ends");
             std::thread::yield_now();
         }
     }
@@ -57,8 +61,8 @@ fn kill(mut child: Child, delay: Duration, writing: Option<&Path>) -> bool {
 }
 
 /// Every file that has a final name is whole.
-fn assert_whole(folder: &Path, when: &str) {
-    for (name, path) in tree(folder) {
+fn assert_whole(directory: &Path, when: &str) {
+    for (name, path) in tree(directory) {
         if is_temporary(&name) {
             continue;
         }
@@ -80,7 +84,7 @@ fn assert_whole(folder: &Path, when: &str) {
     }
 }
 
-/// Kill `args` in fresh folders, `rounds` times, each time once or more; then
+/// Kill `args` in fresh directories, `rounds` times, each time once or more; then
 /// go on to the end and compare with a run that was not killed.
 fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
     let whole = tempfile::tempdir().unwrap();
@@ -93,9 +97,9 @@ fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
     let mut moments = Moments(seed);
     let (mut killed, mut half_written) = (0, 0);
     for round in 0..rounds {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        // Every third folder is killed a few times more on its way.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        // Every third directory is killed a few times more on its way.
         for attempt in 0..if round % 3 == 2 { 3 } else { 1 } {
             let delay = length.mul_f64(moments.next());
             let writing = (round % 2 == 1).then_some(path);
@@ -161,21 +165,21 @@ fn extractions() {
         eprintln!("SKIPPED extractions: {error}");
         return;
     }
-    let pictures = tempfile::tempdir().unwrap();
+    let images = tempfile::tempdir().unwrap();
     let golden = format!("{}/../heat-ood/tests/golden", env!("CARGO_MANIFEST_DIR"));
     for i in 0..40u8 {
-        let class = pictures.path().join(["cat", "dog"][usize::from(i % 2)]);
+        let class = images.path().join(["cat", "dog"][usize::from(i % 2)]);
         fs::create_dir_all(&class).unwrap();
-        let mut picture = fs::read(format!("{golden}/images/rgb.bmp")).unwrap();
-        picture[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i));
-        fs::write(class.join(format!("{i}.bmp")), picture).unwrap();
+        let mut image = fs::read(format!("{golden}/images/rgb.bmp")).unwrap();
+        image[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i));
+        fs::write(class.join(format!("{i}.bmp")), image).unwrap();
     }
     // One is damaged: what is left out is the same, too.
-    fs::write(pictures.path().join("cat/17.bmp"), "BM").unwrap();
+    fs::write(images.path().join("cat/17.bmp"), "BM").unwrap();
     let model = format!("{golden}/onnx/plain.onnx");
     let args = [
         "extract",
-        pictures.path().to_str().unwrap(),
+        images.path().to_str().unwrap(),
         "--backbone",
         &model,
         "--preset=cifar10",

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// A name that would be markup, if it were let.
 const EVIL: &str = "<script>alert(1)<b>&\"'{{body}}";
 
-/// A run folder `run`, trained for two short epochs.
+/// A run directory `run`, trained for two short epochs.
 fn trained(path: &Path) {
     let tiny = ["ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "ebm.model.steps=1", "n_epochs=2"];
     let train = data("train");
@@ -36,8 +36,8 @@ fn page(path: &Path, name: &str) -> String {
 
 #[test]
 fn an_evaluation_has_its_page_and_the_same_one_each_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let scorers = ["--scorers", "el,ssd,msp", "--combine", "el,ssd", "--report", "r.html"];
     let table = with_sets(path, &["eval"], &scorers);
     let html = page(path, "r.html");
@@ -76,8 +76,8 @@ fn an_evaluation_has_its_page_and_the_same_one_each_time() {
 /// The numbers are those of `--format json`.
 #[test]
 fn groups_intervals_and_comparisons_are_on_the_page() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let more = ["--scorers", "el,knn", "--ci", "--compare", "--resamples", "50", "--near", EVIL];
     let more = [&more[..], &["--far", "mnist", "--format", "json", "--report", "r.html"]].concat();
     let json: Value = serde_json::from_str(&with_sets(path, &["eval"], &more)).unwrap();
@@ -93,8 +93,8 @@ fn groups_intervals_and_comparisons_are_on_the_page() {
 /// Of the 1,000 calibration rows themselves ⌊0.1·1001⌋ − 1 = 99 are flagged.
 #[test]
 fn promises_of_calibrated_detectors_are_on_the_page() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, head, id) = (data("train"), data("head"), data("test"));
     ok(path, &["fit", "norm", "--train", &train, "-o", "norm"]);
     let calibrate = ["calibrate", "norm", "--id", &id, "--alpha", "0.1"];
@@ -120,8 +120,8 @@ fn promises_of_calibrated_detectors_are_on_the_page() {
 
 #[test]
 fn runs_sweeps_and_results_have_pages() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     trained(path);
     ok(path, &["report", "run"]);
     let html = page(path, "report.html");
@@ -162,8 +162,8 @@ fn runs_sweeps_and_results_have_pages() {
 
 #[test]
 fn what_cannot_be_reported_is_said() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     trained(path);
     fs::write(path.join("list.json"), "[1, 2]").unwrap();
     fs::create_dir(path.join("empty")).unwrap();
@@ -228,8 +228,8 @@ return [...document.querySelectorAll('figure')].map(f => {
 
 #[test]
 fn a_browser_shows_everything() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let Some(browser) = browser("a_browser_shows_everything", path) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! `heat run`: the whole chain on small generated pictures and a ResNet of four
+//! `heat run`: the whole chain on small generated images and a ResNet of four
 //! channels (`heat-ood/tests/golden/make_resnets.py`).
 
 mod common;
@@ -12,7 +12,7 @@ use heat_ood::features::FeatureSet;
 const WEIGHTS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-ood/tests/golden/resnets/model_state.pt");
 
-/// An uncompressed picture of 8×8 whose colours depend on class and number.
+/// An uncompressed image of 8×8 whose colours depend on class and number.
 fn bmp(seed: u32, tint: [u8; 3]) -> Vec<u8> {
     let mut bytes = b"BM".to_vec();
     let words: [u32; 13] = [54 + 192, 0, 54, 40, 8, 8, 1 | 24 << 16, 0, 192, 0, 0, 0, 0];
@@ -30,20 +30,20 @@ fn write(path: &Path, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
 }
 
-/// Pictures and recipes of a benchmark of one's own.
-fn benchmark(folder: &Path) {
+/// Images and recipes of a benchmark of one's own.
+fn benchmark(directory: &Path) {
     for class in 0..10u8 {
         for i in 0..14 {
             let part = if i < 10 { "train" } else { "test" };
             let name = format!("data/tiny/{part}/class{class}/{i:02}.bmp");
             let tint = [0, 25 * class, 250 - 25 * class];
-            write(&folder.join(name), bmp(i + 100 * u32::from(class), tint));
+            write(&directory.join(name), bmp(i + 100 * u32::from(class), tint));
         }
     }
     for i in 0..30 {
-        write(&folder.join(format!("data/blue/{i:02}.bmp")), bmp(i + 5000, [250, 0, 0]));
+        write(&directory.join(format!("data/blue/{i:02}.bmp")), bmp(i + 5000, [250, 0, 0]));
     }
-    let recipe = |name: &str, text: &str| write(&folder.join("own").join(name), text);
+    let recipe = |name: &str, text: &str| write(&directory.join("own").join(name), text);
     recipe(
         "dataset/tiny.toml",
         "ID_NAME = \"tiny\"\nnum_classes = 10\ntransform = \"tiny\"\nood = [\"blue\"]\n",
@@ -70,12 +70,12 @@ const SMALL: [&str; 10] = [
 ];
 
 #[test]
-fn from_pictures_to_results() {
-    if !runtime("from_pictures_to_results") {
+fn from_images_to_results() {
+    if !runtime("from_images_to_results") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     benchmark(path);
     let backbone = format!("backbone={WEIGHTS}");
     let more = ["ebm=quickstart_gmm,quickstart_el", "--format", "json", "--scorers"];
@@ -89,7 +89,7 @@ fn from_pictures_to_results() {
     let asked = ["el", "odin", "quickstart_gmm(epsilon=0.01)"];
     assert_eq!(names, [&asked[..], &trained].concat());
     let auroc = |name: &str| results["scorers"][name]["ood"]["blue"]["auroc"].as_f64().unwrap();
-    // Blue pictures, classes from red to green: the Gaussian sees them.
+    // Blue images, classes from red to green: the Gaussian sees them.
     assert!(auroc("quickstart_gmm") > 0.9, "{}", auroc("quickstart_gmm"));
     // ODIN's perturbation was made, and changes the scores.
     assert_ne!(auroc("quickstart_gmm"), auroc("quickstart_gmm(epsilon=0.01)"));
@@ -110,7 +110,7 @@ fn from_pictures_to_results() {
     // Again: nothing is extracted or trained, the results are the same.
     let again = ok(path, &[&args[..], &["--resume"]].concat());
     let said = text(&again.stderr);
-    assert!(!said.contains(" pictures in ") && !said.contains("trained in"), "{said}");
+    assert!(!said.contains(" images in ") && !said.contains("trained in"), "{said}");
     let mut second: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     let mut first = results.clone();
     for all in [&mut first, &mut second] {
@@ -130,8 +130,8 @@ fn from_pictures_to_results() {
 
 #[test]
 fn what_is_missing_is_said_before_anything_is_computed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     benchmark(path);
     let backbone = format!("backbone={WEIGHTS}");
     let with = |more: &[&str]| fails(path, &[&SMALL[..], more].concat());
@@ -162,11 +162,11 @@ fn what_is_missing_is_said_before_anything_is_computed() {
 /// `heat run` looks where `heat data get` puts things.
 #[test]
 fn downloads_are_found_by_the_recipes() {
-    let recipes = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &Path| fs::read_to_string(path).unwrap().parse::<toml::Table>().unwrap();
-    let sources = read(&recipes.join("sources.toml"));
+    let sources = read(&root.join("src/download/sources.toml"));
     let mut checked = 0;
-    for file in fs::read_dir(recipes.join("pictures")).unwrap() {
+    for file in fs::read_dir(root.join("../heat-ood/recipes/pictures")).unwrap() {
         let recipe = read(&file.unwrap().path());
         let download = recipe["download"].as_str().unwrap();
         let source = sources[download].as_table().unwrap();
@@ -180,7 +180,7 @@ fn downloads_are_found_by_the_recipes() {
         let within = |p: &str| files.iter().any(|f| f.starts_with(&format!("{p}/")));
         let first = paths.iter().position(|p| files.contains(p) || within(p));
         let first = first.unwrap_or_else(|| panic!("{download}: {files:?}, {paths:?}"));
-        // A folder that holds but the archive must not be taken for the data set.
+        // A directory that holds but the archive must not be taken for the data set.
         let archive = paths.iter().position(|p| files.contains(p));
         assert!(archive.is_none_or(|archive| archive == first), "{download}: {paths:?}");
         checked += 1;

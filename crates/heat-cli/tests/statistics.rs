@@ -20,10 +20,10 @@ fn arguments(more: &[&str]) -> Vec<String> {
     args
 }
 
-fn eval(folder: &Path, more: &[&str]) -> String {
+fn eval(directory: &Path, more: &[&str]) -> String {
     let args = arguments(more);
     let args: Vec<&str> = args.iter().map(|s| &**s).collect();
-    text(&ok(folder, &args).stdout)
+    text(&ok(directory, &args).stdout)
 }
 
 /// scikit-learn 1.9.1 on scores computed with numpy 2.4.6 in float64:
@@ -31,8 +31,8 @@ fn eval(folder: &Path, more: &[&str]) -> String {
 /// of `precision_recall_curve`; accuracy of the head's largest logit.
 #[test]
 fn openood_layout() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let el = ["--scorers", "el", "--format", "openood"];
     let csv = eval(path, &[&el[..], &["--groups", "cifar10"]].concat());
     let lines: Vec<&str> = csv.lines().collect();
@@ -61,11 +61,11 @@ fn openood_layout() {
 
 #[test]
 fn intervals_and_comparisons_in_every_format() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let run = |format: &str, threads: &str| {
         let more = ["--scorers", "el,msp", "--ci", "0.9", "--compare", "el", "--resamples", "200"];
         let more = [&more[..], &["--near", "cifar100", "--far", "mnist"]].concat();
-        eval(folder.path(), &[&more[..], &["--format", format, "--threads", threads]].concat())
+        eval(directory.path(), &[&more[..], &["--format", format, "--threads", threads]].concat())
     };
     let json: Value = serde_json::from_str(&run("json", "2")).unwrap();
     let msp = &json["comparison"]["scorers"]["msp"];
@@ -98,8 +98,8 @@ fn intervals_and_comparisons_in_every_format() {
 
 #[test]
 fn seeds_are_summed_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     for (file, k) in [("a.safetensors", "k=3"), ("b.safetensors", "k=30")] {
         ok(path, &["fit", "knn", k, "--train", &data("train"), "-o", file]);
     }
@@ -122,15 +122,15 @@ fn seeds_are_summed_up() {
 /// One row shows no variation: nothing is proved by it, whatever the metric.
 #[test]
 fn a_side_of_one_row_has_no_tests() {
-    let folder = tempfile::tempdir().unwrap();
-    let npy = |name: &str, rows: &[&[f32]]| npy(&folder.path().join(name), rows);
+    let directory = tempfile::tempdir().unwrap();
+    let npy = |name: &str, rows: &[&[f32]]| npy(&directory.path().join(name), rows);
     npy("train.npy", &[&[1.0, 0.0], &[0.0, 2.0], &[3.0, 1.0]]);
     let compare = |id: &[&[f32]], ood: &[&[f32]]| {
         npy("id.npy", id);
         npy("ood.npy", ood);
         let scorers = ["--scorers", "norm,knn(k=1)", "--compare", "norm", "--resamples", "50"];
         let sets = ["eval", "--train", "train.npy", "--id", "id.npy", "--ood", "ood.npy"];
-        text(&ok(folder.path(), &[&sets[..], &scorers].concat()).stdout)
+        text(&ok(directory.path(), &[&sets[..], &scorers].concat()).stdout)
     };
     let table = compare(&[&[1.0, 0.0]], &[&[9.0, 9.0]]);
     assert!(!table.contains("NaN"), "{table}");
@@ -145,7 +145,7 @@ fn a_side_of_one_row_has_no_tests() {
 
 #[test]
 fn refusals() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let cases: [(&[&str], &str); 12] = [
         (&["--ci", "95"], "between 0 and 1"),
         (&["--ci", "0"], "between 0 and 1"),
@@ -162,7 +162,7 @@ fn refusals() {
     ];
     for (more, part) in cases {
         let args = arguments(&[&["--scorers", "el,msp"], more].concat());
-        let (code, error) = fails(folder.path(), &args.iter().map(|s| &**s).collect::<Vec<_>>());
+        let (code, error) = fails(directory.path(), &args.iter().map(|s| &**s).collect::<Vec<_>>());
         assert_eq!(code, 2, "{more:?}: {error}");
         contains(&error, &[part]);
     }

@@ -30,8 +30,8 @@ fn json(path: &Path) -> Value {
 /// `heat eval` finds; the summary is their mean and deviation.
 #[test]
 fn runs_are_those_of_train_and_the_summary_is_theirs() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, id, mnist) = (data("train"), data("test"), data("ood_mnist"));
     let (ood, cifar) = (format!("mnist={mnist}"), format!("cifar={}", data("ood_cifar100")));
     let sets = ["--id", &id, "--ood", &ood, &cifar];
@@ -104,8 +104,8 @@ fn runs_are_those_of_train_and_the_summary_is_theirs() {
 
 #[test]
 fn a_run_that_diverges_does_not_stop_the_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let train = data("train");
     let grid = ["ebm.optimizer.opt.lr=1e30,1e-4", "seed=0,1"];
     let (code, error) = fails(path, &arguments(&train, "s", &grid));
@@ -120,8 +120,8 @@ fn a_run_that_diverges_does_not_stop_the_others() {
 
 #[test]
 fn nothing_runs_unless_all_of_it_can() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, id) = (data("train"), data("test"));
     let cases: [(&[&str], &str); 11] = [
         (&["seed=0,1", "ebm.model.stpes=1,2"], "did you mean `ebm.model.steps`?"),
@@ -149,9 +149,9 @@ fn nothing_runs_unless_all_of_it_can() {
 }
 
 #[test]
-fn a_folder_is_one_sweep() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+fn a_directory_is_one_sweep() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let (train, other) = (data("train"), data("test"));
     let grid = ["n_epochs=1,2"];
     let args = [&["sweep"], &TINY[..4], &grid, &["--train", &train, "--out=s"]].concat();
@@ -162,7 +162,7 @@ fn a_folder_is_one_sweep() {
         assert_eq!(code, 1, "{error}");
         contains(&error, &[part]);
     };
-    refused(&args, "go on with it by `--resume`");
+    refused(&args, "continue it with `--resume`");
     let resume = |more: &[&'static str]| [&["sweep"], more, &["--out=s", "--resume"]].concat();
     let of = |train| ["--train", train];
     let three = [&resume(&TINY[..4])[..], &["n_epochs=1,3"], &of(&train)].concat();
@@ -197,19 +197,14 @@ fn a_folder_is_one_sweep() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_reaches_every_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let train = data("train");
     let long = ["n_epochs=2000", "seed=0,1,2", "--jobs=2", "--train", &train, "--out=s"];
     let mut child = start(path, &[&["sweep"], &TINY[..4], &long].concat());
     let begun = |run: &str| path.join(run).join("checkpoints/epoch_1.safetensors").exists();
-    while !(begun("s/seed=0") && begun("s/seed=1")) {
-        assert!(child.try_wait().unwrap().is_none());
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(kill.unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    common::wait_until(&mut child, || begun("s/seed=0") && begun("s/seed=1"));
+    assert_eq!(common::interrupt(&mut child), Some(1));
     let files = tree(&path.join("s"));
     let stopped = files.keys().filter(|n| n.contains("checkpoints/step_"));
     assert_eq!(stopped.count(), 2);

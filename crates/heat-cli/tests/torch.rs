@@ -9,7 +9,8 @@ fn root() -> PathBuf {
 }
 
 fn data(name: &str) -> String {
-    let path = root().join("examples/cifar10-densenet").join(format!("{name}.safetensors"));
+    let path =
+        root().join("crates/heat-cli/data/cifar10-densenet").join(format!("{name}.safetensors"));
     path.to_str().unwrap().to_owned()
 }
 
@@ -18,19 +19,19 @@ fn golden(name: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn heat(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_heat")).args(args).current_dir(folder).output().unwrap()
+fn heat(directory: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_heat")).args(args).current_dir(directory).output().unwrap()
 }
 
-fn ok(folder: &Path, args: &[&str]) -> String {
-    let out = heat(folder, args);
+fn ok(directory: &Path, args: &[&str]) -> String {
+    let out = heat(directory, args);
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
 }
 
 /// Exit code and standard error of a command that must fail.
-fn fails(folder: &Path, args: &[&str]) -> (i32, String) {
-    let out = heat(folder, args);
+fn fails(directory: &Path, args: &[&str]) -> (i32, String) {
+    let out = heat(directory, args);
     assert!(!out.status.success(), "{args:?}");
     (out.status.code().unwrap(), String::from_utf8_lossy(&out.stderr).into_owned())
 }
@@ -46,8 +47,8 @@ const TINY: [&str; 4] =
 
 #[test]
 fn a_network_goes_to_pytorch_and_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = |args: &[&str]| ok(folder.path(), args);
+    let directory = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| ok(directory.path(), args);
     let (train, test) = (data("train"), data("test"));
     run(&[&["train"], &TINY[..], &["--train", &train, "--out", "run"]].concat());
     run(&["export", "run/detector.safetensors", "-o", "net.pt"]);
@@ -62,26 +63,26 @@ fn a_network_goes_to_pytorch_and_back() {
 
 #[test]
 fn another_network_than_the_recipe_says() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (net, train) = (golden("tapered.pt"), data("train"));
     let import =
         [&["import", &net], &TINY[..], &["--train", &train, "-o", "x.safetensors"]].concat();
-    let (code, error) = fails(folder.path(), &import);
+    let (code, error) = fails(directory.path(), &import);
     assert_eq!(code, 2);
     let theirs = "D = 12, hidden_dim = 16, n_hidden_layers = 2, tapered (reduce_width)";
     contains(
         &error,
         &["D = 342, hidden_dim = 32, n_hidden_layers = 4, tied", theirs, "tapered.pt"],
     );
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn what_cannot_be_exported_or_imported() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let train = data("train");
-    let fails = |args: &[&str]| fails(folder.path(), args).1;
-    ok(folder.path(), &["fit", "gmm", "--train", &train, "-o", "gmm.safetensors"]);
+    let fails = |args: &[&str]| fails(directory.path(), args).1;
+    ok(directory.path(), &["fit", "gmm", "--train", &train, "-o", "gmm.safetensors"]);
     let error = fails(&["export", "gmm.safetensors", "-o", "net.pt"]);
     contains(&error, &["gmm.safetensors", "a `gmm`, which has no network"]);
     contains(&fails(&["export", &train, "-o", "net.pt"]), &["not a detector"]);
@@ -93,5 +94,5 @@ fn what_cannot_be_exported_or_imported() {
     contains(&import(&golden("two.pt"), &[]), &["choose one prefix of `first.`, `second.`"]);
     contains(&import(&golden("two.pt"), &["--prefix", "third."]), &["third.mlp.0.weight"]);
     contains(&import(&golden("absent.pt"), &[]), &["open", "absent.pt"]);
-    assert!(!folder.path().join("net.pt").exists());
+    assert!(!directory.path().join("net.pt").exists());
 }

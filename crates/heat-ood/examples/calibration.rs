@@ -24,7 +24,7 @@ const SPLITS: u64 = 1000;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let folder = args.next().unwrap_or("examples/cifar10-densenet".into());
+    let folder = args.next().unwrap_or("crates/heat-cli/data/cifar10-densenet".into());
     let spec = ScorerSpec::parse(&args.next().unwrap_or("knn".into()))?;
     let open = |name: &str| FeatureSet::open(format!("{folder}/{name}.safetensors"));
     let head = Head::open(format!("{folder}/head.safetensors"))?;

@@ -45,7 +45,7 @@ impl Prior for Distance {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cifar10-densenet");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
     let open = |name: &str| FeatureSet::open(format!("{folder}/{name}.safetensors"));
     let (train, test, ood) = (open("train")?, open("test")?, open("ood_mnist")?);
     let mut rows = vec![0.0; train.len() * 342];

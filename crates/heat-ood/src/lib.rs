@@ -15,7 +15,7 @@
 //! use heat_ood::{Detector, Silent, metrics};
 //!
 //! # fn main() -> heat_ood::Result<()> {
-//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cifar10-densenet");
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
 //! let train = FeatureSet::open(format!("{folder}/train.safetensors"))?;
 //! let prior = GmmConfig::default().fit(&TrainingData::new(&train), &mut Silent)?;
 //! let mut config = HeatConfig { batch_size: 256, n_epochs: 1, ..HeatConfig::default() };

@@ -17,7 +17,7 @@ use heat_ood::{Detector, Fitted, Provenance, Silent, TrainingData};
 
 fn data(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"))
+    root.join("../heat-cli/data/cifar10-densenet").join(format!("{name}.safetensors"))
 }
 
 fn set(name: &str) -> FeatureSet {

@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayView2};
 
 fn data(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"))
+    root.join("../heat-cli/data/cifar10-densenet").join(format!("{name}.safetensors"))
 }
 
 fn train() -> FeatureSet {

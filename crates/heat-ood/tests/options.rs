@@ -158,7 +158,7 @@ fn gradients_of_the_other_priors() {
 
 fn data(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"))
+    root.join("../heat-cli/data/cifar10-densenet").join(format!("{name}.safetensors"))
 }
 
 fn small() -> HeatConfig {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::TrainSet;
+use super::{Form, TrainSet};
 
 pub const SELECT_HELP: &str = "\
 Pseudo-OOD: classes left out of the fit in turn, and outliers made of validation rows (mixed,
@@ -15,9 +15,10 @@ validation sets by OpenOOD's protocol; alternatives are written knn(k=1|10|50).
   heat select --scorers 'knn(k=1|10|50)' --train T --id-val V --tune-on tin=tin_val.safetensors";
 
 pub const CALIBRATE_HELP: &str = "\
-Without --delta the promise is marginal: of in-distribution rows at most ALPHA are flagged, on
-average over calibration sets. With --delta it holds with probability 1 - DELTA for this set.
-Fewest rows: 1/ALPHA - 1; with --delta 0.05 at ALPHA 0.05: 59 (clopper-pearson), 600 (dkw).
+Without --delta the guarantee is marginal: at most a fraction ALPHA of in-distribution rows is
+flagged, on average over calibration sets. With --delta it holds with probability 1 - DELTA for
+this set. Rows needed: at least 1/ALPHA - 1; with --delta 0.05 at ALPHA 0.05 at least 59
+(clopper-pearson) or 600 (dkw).
 
   heat calibrate heat.safetensors --id cal.safetensors --alpha 0.05 -o calibrated.safetensors
   heat score calibrated.safetensors new.safetensors";
@@ -41,10 +42,10 @@ pub struct SelectArgs {
     /// Groups of classes, each left out once
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "tune_on")]
     pub folds: usize,
-    /// Most training rows used, but at least ten of each class
+    /// Training rows used at most, but at least ten of each class
     #[arg(long, value_name = "N", default_value_t = 20_000, conflicts_with = "tune_on")]
     pub rows: usize,
-    /// Most members of the composition
+    /// Members of the composition at most
     #[arg(long, value_name = "N", default_value_t = 6, conflicts_with = "tune_on")]
     pub members: usize,
     /// Seed of groups, rows and outliers
@@ -62,21 +63,12 @@ pub struct SelectArgs {
     /// Refused: test sets are not looked at
     #[arg(long, hide = true, num_args = 1..)]
     pub ood: Vec<String>,
-    /// How to write what was found
+    /// How to write the findings
     #[arg(long, value_enum, default_value_t = Form::Table)]
     pub format: Form,
     /// Fit what was chosen on the whole training set and write this detector file
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-}
-
-/// For people, or for programs.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Form {
-    /// For people
-    Table,
-    /// Everything
-    Json,
 }
 
 /// `heat calibrate`
@@ -87,13 +79,13 @@ pub struct CalibrateArgs {
     /// In-distribution features that took no part in training
     #[arg(long, value_name = "FEATURES")]
     pub id: PathBuf,
-    /// Bound on the share of in-distribution rows that are flagged
+    /// Bound on the fraction of in-distribution rows that are flagged
     #[arg(long, default_value_t = 0.05, allow_hyphen_values = true)]
     pub alpha: f64,
     /// Hold the bound with probability 1 - DELTA for this calibration set, not on average
     #[arg(long, allow_hyphen_values = true)]
     pub delta: Option<f64>,
-    /// Which bound, with --delta: for the one threshold, or for all at once
+    /// Which bound, with --delta: for the one threshold, or for all simultaneously
     #[arg(long, value_enum, default_value_t = Bound::ClopperPearson, requires = "delta")]
     pub bound: Bound,
     /// Rank rows among those of their predicted class: the bound holds within each
@@ -102,7 +94,7 @@ pub struct CalibrateArgs {
     /// The classifier's last layer, for --per-class where the features have no logits
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
-    /// Calibrate even on rows that were in training: the bound then does not hold
+    /// Calibrate even on training rows: the bound then does not hold
     #[arg(long)]
     pub force: bool,
     /// Feature dimension, for raw memmaps without labels or head
@@ -118,7 +110,7 @@ pub struct CalibrateArgs {
 pub enum Bound {
     /// Exact, for the threshold at ALPHA
     ClopperPearson,
-    /// Wider, for every threshold at once: ALPHA may be changed later
+    /// Wider, for all thresholds simultaneously: ALPHA may be changed later
     Dkw,
 }
 
@@ -129,17 +121,17 @@ pub struct ScoreArgs {
     pub detector: PathBuf,
     /// Features to score
     pub features: PathBuf,
-    /// Another bound on false alarms than the calibration's
+    /// Bound on false alarms in place of the calibration's
     #[arg(long, allow_hyphen_values = true)]
     pub alpha: Option<f64>,
-    /// Verdicts by Benjamini-Hochberg: of the rows called out-of-distribution at most this share
-    /// is not, on average
+    /// Verdicts by Benjamini-Hochberg: on average at most this fraction of the rows called
+    /// out-of-distribution is not
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, conflicts_with = "alpha")]
     pub fdr: Option<f64>,
-    /// How scores equal to calibration scores are ranked [default: conservative]
+    /// How to rank scores equal to calibration scores [default: conservative]
     #[arg(long, value_enum)]
     pub ties: Option<TiesRule>,
-    /// Seed of randomized ties: another for every batch
+    /// Seed of randomized ties: use a new one for every batch
     #[arg(long, value_name = "SEED", requires = "ties", required_if_eq("ties", "randomized"))]
     pub ties_seed: Option<u64>,
     /// Feature dimension, for raw memmaps without labels
@@ -169,25 +161,25 @@ pub struct WatchArgs {
     /// Bound on the probability of a false alarm within the horizon
     #[arg(long, default_value_t = 0.01, allow_hyphen_values = true)]
     pub alpha: f64,
-    /// Rows for which the CUSUM's bound holds; it begins anew after each
+    /// Rows for which the CUSUM's bound holds; it restarts after as many
     #[arg(long, value_name = "ROWS", default_value_t = 10_000)]
     pub horizon: u64,
-    /// Smallest share of odd rows worth an alarm
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02, allow_hyphen_values = true)]
+    /// Smallest fraction of anomalous rows worth an alarm
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.02, allow_hyphen_values = true)]
     pub min_admixture: f64,
-    /// Which tests; both share the bound
+    /// Which tests to run; both split the bound
     #[arg(long, value_enum, default_value_t = TestChoice::Both)]
     pub test: TestChoice,
-    /// Count scores that are too low as well
+    /// Also count scores that are too low
     #[arg(long)]
     pub two_sided: bool,
-    /// Seed of the broken ties
+    /// Seed for breaking ties
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// A status event after every so many rows
+    /// Write a status event every so many rows
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub every: Option<u64>,
-    /// Tell invalid lines as events and go on, in place of ending with an error
+    /// Report invalid lines as events and continue, instead of ending with an error
     #[arg(long, conflicts_with = "source")]
     pub skip_invalid: bool,
     /// End at the first alarm, with exit code 3

@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use super::{SubsetArgs, TrainSet};
 
 pub const CONVERT_HELP: &str = "\
-An existing OUT is left alone unless --force is given. A conversion that is killed leaves
-nothing under the name OUT.
+An existing OUT is kept unless --force is given. A killed conversion leaves nothing under the
+name OUT.
 
   heat convert published/train -o train --head head.safetensors
   heat convert train -o train.npz --dtype f32 --fields avg,std";
@@ -35,10 +35,10 @@ pub struct ImportArgs {
     /// The data to fit the prior on
     #[command(flatten)]
     pub data: TrainSet,
-    /// What stands before `mlp.` in the names, where the file has several networks
+    /// Prefix of `mlp.` in the names, if the file holds several networks
     #[arg(long)]
     pub prefix: Option<String>,
-    /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
+    /// Directory with your own recipes, searched first: DIR/ebm/NAME.toml
     #[arg(long, value_name = "DIR")]
     pub recipes: Option<PathBuf>,
     /// Detector file to write
@@ -49,7 +49,7 @@ pub struct ImportArgs {
 /// `heat info`
 #[derive(Args)]
 pub struct InfoArgs {
-    /// Any file or folder this program reads or writes
+    /// Any file or directory that this program reads or writes
     pub file: PathBuf,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
@@ -59,14 +59,14 @@ pub struct InfoArgs {
 /// `heat convert`
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// Features to read, in any form
+    /// Features to read, in any format
     #[arg(value_name = "IN")]
     pub input: PathBuf,
-    /// What to write: a folder (shards), or a .safetensors, .npy or .npz file
+    /// What to write: a directory (shards), or a .safetensors, .npy or .npz file
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
-    /// Form of OUT, where its name does not say it
-    #[arg(long, value_enum, value_name = "FORM")]
+    /// Format of OUT, if its name does not tell
+    #[arg(long, value_enum, value_name = "FORMAT")]
     pub to: Option<To>,
     /// f16, bf16, f32 or f64 [default: f16 in .safetensors, f32 in .npy and .npz, f64 in memmaps]
     #[arg(long, value_name = "TYPE")]
@@ -86,7 +86,7 @@ pub struct ConvertArgs {
     /// Feature dimension, for raw memmaps without labels or head
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
-    /// Rows of a shard [default: as many as make about 1 GiB]
+    /// Rows per shard [default: about 1 GiB worth]
     #[arg(long, value_name = "N")]
     pub shard_rows: Option<usize>,
     /// Replace OUT if it exists
@@ -97,17 +97,17 @@ pub struct ConvertArgs {
     pub subset: SubsetArgs,
 }
 
-/// Forms of a feature set.
+/// Formats of a feature set.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum To {
-    /// A folder of .safetensors shards
+    /// A directory of .safetensors shards
     Shards,
     /// One .safetensors file
     Safetensors,
-    /// One matrix; in a folder (a name without .npy), one file per field
+    /// One matrix; in a directory (a name without .npy), one file per field
     Npy,
     /// One .npz file
     Npz,
-    /// A folder of the published feat.mmap, std.mmap, label.mmap
+    /// A directory of the published feat.mmap, std.mmap, label.mmap
     Memmap,
 }

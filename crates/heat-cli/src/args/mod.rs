@@ -2,16 +2,20 @@
 
 mod decisions;
 mod files;
-mod pictures;
+mod formats;
+mod images;
 mod statistics;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::export::Format;
+
 pub use decisions::*;
 pub use files::*;
-pub use pictures::*;
+pub use formats::*;
+pub use images::*;
 pub use statistics::*;
 
 const SCORER_HELP: &str = "\
@@ -32,7 +36,7 @@ Scorers and their own settings:
   gmm, ssd, maha, mds_pp, rmds, rmds_pp
                        diagonal=true kmeans=<n> shrinkage=none|ledoit_wolf|oas|<ratio>|held_out_classes
   vim, residual        principal_dim=<n>
-  kpca                 kernel=cop|corp explained=<share>; corp: gamma= features=<n> seed=
+  kpca                 kernel=cop|corp explained=<fraction>; corp: gamma= features=<n> seed=
   knn, nnguide         k=<n>
   mean                 reduce=max|logsumexp normalize_rows=true
   cadref               confidence=energy|msp|max_logit|gen decoupled=false
@@ -48,13 +52,13 @@ Recipes: ebm=heat_gmm_c10 (the default), heat_gmm_std_c10, heat_el_c10, heat_gmm
   heat_gmm_shrunk, heat_gmm_std_shrunk, quickstart_gmm, quickstart_gmm_std, quickstart_el
 Common keys: batch_size n_epochs seed pooling normalize accum_iter save_freq exp_name ebm.prior
   ebm.model.{steps,step_size_start,eps_start,hidden_dim,temperature_prior,proposal_type,precondition}
-  ebm.loss.l2_coef ebm.optimizer.opt.lr; the run folder's recipe.toml lists all";
+  ebm.loss.l2_coef ebm.optimizer.opt.lr; the run directory's recipe.toml lists all";
 
 const SWEEP_HELP: &str = "\
 Lists: commas outside brackets and quotes separate values; the first key varies slowest:
   heat sweep ebm=heat_gmm_c10,heat_gmm_std_c10 ebm.model.steps=10,20 seed=0,1,2 --train F --out DIR
-Files: one run folder a combination, as `heat train` writes it; eval.json in each, with --ood;
-  sweep.toml (what was asked), sweep.json (what was found)";
+Files: one run directory per combination, as `heat train` writes it, with eval.json given --ood;
+  sweep.toml (what was asked for), sweep.json (what was found)";
 
 /// Out-of-distribution detection on the features of a trained classifier.
 ///
@@ -65,7 +69,7 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
-    /// Worker threads [default: $HEAT_NUM_THREADS, else the CPUs available]
+    /// Worker threads [default: $HEAT_NUM_THREADS, else one per available CPU]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
     /// No progress on standard error (warnings and errors remain)
@@ -76,7 +80,7 @@ pub struct Cli {
 /// Subcommands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Bundled real features: fit, train, compose, evaluate, report
+    /// The whole chain on bundled real features: fit, train, compose, evaluate, report
     Quickstart(QuickstartArgs),
     /// Train a residual energy on a prior, from a recipe
     #[command(after_help = TRAIN_HELP)]
@@ -92,12 +96,12 @@ pub enum Command {
     /// Evaluate scorers and detectors on ID and OOD sets
     #[command(after_help = SCORER_HELP)]
     Eval(EvalArgs),
-    /// Write a page on training runs or results, for a browser
+    /// Write an HTML report on training runs or results
     Report(ReportArgs),
     /// Choose scorers, and the weights of a composition, without OOD data
     #[command(after_help = decisions::SELECT_HELP)]
     Select(SelectArgs),
-    /// Teach a detector when to call a row out-of-distribution, with a guarantee
+    /// Calibrate when a detector calls a row out-of-distribution, with a guarantee
     #[command(after_help = decisions::CALIBRATE_HELP)]
     Calibrate(CalibrateArgs),
     /// Score the rows of a feature set; calibrated detectors give p-values and verdicts
@@ -107,34 +111,34 @@ pub enum Command {
     Watch(WatchArgs),
     /// Write the network of a detector as a PyTorch checkpoint
     Export(ExportArgs),
-    /// Put the network of a PyTorch checkpoint on a prior fitted here
+    /// Combine the network of a PyTorch checkpoint with a prior fitted here
     #[command(after_help = TRAIN_HELP)]
     Import(ImportArgs),
-    /// Say what a detector, checkpoint, feature set or head holds
+    /// Show what a detector, checkpoint, feature set or head contains
     Info(InfoArgs),
-    /// Turn pictures into a feature set with a classifier
-    #[command(after_help = pictures::EXTRACT_HELP)]
+    /// Extract a feature set from images with a classifier
+    #[command(after_help = images::EXTRACT_HELP)]
     Extract(ExtractArgs),
-    /// Look into a classifier, or write it as ONNX
+    /// Inspect a classifier, or export it as ONNX
     #[command(subcommand)]
     Backbone(BackboneCommand),
-    /// From pictures to results: extract what is missing, train, evaluate
-    #[command(after_help = pictures::RUN_HELP)]
+    /// From images to results: extract what is missing, train, evaluate
+    #[command(after_help = images::RUN_HELP)]
     Run(RunArgs),
-    /// Say which ONNX Runtime is used, or how to get one
+    /// Show which ONNX Runtime is used, or how to get one
     Doctor,
-    /// Write a feature set in another form
+    /// Convert a feature set to another format
     #[command(after_help = files::CONVERT_HELP)]
     Convert(ConvertArgs),
-    /// Download data sets and weights, and check them
-    #[command(subcommand, after_help = pictures::DATA_HELP)]
+    /// Download and verify data sets and weights
+    #[command(subcommand, after_help = images::DATA_HELP)]
     Data(DataCommand),
 }
 
 /// The training set and what goes with it.
 #[derive(Args)]
 pub struct TrainSet {
-    /// Training features: .safetensors, .npy, .npz, a folder of .safetensors shards, of avg.npy …,
+    /// Training features: .safetensors, .npy, .npz, a directory of .safetensors shards, of avg.npy …,
     /// or of the published feat.mmap …
     #[arg(long, value_name = "FEATURES")]
     pub train: PathBuf,
@@ -152,10 +156,10 @@ pub struct TrainSet {
 /// Which part of the training set is used.
 #[derive(Args)]
 pub struct SubsetArgs {
-    /// Use this share of the training rows, the same in every class
+    /// Use this fraction of the training rows, the same in every class
     #[arg(long, value_name = "P")]
     pub subset_proportion: Option<f64>,
-    /// Use N classes, chosen at random and relabelled; also of the head and the ID test set
+    /// Use N classes, chosen at random and relabelled; the head and the ID test set are restricted too
     #[arg(long, value_name = "N")]
     pub subset_labels: Option<usize>,
     /// Seed of these choices
@@ -166,7 +170,7 @@ pub struct SubsetArgs {
 /// `heat quickstart`
 #[derive(Args)]
 pub struct QuickstartArgs {
-    /// Folder for results.json, report.html and the detectors
+    /// Directory for results.json, report.html and the detectors
     #[arg(long, value_name = "DIR", default_value = "heat-quickstart")]
     pub out: PathBuf,
     /// Seed of the training runs
@@ -183,16 +187,16 @@ pub struct TrainArgs {
     /// The data
     #[command(flatten)]
     pub data: TrainSet,
-    /// Run folder [default: LOG_DIR/EXP_NAME]
+    /// Run directory [default: LOG_DIR/EXP_NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Continue the run in that folder from its last checkpoint
+    /// Continue the run in that directory from its last checkpoint
     #[arg(long)]
     pub resume: bool,
-    /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
+    /// Directory with your own recipes, searched first: DIR/ebm/NAME.toml
     #[arg(long, value_name = "DIR")]
     pub recipes: Option<PathBuf>,
-    /// Standard input holds this run's parent: words on it ask for a stop, its end ends the run
+    /// Standard input is the tie to the parent: a byte on it asks for a stop, its end ends the run
     #[arg(long, hide = true)]
     pub supervised: bool,
 }
@@ -212,19 +216,19 @@ pub struct SweepArgs {
     /// Evaluate every run on out-of-distribution features, as NAME=FEATURES
     #[arg(long, requires = "id", num_args = 1.., value_name = "NAME=FEATURES")]
     pub ood: Vec<String>,
-    /// Folder of the sweep
+    /// Directory of the sweep
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Runs side by side, which share the threads
+    /// Runs at a time; they share the threads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: u16,
-    /// Go on with the sweep in that folder
+    /// Continue the sweep in that directory
     #[arg(long)]
     pub resume: bool,
-    /// Folder of your own recipes, searched first: DIR/ebm/NAME.toml
+    /// Directory with your own recipes, searched first: DIR/ebm/NAME.toml
     #[arg(long, value_name = "DIR")]
     pub recipes: Option<PathBuf>,
-    /// Order of the summary's rows
+    /// Order of the rows of the summary
     #[arg(long, value_enum, default_value_t = Order::Grid)]
     pub sort: Order,
     /// How to write the summary
@@ -278,7 +282,7 @@ pub struct ComposeArgs {
     /// Combine the p-values of calibrated detectors instead; calibrate the result anew
     #[arg(long, value_enum, value_name = "RULE", conflicts_with_all = ["beta", "weights", "train", "dim"])]
     pub p_values: Option<PValueRule>,
-    /// Training features, for the mean and deviation of each score
+    /// Training features, for the mean and standard deviation of each score
     #[arg(long, value_name = "FEATURES", required_unless_present = "p_values")]
     pub train: Option<PathBuf>,
     /// Feature dimension, for raw memmaps without labels
@@ -332,7 +336,7 @@ pub struct EvalArgs {
     /// Fitted detectors, as FILE or NAME=FILE
     #[arg(long, num_args = 1.., value_name = "DETECTOR")]
     pub detectors: Vec<String>,
-    /// Also the composition of these scorers and detectors, by name
+    /// Also evaluate the composition of these scorers and detectors, by name
     #[arg(long, value_name = "A,B,…")]
     pub combine: Vec<String>,
     /// β of the compositions
@@ -347,7 +351,7 @@ pub struct EvalArgs {
     /// Where to write them [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Also write a page with tables and figures, for a browser
+    /// Also write an HTML report with tables and figures
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
 }
@@ -355,10 +359,10 @@ pub struct EvalArgs {
 /// `heat report`
 #[derive(Args)]
 pub struct ReportArgs {
-    /// Folders of `heat train` or `heat sweep`, or JSON files of `heat eval --format json`
+    /// Directories of `heat train` or `heat sweep`, or JSON files of `heat eval --format json`
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// Page to write
+    /// HTML file to write
     #[arg(long, short, value_name = "FILE.html", default_value = "report.html")]
     pub output: PathBuf,
     /// In-distribution test features: evaluate the runs' detectors
@@ -379,10 +383,10 @@ pub struct ReportArgs {
     /// Feature dimension, for raw memmaps without labels or head
     #[arg(long, value_name = "D", requires = "id")]
     pub dim: Option<usize>,
-    /// Scorers to fit and to compare with: el,knn(k=50),ssd(pooling=std)
+    /// Scorers to fit, for comparison: el,knn(k=50),ssd(pooling=std)
     #[arg(long, value_name = "A,B(key=value),…", requires = "train")]
     pub scorers: Option<String>,
-    /// Also the composition of these runs and scorers, by name
+    /// Also evaluate the composition of these runs and scorers, by name
     #[arg(long, value_name = "A,B,…", requires = "train")]
     pub combine: Vec<String>,
     /// β of the compositions
@@ -391,17 +395,4 @@ pub struct ReportArgs {
     /// Intervals, tests and groups
     #[command(flatten)]
     pub statistics: StatisticsArgs,
-}
-
-/// Forms of the results.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Table,
-    /// Everything, values as fractions
-    Json,
-    /// One line per scorer and set
-    Csv,
-    /// For documents
-    Markdown,
 }

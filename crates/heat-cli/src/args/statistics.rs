@@ -1,6 +1,6 @@
-//! What `heat eval` finds out beyond the metrics.
+//! What `heat eval` computes beyond the metrics.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 /// Intervals, tests and groups.
 #[derive(Args, Clone)]
@@ -14,32 +14,17 @@ pub struct StatisticsArgs {
     /// Resamples of the rows, for --ci and --compare [default: 1000]
     #[arg(long, value_name = "N")]
     pub resamples: Option<usize>,
-    /// Which resamples [default: 0]
+    /// Seed of the resampling [default: 0]
     #[arg(long, value_name = "SEED")]
     pub resample_seed: Option<u64>,
-    /// Also averages over near and far OOD sets, as OpenOOD v1.5 has them for
+    /// Also average over near and far OOD sets, as OpenOOD v1.5 groups them for
     /// cifar10, cifar100, imagenet200 or imagenet
     #[arg(long, value_name = "BENCHMARK", conflicts_with_all = ["near", "far"])]
     pub groups: Option<String>,
-    /// Near OOD sets of your own, by name
+    /// Your own near OOD sets, by name
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', requires = "far")]
     pub near: Vec<String>,
-    /// Far OOD sets of your own, by name
+    /// Your own far OOD sets, by name
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', requires = "near")]
     pub far: Vec<String>,
-}
-
-/// Forms of the results of `heat eval`.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum EvalFormat {
-    /// For people
-    Table,
-    /// Everything, values as fractions
-    Json,
-    /// One line per scorer and set
-    Csv,
-    /// For documents
-    Markdown,
-    /// OpenOOD v1.5's CSV; of several scorers, one file each in the folder -o
-    Openood,
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Fusion, FusionRule};
-use heat_ood::compose::{Combined, Member};
 use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::{Detector, Error, Provenance};
 
-use super::{detectors, named, refuse_overwriting, wrote};
+use super::scorers;
+use super::{NamedDetector, detectors, named, refuse_overwriting, wrote};
 use crate::args::{ComposeArgs, PValueRule};
 use crate::progress::Progress;
 
@@ -18,19 +18,19 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     inputs.extend(args.train.as_deref());
     refuse_overwriting(Some(&args.output), &inputs)?;
     let members = detectors(&args.detectors)?;
-    let names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
+    let names: Vec<&str> = members.iter().map(|m| &*m.name).collect();
     let names = names.join(" ");
-    let seen: Vec<Provenance> = members.iter().map(|(_, d)| d.provenance.clone()).collect();
+    let seen: Vec<Provenance> = members.iter().map(|m| m.detector.provenance.clone()).collect();
     say_what_is_left_out(args, &members, progress);
     let (mut detector, recipe) = match (args.p_values, &args.train) {
         (Some(rule), _) => {
             let word = format!("{rule:?}").to_lowercase();
-            (fuse(rule, members)?, format!("compose {names} --p-values {word}"))
+            (fuse(rule, &members)?, format!("compose {names} --p-values {word}"))
         }
         (None, Some(train)) => {
             let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
             let train = FeatureSet::open_with(train, &options)?;
-            let detector = standardise(members, args, &train, progress)?;
+            let detector = standardise(&members, args, &train, progress)?;
             let weights: Vec<String> = args.weights.iter().map(f64::to_string).collect();
             let mut recipe = format!("compose {names} --beta {}", args.beta);
             if !weights.is_empty() {
@@ -52,33 +52,24 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
 }
 
 fn standardise(
-    detectors: Vec<(String, Detector)>,
+    members: &[NamedDetector],
     args: &ComposeArgs,
     train: &FeatureSet,
     progress: &mut Progress,
 ) -> Result<Detector> {
-    if ![0, detectors.len()].contains(&args.weights.len()) {
-        let problem = format!("give one for each of the {} detectors", detectors.len());
+    if ![0, members.len()].contains(&args.weights.len()) {
+        let problem = format!("give one for each of the {} detectors", members.len());
         return Err(Error::config("weights", format!("{:?}", args.weights), problem).into());
     }
-    let mut members = Vec::new();
-    for (i, (name, detector)) in detectors.into_iter().enumerate() {
-        let member = Member::fit(&name, detector.scorer().clone(), train, progress)?;
-        let weight = args.weights.get(i).copied().unwrap_or(1.0);
-        members.push(Member { weight, ..member });
-    }
-    let mut detector = Detector::new(Combined::new(members, args.beta)?);
-    detector.trained_on(train)?;
-    Ok(detector)
+    let weights = args.weights.iter().copied().chain(std::iter::repeat(1.0));
+    let parts = members.iter().zip(weights).map(|(m, w)| (&*m.name, m.detector.scorer(), w));
+    let combined = scorers::compose("composition", parts, args.beta, train, progress)?;
+    scorers::detector(&combined.scorer, None, train)
 }
 
 /// Calibrations are of the members' own scores, and fused ones of all classes.
-fn say_what_is_left_out(
-    args: &ComposeArgs,
-    members: &[(String, Detector)],
-    progress: &mut Progress,
-) {
-    let mut calibrations = members.iter().filter_map(|(_, d)| d.calibration.as_ref());
+fn say_what_is_left_out(args: &ComposeArgs, members: &[NamedDetector], progress: &mut Progress) {
+    let mut calibrations = members.iter().filter_map(|m| m.detector.calibration.as_ref());
     if args.p_values.is_some() && calibrations.clone().any(|c| c.config().per_class) {
         progress.say("note: p-values over all classes are combined, not those by class");
     }
@@ -93,21 +84,21 @@ fn say_what_is_left_out(
     }
 }
 
-fn fuse(rule: PValueRule, detectors: Vec<(String, Detector)>) -> Result<Detector> {
+fn fuse(rule: PValueRule, members: &[NamedDetector]) -> Result<Detector> {
     let rule = match rule {
         PValueRule::Fisher => FusionRule::Fisher,
         PValueRule::Stouffer => FusionRule::Stouffer,
         PValueRule::Cauchy => FusionRule::Cauchy,
         PValueRule::Simes => FusionRule::Simes,
     };
-    let member = |(name, detector): (String, Detector)| {
+    let member = |NamedDetector { name, detector, .. }: &NamedDetector| {
         let Some(calibration) = detector.calibration.clone() else {
             let remedy = "`heat calibrate` it first: p-values are combined";
             return Err(Error::missing(name, "calibration", remedy));
         };
-        Ok((name, detector.scorer().clone(), calibration))
+        Ok((name.clone(), detector.scorer().clone(), calibration))
     };
-    let members = detectors.into_iter().map(member).collect::<Result<Vec<_>, _>>()?;
+    let members = members.iter().map(member).collect::<Result<Vec<_>, _>>()?;
     let seen: Vec<_> = members.iter().map(|(_, _, calibration)| calibration.clone()).collect();
     let mut detector = Detector::new(Fusion::new(rule, members)?);
     // To the fused score the members' calibration rows are training rows.

@@ -31,7 +31,8 @@ pub fn run(args: &ConvertArgs, progress: &mut Progress) -> Result<()> {
         done.files
     ));
     if !done.left_out.is_empty() {
-        progress.say(&format!("note: without {}, which the set has too", done.left_out.join(", ")));
+        progress
+            .say(&format!("note: left out {}, which the set also has", done.left_out.join(", ")));
     }
     if done.form == Form::Memmap && !done.written.contains(&"label") {
         progress.say("note: memmaps without labels do not say what D is; read them with `--dim`");

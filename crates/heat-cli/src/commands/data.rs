@@ -9,7 +9,7 @@ use heat_ood::{Error, Event, Observer};
 use indicatif::DecimalBytes;
 
 use crate::args::{DataCommand, DataGetArgs};
-use crate::download::{Folder, RemoteFile, Settings, Source, Sources, State, Verdict};
+use crate::download::{Directory, RemoteFile, Settings, Source, Sources, State, Verdict};
 use crate::progress::{Progress, leave_on_ctrl_c};
 
 pub fn run(command: &DataCommand, progress: &mut Progress) -> Result<()> {
@@ -17,10 +17,10 @@ pub fn run(command: &DataCommand, progress: &mut Progress) -> Result<()> {
         DataCommand::List { names, place } => {
             let sources = Sources::open(place.sources.as_deref())?;
             let chosen = sources.select(names)?;
-            let folder = Folder::new(&place.data);
+            let directory = Directory::new(&place.data);
             let text = match names.is_empty() {
-                true => overview(&chosen, &folder),
-                false => details(&chosen, &folder),
+                true => overview(&chosen, &directory),
+                false => details(&chosen, &directory),
             };
             std::io::stdout().lock().write_all(text.as_bytes())?;
             Ok(())
@@ -28,7 +28,12 @@ pub fn run(command: &DataCommand, progress: &mut Progress) -> Result<()> {
         DataCommand::Get(args) => get(args, progress),
         DataCommand::Verify { names, place } => {
             let sources = Sources::open(place.sources.as_deref())?;
-            verify(&sources.select(names)?, !names.is_empty(), &Folder::new(&place.data), progress)
+            verify(
+                &sources.select(names)?,
+                !names.is_empty(),
+                &Directory::new(&place.data),
+                progress,
+            )
         }
     }
 }
@@ -46,12 +51,12 @@ fn get(args: &DataGetArgs, progress: &mut Progress) -> Result<()> {
     let environment = std::env::var("HEAT_MIRROR").ok().filter(|m| !m.is_empty());
     let mirror = args.mirror.clone().or(environment);
     let settings = Settings::new(mirror, args.retries, Duration::from_secs(args.timeout))?;
-    leave_on_ctrl_c("stopped; what is downloaded is kept: run the same command again to go on")?;
-    let folder = Folder::new(&args.place.data);
+    leave_on_ctrl_c("stopped; what is downloaded is kept: run the same command again to resume")?;
+    let directory = Directory::new(&args.place.data);
     let mut failed = None;
     for (name, source) in chosen {
         progress.say(&format!("{name}: {}; terms: {}", source.title, source.terms));
-        let Err(error) = folder.get(source, &settings, progress) else { continue };
+        let Err(error) = directory.get(source, &settings, progress) else { continue };
         progress.clear();
         // The others may come from servers that answer, but not onto a disk that is full.
         let hopeless = matches!(error, Error::Io { .. });
@@ -65,14 +70,14 @@ fn get(args: &DataGetArgs, progress: &mut Progress) -> Result<()> {
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn overview(chosen: &[(&str, &Source)], folder: &Folder) -> String {
+fn overview(chosen: &[(&str, &Source)], directory: &Directory) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
     table.set_header(["name", "size", "here", "what"]);
     for (name, source) in chosen {
         let sizes: Option<u64> = source.files.iter().map(|f| f.size).sum();
         let size = sizes.filter(|n| *n > 0).map_or("?".into(), |n| DecimalBytes(n).to_string());
-        table.add_row([(*name).to_owned(), size, here(source, folder), source.title.clone()]);
+        table.add_row([(*name).to_owned(), size, here(source, directory), source.title.clone()]);
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -81,10 +86,10 @@ fn overview(chosen: &[(&str, &Source)], folder: &Folder) -> String {
 }
 
 /// "yes", "2 of 10 files", "12.3 MB of it", or nothing.
-fn here(source: &Source, folder: &Folder) -> String {
+fn here(source: &Source, directory: &Directory) -> String {
     let (mut whole, mut part) = (0, 0);
     for file in &source.files {
-        match folder.state(file) {
+        match directory.state(file) {
             State::Here => whole += 1,
             State::Part(bytes) => part += bytes,
             State::WrongSize(_) => return "wrong size".into(),
@@ -99,7 +104,7 @@ fn here(source: &Source, folder: &Folder) -> String {
     }
 }
 
-fn details(chosen: &[(&str, &Source)], folder: &Folder) -> String {
+fn details(chosen: &[(&str, &Source)], directory: &Directory) -> String {
     let mut text = String::new();
     for (name, source) in chosen {
         text += &format!("{name}: {}\n  terms     {}\n", source.title, source.terms);
@@ -107,13 +112,13 @@ fn details(chosen: &[(&str, &Source)], folder: &Folder) -> String {
             text += &format!("  by hand   {problem}\n");
         }
         for file in &source.files {
-            let state = match folder.state(file) {
+            let state = match directory.state(file) {
                 State::Absent => "absent".into(),
                 State::Part(n) => format!("{} downloaded", DecimalBytes(n)),
                 State::WrongSize(n) => format!("{n} bytes, expected {}", file.size.unwrap_or(n)),
                 State::Here => "here".into(),
             };
-            text += &format!("  {}: {state}\n", folder.path(file).display());
+            text += &format!("  {}: {state}\n", directory.path(file).display());
             let size = file.size.map_or("not known".into(), |n| format!("{n} bytes"));
             text += &format!("    size      {size}\n    checksum  {}\n", checksum(file));
             for url in &file.urls {
@@ -137,21 +142,21 @@ fn checksum(file: &RemoteFile) -> String {
 fn verify(
     chosen: &[(&str, &Source)],
     all: bool,
-    folder: &Folder,
+    directory: &Directory,
     progress: &mut Progress,
 ) -> Result<()> {
     let (mut seen, mut bad) = (0, Vec::new());
     for (name, source) in chosen {
         for file in &source.files {
-            let verdict = folder.verify(file, progress)?;
+            let verdict = directory.verify(file, progress)?;
             if !all && matches!(verdict, Verdict::Absent) {
                 continue;
             }
             seen += 1;
-            let path = folder.path(file);
+            let path = directory.path(file);
             let (word, text) = match &verdict {
                 Verdict::Right(what) => ("ok", (*what).to_owned()),
-                Verdict::Unknown => ("?", "nothing is known to compare it with".to_owned()),
+                Verdict::Unknown => ("?", "no checksum of it is known".to_owned()),
                 Verdict::Absent => ("absent", format!("`heat data get {name}` says how to get it")),
                 Verdict::Wrong(what) => ("WRONG", what.clone()),
             };
@@ -166,6 +171,6 @@ fn verify(
         return Ok(());
     }
     let remedy = "delete what is wrong and run `heat data get` again";
-    let problem = format!("{} of {seen} files are not as they should be; {remedy}", bad.len());
+    let problem = format!("{} of {seen} files are missing or wrong; {remedy}", bad.len());
     Err(Error::format(bad.swap_remove(0), problem).into())
 }

@@ -1,4 +1,4 @@
-//! `heat extract`: pictures to features.
+//! `heat extract`: images to features.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::wrote;
 use crate::args::ExtractArgs;
 use crate::progress::Progress;
 
-/// Unreadable pictures named on the terminal; the folder lists all.
+/// Unreadable images named on the terminal; the directory lists all.
 const NAMED: usize = 5;
 
 pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
@@ -26,10 +26,8 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         perturb: perturbation(args)?,
     };
     let format = args.format.as_deref().map(format).transpose()?;
-    let set = open(
-        &args.pictures,
-        &ImageOptions { format, split: args.split.clone(), max_pixels: None },
-    )?;
+    let set =
+        open(&args.images, &ImageOptions { format, split: args.split.clone(), max_pixels: None })?;
     describe(&backbone).iter().for_each(|line| progress.say(line));
     extract_into(&*set, &backbone, &args.output, &config, progress)
 }
@@ -46,22 +44,22 @@ pub(super) fn extract_into(
     let done = extract(set, backbone, out, config, progress)?;
     if done.resumed == set.len() {
         progress.clear();
-        progress.say(&format!("{} is there already: {} rows", out.display(), done.rows));
+        progress.say(&format!("{} already exists: {} rows", out.display(), done.rows));
         return Ok(());
     }
     wrote(progress, out);
     let seconds = begun.elapsed().as_secs_f64();
     let fresh = set.len() - done.resumed;
     progress.say(&format!(
-        "{} rows; {fresh} pictures in {seconds:.1} s, {:.0} a second",
+        "{} rows; {fresh} images in {seconds:.1} s, {:.0} a second",
         done.rows,
         fresh as f64 / seconds
     ));
     if done.resumed > 0 {
-        progress.say(&format!("note: {} pictures were there already", done.resumed));
+        progress.say(&format!("note: {} images had been extracted before", done.resumed));
     }
     if !done.unreadable.is_empty() {
-        progress.say(&format!("note: {} pictures could not be read:", done.unreadable.len()));
+        progress.say(&format!("note: {} images could not be read:", done.unreadable.len()));
         for line in done.unreadable.iter().take(NAMED) {
             progress.say(&format!("  {line}"));
         }
@@ -100,9 +98,9 @@ fn three(key: &'static str, values: &[f32]) -> Result<[f32; 3]> {
 }
 
 fn transform(args: &ExtractArgs) -> Result<TransformConfig> {
-    let folder = args.recipes.as_deref();
+    let directory = args.recipes.as_deref();
     let mut config = match args.preset.as_deref() {
-        Some(name) => recipe::transform(name, folder)?,
+        Some(name) => recipe::transform(name, directory)?,
         None if args.mean.is_none() || args.std.is_none() => {
             let remedy = "give what the network was trained with: `--preset cifar10|cifar100|imagenet`, \
                           or `--mean R,G,B --std R,G,B`";

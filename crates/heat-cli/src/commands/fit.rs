@@ -1,10 +1,9 @@
 //! `heat fit`: one scorer, one detector file.
 
 use anyhow::Result;
-use heat_ood::Detector;
 use heat_ood::scorers::ScorerSpec;
 
-use super::{Data, refuse_overwriting, wrote};
+use super::{Data, refuse_overwriting, scorers, wrote};
 use crate::args::FitArgs;
 use crate::progress::Progress;
 
@@ -16,10 +15,8 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     inputs.extend([&args.data.labels, &args.data.head].into_iter().flatten().map(|p| &**p));
     refuse_overwriting(Some(&args.output), &inputs)?;
     let data = Data::open(&args.data)?.subset(&args.subset.config())?;
-    let scorer = spec.fit(&data.train, data.head.as_ref(), progress)?;
-    let mut detector = Detector::shared(scorer);
-    detector.provenance.recipe = Some(spec.to_string());
-    detector.trained_on(&data.train)?;
+    let fitted = scorers::fit(std::slice::from_ref(&spec), &data, progress)?.remove(0);
+    let detector = scorers::detector(&fitted.scorer, Some(spec.to_string()), &data.train)?;
     detector.save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())

@@ -1,15 +1,17 @@
 //! `heat import`: a detector from a network that PyTorch trained.
 
+use std::sync::Arc;
+
 use anyhow::Result;
-use heat_ood::Detector;
 use heat_ood::ebm::Heat;
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::features::Field;
 use heat_ood::recipe::Recipe;
+use heat_ood::scorers::Scorer;
 
 use super::train::{check_groups, classes};
-use super::{Data, refuse_overwriting, wrote};
+use super::{Data, refuse_overwriting, scorers, wrote};
 use crate::args::ImportArgs;
 use crate::progress::Progress;
 
@@ -33,11 +35,10 @@ pub fn run(args: &ImportArgs, progress: &mut Progress) -> Result<()> {
     let prior = recipe.heat.fit_prior(&data.train, head, classes, progress)?;
     let model = &recipe.heat.ebm.model;
     let heat = Heat::new(prior, net, model.temperature, model.prior_temperature(), input_dim)?;
-    let mut detector = Detector::new(heat);
+    let heat: Arc<dyn Scorer> = Arc::new(heat);
     let source = args.network.file_name().unwrap_or_default().to_string_lossy();
     let text = format!("# network read from {source}\n{}", recipe.to_toml());
-    detector.provenance.recipe = Some(text);
-    detector.trained_on(&data.train)?;
+    let detector = scorers::detector(&heat, Some(text), &data.train)?;
     detector.save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())

@@ -15,7 +15,7 @@ use crate::args::InfoArgs;
 
 pub fn run(args: &InfoArgs) -> Result<()> {
     let path = &args.file;
-    // A run folder goes by its detector, or the checkpoint that is furthest on.
+    // A run directory goes by its detector, or the checkpoint that is furthest on.
     let run = path.join("recipe.toml").is_file();
     let detector_file = path.join("detector.safetensors");
     let latest = if run && !detector_file.is_file() { RunFolder::latest(path)? } else { None };

@@ -4,23 +4,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use heat_ood::compose::{Combined, Member};
-use heat_ood::evaluate::{Candidate, measure, score_all};
-use heat_ood::features::{FeatureSet, Head};
+use heat_ood::evaluate::Candidate;
+use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset};
 use heat_ood::io::TensorFile;
 use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{Scorer, ScorerSpec};
-use heat_ood::{Detector, Error, Observer};
+use heat_ood::{Error, Observer};
 
-use super::write_output;
-use crate::args::{Format, QuickstartArgs};
-use crate::export;
+use super::outputs::command_line;
+use super::scorers::{compose, detector, fit};
+use super::{Data, TestSets, write_output};
+use crate::args::QuickstartArgs;
+use crate::export::{self, Format};
 use crate::progress::{Progress, human};
-use crate::report::{self, About, Evaluation, ReportData, Set};
+use crate::report::{self, Evaluation, ReportData};
 
 macro_rules! bundled {
     ($name:literal) => {
-        include_bytes!(concat!("../../../../examples/cifar10-densenet/", $name, ".safetensors"))
+        include_bytes!(concat!("../../data/cifar10-densenet/", $name, ".safetensors"))
     };
 }
 
@@ -38,67 +39,33 @@ const RECIPES: [(&str, &str); 3] = [
     ("HEAT-EL", "quickstart_el"),
 ];
 
-fn set(name: &str, bytes: &[u8]) -> heat_ood::Result<FeatureSet> {
-    FeatureSet::from_safetensors(name, bytes.to_vec())
-}
-
 pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     let start = Instant::now();
     std::fs::create_dir_all(&args.out).map_err(Error::io("create", &args.out))?;
-    let train = set("train", bundled!("train"))?;
-    let test = set("test", bundled!("test"))?;
-    let bytes = bundled!("head").to_vec();
-    let head = Head::from_file(&TensorFile::from_memory("head".as_ref(), bytes)?)?;
-    let mut ood = Vec::new();
-    for (name, bytes) in OOD {
-        ood.push((name.to_owned(), set(name, bytes)?));
-    }
+    let (data, sets) = bundled()?;
     progress.say(&format!(
         "CIFAR-10 features of a DenseNet-BC-100-12: {} training rows, {} test rows, {} OOD sets",
-        train.len(),
-        test.len(),
-        ood.len()
+        data.train.len(),
+        sets.id.len(),
+        sets.ood.len()
     ));
-
-    let mut candidates = Vec::new();
-    for text in BASELINES {
-        let spec = ScorerSpec::parse(text)?;
-        let start = Instant::now();
-        let scorer = spec.fit(&train, Some(&head), progress)?;
-        let fit_seconds = Some(start.elapsed().as_secs_f64());
-        candidates.push(Candidate { name: text.to_owned(), scorer, fit_seconds });
-    }
+    let specs = BASELINES.iter().map(|text| ScorerSpec::parse(text));
+    let mut candidates = fit(&specs.collect::<Result<Vec<_>, _>>()?, &data, progress)?;
     progress.say(&format!("fitted {} baselines in {}", BASELINES.len(), human(start.elapsed())));
-
-    let mut members = Vec::new();
     for (name, recipe) in RECIPES {
-        let start = Instant::now();
-        let scorer = train_heat(name, recipe, args, &train, &head, progress)?;
-        progress.say(&format!("trained {name} in {}", human(start.elapsed())));
-        members.push(Member::fit(name, scorer.clone(), &train, progress)?);
-        let fit_seconds = Some(start.elapsed().as_secs_f64());
-        candidates.push(Candidate { name: name.to_owned(), scorer, fit_seconds });
+        candidates.push(train_heat(name, recipe, args, &data, progress)?);
     }
-    let heat: Arc<dyn Scorer> = Arc::new(Combined::new(members, 0.0)?);
-    Detector::shared(heat.clone()).save(args.out.join("heat.safetensors"))?;
-    candidates.push(Candidate { name: "HEAT".into(), scorer: heat, fit_seconds: None });
+    let parts = candidates[BASELINES.len()..].iter().map(|c| (&*c.name, &c.scorer, 1.0));
+    let heat = compose("HEAT", parts, 0.0, &data.train, progress)?;
+    let saved = args.out.join("heat.safetensors");
+    detector(&heat.scorer, None, &data.train)?.save(&saved)?;
+    candidates.push(heat);
 
-    // The composition's members are candidates, so nothing is scored twice.
-    let (all, compositions) = report::with_members(&candidates);
-    let scores = score_all(&test, &ood, &all, true, progress)?;
-    let results = measure(test.name(), &candidates, &scores)?;
-    let evaluation = Evaluation {
-        id: Set::of(test.name(), &test)?,
-        ood: ood.iter().map(|(name, set)| Set::of(name, set)).collect::<Result<_, _>>()?,
-        train: Some(Set::of(train.name(), &train)?),
-        head: Some(Set::head(&head)),
-        scorers: candidates.iter().map(|c| About::fitted(&c.name)).collect(),
-        components: candidates.iter().map(|c| c.scorer.components()).collect(),
-        scores,
-        compositions,
-    };
+    let (results, evaluation) = Evaluation::of(&sets.id, &sets.ood, &candidates, progress)?;
+    let evaluation = evaluation.with_training(&data.train, data.head.as_ref())?;
     let page = args.out.join("report.html");
-    report::write(&page, &ReportData::of(&results, Some(evaluation), Vec::new()))?;
+    let report = ReportData::new(command_line(), Vec::new()).with_results(&results, evaluation);
+    report::write(&page, &report)?;
     progress.clear();
     write_output(None, &export::results(&results, Format::Table))?;
     let json = args.out.join("results.json");
@@ -107,33 +74,48 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
         "wrote {}, {} for a browser, and the composed detector {}; {} in all",
         json.display(),
         page.display(),
-        args.out.join("heat.safetensors").display(),
+        saved.display(),
         human(start.elapsed())
     ));
     progress.say("next: heat train ebm=heat_gmm_c10 --train YOUR_FEATURES --head YOUR_HEAD");
     Ok(())
 }
 
+/// The training set with its head, and the test sets.
+fn bundled() -> Result<(Data, TestSets)> {
+    let set = |name: &str, bytes: &[u8]| FeatureSet::from_safetensors(name, bytes.to_vec());
+    let head = TensorFile::from_memory("head".as_ref(), bundled!("head").to_vec())?;
+    let data = Data {
+        train: set("train", bundled!("train"))?,
+        head: Some(Head::from_file(&head)?),
+        options: OpenOptions::default(),
+        subset: Subset::default(),
+    };
+    let ood = OOD.iter().map(|(name, bytes)| Ok(((*name).to_owned(), set(name, bytes)?)));
+    let ood = ood.collect::<heat_ood::Result<_>>()?;
+    Ok((data, TestSets { id: set("test", bundled!("test"))?, ood }))
+}
+
 fn train_heat(
     name: &str,
     recipe: &str,
     args: &QuickstartArgs,
-    train: &FeatureSet,
-    head: &Head,
+    data: &Data,
     progress: &mut Progress,
-) -> Result<Arc<dyn Scorer>> {
+) -> Result<Candidate> {
+    let start = Instant::now();
     let settings = [format!("ebm={recipe}"), format!("seed={}", args.seed)];
     let recipe = Recipe::resolve(&settings, None)?;
-    let prior = recipe.heat.fit_prior(train, Some(head), None, progress)?;
+    let prior = recipe.heat.fit_prior(&data.train, data.head.as_ref(), None, progress)?;
     progress.label = name.to_owned();
     progress.epochs_left = Some(recipe.heat.n_epochs);
     let observer: &mut dyn Observer = progress;
-    let heat = recipe.heat.train(prior, train, observer)?;
+    let scorer: Arc<dyn Scorer> = Arc::new(recipe.heat.train(prior, &data.train, observer)?);
     progress.label.clear();
-    let scorer: Arc<dyn Scorer> = Arc::new(heat);
-    let mut detector = Detector::shared(scorer.clone());
-    detector.provenance.recipe = Some(recipe.to_toml());
+    let mut detector = detector(&scorer, Some(recipe.to_toml()), &data.train)?;
     detector.provenance.seed = Some(args.seed);
     detector.save(args.out.join(format!("{}.safetensors", recipe.exp_name)))?;
-    Ok(scorer)
+    progress.say(&format!("trained {name} in {}", human(start.elapsed())));
+    let fit_seconds = Some(start.elapsed().as_secs_f64());
+    Ok(Candidate { name: name.to_owned(), scorer, fit_seconds })
 }

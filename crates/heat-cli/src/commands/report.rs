@@ -8,10 +8,11 @@ use heat_ood::features::SubsetConfig;
 use heat_ood::recipe::Recipe;
 
 use super::eval::{self, Evaluated};
+use super::outputs::command_line;
 use super::{named, refuse_overwriting, wrote};
 use crate::args::{EvalArgs, EvalFormat, ReportArgs, SubsetArgs};
 use crate::progress::Progress;
-use crate::report::{self, Found, Made, ReportData};
+use crate::report::{self, Found, ReportData};
 
 pub fn run(args: &ReportArgs, progress: &mut Progress) -> Result<()> {
     let found = report::find(&args.runs)?;
@@ -20,19 +21,13 @@ pub fn run(args: &ReportArgs, progress: &mut Progress) -> Result<()> {
     let inputs: Vec<_> = found.files.iter().cloned().chain(sets).chain(plain).collect();
     let inputs: Vec<&Path> = inputs.iter().map(|p| &**p).collect();
     refuse_overwriting(Some(&args.output), &inputs)?;
-    let data = match &args.id {
-        Some(id) => {
-            let args = evaluation(args, id, &found)?;
-            let Evaluated { results, evaluation, .. } = eval::evaluated(&args, progress)?;
-            let mut data = ReportData::of(&results, Some(evaluation), found.runs);
-            data.tables.extend(found.tables);
-            data
-        }
-        None => {
-            let Found { runs, tables, .. } = found;
-            ReportData { made: Made::now(), tables, evaluation: None, runs }
-        }
-    };
+    let arguments = args.id.as_ref().map(|id| evaluation(args, id, &found)).transpose()?;
+    let mut data = ReportData::new(command_line(), found.runs);
+    if let Some(arguments) = arguments {
+        let Evaluated { results, evaluation, .. } = eval::evaluated(&arguments, progress)?;
+        data = data.with_results(&results, evaluation);
+    }
+    data.tables.extend(found.tables);
     report::write(&args.output, &data)?;
     wrote(progress, &args.output);
     Ok(())
@@ -72,14 +67,14 @@ fn subset(found: &Found) -> Result<SubsetArgs> {
     let mut all: Vec<SubsetConfig> = Vec::new();
     for run in &found.runs {
         let config = Recipe::resolve_onto::<&str>(&run.recipe, &[], None)?.subset();
-        // A share of the rows alone says nothing of the test sets.
+        // A fraction of the rows alone says nothing of the test sets.
         let config = if config.number_labels.is_some() { config } else { SubsetConfig::default() };
         if !all.contains(&config) {
             all.push(config);
         }
     }
     if all.len() > 1 {
-        let problem = "these runs are of different classes; make a report of each";
+        let problem = "these runs were trained on different classes; write a report on each";
         return Err(Error::config("dataset.subset", "", problem).into());
     }
     let config = all.pop().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! `heat score`: one score per row, and a verdict from calibrated detectors.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -9,21 +10,11 @@ use heat_ood::{Detector, Error, Judged};
 
 use super::{refuse_overwriting, wrote};
 use crate::args::{ScoreArgs, TiesRule};
-use crate::export::scores::{Columns, Ending};
+use crate::export::{self, ScoreFormat};
 use crate::progress::Progress;
 
 pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
-    let ending = match &args.output {
-        None => Ending::Csv,
-        Some(path) => Ending::of(path).ok_or_else(|| {
-            Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
-        })?,
-    };
-    let judging = args.alpha.is_some() || args.fdr.is_some() || args.ties.is_some();
-    if ending == Ending::Npy && judging {
-        let problem = "holds scores alone; write .csv or .jsonl for verdicts";
-        return Err(Error::config("output", ".npy", problem).into());
-    }
+    let format = format(args)?;
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
     let mut detector = Detector::open(&args.detector)?;
     if let Some(alpha) = args.alpha {
@@ -50,15 +41,32 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     if let Some(text) = summary(&detector, &judged, args.fdr) {
         progress.say(&text);
     }
-    let columns = Columns { judged, names: detector.scorer().components() };
+    let write =
+        |out: &mut dyn Write| export::scores(&judged, detector.scorer().components(), format, out);
     match &args.output {
         Some(path) => {
-            heat_ood::io::write_atomically(path, |w| columns.write(ending, w))?;
+            heat_ood::io::write_atomically(path, |w| write(w))?;
             wrote(progress, path);
         }
-        None => columns.write(ending, &mut std::io::stdout().lock())?,
+        None => write(&mut std::io::stdout().lock())?,
     }
     Ok(())
+}
+
+/// By the output's ending, which must be able to hold what is asked for.
+fn format(args: &ScoreArgs) -> Result<ScoreFormat> {
+    let format = match &args.output {
+        None => ScoreFormat::Csv,
+        Some(path) => ScoreFormat::of(path).ok_or_else(|| {
+            Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
+        })?,
+    };
+    let judging = args.alpha.is_some() || args.fdr.is_some() || args.ties.is_some();
+    if format == ScoreFormat::Npy && judging {
+        let problem = "holds scores alone; write .csv or .jsonl for verdicts";
+        return Err(Error::config("output", ".npy", problem).into());
+    }
+    Ok(format)
 }
 
 fn calibrated<'a>(

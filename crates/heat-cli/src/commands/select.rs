@@ -1,75 +1,101 @@
 //! `heat select`: which scorer, without looking at test data.
 
+use std::path::Path;
+
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
-use heat_ood::features::FeatureSet;
 use heat_ood::scorers::{NAMES, ScorerSpec};
 use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
 use heat_ood::{Detector, Error};
 
-use super::eval::{ood_sets, split};
-use super::{Data, named, refuse_overwriting, write_output, wrote};
+use super::{Data, TestSets, named, refuse_overwriting, scorers, split, write_output, wrote};
 use crate::args::{Form, SelectArgs};
+use crate::export::aligned;
 use crate::progress::Progress;
 
 pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
+    refuse(args)?;
+    let specs = specs(args)?;
+    let data = Data::open(&args.data)?;
+    let choice = match &args.id_val {
+        Some(id) => tuned(args, &specs, &data, id, progress)?,
+        None => selected(args, &specs, &data, progress)?,
+    };
+    progress.clear();
+    write_output(None, &choice.text)?;
+    if let Some(path) = &args.output {
+        detector(&choice, &data, progress)?.save(path)?;
+        wrote(progress, path);
+    }
+    Ok(())
+}
+
+/// What was chosen.
+struct Choice {
+    text: String,
+    /// Scorers with their weights.
+    composition: Vec<(String, f64)>,
+    /// The rows that settings were chosen on.
+    validation: Option<TestSets>,
+}
+
+/// Refuse test sets, and outputs that would replace an input.
+fn refuse(args: &SelectArgs) -> Result<()> {
     if args.id.is_some() || !args.ood.is_empty() {
         let problem = "test sets are not looked at: a choice made on them proves nothing there. \
                        Validation sets are given with --tune-on NAME=FEATURES --id-val FEATURES";
         return Err(Error::config("ood", "", problem).into());
     }
     let files: Vec<_> = args.tune_on.iter().map(|t| named(t).1).collect();
+    let plain = [&args.data.labels, &args.data.head, &args.id_val].into_iter().flatten();
     let mut inputs = vec![&*args.data.train];
-    inputs.extend(
-        [&args.data.labels, &args.data.head, &args.id_val].into_iter().flatten().map(|p| &**p),
-    );
-    inputs.extend(files.iter().map(|p| &**p));
-    refuse_overwriting(args.output.as_deref(), &inputs)?;
-    let specs = specs(args)?;
-    let data = Data::open(&args.data)?;
-    // The rows that settings are chosen on.
-    let mut validation = Vec::new();
-    let mut id_validation = None;
-    let (text, composition) = match &args.id_val {
-        Some(id) => {
-            let id = FeatureSet::open_with(id, &data.options)?;
-            let ood = ood_sets(&args.tune_on, &data.options)?;
-            let found = tune(&specs, &data.train, data.head.as_ref(), &id, &ood, progress)?;
-            id_validation = Some(id);
-            validation = ood;
-            warn_without_effect(&found, progress);
-            let best = vec![(found.candidates[found.best].name.clone(), 1.0)];
-            (tuning_text(&found, args.format), best)
-        }
-        None => {
-            let config = SelectConfig {
-                folds: args.folds,
-                rows: args.rows,
-                members: args.members,
-                seed: args.seed,
-            };
-            let found = config.run(&specs, &data.train, data.head.as_ref(), progress)?;
-            (selection_text(&found, args.format), found.composition)
-        }
-    };
-    progress.clear();
-    write_output(None, &text)?;
-    if let Some(path) = &args.output {
-        let scorer = fit_composition(&composition, &data.train, data.head.as_ref(), progress)?;
-        let mut detector = Detector::shared(scorer);
-        let words: Vec<String> = composition.iter().map(|(n, w)| format!("{w:.4} {n}")).collect();
-        detector.provenance.recipe = Some(format!("select: {}", words.join(" + ")));
-        detector.trained_on(&data.train)?;
-        // These are no rows to calibrate on.
-        if let Some(id) = &id_validation {
-            detector.provenance.train.extend(id.digests()?);
-            detector.has_seen(id)?;
-        }
-        validation.iter().try_for_each(|(_, set)| detector.tuned_on(set))?;
-        detector.save(path)?;
-        wrote(progress, path);
+    inputs.extend(plain.chain(&files).map(|p| &**p));
+    refuse_overwriting(args.output.as_deref(), &inputs)
+}
+
+fn tuned(
+    args: &SelectArgs,
+    specs: &[ScorerSpec],
+    data: &Data,
+    id: &Path,
+    progress: &mut Progress,
+) -> Result<Choice> {
+    let sets = TestSets::open(id, &args.tune_on, &data.options)?;
+    let found = tune(specs, &data.train, data.head.as_ref(), &sets.id, &sets.ood, progress)?;
+    warn_without_effect(&found, progress);
+    Ok(Choice {
+        text: tuning_text(&found, args.format),
+        composition: vec![(found.candidates[found.best].name.clone(), 1.0)],
+        validation: Some(sets),
+    })
+}
+
+fn selected(
+    args: &SelectArgs,
+    specs: &[ScorerSpec],
+    data: &Data,
+    progress: &mut Progress,
+) -> Result<Choice> {
+    let config =
+        SelectConfig { folds: args.folds, rows: args.rows, members: args.members, seed: args.seed };
+    let found = config.run(specs, &data.train, data.head.as_ref(), progress)?;
+    let text = selection_text(&found, args.format);
+    Ok(Choice { text, composition: found.composition, validation: None })
+}
+
+/// What was chosen, fitted on the whole training set.
+fn detector(choice: &Choice, data: &Data, progress: &mut Progress) -> Result<Detector> {
+    let composition = &choice.composition;
+    let scorer = fit_composition(composition, &data.train, data.head.as_ref(), progress)?;
+    let words: Vec<String> = composition.iter().map(|(n, w)| format!("{w:.4} {n}")).collect();
+    let recipe = format!("select: {}", words.join(" + "));
+    let mut detector = scorers::detector(&scorer, Some(recipe), &data.train)?;
+    // These are no rows to calibrate on.
+    if let Some(TestSets { id, ood }) = &choice.validation {
+        detector.provenance.train.extend(id.digests()?);
+        detector.has_seen(id)?;
+        ood.iter().try_for_each(|(_, set)| detector.tuned_on(set))?;
     }
-    Ok(())
+    Ok(detector)
 }
 
 fn specs(args: &SelectArgs) -> Result<Vec<ScorerSpec>> {
@@ -108,17 +134,6 @@ fn percent(value: f64) -> String {
     format!("{:.2}", 100.0 * value)
 }
 
-fn table(titles: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
-    table.set_header(titles);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(left) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
 fn selection_text(found: &Selection, form: Form) -> String {
     if form == Form::Json {
         return serde_json::to_string_pretty(found).unwrap_or_default() + "\n";
@@ -136,7 +151,7 @@ fn selection_text(found: &Selection, form: Form) -> String {
         "{}\n\nAUROC on pseudo-OOD rows made of the training set alone, in percent, mean of {} folds.\n\
          agreement of the kinds of outliers (rank correlation): {}: {}\n\
          composition: {} ({} on the rows that chose it)\n",
-        table(titles, rows.collect(), 1),
+        aligned(titles, rows.collect(), 1),
         found.folds,
         found.agreement.map_or("–".to_owned(), |a| format!("{a:.2}")),
         found.trust(),
@@ -160,7 +175,7 @@ fn tuning_text(found: &Tuning, form: Form) -> String {
     format!(
         "{}\n\nEach candidate was fitted anew on the training set. best: {}\n\
          The validation sets are no sets to report results on.\n",
-        table(titles.into_iter().chain(sets).collect(), rows.collect(), 3),
+        aligned(titles.into_iter().chain(sets).collect(), rows.collect(), 3),
         found.candidates[found.best].name,
     )
 }

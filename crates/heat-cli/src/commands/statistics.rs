@@ -7,9 +7,9 @@ use heat_ood::Error;
 use heat_ood::evaluate::{Groups, Reference, Results, Scores, Statistics};
 use heat_ood::metrics::BootstrapConfig;
 
-use super::{is_folder_name, write_output, wrote};
-use crate::args::{EvalFormat, Format, StatisticsArgs};
-use crate::export;
+use super::{is_directory_name, write_output, wrote};
+use crate::args::{EvalFormat, StatisticsArgs};
+use crate::export::{self, Format};
 use crate::progress::Progress;
 
 impl StatisticsArgs {
@@ -90,7 +90,7 @@ pub fn write(
         EvalFormat::Csv => Format::Csv,
         EvalFormat::Markdown => Format::Markdown,
         EvalFormat::Openood => {
-            let files = export::openood::files(results, scores, accuracy)?;
+            let files = export::openood(results, scores, accuracy)?;
             return write_files(&files, output, progress);
         }
     };
@@ -101,17 +101,17 @@ pub fn write(
     Ok(())
 }
 
-/// Several files into a folder; one also to standard output or under a name.
+/// Several files into a directory; one also to standard output or under a name.
 fn write_files(
     files: &[(String, String)],
     output: Option<&Path>,
     progress: &mut Progress,
 ) -> Result<()> {
     match (output, files) {
-        (Some(folder), files) if files.len() > 1 || is_folder_name(folder) => {
-            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        (Some(directory), files) if files.len() > 1 || is_directory_name(directory) => {
+            std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
             for (name, text) in files {
-                let path = folder.join(name);
+                let path = directory.join(name);
                 write_output(Some(&path), text)?;
                 wrote(progress, &path);
             }
@@ -127,13 +127,13 @@ fn write_files(
     Ok(())
 }
 
-/// Refuse several scorers in OpenOOD's form without a folder for their files.
+/// Refuse several scorers in OpenOOD's form without a directory for their files.
 fn check_output(format: EvalFormat, scorers: usize, output: Option<&Path>) -> Result<()> {
     if format == EvalFormat::Openood && scorers > 1 {
         let problem = match output {
-            None => "OpenOOD's form is one file a scorer; give a folder with `-o DIR`",
+            None => "OpenOOD's form is one file per scorer; give a directory with `-o DIR`",
             Some(path) if path.is_file() => {
-                "OpenOOD's form is one file a scorer, and that is a file; give a folder"
+                "OpenOOD's form is one file per scorer, and that is a file; give a directory"
             }
             Some(_) => return Ok(()),
         };

@@ -18,18 +18,7 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         let place = args.detector.display().to_string();
         return Err(Error::missing(place, "calibration", remedy).into());
     };
-    let config = DriftConfig {
-        alpha: args.alpha,
-        horizon: args.horizon,
-        min_admixture: args.min_admixture,
-        tests: match args.test {
-            TestChoice::Both => Tests::Both,
-            TestChoice::Martingale => Tests::Martingale,
-            TestChoice::Cusum => Tests::Cusum,
-        },
-        two_sided: args.two_sided,
-        seed: args.seed,
-    };
+    let config = config(args);
     let drift = Drift::new(config.clone(), calibration.reference())?;
     if args.source.is_none() && args.dim.is_some() {
         let problem = "is for raw memmaps; rows on standard input have their own";
@@ -66,6 +55,21 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         return Err(Alarmed { rows: watch.drift.rows() }.into());
     }
     ended
+}
+
+fn config(args: &WatchArgs) -> DriftConfig {
+    DriftConfig {
+        alpha: args.alpha,
+        horizon: args.horizon,
+        min_admixture: args.min_admixture,
+        tests: match args.test {
+            TestChoice::Both => Tests::Both,
+            TestChoice::Martingale => Tests::Martingale,
+            TestChoice::Cusum => Tests::Cusum,
+        },
+        two_sided: args.two_sided,
+        seed: args.seed,
+    }
 }
 
 /// An alarm that ends the command, with an exit code of its own.

@@ -116,7 +116,7 @@ pub fn is_vouched(file: &RemoteFile, recorded: Option<&str>) -> bool {
     !needs_record(file) || file.sha256_prefix.is_some() || recorded.is_some()
 }
 
-/// `checksums.toml` of a data folder.
+/// `checksums.toml` of a data directory.
 pub struct Records(PathBuf);
 
 impl Records {

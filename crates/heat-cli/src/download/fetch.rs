@@ -99,7 +99,7 @@ impl Patience {
 fn not_downloaded(target: &Path, problems: &[String], kept: u64) -> Error {
     let remedy = match kept {
         0 => String::new(),
-        n => format!("\n  {} are kept: run the same command again to go on", DecimalBytes(n)),
+        n => format!("\n  {} are kept: run the same command again to resume", DecimalBytes(n)),
     };
     Error::format(target, format!("not downloaded:\n  {}{remedy}", problems.join("\n  ")))
 }
@@ -125,7 +125,7 @@ impl Fetcher<'_> {
         };
         if partial.len() > 0 {
             let kept = DecimalBytes(partial.len());
-            self.progress.say(&format!("{}: going on after {kept}", order.file.name));
+            self.progress.say(&format!("{}: resuming after {kept}", order.file.name));
         }
         let mut problems = Vec::new();
         for (i, url) in order.urls.iter().enumerate() {

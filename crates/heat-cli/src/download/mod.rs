@@ -1,4 +1,4 @@
-//! Data sets and weights: where they come from, and a folder that holds them.
+//! Data sets and weights: where they come from, and a directory that holds them.
 //!
 //! Only `heat data get` downloads. A file has its final name only when every
 //! byte of it has been checked.
@@ -64,15 +64,15 @@ pub enum Verdict {
     Wrong(String),
 }
 
-/// The folder of the data sets.
-pub struct Folder {
+/// The directory of the data sets.
+pub struct Directory {
     root: PathBuf,
     records: Records,
 }
 
-impl Folder {
+impl Directory {
     pub fn new(root: &Path) -> Self {
-        Folder { root: root.to_owned(), records: Records::new(root) }
+        Directory { root: root.to_owned(), records: Records::new(root) }
     }
 
     pub fn path(&self, file: &RemoteFile) -> PathBuf {
@@ -101,8 +101,8 @@ impl Folder {
             return Ok(Verdict::Wrong(wrong.to_string()));
         }
         if file.unpack && !unpack::is_unpacked(&path)? {
-            let folder = unpack::folder_of(&path);
-            return Ok(Verdict::Wrong(format!("not unpacked into {}", folder.display())));
+            let directory = unpack::directory_of(&path);
+            return Ok(Verdict::Wrong(format!("not unpacked into {}", directory.display())));
         }
         let nothing = !is_vouched(file, recorded.as_deref());
         Ok(if nothing { Verdict::Unknown } else { Verdict::Right(vouched_by(file)) })
@@ -133,7 +133,7 @@ impl Folder {
                 self.accept(file, progress)?;
             }
             if file.unpack && unpack::unpack(&path)? {
-                progress.say(&format!("unpacked {}", unpack::folder_of(&path).display()));
+                progress.say(&format!("unpacked {}", unpack::directory_of(&path).display()));
             }
         }
         Ok(())
@@ -167,8 +167,8 @@ impl Folder {
         progress: &mut Progress,
     ) -> Result<bool> {
         let target = self.path(file);
-        if let Some(folder) = target.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        if let Some(directory) = target.parent() {
+            std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
         }
         let order = Order {
             file,

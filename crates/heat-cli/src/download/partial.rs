@@ -124,7 +124,7 @@ impl Partial {
         write().map_err(|source| {
             let remedy = match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                    "; make room, then run the same command again to go on"
+                    "; make room, then run the same command again to resume"
                 }
                 _ => "",
             };
@@ -143,9 +143,9 @@ impl Partial {
     pub fn finish(self, target: &Path) -> Result<()> {
         self.file.sync_all().map_err(Error::io("write", &self.path))?;
         std::fs::rename(&self.path, target).map_err(Error::io("write", target))?;
-        // The rename itself lives in the folder.
-        if let Some(Ok(folder)) = target.parent().map(File::open) {
-            let _ = folder.sync_all();
+        // The rename itself lives in the directory.
+        if let Some(Ok(directory)) = target.parent().map(File::open) {
+            let _ = directory.sync_all();
         }
         let _ = std::fs::remove_file(origin_path(&self.path));
         Ok(())

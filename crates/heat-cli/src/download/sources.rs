@@ -1,11 +1,11 @@
-//! Where each data set comes from: `recipes/sources.toml`, and files like it.
+//! Where each data set comes from: `sources.toml` beside this file, and files like it.
 
 use std::path::{Component, Path};
 
 use heat_ood::{Error, Result};
 use serde::Deserialize;
 
-const BUILT_IN: &str = include_str!("../../../../recipes/sources.toml");
+const BUILT_IN: &str = include_str!("sources.toml");
 
 /// A data set, or the weights of a network.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Source {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
-    /// Path below the data folder, with `/`.
+    /// Path below the data directory, with `/`.
     pub name: String,
     /// Where it is, in the order to try.
     #[serde(default)]
@@ -43,7 +43,7 @@ pub struct RemoteFile {
 }
 
 impl RemoteFile {
-    /// Its name without folders.
+    /// Its name without directories.
     pub fn base(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)
     }
@@ -58,7 +58,7 @@ impl RemoteFile {
         let name = &self.name;
         let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
         if !plain || name.is_empty() || name.contains(['\\', ':']) || name.ends_with('/') {
-            return Err(format!("name = \"{name}\": expected a path below the data folder"));
+            return Err(format!("name = \"{name}\": expected a path below the data directory"));
         }
         if name.split('/').any(|part| part.starts_with('.')) {
             return Err(format!(
@@ -103,7 +103,7 @@ pub struct Sources(Vec<(String, Source)>);
 impl Sources {
     /// What is built in, with the entries of `own` added or put in its place.
     pub fn open(own: Option<&Path>) -> Result<Self> {
-        let mut all = parse(BUILT_IN, Path::new("recipes/sources.toml"))?;
+        let mut all = parse(BUILT_IN, Path::new("sources.toml"))?;
         if let Some(path) = own {
             let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
             for (name, source) in parse(&text, path)? {
@@ -179,8 +179,8 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (line, part) in [
             ("name = \"../a\"", "name = \"../a\""),
-            ("name = \"/a\"", "below the data folder"),
-            ("name = \"a/\"", "below the data folder"),
+            ("name = \"/a\"", "below the data directory"),
+            ("name = \"a/\"", "below the data directory"),
             ("name = \"b/.heat-a.part\"", "begin with a dot"),
             ("name = \"a\"\nmd5 = \"12\"", "[a] a: md5 = \"12\": expected 32"),
             ("name = \"a\"\nsha256_prefix = \"12345\"", "expected 8 to 64"),

@@ -1,4 +1,4 @@
-//! A .zip into a folder beside it: all of it or nothing.
+//! A .zip into a directory beside it: all of it or nothing.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use heat_ood::{Error, Result};
 use zip::ZipArchive;
 
-/// Folder that `archive` is unpacked into: its name without `.zip`.
-pub fn folder_of(archive: &Path) -> PathBuf {
+/// Directory that `archive` is unpacked into: its name without `.zip`.
+pub fn directory_of(archive: &Path) -> PathBuf {
     archive.with_extension("")
 }
 
@@ -18,7 +18,7 @@ pub fn unpack(archive: &Path) -> Result<bool> {
     // Two processes must not unpack at once; without locks they may.
     let _ = file.lock();
     let mut zip = open(archive, &file)?;
-    let target = folder_of(archive);
+    let target = directory_of(archive);
     if target.exists() {
         check(archive, &mut zip, &target)?;
         return Ok(false);
@@ -31,11 +31,11 @@ pub fn unpack(archive: &Path) -> Result<bool> {
     let entries = entries(archive, &mut zip)?;
     for (i, entry) in entries.iter().enumerate() {
         let path = temporary.join(&entry.path);
-        let folder = if entry.is_folder { Some(path.as_path()) } else { path.parent() };
-        if let Some(folder) = folder {
-            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let directory = if entry.is_directory { Some(path.as_path()) } else { path.parent() };
+        if let Some(directory) = directory {
+            std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
         }
-        if !entry.is_folder {
+        if !entry.is_directory {
             let mut reader = zip.by_index(i).map_err(|e| damaged(archive, &e))?.take(entry.size);
             let mut out = File::create(&path).map_err(Error::io("create", &path))?;
             std::io::copy(&mut reader, &mut out).map_err(Error::io("write", &path))?;
@@ -46,9 +46,9 @@ pub fn unpack(archive: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether the folder of an archive holds all its files.
+/// Whether the directory of an archive holds all its files.
 pub fn is_unpacked(archive: &Path) -> Result<bool> {
-    let target = folder_of(archive);
+    let target = directory_of(archive);
     let file = File::open(archive).map_err(Error::io("open", archive))?;
     let mut zip = open(archive, &file)?;
     if target.exists() {
@@ -60,7 +60,7 @@ pub fn is_unpacked(archive: &Path) -> Result<bool> {
 struct Entry {
     path: PathBuf,
     size: u64,
-    is_folder: bool,
+    is_directory: bool,
 }
 
 fn open<'a>(archive: &Path, file: &'a File) -> Result<ZipArchive<&'a File>> {
@@ -71,7 +71,7 @@ fn damaged(archive: &Path, error: &zip::result::ZipError) -> Error {
     Error::format(archive, format!("not a whole .zip: {error}; delete it and download it again"))
 }
 
-/// Entries by their place below the folder. A top folder of the folder's own
+/// Entries by their place below the directory. A top directory of the directory's own
 /// name is not doubled.
 fn entries<R: Read + Seek>(archive: &Path, zip: &mut ZipArchive<R>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
@@ -79,12 +79,12 @@ fn entries<R: Read + Seek>(archive: &Path, zip: &mut ZipArchive<R>) -> Result<Ve
         let file = zip.by_index(i).map_err(|e| damaged(archive, &e))?;
         let Some(path) = file.enclosed_name() else {
             let name = file.name().unwrap_or_default();
-            let problem = format!("`{name}` would lie outside the folder; nothing was unpacked");
+            let problem = format!("`{name}` would lie outside the directory; nothing was unpacked");
             return Err(Error::format(archive, problem));
         };
-        entries.push(Entry { path, size: file.size(), is_folder: file.is_dir() });
+        entries.push(Entry { path, size: file.size(), is_directory: file.is_dir() });
     }
-    let top = folder_of(archive);
+    let top = directory_of(archive);
     let top = Path::new(top.file_name().unwrap_or_default());
     if entries.iter().all(|e| e.path.starts_with(top)) {
         for entry in &mut entries {
@@ -94,14 +94,14 @@ fn entries<R: Read + Seek>(archive: &Path, zip: &mut ZipArchive<R>) -> Result<Ve
     Ok(entries)
 }
 
-/// Every file of the archive is in the folder, with its size.
-fn check<R: Read + Seek>(archive: &Path, zip: &mut ZipArchive<R>, folder: &Path) -> Result<()> {
-    for entry in entries(archive, zip)?.iter().filter(|e| !e.is_folder) {
-        let path = folder.join(&entry.path);
+/// Every file of the archive is in the directory, with its size.
+fn check<R: Read + Seek>(archive: &Path, zip: &mut ZipArchive<R>, directory: &Path) -> Result<()> {
+    for entry in entries(archive, zip)?.iter().filter(|e| !e.is_directory) {
+        let path = directory.join(&entry.path);
         let size = std::fs::metadata(&path).ok().map(|m| m.len());
         if size != Some(entry.size) {
             let got = size.map_or("missing".into(), |n| format!("{n} bytes"));
-            let remedy = format!("delete {} and run `heat data get` again", folder.display());
+            let remedy = format!("delete {} and run `heat data get` again", directory.display());
             let problem = format!(
                 "{got}, expected {} bytes as in {}; {remedy}",
                 entry.size,

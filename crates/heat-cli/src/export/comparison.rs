@@ -3,14 +3,14 @@
 
 use heat_ood::evaluate::Comparison;
 
-use super::{SHOWN, percent};
+use super::columns::{SHOWN, level, percent};
 
 /// What stands above the rows.
 pub fn heading(comparison: &Comparison) -> String {
     format!(
         "Difference to {}, average over the OOD sets, with {} % interval; p corrected (Holm)",
         comparison.reference,
-        super::level(comparison.of.level)
+        level(comparison.of.level)
     )
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use heat_ood::evaluate::{Compared, Results};
 use heat_ood::metrics::{Intervals, Metrics, Tests};
 
-use super::{columns, spreads};
+use super::columns::{columns, spreads};
 
 pub fn render(results: &Results) -> String {
     let mut out = format!("scorer,ood,{}", Metrics::NAMES.join(","));

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use heat_ood::evaluate::Results;
 
-use super::{SHOWN, columns, comparison, legend, seeds_title, shown, spread, spreads};
+use super::columns::{SHOWN, columns, legend, seeds_title, shown, spread, spreads};
+use super::comparison;
 
 pub fn render(results: &Results) -> String {
     let mut out = String::new();
@@ -34,12 +35,14 @@ pub fn render(results: &Results) -> String {
     format!("{out}\n{}", legend(results))
 }
 
-fn header(out: &mut String, first: &str, others: &[String]) {
+/// Titles and the line below them.
+pub(super) fn header(out: &mut String, first: &str, others: &[String]) {
     row(out, first, others);
     let _ = writeln!(out, "|---|{}", "---|".repeat(others.len()));
 }
 
-fn row(out: &mut String, first: &str, others: &[String]) {
+/// A row of a table; what would break it is escaped.
+pub(super) fn row(out: &mut String, first: &str, others: &[String]) {
     let cells = std::iter::once(first).chain(others.iter().map(|c| &**c));
     let cells: Vec<String> =
         cells.map(|c| c.replace('|', "\\|").replace(['\n', '\r'], " ")).collect();

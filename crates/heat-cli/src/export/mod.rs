@@ -1,18 +1,42 @@
-//! Results and scores in the forms people and programs read.
+//! Results and scores as text, for people and for programs.
+//!
+//! ```
+//! use heat_cli::export::{Format, results};
+//! use heat_ood::Silent;
+//! use heat_ood::evaluate::evaluate;
+//! # use heat_ood::{evaluate::Candidate, features::FeatureSet, scorers::ScorerSpec};
+//! # fn main() -> heat_ood::Result<()> {
+//! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/data/cifar10-densenet");
+//! # let open = |name: &str| FeatureSet::open(format!("{directory}/{name}.safetensors"));
+//! # let scorer = ScorerSpec::parse("norm")?.fit(&open("train")?, None, &mut Silent)?;
+//! # let candidates = [Candidate { name: "norm".into(), scorer, fit_seconds: None }];
+//! # let (id, ood) = (open("test")?, [("mnist".to_owned(), open("ood_mnist")?)]);
+//! let found = evaluate(&id, &ood, &candidates, &mut Silent)?;
+//! assert!(results(&found, Format::Csv).starts_with("scorer,ood,auroc,"));
+//! # Ok(())
+//! # }
+//! ```
 
+mod columns;
 mod comparison;
 mod csv;
+mod format;
 mod json;
 mod markdown;
-pub mod openood;
-pub mod scores;
-pub mod sweep;
+mod openood;
+mod scores;
+mod summary;
+mod sweep;
 mod table;
 
-use heat_ood::evaluate::{Results, SeedResults, Spread};
-use heat_ood::metrics::{Intervals, Metrics};
+use heat_ood::evaluate::Results;
 
-use crate::args::Format;
+pub use format::Format;
+pub use openood::files as openood;
+pub use scores::{ScoreFormat, write as scores};
+pub use summary::{Outcome, Summary};
+pub use sweep::render as sweep;
+pub(crate) use table::aligned;
 
 /// Results as text.
 pub fn results(results: &Results, format: Format) -> String {
@@ -22,99 +46,4 @@ pub fn results(results: &Results, format: Format) -> String {
         Format::Csv => csv::render(results),
         Format::Markdown => markdown::render(results),
     }
-}
-
-/// Takes one metric.
-type Value = fn(&Metrics) -> f64;
-
-/// What the table and the Markdown show of each set, in percent.
-const SHOWN: [(&str, Value); 3] = [
-    ("AUROC", |m| m.auroc),
-    ("FPR95 (ID+)", |m| m.fpr95_id_positive),
-    ("FPR95 (OOD+)", |m| m.fpr95_ood_positive),
-];
-
-/// Explains the columns.
-const LEGEND: &str = "\
-AUROC: OOD positive; higher is better. All values in percent.
-FPR95 (ID+): OOD rows accepted when 95 % of ID rows are (the HEAT paper's); lower is better.
-FPR95 (OOD+): ID rows flagged when 95 % of OOD rows are (OpenOOD v1.5's); lower is better.
-";
-
-fn percent(value: f64) -> String {
-    format!("{:.2}", 100.0 * value)
-}
-
-/// A level in percent, without the noise of its fraction: 0.58 is 58.
-fn level(level: f64) -> f64 {
-    (1e10 * level).round() / 1e8
-}
-
-/// A scorer on one column: the average, near, far, or a set.
-struct Column<'a> {
-    set: &'a str,
-    metrics: Metrics,
-    ci: Option<&'a Intervals>,
-}
-
-/// The average, near and far where there are groups, then each set.
-fn columns(results: &Results, scorer: usize) -> Vec<Column<'_>> {
-    let entry = &results.scorers[scorer].1;
-    let averages = [
-        ("average", Some(&entry.average)),
-        ("near", entry.near.as_ref()),
-        ("far", entry.far.as_ref()),
-    ];
-    let averages = averages.into_iter().filter_map(|(set, found)| {
-        found.map(|a| Column { set, metrics: a.metrics, ci: a.ci.as_ref() })
-    });
-    let sets = entry.ood.iter().map(|(name, s)| Column {
-        set: name,
-        metrics: s.metrics,
-        ci: s.ci.as_ref(),
-    });
-    averages.chain(sets).collect()
-}
-
-/// The same columns over seeds.
-fn spreads(seeds: &SeedResults) -> Vec<(&str, Spread)> {
-    let averages = [("average", Some(seeds.average)), ("near", seeds.near), ("far", seeds.far)];
-    let averages = averages.into_iter().filter_map(|(set, found)| Some((set, found?)));
-    averages.chain(seeds.ood.iter().map(|(name, s)| (&**name, *s))).collect()
-}
-
-fn seeds_title(name: &str, seeds: &SeedResults) -> String {
-    format!("{name} ({} seeds)", seeds.seeds.len())
-}
-
-/// `93.70`, or with its interval `93.70 [93.29, 94.10]`.
-fn shown(column: &Column<'_>, value: Value) -> String {
-    let plain = percent(value(&column.metrics));
-    let ends = |ci: &Intervals| [&ci.low, &ci.high].map(|m| percent(value(m))).join(", ");
-    column.ci.map_or(plain.clone(), |ci| format!("{plain} [{}]", ends(ci)))
-}
-
-/// `93.70 ± 0.12`
-fn spread(spread: &Spread, value: Value) -> String {
-    format!("{} ± {}", percent(value(&spread.mean)), percent(value(&spread.std)))
-}
-
-/// Explains what is shown.
-fn legend(results: &Results) -> String {
-    let mut out = LEGEND.to_owned();
-    if let Some(groups) = &results.groups {
-        let (near, far) = (groups.near.join(", "), groups.far.join(", "));
-        out.push_str(&format!("near: {near}. far: {far}.\n"));
-    }
-    if let Some(ci) = &results.ci {
-        let (level, n) = (level(ci.level), ci.resamples);
-        out.push_str(&format!("[low, high]: {level} % bootstrap interval, {n} resamples.\n"));
-    }
-    if !results.seeds.is_empty() {
-        out.push_str("(seeds): mean ± standard deviation over the seeds.\n");
-    }
-    if results.comparison.is_some() {
-        out.push_str("p: of AUROC by DeLong's test, of others by the paired bootstrap.\n");
-    }
-    out
 }

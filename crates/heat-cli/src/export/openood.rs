@@ -1,6 +1,6 @@
 //! OpenOOD v1.5's CSV: one line per OOD set and group, values in percent.
 //!
-//! FPR@95 is the share of ID rows flagged when 95 % of OOD rows are. AUPR_IN
+//! FPR@95 is the fraction of ID rows flagged when 95 % of OOD rows are. AUPR_IN
 //! and AUPR_OUT are OpenOOD's own, not the average precisions of other forms.
 
 use std::fmt::Write;
@@ -16,7 +16,11 @@ type Values = [f64; 4];
 
 const HEADER: &str = "dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC\n";
 
-/// The file of each scorer: its name and text.
+/// OpenOOD v1.5's CSV of each scorer: the name of a file, and its text. `scores` are those behind
+/// `results`, `accuracy` is the classifier's on the ID set, where known.
+///
+/// # Errors
+/// If there are no scores of a set, or NaN among them.
 pub fn files(
     results: &Results,
     scores: &Scores,

@@ -1,52 +1,66 @@
 //! Scores of single rows: CSV, JSON lines, `.npy`.
 
-use std::io::{Result, Write};
+use std::io::{BufWriter, Result, Write};
 use std::path::Path;
 
 use heat_ood::Judged;
 use heat_ood::calibrate::Verdict;
 use npyz::WriterBuilder;
 
-/// The score of each row, what is thought of it, and what it is made of.
-pub struct Columns {
-    pub judged: Judged,
-    pub names: &'static [&'static str],
-}
-
-/// File formats.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Ending {
+/// File formats of scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScoreFormat {
+    /// A header, then a line per row.
     Csv,
+    /// A JSON object per row.
     Jsonl,
+    /// The scores alone, as a numpy array.
     Npy,
 }
 
-impl Ending {
+impl ScoreFormat {
+    /// By a file's ending: `.csv`, `.jsonl` or `.npy`.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
-            "csv" => Some(Ending::Csv),
-            "jsonl" => Some(Ending::Jsonl),
-            "npy" => Some(Ending::Npy),
+            "csv" => Some(ScoreFormat::Csv),
+            "jsonl" => Some(ScoreFormat::Jsonl),
+            "npy" => Some(ScoreFormat::Npy),
             _ => None,
         }
     }
+}
+
+/// Write the score of each row, its verdict, and what the score is made of, under the names that
+/// [`Scorer::components`](heat_ood::scorers::Scorer::components) gives.
+///
+/// # Errors
+/// If `out` cannot be written to.
+pub fn write(
+    judged: &Judged,
+    components: &[&str],
+    format: ScoreFormat,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let columns = Columns { judged, names: components };
+    let mut out = BufWriter::new(out);
+    match format {
+        ScoreFormat::Csv => columns.csv(&mut out)?,
+        ScoreFormat::Jsonl => columns.jsonl(&mut out)?,
+        ScoreFormat::Npy => columns.npy(&mut out)?,
+    }
+    out.flush()
+}
+
+struct Columns<'a> {
+    judged: &'a Judged,
+    names: &'a [&'a str],
 }
 
 fn word(verdict: &Verdict) -> &'static str {
     if verdict.ood { "ood" } else { "id" }
 }
 
-impl Columns {
-    pub fn write(&self, ending: Ending, out: &mut dyn Write) -> Result<()> {
-        let mut out = std::io::BufWriter::new(out);
-        match ending {
-            Ending::Csv => self.csv(&mut out)?,
-            Ending::Jsonl => self.jsonl(&mut out)?,
-            Ending::Npy => self.npy(&mut out)?,
-        }
-        out.flush()
-    }
-
+impl Columns<'_> {
     fn row(&self, i: usize) -> &[f32] {
         &self.judged.components[i * self.names.len()..][..self.names.len()]
     }

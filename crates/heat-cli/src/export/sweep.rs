@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::csv::quoted;
-use crate::args::Format;
-use crate::commands::sweep::{Spread, Summary};
+use super::format::Format;
+use super::markdown;
+use super::summary::{Spread, Summary};
+use super::table::aligned;
 
 /// Columns of the table and the Markdown after the varied keys and the seeds:
 /// title, where the value is, factor, digits.
@@ -75,25 +75,15 @@ fn spread(s: Spread, factor: f64, digits: usize) -> String {
 
 fn table(summary: &Summary) -> String {
     let (titles, rows) = cells(summary);
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
-    table.set_header(titles);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(summary.keys.len()) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    format!("{table}\n\n{}", legend(summary))
+    format!("{}\n\n{}", aligned(titles, rows, summary.keys.len()), legend(summary))
 }
 
 fn markdown(summary: &Summary) -> String {
     let (titles, rows) = cells(summary);
-    let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|c| c.replace('|', "\\|")).collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
-    let rule = format!("|{}\n", "---|".repeat(titles.len()));
-    let rows: String = rows.iter().map(|r| line(r)).collect();
-    format!("{}{rule}{rows}\n{}", line(&titles), legend(summary))
+    let mut out = String::new();
+    markdown::header(&mut out, &titles[0], &titles[1..]);
+    rows.iter().for_each(|cells| markdown::row(&mut out, &cells[0], &cells[1..]));
+    format!("{out}\n{}", legend(summary))
 }
 
 /// Everything of the settings, values as fractions.

@@ -3,7 +3,8 @@
 use comfy_table::{CellAlignment, Table, presets};
 use heat_ood::evaluate::Results;
 
-use super::{SHOWN, columns, comparison, legend, seeds_title, shown, spread, spreads};
+use super::columns::{SHOWN, columns, legend, seeds_title, shown, spread, spreads};
+use super::comparison;
 
 pub fn render(results: &Results) -> String {
     let mut out = String::new();
@@ -32,12 +33,17 @@ pub fn render(results: &Results) -> String {
 }
 
 fn block(titles: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    format!("{}\n\n", aligned(titles, rows, 1))
+}
+
+/// A plain table whose columns are aligned to the right but for the first `left`.
+pub(crate) fn aligned(titles: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
     table.set_header(titles);
     table.add_rows(rows);
-    for column in table.column_iter_mut().skip(1) {
+    for column in table.column_iter_mut().skip(left) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n\n")
+    table
 }

@@ -15,7 +15,7 @@ pub fn halves(scores: &[f32], seed: u64) -> heat_ood::Result<(Reference, Vec<f32
     Ok((Reference::new(of(first))?, of(second)))
 }
 
-/// The share of `scores` with p ≤ α, for each α.
+/// The fraction of `scores` with p ≤ α, for each α.
 pub fn alarms(calibration: &Reference, scores: &[f32], alphas: &[f64]) -> Vec<f64> {
     let mut p: Vec<f64> = scores.iter().map(|&s| calibration.p_value(s)).collect();
     p.sort_unstable_by(f64::total_cmp);
@@ -23,7 +23,7 @@ pub fn alarms(calibration: &Reference, scores: &[f32], alphas: &[f64]) -> Vec<f6
     alphas.iter().map(|&alpha| p.partition_point(|&v| v <= alpha) as f64 / n).collect()
 }
 
-/// Between which shares of m new rows the alarms lie with a probability of
+/// Between which fractions of m new rows the alarms lie with a probability of
 /// 95 %, after calibration with n rows.
 pub fn band(n: usize, m: usize, alpha: f64) -> (f64, f64) {
     // α(n + 1) is a whole number more often than its floating-point value.

@@ -1,33 +1,30 @@
 //! What a report shows, as plain data.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use heat_ood::Provenance;
-use heat_ood::calibrate::{Calibration, Ties};
-use heat_ood::compose::Combined;
 use heat_ood::ebm::EpochLog;
-use heat_ood::evaluate::{Candidate, Results, Scores};
-use heat_ood::features::{FeatureSet, Head};
+use heat_ood::evaluate::Results;
+use heat_ood::math::parallel;
 use heat_ood::metrics::Metrics;
 use serde_json::Value;
 
-use super::plot::SERIES;
+use super::evaluation::Evaluation;
+use super::ink::SERIES;
 
 /// A report.
 pub struct ReportData {
-    pub made: Made,
+    pub(super) made: Made,
     /// Results, with what they are of.
-    pub tables: Vec<ResultsTable>,
+    pub(crate) tables: Vec<ResultsTable>,
     /// The scores behind the first table.
-    pub evaluation: Option<Evaluation>,
-    pub runs: Vec<Run>,
+    pub(super) evaluation: Option<Evaluation>,
+    pub(super) runs: Vec<Run>,
 }
 
 /// How the report was made.
-pub struct Made {
+pub(super) struct Made {
     pub command: String,
     /// Seconds since 1970.
     pub time: u64,
@@ -35,25 +32,25 @@ pub struct Made {
 }
 
 /// Scorers on OOD sets.
-pub struct ResultsTable {
+pub(crate) struct ResultsTable {
     /// What these results are of.
     pub title: String,
     /// Name of the ID set.
     pub id: String,
-    pub rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// Paired tests against one scorer, where they were asked for.
-    pub comparison: Option<Comparison>,
+    pub(super) comparison: Option<Comparison>,
 }
 
 /// Every scorer against one, by average AUROC.
-pub struct Comparison {
+pub(super) struct Comparison {
     pub reference: String,
     pub rows: Vec<Compared>,
 }
 
 /// A scorer's average AUROC less the reference's, its interval and p-value,
 /// the last after Holm's correction.
-pub struct Compared {
+pub(super) struct Compared {
     pub name: String,
     pub difference: f64,
     pub interval: (f64, f64),
@@ -61,7 +58,7 @@ pub struct Compared {
 }
 
 /// A scorer's results.
-pub struct Row {
+pub(super) struct Row {
     pub name: String,
     pub average: SetRow,
     /// Averages over near and far sets, where there are such.
@@ -72,7 +69,7 @@ pub struct Row {
 }
 
 /// A scorer's results on one OOD set, or their average.
-pub struct SetRow {
+pub(super) struct SetRow {
     pub metrics: Metrics,
     /// Number of OOD rows; 0 where not known.
     pub n: usize,
@@ -80,139 +77,36 @@ pub struct SetRow {
     pub intervals: BTreeMap<String, (f64, f64)>,
 }
 
-/// The evaluation that a report is of. Scorers are in the order of its table.
-pub struct Evaluation {
-    pub id: Set,
-    pub ood: Vec<Set>,
-    pub train: Option<Set>,
-    pub head: Option<Set>,
-    pub scorers: Vec<About>,
-    /// Of the scorers, then of further members of compositions.
-    pub scores: Scores,
-    pub compositions: Vec<Composition>,
-    /// Names of each scorer's components.
-    pub components: Vec<&'static [&'static str]>,
-}
-
-/// A feature set.
-pub struct Set {
-    pub name: String,
-    pub rows: usize,
-    /// Name and SHA-256 of its files.
-    pub files: Vec<(String, String)>,
-}
-
-/// Where a scorer comes from.
-pub struct About {
-    pub name: String,
-    /// Fitted here, or read.
-    pub origin: String,
-    pub provenance: Provenance,
-    /// What its own calibration says of these sets, where it has one.
-    pub promise: Option<Promise>,
-}
-
-/// A detector's promise, and what became of it.
-pub struct Promise {
-    pub words: String,
-    /// Files of the calibration rows.
-    pub files: Vec<(String, String)>,
-    /// Thresholds: one, or one a class.
-    pub thresholds: Vec<f32>,
-    /// Shares of the ID rows, and of each OOD set's, that it flags.
-    pub flagged: Vec<f64>,
-}
-
-/// A composition whose members' scores are known.
-pub struct Composition {
-    pub name: String,
-    pub beta: f64,
-    pub members: Vec<MemberScores>,
-}
-
-/// A member of a composition.
-pub struct MemberScores {
-    pub name: String,
-    /// Which entry of the scores is its own.
-    pub entry: usize,
-    /// Of its scores over the training set.
-    pub mean: f64,
-    pub std: f64,
-}
-
 /// A training run.
 pub struct Run {
+    /// Its name in the report.
     pub name: String,
+    /// Its resolved recipe, as TOML.
     pub recipe: String,
+    /// What was logged of each epoch.
     pub epochs: Vec<EpochLog>,
     /// Of its detector; none when unfinished.
     pub provenance: Option<Provenance>,
 }
 
 impl ReportData {
-    /// Of an evaluation made just now, with the runs it is about.
-    pub fn of(results: &Results, evaluation: Option<Evaluation>, runs: Vec<Run>) -> Self {
-        let json = serde_json::to_value(results).unwrap_or_default();
-        let tables = ResultsTable::read("", "", &json).into_iter().collect();
-        ReportData { made: Made::now(), tables, evaluation, runs }
-    }
-}
-
-impl About {
-    /// A scorer fitted by this command.
-    pub fn fitted(name: &str) -> Self {
-        let provenance = Provenance::default();
-        About { name: name.to_owned(), origin: "fitted here".into(), provenance, promise: None }
-    }
-
-    /// One read from a file.
-    pub fn read(name: &str, file: &Path, provenance: &Provenance) -> Self {
-        let origin = file.display().to_string();
-        About { name: name.to_owned(), origin, provenance: provenance.clone(), promise: None }
-    }
-}
-
-impl Promise {
-    /// Judge scores that are known: the ID set's, then those of the OOD sets.
-    ///
-    /// # Errors
-    /// If classes cannot be predicted where they are needed.
-    pub fn of(calibration: &Calibration, sets: &[(&FeatureSet, &[f32])]) -> heat_ood::Result<Self> {
-        let share = |(set, scores): &(&FeatureSet, &[f32])| -> heat_ood::Result<f64> {
-            let classes = calibration.predictor().map(|p| p.predict(set)).transpose()?;
-            let verdicts = calibration.verdicts(scores, classes.as_deref(), Ties::Conservative)?;
-            let flagged = verdicts.iter().filter(|v| v.ood).count();
-            Ok(flagged as f64 / verdicts.len().max(1) as f64)
+    /// On training runs, made now by that command.
+    pub fn new(command: impl Into<String>, runs: Vec<Run>) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let made = Made {
+            command: command.into(),
+            time: since.map_or(0, |d| d.as_secs()),
+            threads: parallel::threads(),
         };
-        Ok(Promise {
-            words: calibration.words(),
-            files: calibration.files.clone(),
-            thresholds: calibration.thresholds(),
-            flagged: sets.iter().map(share).collect::<heat_ood::Result<_>>()?,
-        })
-    }
-}
-
-impl Set {
-    /// Reads the files once more, for their hashes.
-    pub fn of(name: &str, set: &FeatureSet) -> heat_ood::Result<Self> {
-        Ok(Set { name: name.to_owned(), rows: set.len(), files: set.digests()? })
+        ReportData { made, tables: Vec::new(), evaluation: None, runs }
     }
 
-    /// A head: its rows are the classes.
-    pub fn head(head: &Head) -> Self {
-        let files = vec![("weight and bias".to_owned(), head.digest())];
-        Set { name: "head".into(), rows: head.classes(), files }
-    }
-}
-
-impl Evaluation {
-    pub fn id_scores(&self, entry: usize) -> &[f32] {
-        &self.scores.id[entry].scores
-    }
-
-    pub fn ood_scores(&self, set: usize, entry: usize) -> &[f32] {
-        &self.scores.ood[set].1[entry].scores
+    /// Results, which stand above all others, and the evaluation that they are of.
+    pub fn with_results(mut self, results: &Results, evaluation: Evaluation) -> Self {
+        let json = serde_json::to_value(results).unwrap_or_default();
+        self.tables.splice(..0, ResultsTable::read("", "", &json));
+        self.evaluation = Some(evaluation);
+        self
     }
 }
 
@@ -292,35 +186,6 @@ impl SetRow {
             intervals: intervals.filter_map(|(k, v)| Some((k.clone(), pair(v)?))).collect(),
         })
     }
-}
-
-/// Candidates, then the members of compositions that are not among them, so
-/// that all are scored at once; and which member is which.
-pub fn with_members(candidates: &[Candidate]) -> (Vec<Candidate>, Vec<Composition>) {
-    let copy = |c: &Candidate| Candidate {
-        name: c.name.clone(),
-        scorer: Arc::clone(&c.scorer),
-        fit_seconds: c.fit_seconds,
-    };
-    let mut all: Vec<Candidate> = candidates.iter().map(copy).collect();
-    let mut compositions = Vec::new();
-    for c in candidates {
-        let Some(combined) = (&*c.scorer as &dyn Any).downcast_ref::<Combined>() else {
-            continue;
-        };
-        let members = combined.members().iter().map(|m| {
-            let known = all.iter().position(|c| Arc::ptr_eq(&c.scorer, &m.scorer));
-            let entry = known.unwrap_or_else(|| {
-                let (name, scorer) = (m.name.clone(), Arc::clone(&m.scorer));
-                all.push(Candidate { name, scorer, fit_seconds: None });
-                all.len() - 1
-            });
-            MemberScores { name: m.name.clone(), entry, mean: m.mean, std: m.std }
-        });
-        let members = members.collect();
-        compositions.push(Composition { name: c.name.clone(), beta: combined.beta(), members });
-    }
-    (all, compositions)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::plot::Ink;
+use super::ink::Ink;
 
 /// A text as HTML, also within a quoted attribute.
 pub fn escape(text: &str) -> String {

@@ -2,11 +2,32 @@
 //!
 //! [`ReportData`] is what it shows; figures are inline SVG, so that the page
 //! prints and needs no network. Its own content policy forbids any request.
+//!
+//! ```
+//! use heat_cli::report::{Evaluation, ReportData, render};
+//! use heat_ood::Silent;
+//! # use heat_ood::{evaluate::Candidate, features::FeatureSet, scorers::ScorerSpec};
+//! # fn main() -> heat_ood::Result<()> {
+//! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/data/cifar10-densenet");
+//! # let open = |name: &str| FeatureSet::open(format!("{directory}/{name}.safetensors"));
+//! # let train = open("train")?;
+//! # let scorer = ScorerSpec::parse("norm")?.fit(&train, None, &mut Silent)?;
+//! # let candidates = [Candidate { name: "norm".into(), scorer, fit_seconds: None }];
+//! # let (id, ood) = (open("test")?, [("mnist".to_owned(), open("ood_mnist")?)]);
+//! let (results, evaluation) = Evaluation::of(&id, &ood, &candidates, &mut Silent)?;
+//! let evaluation = evaluation.with_training(&train, None)?;
+//! let data = ReportData::new("my_script.py", Vec::new()).with_results(&results, evaluation);
+//! assert!(render(&data)?.contains("my_script.py"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod conformal;
 mod data;
+mod evaluation;
 mod figures;
 mod html;
+mod ink;
 mod plot;
 mod provenance;
 mod runs;
@@ -14,11 +35,11 @@ mod tables;
 
 use std::path::Path;
 
-use anyhow::Result;
-use heat_ood::math::parallel;
+use heat_ood::Result;
 
-pub use data::{About, Evaluation, Made, Promise, ReportData, Set, with_members};
-pub use runs::{Found, find};
+pub use data::{ReportData, Run};
+pub use evaluation::Evaluation;
+pub(crate) use runs::{Found, find};
 
 use figures::{beta, calibration, correlation, cost, curves, energies, histograms, training};
 use html::{escape, section};
@@ -27,40 +48,20 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("sort.js");
 
-impl Made {
-    /// By this process, now.
-    pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let words = std::env::args().enumerate().map(|(i, word)| match i {
-            0 => "heat".to_owned(),
-            _ => quoted(&word),
-        });
-        Made {
-            command: words.collect::<Vec<_>>().join(" "),
-            time: since.map_or(0, |d| d.as_secs()),
-            threads: parallel::threads(),
-        }
-    }
-}
-
-/// A word as a shell needs it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-/// Write the page, whole or not at all.
+/// Write the page to a file, whole or not at all.
+///
+/// # Errors
+/// As [`render`]; if the file cannot be written.
 pub fn write(path: &Path, data: &ReportData) -> Result<()> {
     let page = render(data)?;
-    heat_ood::io::write_atomically(path, |w| w.write_all(page.as_bytes()))?;
-    Ok(())
+    heat_ood::io::write_atomically(path, |w| w.write_all(page.as_bytes()))
 }
 
-/// The page.
-fn render(data: &ReportData) -> Result<String> {
+/// The page as text.
+///
+/// # Errors
+/// If a figure cannot be drawn.
+pub fn render(data: &ReportData) -> Result<String> {
     let mut sections: Vec<(&str, &str, String)> = Vec::new();
     let tables: String =
         data.tables.iter().enumerate().map(|(n, t)| tables::render(n, t)).collect();
@@ -117,12 +118,5 @@ mod tests {
     #[test]
     fn what_is_filled_in_is_not_a_template() {
         assert_eq!(fill("a{{x}}c{{y}}", &|n| if n == "x" { "{{y}}" } else { "d" }), "a{{y}}cd");
-    }
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        assert_eq!(quoted("--ood=a/b.npy"), "--ood=a/b.npy");
-        assert_eq!(quoted("knn(k=50)"), "'knn(k=50)'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

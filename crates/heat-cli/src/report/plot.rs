@@ -8,57 +8,17 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, anyhow};
+use heat_ood::{Error, Result};
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::html::escape;
+use super::ink::{Ink, SERIES};
 
 /// Units of the drawing to one pixel of the page.
 const FINE: u32 = 4;
-
-/// A colour of the page.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Ink {
-    /// As the text.
-    Text,
-    /// As less important text.
-    Muted,
-    /// Of lines to read values at.
-    Grid,
-    /// The n-th of the series; they repeat.
-    Series(usize),
-}
-
-/// How many series have colours of their own.
-pub const SERIES: usize = 8;
-
-impl Ink {
-    fn code(self) -> u8 {
-        match self {
-            Ink::Text => 0,
-            Ink::Muted => 1,
-            Ink::Grid => 2,
-            Ink::Series(n) => 16 + (n % SERIES) as u8,
-        }
-    }
-
-    fn rgb(self) -> RGBColor {
-        RGBColor(1, 1, self.code())
-    }
-
-    /// As CSS.
-    pub fn css(self) -> String {
-        match self {
-            Ink::Text => "currentColor".into(),
-            Ink::Muted => "var(--muted)".into(),
-            Ink::Grid => "var(--grid)".into(),
-            Ink::Series(n) => format!("var(--s{})", n % SERIES),
-        }
-    }
-}
 
 /// An axis: what it shows, from where to where.
 pub struct Axis {
@@ -168,16 +128,18 @@ impl Panel {
             title => format!("<h4>{}</h4>", escape(title)),
         };
         let width = self.size.0;
-        let svg = self.svg().map_err(|e| anyhow!("draw `{}`: {e}", self.title))?;
+        let svg = self
+            .svg()
+            .map_err(|e| Error::format(&self.alt, format!("the figure cannot be drawn: {e}")))?;
         Ok(format!("<div class=\"panel\" style=\"max-width:{width}px\">{title}{svg}</div>\n"))
     }
 
-    fn svg(&self) -> Result<String> {
+    fn svg(&self) -> Drawn<String> {
         let mut out = String::new();
         let size = (self.size.0 * FINE, self.size.1 * FINE);
         let root = SVGBackend::with_string(&mut out, size).into_drawing_area();
-        self.draw(&root).map_err(|e| anyhow!("{e}"))?;
-        root.present().map_err(|e| anyhow!("{e}"))?;
+        self.draw(&root)?;
+        root.present()?;
         drop(root);
         Ok(finish(&out, size, &self.alt))
     }
@@ -202,9 +164,9 @@ impl Panel {
     fn axes(&self, chart: &mut Chart<'_, '_>) -> Drawn {
         let (x, y) = (|v: &f64| self.x.written(*v), |v: &f64| self.y.written(*v));
         let mut mesh = chart.configure_mesh();
-        mesh.bold_line_style(Ink::Grid.rgb().stroke_width(FINE))
+        mesh.bold_line_style(rgb(Ink::Grid).stroke_width(FINE))
             .light_line_style(TRANSPARENT)
-            .axis_style(Ink::Muted.rgb().stroke_width(FINE))
+            .axis_style(rgb(Ink::Muted).stroke_width(FINE))
             .x_labels(self.x.ticks)
             .y_labels(self.y.ticks)
             .x_label_formatter(&x)
@@ -222,22 +184,33 @@ impl Panel {
     }
 }
 
+/// How a colour is written until the page's takes its place.
+fn rgb(ink: Ink) -> RGBColor {
+    let code = match ink {
+        Ink::Text => 0,
+        Ink::Muted => 1,
+        Ink::Grid => 2,
+        Ink::Series(n) => 16 + (n % SERIES) as u8,
+    };
+    RGBColor(1, 1, code)
+}
+
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
 fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> Drawn {
     use std::iter::once;
     match mark {
         Mark::Line { points, ink, width } => {
-            let style = ink.rgb().stroke_width(width * FINE);
+            let style = rgb(*ink).stroke_width(width * FINE);
             chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         }
         Mark::Area { points, ink, opacity } => {
-            let area = Polygon::new(points.clone(), ink.rgb().mix(*opacity).filled());
+            let area = Polygon::new(points.clone(), rgb(*ink).mix(*opacity).filled());
             chart.draw_series(once(area))?;
         }
         Mark::Dots { points, ink, opacity, radius } => {
-            let style = ink.rgb().mix(*opacity).filled();
+            let style = rgb(*ink).mix(*opacity).filled();
             chart.draw_series(points.iter().map(|p| Circle::new(*p, radius * FINE, style)))?;
         }
         Mark::Text { at, text, align } => {
@@ -250,7 +223,7 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> Drawn {
             chart.draw_series(once(Text::new(text.clone(), *at, style)))?;
         }
         Mark::Box { corners, ink, opacity } => {
-            let style = ink.rgb().mix(*opacity).filled();
+            let style = rgb(*ink).mix(*opacity).filled();
             chart.draw_series(once(Rectangle::new(*corners, style)))?;
         }
     }
@@ -261,7 +234,7 @@ fn font(pixels: f64, ink: Ink) -> TextStyle<'static> {
     // The library divides by 1.24 when it writes the size.
     let size = 1.24 * pixels * f64::from(FINE);
     let mut style = TextStyle::from(("sans-serif", size).into_font());
-    style.color = ink.rgb().to_backend_color();
+    style.color = rgb(ink).to_backend_color();
     style
 }
 

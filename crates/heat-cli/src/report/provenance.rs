@@ -2,7 +2,8 @@
 
 use heat_ood::Provenance;
 
-use super::data::{Evaluation, ReportData, Run, Set};
+use super::data::{ReportData, Run};
+use super::evaluation::{Evaluation, Set};
 use super::html::{Cell, Table, definitions, details, escape};
 
 pub fn render(data: &ReportData) -> String {

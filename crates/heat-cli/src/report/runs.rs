@@ -1,10 +1,9 @@
-//! What `heat report` is given: run folders, sweeps, results.
+//! What `heat report` is given: run directories, sweeps, results.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use heat_ood::ebm::EpochLog;
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, Result};
 use serde_json::Value;
 
 use super::data::{ResultsTable, Run};
@@ -37,22 +36,22 @@ pub fn find(places: &[PathBuf]) -> Result<Found> {
                     "holds no run: expected recipe.toml of `heat train`, or sweep.toml of `heat sweep`"
                 }
                 false => {
-                    "does not exist; give a folder of `heat train` or `heat sweep`, or a JSON file of `heat eval`"
+                    "does not exist; give a directory of `heat train` or `heat sweep`, or a JSON file of `heat eval`"
                 }
             };
-            return Err(Error::format(place, problem).into());
+            return Err(Error::format(place, problem));
         }
     }
     let names: Vec<&String> = found.runs.iter().map(|r| &r.name).collect();
     if let Some(name) = names.iter().enumerate().find(|(i, n)| names[..*i].contains(n)) {
-        let problem = "there are two runs of that name; rename a folder";
-        return Err(Error::config("runs", name.1, problem).into());
+        let problem = "two runs have that name; rename a directory";
+        return Err(Error::config("runs", name.1, problem));
     }
     Ok(found)
 }
 
-fn name_of(folder: &Path) -> String {
-    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+fn name_of(directory: &Path) -> String {
+    let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     real.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
@@ -63,9 +62,9 @@ impl Found {
         Ok(text)
     }
 
-    fn run(&mut self, name: &str, folder: &Path) -> Result<()> {
-        let recipe = self.text(folder.join("recipe.toml"))?;
-        let metrics = folder.join("metrics.jsonl");
+    fn run(&mut self, name: &str, directory: &Path) -> Result<()> {
+        let recipe = self.text(directory.join("recipe.toml"))?;
+        let metrics = directory.join("metrics.jsonl");
         let mut epochs: Vec<EpochLog> = Vec::new();
         if metrics.is_file() {
             for (n, line) in self.text(metrics.clone())?.lines().enumerate() {
@@ -75,7 +74,7 @@ impl Found {
                 epochs.push(epoch);
             }
         }
-        let detector = folder.join("detector.safetensors");
+        let detector = directory.join("detector.safetensors");
         let mut provenance = None;
         if detector.is_file() {
             provenance = Some(Detector::open(&detector)?.provenance);
@@ -87,18 +86,16 @@ impl Found {
     }
 
     /// Its runs by name, and one table of what they were found to do.
-    fn sweep(&mut self, folder: &Path) -> Result<()> {
+    fn sweep(&mut self, directory: &Path) -> Result<()> {
         let mut runs: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-            let path = entry.map_err(Error::io("list", folder))?.path();
+        for entry in std::fs::read_dir(directory).map_err(Error::io("list", directory))? {
+            let path = entry.map_err(Error::io("list", directory))?.path();
             if path.join("recipe.toml").is_file() {
                 runs.push(path);
             }
         }
         if runs.is_empty() {
-            return Err(
-                Error::format(folder, "is a sweep without a run; let it train first").into()
-            );
+            return Err(Error::format(directory, "is a sweep without a run; let it train first"));
         }
         runs.sort();
         let mut whole: Option<ResultsTable> = None;
@@ -115,7 +112,7 @@ impl Found {
             }
         }
         if let Some(mut table) = whole {
-            table.title = format!("Sweep {}", name_of(folder));
+            table.title = format!("Sweep {}", name_of(directory));
             self.tables.push(table);
         }
         Ok(())
@@ -131,16 +128,15 @@ impl Found {
     fn table(&mut self, title: &str, run: &str, file: PathBuf) -> Result<ResultsTable> {
         let problem =
             "is not the results of an evaluation; write them with `heat eval --format json`";
-        let text = self.text(file.clone()).map_err(|e| match e.downcast() {
+        let text = self.text(file.clone()).map_err(|e| match e {
             // Not even text.
-            Ok(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::InvalidData => {
-                Error::format(&file, problem).into()
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+                Error::format(&file, problem)
             }
-            Ok(other) => other.into(),
-            Err(other) => other,
+            other => other,
         })?;
         let json: Option<Value> = serde_json::from_str(&text).ok();
         let table = json.and_then(|json| ResultsTable::read(title, run, &json));
-        Ok(table.ok_or_else(|| Error::format(&file, problem))?)
+        table.ok_or_else(|| Error::format(&file, problem))
     }
 }

@@ -14,9 +14,9 @@ pub struct Browser {
     session: String,
 }
 
-/// Chromium with an empty profile in `folder`; `None`, and a word about it,
+/// Chromium with an empty profile in `directory`; `None`, and a word about it,
 /// where there is no chromedriver.
-pub fn browser(test: &str, folder: &Path) -> Option<Browser> {
+pub fn browser(test: &str, directory: &Path) -> Option<Browser> {
     let mut command = Command::new("chromedriver");
     command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
     let mut driver = match command.spawn() {
@@ -41,7 +41,7 @@ pub fn browser(test: &str, folder: &Path) -> Option<Browser> {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let address = format!("http://127.0.0.1:{port}/session");
     let mut browser = Browser { driver, agent, session: address };
-    let profile = folder.join("profile");
+    let profile = directory.join("profile");
     let args = [
         "--headless=new",
         "--no-sandbox",

@@ -1,4 +1,4 @@
-//! The command on real features, and run folders compared byte for byte.
+//! The command on real features, and run directories compared byte for byte.
 #![allow(dead_code)]
 
 pub mod browser;
@@ -9,24 +9,69 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Longest that a command is waited for: many times what any of them takes.
+pub const LONGEST: Duration = Duration::from_secs(300);
 
 pub fn data(name: &str) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("../../examples/cifar10-densenet").join(format!("{name}.safetensors"));
+    let path = root.join("data/cifar10-densenet").join(format!("{name}.safetensors"));
     path.to_str().unwrap().to_owned()
 }
 
-pub fn command(folder: &Path, args: &[&str]) -> Command {
+pub fn command(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heat"));
-    command.args(args).current_dir(folder);
+    command.args(args).current_dir(directory);
     command
 }
 
 /// Begin a command whose output nobody reads.
-pub fn start(folder: &Path, args: &[&str]) -> Child {
-    let mut command = command(folder, args);
+pub fn start(directory: &Path, args: &[&str]) -> Child {
+    let mut command = command(directory, args);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Wait for `done`. A command that ends before it, or never gets there, is a failure.
+#[track_caller]
+pub fn wait_until(child: &mut Child, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "ended too early: {ended:?}");
+        if start.elapsed() > LONGEST {
+            let _ = child.kill();
+            panic!("did not get there in {LONGEST:?}");
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// How a command ends that is about to.
+#[track_caller]
+pub fn end(child: &mut Child) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if start.elapsed() > LONGEST {
+            let _ = child.kill();
+            panic!("did not end in {LONGEST:?}");
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// The exit code after Ctrl-C.
+#[cfg(unix)]
+#[track_caller]
+pub fn interrupt(child: &mut Child) -> Option<i32> {
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    end(child).code()
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -34,15 +79,15 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// A command that must succeed.
-pub fn ok(folder: &Path, args: &[&str]) -> Output {
-    let out = command(folder, args).output().unwrap();
+pub fn ok(directory: &Path, args: &[&str]) -> Output {
+    let out = command(directory, args).output().unwrap();
     assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
     out
 }
 
 /// Exit code and standard error of a command that must fail.
-pub fn fails(folder: &Path, args: &[&str]) -> (i32, String) {
-    let out = command(folder, args).output().unwrap();
+pub fn fails(directory: &Path, args: &[&str]) -> (i32, String) {
+    let out = command(directory, args).output().unwrap();
     assert!(!out.status.success(), "{args:?}");
     (out.status.code().unwrap(), text(&out.stderr))
 }
@@ -65,17 +110,17 @@ pub fn contains(text: &str, parts: &[&str]) {
     }
 }
 
-/// Every file below a folder, by its path there.
-pub fn tree(folder: &Path) -> BTreeMap<String, PathBuf> {
+/// Every file below a directory, by its path there.
+pub fn tree(directory: &Path) -> BTreeMap<String, PathBuf> {
     let mut files = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(next) = directories.pop() {
         for entry in fs::read_dir(&next).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else {
-                let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                let name = path.strip_prefix(directory).unwrap().to_string_lossy().into_owned();
                 files.insert(name, path);
             }
         }
@@ -86,11 +131,11 @@ pub fn tree(folder: &Path) -> BTreeMap<String, PathBuf> {
 /// What must not depend on when a command was killed: everything but locks,
 /// event files (they hold the time) and the seconds of a sweep. A temporary
 /// file may vanish meanwhile: a killed sweep's runs end a moment after it.
-pub fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn results(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let kept = |name: &str| {
         !(name.ends_with(".lock") || name.contains("events.out") || name.ends_with("sweep.json"))
     };
-    let files = tree(folder).into_iter().filter(|(name, _)| kept(name));
+    let files = tree(directory).into_iter().filter(|(name, _)| kept(name));
     let read = |(name, path): (String, PathBuf)| match fs::read(path) {
         Err(e) if e.kind() == ErrorKind::NotFound && name.contains(".heat-") => None,
         bytes => Some((name, bytes.unwrap())),

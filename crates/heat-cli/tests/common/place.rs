@@ -1,4 +1,4 @@
-//! A folder with a data set of its own, for `heat data`.
+//! A directory with a data set of its own, for `heat data`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// A folder with `own.toml`, which describes one data set `own`.
+/// A directory with `own.toml`, which describes one data set `own`.
 pub struct Place(pub tempfile::TempDir);
 
 impl Place {

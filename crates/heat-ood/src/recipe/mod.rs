@@ -49,7 +49,7 @@ const GROUPS: [&str; 4] = ["dataset", "backbone", "transform", "ebm"];
 macro_rules! built_in {
     ($($group:literal / $name:literal),* $(,)?) => {
         &[$(($group, $name, include_str!(concat!(
-            "../../../../recipes/", $group, "/", $name, ".toml"
+            "../../recipes/", $group, "/", $name, ".toml"
         )))),*]
     };
 }

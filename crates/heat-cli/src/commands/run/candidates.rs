@@ -1,8 +1,7 @@
 //! What a run evaluates: scorers asked for by name and what was trained, each
-//! on the pictures as they are or perturbed.
+//! on the images as they are or perturbed.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Result;
 use heat_ood::Error;
@@ -10,9 +9,9 @@ use heat_ood::backbone::Perturbation;
 use heat_ood::evaluate::{Candidate, Results, evaluate};
 use heat_ood::scorers::{Scorer, ScorerSpec};
 
-use super::pictures::Pictures;
-use crate::commands::Data;
-use crate::commands::eval::split;
+use super::images::Images;
+use crate::commands::scorers;
+use crate::commands::{Data, TestSets, split};
 use crate::progress::Progress;
 
 /// ODIN's published ε.
@@ -72,27 +71,21 @@ pub fn evaluate_all(
     asked: &[Asked],
     trained: &[(String, Arc<dyn Scorer>)],
     data: &Data,
-    pictures: &Pictures,
+    images: &Images,
     progress: &mut Progress,
 ) -> Result<Results> {
-    let (mut plain, mut perturbed) = (Vec::new(), Vec::new());
-    for scorer in asked {
-        let candidate = fit(scorer, trained, data, progress)?;
-        if scorer.epsilon > 0.0 {
-            perturbed.push((candidate, scorer.epsilon));
-        } else {
-            plain.push(candidate);
-        }
-    }
+    let fitted = fitted(asked, trained, data, progress)?.into_iter().zip(asked);
+    let (perturbed, plain): (Vec<_>, Vec<_>) = fitted.partition(|(_, asked)| asked.epsilon > 0.0);
+    let mut plain: Vec<Candidate> = plain.into_iter().map(|(candidate, _)| candidate).collect();
     for (name, scorer) in trained {
         let scorer = scorer.clone();
         plain.push(Candidate { name: name.clone(), scorer, fit_seconds: None });
     }
-    let (id, ood) = pictures.test_sets(&data.subset)?;
+    let TestSets { id, ood } = images.test_sets(&data.subset)?;
     let mut results = evaluate(&id, &ood, &plain, progress)?;
-    for (candidate, epsilon) in perturbed {
-        let perturbation = Perturbation::new(candidate.scorer.clone(), epsilon)?;
-        let (id, ood) = pictures.perturbed(perturbation, &data.subset, progress)?;
+    for (candidate, asked) in perturbed {
+        let perturbation = Perturbation::new(candidate.scorer.clone(), asked.epsilon)?;
+        let TestSets { id, ood } = images.perturbed(perturbation, &data.subset, progress)?;
         let theirs = evaluate(&id, &ood, &[candidate], progress)?;
         results.scorers.extend(theirs.scorers);
     }
@@ -102,19 +95,22 @@ pub fn evaluate_all(
     Ok(results)
 }
 
-/// Fit a scorer, or take what was trained under that name.
-fn fit(
-    asked: &Asked,
+/// A candidate each: fitted, or what was trained under that name.
+fn fitted(
+    asked: &[Asked],
     trained: &[(String, Arc<dyn Scorer>)],
     data: &Data,
     progress: &mut Progress,
-) -> Result<Candidate> {
-    let name = asked.text.clone();
-    if let Some((_, scorer)) = trained.iter().find(|(trained, _)| *trained == asked.plain) {
-        return Ok(Candidate { name, scorer: scorer.clone(), fit_seconds: None });
-    }
-    let start = Instant::now();
-    let scorer = ScorerSpec::parse(&asked.plain)?;
-    let scorer = scorer.fit(&data.train, data.head.as_ref(), progress)?;
-    Ok(Candidate { name, scorer, fit_seconds: Some(start.elapsed().as_secs_f64()) })
+) -> Result<Vec<Candidate>> {
+    let known = |a: &Asked| trained.iter().find(|(name, _)| *name == a.plain);
+    let specs = asked.iter().filter(|a| known(a).is_none()).map(|a| ScorerSpec::parse(&a.plain));
+    let mut fitted =
+        scorers::fit(&specs.collect::<Result<Vec<_>, _>>()?, data, progress)?.into_iter();
+    let candidate = |a: &Asked| match known(a) {
+        Some((_, scorer)) => {
+            Some(Candidate { name: a.text.clone(), scorer: scorer.clone(), fit_seconds: None })
+        }
+        None => fitted.next().map(|found| Candidate { name: a.text.clone(), ..found }),
+    };
+    Ok(asked.iter().filter_map(candidate).collect())
 }

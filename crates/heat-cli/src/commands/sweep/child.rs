@@ -1,5 +1,5 @@
 //! One run of a sweep: `heat train` as a process of its own, so that no crash
-//! ends the others, and each folder is what that command writes.
+//! ends the others, and each directory is what that command writes.
 //!
 //! The child's standard input is its tie to the sweep: a byte asks for a stop
 //! with a checkpoint, its end (the sweep was killed) ends the child at once.
@@ -40,10 +40,10 @@ impl Launcher {
         &self,
         index: usize,
         run: &GridRun,
-        folder: &Path,
+        directory: &Path,
         say: &mut dyn FnMut(&str),
     ) -> Result<(), String> {
-        let started = self.start(index, run, folder);
+        let started = self.start(index, run, directory);
         let mut child = started.map_err(|e| format!("start {}: {e}", self.program.display()))?;
         let error = child.stderr.take().map(|stderr| listen(BufReader::new(stderr), say));
         let status = child.wait();
@@ -57,10 +57,10 @@ impl Launcher {
         }
     }
 
-    fn start(&self, index: usize, run: &GridRun, folder: &Path) -> std::io::Result<Child> {
+    fn start(&self, index: usize, run: &GridRun, directory: &Path) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.arg("train").args(&self.shared).arg("--out").arg(folder);
-        if folder.join("recipe.toml").is_file() {
+        command.arg("train").args(&self.shared).arg("--out").arg(directory);
+        if directory.join("recipe.toml").is_file() {
             command.arg("--resume");
         }
         command.args(["--supervised", "--"]).args(&run.arguments);

@@ -1,4 +1,4 @@
-//! Evaluating the runs of a sweep, each once: `eval.json` in its folder.
+//! Evaluating the runs of a sweep, each once: `eval.json` in its directory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,49 +12,47 @@ use heat_ood::metrics::Metrics;
 use heat_ood::{Detector, Error, Silent};
 use serde_json::{Map, Value, json};
 
+use crate::commands::TestSets;
+
 /// ID and OOD sets with their hashes, by which results are known to be theirs.
 pub struct Sets {
-    id: FeatureSet,
-    ood: Vec<(String, FeatureSet)>,
+    sets: TestSets,
     digests: Value,
 }
 
 impl Sets {
     pub fn open(id: &Path, ood: &[String], options: &OpenOptions) -> Result<Self> {
-        let id = FeatureSet::open_with(id, options)?;
-        let ood = super::super::eval::ood_sets(ood, options)?;
+        let sets = TestSets::open(id, ood, options)?;
         let of = |set: &FeatureSet| -> Result<Value> {
             Ok(set.digests()?.into_iter().map(|(_, sha)| sha).collect())
         };
-        let theirs = ood.iter().map(|(name, set)| Ok((name.clone(), of(set)?)));
+        let theirs = sets.ood.iter().map(|(name, set)| Ok((name.clone(), of(set)?)));
         let theirs = theirs.collect::<Result<Map<_, _>>>()?;
-        let digests = json!({"id": of(&id)?, "ood": theirs});
-        Ok(Sets { id, ood, digests })
+        let digests = json!({"id": of(&sets.id)?, "ood": theirs});
+        Ok(Sets { sets, digests })
     }
 
-    /// Metrics of a run folder's detector, trained on that part of the
+    /// Metrics of a run directory's detector, trained on that part of the
     /// training set: the average, then each OOD set.
     pub fn metrics(
         &self,
-        folder: &Path,
+        directory: &Path,
         part: &Subset,
         threads: usize,
     ) -> Result<Vec<(String, Metrics)>> {
-        let file = folder.join("eval.json");
+        let file = directory.join("eval.json");
         if let Some(found) = self.read(&file) {
             return Ok(found);
         }
-        let detector = Detector::open(folder.join("detector.safetensors"))?;
+        let detector = Detector::open(directory.join("detector.safetensors"))?;
         let scorer = Arc::clone(detector.scorer());
         let candidate = [Candidate { name: "heat".into(), scorer, fit_seconds: None }];
-        let id = part.apply_test(&self.id)?;
-        let ood = self.ood.iter().map(|(name, set)| Ok((name.clone(), part.apply_ood(set)?)));
-        let ood = ood.collect::<Result<Vec<_>>>()?;
+        let TestSets { id, ood } = self.sets.part(part)?;
         let run = || evaluate(&id, &ood, &candidate, &mut Silent);
         let mut results = parallel::with_threads(threads, run)??;
         let (_, results) = results.scorers.remove(0);
         let json = json!({
-            "id": self.id.name(),
+            "id": self.sets.id.name(),
             "ood": results.ood.iter().map(|(n, s)| (n.clone(), json!(s))).collect::<Map<_, _>>(),
             "average": results.average,
             "sha256": self.digests,
@@ -71,7 +69,7 @@ impl Sets {
         }
         let metrics = |v: &Value| serde_json::from_value::<Metrics>(v.clone()).ok();
         let mut out = vec![("average".to_owned(), metrics(&json["average"])?)];
-        for (name, _) in &self.ood {
+        for (name, _) in &self.sets.ood {
             out.push((name.clone(), metrics(&json["ood"][name])?));
         }
         Some(out)

@@ -1,13 +1,12 @@
-//! `heat sweep`: every combination of a grid, a run folder each, one summary.
+//! `heat sweep`: every combination of a grid, a run directory each, one summary.
 //!
 //! Runs are child processes (`child`), taken from a queue by `--jobs` threads.
-//! What is finished is read off the run folders (`folder`), so a sweep goes on
+//! What is finished is read off the run directories (`directory`), so a sweep goes on
 //! wherever it was killed.
 
 mod child;
+mod directory;
 mod evaluation;
-mod folder;
-mod summary;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,15 +23,12 @@ use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};
 use serde_json::Value;
 
-pub use summary::{Spread, Summary};
-
 use self::child::Launcher;
+use self::directory::{Identity, SweepDirectory};
 use self::evaluation::Sets;
-use self::folder::{Identity, SweepFolder};
-use self::summary::Outcome;
 use super::{Data, named, refuse_overwriting, train, write_output, wrote};
 use crate::args::{Order, SweepArgs};
-use crate::export;
+use crate::export::{self, Outcome, Summary};
 use crate::progress::{Progress, human, stop_on_ctrl_c};
 
 /// Everything that the workers share.
@@ -40,7 +36,7 @@ struct Sweep<'a> {
     runs: &'a [GridRun],
     /// The part of the training set of each run.
     parts: &'a [Subset],
-    folder: &'a SweepFolder,
+    directory: &'a SweepDirectory,
     launcher: Launcher,
     sets: Option<Sets>,
     /// Threads of each run.
@@ -72,13 +68,13 @@ pub fn run(args: &SweepArgs, progress: &mut Progress) -> Result<()> {
         train: data.train.digests()?.into_iter().map(|(_, sha)| sha).collect(),
         head: data.head.as_ref().map(|h| h.digest()),
     };
-    let folder = SweepFolder::open(&args.out, &identity, args.resume)?;
+    let directory = SweepDirectory::open(&args.out, &identity, args.resume)?;
     stop_on_ctrl_c()?;
     let threads = (parallel::threads() / usize::from(args.jobs)).max(1);
     let sweep = Sweep {
         runs: &runs,
         parts: &parts,
-        folder: &folder,
+        directory: &directory,
         launcher: Launcher::new(shared_arguments(args, threads, progress.is_quiet()))?,
         sets,
         threads,
@@ -90,7 +86,7 @@ pub fn run(args: &SweepArgs, progress: &mut Progress) -> Result<()> {
     if args.sort == Order::Auroc {
         summary.sort_by_auroc();
     }
-    write_output(args.output.as_deref(), &export::sweep::render(&summary, args.format))?;
+    write_output(args.output.as_deref(), &export::sweep(&summary, args.format))?;
     if let Some(path) = &args.output {
         wrote(progress, path);
     }
@@ -110,7 +106,7 @@ fn conclude(runs: &[GridRun], outcomes: &[Outcome], out: &Path) -> Result<()> {
     if done < runs.len() {
         let out = out.display();
         bail!(
-            "stopped; {done} of {} runs in {out} are finished: go on with `--resume`",
+            "stopped; {done} of {} runs in {out} are finished: continue with `--resume`",
             runs.len()
         );
     }
@@ -192,7 +188,7 @@ impl Sweep<'_> {
 
     /// Seconds that an earlier sweep measured.
     fn earlier(&self) -> Vec<Outcome> {
-        let text = std::fs::read_to_string(self.folder.summary()).unwrap_or_default();
+        let text = std::fs::read_to_string(self.directory.summary()).unwrap_or_default();
         let json: Value = serde_json::from_str(&text).unwrap_or_default();
         let seconds = |run: &GridRun| json["runs"][&run.name]["seconds"].as_f64();
         let outcome = |run| Outcome { seconds: seconds(run), ..Outcome::default() };
@@ -239,7 +235,7 @@ impl Sweep<'_> {
 
     fn write_summary(&self, outcomes: &[Outcome]) -> Result<()> {
         let json = Summary::new(self.runs, outcomes).json();
-        Ok(write_atomically(&self.folder.summary(), |w| {
+        Ok(write_atomically(&self.directory.summary(), |w| {
             w.write_all(format!("{json:#}\n").as_bytes())
         })?)
     }
@@ -266,22 +262,23 @@ impl Sweep<'_> {
     fn one(&self, i: usize, outcome: &mut Outcome, sender: &Sender<Report>) -> Result<(), String> {
         let text = |e: anyhow::Error| format!("{e:#}");
         let run = &self.runs[i];
-        let folder = self.folder.run(run);
-        if folder.is_dir() {
-            folder::prepare(&folder, run).map_err(text)?;
+        let directory = self.directory.run(run);
+        if directory.is_dir() {
+            directory::prepare(&directory, run).map_err(text)?;
         }
-        outcome.already = folder::finished(&folder, run);
+        outcome.already = directory::finished(&directory, run);
         if !outcome.already {
             let start = Instant::now();
             let mut say = |line: &str| drop(sender.send(Report::Line(i, line.to_owned())));
-            self.launcher.train(i, run, &folder, &mut say)?;
+            self.launcher.train(i, run, &directory, &mut say)?;
             outcome.seconds = Some(start.elapsed().as_secs_f64());
         }
-        folder::remove_temporary(&folder).map_err(text)?;
+        directory::remove_temporary(&directory).map_err(text)?;
         if let Some(sets) = &self.sets {
-            outcome.metrics = sets.metrics(&folder, &self.parts[i], self.threads).map_err(text)?;
+            outcome.metrics =
+                sets.metrics(&directory, &self.parts[i], self.threads).map_err(text)?;
         }
-        outcome.last = Some(folder::last_epoch(&folder).map_err(text)?);
+        outcome.last = Some(directory::last_epoch(&directory).map_err(text)?);
         Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! What a composition's β does.
 
-use anyhow::Result;
+use heat_ood::Result;
 use heat_ood::compose::combine;
 use heat_ood::metrics;
 
-use crate::report::data::{Composition, Evaluation};
+use crate::report::evaluation::{Composition, Evaluation};
 use crate::report::html::figure;
-use crate::report::plot::{Axis, Ink, Mark, Panel};
+use crate::report::ink::Ink;
+use crate::report::plot::{Axis, Mark, Panel};
 
 /// Where ±∞ is drawn.
 const END: f64 = 10.0;
@@ -101,12 +102,12 @@ fn aurocs(e: &Evaluation, c: &Composition, beta: f64) -> Result<Vec<f64>> {
         (0..members[0].len()).map(row).collect()
     };
     let id = compose(&|entry| e.id_scores(entry).to_vec());
-    let of = |set| Ok(metrics::auroc(&id, &compose(&|entry| e.ood_scores(set, entry).to_vec()))?);
+    let of = |set| metrics::auroc(&id, &compose(&|entry| e.ood_scores(set, entry).to_vec()));
     (0..e.ood.len()).map(of).collect()
 }
 
 fn alone(e: &Evaluation, entry: usize) -> Result<Vec<f64>> {
-    let of = |set| Ok(metrics::auroc(e.id_scores(entry), e.ood_scores(set, entry))?);
+    let of = |set| metrics::auroc(e.id_scores(entry), e.ood_scores(set, entry));
     (0..e.ood.len()).map(of).collect()
 }
 

@@ -1,13 +1,15 @@
 //! Whether a promised false-alarm rate is kept, and what is detected at it.
 
-use anyhow::Result;
+use heat_ood::Result;
 
 use heat_ood::calibrate::Reference;
 
 use crate::report::conformal::{alarms, band, halves};
-use crate::report::data::{Evaluation, Promise, ResultsTable};
+use crate::report::data::ResultsTable;
+use crate::report::evaluation::{Evaluation, Promise};
 use crate::report::html::{Cell, Table, counted, details, figure};
-use crate::report::plot::{Axis, Ink, Mark, Panel};
+use crate::report::ink::Ink;
+use crate::report::plot::{Axis, Mark, Panel};
 
 /// Largest false-alarm rate asked for.
 const MOST: f64 = 0.2;
@@ -23,10 +25,10 @@ which holds 95 % of such splits; above it, it alarms more often than promised. T
 data that drift after calibration will leave it.";
 
 const DETECTED: &str = "\
-Share of the rows of each out-of-distribution set that are detected, at each promised false-alarm rate.";
+Fraction of the rows of each out-of-distribution set that are detected, at each promised false-alarm rate.";
 
 const PROMISES: &str = "\
-Detectors that were calibrated, at their own thresholds: the promise that their file holds, and the share of the rows of each set, in \
+Detectors that were calibrated, at their own thresholds: the promise that their file holds, and the fraction of the rows of each set, in \
 percent, that they call out-of-distribution. Of the in-distribution set these are false alarms.";
 
 /// What the detectors' own calibrations promise, and what comes of it here.
@@ -36,13 +38,13 @@ fn promises(e: &Evaluation) -> String {
     if found.is_empty() {
         return String::new();
     }
-    let percent = |share: f64| Cell::number(format!("{:.2}", 100.0 * share), share);
+    let percent = |fraction: f64| Cell::number(format!("{:.2}", 100.0 * fraction), fraction);
     let row = |(name, p): &(&String, &Promise)| {
         let threshold = match p.thresholds[..] {
             [one] => Cell::number(one.to_string(), f64::from(one)),
             ref all => Cell::text(format!("{} classes", all.len())),
         };
-        let flagged = p.flagged.iter().map(|share| percent(*share));
+        let flagged = p.flagged.iter().map(|fraction| percent(*fraction));
         let first = [Cell::text((*name).clone()), threshold].into_iter();
         first.chain(flagged).chain([Cell::text(p.words.clone())]).collect()
     };
@@ -112,10 +114,10 @@ fn detected(e: &Evaluation, scorer: usize, calibration: &Reference, alphas: &[f6
     let x = Axis { ticks: 5, ..Axis::percent("nominal false-alarm rate (%)", MOST) };
     let mut panel = Panel::new(name.clone(), x, Axis::percent("detected (%)", 1.0));
     panel.size = (320, 250);
-    panel.alt = format!("Share of out-of-distribution rows that {name} detects");
+    panel.alt = format!("Fraction of out-of-distribution rows that {name} detects");
     for set in 0..e.ood.len() {
-        let shares = alarms(calibration, e.ood_scores(set, scorer), alphas);
-        let points = alphas.iter().copied().zip(shares).collect();
+        let fractions = alarms(calibration, e.ood_scores(set, scorer), alphas);
+        let points = alphas.iter().copied().zip(fractions).collect();
         panel.marks.push(Mark::line(points, Ink::Series(set)));
     }
     panel

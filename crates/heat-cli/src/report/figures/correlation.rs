@@ -1,11 +1,13 @@
 //! Rank correlation between scorers over all rows.
 
-use anyhow::Result;
+use heat_ood::Result;
 
 use super::brief;
-use crate::report::data::{Evaluation, ResultsTable};
+use crate::report::data::ResultsTable;
+use crate::report::evaluation::Evaluation;
 use crate::report::html::figure;
-use crate::report::plot::{Align, Axis, Ink, Mark, Panel};
+use crate::report::ink::Ink;
+use crate::report::plot::{Align, Axis, Mark, Panel};
 
 /// With more scorers the numbers would not fit.
 const NUMBERS: usize = 12;

@@ -1,11 +1,13 @@
 //! What scoring a row costs.
 
-use anyhow::Result;
+use heat_ood::Result;
 
 use super::brief;
-use crate::report::data::{Evaluation, ResultsTable};
+use crate::report::data::ResultsTable;
+use crate::report::evaluation::Evaluation;
 use crate::report::html::{Cell, Table, figure};
-use crate::report::plot::{Align, Axis, Ink, Mark, Panel};
+use crate::report::ink::Ink;
+use crate::report::plot::{Align, Axis, Mark, Panel};
 
 const CAPTION: &str = "\
 Microseconds to score a row in this evaluation, each line ten times the one before: a scorer's processor time divided by the number of \

@@ -1,20 +1,22 @@
 //! ROC and precision–recall curves, a panel for each OOD set.
 
-use anyhow::Result;
+use heat_ood::Result;
 
 use super::ascending;
-use crate::report::data::{Evaluation, ResultsTable};
+use crate::report::data::ResultsTable;
+use crate::report::evaluation::Evaluation;
 use crate::report::html::figure;
-use crate::report::plot::{Axis, Ink, Mark, Panel, thinned};
+use crate::report::ink::Ink;
+use crate::report::plot::{Axis, Mark, Panel, thinned};
 
 const ROC: &str = "\
-Share of out-of-distribution rows detected against share of in-distribution rows flagged, as the threshold falls. The area \
+Fraction of out-of-distribution rows detected against fraction of in-distribution rows flagged, as the threshold falls. The area \
 under a curve is the AUROC; the diagonal is guessing. FPR95 (OOD+) is where a curve crosses the upper line (95 % detected); \
 FPR95 (ID+) is the distance from the top where it crosses the left line (5 % flagged).";
 
 const PRECISION: &str = "\
-Precision, the share of flagged rows that are out-of-distribution, against the share of out-of-distribution rows detected (recall). The area under a curve is \
-AUPR (out). The horizontal line is guessing: the share of out-of-distribution rows among all, so that curves of sets \
+Precision, the fraction of flagged rows that are out-of-distribution, against the fraction of out-of-distribution rows detected (recall). The area under a curve is \
+AUPR (out). The horizontal line is guessing: the fraction of out-of-distribution rows among all, so that curves of sets \
 of different size cannot be compared.";
 
 /// A step of the eye: curves keep at most about 400 points.
@@ -41,8 +43,8 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
         {
             a.marks.push(Mark::rule(diagonal.to_vec(), Ink::Muted));
         }
-        let share = ood.rows as f64 / (ood.rows + e.id.rows) as f64;
-        b.marks.push(Mark::rule(vec![(0.0, share), (1.0, share)], Ink::Muted));
+        let fraction = ood.rows as f64 / (ood.rows + e.id.rows) as f64;
+        b.marks.push(Mark::rule(vec![(0.0, fraction), (1.0, fraction)], Ink::Muted));
         // The best on top.
         for (n, &i) in best.iter().enumerate().rev() {
             let steps = steps(e.id_scores(i), e.ood_scores(set, i));

@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
-use anyhow::Result;
+use heat_ood::Result;
 
 use super::{ascending, quantile};
-use crate::report::data::{Evaluation, ResultsTable};
+use crate::report::data::ResultsTable;
+use crate::report::evaluation::Evaluation;
 use crate::report::html::{details, figure};
-use crate::report::plot::{Axis, Ink, Mark, Panel};
+use crate::report::ink::Ink;
+use crate::report::plot::{Axis, Mark, Panel};
 
 /// Most points of each set.
 const POINTS: usize = 500;

@@ -1,11 +1,13 @@
 //! Scores of the ID set against those of each OOD set.
 
-use anyhow::Result;
+use heat_ood::Result;
 
 use super::{ascending, quantile};
-use crate::report::data::{Evaluation, ResultsTable};
+use crate::report::data::ResultsTable;
+use crate::report::evaluation::Evaluation;
 use crate::report::html::{details, figure};
-use crate::report::plot::{Axis, Ink, Mark, Panel};
+use crate::report::ink::Ink;
+use crate::report::plot::{Axis, Mark, Panel};
 
 const BINS: usize = 50;
 
@@ -13,7 +15,7 @@ const BINS: usize = 50;
 const OPEN: usize = 3;
 
 const CAPTION: &str = "\
-Shares of the rows with each score; higher = more out-of-distribution. Grey: in-distribution rows. Coloured: the \
+Fractions of the rows with each score; higher = more out-of-distribution. Grey: in-distribution rows. Coloured: the \
 out-of-distribution set. The vertical line is the 95th percentile of the in-distribution scores: the coloured area left of it \
 is FPR95 (ID+). The less the two overlap, the better. Scores beyond the axis are counted in the first and the last \
 bar.";
@@ -47,11 +49,11 @@ fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Pan
     if high <= low {
         (low, high) = (low - 0.5, high + 0.5);
     }
-    let (ours, theirs) = (shares(id, low, high), shares(ood, low, high));
+    let (ours, theirs) = (fractions(id, low, high), fractions(ood, low, high));
     let top = ours.iter().chain(&theirs).fold(0.0, |a: f64, b| a.max(*b));
     let mut x = Axis::new("score", low..high);
     x.ticks = 5;
-    let y = Axis::percent("share of rows (%)", 1.06 * top);
+    let y = Axis::percent("fraction of rows (%)", 1.06 * top);
     let mut panel = Panel::new(e.ood[set].name.clone(), x, y);
     panel.size = (320, 230);
     let auroc = 100.0 * table.rows[scorer].sets[set].1.metrics.auroc;
@@ -59,8 +61,8 @@ fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Pan
         "Histogram of {} scores: {} against {}, AUROC {auroc:.2} %",
         table.rows[scorer].name, e.id.name, e.ood[set].name
     );
-    for (shares, ink) in [(&ours, Ink::Muted), (&theirs, Ink::Series(set))] {
-        let outline = outline(shares, low, high);
+    for (fractions, ink) in [(&ours, Ink::Muted), (&theirs, Ink::Series(set))] {
+        let outline = outline(fractions, low, high);
         panel.marks.push(Mark::Area { points: outline.clone(), ink, opacity: 0.35 });
         panel.marks.push(Mark::rule(outline, ink));
     }
@@ -69,8 +71,8 @@ fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Pan
     panel
 }
 
-/// The share of rows in each of [`BINS`] bars from `low` to `high`.
-fn shares(scores: &[f32], low: f64, high: f64) -> Vec<f64> {
+/// The fraction of rows in each of [`BINS`] bars from `low` to `high`.
+fn fractions(scores: &[f32], low: f64, high: f64) -> Vec<f64> {
     let mut counts = vec![0.0; BINS];
     for &s in scores {
         let at = (f64::from(s) - low) / (high - low) * BINS as f64;
@@ -80,10 +82,10 @@ fn shares(scores: &[f32], low: f64, high: f64) -> Vec<f64> {
 }
 
 /// Bars as one outline that begins and ends on the axis.
-fn outline(shares: &[f64], low: f64, high: f64) -> Vec<(f64, f64)> {
-    let edge = |i: usize| low + (high - low) * i as f64 / shares.len() as f64;
+fn outline(fractions: &[f64], low: f64, high: f64) -> Vec<(f64, f64)> {
+    let edge = |i: usize| low + (high - low) * i as f64 / fractions.len() as f64;
     let mut out = vec![(low, 0.0)];
-    for (i, &y) in shares.iter().enumerate() {
+    for (i, &y) in fractions.iter().enumerate() {
         out.extend([(edge(i), y), (edge(i + 1), y)]);
     }
     out.push((high, 0.0));
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_row_is_counted_once() {
-        let s = shares(&[-9.0, 0.0, 0.5, 1.0, f32::INFINITY], 0.0, 1.0);
+        let s = fractions(&[-9.0, 0.0, 0.5, 1.0, f32::INFINITY], 0.0, 1.0);
         assert!((s.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         assert!((s[0] - 0.4).abs() < 1e-12 && (s[BINS - 1] - 0.4).abs() < 1e-12);
         assert!((s[BINS / 2] - 0.2).abs() < 1e-12);

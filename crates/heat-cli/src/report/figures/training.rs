@@ -1,11 +1,12 @@
 //! Training curves of runs.
 
-use anyhow::Result;
+use heat_ood::Result;
 use heat_ood::ebm::EpochLog;
 
 use crate::report::data::Run;
 use crate::report::html::{counted, details, figure};
-use crate::report::plot::{Axis, Ink, Mark, Panel, SERIES};
+use crate::report::ink::{Ink, SERIES};
+use crate::report::plot::{Axis, Mark, Panel};
 
 /// Runs whose energies are shown without being asked for.
 const OPEN: usize = 4;

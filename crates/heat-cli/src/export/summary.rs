@@ -6,9 +6,9 @@ use heat_ood::recipe::GridRun;
 use serde_json::{Map, Value, json};
 
 /// Keys with their values.
-pub type Setting = Vec<(String, String)>;
+type Setting = Vec<(String, String)>;
 
-/// What is known of a run.
+/// What is known of a run of a sweep.
 #[derive(Clone, Default)]
 pub struct Outcome {
     /// Seconds of training, where this or an earlier sweep measured them.
@@ -19,19 +19,20 @@ pub struct Outcome {
     pub last: Option<EpochLog>,
     /// The average, then each OOD set.
     pub metrics: Vec<(String, Metrics)>,
+    /// What went wrong, where something did.
     pub error: Option<String>,
 }
 
 /// Mean and unbiased standard deviation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
+pub(super) struct Spread {
     pub mean: f64,
     /// None for a single value.
     pub std: Option<f64>,
 }
 
 /// All runs of one setting of the varied keys, but for the seed.
-pub struct Row {
+pub(super) struct Row {
     pub setting: Setting,
     pub finished: usize,
     pub failed: usize,
@@ -41,10 +42,11 @@ pub struct Row {
     pub metrics: Vec<(String, Vec<(String, Spread)>)>,
 }
 
+/// What a sweep found: one row per setting, over all its seeds.
 pub struct Summary {
     /// Varied keys but for the seed.
-    pub keys: Vec<String>,
-    pub rows: Vec<Row>,
+    pub(super) keys: Vec<String>,
+    pub(super) rows: Vec<Row>,
     runs: Value,
 }
 

@@ -1,4 +1,4 @@
-//! The pictures of a run, and the features made of them.
+//! The images of a run, and the features made of them.
 
 use std::path::{Path, PathBuf};
 
@@ -10,31 +10,31 @@ use heat_ood::images::{ImageDataset, open};
 use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, PicturesRecipe, Recipe, transform};
 
 use crate::args::RunArgs;
-use crate::commands::Data;
 use crate::commands::backbone::describe;
 use crate::commands::extract::extract_into;
+use crate::commands::{Data, TestSets};
 use crate::progress::Progress;
 
-/// The data folder where none is named: that of the published README.
+/// The data directory where none is named: that of the published README.
 const DATA: &str = "datasets";
 
-/// Name of the folder of the ID set's training features.
+/// Name of the directory of the ID set's training features.
 const TRAIN: &str = "train";
-/// Name of the folder of the ID set's test features.
+/// Name of the directory of the ID set's test features.
 const TEST: &str = "test";
 
-/// A network, and the pictures it is to see.
-pub struct Pictures {
+/// A network, and the images it is to see.
+pub struct Images {
     backbone: Backbone,
     config: ExtractConfig,
     /// `train`, `test`, then the OOD sets by name.
     sets: Vec<(String, Box<dyn ImageDataset>)>,
-    /// Where their features go, one folder each.
-    folder: PathBuf,
+    /// Where their features go, one directory each.
+    directory: PathBuf,
 }
 
-impl Pictures {
-    /// Find all pictures and read the network's graph: what is missing is said
+impl Images {
+    /// Find all images and read the network's graph: what is missing is said
     /// before anything is computed.
     pub fn open(args: &RunArgs, recipe: &Recipe, progress: &mut Progress) -> Result<Self> {
         let absent = |key: &str, example: &str| {
@@ -44,13 +44,13 @@ impl Pictures {
         let dataset = dataset.ok_or_else(|| absent("dataset", "dataset=cifar10"))?;
         let network = recipe.backbone.as_ref();
         let network = network.ok_or_else(|| absent("backbone", "backbone=FILE"))?;
-        let folder = args.recipes.as_deref();
+        let directory = args.recipes.as_deref();
         let root = args.data.clone().or_else(|| dataset.data_root.clone());
         let root = root.unwrap_or_else(|| DATA.into());
-        let sets = sets(dataset, folder, &root)?;
+        let sets = sets(dataset, directory, &root)?;
         let transform = match &recipe.transform {
             Some(transform) => transform.clone(),
-            None => transform(&dataset.transform, folder)?,
+            None => transform(&dataset.transform, directory)?,
         };
         let path = weights(network, &root)?;
         let options = BackboneOptions {
@@ -70,14 +70,14 @@ impl Pictures {
             skip_unreadable: args.skip_unreadable,
             ..ExtractConfig::default()
         };
-        let folder = all.join(format!("{}-{name}", dataset.ID_NAME));
-        Ok(Pictures { backbone, config, sets, folder })
+        let directory = all.join(format!("{}-{name}", dataset.ID_NAME));
+        Ok(Images { backbone, config, sets, directory })
     }
 
     /// Make the features that are not there.
     pub fn extract(&self, progress: &mut Progress) -> Result<()> {
         for (name, set) in &self.sets {
-            self.extract_one(name, &**set, &self.folder, &self.config, progress)?;
+            self.extract_one(name, &**set, &self.directory, &self.config, progress)?;
         }
         Ok(())
     }
@@ -86,78 +86,70 @@ impl Pictures {
         &self,
         name: &str,
         set: &dyn ImageDataset,
-        folder: &Path,
+        directory: &Path,
         config: &ExtractConfig,
         progress: &mut Progress,
     ) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        extract_into(set, &self.backbone, &folder.join(name), config, progress)
+        std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+        extract_into(set, &self.backbone, &directory.join(name), config, progress)
     }
 
     /// The training features with the network's head.
     pub fn data(&self) -> Result<Data> {
-        let head = self.folder.join("head.safetensors");
+        let head = self.directory.join("head.safetensors");
         let head = self.backbone.head().map(|_| head.as_path());
-        Data::from(&self.folder.join(TRAIN), None, head, None)
+        Data::from(&self.directory.join(TRAIN), None, head, None)
     }
 
     /// Features of the ID test set and the OOD sets.
-    pub fn test_sets(&self, subset: &Subset) -> Result<(FeatureSet, Vec<(String, FeatureSet)>)> {
-        self.opened(&self.folder, subset)
+    pub fn test_sets(&self, subset: &Subset) -> Result<TestSets> {
+        self.opened(&self.directory, subset)
     }
 
-    /// The same of pictures that are perturbed first; made where they are not
+    /// The same of images that are perturbed first; made where they are not
     /// there.
     pub fn perturbed(
         &self,
         perturbation: Perturbation,
         subset: &Subset,
         progress: &mut Progress,
-    ) -> Result<(FeatureSet, Vec<(String, FeatureSet)>)> {
+    ) -> Result<TestSets> {
         let by = perturbation.identity();
         let name = format!("{}-{}-{}", by.scorer, by.epsilon, &by.sha256[..8]);
-        let folder = self.folder.join("perturbed").join(name);
+        let directory = self.directory.join("perturbed").join(name);
         let config = ExtractConfig { perturb: Some(perturbation), ..self.config.clone() };
         for (name, set) in self.sets.iter().filter(|(name, _)| name != TRAIN) {
-            self.extract_one(name, &**set, &folder, &config, progress)?;
+            self.extract_one(name, &**set, &directory, &config, progress)?;
         }
-        self.opened(&folder, subset)
+        self.opened(&directory, subset)
     }
 
-    fn opened(
-        &self,
-        folder: &Path,
-        subset: &Subset,
-    ) -> Result<(FeatureSet, Vec<(String, FeatureSet)>)> {
-        let id = subset.apply_test(&FeatureSet::open(folder.join(TEST))?)?;
-        let ood = self.sets.iter().filter(|(name, _)| ![TRAIN, TEST].contains(&name.as_str()));
-        let ood = ood
-            .map(|(name, _)| {
-                let set = FeatureSet::open(folder.join(name))?;
-                Ok((name.clone(), subset.apply_ood(&set)?))
-            })
-            .collect::<Result<_>>()?;
-        Ok((id, ood))
+    fn opened(&self, directory: &Path, subset: &Subset) -> Result<TestSets> {
+        let open = |name: &str| FeatureSet::open(directory.join(name));
+        let names =
+            self.sets.iter().map(|(name, _)| name).filter(|n| ![TRAIN, TEST].contains(&&***n));
+        let ood = names.map(|name| Ok((name.clone(), open(name)?))).collect::<Result<_>>()?;
+        TestSets { id: open(TEST)?, ood }.part(subset)
     }
 }
 
-/// All sets of pictures of a benchmark; what is missing is said at once.
+/// All sets of images of a benchmark; what is missing is said at once.
 fn sets(
     dataset: &DatasetRecipe,
-    folder: Option<&Path>,
+    directory: Option<&Path>,
     root: &Path,
 ) -> Result<Vec<(String, Box<dyn ImageDataset>)>> {
     let id = &dataset.ID_NAME;
     let mut wanted = vec![(TRAIN, id.as_str(), true), (TEST, id.as_str(), false)];
     wanted.extend(dataset.ood.iter().map(|name| (name.as_str(), name.as_str(), false)));
     if let Some(name) = dataset.ood.iter().find(|name| [TRAIN, TEST].contains(&name.as_str())) {
-        let problem = "that name is of the ID set's own parts; name the OOD set otherwise";
+        let problem = "that name is taken by the ID set; rename the OOD set";
         return Err(Error::config("dataset.ood", name, problem).into());
     }
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for (name, set, train) in wanted {
-        match PicturesRecipe::named(set, folder)?.find(set, train, root) {
+        match PicturesRecipe::named(set, directory)?.find(set, train, root) {
             Ok(place) => found.push((name, place)),
             Err(error) => missing.push(error.to_string()),
         }
@@ -172,7 +164,7 @@ fn sets(
     opened.collect()
 }
 
-/// The network's file: as given, or below the data folder.
+/// The network's file: as given, or below the data directory.
 fn weights(network: &BackboneRecipe, root: &Path) -> Result<PathBuf> {
     let path = network.path.as_ref().ok_or_else(|| {
         let remedy = "give `backbone=FILE` or `backbone.path=FILE`";

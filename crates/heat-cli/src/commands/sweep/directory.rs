@@ -1,4 +1,4 @@
-//! The folder of a sweep: its lock, `sweep.toml`, what is in its run folders.
+//! The directory of a sweep: its lock, `sweep.toml`, what is in its run directories.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use toml::{Table, Value};
 
 const VERSION: i64 = 1;
 
-/// How long an orphan of a killed sweep may take to leave its run folder.
+/// How long an orphan of a killed sweep may take to leave its run directory.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A sweep folder, held for writing.
-pub struct SweepFolder {
+/// A sweep directory, held for writing.
+pub struct SweepDirectory {
     path: PathBuf,
     _lock: File,
 }
@@ -32,17 +32,17 @@ pub struct Identity<'a> {
     pub head: Option<String>,
 }
 
-impl SweepFolder {
-    /// Begin a sweep in a new or empty folder, or go on with the same one.
+impl SweepDirectory {
+    /// Begin a sweep in a new or empty directory, or go on with the same one.
     pub fn open(path: &Path, identity: &Identity<'_>, resume: bool) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        let folder = SweepFolder { path: path.to_owned(), _lock: lock(path)? };
+        let directory = SweepDirectory { path: path.to_owned(), _lock: lock(path)? };
         remove_temporary(path)?;
         let file = path.join("sweep.toml");
         if file.is_file() {
             if !resume {
                 let problem =
-                    "already holds a sweep; go on with it by `--resume`, or choose another `--out`";
+                    "already holds a sweep; continue it with `--resume`, or choose another `--out`";
                 return Err(Error::format(path, problem).into());
             }
             let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
@@ -51,10 +51,10 @@ impl SweepFolder {
             refuse_foreign(path)?;
             write_atomically(&file, |w| w.write_all(identity.table().to_string().as_bytes()))?;
         }
-        Ok(folder)
+        Ok(directory)
     }
 
-    /// The folder of a run.
+    /// The directory of a run.
     pub fn run(&self, run: &GridRun) -> PathBuf {
         self.path.join(&run.name)
     }
@@ -102,12 +102,12 @@ impl Identity<'_> {
                 _ => String::new(),
             };
             let problem = format!(
-                "this folder was made with another grid, `{given}`; choose another `--out`"
+                "this directory was made with another grid, `{given}`; choose another `--out`"
             );
             return Err(Error::format(file, problem).into());
         }
         if saved.get("train") != here.get("train") || saved.get("head") != here.get("head") {
-            let problem = "this folder was made from other data, or with another head; choose another `--out`";
+            let problem = "this directory was made from other data, or with another head; choose another `--out`";
             return Err(Error::format(file, problem).into());
         }
         Ok(())
@@ -118,12 +118,12 @@ fn lock(path: &Path) -> Result<File> {
     let place = path.join(".lock");
     let lock = File::create(&place).map_err(Error::io("create", &place))?;
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-        return Err(Error::format(path, "another process is sweeping in this folder").into());
+        return Err(Error::format(path, "another process is sweeping in this directory").into());
     }
     Ok(lock)
 }
 
-/// Run folders are named by the grid: they must not meet what is not the sweep's.
+/// Run directories are named by the grid: they must not meet what is not the sweep's.
 fn refuse_foreign(path: &Path) -> Result<()> {
     for entry in std::fs::read_dir(path).map_err(Error::io("list", path))? {
         let name = entry.map_err(Error::io("list", path))?.file_name();
@@ -138,10 +138,10 @@ fn refuse_foreign(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a killed process was writing. Only under the folder's lock.
-pub fn remove_temporary(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
+/// What a killed process was writing. Only under the directory's lock.
+pub fn remove_temporary(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let path = entry.map_err(Error::io("list", directory))?.path();
         if path.file_name().unwrap_or_default().to_string_lossy().starts_with(".heat-") {
             std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
@@ -150,25 +150,25 @@ pub fn remove_temporary(folder: &Path) -> Result<()> {
 }
 
 /// Whether a run is done: its detector is there, whole, and of this recipe.
-pub fn finished(folder: &Path, run: &GridRun) -> bool {
+pub fn finished(directory: &Path, run: &GridRun) -> bool {
     let recipe = run.recipe.to_toml();
-    std::fs::read_to_string(folder.join("recipe.toml")).is_ok_and(|text| text == recipe)
-        && Detector::open(folder.join("detector.safetensors"))
+    std::fs::read_to_string(directory.join("recipe.toml")).is_ok_and(|text| text == recipe)
+        && Detector::open(directory.join("detector.safetensors"))
             .is_ok_and(|d| d.provenance.recipe == Some(recipe))
 }
 
-/// Make sure that a run folder can be trained in: nothing else is there, and
+/// Make sure that a run directory can be trained in: nothing else is there, and
 /// the last process that trained there has left.
-pub fn prepare(folder: &Path, run: &GridRun) -> Result<()> {
-    let file = folder.join("recipe.toml");
+pub fn prepare(directory: &Path, run: &GridRun) -> Result<()> {
+    let file = directory.join("recipe.toml");
     if file.is_file() {
         let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
         if text != run.recipe.to_toml() {
-            let problem = "is not this run's recipe; move that folder away";
+            let problem = "is not this run's recipe; move that directory away";
             return Err(Error::format(file, problem).into());
         }
     }
-    let Ok(lock) = File::open(folder.join(".lock")) else {
+    let Ok(lock) = File::open(directory.join(".lock")) else {
         return Ok(());
     };
     let start = Instant::now();
@@ -181,8 +181,8 @@ pub fn prepare(folder: &Path, run: &GridRun) -> Result<()> {
 }
 
 /// The last epoch of a finished run.
-pub fn last_epoch(folder: &Path) -> Result<EpochLog> {
-    let file = folder.join("metrics.jsonl");
+pub fn last_epoch(directory: &Path) -> Result<EpochLog> {
+    let file = directory.join("metrics.jsonl");
     let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
     let last = text.lines().last().unwrap_or_default();
     Ok(serde_json::from_str(last).map_err(|e| Error::format(&file, e.to_string()))?)

@@ -1,0 +1,179 @@
+//! What commands read: training sets, test sets, detectors, lists of names.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset, SubsetConfig};
+use heat_ood::{Detector, Error};
+
+use crate::args::{SubsetArgs, TrainSet};
+
+/// A training set with its head, checked against each other.
+pub struct Data {
+    pub train: FeatureSet,
+    pub head: Option<Head>,
+    /// How the training set was opened; other sets are opened alike.
+    pub options: OpenOptions,
+    /// Which part of the training set `train` and `head` are.
+    pub subset: Subset,
+}
+
+impl Data {
+    pub fn open(args: &TrainSet) -> Result<Self> {
+        Self::from(&args.train, args.labels.as_deref(), args.head.as_deref(), args.dim)
+    }
+
+    pub fn from(
+        train: &Path,
+        labels: Option<&Path>,
+        head: Option<&Path>,
+        dim: Option<usize>,
+    ) -> Result<Self> {
+        let head = head.map(Head::open).transpose()?;
+        let options = OpenOptions { dim, fallback_dim: head.as_ref().map(Head::dim) };
+        let mut train = FeatureSet::open_with(train, &options)?;
+        if let Some(labels) = labels {
+            train = train.with_labels(labels)?;
+        }
+        if let Some(head) = &head {
+            train.check_head(head)?;
+        }
+        Ok(Data { train, head, options, subset: Subset::default() })
+    }
+
+    /// The part of it that `config` asks for, and the head of its classes.
+    pub fn subset(mut self, config: &SubsetConfig) -> Result<Self> {
+        self.subset = config.fit(&self.train)?;
+        self.train = self.subset.apply(&self.train)?;
+        self.head = self.head.map(|head| self.subset.apply_head(&head)).transpose()?;
+        Ok(self)
+    }
+}
+
+impl SubsetArgs {
+    pub fn config(&self) -> SubsetConfig {
+        SubsetConfig {
+            proportion: self.subset_proportion,
+            number_labels: self.subset_labels,
+            random_state: self.subset_seed,
+        }
+    }
+}
+
+/// `NAME=FILE`, or FILE under its own name.
+pub fn named(text: &str) -> (String, PathBuf) {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !name.contains(['/', '\\']) => {
+            (name.to_owned(), path.into())
+        }
+        _ => {
+            let path = PathBuf::from(text);
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            (name, path)
+        }
+    }
+}
+
+/// A detector, and where it was read from.
+pub struct NamedDetector {
+    pub name: String,
+    pub file: PathBuf,
+    pub detector: Detector,
+}
+
+/// Open detectors given as `FILE` or `NAME=FILE`. A `detector.safetensors`
+/// goes by the name of its run directory.
+pub fn detectors(list: &[String]) -> Result<Vec<NamedDetector>> {
+    let mut out: Vec<NamedDetector> = Vec::new();
+    for text in list {
+        let (mut name, file) = named(text);
+        if name == "detector" {
+            let directory = file.parent().and_then(Path::file_name);
+            name = directory.map_or(name, |d| d.to_string_lossy().into_owned());
+        }
+        let refuse = |problem: &str| Err(Error::config("detectors", text, problem).into());
+        if split(&name).len() != 1 {
+            return refuse("a name with commas outside brackets cannot be listed; write NAME=FILE");
+        }
+        if out.iter().any(|d| d.name == name) {
+            return refuse(&format!("two are named `{name}`; write NAME=FILE"));
+        }
+        let detector = Detector::open(&file)?;
+        out.push(NamedDetector { name, file, detector });
+    }
+    Ok(out)
+}
+
+/// The ID test set and the OOD sets.
+pub struct TestSets {
+    pub id: FeatureSet,
+    pub ood: Vec<(String, FeatureSet)>,
+}
+
+impl TestSets {
+    pub fn open(id: &Path, ood: &[String], options: &OpenOptions) -> Result<Self> {
+        Ok(TestSets { id: FeatureSet::open_with(id, options)?, ood: ood_sets(ood, options)? })
+    }
+
+    /// What goes with a part of the training set.
+    pub fn part(&self, subset: &Subset) -> Result<Self> {
+        let ood = self.ood.iter().map(|(name, set)| Ok((name.clone(), subset.apply_ood(set)?)));
+        Ok(TestSets { id: subset.apply_test(&self.id)?, ood: ood.collect::<Result<_>>()? })
+    }
+}
+
+/// Open OOD sets given as `NAME=FEATURES`.
+fn ood_sets(list: &[String], options: &OpenOptions) -> Result<Vec<(String, FeatureSet)>> {
+    let mut sets: Vec<(String, FeatureSet)> = Vec::new();
+    for text in list {
+        let (name, path) = named(text);
+        const TAKEN: [&str; 4] = ["average", "mean", "nearood", "farood"];
+        if TAKEN.contains(&&*name) || sets.iter().any(|(n, _)| *n == name) {
+            let problem = format!(
+                "two sets are named `{name}` (averages are {}); write NAME=FEATURES",
+                TAKEN.join(", ")
+            );
+            return Err(Error::config("ood", text, problem).into());
+        }
+        let slash = text.split_once('=').is_some_and(|(name, _)| name.contains(['/', '\\']));
+        if slash && !path.exists() {
+            let problem = "there is no such file, and a name holds no slash; write NAME=FEATURES";
+            return Err(Error::config("ood", text, problem).into());
+        }
+        sets.push((name, FeatureSet::open_with(path, options)?));
+    }
+    Ok(sets)
+}
+
+/// Split at commas outside brackets.
+pub fn split(list: &str) -> Vec<String> {
+    let mut out = vec![String::new()];
+    let mut depth = 0;
+    for c in list.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if c == ',' && depth == 0 {
+            out.push(String::new());
+        } else if let Some(last) = out.last_mut() {
+            last.push(c);
+        }
+    }
+    out.into_iter().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn commas_within_brackets_do_not_split() {
+        assert_eq!(
+            split("el, knn(k=50,normalize=true),ssd"),
+            ["el", "knn(k=50,normalize=true)", "ssd"]
+        );
+        assert!(split("").is_empty());
+    }
+}

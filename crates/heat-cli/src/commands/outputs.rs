@@ -1,0 +1,96 @@
+//! What commands write: files whole, and never over what they read.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use heat_ood::Error;
+
+use crate::progress::Progress;
+
+/// Write a file whole, or standard output.
+pub fn write_output(path: Option<&Path>, text: &str) -> Result<()> {
+    match path {
+        Some(path) => {
+            heat_ood::io::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
+        }
+        None => std::io::stdout().lock().write_all(text.as_bytes()).context("write results")?,
+    }
+    Ok(())
+}
+
+/// Refuse to replace a file that is read, and what is no file; said before any work.
+pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()> {
+    let Some(output) = output else {
+        return Ok(());
+    };
+    let refuse = |problem: &str| Err(Error::config("output", output.display(), problem).into());
+    if is_directory_name(output) {
+        return refuse("is the name of a directory; name a file");
+    }
+    let directory_of = |file: &Path| match file.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    if !directory_of(output).is_dir() {
+        return refuse("that directory does not exist");
+    }
+    let target = heat_ood::io::destination(output)?;
+    let real = |p: &Path| p.canonicalize().ok();
+    for input in inputs.iter().filter_map(|input| real(input)) {
+        if real(&target).as_ref() == Some(&input) {
+            return refuse("that file is read by this command; choose another name");
+        }
+        let is_part = |name: &Path| {
+            let ending = name.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            ["safetensors", "npy", "npz", "mmap"].contains(&ending.to_lowercase().as_str())
+        };
+        let directory = real(&directory_of(&target));
+        if input.is_dir() && is_part(&target) && directory == Some(input) {
+            return refuse(
+                "that directory is a feature set that is read: this would be a part of it",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory of that name exists, or a slash at the end says one is meant.
+pub fn is_directory_name(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().to_string_lossy().ends_with(['/', '\\'])
+}
+
+/// Say that a file was written.
+pub fn wrote(progress: &mut Progress, path: &Path) {
+    progress.clear();
+    progress.say(&format!("wrote {}", path.display()));
+}
+
+/// This process's command line, as a shell needs it.
+pub fn command_line() -> String {
+    let words = std::env::args().enumerate().map(|(i, word)| match i {
+        0 => "heat".to_owned(),
+        _ => quoted(&word),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("--ood=a/b.npy"), "--ood=a/b.npy");
+        assert_eq!(quoted("knn(k=50)"), "'knn(k=50)'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}
