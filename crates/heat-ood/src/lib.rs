@@ -34,7 +34,6 @@
 #[cfg(target_endian = "big")]
 compile_error!("the file formats are read and written on little-endian machines only");
 
-pub mod backbone;
 pub mod calibrate;
 pub mod compose;
 mod detector;
@@ -42,14 +41,13 @@ pub mod ebm;
 mod error;
 pub mod evaluate;
 pub mod features;
-pub mod images;
 pub mod math;
 pub mod metrics;
 mod observe;
 pub mod recipe;
 pub mod scorers;
 pub mod select;
-mod torch;
+pub mod torch;
 
 pub use detector::{Detector, Judged, Provenance};
 pub use error::{Error, Result};

@@ -21,21 +21,21 @@ mod temporary;
 mod tensors;
 mod view;
 mod write;
-pub(crate) mod zip_directory;
+pub mod zip_directory;
 
 pub use batch::{Batch, Needs};
-pub use convert::{ConvertConfig, Converted, FloatType, Form, convert};
+pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use open::OpenOptions;
 pub use set::FeatureSet;
 pub use sketch::{Overlap, RowSketch};
 pub use steps::{Pca, Steps, StepsConfig};
+pub use storage::{Bytes, map, map_file, sha256, sha256_of};
 pub use subset::{Subset, SubsetConfig};
 pub use tensors::{Tensor, TensorData, TensorFile};
 pub use write::{destination, write_atomically};
 
-pub(crate) use storage::{Bytes, map, map_file, sha256, sha256_of};
 pub(crate) use tensors::{encode_plain as encode_tensors, save as save_tensors};
 
 use serde::{Deserialize, Serialize};

@@ -13,8 +13,10 @@ use crate::error::{Error, Result};
 use crate::math::blocks;
 
 /// The bytes of one file.
-pub(crate) enum Bytes {
+pub enum Bytes {
+    /// Mapped, read-only.
     Mapped(Mmap),
+    /// In memory.
     Owned(Vec<u8>),
 }
 
@@ -29,7 +31,10 @@ impl std::ops::Deref for Bytes {
 }
 
 /// Map a whole file.
-pub(crate) fn map(path: &Path) -> Result<Arc<Bytes>> {
+///
+/// # Errors
+/// If it cannot be read, is not a regular file, or is empty.
+pub fn map(path: &Path) -> Result<Arc<Bytes>> {
     // Before opening it, because opening a pipe waits for a writer.
     let meta = std::fs::metadata(path).map_err(Error::io("open", path))?;
     if !meta.is_file() {
@@ -42,7 +47,10 @@ pub(crate) fn map(path: &Path) -> Result<Arc<Bytes>> {
 }
 
 /// Map an open file; `path` is used in messages.
-pub(crate) fn map_file(path: &Path, file: &File) -> Result<Arc<Bytes>> {
+///
+/// # Errors
+/// If the system refuses.
+pub fn map_file(path: &Path, file: &File) -> Result<Arc<Bytes>> {
     // SAFETY: the mapping is read-only and bounds are checked against its
     // length. As with every memory-mapped reader, another program that
     // truncates the file meanwhile makes the operating system end this one.
@@ -51,7 +59,10 @@ pub(crate) fn map_file(path: &Path, file: &File) -> Result<Arc<Bytes>> {
 }
 
 /// SHA-256 of a file's bytes, in hexadecimal.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -66,7 +77,7 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
 }
 
 /// SHA-256 of some pieces, in hexadecimal.
-pub(crate) fn sha256_of<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = P>) -> String {
+pub fn sha256_of<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = P>) -> String {
     let mut hash = Sha256::new();
     pieces.into_iter().for_each(|p| hash.update(p));
     hexadecimal(hash)

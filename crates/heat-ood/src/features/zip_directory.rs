@@ -6,7 +6,7 @@
 const END: usize = 22;
 
 /// The number of entries, if the directory at the end is whole.
-pub(crate) fn entries(bytes: &[u8]) -> Option<u64> {
+pub fn entries(bytes: &[u8]) -> Option<u64> {
     let (start, end, entries) = directory(bytes)?;
     let mut rest = bytes.get(start..end)?;
     for _ in 0..entries {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use heat_images::backbone::Perturbation;
 use heat_ood::Error;
-use heat_ood::backbone::Perturbation;
 use heat_ood::evaluate::{Candidate, Results, evaluate};
 use heat_ood::scorers::{Scorer, ScorerSpec};
 
