@@ -1,6 +1,6 @@
 """`heat extract` end to end against PyTorch with a DataLoader, and its transforms against torchvision.
 
-    python bench/extract.py target/release/heat --timings target/release/examples/timings [--rounds 3]        # torch, torchvision, timm, pillow, numpy, onnxruntime
+    python bench/extract.py target/release/heat --timings target/release/examples/transform_timings [--rounds 3]        # torch, torchvision, timm, pillow, numpy, onnxruntime
 
 Pictures are generated (JPEG of 500 x 375 and 64 x 64, with some texture), weights too; both sides read the same
 files and the same checkpoint, decode, resize, run the network in evaluation mode without gradients, pool to avg and
@@ -123,7 +123,7 @@ def transforms(timings, rounds):
             for _ in range(n):
                 apply(picture)
             theirs.append((time.perf_counter() - start) / n)
-            command = [timings, "transform", f"width={width}", f"height={height}", f"crop={case['crop'] or 0}", "side=32", f"n={n}", "reps=1", "threads=1"]
+            command = [timings, f"width={width}", f"height={height}", f"crop={case['crop'] or 0}", "side=32", f"n={n}", "reps=1"]
             mine += json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["seconds"]
         a, b = float(np.median(theirs)), float(np.median(mine))
         print(f"transforms {width} x {height} of {name}: torchvision {a * 1e6:.0f} us, heat {b * 1e6:.0f} us, {a / b:.2f} times as fast")
@@ -145,7 +145,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--timings", help="target/release/examples/timings: also the transforms alone")
+    parser.add_argument("--timings", help="target/release/examples/transform_timings: also the transforms alone")
     parser.add_argument("--peer")
     args = parser.parse_args()
     if args.peer:

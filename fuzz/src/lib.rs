@@ -1,23 +1,23 @@
-//! What the fuzz targets share with the deterministic tests of `heat-ood`
-//! (`crates/heat-ood/tests/fuzz`): readers, seeds, mutations and the counting
-//! allocator are the same code.
+//! What the fuzz targets share with the deterministic tests of `heat-ood` and
+//! `heat-images` (`tests/fuzz` of each crate): readers, seeds, mutations and
+//! the counting allocator are the same code.
 
 #[path = "../../crates/heat-ood/tests/common/bytes.rs"]
 pub mod bytes;
+#[path = "../../crates/heat-images/tests/fuzz/readers.rs"]
+pub mod image_readers;
+#[path = "../../crates/heat-images/tests/fuzz/seeds.rs"]
+pub mod image_seeds;
 #[path = "../../crates/heat-ood/tests/fuzz/memory.rs"]
 pub mod memory;
 #[path = "../../crates/heat-ood/tests/fuzz/mutate.rs"]
 pub mod mutate;
-#[path = "../../crates/heat-ood/tests/fuzz/picture_seeds.rs"]
-pub mod picture_seeds;
-#[path = "../../crates/heat-ood/tests/fuzz/pictures.rs"]
-pub mod pictures;
 #[path = "../../crates/heat-ood/tests/fuzz/readers.rs"]
 pub mod readers;
 #[path = "../../crates/heat-ood/tests/fuzz/seeds.rs"]
 pub mod seeds;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use heat_ood::math::parallel;
@@ -25,10 +25,25 @@ use heat_ood::math::parallel;
 /// Files made with PyTorch.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/heat-ood/tests/golden");
 
+/// Images and classifiers made with other tools.
+const IMAGE_GOLDEN: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/heat-images/tests/golden");
+
+/// Every reader, by the name of its target.
+pub fn all_readers() -> impl Iterator<Item = &'static (&'static str, readers::Reader)> {
+    readers::READERS.iter().chain(image_readers::READERS)
+}
+
+/// Files for the reader of that name, some of them made in `folder`.
+pub fn all_seeds(reader: &str, folder: &Path) -> Vec<Vec<u8>> {
+    let of_images = image_readers::READERS.iter().any(|(name, _)| *name == reader);
+    if of_images { image_seeds::seeds(reader, folder) } else { seeds::seeds(reader, folder) }
+}
+
 /// The seeds of a target, made once.
 fn seeds_of(reader: &str) -> &'static [Vec<u8>] {
     static SEEDS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    SEEDS.get_or_init(|| seeds::seeds(reader, &folder()))
+    SEEDS.get_or_init(|| all_seeds(reader, &folder()))
 }
 
 /// A folder of this process, in memory where the system has such a place.
@@ -45,7 +60,7 @@ fn folder() -> PathBuf {
 /// # Panics
 /// If the reader panics or allocates too much: a finding.
 pub fn check(reader: &str, input: &[u8]) {
-    let (_, read) = readers::READERS.iter().find(|(name, _)| *name == reader).expect("a reader");
+    let (_, read) = all_readers().find(|(name, _)| *name == reader).expect("a reader");
     let folder = folder();
     // Within the pool, so that no part of the work waits for a thread to wake.
     parallel::run(|| memory::bounded(memory::growth(reader) * input.len(), || read(&folder, input)));

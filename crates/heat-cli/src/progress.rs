@@ -170,7 +170,7 @@ impl Progress {
         self.bar = Some(bar);
     }
 
-    fn epoch(&mut self, log: &heat_ood::ebm::EpochLog) {
+    fn epoch(&mut self, log: &heat_ood::EpochLog) {
         let seconds = self.epoch_start.elapsed();
         let left = self.epochs_left.map(|n| n.saturating_sub(log.epoch));
         let left = left
@@ -210,6 +210,7 @@ impl Observer for Progress {
             }
             Event::End => self.clear(),
             Event::Epoch(log) => self.epoch(log),
+            Event::Note(text) => self.say(text),
             Event::Warning(text) => {
                 let quiet = std::mem::take(&mut self.quiet);
                 self.say(&format!("warning: {text}"));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{command, contains, fails, ok, runtime, text};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-ood/tests/golden");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-images/tests/golden");
 
 fn model(name: &str) -> String {
     format!("{GOLDEN}/onnx/{name}.onnx")

@@ -12,7 +12,7 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use heat_ood::backbone::find_library;
+use heat_images::backbone::find_library;
 use heat_ood::io::TensorFile;
 
 use common::{LONGEST, assert_same, data, ok, results, start, tree};
@@ -165,8 +165,8 @@ fn extractions() {
         eprintln!("SKIPPED extractions: {error}");
         return;
     }
-    let images = tempfile::tempdir().unwrap();
-    let golden = format!("{}/../heat-ood/tests/golden", env!("CARGO_MANIFEST_DIR"));
+    let pictures = tempfile::tempdir().unwrap();
+    let golden = format!("{}/../heat-images/tests/golden", env!("CARGO_MANIFEST_DIR"));
     for i in 0..40u8 {
         let class = images.path().join(["cat", "dog"][usize::from(i % 2)]);
         fs::create_dir_all(&class).unwrap();

@@ -1,5 +1,5 @@
-//! `heat run`: the whole chain on small generated images and a ResNet of four
-//! channels (`heat-ood/tests/golden/make_resnets.py`).
+//! `heat run`: the whole chain on small generated pictures and a ResNet of four
+//! channels (`heat-images/tests/golden/make_resnets.py`).
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{contains, fails, ok, runtime, text};
 use heat_ood::features::FeatureSet;
 
 const WEIGHTS: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-ood/tests/golden/resnets/model_state.pt");
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-images/tests/golden/resnets/model_state.pt");
 
 /// An uncompressed image of 8×8 whose colours depend on class and number.
 fn bmp(seed: u32, tint: [u8; 3]) -> Vec<u8> {

@@ -3,9 +3,8 @@
 //!
 //! `cargo run --release -p heat-ood --features kernels --example timings -- WHAT [key=value]...`
 //! with WHAT one of `mlp`, `sgld`, `iteration`, `knn`, `metrics`, `fit`,
-//! `product` (of f64 matrices, against which `fit` is judged), `transform`, and
-//! keys `d k batch hidden steps rows queries neighbours reps threads width
-//! height side crop n`.
+//! `product` (of f64 matrices, against which `fit` is judged), and keys
+//! `d k batch hidden steps rows queries neighbours reps threads`.
 
 use std::time::Instant;
 
@@ -14,7 +13,6 @@ use heat_ood::ebm::mlp::Mlp;
 use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{HeatConfig, ModelConfig, Trainer};
 use heat_ood::features::{FeatureSet, Field, Pooling};
-use heat_ood::images::{Image, Resize, Transform, TransformConfig};
 use heat_ood::math::kernels::{Moments, product_nt};
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::math::{BLOCK_ROWS, blocks, parallel};
@@ -200,29 +198,6 @@ fn product(args: &Args) -> Vec<f64> {
     })
 }
 
-/// Resizing, cropping and normalising of decoded pictures on one thread:
-/// seconds per picture.
-fn transform(args: &Args) -> Vec<f64> {
-    let (width, height) = (args.get("width", 500), args.get("height", 375));
-    let mut values = vec![0.0; width * height * 3];
-    Stream::new(1, Purpose::User, 0, 0).fill_uniform(&mut values, 0.0, 256.0);
-    let image = Image { width, height, rgb: values.into_iter().map(|v| v as u8).collect() };
-    let config = match args.get("crop", 224) {
-        0 => TransformConfig {
-            resize: Some(Resize::Exact([args.get("side", 32); 2])),
-            crop: None,
-            ..TransformConfig::imagenet()
-        },
-        _ => TransformConfig::imagenet(),
-    };
-    let mut transform = Transform::new(&config).unwrap();
-    let n = args.get("n", 100);
-    let times = time(args.get("reps", 5), || {
-        (0..n).for_each(|_| drop(std::hint::black_box(transform.apply(&image).unwrap())));
-    });
-    times.into_iter().map(|t| t / n as f64).collect()
-}
-
 fn main() {
     let mut words = std::env::args().skip(1);
     let what = words.next().unwrap_or_default();
@@ -242,7 +217,6 @@ fn main() {
         "metrics" => metrics(&args),
         "fit" => fit(&args),
         "product" => product(&args),
-        "transform" => transform(&args),
         other => panic!("unknown measurement `{other}`"),
     };
     println!("{}", serde_json::json!({ "what": what, "seconds": seconds }));

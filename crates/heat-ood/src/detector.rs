@@ -75,6 +75,18 @@ impl Detector {
         self.calibration.as_ref()
     }
 
+    /// Decide at another rate from now on, by the same calibration.
+    ///
+    /// # Errors
+    /// If it is not calibrated, or by too few rows for that rate.
+    pub fn set_alpha(&mut self, alpha: f64) -> Result<()> {
+        let Some(calibration) = &self.calibration else {
+            return Err(Error::missing("the detector", "calibration", "calibrate it first"));
+        };
+        self.calibration = Some(Arc::new(calibration.with_alpha(alpha)?));
+        Ok(())
+    }
+
     /// Remember how it was made, in words, and from which seed.
     pub fn record_recipe(&mut self, recipe: impl Into<String>, seed: Option<u64>) {
         self.provenance.recipe = Some(recipe.into());

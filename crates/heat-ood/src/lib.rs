@@ -34,7 +34,6 @@
 #[cfg(target_endian = "big")]
 compile_error!("the file formats are read and written on little-endian machines only");
 
-pub mod backbone;
 pub mod calibrate;
 pub mod compose;
 mod detector;
@@ -42,7 +41,6 @@ pub mod ebm;
 mod error;
 pub mod evaluate;
 pub mod features;
-pub mod images;
 pub mod io;
 pub mod math;
 pub mod metrics;
@@ -53,7 +51,7 @@ pub mod run;
 pub mod scorers;
 pub mod select;
 mod settings;
-mod torch;
+pub mod torch;
 
 pub use detector::{Detector, Prediction};
 pub use error::{Error, Result};

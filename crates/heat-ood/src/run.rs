@@ -131,6 +131,28 @@ fn digest(recipe: &Recipe, data: &TrainingData) -> Result<String> {
 }
 
 impl Recipe {
+    /// The recipe of a run, and the run's directory: `directory`, or where the
+    /// recipe says. A run to be resumed starts from its own recipe.
+    ///
+    /// # Errors
+    /// As [`Recipe::resolve`], or if the run's recipe cannot be read.
+    pub fn of_run<S: AsRef<str>>(
+        arguments: &[S],
+        recipes: Option<&Path>,
+        directory: Option<&Path>,
+        resume: bool,
+    ) -> Result<(Self, PathBuf)> {
+        let recipe = Self::resolve(arguments, recipes)?;
+        let default = || Path::new(&recipe.log_dir).join(&recipe.exp_name);
+        let directory = directory.map_or_else(default, Path::to_owned);
+        let saved = directory.join("recipe.toml");
+        if !resume || !saved.is_file() {
+            return Ok((recipe, directory));
+        }
+        let text = std::fs::read_to_string(&saved).map_err(Error::io("read", &saved))?;
+        Ok((Self::resolve_onto(&text, arguments, recipes)?, directory))
+    }
+
     /// The part of the data that the recipe asks for, with the number of
     /// classes where the part or the recipe's dataset tells it.
     ///
@@ -158,8 +180,11 @@ impl Recipe {
         self.heat.check_rows(train)
     }
 
-    /// A named backbone says what D must be.
-    fn check_backbone(&self, train: &FeatureSet) -> Result<()> {
+    /// That the features are of the named backbone's dimension.
+    ///
+    /// # Errors
+    /// If they are not.
+    pub fn check_backbone(&self, train: &FeatureSet) -> Result<()> {
         let field = Field::Features(self.heat.pooling);
         if let (Some(backbone), Some(dim)) = (&self.backbone, train.dim(field))
             && ![0, dim].contains(&backbone.dim)

@@ -3,11 +3,11 @@
 use std::fs;
 
 fn main() -> std::io::Result<()> {
-    for (reader, _) in heat_fuzz::readers::READERS {
+    for (reader, _) in heat_fuzz::all_readers() {
         let work = tempfile::tempdir()?;
         let folder = format!("{}/corpus/{reader}", env!("CARGO_MANIFEST_DIR"));
         fs::create_dir_all(&folder)?;
-        for (i, bytes) in heat_fuzz::seeds::seeds(reader, work.path()).iter().enumerate() {
+        for (i, bytes) in heat_fuzz::all_seeds(reader, work.path()).iter().enumerate() {
             fs::write(format!("{folder}/seed-{i:02}"), bytes)?;
         }
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use heat_ood::backbone::{Backbone, BackboneOptions, Tap, find_library};
+use heat_images::backbone::{Backbone, BackboneOptions, Tap, find_library};
 
 use super::{refuse_overwriting, wrote};
 use crate::args::{BackboneCommand, NetworkArgs};

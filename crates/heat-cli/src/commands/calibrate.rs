@@ -34,7 +34,7 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     detector.calibrate(&config, &id, head.as_ref(), args.force, progress)?;
     detector.save(&args.output)?;
     progress.clear();
-    if let Some(calibration) = &detector.calibration {
+    if let Some(calibration) = detector.calibration() {
         progress.say(&calibration.words());
     }
     wrote(progress, &args.output);

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Fusion, FusionRule};
+use heat_ood::compose::Part;
 use heat_ood::features::{FeatureSet, OpenOptions};
-use heat_ood::{Detector, Error, Provenance};
+use heat_ood::scorers::Scorer;
+use heat_ood::{Error, Fitted, TrainingData};
 
 use super::scorers;
 use super::{NamedDetector, detectors, named, refuse_overwriting, wrote};
@@ -20,33 +22,29 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     let members = detectors(&args.detectors)?;
     let names: Vec<&str> = members.iter().map(|m| &*m.name).collect();
     let names = names.join(" ");
-    let seen: Vec<Provenance> = members.iter().map(|m| m.detector.provenance.clone()).collect();
     say_what_is_left_out(args, &members, progress);
-    let (mut detector, recipe) = match (args.p_values, &args.train) {
+    let (scorer, recipe): (Fitted<dyn Scorer>, _) = match (args.p_values, &args.train) {
         (Some(rule), _) => {
             let word = format!("{rule:?}").to_lowercase();
-            (fuse(rule, &members)?, format!("compose {names} --p-values {word}"))
+            (fuse(rule, &members)?.into(), format!("compose {names} --p-values {word}"))
         }
         (None, Some(train)) => {
             let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
             let train = FeatureSet::open_with(train, &options)?;
-            let detector = standardise(&members, args, &train, progress)?;
+            let scorer = standardise(&members, args, &train, progress)?;
             let weights: Vec<String> = args.weights.iter().map(f64::to_string).collect();
             let mut recipe = format!("compose {names} --beta {}", args.beta);
             if !weights.is_empty() {
                 recipe.push_str(&format!(" --weights {}", weights.join(",")));
             }
-            (detector, recipe)
+            (scorer, recipe)
         }
         (None, None) => {
             let remedy = "give the training features with `--train`";
             return Err(Error::missing("compose", "training set", remedy).into());
         }
     };
-    detector.provenance.recipe = Some(recipe);
-    // What a member has seen, the whole has.
-    seen.iter().for_each(|part| detector.provenance.include(part));
-    detector.save(&args.output)?;
+    scorers::detector(scorer, &recipe).save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())
 }
@@ -56,20 +54,24 @@ fn standardise(
     args: &ComposeArgs,
     train: &FeatureSet,
     progress: &mut Progress,
-) -> Result<Detector> {
+) -> Result<Fitted<dyn Scorer>> {
     if ![0, members.len()].contains(&args.weights.len()) {
         let problem = format!("give one for each of the {} detectors", members.len());
         return Err(Error::config("weights", format!("{:?}", args.weights), problem).into());
     }
     let weights = args.weights.iter().copied().chain(std::iter::repeat(1.0));
-    let parts = members.iter().zip(weights).map(|(m, w)| (&*m.name, m.detector.scorer(), w));
-    let combined = scorers::compose("composition", parts, args.beta, train, progress)?;
-    scorers::detector(&combined.scorer, None, train)
+    let part = |(m, weight): (&NamedDetector, f64)| Part {
+        weight,
+        ..Part::new(&m.name, m.detector.fitted())
+    };
+    let parts = members.iter().zip(weights).map(part).collect();
+    let data = TrainingData::new(train);
+    Ok(scorers::compose("composition", parts, args.beta, &data, progress)?.scorer)
 }
 
 /// Calibrations are of the members' own scores, and fused ones of all classes.
 fn say_what_is_left_out(args: &ComposeArgs, members: &[NamedDetector], progress: &mut Progress) {
-    let mut calibrations = members.iter().filter_map(|m| m.detector.calibration.as_ref());
+    let mut calibrations = members.iter().filter_map(|m| m.detector.calibration());
     if args.p_values.is_some() && calibrations.clone().any(|c| c.config().per_class) {
         progress.say("note: p-values over all classes are combined, not those by class");
     }
@@ -84,7 +86,7 @@ fn say_what_is_left_out(args: &ComposeArgs, members: &[NamedDetector], progress:
     }
 }
 
-fn fuse(rule: PValueRule, members: &[NamedDetector]) -> Result<Detector> {
+fn fuse(rule: PValueRule, members: &[NamedDetector]) -> Result<Fitted<Fusion>> {
     let rule = match rule {
         PValueRule::Fisher => FusionRule::Fisher,
         PValueRule::Stouffer => FusionRule::Stouffer,
@@ -92,19 +94,12 @@ fn fuse(rule: PValueRule, members: &[NamedDetector]) -> Result<Detector> {
         PValueRule::Simes => FusionRule::Simes,
     };
     let member = |NamedDetector { name, detector, .. }: &NamedDetector| {
-        let Some(calibration) = detector.calibration.clone() else {
+        let Some(calibration) = detector.calibration().cloned() else {
             let remedy = "`heat calibrate` it first: p-values are combined";
             return Err(Error::missing(name, "calibration", remedy));
         };
-        Ok((name.clone(), detector.scorer().clone(), calibration))
+        Ok((name.clone(), detector.fitted(), calibration))
     };
     let members = members.iter().map(member).collect::<Result<Vec<_>, _>>()?;
-    let seen: Vec<_> = members.iter().map(|(_, _, calibration)| calibration.clone()).collect();
-    let mut detector = Detector::new(Fusion::new(rule, members)?);
-    // To the fused score the members' calibration rows are training rows.
-    for calibration in seen {
-        detector.provenance.train.extend(calibration.files.iter().cloned());
-        detector.provenance.include_rows(&calibration.rows);
-    }
-    Ok(detector)
+    Ok(Fusion::fit(rule, members)?)
 }

@@ -143,12 +143,12 @@ fn candidates(
     };
     candidates.extend(read.iter().map(|NamedDetector { name, detector, .. }| Candidate {
         name: name.clone(),
-        scorer: detector.scorer().clone(),
+        scorer: detector.fitted(),
         fit_seconds: None,
     }));
     for list in &args.combine {
-        let train = &needs_train("--combine")?.train;
-        candidates.push(combine(&split(list), args.beta, &candidates, train, progress)?);
+        let data = needs_train("--combine")?;
+        candidates.push(combine(&split(list), args.beta, &candidates, data, progress)?);
     }
     for (i, c) in candidates.iter().enumerate() {
         if candidates[..i].iter().any(|other| other.name == c.name) {
@@ -174,11 +174,11 @@ fn accuracy_of(args: &EvalArgs, data: Option<&Data>, sets: &TestSets) -> Result<
 /// Say where settings were chosen on one of these sets, or ID rows were seen.
 fn warn_seen(read: &NamedDetector, sets: &TestSets, progress: &Progress) -> Result<()> {
     let NamedDetector { name, detector, .. } = read;
-    if let Some(problem) = detector.provenance.seen(&sets.id)? {
+    if let Some(problem) = detector.provenance().contamination(&sets.id)? {
         progress.say(&format!("warning: {name}: {problem}: its results on them say little"));
     }
     for (set, features) in &sets.ood {
-        if detector.provenance.was_tuned_on(features)? {
+        if detector.provenance().was_tuned_on(features)? {
             progress.say(&format!(
                 "warning: the settings of {name} were chosen on {set}: its results there say \
                  nothing about unknown data"

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use heat_ood::backbone::{Backbone, ExtractConfig, Perturbation, extract};
-use heat_ood::images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
+use heat_images::backbone::{Backbone, ExtractConfig, Perturbation, extract};
+use heat_images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
 use heat_ood::{Detector, Error, recipe};
 
 use super::backbone::describe;

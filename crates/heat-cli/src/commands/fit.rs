@@ -16,8 +16,7 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     refuse_overwriting(Some(&args.output), &inputs)?;
     let data = Data::open(&args.data)?.subset(&args.subset.config())?;
     let fitted = scorers::fit(std::slice::from_ref(&spec), &data, progress)?.remove(0);
-    let detector = scorers::detector(&fitted.scorer, Some(spec.to_string()), &data.train)?;
-    detector.save(&args.output)?;
+    scorers::detector(fitted.scorer, &spec.to_string()).save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())
 }

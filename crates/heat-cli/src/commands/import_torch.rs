@@ -1,16 +1,13 @@
 //! `heat import`: a detector from a network that PyTorch trained.
 
-use std::sync::Arc;
-
 use anyhow::Result;
+use heat_ood::Fitted;
 use heat_ood::ebm::Heat;
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::features::Field;
 use heat_ood::recipe::Recipe;
-use heat_ood::scorers::Scorer;
 
-use super::train::{check_groups, classes};
 use super::{Data, refuse_overwriting, scorers, wrote};
 use crate::args::ImportArgs;
 use crate::progress::Progress;
@@ -25,21 +22,17 @@ pub fn run(args: &ImportArgs, progress: &mut Progress) -> Result<()> {
     for notice in &recipe.notices {
         progress.say(&format!("note: {notice}"));
     }
-    let data = Data::open(&args.data)?.subset(&recipe.subset())?;
-    check_groups(&recipe, &data.train)?;
+    let data = recipe.training_data(&Data::open(&args.data)?.training())?;
+    recipe.check_backbone(&data.features)?;
     let field = Field::Features(recipe.heat.pooling);
-    let input_dim = data.train.require(field)?;
+    let input_dim = data.features.require(field)?;
     let net = read(args, &recipe, input_dim)?;
-    let classes = classes(&recipe, &data);
-    let head = data.head.as_ref();
-    let prior = recipe.heat.fit_prior(&data.train, head, classes, progress)?;
+    let prior = recipe.heat.fit_prior(&data, progress)?;
     let model = &recipe.heat.ebm.model;
     let heat = Heat::new(prior, net, model.temperature, model.prior_temperature(), input_dim)?;
-    let heat: Arc<dyn Scorer> = Arc::new(heat);
     let source = args.network.file_name().unwrap_or_default().to_string_lossy();
     let text = format!("# network read from {source}\n{}", recipe.to_toml());
-    let detector = scorers::detector(&heat, Some(text), &data.train)?;
-    detector.save(&args.output)?;
+    scorers::detector(Fitted::on(&data, heat)?, &text).save(&args.output)?;
     wrote(progress, &args.output);
     Ok(())
 }

@@ -87,14 +87,14 @@ fn detector(out: &mut String, what: &str, file: &TensorFile) -> Result<()> {
     let detector = Detector::from_file(file)?;
     writeln!(out, "{what}, format version {}", file.metadata("version").unwrap_or("?"))?;
     section(out, "", &detector.scorer().section(), 0)?;
-    let p = &detector.provenance;
+    let p = detector.provenance();
     if !p.library_version.is_empty() {
         writeln!(out, "made by  heat-ood {}", p.library_version)?;
     }
     for (name, sha) in &p.train {
         writeln!(out, "train    {name} sha256 {sha}")?;
     }
-    if let Some(calibration) = &detector.calibration {
+    if let Some(calibration) = detector.calibration() {
         writeln!(out, "verdicts {}", calibration.words())?;
         let thresholds = calibration.thresholds();
         match thresholds[..] {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset, SubsetConfig};
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, TrainingData};
 
 use crate::args::{SubsetArgs, TrainSet};
 
@@ -39,6 +39,11 @@ impl Data {
             train.check_head(head)?;
         }
         Ok(Data { train, head, options, subset: Subset::default() })
+    }
+
+    /// What scorers are fitted on.
+    pub fn training(&self) -> TrainingData {
+        TrainingData::new(&self.train).with_head(self.head.as_ref())
     }
 
     /// The part of it that `config` asks for, and the head of its classes.

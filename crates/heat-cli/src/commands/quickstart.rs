@@ -1,18 +1,18 @@
 //! `heat quickstart`: the whole job on bundled real features.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use heat_ood::compose::Part;
 use heat_ood::evaluate::Candidate;
 use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset};
 use heat_ood::io::TensorFile;
 use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{Scorer, ScorerSpec};
-use heat_ood::{Error, Observer};
+use heat_ood::{Detector, Error, Fit, Fitted};
 
 use super::outputs::command_line;
-use super::scorers::{compose, detector, fit};
+use super::scorers::{compose, fit};
 use super::{Data, TestSets, write_output};
 use crate::args::QuickstartArgs;
 use crate::export::{self, Format};
@@ -55,10 +55,10 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     for (name, recipe) in RECIPES {
         candidates.push(train_heat(name, recipe, args, &data, progress)?);
     }
-    let parts = candidates[BASELINES.len()..].iter().map(|c| (&*c.name, &c.scorer, 1.0));
-    let heat = compose("HEAT", parts, 0.0, &data.train, progress)?;
+    let parts = candidates[BASELINES.len()..].iter().map(|c| Part::new(&c.name, c.scorer.clone()));
+    let heat = compose("HEAT", parts.collect(), 0.0, &data.training(), progress)?;
     let saved = args.out.join("heat.safetensors");
-    detector(&heat.scorer, None, &data.train)?.save(&saved)?;
+    Detector::new(heat.scorer.clone()).save(&saved)?;
     candidates.push(heat);
 
     let (results, evaluation) = Evaluation::of(&sets.id, &sets.ood, &candidates, progress)?;
@@ -106,14 +106,12 @@ fn train_heat(
     let start = Instant::now();
     let settings = [format!("ebm={recipe}"), format!("seed={}", args.seed)];
     let recipe = Recipe::resolve(&settings, None)?;
-    let prior = recipe.heat.fit_prior(&data.train, data.head.as_ref(), None, progress)?;
     progress.label = name.to_owned();
     progress.epochs_left = Some(recipe.heat.n_epochs);
-    let observer: &mut dyn Observer = progress;
-    let scorer: Arc<dyn Scorer> = Arc::new(recipe.heat.train(prior, &data.train, observer)?);
+    let scorer: Fitted<dyn Scorer> = recipe.heat.fit(&data.training(), progress)?.into();
     progress.label.clear();
-    let mut detector = detector(&scorer, Some(recipe.to_toml()), &data.train)?;
-    detector.provenance.seed = Some(args.seed);
+    let mut detector = Detector::new(scorer.clone());
+    detector.record_recipe(recipe.to_toml(), Some(args.seed));
     detector.save(args.out.join(format!("{}.safetensors", recipe.exp_name)))?;
     progress.say(&format!("trained {name} in {}", human(start.elapsed())));
     let fit_seconds = Some(start.elapsed().as_secs_f64());

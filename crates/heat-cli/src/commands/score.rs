@@ -1,12 +1,11 @@
 //! `heat score`: one score per row, and a verdict from calibrated detectors.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Ties, benjamini_hochberg};
 use heat_ood::features::{FeatureSet, OpenOptions};
-use heat_ood::{Detector, Error, Judged};
+use heat_ood::{Detector, Error, Prediction};
 
 use super::{refuse_overwriting, wrote};
 use crate::args::{ScoreArgs, TiesRule};
@@ -18,8 +17,8 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
     let mut detector = Detector::open(&args.detector)?;
     if let Some(alpha) = args.alpha {
-        let calibration = calibrated(&detector, "alpha")?.with_alpha(alpha)?;
-        detector.calibration = Some(Arc::new(calibration));
+        calibrated(&detector, "alpha")?;
+        detector.set_alpha(alpha)?;
     }
     if args.fdr.is_some() {
         calibrated(&detector, "fdr")?;
@@ -33,7 +32,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
         }
         _ => Ties::Conservative,
     };
-    let mut judged = detector.judge(&set, ties, progress)?;
+    let mut judged = detector.predict(&set, ties, progress)?;
     progress.clear();
     if let Some(rate) = args.fdr {
         select(&mut judged, rate)?;
@@ -73,14 +72,14 @@ fn calibrated<'a>(
     detector: &'a Detector,
     option: &str,
 ) -> Result<&'a heat_ood::calibrate::Calibration, Error> {
-    detector.calibration.as_deref().ok_or_else(|| {
+    detector.calibration().map(|c| &**c).ok_or_else(|| {
         let problem = "the detector is not calibrated: `heat calibrate DETECTOR --id CAL -o OUT`";
         Error::config(option, "", problem)
     })
 }
 
 /// Let the false discovery rate decide the verdicts.
-fn select(judged: &mut Judged, rate: f64) -> Result<()> {
+fn select(judged: &mut Prediction, rate: f64) -> Result<()> {
     let verdicts = judged.verdicts.as_deref_mut().unwrap_or_default();
     let p: Vec<f64> = verdicts.iter().map(|v| v.p_value).collect();
     let selected = benjamini_hochberg(&p, rate)?;
@@ -88,8 +87,8 @@ fn select(judged: &mut Judged, rate: f64) -> Result<()> {
     Ok(())
 }
 
-fn summary(detector: &Detector, judged: &Judged, fdr: Option<f64>) -> Option<String> {
-    let (calibration, verdicts) = (detector.calibration.as_ref()?, judged.verdicts.as_ref()?);
+fn summary(detector: &Detector, judged: &Prediction, fdr: Option<f64>) -> Option<String> {
+    let (calibration, verdicts) = (detector.calibration()?, judged.verdicts.as_ref()?);
     let flagged = verdicts.iter().filter(|v| v.ood).count();
     let promise = match fdr {
         Some(rate) if !calibration.forced => format!(

@@ -60,7 +60,7 @@ fn tuned(
     progress: &mut Progress,
 ) -> Result<Choice> {
     let sets = TestSets::open(id, &args.tune_on, &data.options)?;
-    let found = tune(specs, &data.train, data.head.as_ref(), &sets.id, &sets.ood, progress)?;
+    let found = tune(specs, &data.training(), &sets.id, &sets.ood, progress)?;
     warn_without_effect(&found, progress);
     Ok(Choice {
         text: tuning_text(&found, args.format),
@@ -77,7 +77,7 @@ fn selected(
 ) -> Result<Choice> {
     let config =
         SelectConfig { folds: args.folds, rows: args.rows, members: args.members, seed: args.seed };
-    let found = config.run(specs, &data.train, data.head.as_ref(), progress)?;
+    let found = config.run(specs, &data.training(), progress)?;
     let text = selection_text(&found, args.format);
     Ok(Choice { text, composition: found.composition, validation: None })
 }
@@ -85,15 +85,14 @@ fn selected(
 /// What was chosen, fitted on the whole training set.
 fn detector(choice: &Choice, data: &Data, progress: &mut Progress) -> Result<Detector> {
     let composition = &choice.composition;
-    let scorer = fit_composition(composition, &data.train, data.head.as_ref(), progress)?;
+    let scorer = fit_composition(composition, &data.training(), progress)?;
     let words: Vec<String> = composition.iter().map(|(n, w)| format!("{w:.4} {n}")).collect();
     let recipe = format!("select: {}", words.join(" + "));
-    let mut detector = scorers::detector(&scorer, Some(recipe), &data.train)?;
+    let mut detector = scorers::detector(scorer, &recipe);
     // These are no rows to calibrate on.
     if let Some(TestSets { id, ood }) = &choice.validation {
-        detector.provenance.train.extend(id.digests()?);
-        detector.has_seen(id)?;
-        ood.iter().try_for_each(|(_, set)| detector.tuned_on(set))?;
+        detector.record_seen(id)?;
+        ood.iter().try_for_each(|(_, set)| detector.record_tuning(set))?;
     }
     Ok(detector)
 }

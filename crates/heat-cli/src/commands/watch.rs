@@ -13,7 +13,7 @@ use crate::progress::Progress;
 
 pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
     let detector = Detector::open(&args.detector)?;
-    let Some(calibration) = &detector.calibration else {
+    let Some(calibration) = detector.calibration() else {
         let remedy = "`heat calibrate DETECTOR --id CAL -o OUT` makes one that is";
         let place = args.detector.display().to_string();
         return Err(Error::missing(place, "calibration", remedy).into());

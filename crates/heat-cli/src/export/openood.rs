@@ -51,7 +51,7 @@ fn sets<'a>(
     let sets = results.scorers[scorer].1.ood.iter().zip(&scores.ood);
     let one = |((name, set), (_, theirs)): (&'a (String, _), &(String, Vec<_>))| {
         let set: &heat_ood::evaluate::SetResults = set;
-        let theirs: &heat_ood::scorers::Together = &theirs[scorer];
+        let theirs: &heat_ood::scorers::ScoredSet = &theirs[scorer];
         let [aupr_in, aupr_out] = openood_aupr(&scores.id[scorer].scores, &theirs.scores)?;
         Ok((name, [set.metrics.fpr95_ood_positive, set.metrics.auroc, aupr_in, aupr_out]))
     };

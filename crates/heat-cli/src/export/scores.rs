@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Result, Write};
 use std::path::Path;
 
-use heat_ood::Judged;
+use heat_ood::Prediction;
 use heat_ood::calibrate::Verdict;
 use npyz::WriterBuilder;
 
@@ -36,7 +36,7 @@ impl ScoreFormat {
 /// # Errors
 /// If `out` cannot be written to.
 pub fn write(
-    judged: &Judged,
+    judged: &Prediction,
     components: &[&str],
     format: ScoreFormat,
     out: &mut dyn Write,
@@ -52,7 +52,7 @@ pub fn write(
 }
 
 struct Columns<'a> {
-    judged: &'a Judged,
+    judged: &'a Prediction,
     names: &'a [&'a str],
 }
 

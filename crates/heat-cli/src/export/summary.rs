@@ -1,6 +1,6 @@
 //! What a sweep found: mean and deviation over seeds of every setting.
 
-use heat_ood::ebm::EpochLog;
+use heat_ood::EpochLog;
 use heat_ood::metrics::Metrics;
 use heat_ood::recipe::GridRun;
 use serde_json::{Map, Value, json};

@@ -8,7 +8,7 @@ use heat_ood::calibrate::{Calibration, Ties};
 use heat_ood::compose::Combined;
 use heat_ood::evaluate::{Candidate, Results, Scores, measure, score_all};
 use heat_ood::features::{FeatureSet, Head};
-use heat_ood::{Detector, Error, Observer, Provenance, Result};
+use heat_ood::{Detector, Error, Fitted, Observer, Provenance, Result};
 
 /// The evaluation that a report is of. Scorers are in the order of its table.
 pub struct Evaluation {
@@ -146,8 +146,8 @@ impl Evaluation {
         let place = place.ok_or_else(|| Error::unknown("scorer", name, names))?;
         let about = &mut self.scorers[place];
         about.origin = file.display().to_string();
-        about.provenance = detector.provenance.clone();
-        if let Some(calibration) = &detector.calibration {
+        about.provenance = detector.provenance().clone();
+        if let Some(calibration) = detector.calibration() {
             let ood =
                 ood.iter().zip(&self.scores.ood).map(|((_, set), (_, all))| (set, &all[place]));
             let sets = std::iter::once((id, &self.scores.id[place])).chain(ood);
@@ -217,22 +217,17 @@ impl Set {
 /// Candidates, then the members of compositions that are not among them, so
 /// that all are scored at once; and which member is which.
 fn with_members(candidates: &[Candidate]) -> (Vec<Candidate>, Vec<Composition>) {
-    let copy = |c: &Candidate| Candidate {
-        name: c.name.clone(),
-        scorer: Arc::clone(&c.scorer),
-        fit_seconds: c.fit_seconds,
-    };
-    let mut all: Vec<Candidate> = candidates.iter().map(copy).collect();
+    let mut all = candidates.to_vec();
     let mut compositions = Vec::new();
     for c in candidates {
         let Some(combined) = (&*c.scorer as &dyn Any).downcast_ref::<Combined>() else {
             continue;
         };
         let members = combined.members().iter().map(|m| {
-            let known = all.iter().position(|c| Arc::ptr_eq(&c.scorer, &m.scorer));
+            let known = all.iter().position(|c| Arc::ptr_eq(c.scorer.scorer(), &m.scorer));
             let entry = known.unwrap_or_else(|| {
-                let (name, scorer) = (m.name.clone(), Arc::clone(&m.scorer));
-                all.push(Candidate { name, scorer, fit_seconds: None });
+                let scorer = Fitted::from_parts(Arc::clone(&m.scorer), Provenance::default());
+                all.push(Candidate { name: m.name.clone(), scorer, fit_seconds: None });
                 all.len() - 1
             });
             MemberScores { name: m.name.clone(), entry, mean: m.mean, std: m.std }

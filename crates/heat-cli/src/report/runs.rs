@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use heat_ood::ebm::EpochLog;
+use heat_ood::EpochLog;
 use heat_ood::{Detector, Error, Result};
 use serde_json::Value;
 
@@ -77,7 +77,7 @@ impl Found {
         let detector = directory.join("detector.safetensors");
         let mut provenance = None;
         if detector.is_file() {
-            provenance = Some(Detector::open(&detector)?.provenance);
+            provenance = Some(Detector::open(&detector)?.provenance().clone());
             self.files.push(detector.clone());
             self.detectors.push(detector);
         }

@@ -154,7 +154,7 @@ pub fn assert_same(got: &BTreeMap<String, Vec<u8>>, want: &BTreeMap<String, Vec<
 
 /// Whether networks can be run here.
 pub fn runtime(test: &str) -> bool {
-    let found = heat_ood::backbone::find_library(None);
+    let found = heat_images::backbone::find_library(None);
     if let Err(error) = &found {
         // Past the harness, which keeps what passing tests print to itself.
         let _ = std::io::Write::write_fmt(

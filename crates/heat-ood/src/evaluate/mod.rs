@@ -14,8 +14,6 @@ pub use groups::Groups;
 pub use seeds::{SeedResults, Spread};
 pub use statistics::{IntervalsOf, Reference, Statistics};
 
-use std::sync::Arc;
-
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -23,14 +21,15 @@ use crate::error::Result;
 use crate::features::FeatureSet;
 use crate::metrics::{self, Intervals, Metrics};
 use crate::observe::Observer;
-use crate::scorers::{ScoredSet, Scorer, score_together};
+use crate::scorers::{Fitted, ScoredSet, Scorer, score_together};
 
 /// A scorer to be evaluated.
+#[derive(Clone)]
 pub struct Candidate {
     /// Its name in the results.
     pub name: String,
     /// The fitted scorer.
-    pub scorer: Arc<dyn Scorer>,
+    pub scorer: Fitted<dyn Scorer>,
     /// Seconds that fitting took, where known.
     pub fit_seconds: Option<f64>,
 }

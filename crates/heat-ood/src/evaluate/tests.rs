@@ -15,7 +15,7 @@ fn candidates(names: &[&str]) -> Vec<Candidate> {
         .unwrap();
     let one = |name: &&str| Candidate {
         name: (*name).to_owned(),
-        scorer: scorer.scorer().clone(),
+        scorer: scorer.clone(),
         fit_seconds: None,
     };
     names.iter().map(one).collect()

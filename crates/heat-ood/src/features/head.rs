@@ -165,6 +165,14 @@ impl Head {
         }
     }
 
+    /// Write `weight` and `bias` as a `.safetensors` file, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        crate::io::save_tensors(path.as_ref(), &self.tensors(), &[])
+    }
+
     /// SHA-256 of the values, in hexadecimal.
     pub fn digest(&self) -> String {
         sha256_of(self.weight.iter().chain(&self.bias).map(|v| v.to_le_bytes()))

@@ -17,7 +17,7 @@ mod subset;
 mod view;
 
 pub use batch::{Batch, Needs};
-pub use convert::{ConvertConfig, Converted, FloatType, Form, convert};
+pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use open::OpenOptions;

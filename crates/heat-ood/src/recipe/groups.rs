@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::group;
+use super::{Format, ImageOptions, TransformConfig, group};
 use crate::error::{Error, Result};
 use crate::features::SubsetConfig;
-use crate::images::{Format, ImageOptions, TransformConfig};
 use crate::settings::typed;
 
 /// The `dataset` group.

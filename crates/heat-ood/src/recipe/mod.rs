@@ -9,10 +9,12 @@
 
 mod grid;
 mod groups;
+mod images;
 mod published;
 
 pub use grid::{Grid, GridRun};
 pub use groups::{BackboneRecipe, DatasetRecipe, Part, PicturesRecipe, transform};
+pub use images::{Filter, Format, ImageOptions, Resize, TransformConfig};
 
 use std::path::Path;
 
@@ -22,7 +24,6 @@ use toml::{Table, Value};
 use crate::ebm::HeatConfig;
 use crate::error::{Error, Result};
 use crate::features::SubsetConfig;
-use crate::images::TransformConfig;
 use crate::settings::{DEEPEST, keys_of, parse_table, parse_value, typed};
 
 /// Everything that names a run.

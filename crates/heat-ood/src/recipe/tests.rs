@@ -2,7 +2,6 @@ use super::*;
 use crate::ebm::{PriorKind, Proposal};
 use crate::features::Pooling;
 use crate::features::SubsetConfig;
-use crate::images::Resize;
 
 fn resolve(arguments: &[&str]) -> Result<Recipe> {
     Recipe::resolve(arguments, None)
@@ -234,7 +233,7 @@ fn pictures_are_found_below_the_data_folder() {
     std::fs::write(root.path().join("svhn/test_32x32.mat"), "").unwrap();
     let (found, options) = svhn.find("svhn", false, root.path()).unwrap();
     assert_eq!(found, root.path().join("svhn/test_32x32.mat"));
-    assert_eq!(options.format, Some(crate::images::Format::Svhn));
+    assert_eq!(options.format, Some(Format::Svhn));
     let lsun = PicturesRecipe::named("lsun", None).unwrap();
     let error = lsun.find("lsun", true, root.path()).unwrap_err().to_string();
     assert!(error.contains("no training pictures"), "{error}");

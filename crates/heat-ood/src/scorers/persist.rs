@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::io::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile, encode_tensors, sha256_of};
 
 /// Version of the detector and checkpoint format: newer ones are refused.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -53,6 +53,17 @@ impl Section {
     pub fn with_part(mut self, name: impl Into<String>, part: Section) -> Self {
         self.parts.push((name.into(), part));
         self
+    }
+
+    /// SHA-256 of everything in it, in hexadecimal.
+    ///
+    /// # Errors
+    /// If its tensors have other sizes than their shapes say.
+    pub fn digest(self) -> Result<String> {
+        let mut tensors = Vec::new();
+        let outline = self.flatten("", &mut tensors);
+        let outline = serde_json::to_vec(&outline).unwrap_or_default();
+        Ok(sha256_of([&outline[..], &encode_tensors(&tensors)?]))
     }
 
     /// The outline, and all tensors with their full names.

@@ -7,7 +7,8 @@
 mod guard;
 mod meter;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use pytorch_reader::PytorchReader;
 
@@ -19,6 +20,54 @@ pub(crate) use pytorch_reader::{DType, Tensor};
 /// Where training codes put a network's state, the likeliest first.
 const KEYS: [&str; 3] = ["model_state", "state_dict", "model"];
 
+/// The tensors of a file that are of a float type.
+pub struct Checkpoint {
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+    /// The file's.
+    length: usize,
+}
+
+impl Checkpoint {
+    /// Read a file.
+    ///
+    /// # Errors
+    /// If it is truncated, is not what `torch.save` writes, or describes far
+    /// more than its size explains.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (tensors, length) = read(path)?;
+        let tensors = tensors.into_iter().filter(|(_, t)| is_float(t.dtype())).collect();
+        Ok(Checkpoint { path: path.to_owned(), tensors, length })
+    }
+
+    /// Full names and shapes, sorted by name.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, t)| (name.as_str(), t.shape()))
+    }
+
+    /// A tensor's values in single precision.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it is damaged, or a value is not finite.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensors.get(name).ok_or_else(|| {
+            let place = self.path.display().to_string();
+            Error::missing(place, format!("tensor `{name}`"), "save the whole network")
+        })?;
+        values(&self.path, name, tensor)
+    }
+
+    /// That these tensors are in the file with all their values.
+    ///
+    /// # Errors
+    /// If they have more bytes than it: they are views that repeat a few.
+    pub fn check_size<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let size = |name: &str| self.tensors.get(name).map_or(0, Tensor::byte_len);
+        let need = names.into_iter().map(size).fold(0, usize::saturating_add);
+        check_size(&self.path, need, self.length)
+    }
+}
+
 /// The tensors of a file under their full names, and the file's length.
 pub(crate) fn read(path: &Path) -> Result<(Vec<(String, Tensor)>, usize)> {
     let bytes = map(path)?;
@@ -29,11 +78,23 @@ pub(crate) fn read(path: &Path) -> Result<(Vec<(String, Tensor)>, usize)> {
     Ok((reader.into_tensors().into_iter().collect(), length))
 }
 
-/// How likely what stands under a prefix is the network that is wanted:
-/// lower is likelier.
-pub(crate) fn rank(prefix: &str) -> usize {
-    let first = prefix.split('.').next().unwrap_or_default();
-    KEYS.iter().position(|key| *key == first).unwrap_or(KEYS.len())
+/// The prefix of the names under which the network that is wanted stands: the
+/// likeliest, if there is one.
+///
+/// # Errors
+/// If several are as likely.
+pub fn likeliest(path: &Path, mut prefixes: Vec<String>) -> Result<Option<String>> {
+    let rank = |prefix: &str| {
+        let first = prefix.split('.').next().unwrap_or_default();
+        KEYS.iter().position(|key| *key == first).unwrap_or(KEYS.len())
+    };
+    let best = prefixes.iter().map(|prefix| rank(prefix)).min();
+    prefixes.retain(|prefix| Some(rank(prefix)) == best);
+    if prefixes.len() > 1 {
+        let problem = format!("holds several networks: choose one prefix of {}", quoted(&prefixes));
+        return Err(Error::format(path, problem));
+    }
+    Ok(prefixes.pop())
 }
 
 /// Whether values of that type are read.
@@ -79,7 +140,7 @@ pub(crate) fn check_size(path: &Path, need: usize, length: usize) -> Result<()> 
 }
 
 /// The first few names, for a message.
-pub(crate) fn quoted(names: &[String]) -> String {
+pub fn quoted(names: &[String]) -> String {
     const MOST: usize = 12;
     let shown: Vec<String> = names.iter().take(MOST).map(|n| format!("`{n}`")).collect();
     let more = names.len().saturating_sub(MOST);

@@ -18,7 +18,7 @@ use super::seeds::{npz, safetensors, seeds};
 
 /// A folder, and that this test is alone.
 fn folder() -> (tempfile::TempDir, impl Drop) {
-    (tempfile::tempdir().unwrap(), super::alone())
+    (tempfile::tempdir().unwrap(), super::harness::alone())
 }
 
 fn refused<T>(result: Result<T>, part: &str) {

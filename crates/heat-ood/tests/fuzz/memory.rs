@@ -43,7 +43,7 @@ pub const FLOOR: usize = 32 << 20;
 /// That multiple: for names in zips and lines of lists of few bytes there are
 /// some dozen; four for all else.
 pub fn growth(reader: &str) -> usize {
-    if ["picture_archive", "picture_lists"].contains(&reader) { 8 } else { 4 }
+    if ["image_archive", "image_lists"].contains(&reader) { 8 } else { 4 }
 }
 
 /// Run `f` on an input of which `size` bytes may be taken. What it allocates at once, on all

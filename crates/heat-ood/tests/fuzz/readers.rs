@@ -13,8 +13,6 @@ use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Detector, Result, Silent, TrainingData};
 use ndarray::ArrayView2;
 
-use super::pictures;
-
 /// Feature dimension of the seeds, and of the rows given to what was read.
 pub const D: usize = 6;
 /// Classes of the seeds.
@@ -35,15 +33,6 @@ pub const READERS: &[(&str, Reader)] = &[
     ("checkpoint", resume),
     ("recipe", recipe),
     ("torch", torch_checkpoint),
-    ("picture", pictures::picture),
-    ("picture_archive", pictures::archive),
-    ("cifar", pictures::cifar),
-    ("svhn", pictures::svhn),
-    ("idx", pictures::idx),
-    ("picture_lists", pictures::lists),
-    #[cfg(feature = "lmdb")]
-    ("lsun", pictures::lsun),
-    ("onnx", pictures::onnx),
 ];
 
 pub fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {

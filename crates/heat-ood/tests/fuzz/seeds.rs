@@ -16,8 +16,6 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::bytes::npy;
-use super::picture_seeds;
-pub use super::picture_seeds::bmp;
 use super::readers::{D, head, train, training};
 
 /// Files for the reader of that name.
@@ -31,7 +29,7 @@ pub fn seeds(reader: &str, folder: &Path) -> Vec<Vec<u8>> {
         "checkpoint" => checkpoints(folder),
         "recipe" => recipes(),
         "torch" => torch_files(),
-        other => picture_seeds::seeds(other).expect("a reader's name"),
+        other => panic!("no reader of the name {other}"),
     }
 }
 

@@ -1,11 +1,9 @@
 //! What a run evaluates: scorers asked for by name and what was trained, each
 //! on the images as they are or perturbed.
 
-use std::sync::Arc;
-
 use anyhow::Result;
-use heat_ood::Error;
-use heat_ood::backbone::Perturbation;
+use heat_images::backbone::Perturbation;
+use heat_ood::{Error, Fitted};
 use heat_ood::evaluate::{Candidate, Results, evaluate};
 use heat_ood::scorers::{Scorer, ScorerSpec};
 
@@ -69,7 +67,7 @@ impl Asked {
 /// Evaluate all: each perturbation reads features of its own.
 pub fn evaluate_all(
     asked: &[Asked],
-    trained: &[(String, Arc<dyn Scorer>)],
+    trained: &[(String, Fitted<dyn Scorer>)],
     data: &Data,
     images: &Images,
     progress: &mut Progress,
@@ -84,7 +82,7 @@ pub fn evaluate_all(
     let TestSets { id, ood } = images.test_sets(&data.subset)?;
     let mut results = evaluate(&id, &ood, &plain, progress)?;
     for (candidate, asked) in perturbed {
-        let perturbation = Perturbation::new(candidate.scorer.clone(), asked.epsilon)?;
+        let perturbation = Perturbation::new(candidate.scorer.scorer().clone(), asked.epsilon)?;
         let TestSets { id, ood } = images.perturbed(perturbation, &data.subset, progress)?;
         let theirs = evaluate(&id, &ood, &[candidate], progress)?;
         results.scorers.extend(theirs.scorers);
@@ -98,7 +96,7 @@ pub fn evaluate_all(
 /// A candidate each: fitted, or what was trained under that name.
 fn fitted(
     asked: &[Asked],
-    trained: &[(String, Arc<dyn Scorer>)],
+    trained: &[(String, Fitted<dyn Scorer>)],
     data: &Data,
     progress: &mut Progress,
 ) -> Result<Vec<Candidate>> {

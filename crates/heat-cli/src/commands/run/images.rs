@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbation};
+use heat_images::{ImageDataset, open};
 use heat_ood::Error;
-use heat_ood::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbation};
 use heat_ood::features::{FeatureSet, Subset};
-use heat_ood::images::{ImageDataset, open};
 use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, PicturesRecipe, Recipe, transform};
 
 use crate::args::RunArgs;

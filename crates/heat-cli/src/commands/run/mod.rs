@@ -4,15 +4,15 @@ mod candidates;
 mod images;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Result;
-use heat_ood::evaluate::{Candidate, Results};
+use heat_ood::compose::Part;
+use heat_ood::evaluate::Results;
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::Scorer;
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, Fitted};
 
-use super::scorers::{compose, detector};
+use super::scorers::compose;
 use super::train::train;
 use super::{Data, write_output, wrote};
 use crate::args::RunArgs;
@@ -39,17 +39,17 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
     let images = Images::open(args, recipe, progress)?;
     stop_on_ctrl_c()?;
     images.extract(progress)?;
-    let mut trained: Vec<(String, Arc<dyn Scorer>)> = Vec::new();
+    let mut trained: Vec<(String, Fitted<dyn Scorer>)> = Vec::new();
     for run in &runs {
         let path = run.directory.join("detector.safetensors");
         if args.resume && path.is_file() && is_of(run, &path, &images.data()?)? {
             progress.say(&format!("{} already exists", path.display()));
         } else {
             progress.label = run.name.clone();
-            train(&run.recipe, images.data()?, &run.directory, args.resume, progress)?;
+            train(&run.recipe, &images.data()?, &run.directory, args.resume, progress)?;
             progress.label.clear();
         }
-        trained.push((run.name.clone(), Detector::open(&path)?.scorer().clone()));
+        trained.push((run.name.clone(), Detector::open(&path)?.fitted()));
     }
     let data = images.data()?.subset(&recipe.subset())?;
     if runs.len() > 1 {
@@ -95,24 +95,24 @@ fn is_of(run: &Run, detector: &Path, data: &Data) -> Result<bool> {
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let train = run.recipe.subset().fit(&data.train)?.apply(&data.train)?;
     let hashes = |files: Vec<(String, String)>| files.into_iter().map(|(_, sha)| sha);
-    let trained = hashes(Detector::open(detector)?.provenance.train);
+    let trained = hashes(Detector::open(detector)?.provenance().train.clone());
     Ok(text == run.recipe.to_toml() && trained.eq(hashes(train.digests()?)))
 }
 
 /// The composition of all that was trained, also as a detector file.
 fn composition(
-    trained: &[(String, Arc<dyn Scorer>)],
+    trained: &[(String, Fitted<dyn Scorer>)],
     beta: f64,
     data: &Data,
     directory: &Path,
     progress: &mut Progress,
-) -> Result<(String, Arc<dyn Scorer>)> {
-    let parts = trained.iter().map(|(name, scorer)| (&**name, scorer, 1.0));
-    let Candidate { name, scorer, .. } =
-        compose(&format!("HEAT(beta={beta})"), parts, beta, &data.train, progress)?;
+) -> Result<(String, Fitted<dyn Scorer>)> {
+    let parts = trained.iter().map(|(name, scorer)| Part::new(name, scorer.clone())).collect();
+    let name = format!("HEAT(beta={beta})");
+    let scorer = compose(&name, parts, beta, &data.training(), progress)?.scorer;
     std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
     let path = directory.join("detector.safetensors");
-    detector(&scorer, None, &data.train)?.save(&path)?;
+    Detector::new(scorer.clone()).save(&path)?;
     wrote(progress, &path);
     Ok((name, scorer))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use heat_ood::ebm::EpochLog;
+use heat_ood::EpochLog;
 use heat_ood::io::write_atomically;
 use heat_ood::recipe::GridRun;
 use heat_ood::{Detector, Error};
@@ -154,7 +154,7 @@ pub fn finished(directory: &Path, run: &GridRun) -> bool {
     let recipe = run.recipe.to_toml();
     std::fs::read_to_string(directory.join("recipe.toml")).is_ok_and(|text| text == recipe)
         && Detector::open(directory.join("detector.safetensors"))
-            .is_ok_and(|d| d.provenance.recipe == Some(recipe))
+            .is_ok_and(|d| d.provenance().recipe == Some(recipe))
 }
 
 /// Make sure that a run directory can be trained in: nothing else is there, and

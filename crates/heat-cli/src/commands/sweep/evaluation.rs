@@ -1,7 +1,6 @@
 //! Evaluating the runs of a sweep, each once: `eval.json` in its directory.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Result;
 use heat_ood::evaluate::{Candidate, evaluate};
@@ -45,7 +44,7 @@ impl Sets {
             return Ok(found);
         }
         let detector = Detector::open(directory.join("detector.safetensors"))?;
-        let scorer = Arc::clone(detector.scorer());
+        let scorer = detector.fitted();
         let candidate = [Candidate { name: "heat".into(), scorer, fit_seconds: None }];
         let TestSets { id, ood } = self.sets.part(part)?;
         let run = || evaluate(&id, &ood, &candidate, &mut Silent);

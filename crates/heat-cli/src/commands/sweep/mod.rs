@@ -26,7 +26,7 @@ use serde_json::Value;
 use self::child::Launcher;
 use self::directory::{Identity, SweepDirectory};
 use self::evaluation::Sets;
-use super::{Data, named, refuse_overwriting, train, write_output, wrote};
+use super::{Data, named, refuse_overwriting, write_output, wrote};
 use crate::args::{Order, SweepArgs};
 use crate::export::{self, Outcome, Summary};
 use crate::progress::{Progress, human, stop_on_ctrl_c};
@@ -116,10 +116,10 @@ fn conclude(runs: &[GridRun], outcomes: &[Outcome], out: &Path) -> Result<()> {
 /// What would make a run fail at once; its part of the training set.
 fn check(run: &GridRun, data: &Data) -> Result<Subset> {
     let part = run.recipe.subset().fit(&data.train)?;
-    train::check(&run.recipe, &part.apply(&data.train)?)?;
+    run.recipe.check(&part.apply(&data.train)?)?;
     let heat = &run.recipe.heat;
     if heat.ebm.prior == PriorKind::El && data.head.is_none() {
-        heat.fit_prior(&data.train, None, None, &mut Silent)?;
+        heat.fit_prior(&data.training(), &mut Silent)?;
     }
     Ok(part)
 }

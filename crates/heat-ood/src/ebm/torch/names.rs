@@ -6,7 +6,7 @@ use std::path::Path;
 use super::ReadOptions;
 use crate::ebm::mlp::{Architecture, Place};
 use crate::error::{Error, Result};
-use crate::torch::{Tensor, is_float, quoted, rank};
+use crate::torch::{Tensor, is_float, likeliest, quoted};
 
 /// Tensors by their names from `mlp.` on.
 pub(super) type Group = BTreeMap<String, Tensor>;
@@ -34,14 +34,8 @@ pub(super) fn group(
             Error::missing(path.display().to_string(), format!("`{prefix}mlp.0.weight`"), remedy)
         });
     }
-    let best = groups.keys().map(|prefix| rank(prefix)).min();
-    groups.retain(|prefix, _| Some(rank(prefix)) == best);
-    if groups.len() > 1 {
-        let names: Vec<String> = groups.into_keys().collect();
-        let problem = format!("holds several networks: choose one prefix of {}", quoted(&names));
-        return Err(Error::format(path, problem));
-    }
-    groups.into_values().next().ok_or_else(|| {
+    let prefix = likeliest(path, groups.keys().cloned().collect())?;
+    prefix.and_then(|prefix| groups.remove(&prefix)).ok_or_else(|| {
         others.sort();
         let remedy = match others.len() {
             0 => "it holds no tensor at all".into(),

@@ -60,12 +60,11 @@ pub(super) struct Writer<'a> {
     pub(super) set: &'a FeatureSet,
     observer: &'a mut dyn Observer,
     done: u64,
-    bytes: Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(set: &'a FeatureSet, observer: &'a mut dyn Observer) -> Self {
-        Writer { set, observer, done: 0, bytes: Vec::new() }
+        Writer { set, observer, done: 0 }
     }
 
     /// Write the rows of `range`, row-major and little-endian.
@@ -75,23 +74,39 @@ impl<'a> Writer<'a> {
         range: Range<usize>,
         out: &mut Output<'_>,
     ) -> Result<()> {
-        let size = (BLOCK / column.cols()).next_multiple_of(ROWS);
-        for block in blocks(range.len(), size) {
-            let (start, n) = (range.start + block.start, block.len());
-            self.bytes.resize(n * column.row_bytes(), 0);
-            let (set, bytes) = (self.set, &mut self.bytes);
-            // The first error in row order, whichever thread meets one first.
-            let results: Vec<Result<()>> = parallel::run(|| {
-                let chunks = bytes.par_chunks_mut(ROWS * column.row_bytes()).enumerate();
-                chunks.map(|(i, out)| encode(set, column, start + i * ROWS, out)).collect()
-            });
-            results.into_iter().collect::<Result<()>>()?;
-            out.write(&self.bytes)?;
+        let set = self.set;
+        let rows = |start: usize, bytes: &mut [u8]| encode(set, column, start, bytes);
+        stream(column, range, out, rows, |n| {
             self.done += n as u64;
             self.observer.on(Event::Advance { done: self.done, loss: None });
-        }
-        Ok(())
+        })
     }
+}
+
+/// Write the rows of `range` by block. `encode` fills bytes with as many rows,
+/// from one row on; `written` is told the number of rows of each block.
+pub(super) fn stream(
+    column: &Column<'_>,
+    range: Range<usize>,
+    out: &mut Output<'_>,
+    encode: impl Fn(usize, &mut [u8]) -> Result<()> + Sync,
+    mut written: impl FnMut(usize),
+) -> Result<()> {
+    let size = (BLOCK / column.cols()).next_multiple_of(ROWS);
+    let mut bytes = Vec::new();
+    for block in blocks(range.len(), size) {
+        let (start, n) = (range.start + block.start, block.len());
+        bytes.resize(n * column.row_bytes(), 0);
+        // The first error in row order, whichever thread meets one first.
+        let results: Vec<Result<()>> = parallel::run(|| {
+            let chunks = bytes.par_chunks_mut(ROWS * column.row_bytes()).enumerate();
+            chunks.map(|(i, out)| encode(start + i * ROWS, out)).collect()
+        });
+        results.into_iter().collect::<Result<()>>()?;
+        out.write(&bytes)?;
+        written(n);
+    }
+    Ok(())
 }
 
 /// A file being written; failures name its final place.
@@ -125,13 +140,25 @@ fn encode(set: &FeatureSet, column: &Column<'_>, start: usize, out: &mut [u8]) -
             values.iter_mut().zip(logits).for_each(|(v, l)| *v = f64::from(l));
         }
     }
-    let Some(i) = floats(&values, column.dtype, out) else {
+    round(set.name(), column, start, &values, out)
+}
+
+/// Values of the rows from `start`, rounded to the column's type; `place` is
+/// used in messages.
+pub(super) fn round(
+    place: &str,
+    column: &Column<'_>,
+    start: usize,
+    values: &[f64],
+    out: &mut [u8],
+) -> Result<()> {
+    let Some(i) = floats(values, column.dtype, out) else {
         return Ok(());
     };
     let (name, limit) = limit(column.dtype);
     let larger = if limit < 1e6 { "bf16` or `--dtype f32" } else { "f64" };
     Err(Error::format(
-        set.name(),
+        place,
         format!(
             "`{}`, row {}, column {} is {}, beyond the {limit:e} that {name} can hold: \
              use `--dtype {larger}`, or scale the features",

@@ -17,16 +17,22 @@ pub(super) fn safetensors(
     range: Range<usize>,
     out: &mut Output<'_>,
 ) -> Result<()> {
+    out.write(&safetensors_header(columns, range.len()))?;
+    columns.iter().try_for_each(|column| writer.rows(column, range.clone(), out))
+}
+
+/// What stands before the columns, one after the other.
+pub(super) fn safetensors_header(columns: &[Column<'_>], rows: usize) -> Vec<u8> {
     let mut header = Map::new();
     let mut end = 0;
     // Labels first: the format asks for offsets without gaps, and they are
     // of the widest type, so that all are aligned.
     for column in columns {
         let start = end;
-        end += range.len() * column.row_bytes();
+        end += rows * column.row_bytes();
         let info = json!({
             "dtype": safetensors_name(column.dtype),
-            "shape": column.shape(range.len()),
+            "shape": column.shape(rows),
             "data_offsets": [start, end],
         });
         header.insert(column.name.to_owned(), info);
@@ -35,9 +41,7 @@ pub(super) fn safetensors(
     while !text.len().is_multiple_of(8) {
         text.push(' ');
     }
-    out.write(&(text.len() as u64).to_le_bytes())?;
-    out.write(text.as_bytes())?;
-    columns.iter().try_for_each(|column| writer.rows(column, range.clone(), out))
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
 
 fn safetensors_name(dtype: Dtype) -> &'static str {

@@ -9,10 +9,12 @@
 mod encode;
 mod files;
 mod folder;
+mod rows;
 
 use std::path::{Path, PathBuf};
 
 use encode::{Column, Source, Writer};
+pub use rows::write_rows;
 
 use super::{FeatureSet, Field, Head, Pooling, memmap};
 use crate::error::{Error, Result};
@@ -51,6 +53,17 @@ pub enum FloatType {
     F32,
     /// Double precision.
     F64,
+}
+
+impl From<FloatType> for Dtype {
+    fn from(dtype: FloatType) -> Dtype {
+        match dtype {
+            FloatType::F16 => Dtype::F16,
+            FloatType::Bf16 => Dtype::Bf16,
+            FloatType::F32 => Dtype::F32,
+            FloatType::F64 => Dtype::F64,
+        }
+    }
 }
 
 impl std::str::FromStr for FloatType {
@@ -239,12 +252,7 @@ fn columns<'a>(
     form: Form,
     config: &ConvertConfig,
 ) -> Result<Vec<Column<'a>>> {
-    let dtype = match form.dtype(config.dtype)? {
-        FloatType::F16 => Dtype::F16,
-        FloatType::Bf16 => Dtype::Bf16,
-        FloatType::F32 => Dtype::F32,
-        FloatType::F64 => Dtype::F64,
-    };
+    let dtype = form.dtype(config.dtype)?.into();
     let head = computed(set, head, config)?;
     let mut out = Vec::new();
     if set.labelled() && form != Form::Npy {

@@ -1,0 +1,123 @@
+//! What a folder was extracted from, kept beside its shards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ExtractConfig, parent};
+use crate::backbone::{Backbone, PerturbedBy};
+use crate::{ImageDataset, TransformConfig};
+use heat_ood::io::{sha256, sha256_of, write_atomically};
+use heat_ood::{Error, Result};
+
+/// The manifest, `extract.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    backbone: String,
+    backbone_sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    architecture: Option<String>,
+    tap: String,
+    dataset: String,
+    pictures: usize,
+    /// SHA-256 of the names and labels of all pictures, in order.
+    dataset_sha256: String,
+    shard_rows: usize,
+    skip_unreadable: bool,
+    dtype: String,
+    transform: TransformConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    perturbed_by: Option<PerturbedBy>,
+    version: String,
+    /// SHA-256 of the pixels of all pictures that were read, known at the end:
+    /// that of each shard's, in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pixels_sha256: Option<String>,
+}
+
+const MANIFEST: &str = "extract.json";
+
+impl Manifest {
+    pub fn new(
+        dataset: &dyn ImageDataset,
+        backbone: &Backbone,
+        config: &ExtractConfig,
+    ) -> Result<Self> {
+        let listed = (0..dataset.len()).flat_map(|i| {
+            let label = dataset.label(i).map_or(u64::MAX, u64::from);
+            [dataset.place(i).into_bytes(), label.to_le_bytes().to_vec()]
+        });
+        let name = backbone.path().file_name().unwrap_or_default();
+        Ok(Manifest {
+            backbone: name.to_string_lossy().into_owned(),
+            backbone_sha256: sha256(backbone.path())?,
+            architecture: backbone.architecture().map(str::to_owned),
+            tap: format!("{:?}", backbone.found().tap),
+            dataset: dataset.name().to_owned(),
+            pictures: dataset.len(),
+            dataset_sha256: sha256_of(listed),
+            shard_rows: config.shard_rows,
+            skip_unreadable: config.skip_unreadable,
+            dtype: format!("{:?}", config.dtype).to_lowercase(),
+            transform: config.transform.clone(),
+            perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pixels_sha256: None,
+        })
+    }
+
+    fn read(folder: &Path) -> Option<Self> {
+        let text = fs::read_to_string(folder.join(MANIFEST)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Whether the finished features in `folder` are those that this manifest
+    /// stands for.
+    pub fn describes(&self, folder: &Path) -> bool {
+        Self::read(folder).map(|m| Manifest { pixels_sha256: None, ..m }).as_ref() == Some(self)
+    }
+
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let file = folder.join(MANIFEST);
+        let text = serde_json::to_string_pretty(self);
+        let text = text.map_err(|e| Error::format(&file, e.to_string()))?;
+        write_atomically(&file, |to| to.write_all(text.as_bytes()))
+    }
+
+    /// The folder under its temporary name, new or as an earlier run left it.
+    pub fn begin(&self, out: &Path) -> Result<PathBuf> {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let folder = parent(out).join(format!(".heat-{name}.tmp"));
+        if folder.join(MANIFEST).is_file() {
+            if self.describes(&folder) {
+                return Ok(folder);
+            }
+            let problem = "begun with other pictures, another network or other settings; \
+                           give the same, or remove that folder";
+            return Err(Error::format(folder, problem));
+        }
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        self.write(&folder)?;
+        Ok(folder)
+    }
+
+    /// Write the manifest with the hash of all pixels, of which each shard
+    /// left its own in a file.
+    pub fn finish(mut self, folder: &Path, shards: usize) -> Result<()> {
+        if Self::read(folder).is_some_and(|m| m.pixels_sha256.is_some()) {
+            // By an earlier run, which may have removed the files since.
+            return Ok(());
+        }
+        let files: Vec<PathBuf> = (0..shards).map(|i| digest_file(folder, i)).collect();
+        let read = |f: &PathBuf| fs::read_to_string(f).map_err(Error::io("read", f));
+        let digests = files.iter().map(read).collect::<Result<Vec<String>>>()?;
+        self.pixels_sha256 = Some(sha256_of(digests));
+        self.write(folder)
+    }
+}
+
+/// Where the hash of a shard's pixels is kept until the end.
+pub(super) fn digest_file(folder: &Path, shard: usize) -> PathBuf {
+    folder.join(format!("pixels-{shard:05}.sha256"))
+}

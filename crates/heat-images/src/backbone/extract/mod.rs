@@ -1,0 +1,176 @@
+//! Pictures through a network into a feature set.
+//!
+//! Up to four copies of the network work side by side, each decoding,
+//! transforming and running batches of its own; one batch a copy and the
+//! features of one shard are in memory. Shards are written as they are
+//! finished, in the folder's temporary name: a killed extraction goes on after
+//! the last whole one.
+
+mod manifest;
+mod rows;
+
+use std::fs;
+use std::path::Path;
+
+use super::{Backbone, Perturbation, networks};
+use crate::{ImageDataset, Transform, TransformConfig};
+use heat_ood::features::FloatType;
+use heat_ood::io::write_atomically;
+use heat_ood::math::blocks;
+use heat_ood::{Error, Result};
+use heat_ood::{Event, Observer};
+
+use manifest::{Manifest, digest_file};
+use rows::Source;
+
+/// How to extract.
+#[derive(Clone)]
+pub struct ExtractConfig {
+    /// From pictures to the network's input.
+    pub transform: TransformConfig,
+    /// Pictures that the network is given at a time.
+    pub batch_size: usize,
+    /// Pictures of a shard.
+    pub shard_rows: usize,
+    /// Leave out pictures that cannot be read, and list them, instead of
+    /// stopping at the first.
+    pub skip_unreadable: bool,
+    /// Type of the written features.
+    pub dtype: FloatType,
+    /// Move each picture before its features are taken.
+    pub perturb: Option<Perturbation>,
+}
+
+impl Default for ExtractConfig {
+    fn default() -> Self {
+        ExtractConfig {
+            transform: TransformConfig::imagenet(),
+            batch_size: 64,
+            shard_rows: 8192,
+            skip_unreadable: false,
+            dtype: FloatType::F16,
+            perturb: None,
+        }
+    }
+}
+
+/// What was extracted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Extracted {
+    /// Rows of the feature set.
+    pub rows: usize,
+    /// Pictures taken over from an extraction that was interrupted.
+    pub resumed: usize,
+    /// Pictures left out, each with the reason.
+    pub unreadable: Vec<String>,
+}
+
+/// Extract `dataset` into the folder `out`, and the head into
+/// `head.safetensors` beside it.
+///
+/// # Errors
+/// If `out` exists and is not of this run, was begun with other settings, a
+/// picture cannot be read (without `skip_unreadable`), the network refuses the
+/// pictures, or a write fails. Finished shards are kept: run it again to go on.
+pub fn extract(
+    dataset: &dyn ImageDataset,
+    backbone: &Backbone,
+    out: &Path,
+    config: &ExtractConfig,
+    observer: &mut dyn Observer,
+) -> Result<Extracted> {
+    check(config)?;
+    let manifest = Manifest::new(dataset, backbone, config)?;
+    if manifest.describes(out) {
+        return finished(out, dataset.len(), config);
+    }
+    if out.exists() {
+        let problem = "exists, and not as made of these pictures with this network and these \
+                       settings; choose another name, or remove it";
+        return Err(Error::config("output", out.display(), problem));
+    }
+    let unfinished = manifest.begin(out)?;
+    let source = Source { dataset, config };
+    let mut loaded = Vec::new();
+    let mut done = Extracted::default();
+    let task = format!("extract {}", dataset.name());
+    observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
+    let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
+    for (i, range) in shards.iter().enumerate() {
+        let shard = unfinished.join(format!("shard-{i:05}.safetensors"));
+        let list = unfinished.join(format!("unreadable-{i:05}.txt"));
+        let digest = digest_file(&unfinished, i);
+        if shard.is_file() || (list.is_file() && lines(&list)?.len() == range.len()) {
+            done.resumed += range.len();
+        } else {
+            let batches = range.len().div_ceil(config.batch_size);
+            while loaded.len() < networks().min(batches) {
+                loaded.push(backbone.load()?);
+            }
+            let Some(rows) = source.rows(&mut loaded, range.clone(), observer)? else {
+                return Err(Error::Interrupted { place: unfinished });
+            };
+            write_atomically(&digest, |to| to.write_all(rows.digest.as_bytes()))?;
+            // The lists first: a shard that is there is complete.
+            if !rows.problems.is_empty() {
+                let text = rows.problems.join("\n");
+                write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
+            }
+            if !rows.labels.is_empty() {
+                rows.write(&shard, config)?;
+            }
+        }
+        if list.is_file() {
+            done.unreadable.extend(lines(&list)?);
+        }
+        observer.on(Event::Advance { done: range.end as u64, loss: None });
+    }
+    observer.on(Event::End);
+    done.rows = dataset.len() - done.unreadable.len();
+    if done.rows == 0 {
+        return Err(Error::format(dataset.name(), "none of its pictures can be read"));
+    }
+    if let Some(head) = backbone.head() {
+        head.save(parent(out).join("head.safetensors"))?;
+    }
+    manifest.finish(&unfinished, shards.len())?;
+    for file in (0..shards.len()).map(|i| digest_file(&unfinished, i)).filter(|f| f.exists()) {
+        fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+    }
+    fs::rename(&unfinished, out).map_err(Error::io("rename", &unfinished))?;
+    Ok(done)
+}
+
+/// What is in `out`, where the same run was ended after its last step.
+fn finished(out: &Path, pictures: usize, config: &ExtractConfig) -> Result<Extracted> {
+    let mut done = Extracted { resumed: pictures, ..Extracted::default() };
+    for i in 0..blocks(pictures, config.shard_rows).count() {
+        let list = out.join(format!("unreadable-{i:05}.txt"));
+        if list.is_file() {
+            done.unreadable.extend(lines(&list)?);
+        }
+    }
+    done.rows = pictures.saturating_sub(done.unreadable.len());
+    Ok(done)
+}
+
+fn check(config: &ExtractConfig) -> Result<()> {
+    for (key, value) in [("batch_size", config.batch_size), ("shard_rows", config.shard_rows)] {
+        if !(1..=1 << 20).contains(&value) {
+            return Err(Error::config(key, value, "expected 1 to 1048576 pictures"));
+        }
+    }
+    Transform::new(&config.transform).map(drop)
+}
+
+fn parent(out: &Path) -> &Path {
+    match out.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}

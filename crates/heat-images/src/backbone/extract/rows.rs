@@ -1,0 +1,205 @@
+//! The rows of one shard: decoding, transforming, and the network.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+
+use rayon::prelude::*;
+
+use super::ExtractConfig;
+use crate::backbone::{Network, Pooled, networks};
+use crate::{ImageDataset, Transform};
+use heat_ood::features::write_rows;
+use heat_ood::io::sha256_of;
+use heat_ood::math::{blocks, parallel};
+use heat_ood::{Error, Result};
+use heat_ood::{Event, Observer};
+
+/// The rows of one shard.
+#[derive(Default)]
+pub(super) struct Rows {
+    pooled: Pooled,
+    pub labels: Vec<i64>,
+    /// Pictures left out, each with the reason.
+    pub problems: Vec<String>,
+    /// SHA-256 of the pictures' sizes and pixels.
+    pub digest: String,
+}
+
+impl Rows {
+    fn append(&mut self, done: Done) {
+        self.pooled.avg.extend(done.pooled.avg);
+        self.pooled.std.extend(done.pooled.std);
+        self.pooled.max.extend(done.pooled.max);
+        self.pooled.logits.extend(done.pooled.logits);
+        self.labels.extend(done.labels);
+        self.problems.extend(done.problems);
+    }
+
+    pub fn write(self, path: &Path, config: &ExtractConfig) -> Result<()> {
+        let labelled = self.labels.iter().all(|l| *l >= 0);
+        let labels = labelled.then_some(&self.labels[..]);
+        write_rows(path, &self.pooled.batch(self.labels.len())?, labels, config.dtype)
+    }
+}
+
+/// A batch ready for the network.
+#[derive(Default)]
+struct Ready {
+    pictures: Vec<f32>,
+    size: [usize; 2],
+    labels: Vec<i64>,
+    problems: Vec<String>,
+    digests: Vec<String>,
+}
+
+/// A batch that has passed the network.
+struct Done {
+    pooled: Pooled,
+    labels: Vec<i64>,
+    problems: Vec<String>,
+    digests: Vec<String>,
+}
+
+/// A picture ready for the network, and the hash of its pixels.
+struct Picture {
+    size: [usize; 2],
+    values: Vec<f32>,
+    digest: String,
+}
+
+/// Where pictures come from and what is done to them.
+pub(super) struct Source<'a> {
+    pub dataset: &'a dyn ImageDataset,
+    pub config: &'a ExtractConfig,
+}
+
+impl Source<'_> {
+    /// Rows of one shard; `None` when a stop was asked for.
+    ///
+    /// Each network works on a batch of its own, from decoding to features:
+    /// nobody waits for another, and the batches are put in order here.
+    pub fn rows(
+        &self,
+        networks: &mut [Network],
+        range: Range<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Rows>> {
+        let (mut all, mut digests) = (Rows::default(), Vec::new());
+        let batches = blocks(range.len(), self.config.batch_size);
+        let batches: Vec<_> = batches.map(|b| range.start + b.start..range.start + b.end).collect();
+        let next = AtomicUsize::new(0);
+        let whole = std::thread::scope(|scope| {
+            let (send, receive) = channel();
+            for network in networks {
+                let (send, next, batches) = (send.clone(), &next, &batches);
+                scope.spawn(move || {
+                    while let Some((i, batch)) = take(next, batches) {
+                        let done = self.batch(network, batch);
+                        let failed = done.is_err();
+                        // The other end has gone: it has met an error.
+                        if send.send((i, done)).is_err() || failed {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(send);
+            // Those that were faster than the ones before them.
+            let mut early = BTreeMap::new();
+            let mut due = 0;
+            for (i, done) in receive {
+                early.insert(i, done);
+                while let Some(done) = early.remove(&due) {
+                    let mut done: Done = done?;
+                    digests.append(&mut done.digests);
+                    all.append(done);
+                    observer.on(Event::Advance { done: batches[due].end as u64, loss: None });
+                    due += 1;
+                    if observer.should_stop() {
+                        return Ok(false);
+                    }
+                }
+            }
+            Ok(true)
+        })?;
+        all.digest = sha256_of(digests);
+        Ok(whole.then_some(all))
+    }
+
+    /// From some pictures to their features.
+    fn batch(&self, network: &mut Network, range: Range<usize>) -> Result<Done> {
+        let mut ready = self.prepare(range)?;
+        let n = ready.labels.len();
+        let mut pooled = Pooled::default();
+        if n > 0 {
+            let shape = [n, 3, ready.size[0], ready.size[1]];
+            if let Some(perturbation) = &self.config.perturb {
+                perturbation.apply(network, &mut ready.pictures, shape)?;
+            }
+            pooled = network.run(ready.pictures, shape)?;
+        }
+        let Ready { labels, problems, digests, .. } = ready;
+        Ok(Done { pooled, labels, problems, digests })
+    }
+
+    /// Decode and transform some pictures: here, or, where there are more
+    /// threads than networks, on all of them.
+    fn prepare(&self, range: Range<usize>) -> Result<Ready> {
+        let made: Vec<Result<Picture>> = if parallel::threads() > networks() {
+            parallel::run(|| {
+                let pictures = range.clone().into_par_iter();
+                pictures.map_init(|| None, |transform, i| self.picture(transform, i)).collect()
+            })
+        } else {
+            let mut transform = None;
+            range.clone().map(|i| self.picture(&mut transform, i)).collect()
+        };
+        let mut ready = Ready::default();
+        for (i, made) in range.zip(made) {
+            let picture = match made {
+                Ok(picture) => picture,
+                Err(error) if self.config.skip_unreadable => {
+                    ready.problems.push(error.to_string().replace('\n', " "));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if ready.labels.is_empty() {
+                ready.size = picture.size;
+            }
+            if ready.size != picture.size {
+                return Err(Error::Shape {
+                    place: self.dataset.place(i),
+                    tensor: "picture".into(),
+                    expected: format!("{:?} as the others; resize or crop them", ready.size),
+                    got: format!("{:?}", picture.size),
+                });
+            }
+            ready.pictures.extend(picture.values);
+            ready.digests.push(picture.digest);
+            ready.labels.push(self.dataset.label(i).map_or(-1, i64::from));
+        }
+        Ok(ready)
+    }
+
+    fn picture(&self, transform: &mut Option<Transform>, i: usize) -> Result<Picture> {
+        let transform = match transform {
+            Some(transform) => transform,
+            none => none.insert(Transform::new(&self.config.transform)?),
+        };
+        let image = self.dataset.image(i)?;
+        let sides = [image.height, image.width].map(|side| (side as u64).to_le_bytes());
+        let digest = sha256_of([&sides[0][..], &sides[1], &image.rgb]);
+        let (height, width, values) = transform.apply(&image)?;
+        Ok(Picture { size: [height, width], values, digest })
+    }
+}
+
+/// The next batch and its number.
+fn take(next: &AtomicUsize, batches: &[Range<usize>]) -> Option<(usize, Range<usize>)> {
+    let i = next.fetch_add(1, Ordering::Relaxed);
+    Some((i, batches.get(i)?.clone()))
+}

@@ -1,0 +1,301 @@
+//! From pictures to features: a classifier, run by ONNX Runtime.
+//!
+//! [`Backbone::open`] reads the graph of any classifier in ONNX, finds the last
+//! linear layer and the feature map before its global pooling, and adds pooled
+//! outputs inside the graph, so that only pooled numbers leave the runtime. Of
+//! a ResNet the weights are enough (PyTorch checkpoints, safetensors): its
+//! graph is made here. [`extract`] runs a data set through it into a feature
+//! set. A second graph gives the gradient with respect to the pictures, by
+//! which [`Perturbation`] moves them before they are scored.
+
+mod extract;
+mod gradient;
+mod graph;
+mod meter;
+mod outputs;
+mod perturb;
+mod proto;
+mod resnet;
+mod runtime;
+mod shapes;
+mod weights;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use heat_ood::features::{Batch, Field, Head, Pooling};
+
+use heat_ood::io::{Bytes, map, write_atomically};
+use heat_ood::math::parallel;
+use heat_ood::{Error, Result};
+
+pub use extract::{ExtractConfig, Extracted, extract};
+pub use graph::{Found, Tap};
+pub use perturb::{Perturbation, PerturbedBy};
+pub use runtime::{Library, find_library};
+
+use resnet::ResNet;
+use runtime::Session;
+use weights::StateDict;
+
+/// What the file alone does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackboneOptions {
+    /// The tensor to take as features, `[N, D, h, w]` or `[N, D]`, where what
+    /// is found is not what is wanted.
+    pub tap: Option<String>,
+    /// The architecture that weights must be of (`resnet34`), where it should
+    /// not be told from them.
+    pub arch: Option<String>,
+    /// What stands before the names of the weights, where a file has several
+    /// networks.
+    pub prefix: Option<String>,
+    /// The ONNX Runtime library, where it should not be searched for.
+    pub library: Option<PathBuf>,
+}
+
+/// A classifier whose graph has been read.
+pub struct Backbone {
+    path: PathBuf,
+    bytes: Arc<Bytes>,
+    found: Found,
+    architecture: Option<String>,
+    options: BackboneOptions,
+}
+
+/// Pooled outputs of some pictures.
+#[derive(Debug, Clone, Default)]
+pub struct Pooled {
+    /// `[n, D]`.
+    pub avg: Vec<f32>,
+    /// Standard deviation over the map with Bessel's correction, `[n, D]`;
+    /// empty where the features are vectors.
+    pub std: Vec<f32>,
+    /// `[n, D]`; empty where the features are vectors.
+    pub max: Vec<f32>,
+    /// `[n, C]`; empty where there is no linear layer.
+    pub logits: Vec<f32>,
+}
+
+impl Backbone {
+    /// Read an `.onnx` file, or the weights of a ResNet (`.pt`, `.pth`,
+    /// `.ckpt`, `.th`, `.safetensors`); the network is not run yet.
+    ///
+    /// # Errors
+    /// If it is not an ONNX model, keeps its weights in another file, has no
+    /// picture as its input, or no last linear layer (and no tap is given); if
+    /// weights are not those of the architecture, with every mismatch.
+    pub fn open(path: impl AsRef<Path>, options: &BackboneOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let mut bytes = map(path)?;
+        let mut architecture = None;
+        if weights::holds_weights(&bytes) {
+            let dict = StateDict::open(path, &resnet::ANCHORS, options.prefix.as_deref())?;
+            let network = ResNet::of(&dict, options.arch.as_deref())?;
+            bytes = Arc::new(Bytes::from(network.graph(&dict)?));
+            architecture = Some(network.name);
+        } else if let Some(key) = options.arch.as_ref().or(options.prefix.as_ref()) {
+            let problem = "an ONNX file says itself what it is; leave the option out";
+            return Err(Error::config("backbone", key, problem));
+        }
+        let found = graph::read(path, &bytes, options.tap.as_deref())?;
+        let options = options.clone();
+        Ok(Backbone { path: path.to_owned(), bytes, found, architecture, options })
+    }
+
+    /// Write the graph with its pooled outputs (`avg`, `std`, `max`, `logits`
+    /// under the names in the graph) as an `.onnx` file, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
+        write_atomically(path.as_ref(), |to| to.write_all(&model))
+    }
+
+    /// What the weights are of, where it was read from weights.
+    pub fn architecture(&self) -> Option<&str> {
+        self.architecture.as_deref()
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was found in the graph.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// The last linear layer.
+    pub fn head(&self) -> Option<&Head> {
+        self.found.head.as_ref()
+    }
+
+    /// Load the runtime and the network into it.
+    ///
+    /// # Errors
+    /// If no ONNX Runtime is found, or it refuses the model.
+    pub fn load(&self) -> Result<Network> {
+        let library = find_library(self.options.library.as_deref())?;
+        let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
+        let session = Session::load(&self.path, &library, &model)?;
+        Ok(Network {
+            place: self.path.clone(),
+            session,
+            found: self.found.clone(),
+            graph: Arc::clone(&self.bytes),
+            library,
+            backward: None,
+        })
+    }
+}
+
+/// Copies of a network that work side by side, each on pictures of its own:
+/// one a thread, so that no thread waits for another, but not so many that
+/// their weights fill the memory.
+pub(crate) fn networks() -> usize {
+    parallel::threads().clamp(1, 4)
+}
+
+/// A network ready to run.
+pub struct Network {
+    place: PathBuf,
+    session: Session,
+    found: Found,
+    graph: Arc<Bytes>,
+    library: Library,
+    backward: Option<Backward>,
+}
+
+/// The second graph, for pictures of one size and seeds of some fields.
+struct Backward {
+    picture: [usize; 2],
+    fields: Vec<Field>,
+    session: Session,
+}
+
+/// Pixels and pictures whose activations are kept at a time for the gradient:
+/// four of 224×224, less than half a GiB with ResNet-50.
+const GRADIENT_PIXELS: usize = 4 * 224 * 224;
+const GRADIENT_PICTURES: usize = 16;
+
+impl Network {
+    /// Features of `n` pictures, `[n, 3, height, width]`.
+    ///
+    /// # Errors
+    /// If the runtime refuses them, or what comes out is not `n` rows.
+    pub fn run(&mut self, mut pictures: Vec<f32>, mut shape: [usize; 4]) -> Result<Pooled> {
+        let n = shape[0];
+        if let Some((want, got)) = self.found.mismatch(shape) {
+            return Err(Error::Shape {
+                place: self.place.display().to_string(),
+                tensor: self.found.input.clone(),
+                expected: format!("{want}; set the resizing and cropping to it"),
+                got,
+            });
+        }
+        shape[0] = self.fill(n, &mut pictures);
+        let inputs = vec![(self.found.input.clone(), shape.to_vec(), pictures)];
+        let mut outputs = self.session.run(&self.place, inputs, &self.found.outputs())?;
+        let mut take = |name: Option<String>| -> Result<Vec<f32>> {
+            let Some(name) = name else {
+                return Ok(Vec::new());
+            };
+            let mut values = outputs.remove(&name).unwrap_or_default();
+            if values.is_empty() || !values.len().is_multiple_of(shape[0]) {
+                let problem =
+                    format!("output `{name}` has {} values for {n} pictures", values.len());
+                return Err(Error::format(&self.place, problem));
+            }
+            values.truncate(values.len() / shape[0] * n);
+            Ok(values)
+        };
+        let names = self.found.names();
+        Ok(Pooled {
+            avg: take(Some(names.avg))?,
+            std: take(names.std)?,
+            max: take(names.max)?,
+            logits: take(names.logits)?,
+        })
+    }
+
+    /// Add rows of zeros where the graph has a fixed batch of more than `n`;
+    /// returns the number of rows.
+    fn fill(&self, n: usize, values: &mut Vec<f32>) -> usize {
+        let rows = self.found.batch().map_or(n, |batch| batch.max(n));
+        values.resize(values.len() / n.max(1) * rows, 0.0);
+        rows
+    }
+
+    /// Gradient with respect to `n` pictures, `[n, 3, height, width]`, of an
+    /// energy whose gradient with respect to features and logits is in `seeds`.
+    ///
+    /// # Errors
+    /// If an operator of the network has no gradient here, or the runtime
+    /// refuses the graph.
+    pub fn gradient(
+        &mut self,
+        pictures: &[f32],
+        shape: [usize; 4],
+        seeds: &Batch,
+    ) -> Result<Vec<f32>> {
+        let [n, channels, height, width] = shape;
+        let fields: Vec<Field> = seeds.fields().collect();
+        let fits = |b: &Backward| b.picture == [height, width] && b.fields == fields;
+        let mut backward = match self.backward.take().filter(fits) {
+            Some(backward) => backward,
+            None => {
+                let (place, picture) = (&self.place, [height, width]);
+                let model =
+                    gradient::with_gradient(place, &self.graph, &self.found, picture, &fields)?;
+                let session = Session::load(place, &self.library, &model)?;
+                Backward { picture, fields, session }
+            }
+        };
+        let size = channels * height * width;
+        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_PICTURES);
+        let together = self.found.batch().unwrap_or(together);
+        let mut out = Vec::with_capacity(pictures.len());
+        for first in (0..n).step_by(together) {
+            let rows = first..(first + together).min(n);
+            let cut = |values: &[f32], width: usize| {
+                let mut values = values[rows.start * width..rows.end * width].to_vec();
+                let filled = self.fill(rows.len(), &mut values);
+                (filled, values)
+            };
+            let (filled, values) = cut(pictures, size);
+            let shape = vec![filled, channels, height, width];
+            let mut inputs = vec![(self.found.input.clone(), shape, values)];
+            for &field in &backward.fields {
+                let dim = seeds.dim(field);
+                let (filled, values) = cut(seeds.get(field), dim);
+                inputs.push((gradient::seed(field), vec![filled, dim], values));
+            }
+            let wanted = [gradient::GRADIENT.to_owned()];
+            let mut made = backward.session.run(&self.place, inputs, &wanted)?;
+            let mut made = made.remove(gradient::GRADIENT).unwrap_or_default();
+            made.truncate(rows.len() * size);
+            out.extend(made);
+        }
+        self.backward = Some(backward);
+        if out.len() == pictures.len() {
+            return Ok(out);
+        }
+        let problem = format!("its gradient has {} values, not {}", out.len(), pictures.len());
+        Err(Error::format(&self.place, problem))
+    }
+}
+
+impl Pooled {
+    /// As what scorers read.
+    ///
+    /// # Errors
+    /// If a field is not of `rows` rows.
+    pub fn batch(self, rows: usize) -> Result<Batch<'static>> {
+        let pooled = [(Pooling::Avg, self.avg), (Pooling::Std, self.std), (Pooling::Max, self.max)];
+        let features = pooled.map(|(pooling, v)| (Field::Features(pooling), v));
+        Batch::of(rows, features.into_iter().chain([(Field::Logits, self.logits)]))
+    }
+}

@@ -1,0 +1,152 @@
+//! ONNX Runtime, loaded when it is first needed.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ort::environment::Environment;
+use ort::session::SessionInputValue;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::Tensor;
+
+use heat_ood::math::parallel;
+use heat_ood::{Error, Result};
+
+/// Where an ONNX Runtime was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Library {
+    /// The shared library.
+    pub path: PathBuf,
+    /// What pointed to it.
+    pub found_by: String,
+}
+
+/// How to get it.
+const REMEDY: &str = "install it with `pip install onnxruntime` in the active Python environment, \
+                      or set ORT_DYLIB_PATH to libonnxruntime.so (1.17 or newer)";
+
+fn is_library(name: &str) -> bool {
+    name.starts_with("libonnxruntime.so")
+        || name == "onnxruntime.dll"
+        || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
+}
+
+/// A library in a folder, the longest name first: that with its version.
+fn in_folder(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let found = entries.filter(|e| is_library(&e.file_name().to_string_lossy()));
+    found.map(|e| e.path()).max_by_key(|p| p.as_os_str().len())
+}
+
+/// Within a Python environment: `lib/python3.x/site-packages/onnxruntime/capi`.
+fn in_python(root: &Path) -> Option<PathBuf> {
+    let mut roots = vec![root.join("Lib/site-packages")];
+    for entry in std::fs::read_dir(root.join("lib")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("python3") {
+            roots.extend(["site-packages", "dist-packages"].map(|p| entry.path().join(p)));
+        }
+    }
+    roots.iter().find_map(|r| in_folder(&r.join("onnxruntime/capi")))
+}
+
+/// Find an ONNX Runtime: the given file, `ORT_DYLIB_PATH`, the Python package
+/// of the active environment, the system's folders.
+///
+/// # Errors
+/// If there is none, with the way to get one.
+pub fn find_library(given: Option<&Path>) -> Result<Library> {
+    let named = given.map(|p| (p.to_owned(), "as given".to_owned()));
+    let variable = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty());
+    let variable = variable.map(|v| (PathBuf::from(v), "ORT_DYLIB_PATH".to_owned()));
+    if let Some((path, found_by)) = named.or(variable) {
+        if !path.is_file() {
+            let problem = format!("no such file (from {found_by}); {REMEDY}");
+            return Err(Error::format(path, problem));
+        }
+        return Ok(Library { path, found_by });
+    }
+    for variable in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
+        let root = std::env::var_os(variable).map(PathBuf::from);
+        if let Some(path) = root.as_deref().and_then(in_python) {
+            return Ok(Library { path, found_by: format!("the Python package in {variable}") });
+        }
+    }
+    for root in ["/usr/local", "/usr", "/opt/homebrew"].map(Path::new) {
+        let folders = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
+        let found = folders.iter().find_map(|f| in_folder(&root.join(f)));
+        if let Some(path) = found.or_else(|| in_python(root)) {
+            return Ok(Library { path, found_by: "the system".into() });
+        }
+    }
+    Err(Error::missing("this machine", "ONNX Runtime", REMEDY))
+}
+
+/// The process's one environment: the library cannot be loaded twice.
+fn environment(library: &Library) -> Result<Environment> {
+    static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+    let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some((_, environment)) = &*loaded {
+        return Ok(environment.clone());
+    }
+    let refused = |e: String| {
+        let problem = format!("cannot be loaded as ONNX Runtime: {e}; {REMEDY}");
+        Error::format(&library.path, problem)
+    };
+    let builder = ort::init_from(&library.path).map_err(|e| refused(e.to_string()))?;
+    let made = builder.with_name("heat").with_telemetry(false).build();
+    let made = made.map_err(|e| refused(e.to_string()))?;
+    *loaded = Some((library.path.clone(), made.clone()));
+    Ok(made)
+}
+
+pub(super) struct Session(ort::session::Session);
+
+impl Session {
+    /// Load a model from memory; `path` is used in messages.
+    pub fn load(path: &Path, library: &Library, model: &[u8]) -> Result<Self> {
+        let environment = environment(library)?;
+        let refused = |e: String| {
+            let problem = format!("ONNX Runtime ({}) refuses it: {e}", library.path.display());
+            Error::format(path, problem)
+        };
+        let build = || -> std::result::Result<_, String> {
+            let builder =
+                ort::session::Session::builder(&environment).map_err(|e| e.to_string())?;
+            builder
+                .with_intra_threads(parallel::threads().div_ceil(super::networks()))
+                .map_err(|e| e.to_string())?
+                .with_intra_op_spinning(false)
+                .map_err(|e| e.to_string())?
+                .with_optimization_level(GraphOptimizationLevel::All)
+                .map_err(|e| e.to_string())?
+                .commit_from_memory(model)
+                .map_err(|e| e.to_string())
+        };
+        build().map(Session).map_err(refused)
+    }
+
+    /// Values of the named outputs, for inputs of a name, a shape and values.
+    pub fn run(
+        &mut self,
+        path: &Path,
+        inputs: Vec<(String, Vec<usize>, Vec<f32>)>,
+        outputs: &[String],
+    ) -> Result<HashMap<String, Vec<f32>>> {
+        let failed = |e: String| Error::format(path, format!("ONNX Runtime: {e}"));
+        let tensors = inputs.into_iter().map(|(name, shape, values)| {
+            let tensor = Tensor::from_array((shape, values)).map_err(|e| failed(e.to_string()))?;
+            Ok((name, SessionInputValue::from(tensor)))
+        });
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let made = self.0.run(tensors).map_err(|e| failed(e.to_string()))?;
+        let mut all = HashMap::new();
+        for name in outputs {
+            let value =
+                made.get(name.as_str()).ok_or_else(|| failed(format!("no output `{name}`")))?;
+            let (_, values) =
+                value.try_extract_tensor::<f32>().map_err(|e| failed(e.to_string()))?;
+            all.insert(name.clone(), values.to_vec());
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,68 @@
+//! IDX files, the format of the MNIST family: `t10k-images-idx3-ubyte`, plain
+//! or `.gz`, with `t10k-labels-idx1-ubyte` beside it where it is there.
+
+use std::path::{Path, PathBuf};
+
+use super::archive::read_plain;
+use super::records::{Layout, Piece, Records};
+use heat_ood::{Error, Result};
+
+/// Open an image file, or that of a split in a folder.
+pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
+    let path: PathBuf = if path.is_dir() { in_folder(path, split)? } else { path.to_owned() };
+    let bytes = read_plain(&path)?;
+    let shape = header(&path, &bytes, 3)?;
+    let (n, height, width) = (shape[0], shape[1], shape[2]);
+    let stride = Records::size(width, height, Layout::Grey).unwrap_or(0);
+    let values = bytes.part(16..bytes.len());
+    if stride == 0 || Some(values.len()) != stride.checked_mul(n) {
+        let problem = format!(
+            "{n} pictures of {width}×{height} are {} bytes, and there are {}: truncated?",
+            stride.saturating_mul(n),
+            values.len()
+        );
+        return Err(Error::format(path, problem));
+    }
+    let place = path.display().to_string();
+    let labels = labels_beside(&path, n)?;
+    let pieces = vec![Piece { place: place.clone(), bytes: values, stride, skip: 0, labels }];
+    Ok(Records { name: place, width, height, layout: Layout::Grey, pieces, classes: Vec::new() })
+}
+
+fn in_folder(folder: &Path, split: Option<&str>) -> Result<PathBuf> {
+    let stem = if split == Some("train") { "train" } else { "t10k" };
+    let names = ["-images-idx3-ubyte", "-images-idx3-ubyte.gz", "-images.idx3-ubyte"];
+    let paths: Vec<_> = names.iter().map(|n| folder.join(format!("{stem}{n}"))).collect();
+    let place = folder.display().to_string();
+    paths.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
+        Error::missing(place, format!("`{stem}-images-idx3-ubyte`"), "or give the file itself")
+    })
+}
+
+/// Sizes of an IDX file of bytes: two zeros, type 8, number of dimensions,
+/// then each dimension, big-endian.
+fn header(path: &Path, bytes: &[u8], dimensions: usize) -> Result<Vec<usize>> {
+    let wanted = [0, 0, 8, dimensions as u8];
+    if !bytes.starts_with(&wanted) || bytes.len() < 4 + 4 * dimensions {
+        let problem = format!("not an IDX file of bytes with {dimensions} dimension(s)");
+        return Err(Error::format(path, problem));
+    }
+    let sizes = bytes[4..4 + 4 * dimensions].as_chunks::<4>().0;
+    Ok(sizes.iter().map(|s| u32::from_be_bytes(*s) as usize).collect())
+}
+
+fn labels_beside(path: &Path, n: usize) -> Result<Option<Vec<u32>>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.replace("images", "labels").replace("idx3", "idx1");
+    let path = path.with_file_name(name);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = read_plain(&path)?;
+    let found = header(&path, &bytes, 1)?[0];
+    if found != n || bytes.len() != 8 + n {
+        let problem = format!("{found} labels for {n} pictures");
+        return Err(Error::format(path, problem));
+    }
+    Ok(Some(bytes[8..].iter().map(|&v| u32::from(v)).collect()))
+}

@@ -1,0 +1,128 @@
+//! Pictures of one size, one after the other in memory or in a mapped file.
+
+use std::path::Path;
+
+use super::ImageDataset;
+use super::archive::Slice;
+use crate::Image;
+use heat_ood::{Error, Result};
+
+/// How the values of one picture lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// `[3, height, width]`: CIFAR.
+    Planes,
+    /// Column-major `[height, width, 3]`: MATLAB.
+    Columns,
+    /// `[height, width]`: MNIST.
+    Grey,
+}
+
+/// Some consecutive pictures in one file.
+pub(super) struct Piece {
+    pub place: String,
+    pub bytes: Slice,
+    /// From one picture to the next.
+    pub stride: usize,
+    /// From there to its values.
+    pub skip: usize,
+    pub labels: Option<Vec<u32>>,
+}
+
+pub(super) struct Records {
+    pub name: String,
+    pub width: usize,
+    pub height: usize,
+    pub layout: Layout,
+    pub pieces: Vec<Piece>,
+    pub classes: Vec<String>,
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        self.bytes.len() / self.stride
+    }
+}
+
+impl Records {
+    fn piece(&self, mut i: usize) -> (&Piece, usize) {
+        for piece in &self.pieces {
+            if i < piece.len() {
+                return (piece, i);
+            }
+            i -= piece.len();
+        }
+        // Callers stay below `len`; the last picture stands for the rest.
+        let last = &self.pieces[self.pieces.len() - 1];
+        (last, last.len() - 1)
+    }
+
+    /// Refuse pictures of more than `most` pixels.
+    pub fn within(self, path: &Path, most: u64) -> Result<Self> {
+        let (width, height) = (self.width, self.height);
+        if width as u64 * height as u64 > most {
+            let problem = format!("pictures of {width}×{height}: more than {most} pixels, refused");
+            return Err(Error::format(path, problem));
+        }
+        Ok(self)
+    }
+
+    /// Bytes of one picture's values; `None` where they have no number.
+    pub fn size(width: usize, height: usize, layout: Layout) -> Option<usize> {
+        width.checked_mul(height)?.checked_mul(if layout == Layout::Grey { 1 } else { 3 })
+    }
+}
+
+/// Check that all labels are below the number of classes.
+pub(super) fn check_labels(place: &str, labels: &[u32], classes: usize) -> Result<()> {
+    match labels.iter().position(|&l| l as usize >= classes) {
+        None => Ok(()),
+        Some(row) => {
+            let label = i64::from(labels[row]);
+            Err(Error::Label { place: place.into(), row, label, classes })
+        }
+    }
+}
+
+impl ImageDataset for Records {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.pieces.iter().map(Piece::len).sum()
+    }
+
+    fn label(&self, i: usize) -> Option<u32> {
+        let (piece, i) = self.piece(i);
+        piece.labels.as_ref().map(|l| l[i])
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn place(&self, i: usize) -> String {
+        let (piece, i) = self.piece(i);
+        format!("{}, picture {i}", piece.place)
+    }
+
+    fn image(&self, i: usize) -> Result<Image> {
+        let (piece, i) = self.piece(i);
+        let (width, height) = (self.width, self.height);
+        let size = piece.stride - piece.skip;
+        let values = &piece.bytes[i * piece.stride + piece.skip..][..size];
+        let mut rgb = vec![0; width * height * 3];
+        for (at, pixel) in rgb.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            let (y, x) = (at / width, at % width);
+            for (c, v) in pixel.iter_mut().enumerate() {
+                *v = match self.layout {
+                    Layout::Planes => values[(c * height + y) * width + x],
+                    Layout::Columns => values[(c * width + x) * height + y],
+                    Layout::Grey => values[at],
+                };
+            }
+        }
+        Ok(Image { width, height, rgb })
+    }
+}

@@ -1,3 +1,0 @@
-#![no_main]
-
-heat_fuzz::target!("picture_archive");
