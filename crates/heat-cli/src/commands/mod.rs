@@ -24,7 +24,7 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset, SubsetConfig};
+use heat_ood::features::{FeatureSet, FileFormat, Head, OpenOptions, Subset, SubsetConfig};
 use heat_ood::{Detector, Error};
 
 use crate::args::{SubsetArgs, TrainSet};
@@ -156,12 +156,8 @@ pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()>
         if real(&target).as_ref() == Some(&input) {
             return refuse("that file is read by this command; choose another name");
         }
-        let is_part = |name: &Path| {
-            let ending = name.extension().and_then(|e| e.to_str()).unwrap_or_default();
-            ["safetensors", "npy", "npz", "mmap"].contains(&ending.to_lowercase().as_str())
-        };
         let folder = real(&folder_of(&target));
-        if input.is_dir() && is_part(&target) && folder == Some(input) {
+        if input.is_dir() && FileFormat::of(&target).is_some() && folder == Some(input) {
             return refuse("that folder is a feature set that is read: this would be a part of it");
         }
     }
