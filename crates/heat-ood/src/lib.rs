@@ -29,6 +29,9 @@
 //! # }
 //! ```
 //!
+//! Matrices in the interface are those of `ndarray` 0.17, re-exported as
+//! [`ndarray`].
+//!
 //! The library never prints (see [`Observer`]) and never panics on input.
 
 #[cfg(target_endian = "big")]
@@ -52,6 +55,8 @@ pub mod scorers;
 pub mod select;
 mod settings;
 pub mod torch;
+
+pub use ndarray;
 
 pub use detector::{Detector, Prediction};
 pub use error::{Error, Result};

@@ -1,9 +1,9 @@
 //! `heat convert`: a feature set in another form.
 
-use std::ffi::OsStr;
+use std::path::Path;
 
 use anyhow::Result;
-use heat_ood::features::{ConvertConfig, Form, convert};
+use heat_ood::features::{ConvertConfig, FileFormat, Form, convert};
 
 use super::{Data, wrote};
 use crate::args::{ConvertArgs, To};
@@ -14,7 +14,7 @@ pub fn run(args: &ConvertArgs, progress: &mut Progress) -> Result<()> {
     let data = Data::from(&args.input, labels, head, args.dim)?.subset(&args.subset.config())?;
     let given = [&args.labels, &args.head].into_iter().flatten().cloned();
     let config = ConvertConfig {
-        form: args.to.map(|to| form(to, args.output.extension())),
+        form: args.to.map(|to| form(to, &args.output)),
         dtype: args.dtype.as_deref().map(str::parse).transpose()?,
         fields: args.fields.clone(),
         logits: args.logits,
@@ -40,11 +40,11 @@ pub fn run(args: &ConvertArgs, progress: &mut Progress) -> Result<()> {
     Ok(())
 }
 
-fn form(to: To, ending: Option<&OsStr>) -> Form {
+fn form(to: To, output: &Path) -> Form {
     match to {
         To::Shards => Form::Shards,
         To::Safetensors => Form::Safetensors,
-        To::Npy if ending.is_some_and(|e| e.eq_ignore_ascii_case("npy")) => Form::Npy,
+        To::Npy if FileFormat::of(output) == Some(FileFormat::Npy) => Form::Npy,
         To::Npy => Form::NpyFolder,
         To::Npz => Form::Npz,
         To::Memmap => Form::Memmap,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use heat_ood::Detector;
 use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::ebm::{RunFolder, checkpoint};
-use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling};
+use heat_ood::features::{FeatureSet, Field, FileFormat, Head, OpenOptions, Pooling};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
 
@@ -24,9 +24,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         None if run => &detector_file,
         None => path,
     };
-    let numpy =
-        |e: &std::ffi::OsStr| e.eq_ignore_ascii_case("npy") || e.eq_ignore_ascii_case("npz");
-    let numpy = path.extension().is_some_and(numpy);
+    let numpy = matches!(FileFormat::of(path), Some(FileFormat::Npy | FileFormat::Npz));
     let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
     let torch = path.is_file() && path.extension().is_some_and(|e| e == "pt" || e == "pth");
     let tensors = path.is_file() && !numpy;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use heat_ood::features::FileFormat;
 use heat_ood::Error;
 
 use crate::progress::Progress;
@@ -41,12 +42,8 @@ pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()>
         if real(&target).as_ref() == Some(&input) {
             return refuse("that file is read by this command; choose another name");
         }
-        let is_part = |name: &Path| {
-            let ending = name.extension().and_then(|e| e.to_str()).unwrap_or_default();
-            ["safetensors", "npy", "npz", "mmap"].contains(&ending.to_lowercase().as_str())
-        };
         let directory = real(&directory_of(&target));
-        if input.is_dir() && is_part(&target) && directory == Some(input) {
+        if input.is_dir() && FileFormat::of(&target).is_some() && directory == Some(input) {
             return refuse(
                 "that directory is a feature set that is read: this would be a part of it",
             );

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling};
-use crate::math::blocks;
 use crate::math::matmul::Aligned;
+use crate::math::{blocks, reduce};
 
 /// Rows read at once.
 const ROWS: usize = 1024;
@@ -42,13 +42,11 @@ pub fn accuracy(set: &FeatureSet, head: Option<&Head>) -> Result<Option<f64>> {
             None => batch.get(Field::Logits),
         };
         let labels = set.labels(range, classes)?;
-        right += logits.chunks_exact(classes).zip(labels).filter(|(l, y)| top(l) == *y).count();
+        right += logits
+            .chunks_exact(classes)
+            .zip(labels)
+            .filter(|(l, y)| reduce::argmax(l) == *y)
+            .count();
     }
     Ok(Some(right as f64 / set.len() as f64))
-}
-
-/// The first of the largest.
-fn top(logits: &[f32]) -> u32 {
-    let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-    best.unwrap_or(0) as u32
 }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::FileFormat;
 use crate::error::{Error, Result};
-use crate::io::{Tensor, TensorFile, ending, open_npz, sha256_of};
+use crate::io::{Tensor, TensorFile, open_npz, sha256_of};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 
 /// Most columns of the matrices of scorers: packed for products, their rows
@@ -65,7 +66,7 @@ impl Head {
     /// If a tensor is absent, has a wrong shape, or holds NaN or infinity.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if ending(path) == "npz" {
+        if FileFormat::of(path) == Some(FileFormat::Npz) {
             return Self::open_npz(path);
         }
         Self::from_file(&TensorFile::open(path)?)

@@ -6,8 +6,10 @@
 
 mod batch;
 mod convert;
+mod formats;
 mod head;
 mod memmap;
+mod memory;
 mod open;
 mod set;
 mod shard;
@@ -18,8 +20,10 @@ mod view;
 
 pub use batch::{Batch, Needs};
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};
+pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
+pub use memory::{InMemory, Matrix, Owner};
 pub use open::OpenOptions;
 pub use set::FeatureSet;
 pub use sketch::{Overlap, RowSketch};

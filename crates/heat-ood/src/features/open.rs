@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::memmap::label_values;
-use super::{FeatureSet, Field};
+use super::{FeatureSet, Field, FileFormat};
 use crate::error::{Error, Result};
-use crate::io::{Array, TensorFile, ending, open_npy, open_npz};
+use crate::io::{Array, TensorFile, open_npy, open_npz};
 
 /// What is known of a feature set besides its files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,10 +43,12 @@ impl OpenOptions {
 /// The labels of an `.npy`, `.npz`, `.safetensors` or `.mmap` file.
 pub(super) fn open_labels(path: &Path) -> Result<Array> {
     let absent = || Error::missing(path.display().to_string(), "array `label`", "name it so");
-    match ending(path).as_str() {
-        "npz" => Ok(open_npz(path, &["label"])?.pop().ok_or_else(absent)?.1),
-        "safetensors" => TensorFile::open(path)?.array("label").ok_or_else(absent)?,
-        "mmap" => label_values(path),
-        _ => open_npy(path),
+    match FileFormat::of(path) {
+        Some(FileFormat::Npz) => Ok(open_npz(path, &["label"])?.pop().ok_or_else(absent)?.1),
+        Some(FileFormat::Safetensors) => {
+            TensorFile::open(path)?.array("label").ok_or_else(absent)?
+        }
+        Some(FileFormat::Memmap) => label_values(path),
+        Some(FileFormat::Npy) | None => open_npy(path),
     }
 }

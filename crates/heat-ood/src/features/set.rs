@@ -7,11 +7,11 @@ use rayon::prelude::*;
 
 use super::memmap;
 use super::open::{OpenOptions, open_labels};
-use super::shard::{Shard, check_labels, owned, safetensors_arrays};
+use super::shard::{Shard, check_labels, safetensors_arrays};
 use super::view::View;
-use super::{Field, Head, Pooling};
+use super::{Field, FileFormat, Head, Pooling};
 use crate::error::{Error, Result};
-use crate::io::{self, Array, Dtype, TensorFile, ending, is_unfinished, open_npy, open_npz};
+use crate::io::{self, Array, TensorFile, is_unfinished, open_npy, open_npz};
 use crate::math::{blocks, parallel};
 
 /// Names of arrays that a set may have.
@@ -53,11 +53,11 @@ impl FeatureSet {
         if path.is_dir() {
             return options.check(Self::open_folder(path, options)?);
         }
-        let arrays = match ending(path).as_str() {
-            "npy" => vec![("avg".to_owned(), open_npy(path)?)],
-            "npz" => open_npz(path, &NAMES)?,
-            "safetensors" => safetensors_arrays(&TensorFile::open(path)?)?,
-            _ => {
+        let arrays = match FileFormat::of(path) {
+            Some(FileFormat::Npy) => vec![("avg".to_owned(), open_npy(path)?)],
+            Some(FileFormat::Npz) => open_npz(path, &NAMES)?,
+            Some(FileFormat::Safetensors) => safetensors_arrays(&TensorFile::open(path)?)?,
+            Some(FileFormat::Memmap) | None => {
                 return Err(Error::format(
                     path,
                     "expected a feature set: .safetensors, .npy, .npz, or a folder of them",
@@ -78,11 +78,11 @@ impl FeatureSet {
             files.push(entry.map_err(Error::io("list", path))?.path());
         }
         files.sort();
-        let ending_in = |e: &str| {
-            let matching = files.iter().filter(|f| ending(f) == e);
+        let of_format = |format| {
+            let matching = files.iter().filter(|f| FileFormat::of(f) == Some(format));
             matching.cloned().collect::<Vec<_>>()
         };
-        let shards = ending_in("safetensors");
+        let shards = of_format(FileFormat::Safetensors);
         if !shards.is_empty() {
             let read = |f: &PathBuf| Shard::new(f, safetensors_arrays(&TensorFile::open(f)?)?);
             let parts = shards.iter().map(read).collect::<Result<_>>()?;
@@ -92,7 +92,7 @@ impl FeatureSet {
             let (files, shard) = memmap::open(path, options)?;
             return Self::assemble(path, files, vec![shard]);
         }
-        let mut named = ending_in("npy");
+        let mut named = of_format(FileFormat::Npy);
         // Other arrays may lie beside ours.
         named.retain(|f| f.file_stem().is_some_and(|s| NAMES.iter().any(|n| s == *n)));
         if named.is_empty() {
@@ -121,42 +121,17 @@ impl FeatureSet {
         Self::assemble(path, Vec::new(), vec![shard])
     }
 
-    /// A set of `avg` features (`[N, D]`) in memory, with labels if given.
+    /// A set of a copy of `avg` features (`[N, D]`), with labels if given. For
+    /// other fields, or without a copy: [`FeatureSet::in_memory`].
     ///
     /// # Errors
     /// If there are no rows or the lengths disagree.
     pub fn from_arrays(avg: ArrayView2<'_, f32>, labels: Option<&[u32]>) -> Result<Self> {
-        let values: Vec<u8> = avg.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let mut arrays = vec![("avg".to_owned(), owned(values, Dtype::F32, avg.shape()))];
-        if let Some(labels) = labels {
-            let bytes = labels.iter().flat_map(|v| v.to_le_bytes()).collect();
-            arrays.push(("label".into(), owned(bytes, Dtype::U32, &[labels.len()])));
+        let set = Self::in_memory("memory").avg(avg);
+        match labels {
+            Some(labels) => set.labels(labels.iter().copied()).build(),
+            None => set.build(),
         }
-        let path = Path::new("memory");
-        Self::assemble(path, Vec::new(), vec![Shard::new(path, arrays)?])
-    }
-
-    /// A set of several fields in memory, each `[rows, D]`.
-    ///
-    /// # Errors
-    /// If a field is not a whole number of rows, or there is none.
-    pub fn from_fields(name: &str, rows: usize, fields: Vec<(Field, Vec<f32>)>) -> Result<Self> {
-        let mut arrays = Vec::new();
-        for (field, values) in fields {
-            if rows == 0 || values.is_empty() || !values.len().is_multiple_of(rows) {
-                return Err(Error::Shape {
-                    place: name.into(),
-                    tensor: field.name().into(),
-                    expected: format!("[{rows}, D]"),
-                    got: format!("{} values", values.len()),
-                });
-            }
-            let shape = [rows, values.len() / rows];
-            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            arrays.push((field.name().to_owned(), owned(bytes, Dtype::F32, &shape)));
-        }
-        let path = Path::new(name);
-        Self::assemble(path, Vec::new(), vec![Shard::new(path, arrays)?])
     }
 
     /// A set of one row of `avg` features.
@@ -198,7 +173,11 @@ impl FeatureSet {
         Ok(self)
     }
 
-    fn assemble(path: &Path, files: Vec<PathBuf>, mut shards: Vec<Shard>) -> Result<Self> {
+    pub(super) fn assemble(
+        path: &Path,
+        files: Vec<PathBuf>,
+        mut shards: Vec<Shard>,
+    ) -> Result<Self> {
         let mut rows = 0;
         for shard in &mut shards {
             shard.start = rows;

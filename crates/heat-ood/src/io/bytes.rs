@@ -16,6 +16,13 @@ pub struct Bytes(Source);
 enum Source {
     Mapped(Mmap),
     Owned(Vec<u8>),
+    Shared(Arc<dyn AsRef<[f32]> + Send + Sync>),
+}
+
+impl From<Arc<dyn AsRef<[f32]> + Send + Sync>> for Bytes {
+    fn from(owner: Arc<dyn AsRef<[f32]> + Send + Sync>) -> Self {
+        Bytes(Source::Shared(owner))
+    }
 }
 
 impl From<Vec<u8>> for Bytes {
@@ -30,6 +37,8 @@ impl std::ops::Deref for Bytes {
         match &self.0 {
             Source::Mapped(m) => m,
             Source::Owned(v) => v,
+            // Little-endian in memory, like files (checked in `lib.rs`).
+            Source::Shared(owner) => bytemuck::cast_slice((**owner).as_ref()),
         }
     }
 }

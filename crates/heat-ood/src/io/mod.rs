@@ -23,10 +23,3 @@ pub(crate) use array::{Array, Dtype};
 pub(crate) use npy::{open_npy, open_npz};
 pub(crate) use temporary::is_unfinished;
 pub(crate) use write::parent;
-
-use std::path::Path;
-
-/// The ending of a file's name in lower case, without the dot; may be empty.
-pub(crate) fn ending(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
-}

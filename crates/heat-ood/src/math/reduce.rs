@@ -243,7 +243,7 @@ pub fn max(x: &[f32]) -> f32 {
 }
 
 /// Index of the first largest value.
-pub fn argmax(x: &[f32]) -> u32 {
+pub fn argmax<T: PartialOrd>(x: &[T]) -> u32 {
     let mut best = 0;
     for (i, v) in x.iter().enumerate() {
         if *v > x[best] {

@@ -11,8 +11,10 @@
 //! All pooled features of an outlier are made from the same rows with the same
 //! draws; logits are left out and follow from the head.
 
-use crate::error::Result;
-use crate::features::{FeatureSet, Field, Pooling};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Field, Matrix, Pooling};
 use crate::math::rng::{Purpose, Stream};
 
 /// Kinds of outliers.
@@ -36,15 +38,16 @@ pub(super) fn make(id: &FeatureSet, seed: u64) -> Result<Vec<(&'static str, Feat
         })
         .collect::<Result<_>>()?;
     let all = KINDS.into_iter().map(|kind| {
-        let made = fields.iter().map(|(field, rows, dim)| {
-            let out = match kind {
-                "mixed" => mixed(rows, *dim, &partners, seed),
-                "shuffled" => shuffled(rows, *dim, seed),
-                _ => noisy(rows, *dim, seed),
-            };
-            (*field, out)
-        });
-        Ok((kind, FeatureSet::from_fields(kind, n, made.collect())?))
+        let made =
+            fields.iter().try_fold(FeatureSet::in_memory(kind), |set, (field, rows, dim)| {
+                let out = match kind {
+                    "mixed" => mixed(rows, *dim, &partners, seed),
+                    "shuffled" => shuffled(rows, *dim, seed),
+                    _ => noisy(rows, *dim, seed),
+                };
+                Ok::<_, Error>(set.field(*field, Matrix::shared(n, Arc::new(out))?))
+            })?;
+        Ok((kind, made.build()?))
     });
     all.collect()
 }

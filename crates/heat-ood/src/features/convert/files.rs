@@ -8,6 +8,7 @@ use zip::write::SimpleFileOptions;
 
 use super::encode::{Column, Output, Writer};
 use crate::error::{Error, Result};
+use crate::features::FileFormat;
 use crate::io::Dtype;
 
 /// A safetensors file of the rows of `range`.
@@ -101,7 +102,7 @@ pub(super) fn npz(
         let options = SimpleFileOptions::default()
             .compression_method(zip::CompressionMethod::Stored)
             .large_file(large);
-        zip.start_file(format!("{}.npy", column.name), options).map_err(failed)?;
+        zip.start_file(FileFormat::Npy.file(column.name), options).map_err(failed)?;
         npy(writer, column, &mut Output { to: &mut zip, place })?;
     }
     zip.finish().map_err(failed)?.flush().map_err(Error::io("write", place))

@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 use super::ConvertConfig;
 use super::encode::Output;
 use crate::error::{Error, Result};
-use crate::features::FeatureSet;
-use crate::io::{ending, parent, write_atomically};
-
-/// Endings of files that a feature folder holds.
-const ENDINGS: [&str; 4] = ["safetensors", "npy", "npz", "mmap"];
+use crate::features::{FeatureSet, FileFormat};
+use crate::io::{parent, write_atomically};
 
 /// Held while a folder is being filled.
 const LOCK: &str = ".lock";
@@ -76,7 +73,7 @@ fn check_folder(out: &Path, force: bool) -> Result<()> {
                 "that folder is not empty; choose another, or replace it with `--force`".into(),
             );
         }
-        if !path.is_file() || !ENDINGS.contains(&ending(&path).as_str()) {
+        if !path.is_file() || FileFormat::of(&path).is_none() {
             return refuse(format!(
                 "`--force` replaces a whole folder of features, but {} is none: choose another folder",
                 path.display()

@@ -11,14 +11,15 @@ mod files;
 mod folder;
 mod rows;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use encode::{Column, Source, Writer};
 pub use rows::write_rows;
 
-use super::{FeatureSet, Field, Head, Pooling, memmap};
+use super::{FeatureSet, Field, FileFormat, Head, Pooling, memmap};
 use crate::error::{Error, Result};
-use crate::io::{Dtype, ending};
+use crate::io::Dtype;
 use crate::math::blocks;
 use crate::observe::{Event, Observer};
 
@@ -142,7 +143,7 @@ pub fn convert(
     let result = match form {
         Form::Shards => shards(&mut writer, out, &columns, config),
         Form::NpyFolder => folder::write(out, config.force, |place| {
-            let mut each = columns.iter().map(|c| (format!("{}.npy", c.name), c));
+            let mut each = columns.iter().map(|c| (FileFormat::Npy.file(c.name), c));
             each.try_for_each(|(n, c)| place.file(&n, |w| files::npy(&mut writer, c, w)))
         }),
         Form::Memmap => folder::write(out, config.force, |place| {
@@ -176,7 +177,7 @@ fn shards(
     }
     folder::write(out, config.force, |place| {
         for (i, range) in blocks(writer.set.len(), rows).enumerate() {
-            place.file(&format!("shard-{i:05}.safetensors"), |w| {
+            place.file(&FileFormat::Safetensors.file(&format!("shard-{i:05}")), |w| {
                 files::safetensors(writer, columns, range, w)
             })?;
         }
@@ -222,14 +223,15 @@ fn form_of(out: &Path) -> Result<Form> {
     if out.is_dir() {
         return Ok(Form::Shards);
     }
-    match ending(out).as_str() {
-        "safetensors" => Ok(Form::Safetensors),
-        "npy" => Ok(Form::Npy),
-        "npz" => Ok(Form::Npz),
-        "" => Ok(Form::Shards),
-        other => {
+    match FileFormat::of(out) {
+        Some(FileFormat::Safetensors) => Ok(Form::Safetensors),
+        Some(FileFormat::Npy) => Ok(Form::Npy),
+        Some(FileFormat::Npz) => Ok(Form::Npz),
+        None if out.extension().is_none_or(OsStr::is_empty) => Ok(Form::Shards),
+        Some(FileFormat::Memmap) | None => {
+            let ending = out.extension().unwrap_or_default().display();
             let problem = format!(
-                "`.{other}` is no known form: end it in .safetensors, .npy or .npz, \
+                "`.{ending}` is no known form: end it in .safetensors, .npy or .npz, \
                  name a folder, or say which form it is with `--to`"
             );
             Err(Error::config("output", out.display(), problem))

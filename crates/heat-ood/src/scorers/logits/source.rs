@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
 use crate::math::linalg::product_nn;
 use crate::math::matmul::with_scratch;
-use crate::math::parallel;
+use crate::math::{parallel, reduce};
 use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
 use crate::scorers::{Section, Stored};
 
@@ -102,7 +102,7 @@ pub(super) use logits_settings;
 /// Turn logits into ∂(−max softmax(logits/T))/∂logits, exact where the
 /// largest is all but 1: −p_y(δ_jy − p_j)/T.
 pub(in crate::scorers) fn softmax_gradient(logits: &mut [f64], temperature: f64) {
-    let top = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let top = reduce::argmax(logits) as usize;
     let largest = logits[top];
     logits.iter_mut().for_each(|l| *l = ((*l - largest) / temperature).exp());
     let total: f64 = logits.iter().sum();
