@@ -248,7 +248,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
         ),
         (
             &["eval", "--id", &id, "--ood", &ood, &ood, "--train", &train, "--scorers", "knn"],
-            &["two sets named"],
+            &["two sets are named"],
         ),
         (
             &["eval", "--id", &id, "--ood", &slash, "--train", &train, "--scorers", "knn"],
@@ -425,4 +425,11 @@ fn quickstart() {
     let detector = "heat-quickstart/heat.safetensors";
     let csv = said(path, &["score", detector, &data("ood_textures")]);
     assert_eq!(csv.lines().count(), 501);
+    // Detectors remember the rows that they were fitted on.
+    for name in ["heat", "quickstart_gmm", "quickstart_gmm_std", "quickstart_el"] {
+        let detector = format!("heat-quickstart/{name}.safetensors");
+        let (_, error) =
+            fails(path, &["calibrate", &detector, "--id", &data("train"), "-o", "calibrated"]);
+        contains(&error, &["training rows"]);
+    }
 }

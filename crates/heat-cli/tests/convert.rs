@@ -43,7 +43,7 @@ fn forms_types_and_notes() {
     contains(&text(&ok(path, &["info", "memmaps"]).stdout), &["avg    [3000, 342]", "10 classes"]);
     ok(path, &["convert", "memmaps", "-o", "x.npz", "--dtype", "f16"]);
     let said = text(&ok(path, &["convert", "x.npz", "-o", "s.npy", "--field", "std"]).stderr);
-    contains(&said, &["note: without avg, label"]);
+    contains(&said, &["note: left out avg, label"]);
     let logits = ["convert", "x.npz", "-o", "all.safetensors", "--logits", "--head", &head];
     contains(&text(&ok(path, &logits).stderr), &["label, avg, std, logits in 1 file"]);
     let want = values(&train);

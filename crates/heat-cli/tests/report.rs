@@ -178,7 +178,7 @@ fn what_cannot_be_reported_is_said() {
     refused(&[&train], 1, &["train.safetensors", "heat eval --format json"]);
     refused(&["empty"], 1, &["empty", "recipe.toml"]);
     refused(&["absent"], 1, &["absent", "does not exist"]);
-    refused(&["run", "run"], 2, &["two runs of that name"]);
+    refused(&["run", "run"], 2, &["two runs have that name"]);
     refused(&["run", "--id", &train], 2, &["--ood"]);
     refused(&["run", "--train", &train], 2, &["--id"]);
     refused(&["run", "-o", "run/metrics.jsonl"], 2, &["read by this command"]);

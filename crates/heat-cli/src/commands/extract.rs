@@ -98,9 +98,9 @@ fn three(key: &'static str, values: &[f32]) -> Result<[f32; 3]> {
 }
 
 fn transform(args: &ExtractArgs) -> Result<TransformConfig> {
-    let directory = args.recipes.as_deref();
+    let recipes = args.recipes.as_deref();
     let mut config = match args.preset.as_deref() {
-        Some(name) => recipe::transform(name, directory)?,
+        Some(name) => recipe::transform(name, recipes)?,
         None if args.mean.is_none() || args.std.is_none() => {
             let remedy = "give what the network was trained with: `--preset cifar10|cifar100|imagenet`, \
                           or `--mean R,G,B --std R,G,B`";

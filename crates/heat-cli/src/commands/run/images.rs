@@ -44,13 +44,13 @@ impl Images {
         let dataset = dataset.ok_or_else(|| absent("dataset", "dataset=cifar10"))?;
         let network = recipe.backbone.as_ref();
         let network = network.ok_or_else(|| absent("backbone", "backbone=FILE"))?;
-        let directory = args.recipes.as_deref();
+        let recipes = args.recipes.as_deref();
         let root = args.data.clone().or_else(|| dataset.data_root.clone());
         let root = root.unwrap_or_else(|| DATA.into());
-        let sets = sets(dataset, directory, &root)?;
+        let sets = sets(dataset, recipes, &root)?;
         let transform = match &recipe.transform {
             Some(transform) => transform.clone(),
-            None => transform(&dataset.transform, directory)?,
+            None => transform(&dataset.transform, recipes)?,
         };
         let path = weights(network, &root)?;
         let options = BackboneOptions {
@@ -136,7 +136,7 @@ impl Images {
 /// All sets of images of a benchmark; what is missing is said at once.
 fn sets(
     dataset: &DatasetRecipe,
-    directory: Option<&Path>,
+    recipes: Option<&Path>,
     root: &Path,
 ) -> Result<Vec<(String, Box<dyn ImageDataset>)>> {
     let id = &dataset.ID_NAME;
@@ -149,7 +149,7 @@ fn sets(
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for (name, set, train) in wanted {
-        match PicturesRecipe::named(set, directory)?.find(set, train, root) {
+        match PicturesRecipe::named(set, recipes)?.find(set, train, root) {
             Ok(place) => found.push((name, place)),
             Err(error) => missing.push(error.to_string()),
         }
