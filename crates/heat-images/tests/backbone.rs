@@ -59,7 +59,7 @@ fn features_and_head_are_found_in_the_graph() {
 
 #[test]
 fn models_that_cannot_be_used() {
-    contains(&refusal("headless", None), &["headless.onnx", "Flatten", "--tap NAME"]);
+    contains(&refusal("headless", None), &["headless.onnx", "Flatten", "as the tap"]);
     contains(&refusal("plain", Some("mup")), &["`mup`", "map"]);
     contains(&refusal("half", None), &["`image`", "float32"]);
     contains(&refusal("external", None), &["another file", "onnx.save"]);

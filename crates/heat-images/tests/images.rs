@@ -142,7 +142,7 @@ fn cifar_in_all_its_forms() {
         let set = open(path(name), &options(None, "")).unwrap();
         assert_eq!(set.classes(), ["airplane", "automobile"]);
         assert_images(&*set, "cifar", &[3, 7]);
-        contains(&set.place(1), &["a.tar", "test_batch.bin, image 1"]);
+        contains(&set.place(1), &["a.tar", "test_batch.bin, picture 1"]);
         let error = open(path(name), &options(None, "train")).err().unwrap().to_string();
         contains(&error, &["data_batch_1", "test_batch.bin"]);
     }

@@ -153,7 +153,7 @@ fn odin(backbone: &Backbone) -> Arc<dyn Scorer> {
 fn compare(name: &str, backbone: &Backbone, n: usize, side: usize) {
     let shape = [n, 3, side, side];
     let mut network = backbone.load().unwrap();
-    let mut images = uniform(&format!("{name}.images"), shape.iter().product());
+    let mut images = uniform(&format!("{name}.pictures"), shape.iter().product());
     let pooled = network.run(images.clone(), shape).unwrap();
     let mut seeds = Vec::new();
     for (part, field, values) in [

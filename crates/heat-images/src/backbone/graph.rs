@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
             self.graph.node.iter().rev().take(4).map(|n| n.op.clone()).collect();
         let problem = format!(
             "no linear layer with constant weights at its end (it ends in {}, last first); \
-             name the tensor that holds the features with `--tap NAME`",
+             name the tensor that holds the features as the tap",
             last.join(", ")
         );
         Error::format(self.path, problem)

@@ -104,7 +104,9 @@ impl ImageDataset for Records {
 
     fn place(&self, i: usize) -> String {
         let (piece, i) = self.piece(i);
-        format!("{}, image {i}", piece.place)
+        // Part of the hash by which a finished extraction is known again, so
+        // the word stays.
+        format!("{}, picture {i}", piece.place)
     }
 
     fn image(&self, i: usize) -> Result<Image> {

@@ -25,7 +25,7 @@ pub struct DatasetRecipe {
     pub transform: String,
     /// The paper's OOD sets for it.
     pub ood: Vec<String>,
-    /// Directory of the images, where `--data` does not name one.
+    /// Directory of the images, unless another is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_root: Option<PathBuf>,
     /// Which part of the training set is used.
