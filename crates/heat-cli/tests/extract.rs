@@ -32,7 +32,7 @@ fn graphs_are_described() {
     contains(&said, &["flat: a vector, avg alone"]);
     let (code, error) = fails(directory.path(), &["backbone", "inspect", &model("headless")]);
     assert_eq!(code, 1);
-    contains(&error, &["no linear layer", "--tap NAME"]);
+    contains(&error, &["no linear layer", "as the tap"]);
 }
 
 #[test]

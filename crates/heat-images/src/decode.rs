@@ -10,10 +10,10 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use heat_ood::{Error, Result};
 
-/// Most pixels of a picture, Pillow's bound for decompression bombs.
+/// Most pixels of an image, Pillow's bound for decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// A picture: rows of RGB, eight bits each.
+/// An image: rows of RGB, eight bits each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Columns.
@@ -47,12 +47,12 @@ type Checked<T> = std::result::Result<T, String>;
 fn check_size(width: usize, height: usize, max_pixels: u64) -> Checked<()> {
     let pixels = width as u64 * height as u64;
     if pixels == 0 {
-        return Err(format!("a picture of {width}×{height} pixels"));
+        return Err(format!("an image of {width}×{height} pixels"));
     }
     if pixels > max_pixels {
         return Err(format!(
             "{width}×{height} are {pixels} pixels, more than {max_pixels}: \
-             refused as a decompression bomb; shrink the picture"
+             refused as a decompression bomb; shrink the image"
         ));
     }
     Ok(())
@@ -60,7 +60,7 @@ fn check_size(width: usize, height: usize, max_pixels: u64) -> Checked<()> {
 
 fn jpeg(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     jpeg_with(bytes, max_pixels, true).or_else(|strict| {
-        // Files with odd markers or rubbish between segments decode all the
+        // Files with unusual markers or rubbish between segments decode all the
         // same, as they do elsewhere. A cut file lacks its end marker.
         let end = bytes.len() - bytes.iter().rev().take_while(|b| **b == 0).count();
         let whole = bytes[..end].ends_with(&[0xff, 0xd9]);
@@ -94,11 +94,11 @@ fn jpeg_with(bytes: &[u8], max_pixels: u64, strict: bool) -> Checked<Image> {
 }
 
 fn other(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
-    let damaged = |e: image::ImageError| format!("not a sound picture: {e}");
+    let damaged = |e: image::ImageError| format!("not a sound image: {e}");
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let mut reader = reader.map_err(|e| e.to_string())?;
     if reader.format().is_none() {
-        return Err("not a picture: expected JPEG, PNG, BMP, GIF or WebP".into());
+        return Err("not an image: expected JPEG, PNG, BMP, GIF or WebP".into());
     }
     // What comes before the pixels: colour profiles, which may be compressed.
     reader.limits(limits(0));
@@ -120,12 +120,12 @@ fn other(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
         DynamicImage::ImageLumaA16(i) => three_times(&every(&high(&i.into_raw()), 2)),
         DynamicImage::ImageRgb16(i) => high(&i.into_raw()),
         DynamicImage::ImageRgba16(i) => without_alpha(&high(&i.into_raw())),
-        _ => return Err("a picture of floating-point numbers; convert it to eight bits".into()),
+        _ => return Err("an image of floating-point numbers; convert it to eight bits".into()),
     };
     Ok(Image { width, height, rgb })
 }
 
-/// Bytes that decoding may take beside what it returns: a picture of sixteen
+/// Bytes that decoding may take beside what it returns: an image of sixteen
 /// bits and four colours, and a copy of it.
 fn limits(pixels: u64) -> Limits {
     let mut limits = Limits::no_limits();

@@ -1,4 +1,4 @@
-//! Pixels to the network's input, as torchvision on Pillow pictures does it:
+//! Pixels to the network's input, as torchvision on Pillow images does it:
 //! resize (antialiased), centre crop, to [0, 1], normalise.
 
 use fast_image_resize::images::{Image as Pixels, ImageRef};
@@ -54,7 +54,7 @@ impl Transform {
     /// Resize and crop, still in bytes.
     ///
     /// # Errors
-    /// If the picture would be larger than 2¹⁴ on a side.
+    /// If the image would be larger than 2¹⁴ on a side.
     pub fn pixels(&mut self, image: &Image) -> Result<Image> {
         let mut now = match self.target(image) {
             Some([h, w]) if (h, w) != (image.height, image.width) => self.resize(image, w, h)?,
@@ -94,7 +94,7 @@ impl Transform {
     }
 
     fn resize(&mut self, image: &Image, width: usize, height: usize) -> Result<Image> {
-        let place = format!("a picture of {}×{}", image.width, image.height);
+        let place = format!("an image of {}×{}", image.width, image.height);
         if width.max(height) > MAX_SIDE || width.min(height) == 0 {
             let problem = format!("would be resized to {width}×{height}; crop it first");
             return Err(Error::format(place, problem));
@@ -126,7 +126,7 @@ impl Transform {
     }
 }
 
-/// The middle square; black where the picture is smaller, as torchvision pads.
+/// The middle square; black where the image is smaller, as torchvision pads.
 fn centre_crop(image: &Image, side: usize) -> Image {
     // Python's round: halves go to the even number.
     let half = |n: isize| match (n.div_euclid(2), n.rem_euclid(2)) {

@@ -46,12 +46,12 @@ fn features_and_head_are_found_in_the_graph() {
         let head = found.head().unwrap();
         assert_eq!(found.found().tap, tap, "{name}");
         assert_eq!((head.weight(), head.bias()), (&expected("weight")[..], &expected("bias")[..]));
-        assert_eq!(found.found().picture(), Some([8, 8]));
+        assert_eq!(found.found().image_size(), Some([8, 8]));
         assert_eq!(found.found().batch(), None);
     }
     assert_eq!(backbone("matmul", None).unwrap().found().linear, Some(("".into(), "raw".into())));
     assert_eq!(backbone("fixed", None).unwrap().found().batch(), Some(2));
-    assert_eq!(backbone("anysize", None).unwrap().found().picture(), None);
+    assert_eq!(backbone("anysize", None).unwrap().found().image_size(), None);
     let tapped = backbone("headless", Some("c")).unwrap();
     assert_eq!(tapped.found().tap, Tap::Map("c".into()));
     assert!(tapped.head().is_none());
@@ -60,19 +60,19 @@ fn features_and_head_are_found_in_the_graph() {
 
 #[test]
 fn models_that_cannot_be_used() {
-    contains(&refusal("headless", None), &["headless.onnx", "Flatten", "--tap NAME"]);
+    contains(&refusal("headless", None), &["headless.onnx", "Flatten", "as the tap"]);
     contains(&refusal("plain", Some("mup")), &["`mup`", "map"]);
     contains(&refusal("half", None), &["`image`", "float32"]);
     contains(&refusal("external", None), &["another file", "onnx.save"]);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.onnx");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.onnx");
     let whole = fs::read(golden("plain.onnx")).unwrap();
     for n in [1, 9, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..n]).unwrap();
         let error = Backbone::open(&path, &BackboneOptions::default()).err().unwrap().to_string();
         contains(&error, &["x.onnx", "ONNX model"]);
     }
-    let library = Some(folder.path().join("no.so"));
+    let library = Some(directory.path().join("no.so"));
     let absent = BackboneOptions { library, ..BackboneOptions::default() };
     let model = Backbone::open(golden("plain.onnx"), &absent).unwrap();
     contains(&model.load().err().unwrap().to_string(), &["no.so", "pip install onnxruntime"]);
@@ -94,8 +94,8 @@ fn pooled_outputs_are_numpys() {
     }
     // A batch of two fixed in the graph: the last row goes with one of zeros.
     let mut network = backbone("fixed", None).unwrap().load().unwrap();
-    let (pictures, size) = (expected("pictures"), 3 * 8 * 8);
-    let last = network.run(pictures[4 * size..].to_vec(), [1, 3, 8, 8]).unwrap();
+    let (images, size) = (expected("pictures"), 3 * 8 * 8);
+    let last = network.run(images[4 * size..].to_vec(), [1, 3, 8, 8]).unwrap();
     close("fixed avg", &last.avg, &expected("avg")[4 * 6..], 1e-6);
     close("fixed logits", &last.logits, &expected("logits")[4 * 4..], 1e-6);
     let pooled = backbone("vector", None).unwrap().load().unwrap();
@@ -133,17 +133,17 @@ fn extraction_keeps_order_resumes_and_lists_what_it_skips() {
     if !runtime("extraction_keeps_order_resumes_and_lists_what_it_skips") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     for i in 0..23u8 {
         // Rising grey: the features tell the order.
-        let class = path(&format!("pictures/{}", ["a", "b"][usize::from(i > 11)]));
+        let class = path(&format!("images/{}", ["a", "b"][usize::from(i > 11)]));
         fs::create_dir_all(&class).unwrap();
         let mut bmp = fs::read(common::path("images/rgb.bmp")).unwrap();
         bmp[54..].fill(10 * i);
         fs::write(class.join(format!("{i:02}.bmp")), bmp).unwrap();
     }
-    let set = open(path("pictures"), &ImageOptions::default()).unwrap();
+    let set = open(path("images"), &ImageOptions::default()).unwrap();
     let transform = TransformConfig {
         resize: Some(heat_images::Resize::Exact([8, 8])),
         crop: None,
@@ -167,7 +167,7 @@ fn extraction_keeps_order_resumes_and_lists_what_it_skips() {
         set.read(field, 0..set.len(), &mut out).unwrap();
         out
     };
-    // One picture alone, for each row.
+    // One image alone, for each row.
     let mut network = model.load().unwrap();
     let avg = all(&features, Field::Features(Pooling::Avg));
     let mut one = heat_images::Transform::new(&config.transform).unwrap();
@@ -199,22 +199,22 @@ fn extraction_keeps_order_resumes_and_lists_what_it_skips() {
     assert_eq!((done.rows, done.resumed), (23, 6));
     for i in 0..4 {
         let name = format!("shard-{i:05}.safetensors");
-        let read = |folder: &str| fs::read(path(folder).join(&name)).unwrap();
+        let read = |directory: &str| fs::read(path(directory).join(&name)).unwrap();
         assert!(read("out") == read("again"), "{name}");
     }
-    // Ended just before the folder has its name.
+    // Ended just before the directory has its name.
     fs::rename(path("again"), path(".heat-last.tmp")).unwrap();
     let done = extract(&*set, &model, &path("last"), &config, &mut Silent).unwrap();
     assert_eq!((done.rows, done.resumed), (23, 23));
-    let read = |folder: &str| fs::read(path(folder).join("extract.json")).unwrap();
+    let read = |directory: &str| fs::read(path(directory).join("extract.json")).unwrap();
     assert!(read("out") == read("last"));
-    // Two pictures that cannot be read, one shard without any that can.
+    // Two images that cannot be read, one shard without any that can.
     for i in [3, 12, 13, 14, 15, 16, 17] {
-        fs::write(path(&format!("pictures/{}/{i:02}.bmp", if i > 11 { "b" } else { "a" })), "x")
+        fs::write(path(&format!("images/{}/{i:02}.bmp", if i > 11 { "b" } else { "a" })), "x")
             .unwrap();
     }
     let error = extract(&*set, &model, &path("fatal"), &config, &mut Silent).err().unwrap();
-    contains(&error.to_string(), &["a/03.bmp", "not a picture"]);
+    contains(&error.to_string(), &["a/03.bmp", "not an image"]);
     let skip = ExtractConfig { skip_unreadable: true, ..config };
     let done = extract(&*set, &model, &path("skipped"), &skip, &mut Silent).unwrap();
     assert_eq!((done.rows, done.unreadable.len()), (16, 7));

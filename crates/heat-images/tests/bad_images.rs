@@ -1,4 +1,4 @@
-//! Data sets of pictures that cannot be read: one test for each way, with what
+//! Data sets of images that cannot be read: one test for each way, with what
 //! is said. More, beside sound ones, in `images.rs`, `places.rs` and `lsun.rs`.
 
 mod common;
@@ -13,11 +13,11 @@ use heat_images::{Format, ImageOptions, decode, open};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-/// A temporary folder and a path in it.
+/// A temporary directory and a path in it.
 fn place(name: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    (folder, path)
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(name);
+    (directory, path)
 }
 
 fn refused(path: impl AsRef<Path>, parts: &[&str]) {
@@ -43,7 +43,7 @@ fn gzipped(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn truncated_jpeg() {
-    let (_folder, path) = place("cut");
+    let (_directory, path) = place("cut");
     copies(&path, &["a.png"]);
     let whole = fs::read(golden("rgb.jpg")).unwrap();
     fs::write(path.join("b.jpg"), &whole[..whole.len() / 2]).unwrap();
@@ -53,16 +53,16 @@ fn truncated_jpeg() {
 }
 
 #[test]
-fn picture_of_no_bytes() {
-    let (_folder, path) = place("empty");
+fn image_of_no_bytes() {
+    let (_directory, path) = place("empty");
     copies(&path, &["a.png"]);
     fs::write(path.join("b.jpg"), "").unwrap();
     let set = open(&path, &ImageOptions::default()).unwrap();
-    contains(&set.image(1).unwrap_err().to_string(), &["b.jpg", "not a picture"]);
+    contains(&set.image(1).unwrap_err().to_string(), &["b.jpg", "not an image"]);
 }
 
 #[test]
-fn picture_with_a_bomb_for_a_colour_profile() {
+fn image_with_a_bomb_for_a_colour_profile() {
     // 64 MiB of zeros, compressed, before the pixels.
     let mut gz = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     gz.write_all(&vec![0; 64 << 20]).unwrap();
@@ -74,24 +74,24 @@ fn picture_with_a_bomb_for_a_colour_profile() {
         let length = (data.len() as u32).to_be_bytes();
         [&length[..], kind, data, &crc.sum().to_be_bytes()].concat()
     };
-    let mut picture = fs::read(golden("rgb.png")).unwrap();
-    let want = decode("rgb.png", &picture).unwrap();
-    picture.splice(33..33, chunk(b"iCCP", &profile));
+    let mut image = fs::read(golden("rgb.png")).unwrap();
+    let want = decode("rgb.png", &image).unwrap();
+    image.splice(33..33, chunk(b"iCCP", &profile));
     // It is left out.
-    assert_eq!(decode("profile.png", &picture).unwrap(), want);
+    assert_eq!(decode("profile.png", &image).unwrap(), want);
 }
 
 #[test]
-fn folder_without_pictures() {
-    let (_folder, path) = place("none");
+fn directory_without_images() {
+    let (_directory, path) = place("none");
     fs::create_dir_all(path.join("a/b")).unwrap();
     fs::write(path.join("a/b/readme.txt"), "hello").unwrap();
-    refused(&path, &["none", "no picture", ".jpg"]);
+    refused(&path, &["none", "no image", ".jpg"]);
 }
 
 #[test]
 fn cifar_100_given_as_cifar_10() {
-    let (_folder, path) = place("cifar-100-binary");
+    let (_directory, path) = place("cifar-100-binary");
     fs::create_dir(&path).unwrap();
     fs::write(path.join("test.bin"), vec![0; 3074 * 2]).unwrap();
     let said = refusal(&path, &options(Some(Format::Cifar10), ""));
@@ -107,7 +107,7 @@ fn cifar_100_given_as_cifar_10() {
 
 #[test]
 fn labels_of_no_class() {
-    let (_folder, path) = place("cifar");
+    let (_directory, path) = place("cifar");
     fs::create_dir(&path).unwrap();
     let mut records = vec![0; 3073 * 2];
     records[3073] = 10;
@@ -117,8 +117,8 @@ fn labels_of_no_class() {
 
 #[test]
 fn list_with_a_missing_file() {
-    let (folder, path) = place("list.txt");
-    copies(folder.path(), &["a.png"]);
+    let (directory, path) = place("list.txt");
+    copies(directory.path(), &["a.png"]);
     fs::write(&path, "a.png 0\nb.png 1\n").unwrap();
     refused(&path, &["list.txt", "line 2", "`b.png` is not in"]);
     fs::write(&path, "a.png 0\n../a.png 1\n").unwrap();
@@ -127,8 +127,8 @@ fn list_with_a_missing_file() {
 
 #[cfg(unix)]
 #[test]
-fn folders_that_contain_themselves() {
-    let (_folder, path) = place("loop");
+fn directories_that_contain_themselves() {
+    let (_directory, path) = place("loop");
     copies(&path, &["a.png"]);
     std::os::unix::fs::symlink(".", path.join("again")).unwrap();
     refused(&path, &["again", "more than 32 deep", "a link"]);
@@ -137,7 +137,7 @@ fn folders_that_contain_themselves() {
 #[cfg(unix)]
 #[test]
 fn links_to_nothing() {
-    let (_folder, path) = place("links");
+    let (_directory, path) = place("links");
     copies(&path, &["a.png"]);
     std::os::unix::fs::symlink("absent.png", path.join("b.png")).unwrap();
     let set = open(&path, &ImageOptions::default()).unwrap();
@@ -148,7 +148,7 @@ fn links_to_nothing() {
 #[test]
 fn names_that_are_not_utf_8() {
     use std::os::unix::ffi::OsStrExt;
-    let (_folder, path) = place("names");
+    let (_directory, path) = place("names");
     copies(&path, &["a.png"]);
     let name = std::ffi::OsStr::from_bytes(b"\xff.png");
     fs::copy(golden("rgb.png"), path.join(name)).unwrap();
@@ -157,36 +157,36 @@ fn names_that_are_not_utf_8() {
 
 #[test]
 fn archives_that_lead_out_of_themselves() {
-    let (folder, path) = place("out.zip");
-    let picture = fs::read(golden("rgb.png")).unwrap();
-    zipped(&path, &[("a/x.png", &picture), ("../x.png", &picture)]);
+    let (directory, path) = place("out.zip");
+    let image = fs::read(golden("rgb.png")).unwrap();
+    zipped(&path, &[("a/x.png", &image), ("../x.png", &image)]);
     refused(&path, &["out.zip", "`../x.png` leads out of it"]);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    let path = folder.path().join("out.tar");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    let path = directory.path().join("out.tar");
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
-    header.set_size(picture.len() as u64);
+    header.set_size(image.len() as u64);
     header.as_mut_bytes()[..10].copy_from_slice(b"a/../x.png");
     header.set_cksum();
-    tar.append(&header, &picture[..]).unwrap();
+    tar.append(&header, &image[..]).unwrap();
     fs::write(&path, tar.into_inner().unwrap()).unwrap();
     refused(&path, &["out.tar", "`a/../x.png` leads out of it"]);
 }
 
 #[test]
 fn zip_of_a_bomb() {
-    let (_folder, path) = place("bomb.zip");
-    let picture = fs::read(golden("rgb.png")).unwrap();
-    zipped(&path, &[("a.png", &picture), ("b.png", &vec![0; 64 << 20])]);
+    let (_directory, path) = place("bomb.zip");
+    let image = fs::read(golden("rgb.png")).unwrap();
+    zipped(&path, &[("a.png", &image), ("b.png", &vec![0; 64 << 20])]);
     let set = open(&path, &ImageOptions::default()).unwrap();
     set.image(0).unwrap();
     let said = set.image(1).unwrap_err().to_string();
-    contains(&said, &["bomb.zip: b.png", "become 67108864", "give the folder"]);
+    contains(&said, &["bomb.zip: b.png", "become 67108864", "give the directory"]);
 }
 
 #[test]
 fn gzip_of_a_bomb() {
-    let (_folder, path) = place("x-images-idx3-ubyte.gz");
+    let (_directory, path) = place("x-images-idx3-ubyte.gz");
     // Four members of 300 MB each: a thousandth of that in the file.
     gzipped(&path, &vec![0; 300 << 20]);
     let member = fs::read(&path).unwrap();
@@ -196,9 +196,9 @@ fn gzip_of_a_bomb() {
 
 #[test]
 fn zip_with_a_damaged_directory() {
-    let (_folder, path) = place("x.zip");
-    let picture = fs::read(golden("rgb.png")).unwrap();
-    zipped(&path, &[("a.png", &picture)]);
+    let (_directory, path) = place("x.zip");
+    let image = fs::read(golden("rgb.png")).unwrap();
+    zipped(&path, &[("a.png", &image)]);
     let whole = fs::read(&path).unwrap();
     let end = whole.len() - 22;
     for (at, value) in [(10, 9), (16, 1)] {
@@ -216,8 +216,8 @@ fn zip_with_a_damaged_directory() {
 }
 
 #[test]
-fn pictures_larger_than_is_wanted() {
-    let (_folder, path) = place("some");
+fn images_larger_than_is_wanted() {
+    let (_directory, path) = place("some");
     copies(&path, &["a.png", "b.png"]);
     let small = ImageOptions { max_pixels: Some(1000), ..ImageOptions::default() };
     let said = open(&path, &small).unwrap().image(0).unwrap_err().to_string();

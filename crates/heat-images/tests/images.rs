@@ -1,4 +1,4 @@
-//! Pictures and data sets against Pillow 13.0, torchvision 0.29 and numpy
+//! Images and data sets against Pillow 13.0, torchvision 0.29 and numpy
 //! (`golden/make_images.py`), and what must be refused.
 
 mod common;
@@ -13,7 +13,7 @@ use heat_images::{
     open,
 };
 
-fn picture(name: &str) -> Image {
+fn image(name: &str) -> Image {
     decode(name, &fs::read(golden(name)).unwrap()).unwrap()
 }
 
@@ -26,7 +26,7 @@ fn difference(got: &[u8], want: &[u8]) -> (u8, f64) {
 }
 
 #[test]
-fn pictures_decode_as_pillow_decodes_them() {
+fn images_decode_as_pillow_decodes_them() {
     let exact = [
         "rgb.png",
         "rgba.png",
@@ -44,7 +44,7 @@ fn pictures_decode_as_pillow_decodes_them() {
     ];
     for name in exact {
         let (shape, want) = expected(&format!("rgb.{name}"));
-        let got = picture(name);
+        let got = image(name);
         assert_eq!([got.height, got.width, 3], shape[..], "{name}");
         assert_eq!(difference(&got.rgb, &want), (0, 0.0), "{name}");
     }
@@ -52,7 +52,7 @@ fn pictures_decode_as_pillow_decodes_them() {
     let lossy = ["rgb.jpg", "full.jpg", "progressive.jpg", "rotated.jpg", "grey.jpg", "cmyk.jpg"];
     for name in lossy {
         let (shape, want) = expected(&format!("rgb.{name}"));
-        let got = picture(name);
+        let got = image(name);
         assert_eq!([got.height, got.width, 3], shape[..], "{name}");
         let (most, mean) = difference(&got.rgb, &want);
         println!("{name}: at most {most}, mean {mean:.3}");
@@ -67,7 +67,7 @@ fn transform(resize: Option<Resize>, filter: Filter, crop: Option<usize>) -> Tra
 
 #[test]
 fn transforms_are_torchvisions() {
-    let large = picture("large.png");
+    let large = image("large.png");
     let (linear, cubic) = (Filter::Bilinear, Filter::Bicubic);
     let cases = [
         ("exact32", Some(Resize::Exact([32, 32])), linear, None),
@@ -97,7 +97,7 @@ fn transforms_are_torchvisions() {
     }
 }
 
-fn assert_pictures(set: &dyn ImageDataset, name: &str, labels: &[u32]) {
+fn assert_images(set: &dyn ImageDataset, name: &str, labels: &[u32]) {
     let (shape, want) = expected(name);
     assert_eq!(set.len(), shape[0]);
     let size = want.len() / set.len();
@@ -114,8 +114,8 @@ fn assert_pictures(set: &dyn ImageDataset, name: &str, labels: &[u32]) {
 
 #[test]
 fn cifar_in_all_its_forms() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     let (_, pixels) = expected("cifar");
     // Back to planes, with labels before them.
     let planes = |i: usize| {
@@ -141,7 +141,7 @@ fn cifar_in_all_its_forms() {
     for name in ["a.tar", "a.tar.gz"] {
         let set = open(path(name), &options(None, "")).unwrap();
         assert_eq!(set.classes(), ["airplane", "automobile"]);
-        assert_pictures(&*set, "cifar", &[3, 7]);
+        assert_images(&*set, "cifar", &[3, 7]);
         contains(&set.place(1), &["a.tar", "test_batch.bin, picture 1"]);
         let error = open(path(name), &options(None, "train")).err().unwrap().to_string();
         contains(&error, &["data_batch_1", "test_batch.bin"]);
@@ -149,7 +149,7 @@ fn cifar_in_all_its_forms() {
     fs::create_dir(path("fine")).unwrap();
     fs::write(path("fine/test.bin"), binary(&[&[1, 99], &[2, 0]])).unwrap();
     let hundred = options(Some(Format::Cifar100), "test");
-    assert_pictures(&*open(path("fine"), &hundred).unwrap(), "cifar", &[99, 0]);
+    assert_images(&*open(path("fine"), &hundred).unwrap(), "cifar", &[99, 0]);
     let ten = options(Some(Format::Cifar10), "test");
     let error = open(path("fine"), &ten).err().unwrap().to_string();
     contains(&error, &["test_batch", "test.bin"]);
@@ -159,11 +159,11 @@ fn cifar_in_all_its_forms() {
         fs::copy(golden(name), batch.join("data_batch_1")).unwrap();
         fs::copy(golden(name), batch.join("test_batch")).unwrap();
         let set = open(&batch, &options(None, "train")).unwrap();
-        assert_pictures(&*set, "cifar", &[3, 7]);
+        assert_images(&*set, "cifar", &[3, 7]);
     }
     fs::copy(golden("python3.pkl"), path("fine/test")).unwrap();
     fs::remove_file(path("fine/test.bin")).unwrap();
-    assert_pictures(&*open(path("fine"), &hundred).unwrap(), "cifar", &[99, 0]);
+    assert_images(&*open(path("fine"), &hundred).unwrap(), "cifar", &[99, 0]);
     // Damage.
     let whole = fs::read(golden("python2.pkl")).unwrap();
     for n in (0..whole.len()).step_by(97) {
@@ -182,50 +182,50 @@ fn cifar_in_all_its_forms() {
 #[test]
 fn svhn_and_idx() {
     let set = open(golden("digits.mat"), &options(None, "")).unwrap();
-    assert_pictures(&*set, "svhn", &[1, 0, 9, 2]);
+    assert_images(&*set, "svhn", &[1, 0, 9, 2]);
     let set = open(golden("t10k-images-idx3-ubyte.gz"), &options(None, "")).unwrap();
-    assert_pictures(&*set, "idx", &[7, 0, 4]);
+    assert_images(&*set, "idx", &[7, 0, 4]);
     let set = open(common::path("images"), &options(Some(Format::Idx), "")).unwrap();
-    assert_pictures(&*set, "idx", &[7, 0, 4]);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("test_32x32.mat");
+    assert_images(&*set, "idx", &[7, 0, 4]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("test_32x32.mat");
     let whole = fs::read(golden("digits.mat")).unwrap();
     for n in [1, 100, 130, whole.len() / 2, whole.len() - 9] {
         fs::write(&path, &whole[..n]).unwrap();
         let error = open(&path, &options(None, "")).err().unwrap().to_string();
         contains(&error, &["test_32x32.mat"]);
     }
-    let path = folder.path().join("x-ubyte");
+    let path = directory.path().join("x-ubyte");
     fs::write(&path, [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 9]).unwrap();
     let error = open(&path, &options(None, "")).err().unwrap().to_string();
-    contains(&error, &["2 pictures of 1×1", "there are 1"]);
+    contains(&error, &["2 images of 1×1", "there are 1"]);
     fs::write(&path, b"\x89PNG").unwrap();
     contains(&open(&path, &options(None, "")).err().unwrap().to_string(), &["not an IDX file"]);
 }
 
 #[test]
-fn folders_lists_and_archives_of_pictures() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("pictures");
+fn directories_lists_and_archives_of_images() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("images");
     copies(&root, &["val/b/2.png", "val/b/10.PNG", "val/a/x/3.png", "val/.hidden/4.png"]);
-    fs::write(root.join("val/readme.md"), "no picture").unwrap();
+    fs::write(root.join("val/readme.md"), "no image").unwrap();
     let set = open(&root, &ImageOptions::default()).unwrap();
     assert_eq!(rows(&*set), want(&[("3.png", Some(0)), ("10.PNG", Some(1)), ("2.png", Some(1))]));
     assert_eq!(set.classes(), ["a", "b"]);
-    assert_eq!(set.image(2).unwrap(), picture("rgb.png"));
+    assert_eq!(set.image(2).unwrap(), image("rgb.png"));
     // The same within a zip, read in place.
-    let file = fs::File::create(folder.path().join("p.zip")).unwrap();
+    let file = fs::File::create(directory.path().join("p.zip")).unwrap();
     let mut zip = zip::ZipWriter::new(file);
     for name in ["val/b/2.png", "val/b/10.PNG", "val/a/x/3.png", "__MACOSX/._2.png"] {
         zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
         zip.write_all(&fs::read(golden("rgb.png")).unwrap()).unwrap();
     }
     zip.finish().unwrap();
-    let zipped = open(folder.path().join("p.zip"), &ImageOptions::default()).unwrap();
+    let zipped = open(directory.path().join("p.zip"), &ImageOptions::default()).unwrap();
     assert_eq!(rows(&*zipped), rows(&*set));
-    assert_eq!(zipped.image(0).unwrap(), picture("rgb.png"));
+    assert_eq!(zipped.image(0).unwrap(), image("rgb.png"));
     contains(&zipped.place(0), &["p.zip: val/a/x/3.png"]);
-    // Pictures beside folders have no classes.
+    // Images beside directories have no classes.
     copies(&root, &["val/0.png"]);
     let set = open(&root, &ImageOptions::default()).unwrap();
     assert!((0..4).all(|i| set.label(i).is_none()));
@@ -243,13 +243,13 @@ fn folders_lists_and_archives_of_pictures() {
     refused("val/b/2.png one\n", &["line 1", "`one`"]);
     refused("val/b/2.png 1\nval/0.png\n", &["on every line, or on none"]);
     refused("val/b/9.png 1\n", &["`val/b/9.png` is not in"]);
-    refused("\n", &["no picture"]);
+    refused("\n", &["no image"]);
 }
 
 #[test]
 fn tiny_imagenet_and_textures() {
-    let folder = tempfile::tempdir().unwrap();
-    let tiny = folder.path().join("tiny-imagenet-200");
+    let directory = tempfile::tempdir().unwrap();
+    let tiny = directory.path().join("tiny-imagenet-200");
     copies(&tiny, &["val/images/val_0.JPEG", "val/images/val_1.JPEG"]);
     copies(&tiny, &["train/n02/images/n02_0.JPEG", "train/n01/images/n01_0.JPEG"]);
     fs::write(tiny.join("wnids.txt"), "n03\nn02\nn01\n").unwrap();
@@ -270,11 +270,11 @@ fn tiny_imagenet_and_textures() {
     let error = open(&tiny, &options(None, "best")).err().unwrap().to_string();
     contains(&error, &["`split` = best", "train, val and test"]);
 
-    let dtd = folder.path().join("x/dtd");
+    let dtd = directory.path().join("x/dtd");
     copies(&dtd, &["images/dotted/d_1.jpg", "images/banded/b_1.jpg", "images/banded/b_2.jpg"]);
     fs::create_dir(dtd.join("labels")).unwrap();
     fs::write(dtd.join("labels/test1.txt"), "dotted/d_1.jpg\nbanded/b_2.jpg\n").unwrap();
-    let set = open(folder.path().join("x"), &ImageOptions::default()).unwrap();
+    let set = open(directory.path().join("x"), &ImageOptions::default()).unwrap();
     assert_eq!(rows(&*set), want(&[("d_1.jpg", Some(1)), ("b_2.jpg", Some(0))]));
     fs::write(dtd.join("labels/test2.txt"), "dotted/d_9.jpg\n").unwrap();
     let error = open(&dtd, &options(None, "test2")).err().unwrap().to_string();
@@ -282,7 +282,7 @@ fn tiny_imagenet_and_textures() {
 }
 
 #[test]
-fn damaged_pictures_are_refused() {
+fn damaged_images_are_refused() {
     let refused = |name: &str, bytes: &[u8], parts: &[&str]| {
         let error = decode(name, bytes).expect_err(name).to_string();
         contains(&error, &[&[name], parts].concat());
@@ -294,7 +294,7 @@ fn damaged_pictures_are_refused() {
         }
     }
     refused("text.png", b"hello, hello, hello", &["JPEG, PNG"]);
-    refused("empty.jpg", b"", &["not a picture"]);
+    refused("empty.jpg", b"", &["not an image"]);
     // A bomb: 60000 × 60000 in a header.
     let mut bomb = fs::read(golden("rgb.png")).unwrap();
     bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
@@ -311,14 +311,14 @@ fn flate2_crc(bytes: &[u8]) -> u32 {
 
 #[test]
 fn paths_and_archives_that_are_not_data_sets() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     let refused = |name: &str, parts: &[&str]| {
         let error = open(path(name), &ImageOptions::default()).err().expect(name).to_string();
         contains(&error, &[&[name], parts].concat());
     };
     fs::create_dir(path("empty")).unwrap();
-    refused("empty", &["no picture"]);
+    refused("empty", &["no image"]);
     refused("absent", &["open"]);
     fs::write(path("a.tar"), [7; 2000]).unwrap();
     refused("a.tar", &["tar archive"]);
@@ -327,7 +327,7 @@ fn paths_and_archives_that_are_not_data_sets() {
     fs::write(path("a.zip"), b"PK rubbish").unwrap();
     refused("a.zip", &["zip"]);
     fs::write(path("a.bin"), b"x").unwrap();
-    refused("a.bin", &["expected a folder"]);
+    refused("a.bin", &["expected a directory"]);
     fs::copy(golden("digits.mat"), path("empty/test_32x32.mat")).unwrap();
     refused("empty", &["give that file"]);
 }

@@ -10,18 +10,18 @@ use common::bytes::contains;
 use common::images::{expected, golden, options, refusal};
 use heat_images::{Format, ImageDataset, ImageOptions, open};
 
-/// A folder with the golden databases.
+/// A directory with the golden databases.
 fn databases() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for name in ["bedroom_val_lmdb", "tower_val_lmdb"] {
-        let to = folder.path().join(name);
+        let to = directory.path().join(name);
         fs::create_dir(&to).unwrap();
         fs::copy(golden(name).join("data.mdb"), to.join("data.mdb")).unwrap();
     }
-    folder
+    directory
 }
 
-/// Order, labels and pictures are those of the reference.
+/// Order, labels and images are those of the reference.
 fn assert_lsun(set: &dyn ImageDataset) {
     let (shape, want) = expected("lsun");
     let places = fs::read_to_string(golden("lsun.txt")).unwrap();
@@ -42,8 +42,8 @@ fn assert_lsun(set: &dyn ImageDataset) {
 
 #[test]
 fn databases_are_read_as_torchvision_reads_them() {
-    let folder = databases();
-    let path = folder.path();
+    let directory = databases();
+    let path = directory.path();
     let set = open(path, &ImageOptions::default()).unwrap();
     assert_lsun(&*set);
     // Twice at once, and again after both are closed.
@@ -70,10 +70,10 @@ fn databases_are_read_as_torchvision_reads_them() {
 
 #[cfg(unix)]
 #[test]
-fn folders_that_cannot_be_written() {
+fn directories_that_cannot_be_written() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = databases();
-    let one = folder.path().join("tower_val_lmdb");
+    let directory = databases();
+    let one = directory.path().join("tower_val_lmdb");
     fs::set_permissions(one.join("data.mdb"), fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(&one, fs::Permissions::from_mode(0o555)).unwrap();
     assert_eq!(open(&one, &ImageOptions::default()).unwrap().len(), 2);
@@ -82,8 +82,8 @@ fn folders_that_cannot_be_written() {
 
 #[test]
 fn splits() {
-    let folder = databases();
-    let path = folder.path();
+    let directory = databases();
+    let path = directory.path();
     let said = refusal(path, &options(None, "train"));
     contains(&said, &["bedroom_train_lmdb", "another split"]);
     contains(&refusal(path, &options(None, "test")), &["test_lmdb"]);
@@ -102,8 +102,8 @@ fn refused(path: &Path, bytes: &[u8]) -> String {
 
 #[test]
 fn truncated_files() {
-    let folder = databases();
-    let path = folder.path().join("bedroom_val_lmdb");
+    let directory = databases();
+    let path = directory.path().join("bedroom_val_lmdb");
     let whole = fs::read(path.join("data.mdb")).unwrap();
     for n in [0, 1, 16, 100, 151, 4096, 4200] {
         contains(&refused(&path, &whole[..n]), &["data.mdb"]);
@@ -115,8 +115,8 @@ fn truncated_files() {
 
 #[test]
 fn other_files_of_that_name() {
-    let folder = databases();
-    let path = folder.path().join("bedroom_val_lmdb");
+    let directory = databases();
+    let path = directory.path().join("bedroom_val_lmdb");
     let whole = fs::read(path.join("data.mdb")).unwrap();
     let with = |at: usize, bytes: &[u8]| {
         let mut other = whole.clone();
@@ -132,9 +132,9 @@ fn other_files_of_that_name() {
 }
 
 #[test]
-fn databases_without_pictures() {
-    let folder = databases();
-    let path = folder.path().join("bedroom_val_lmdb");
+fn databases_without_images() {
+    let directory = databases();
+    let path = directory.path().join("bedroom_val_lmdb");
     // Both states: no root, no depth, no entries.
     let mut empty = fs::read(path.join("data.mdb")).unwrap()[..8192].to_vec();
     for at in [0, 4096] {
@@ -143,9 +143,9 @@ fn databases_without_pictures() {
         empty[at + 128..at + 136].fill(0xff);
     }
     fs::write(path.join("data.mdb"), &empty).unwrap();
-    contains(&refusal(&path, &ImageOptions::default()), &["no picture in it"]);
+    contains(&refusal(&path, &ImageOptions::default()), &["no image in it"]);
     // Values that are none.
-    let mut other = fs::read(folder.path().join("tower_val_lmdb/data.mdb")).unwrap();
+    let mut other = fs::read(directory.path().join("tower_val_lmdb/data.mdb")).unwrap();
     let at = other.windows(4).position(|w| w == b"RIFF").unwrap();
     other[at..at + 4].fill(0);
     fs::write(path.join("data.mdb"), other).unwrap();
@@ -153,5 +153,5 @@ fn databases_without_pictures() {
     let failed: Vec<String> =
         (0..2).filter_map(|i| set.image(i).err()).map(|e| e.to_string()).collect();
     assert_eq!(failed.len(), 1);
-    contains(&failed[0], &["bedroom_val_lmdb: ", "not a picture"]);
+    contains(&failed[0], &["bedroom_val_lmdb: ", "not an image"]);
 }

@@ -1,5 +1,5 @@
 //! ResNets from their weights: what is read from files and refused, and
-//! features, gradients and perturbed pictures against PyTorch 2.15, torchvision
+//! features, gradients and perturbed images against PyTorch 2.15, torchvision
 //! 0.29 and timm (`golden/make_resnets.py`), on weights that both sides
 //! generate.
 //!
@@ -158,8 +158,8 @@ fn odin(backbone: &Backbone) -> Arc<dyn Scorer> {
 fn compare(name: &str, backbone: &Backbone, n: usize, side: usize) {
     let shape = [n, 3, side, side];
     let mut network = backbone.load().unwrap();
-    let mut pictures = uniform(&format!("{name}.pictures"), shape.iter().product());
-    let pooled = network.run(pictures.clone(), shape).unwrap();
+    let mut images = uniform(&format!("{name}.pictures"), shape.iter().product());
+    let pooled = network.run(images.clone(), shape).unwrap();
     let mut seeds = Vec::new();
     for (part, field, values) in [
         ("avg", Field::Features(Pooling::Avg), &pooled.avg),
@@ -171,18 +171,18 @@ fn compare(name: &str, backbone: &Backbone, n: usize, side: usize) {
         close(&name(""), values, &expected(&name("")), 1e-4);
         seeds.push((field, uniform(&name(".seed"), values.len())));
     }
-    let gradient = network.gradient(&pictures, shape, &Batch::of(n, seeds).unwrap()).unwrap();
+    let gradient = network.gradient(&images, shape, &Batch::of(n, seeds).unwrap()).unwrap();
     close("gradient", &gradient, &expected(&format!("{name}.gradient")), 1e-4);
     let perturbation = Perturbation::new(odin(backbone), 0.01).unwrap();
-    perturbation.apply(&mut network, &mut pictures, shape).unwrap();
-    let moved = network.run(pictures, shape).unwrap();
+    perturbation.apply(&mut network, &mut images, shape).unwrap();
+    let moved = network.run(images, shape).unwrap();
     close("odin", &moved.logits, &expected(&format!("{name}.odin")), 1e-3);
 }
 
 #[test]
 fn features_gradients_and_perturbations_are_pytorchs() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("weights.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weights.safetensors");
     let here = runtime("features_gradients_and_perturbations_are_pytorchs");
     for (name, tensors, n, side) in [
         ("resnet18", imagenet([2, 2, 2, 2], false, 7, 7), 1, 48),
@@ -236,14 +236,14 @@ fn gradients_go_back_through_graphs_of_others() {
 /// The same network in every form of file, and written as ONNX.
 #[test]
 fn checkpoints_of_every_form_are_read() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let here = runtime("checkpoints_of_every_form_are_read");
-    let plain = folder.path().join("small.safetensors");
+    let plain = directory.path().join("small.safetensors");
     save(&plain, &cifar(1, 4));
     for path in [golden("model_state.pt"), golden("module.th"), plain] {
         let backbone = open(&path).unwrap();
         contains(backbone.architecture().unwrap(), &["[1, 1, 1]", "CIFAR"]);
-        let written = folder.path().join("small.onnx");
+        let written = directory.path().join("small.onnx");
         backbone.save(&written).unwrap();
         let again = open(&written).unwrap();
         assert_eq!(again.architecture(), None);
@@ -273,8 +273,8 @@ fn several_networks_need_a_prefix() {
 
 #[test]
 fn wrong_weights_are_refused_with_every_mismatch() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("w.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.safetensors");
     let arch =
         |name: &str| BackboneOptions { arch: Some(name.to_owned()), ..BackboneOptions::default() };
     let mut tensors = cifar(3, 16);

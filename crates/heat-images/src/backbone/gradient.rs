@@ -1,9 +1,9 @@
-//! The gradient with respect to the pictures, as a second graph beside the
+//! The gradient with respect to the images, as a second graph beside the
 //! forward one.
 //!
 //! [`with_gradient`] appends to a classifier's graph the nodes that carry
 //! *seeds*, the gradient of some energy with respect to the pooled features
-//! and the logits, back to the pictures, for pictures of one size. A
+//! and the logits, back to the images, for images of one size. A
 //! convolution goes back as a convolution with the kernel turned round, or as
 //! a transposed one where it has a stride; ReLU by the sign of its output; a
 //! max-pooling by the places of its maxima; a batch normalisation as a factor
@@ -50,18 +50,18 @@ struct Tape<'a> {
 /// The model with the gradient as a further output, for seeds of `fields`.
 ///
 /// # Errors
-/// If an operator between the pictures and the features has no gradient here.
+/// If an operator between the images and the features has no gradient here.
 pub(super) fn with_gradient(
     path: &Path,
     bytes: &[u8],
     found: &Found,
-    picture: [usize; 2],
+    image: [usize; 2],
     fields: &[Field],
 ) -> Result<Vec<u8>> {
     let model = Model::decode(bytes).map_err(|e| Error::format(path, e.to_string()))?;
     let graph = model.graph.unwrap_or_default();
     let weights: HashMap<_, _> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    let start = Shape::Map([3, picture[0], picture[1]]);
+    let start = Shape::Map([3, image[0], image[1]]);
     let shapes = shapes::infer(path, &graph, &weights, &found.input, start)?;
     let mut tape = Tape {
         path,
@@ -82,7 +82,7 @@ pub(super) fn with_gradient(
         tape.back(node)?;
     }
     let Some(total) = tape.sum(&found.input) else {
-        let problem = "no gradient reaches the pictures: its features do not depend on them";
+        let problem = "no gradient reaches the images: its features do not depend on them";
         return Err(Error::format(path, problem));
     };
     tape.nodes.push(Node::new("Identity", &[&total], GRADIENT, vec![]));
@@ -219,10 +219,10 @@ impl<'a> Tape<'a> {
         let top = self.add("GlobalMaxPool", &[map], vec![]);
         let equal = self.add("Equal", &[map, &top], vec![]);
         let equal = self.add("Cast", &[&equal], vec![Attribute::int("to", i64::from(FLOAT))]);
-        let share = self.add("GlobalAveragePool", &[&equal], vec![]);
+        let fraction = self.add("GlobalAveragePool", &[&equal], vec![]);
         let cells = self.floats(&[], &[n as f32]);
-        let share = self.add("Mul", &[&share, &cells], vec![]);
-        let ratio = self.add("Div", &[&g, &share], vec![]);
+        let count = self.add("Mul", &[&fraction, &cells], vec![]);
+        let ratio = self.add("Div", &[&g, &count], vec![]);
         self.add("Mul", &[&equal, &ratio], vec![])
     }
 

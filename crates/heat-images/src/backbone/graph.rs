@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
             inputs.filter(|v| !self.weights.contains_key(v.name.as_str())).collect();
         let [input] = inputs[..] else {
             let names: Vec<_> = inputs.iter().map(|v| v.name.as_str()).collect();
-            let problem = format!("has the inputs [{}]; expected one, a picture", names.join(", "));
+            let problem = format!("has the inputs [{}]; expected one, an image", names.join(", "));
             return Err(Error::format(self.path, problem));
         };
         let kind = input.kind.as_ref().and_then(|k| k.tensor.as_ref());
@@ -131,8 +131,8 @@ impl<'a> Reader<'a> {
         let dims = kind.shape.unwrap_or_default().dim;
         let shape: Vec<Option<usize>> =
             dims.iter().map(|d| d.value.and_then(|v| usize::try_from(v).ok())).collect();
-        let picture = shape.is_empty() || (shape.len() == 4 && matches!(shape[1], None | Some(3)));
-        if !picture {
+        let image = shape.is_empty() || (shape.len() == 4 && matches!(shape[1], None | Some(3)));
+        if !image {
             return Err(Error::Shape {
                 place: self.path.display().to_string(),
                 tensor: input.name.clone(),
@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
             self.graph.node.iter().rev().take(4).map(|n| n.op.clone()).collect();
         let problem = format!(
             "no linear layer with constant weights at its end (it ends in {}, last first); \
-             name the tensor that holds the features with `--tap NAME`",
+             name the tensor that holds the features as the tap",
             last.join(", ")
         );
         Error::format(self.path, problem)
@@ -293,7 +293,7 @@ fn text(shape: &[Option<usize>]) -> String {
 }
 
 impl Found {
-    /// Expected and found shape, if pictures of that shape do not fit.
+    /// Expected and found shape, if images of that shape do not fit.
     pub(super) fn mismatch(&self, shape: [usize; 4]) -> Option<(String, String)> {
         let fits =
             self.input_shape.iter().zip(shape).skip(1).all(|(w, g)| w.is_none_or(|w| w == g));
@@ -305,8 +305,8 @@ impl Found {
         self.input_shape.first().copied().flatten()
     }
 
-    /// Height and width of the pictures, where the graph fixes them.
-    pub fn picture(&self) -> Option<[usize; 2]> {
+    /// Height and width of the images, where the graph fixes them.
+    pub fn image_size(&self) -> Option<[usize; 2]> {
         Some([*self.input_shape.get(2)?.as_ref()?, *self.input_shape.get(3)?.as_ref()?])
     }
 

@@ -1,11 +1,11 @@
-//! From pictures to features: a classifier, run by ONNX Runtime.
+//! From images to features: a classifier, run by ONNX Runtime.
 //!
 //! [`Backbone::open`] reads the graph of any classifier in ONNX, finds the last
 //! linear layer and the feature map before its global pooling, and adds pooled
 //! outputs inside the graph, so that only pooled numbers leave the runtime. Of
 //! a ResNet the weights are enough (PyTorch checkpoints, safetensors): its
 //! graph is made here. [`extract`] runs a data set through it into a feature
-//! set. A second graph gives the gradient with respect to the pictures, by
+//! set. A second graph gives the gradient with respect to the images, by
 //! which [`Perturbation`] moves them before they are scored.
 
 mod extract;
@@ -63,7 +63,7 @@ pub struct Backbone {
     options: BackboneOptions,
 }
 
-/// Pooled outputs of some pictures.
+/// Pooled outputs of some images.
 #[derive(Debug, Clone, Default)]
 pub struct Pooled {
     /// `[n, D]`.
@@ -83,7 +83,7 @@ impl Backbone {
     ///
     /// # Errors
     /// If it is not an ONNX model, keeps its weights in another file, has no
-    /// picture as its input, or no last linear layer (and no tap is given); if
+    /// image as its input, or no last linear layer (and no tap is given); if
     /// weights are not those of the architecture, with every mismatch.
     pub fn open(path: impl AsRef<Path>, options: &BackboneOptions) -> Result<Self> {
         let path = path.as_ref();
@@ -152,7 +152,7 @@ impl Backbone {
     }
 }
 
-/// Copies of a network that work side by side, each on pictures of its own:
+/// Copies of a network that work side by side, each on images of its own:
 /// one a thread, so that no thread waits for another, but not so many that
 /// their weights fill the memory.
 pub(crate) fn networks() -> usize {
@@ -169,24 +169,24 @@ pub struct Network {
     backward: Option<Backward>,
 }
 
-/// The second graph, for pictures of one size and seeds of some fields.
+/// The second graph, for images of one size and seeds of some fields.
 struct Backward {
-    picture: [usize; 2],
+    size: [usize; 2],
     fields: Vec<Field>,
     session: Session,
 }
 
-/// Pixels and pictures whose activations are kept at a time for the gradient:
+/// Pixels and images whose activations are kept at a time for the gradient:
 /// four of 224×224, less than half a GiB with ResNet-50.
 const GRADIENT_PIXELS: usize = 4 * 224 * 224;
-const GRADIENT_PICTURES: usize = 16;
+const GRADIENT_IMAGES: usize = 16;
 
 impl Network {
-    /// Features of `n` pictures, `[n, 3, height, width]`.
+    /// Features of `n` images, `[n, 3, height, width]`.
     ///
     /// # Errors
     /// If the runtime refuses them, or what comes out is not `n` rows.
-    pub fn run(&mut self, mut pictures: Vec<f32>, mut shape: [usize; 4]) -> Result<Pooled> {
+    pub fn run(&mut self, mut images: Vec<f32>, mut shape: [usize; 4]) -> Result<Pooled> {
         let n = shape[0];
         if let Some((want, got)) = self.found.mismatch(shape) {
             return Err(Error::Shape {
@@ -196,8 +196,8 @@ impl Network {
                 got,
             });
         }
-        shape[0] = self.fill(n, &mut pictures);
-        let inputs = vec![(self.found.input.clone(), shape.to_vec(), pictures)];
+        shape[0] = self.fill(n, &mut images);
+        let inputs = vec![(self.found.input.clone(), shape.to_vec(), images)];
         let mut outputs = self.session.run(&self.place, inputs, &self.found.outputs())?;
         let mut take = |name: Option<String>| -> Result<Vec<f32>> {
             let Some(name) = name else {
@@ -205,8 +205,7 @@ impl Network {
             };
             let mut values = outputs.remove(&name).unwrap_or_default();
             if values.is_empty() || !values.len().is_multiple_of(shape[0]) {
-                let problem =
-                    format!("output `{name}` has {} values for {n} pictures", values.len());
+                let problem = format!("output `{name}` has {} values for {n} images", values.len());
                 return Err(Error::format(&self.place, problem));
             }
             values.truncate(values.len() / shape[0] * n);
@@ -229,7 +228,7 @@ impl Network {
         rows
     }
 
-    /// Gradient with respect to `n` pictures, `[n, 3, height, width]`, of an
+    /// Gradient with respect to `n` images, `[n, 3, height, width]`, of an
     /// energy whose gradient with respect to features and logits is in `seeds`.
     ///
     /// # Errors
@@ -237,27 +236,27 @@ impl Network {
     /// refuses the graph.
     pub fn gradient(
         &mut self,
-        pictures: &[f32],
+        images: &[f32],
         shape: [usize; 4],
         seeds: &Batch,
     ) -> Result<Vec<f32>> {
         let [n, channels, height, width] = shape;
         let fields: Vec<Field> = seeds.fields().collect();
-        let fits = |b: &Backward| b.picture == [height, width] && b.fields == fields;
+        let fits = |b: &Backward| b.size == [height, width] && b.fields == fields;
         let mut backward = match self.backward.take().filter(fits) {
             Some(backward) => backward,
             None => {
-                let (place, picture) = (&self.place, [height, width]);
+                let (place, size) = (&self.place, [height, width]);
                 let model =
-                    gradient::with_gradient(place, &self.graph, &self.found, picture, &fields)?;
+                    gradient::with_gradient(place, &self.graph, &self.found, size, &fields)?;
                 let session = Session::load(place, &self.library, &model)?;
-                Backward { picture, fields, session }
+                Backward { size, fields, session }
             }
         };
         let size = channels * height * width;
-        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_PICTURES);
+        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_IMAGES);
         let together = self.found.batch().unwrap_or(together);
-        let mut out = Vec::with_capacity(pictures.len());
+        let mut out = Vec::with_capacity(images.len());
         for first in (0..n).step_by(together) {
             let rows = first..(first + together).min(n);
             let cut = |values: &[f32], width: usize| {
@@ -265,7 +264,7 @@ impl Network {
                 let filled = self.fill(rows.len(), &mut values);
                 (filled, values)
             };
-            let (filled, values) = cut(pictures, size);
+            let (filled, values) = cut(images, size);
             let shape = vec![filled, channels, height, width];
             let mut inputs = vec![(self.found.input.clone(), shape, values)];
             for &field in &backward.fields {
@@ -280,10 +279,10 @@ impl Network {
             out.extend(made);
         }
         self.backward = Some(backward);
-        if out.len() == pictures.len() {
+        if out.len() == images.len() {
             return Ok(out);
         }
-        let problem = format!("its gradient has {} values, not {}", out.len(), pictures.len());
+        let problem = format!("its gradient has {} values, not {}", out.len(), images.len());
         Err(Error::format(&self.place, problem))
     }
 }

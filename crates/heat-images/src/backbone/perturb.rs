@@ -1,9 +1,9 @@
-//! Pictures moved against an energy before they are scored (`odin`, and the
+//! Images moved against an energy before they are scored (`odin`, and the
 //! input preprocessing of Mahalanobis distances): x′ = x − ε·sign(∇ₓE(x)).
 //!
 //! With `odin` E is −max softmax(logits/T), so that x′ raises the probability
 //! of the predicted class (METHOD §3); with `ssd`, `gmm` and `heat` it is their
-//! own energy of the features of x. x is the normalised picture, so ε is in
+//! own energy of the features of x. x is the normalised image, so ε is in
 //! units of each channel's standard deviation.
 //!
 //! Reference: Liang et al., ICLR 2018; Lee et al., NeurIPS 2018.
@@ -17,14 +17,14 @@ use heat_ood::features::Batch;
 use heat_ood::scorers::Scorer;
 use heat_ood::{Error, Result};
 
-/// A perturbation of pictures.
+/// A perturbation of images.
 #[derive(Clone)]
 pub struct Perturbation {
     scorer: Arc<dyn Scorer>,
     identity: PerturbedBy,
 }
 
-/// What pictures were perturbed by, for the manifest of their features.
+/// What images were perturbed by, for the manifest of their features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PerturbedBy {
     /// Name of the scorer whose energy E is.
@@ -55,7 +55,7 @@ impl Perturbation {
         &self.identity
     }
 
-    /// Move pictures `[n, 3, height, width]` in place.
+    /// Move images `[n, 3, height, width]` in place.
     ///
     /// # Errors
     /// If the scorer or an operator of the network has no gradient, or the
@@ -63,16 +63,16 @@ impl Perturbation {
     pub fn apply(
         &self,
         network: &mut Network,
-        pictures: &mut [f32],
+        images: &mut [f32],
         shape: [usize; 4],
     ) -> Result<()> {
-        let before: Pooled = network.run(pictures.to_vec(), shape)?;
+        let before: Pooled = network.run(images.to_vec(), shape)?;
         let batch = before.batch(shape[0])?;
         let mut seeds = Batch::of(batch.rows(), [])?;
         self.scorer.gradient_batch(&batch, 1.0, &mut seeds)?;
-        let gradient = network.gradient(pictures, shape, &seeds)?;
+        let gradient = network.gradient(images, shape, &seeds)?;
         let epsilon = self.identity.epsilon as f32;
-        for (x, g) in pictures.iter_mut().zip(&gradient) {
+        for (x, g) in images.iter_mut().zip(&gradient) {
             // Not `signum`: the sign of 0 is 0 here.
             let sign = f32::from(u8::from(*g > 0.0)) - f32::from(u8::from(*g < 0.0));
             *x -= epsilon * sign;

@@ -31,9 +31,9 @@ fn is_library(name: &str) -> bool {
         || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
 }
 
-/// A library in a folder, the longest name first: that with its version.
-fn in_folder(folder: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(folder).ok()?.flatten();
+/// A library in a directory, the longest name first: that with its version.
+fn in_directory(directory: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(directory).ok()?.flatten();
     let found = entries.filter(|e| is_library(&e.file_name().to_string_lossy()));
     found.map(|e| e.path()).max_by_key(|p| p.as_os_str().len())
 }
@@ -46,11 +46,11 @@ fn in_python(root: &Path) -> Option<PathBuf> {
             roots.extend(["site-packages", "dist-packages"].map(|p| entry.path().join(p)));
         }
     }
-    roots.iter().find_map(|r| in_folder(&r.join("onnxruntime/capi")))
+    roots.iter().find_map(|r| in_directory(&r.join("onnxruntime/capi")))
 }
 
 /// Find an ONNX Runtime: the given file, `ORT_DYLIB_PATH`, the Python package
-/// of the active environment, the system's folders.
+/// of the active environment, the system's directories.
 ///
 /// # Errors
 /// If there is none, with the way to get one.
@@ -72,8 +72,8 @@ pub fn find_library(given: Option<&Path>) -> Result<Library> {
         }
     }
     for root in ["/usr/local", "/usr", "/opt/homebrew"].map(Path::new) {
-        let folders = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
-        let found = folders.iter().find_map(|f| in_folder(&root.join(f)));
+        let directories = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
+        let found = directories.iter().find_map(|f| in_directory(&root.join(f)));
         if let Some(path) = found.or_else(|| in_python(root)) {
             return Ok(Library { path, found_by: "the system".into() });
         }

@@ -1,4 +1,4 @@
-//! Shapes of what depends on the pictures, for pictures of one size.
+//! Shapes of what depends on the images, for images of one size.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ pub(super) enum Shape {
     /// Channels, height, width.
     Map([usize; 3]),
     Vector(usize),
-    /// It depends on the pictures in a way that is not followed.
+    /// It depends on the images in a way that is not followed.
     Unknown,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Shapes<'a> {
 /// The shape of every tensor that depends on `input`.
 ///
 /// # Errors
-/// If pictures of that size are too small for a kernel.
+/// If images of that size are too small for a kernel.
 pub(super) fn infer<'a>(
     path: &Path,
     graph: &'a Graph,
@@ -106,7 +106,7 @@ pub(super) fn infer<'a>(
             {
                 let problem = format!(
                     "`{}` ({}) with this padding, or on a map of {x:?}, is not understood; \
-                     larger pictures may do",
+                     larger images may do",
                     node.name, node.op
                 );
                 return Err(Error::format(path, problem));

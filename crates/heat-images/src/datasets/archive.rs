@@ -1,4 +1,4 @@
-//! Files of a folder or an archive, by their path in it.
+//! Files of a directory or an archive, by their path in it.
 //!
 //! `.tar` and `.zip` are read in place. A compressed tar allows no random
 //! access: it is unpacked once into a temporary file that vanishes with the
@@ -19,8 +19,8 @@ use heat_ood::{Error, Result};
 /// Largest file that is read whole rather than mapped.
 const SMALL: u64 = 16 << 20;
 
-/// What compressed data may grow to in memory: pictures, labels and arrays of
-/// pictures hardly shrink, so what grows twentyfold was made to fill memory.
+/// What compressed data may grow to in memory: images, labels and arrays of
+/// images hardly shrink, so what grows twentyfold was made to fill memory.
 const MAX_GROWTH: u64 = 20;
 const ALWAYS_ALLOWED: u64 = 16 << 20;
 
@@ -28,7 +28,7 @@ const ALWAYS_ALLOWED: u64 = 16 << 20;
 const MAX_GROWTH_ON_DISK: u64 = 50;
 const ALWAYS_ALLOWED_ON_DISK: u64 = 1 << 30;
 
-/// Depth of folders within folders.
+/// Depth of directories within directories.
 const MAX_DEPTH: usize = 32;
 
 /// Part of some shared bytes.
@@ -76,7 +76,7 @@ impl AsRef<[u8]> for Shared {
 }
 
 enum Source {
-    Folder,
+    Directory,
     Tar(Arc<Bytes>),
     /// With its length.
     Zip(ZipArchive<Cursor<Shared>>, u64),
@@ -96,13 +96,13 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// List a folder or an archive.
+    /// List a directory or an archive.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let (source, mut files) = if path.is_dir() {
             let mut files = Vec::new();
             walk(path, "", 0, &mut files)?;
-            (Source::Folder, files)
+            (Source::Directory, files)
         } else if name.ends_with(".zip") {
             zip(path)?
         } else if name.ends_with(".tar") {
@@ -110,7 +110,7 @@ impl Store {
         } else if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
             tar(path, unpacked(path)?)?
         } else {
-            let problem = "expected a folder of pictures, .tar, .tar.gz, .tgz, .zip, .mat, an IDX \
+            let problem = "expected a directory of images, .tar, .tar.gz, .tgz, .zip, .mat, an IDX \
                            file or a .txt list";
             // A missing path is said to be missing.
             std::fs::metadata(path).map_err(Error::io("open", path))?;
@@ -119,7 +119,7 @@ impl Store {
         if let Some((name, _)) = files.iter().find(|(n, _)| n.split('/').any(|p| p == "..")) {
             let problem = format!(
                 "`{name}` leads out of it: refused; unpack it with care, and \
-                                   give the folder"
+                                   give the directory"
             );
             return Err(Error::format(path, problem));
         }
@@ -169,7 +169,7 @@ impl Store {
     /// How messages name a file.
     pub fn place(&self, name: &str) -> String {
         match self.source {
-            Source::Folder => self.path.join(name).display().to_string(),
+            Source::Directory => self.path.join(name).display().to_string(),
             _ => format!("{}: {name}", self.path.display()),
         }
     }
@@ -179,7 +179,7 @@ impl Store {
         let found = self.index(name).ok_or_else(|| self.missing(name))?;
         let (_, range) = &self.files[found as usize];
         match &self.source {
-            Source::Folder => read_file(&self.path.join(name)),
+            Source::Directory => read_file(&self.path.join(name)),
             Source::Tar(bytes) => Ok(Slice { bytes: Arc::clone(bytes), range: range.clone() }),
             Source::Zip(archive, length) => unzipped(archive, *length, range.start)
                 .map(Slice::owned)
@@ -232,20 +232,20 @@ fn walk(
     depth: usize,
     out: &mut Vec<(String, Range<usize>)>,
 ) -> Result<()> {
-    let folder = root.join(below);
+    let directory = root.join(below);
     if depth > MAX_DEPTH {
-        let problem = format!("folders more than {MAX_DEPTH} deep; does a link lead back up?");
-        return Err(Error::format(folder, problem));
+        let problem = format!("directories more than {MAX_DEPTH} deep; does a link lead back up?");
+        return Err(Error::format(directory, problem));
     }
-    for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
-        let entry = entry.map_err(Error::io("list", &folder))?;
+    for entry in std::fs::read_dir(&directory).map_err(Error::io("list", &directory))? {
+        let entry = entry.map_err(Error::io("list", &directory))?;
         let path = entry.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
             return Err(Error::format(path, "a name that is not UTF-8; rename it"));
         };
         let name = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
         // Only of links must the system be asked once more.
-        let kind = entry.file_type().map_err(Error::io("list", &folder))?;
+        let kind = entry.file_type().map_err(Error::io("list", &directory))?;
         if kind.is_dir() || kind.is_symlink() && path.is_dir() {
             walk(root, &name, depth + 1, out)?;
         } else {
@@ -316,7 +316,7 @@ fn unzipped(
     if size > most_expanded(packed) {
         return Err(format!(
             "{packed} bytes that become {size}: refused as a decompression bomb; unpack the \
-             archive, and give the folder"
+             archive, and give the directory"
         ));
     }
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Pictures that are files of their own: image folders, lists, Tiny-ImageNet,
+//! Images that are files of their own: image directories, lists, Tiny-ImageNet,
 //! DTD.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -60,7 +60,7 @@ impl Files {
         Files { name, store, rows, classes, max_pixels: MAX_PIXELS }
     }
 
-    /// Refuse pictures of more than `most` pixels.
+    /// Refuse images of more than `most` pixels.
     pub fn within(self, most: u64) -> Self {
         Files { max_pixels: most, ..self }
     }
@@ -70,7 +70,7 @@ impl Files {
     }
 }
 
-pub(super) fn is_picture(name: &str) -> bool {
+pub(super) fn is_image(name: &str) -> bool {
     let ends = |ending: &&str| {
         let start = name.len().saturating_sub(ending.len());
         name.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(ending))
@@ -78,41 +78,41 @@ pub(super) fn is_picture(name: &str) -> bool {
     ENDINGS.iter().any(ends)
 }
 
-/// The folders above all pictures, which say nothing: what the first and the
+/// The directories above all images, which say nothing: what the first and the
 /// last of sorted names share, all share.
-fn common_folder(first: &str, last: &str) -> usize {
+fn common_directory(first: &str, last: &str) -> usize {
     let shared = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
     first.as_bytes()[..shared].iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1)
 }
 
-/// One folder for each class, numbered by sorted names; a single folder, or
-/// pictures beside folders, have no classes. Order: that of the paths.
-pub(super) fn folder(store: Store) -> Result<Files> {
-    let pictures: Vec<(u32, &str)> = store.numbered().filter(|(_, n)| is_picture(n)).collect();
-    let (Some((_, first)), Some((_, last))) = (pictures.first(), pictures.last()) else {
-        let problem = format!("no picture in it ({})", ENDINGS.join(", "));
+/// One directory for each class, numbered by sorted names; a single directory, or
+/// images beside directories, have no classes. Order: that of the paths.
+pub(super) fn directory(store: Store) -> Result<Files> {
+    let images: Vec<(u32, &str)> = store.numbered().filter(|(_, n)| is_image(n)).collect();
+    let (Some((_, first)), Some((_, last))) = (images.first(), images.last()) else {
+        let problem = format!("no image in it ({})", ENDINGS.join(", "));
         return Err(Error::format(store.path(), problem));
     };
-    let above = match pictures.len() {
+    let above = match images.len() {
         1 => first.rfind('/').map_or(0, |i| i + 1),
-        _ => common_folder(first, last),
+        _ => common_directory(first, last),
     };
     let class = |name: &'_ str| name[above..].find('/').map(|length| above..above + length);
-    let labelled = pictures.len() > 1 && pictures.iter().all(|(_, n)| class(n).is_some());
+    let labelled = images.len() > 1 && images.iter().all(|(_, n)| class(n).is_some());
     let mut classes: BTreeMap<&str, u32> = BTreeMap::new();
     if labelled {
-        classes = pictures.iter().filter_map(|(_, n)| Some((&n[class(n)?], 0))).collect();
+        classes = images.iter().filter_map(|(_, n)| Some((&n[class(n)?], 0))).collect();
         classes.values_mut().zip(0..).for_each(|(v, i)| *v = i);
     }
     let label = |name: &str| classes.get(&name[class(name)?]).copied();
-    let mut rows: Vec<Row> = pictures.iter().map(|(i, n)| (*i, label(n))).collect();
-    // As torchvision's ImageFolder: class by class.
+    let mut rows: Vec<Row> = images.iter().map(|(i, n)| (*i, label(n))).collect();
+    // As torchvision's ImageDirectory: class by class.
     rows.sort_by_key(|(file, label)| (*label, *file));
     let classes = classes.into_keys().map(str::to_owned).collect();
     Ok(Files::new(store, rows, classes))
 }
 
-/// Lines `path label` or `path`, relative to the list's folder.
+/// Lines `path label` or `path`, relative to the list's directory.
 pub(super) fn list(path: &Path) -> Result<Files> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -125,7 +125,7 @@ pub(super) fn list(path: &Path) -> Result<Files> {
         }
         let broken = |problem| Error::format(path, format!("line {}: {problem}", i + 1));
         let (name, label) = match line.rsplit_once(char::is_whitespace) {
-            Some((name, label)) if !is_picture(line) => {
+            Some((name, label)) if !is_image(line) => {
                 let class =
                     label.parse().map_err(|_| broken(format!("`{label}` is not a class")))?;
                 (name.trim_end(), Some(class))
@@ -146,8 +146,8 @@ pub(super) fn list(path: &Path) -> Result<Files> {
 /// Tiny-ImageNet-200: `test`, `val` (with `val_annotations.txt`) or `train`.
 pub(super) fn tiny_imagenet(store: Store, split: Option<&str>) -> Result<Files> {
     let below = |part: &'static str| {
-        let is_below = move |n: &str| n.split('/').rev().skip(1).any(|folder| folder == part);
-        store.numbered().filter(move |(_, n)| is_picture(n) && is_below(n))
+        let is_below = move |n: &str| n.split('/').rev().skip(1).any(|directory| directory == part);
+        store.numbered().filter(move |(_, n)| is_image(n) && is_below(n))
     };
     let place = store.path().display().to_string();
     let split = split.unwrap_or(if below("test").next().is_some() { "test" } else { "val" });
@@ -202,23 +202,23 @@ fn annotated(store: &Store) -> Result<(Vec<Row>, Vec<String>)> {
     };
     // By file name: looking through all names for each would take hours.
     let names: HashMap<&str, u32> =
-        store.numbered().filter(|(_, n)| is_picture(n)).map(|(i, n)| (base(n), i)).collect();
+        store.numbered().filter(|(_, n)| is_image(n)).map(|(i, n)| (base(n), i)).collect();
     let mut rows = Vec::new();
     for line in lines() {
         let broken = |problem| Error::format(store.place(file), problem);
         let mut words = line.split_whitespace();
-        let (Some(picture), Some(class)) = (words.next(), words.next()) else {
-            return Err(broken(format!("expected `picture class …`, found `{line}`")));
+        let (Some(image), Some(class)) = (words.next(), words.next()) else {
+            return Err(broken(format!("expected `image class …`, found `{line}`")));
         };
-        let name = *names.get(base(picture)).ok_or_else(|| store.missing(picture))?;
+        let name = *names.get(base(image)).ok_or_else(|| store.missing(image))?;
         let label = place_in(&classes, class)
-            .ok_or_else(|| broken(format!("class `{class}` of `{picture}` is not in wnids.txt")))?;
+            .ok_or_else(|| broken(format!("class `{class}` of `{image}` is not in wnids.txt")))?;
         rows.push((name, Some(label)));
     }
     Ok((rows, classes))
 }
 
-/// DTD: the pictures of `labels/<split>.txt`, `test1` unless told.
+/// DTD: the images of `labels/<split>.txt`, `test1` unless told.
 ///
 /// Reference: Cimpoi et al., *Describing Textures in the Wild*, CVPR 2014.
 pub(super) fn textures(store: Store, split: Option<&str>) -> Result<Files> {

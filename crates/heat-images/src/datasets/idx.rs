@@ -7,9 +7,9 @@ use super::archive::read_plain;
 use super::records::{Layout, Piece, Records};
 use heat_ood::{Error, Result};
 
-/// Open an image file, or that of a split in a folder.
+/// Open an image file, or that of a split in a directory.
 pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
-    let path: PathBuf = if path.is_dir() { in_folder(path, split)? } else { path.to_owned() };
+    let path: PathBuf = if path.is_dir() { in_directory(path, split)? } else { path.to_owned() };
     let bytes = read_plain(&path)?;
     let shape = header(&path, &bytes, 3)?;
     let (n, height, width) = (shape[0], shape[1], shape[2]);
@@ -17,7 +17,7 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let values = bytes.part(16..bytes.len());
     if stride == 0 || Some(values.len()) != stride.checked_mul(n) {
         let problem = format!(
-            "{n} pictures of {width}×{height} are {} bytes, and there are {}: truncated?",
+            "{n} images of {width}×{height} are {} bytes, and there are {}: truncated?",
             stride.saturating_mul(n),
             values.len()
         );
@@ -29,11 +29,11 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     Ok(Records { name: place, width, height, layout: Layout::Grey, pieces, classes: Vec::new() })
 }
 
-fn in_folder(folder: &Path, split: Option<&str>) -> Result<PathBuf> {
+fn in_directory(directory: &Path, split: Option<&str>) -> Result<PathBuf> {
     let stem = if split == Some("train") { "train" } else { "t10k" };
     let names = ["-images-idx3-ubyte", "-images-idx3-ubyte.gz", "-images.idx3-ubyte"];
-    let paths: Vec<_> = names.iter().map(|n| folder.join(format!("{stem}{n}"))).collect();
-    let place = folder.display().to_string();
+    let paths: Vec<_> = names.iter().map(|n| directory.join(format!("{stem}{n}"))).collect();
+    let place = directory.display().to_string();
     paths.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
         Error::missing(place, format!("`{stem}-images-idx3-ubyte`"), "or give the file itself")
     })
@@ -61,7 +61,7 @@ fn labels_beside(path: &Path, n: usize) -> Result<Option<Vec<u32>>> {
     let bytes = read_plain(&path)?;
     let found = header(&path, &bytes, 1)?[0];
     if found != n || bytes.len() != 8 + n {
-        let problem = format!("{found} labels for {n} pictures");
+        let problem = format!("{found} labels for {n} images");
         return Err(Error::format(path, problem));
     }
     Ok(Some(bytes[8..].iter().map(|&v| u32::from(v)).collect()))

@@ -1,5 +1,5 @@
 //! LSUN: scenes in LMDB databases, one for each category and split
-//! (`bedroom_val_lmdb/data.mdb`), the bytes of a picture under each key.
+//! (`bedroom_val_lmdb/data.mdb`), the bytes of an image under each key.
 //!
 //! Order: the categories' as torchvision has them, within each LMDB's order of
 //! keys; so the rows are those of `torchvision.datasets.LSUN`.
@@ -32,7 +32,7 @@ const CATEGORIES: [&str; 10] = [
 /// One database.
 struct Part {
     place: String,
-    pictures: Lmdb,
+    images: Lmdb,
     label: Option<u32>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Lsun {
 }
 
 /// Names of the databases of a split, with their classes.
-fn folders(split: &str) -> Vec<(String, Option<u32>)> {
+fn directories(split: &str) -> Vec<(String, Option<u32>)> {
     match split {
         "test" => vec![("test_lmdb".into(), None)],
         _ => CATEGORIES
@@ -57,19 +57,20 @@ fn folders(split: &str) -> Vec<(String, Option<u32>)> {
 
 /// Whether a path is one of these, by names alone.
 pub(super) fn is_lsun(path: &Path) -> bool {
-    let database = |folder: &str| path.join(folder).join(FILE).is_file();
-    let of_split = |split: &&str| folders(split).iter().any(|(folder, _)| database(folder));
+    let database = |directory: &str| path.join(directory).join(FILE).is_file();
+    let of_split =
+        |split: &&str| directories(split).iter().any(|(directory, _)| database(directory));
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mdb"))
         || path.is_dir() && (database("") || ["val", "train", "test"].iter().any(of_split))
 }
 
-/// Open a `data.mdb`, the folder of one, or the folder of a split's.
+/// Open a `data.mdb`, the directory of one, or the directory of a split's.
 pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Lsun> {
     let name = path.display().to_string();
     let single = if path.is_dir() { path.join(FILE).is_file() } else { true };
     if single {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
-        let parts = vec![Part { place: name.clone(), pictures: Lmdb::open(&file)?, label: None }];
+        let parts = vec![Part { place: name.clone(), images: Lmdb::open(&file)?, label: None }];
         return Ok(Lsun { name, parts, classes: Vec::new(), max_pixels: MAX_PIXELS });
     }
     let split = split.unwrap_or("val");
@@ -77,15 +78,15 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Lsun> {
         return Err(Error::config("split", split, "LSUN has the splits train, val and test"));
     }
     let mut parts = Vec::new();
-    for (folder, label) in folders(split) {
-        let folder = path.join(folder);
-        if folder.is_dir() {
-            let place = folder.display().to_string();
-            parts.push(Part { place, pictures: Lmdb::open(&folder.join(FILE))?, label });
+    for (directory, label) in directories(split) {
+        let directory = path.join(directory);
+        if directory.is_dir() {
+            let place = directory.display().to_string();
+            parts.push(Part { place, images: Lmdb::open(&directory.join(FILE))?, label });
         }
     }
     if parts.is_empty() {
-        let what = format!("`{}`", folders(split)[0].0);
+        let what = format!("`{}`", directories(split)[0].0);
         return Err(Error::missing(
             name,
             what,
@@ -98,21 +99,21 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Lsun> {
 }
 
 impl Lsun {
-    /// Refuse pictures of more than `most` pixels.
+    /// Refuse images of more than `most` pixels.
     pub fn within(self, most: u64) -> Self {
         Lsun { max_pixels: most, ..self }
     }
 
     fn part(&self, mut i: usize) -> (&Part, usize) {
         for part in &self.parts {
-            if i < part.pictures.len() {
+            if i < part.images.len() {
                 return (part, i);
             }
-            i -= part.pictures.len();
+            i -= part.images.len();
         }
-        // Callers stay below `len`; the last picture stands for the rest.
+        // Callers stay below `len`; the last image stands for the rest.
         let last = &self.parts[self.parts.len() - 1];
-        (last, last.pictures.len() - 1)
+        (last, last.images.len() - 1)
     }
 }
 
@@ -122,7 +123,7 @@ impl ImageDataset for Lsun {
     }
 
     fn len(&self) -> usize {
-        self.parts.iter().map(|p| p.pictures.len()).sum()
+        self.parts.iter().map(|p| p.images.len()).sum()
     }
 
     fn label(&self, i: usize) -> Option<u32> {
@@ -135,12 +136,12 @@ impl ImageDataset for Lsun {
 
     fn place(&self, i: usize) -> String {
         let (part, i) = self.part(i);
-        let key = part.pictures.key(i).escape_ascii();
+        let key = part.images.key(i).escape_ascii();
         format!("{}: {key}", part.place)
     }
 
     fn image(&self, i: usize) -> Result<Image> {
         let (part, at) = self.part(i);
-        decode_within(&self.place(i), part.pictures.value(at), self.max_pixels)
+        decode_within(&self.place(i), part.images.value(at), self.max_pixels)
     }
 }

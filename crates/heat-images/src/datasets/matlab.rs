@@ -44,7 +44,7 @@ pub(super) struct Array {
 type Checked<T> = std::result::Result<T, &'static str>;
 
 const CUT: &str = "not a whole MATLAB v5 file; it may be truncated: download it again";
-const BOMB: &str = "its compressed arrays would take far more memory than pictures do: refused";
+const BOMB: &str = "its compressed arrays would take far more memory than images do: refused";
 
 /// All arrays of a file; other elements are passed over.
 pub(super) fn arrays(file: &Slice) -> Checked<Vec<Array>> {

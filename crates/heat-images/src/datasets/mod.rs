@@ -1,8 +1,8 @@
-//! Pictures: data sets in their published formats, decoding, transforms.
+//! Images: data sets in their published formats, decoding, transforms.
 //!
-//! An [`ImageDataset`] gives its pictures one by one, in any order, and decodes
+//! An [`ImageDataset`] gives its images one by one, in any order, and decodes
 //! none before it is asked for. [`open`] tells the format from the files.
-//! Scorers know nothing of pictures: `backbone` turns them into feature sets.
+//! Scorers know nothing of images: `backbone` turns them into feature sets.
 
 mod archive;
 mod cifar;
@@ -23,20 +23,20 @@ use archive::Store;
 use files::Files;
 use heat_ood::{Error, Result};
 
-/// Labelled or unlabelled pictures.
+/// Labelled or unlabelled images.
 pub trait ImageDataset: Send + Sync {
     /// Where it came from, for messages.
     fn name(&self) -> &str;
 
-    /// Number of pictures.
+    /// Number of images.
     fn len(&self) -> usize;
 
-    /// Whether there is none. Never: sets without pictures are refused.
+    /// Whether there is none. Never: sets without images are refused.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The class of picture `i`, if the set has labels.
+    /// The class of image `i`, if the set has labels.
     fn label(&self, i: usize) -> Option<u32>;
 
     /// Names of the classes, where the set says them.
@@ -44,70 +44,83 @@ pub trait ImageDataset: Send + Sync {
         &[]
     }
 
-    /// What names picture `i` in messages and lists: its file, or its record.
+    /// What names image `i` in messages and lists: its file, or its record.
     fn place(&self, i: usize) -> String;
 
-    /// Decode picture `i`.
+    /// Decode image `i`.
     ///
     /// # Errors
-    /// If it cannot be read or is not a picture; the text names its place.
+    /// If it cannot be read or is not an image; the text names its place.
     fn image(&self, i: usize) -> Result<Image>;
 }
 
-/// Open a data set: a folder, an archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`),
+/// Open a data set: a directory, an archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`),
 /// a `.mat`, IDX or list file.
 ///
 /// # Errors
 /// If it cannot be read, is of no known format, lacks the split, or holds no
-/// picture.
+/// image.
 pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Box<dyn ImageDataset>> {
     let path = path.as_ref();
-    let split = options.split.as_deref();
-    let format = match options.format {
-        Some(format) => format,
+    let (format, store) = match options.format {
+        Some(format) => (format, None),
         None => guess(path)?,
     };
+    let set = open_as(path, format, store, options)?;
+    if set.is_empty() {
+        return Err(Error::format(path, "no image in it"));
+    }
+    Ok(set)
+}
+
+/// Open a set of that format; `store` is what its files are in, where they
+/// have been listed already.
+fn open_as(
+    path: &Path,
+    format: Format,
+    store: Option<Store>,
+    options: &ImageOptions,
+) -> Result<Box<dyn ImageDataset>> {
+    let split = options.split.as_deref();
+    let store = || store.map_or_else(|| Store::open(path), Ok);
     let most = options.max_pixels.unwrap_or(MAX_PIXELS);
     let records = |set: records::Records| set.within(path, most).map(Box::new);
     let files = |set: Files| Box::new(set.within(most));
-    let set: Box<dyn ImageDataset> = match format {
+    Ok(match format {
         Format::Svhn => records(svhn::open(path, split)?)?,
         Format::Idx => records(idx::open(path, split)?)?,
         Format::List => files(files::list(path)?),
         Format::Lsun => Box::new(lsun::open(path, split)?.within(most)),
         Format::Cifar10 | Format::Cifar100 => {
-            Box::new(cifar::open(Store::open(path)?, format == Format::Cifar100, split)?)
+            Box::new(cifar::open(store()?, format == Format::Cifar100, split)?)
         }
-        Format::Tinyimagenet => files(files::tiny_imagenet(Store::open(path)?, split)?),
-        Format::Textures => files(files::textures(Store::open(path)?, split)?),
-        Format::Places => files(places::open(Store::open(path)?, split)?),
-        Format::Folder => files(files::folder(Store::open(path)?)?),
-    };
-    if set.is_empty() {
-        return Err(Error::format(path, "no picture in it"));
-    }
-    Ok(set)
+        Format::Tinyimagenet => files(files::tiny_imagenet(store()?, split)?),
+        Format::Textures => files(files::textures(store()?, split)?),
+        Format::Places => files(places::open(store()?, split)?),
+        Format::Folder => files(files::directory(store()?)?),
+    })
 }
 
-/// The format, from names alone.
-fn guess(path: &Path) -> Result<Format> {
+/// The format, from names alone; with the files, where they had to be listed:
+/// to list a compressed archive is to unpack it.
+fn guess(path: &Path) -> Result<(Format, Option<Store>)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let plain = name.strip_suffix(".gz").unwrap_or(&name);
     if plain.ends_with(".mat") {
-        return Ok(Format::Svhn);
+        return Ok((Format::Svhn, None));
     }
     if plain.contains("-ubyte") || plain.contains("-idx") {
-        return Ok(Format::Idx);
+        return Ok((Format::Idx, None));
     }
     if plain.ends_with(".txt") || plain.ends_with(".lst") || plain.ends_with(".list") {
-        return Ok(Format::List);
+        return Ok((Format::List, None));
     }
     if lsun::is_lsun(path) {
-        return Ok(Format::Lsun);
+        return Ok((Format::Lsun, None));
     }
     let store = Store::open(path)?;
     let has = |name: &str| store.find(name).is_some();
-    Ok(if has("test_batch.bin") || has("test_batch") || has("data_batch_1.bin") {
+    let format = if has("test_batch.bin") || has("test_batch") || has("data_batch_1.bin") {
         Format::Cifar10
     } else if has("fine_label_names.txt") || (has("meta") && has("test")) {
         Format::Cifar100
@@ -121,9 +134,36 @@ fn guess(path: &Path) -> Result<Format> {
         return Err(found_inside(path, file));
     } else {
         Format::Folder
-    })
+    };
+    Ok((format, Some(store)))
 }
 
 fn found_inside(path: &Path, file: &str) -> Error {
     Error::format(path, format!("holds `{file}`: give that file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// What told the format is read from, though the archive has gone.
+    #[test]
+    fn a_compressed_archive_is_unpacked_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.tar.gz");
+        let mut tar = tar::Builder::new(Vec::new());
+        let png = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/images/rgb.png");
+        tar.append_path_with_name(png, "a.png").unwrap();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut gz = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        gz.write_all(&tar.into_inner().unwrap()).unwrap();
+        gz.finish().unwrap();
+        let (format, store) = guess(&path).unwrap();
+        assert_eq!(format, Format::Folder);
+        std::fs::remove_file(&path).unwrap();
+        let set = open_as(&path, format, store, &ImageOptions::default()).unwrap();
+        assert_eq!((set.len(), set.image(0).unwrap().width), (1, 37));
+    }
 }

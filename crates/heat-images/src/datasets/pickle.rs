@@ -45,7 +45,7 @@ type Checked<T> = std::result::Result<T, String>;
 
 const CUT: &str = "not a whole pickle; it may be truncated: download it again";
 
-const TOO_MUCH: &str = "describes far more than pictures and labels: refused";
+const TOO_MUCH: &str = "describes far more than images and labels: refused";
 
 struct Machine<'a> {
     bytes: &'a [u8],

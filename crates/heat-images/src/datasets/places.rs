@@ -1,4 +1,4 @@
-//! Places365, the validation pictures of 256×256: `val_256` or `val_256.tar`,
+//! Places365, the validation images of 256×256: `val_256` or `val_256.tar`,
 //! with labels and class names where the published lists lie in it or beside
 //! it, or in `filelist_places365-standard.tar` there.
 //!
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::archive::{Store, base, read_file};
-use super::files::{Files, Row, is_picture};
+use super::files::{Files, Row, is_image};
 use heat_ood::{Error, Result};
 
 const CLASSES: usize = 365;
@@ -17,9 +17,9 @@ const CATEGORIES: &str = "categories_places365.txt";
 const LISTS: &str = "filelist_places365-standard.tar";
 const PREFIX: &str = "Places365_val_";
 
-/// Whether a file is one of the pictures.
+/// Whether a file is one of the images.
 pub(super) fn is_places(name: &str) -> bool {
-    base(name).starts_with(PREFIX) && is_picture(name)
+    base(name).starts_with(PREFIX) && is_image(name)
 }
 
 /// A text with the place it came from.
@@ -43,11 +43,11 @@ pub(super) fn open(store: Store, split: Option<&str>) -> Result<Files> {
     match listed(LABELS)? {
         Some(list) => {
             for pair in list.pairs() {
-                let (picture, label) = pair?;
-                let name = names.get(picture).ok_or_else(|| {
+                let (image, label) = pair?;
+                let name = names.get(image).ok_or_else(|| {
                     let place = store.path().display().to_string();
-                    let remedy = format!("{} lists it: unpack the pictures again", list.place);
-                    Error::missing(place, format!("`{picture}`"), remedy)
+                    let remedy = format!("{} lists it: unpack the images again", list.place);
+                    Error::missing(place, format!("`{image}`"), remedy)
                 })?;
                 rows.push((*name, Some(label)));
             }

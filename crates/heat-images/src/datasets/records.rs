@@ -1,4 +1,4 @@
-//! Pictures of one size, one after the other in memory or in a mapped file.
+//! Images of one size, one after the other in memory or in a mapped file.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::archive::Slice;
 use crate::Image;
 use heat_ood::{Error, Result};
 
-/// How the values of one picture lie.
+/// How the values of one image lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     /// `[3, height, width]`: CIFAR.
@@ -18,11 +18,11 @@ pub(super) enum Layout {
     Grey,
 }
 
-/// Some consecutive pictures in one file.
+/// Some consecutive images in one file.
 pub(super) struct Piece {
     pub place: String,
     pub bytes: Slice,
-    /// From one picture to the next.
+    /// From one image to the next.
     pub stride: usize,
     /// From there to its values.
     pub skip: usize,
@@ -52,22 +52,22 @@ impl Records {
             }
             i -= piece.len();
         }
-        // Callers stay below `len`; the last picture stands for the rest.
+        // Callers stay below `len`; the last image stands for the rest.
         let last = &self.pieces[self.pieces.len() - 1];
         (last, last.len() - 1)
     }
 
-    /// Refuse pictures of more than `most` pixels.
+    /// Refuse images of more than `most` pixels.
     pub fn within(self, path: &Path, most: u64) -> Result<Self> {
         let (width, height) = (self.width, self.height);
         if width as u64 * height as u64 > most {
-            let problem = format!("pictures of {width}×{height}: more than {most} pixels, refused");
+            let problem = format!("images of {width}×{height}: more than {most} pixels, refused");
             return Err(Error::format(path, problem));
         }
         Ok(self)
     }
 
-    /// Bytes of one picture's values; `None` where they have no number.
+    /// Bytes of one image's values; `None` where they have no number.
     pub fn size(width: usize, height: usize, layout: Layout) -> Option<usize> {
         width.checked_mul(height)?.checked_mul(if layout == Layout::Grey { 1 } else { 3 })
     }
@@ -104,6 +104,8 @@ impl ImageDataset for Records {
 
     fn place(&self, i: usize) -> String {
         let (piece, i) = self.piece(i);
+        // Part of the hash by which a finished extraction is known again, so
+        // the word stays.
         format!("{}, picture {i}", piece.place)
     }
 

@@ -10,7 +10,7 @@ use super::matlab::{self, Array, F64, U8};
 use super::records::{Layout, Piece, Records, check_labels};
 use heat_ood::{Error, Result};
 
-/// Open a `.mat` file, or `test_32x32.mat` (or `train`, `extra`) in a folder.
+/// Open a `.mat` file, or `test_32x32.mat` (or `train`, `extra`) in a directory.
 pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let path: PathBuf = match path.is_dir() {
         true => path.join(format!("{}_32x32.mat", split.unwrap_or("test"))),
@@ -20,30 +20,30 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let bytes = read_file(&path)?;
     let mut arrays = matlab::arrays(&bytes).map_err(broken)?;
     let mut take = |name| arrays.iter().position(|a| a.name == name).map(|i| arrays.remove(i));
-    let pictures = take("X").ok_or_else(|| broken("no array `X` in it"))?;
-    let &[height, width, 3, n] = &pictures.shape[..] else {
+    let images = take("X").ok_or_else(|| broken("no array `X` in it"))?;
+    let &[height, width, 3, n] = &images.shape[..] else {
         return Err(Error::Shape {
             place: path.display().to_string(),
             tensor: "X".into(),
             expected: "[height, width, 3, N]".into(),
-            got: format!("{:?}", pictures.shape),
+            got: format!("{:?}", images.shape),
         });
     };
-    if pictures.kind != U8 {
+    if images.kind != U8 {
         return Err(broken("`X` does not hold bytes"));
     }
     let stride = Records::size(width, height, Layout::Columns).filter(|size| *size > 0);
     let whole = stride.and_then(|stride| stride.checked_mul(n));
-    let Some(stride) = stride.filter(|_| Some(pictures.values.len()) == whole) else {
+    let Some(stride) = stride.filter(|_| Some(images.values.len()) == whole) else {
         return Err(broken("`X` holds other values than its shape says"));
     };
     let labels = take("y").and_then(|y| digits(&y)).filter(|labels| labels.len() == n);
     let labels = labels.ok_or_else(|| {
-        broken("no array `y` of one digit from 1 to 10 for each picture; is it truncated?")
+        broken("no array `y` of one digit from 1 to 10 for each image; is it truncated?")
     })?;
     let place = path.display().to_string();
     check_labels(&place, &labels, 10)?;
-    let bytes = pictures.values;
+    let bytes = images.values;
     let pieces = vec![Piece { place: place.clone(), bytes, stride, skip: 0, labels: Some(labels) }];
     let classes = (0..10).map(|d| d.to_string()).collect();
     Ok(Records { name: place, width, height, layout: Layout::Columns, pieces, classes })

@@ -1,4 +1,4 @@
-//! Pictures and what is expected of them (`golden/make_images.py`).
+//! Images and what is expected of them (`golden/make_images.py`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub fn refusal(path: impl AsRef<Path>, options: &ImageOptions) -> String {
     open(path, options).err().unwrap_or_else(|| panic!("{} opens", path.display())).to_string()
 }
 
-/// A folder with copies of one picture under these names.
+/// A directory with copies of one image under these names.
 pub fn copies(root: &Path, names: &[&str]) {
     for name in names {
         let path = root.join(name);
@@ -36,7 +36,7 @@ pub fn copies(root: &Path, names: &[&str]) {
     }
 }
 
-/// Names and labels of all pictures.
+/// Names and labels of all images.
 pub fn rows(set: &dyn ImageDataset) -> Vec<(String, Option<u32>)> {
     (0..set.len())
         .map(|i| (set.place(i).rsplit('/').next().unwrap().to_owned(), set.label(i)))

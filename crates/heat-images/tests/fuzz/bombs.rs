@@ -8,11 +8,11 @@ pub type Bomb = (&'static str, &'static str, Vec<u8>);
 
 /// All of them.
 pub fn bombs() -> Vec<Bomb> {
-    [pictures(), pickles(), graphs()].concat()
+    [images(), pickles(), graphs(), databases()].concat()
 }
 
-/// Pictures, archives and arrays that claim or become much.
-fn pictures() -> Vec<Bomb> {
+/// Images, archives and arrays that claim or become much.
+fn images() -> Vec<Bomb> {
     let zeros = vec![0; 30 << 20];
     let names: Vec<String> = (0..100_000).map(|i| format!("{i}.png")).collect();
     let many: Vec<(&str, Vec<u8>)> = names.iter().map(|n| (&**n, Vec::new())).collect();
@@ -62,7 +62,7 @@ fn pictures() -> Vec<Bomb> {
         ("svhn", "size", matrix(14, !0, &[])),
         ("svhn", "inflated", matrix(15, deflated.len() as u32, &deflated)),
         ("svhn", "elements", matrix(1, 0, &[1, 0, 0, 0, 0, 0, 0, 0].repeat(100_000))),
-        ("idx", "one large picture", [&[2, 0][..], &idx].concat()),
+        ("idx", "one large image", [&[2, 0][..], &idx].concat()),
         ("image_lists", "lines", b"a 0.png\n".repeat(1 << 20)),
         ("image_lists", "short lines", b"a\n".repeat(1 << 22)),
         (
@@ -127,4 +127,35 @@ fn graphs() -> Vec<Bomb> {
         ),
         ("onnx", "no rows", graph(&[within(1, &product), weight, input, output].concat())),
     ]
+}
+
+/// Leaves whose entries are all one and the same node.
+fn databases() -> Vec<Bomb> {
+    const PAGE: usize = 1 << 15;
+    const LEAVES: usize = 120;
+    let page = |number: usize, flags: u16, nodes: &[(usize, [u8; 8])]| {
+        let mut out = (number as u64).to_le_bytes().to_vec();
+        let lower = (16 + 2 * nodes.len()) as u16;
+        out.extend([0, flags, lower, PAGE as u16].iter().flat_map(|v| v.to_le_bytes()));
+        out.extend(nodes.iter().flat_map(|(at, _)| (*at as u16).to_le_bytes()));
+        out.resize(PAGE, 0);
+        nodes.iter().for_each(|(at, node)| out[*at..*at + 8].copy_from_slice(node));
+        out
+    };
+    // One byte of key, no value.
+    let node = (PAGE - 10, [0, 0, 0, 0, 0, 0, 1, 0]);
+    let nodes = vec![node; (PAGE - 10 - 16) / 2];
+    let mut meta = page(0, 8, &[]);
+    let mut put = |at: usize, value: u64, width: usize| {
+        meta[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+    };
+    let entries = (LEAVES * nodes.len()) as u64;
+    let header = [(16, 0xbeef_c0de, 4), (20, 1, 4), (40, PAGE as u64, 4), (94, 2, 2)];
+    let tree = [(120, entries, 8), (128, 2, 8), (136, 2 + LEAVES as u64, 8)];
+    header.into_iter().chain(tree).for_each(|(at, value, width)| put(at, value, width));
+    let child = |i: usize| (PAGE - 8 * (i + 1), ((3 + i) as u64).to_le_bytes());
+    let children: Vec<_> = (0..LEAVES).map(child).collect();
+    let mut out = [meta.clone(), meta, page(2, 1, &children)].concat();
+    (0..LEAVES).for_each(|i| out.extend(page(3 + i, 2, &nodes)));
+    vec![("lsun", "one node", out)]
 }

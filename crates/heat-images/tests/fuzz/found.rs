@@ -1,4 +1,4 @@
-//! What fuzzing found in the readers of pictures and classifiers: one test for
+//! What fuzzing found in the readers of images and classifiers: one test for
 //! each, with what the reader now says.
 
 use std::fs;
@@ -18,21 +18,21 @@ static BOMBS: OnceLock<Vec<Bomb>> = OnceLock::new();
 /// is bounded.
 fn said(bomb: [&str; 2], file: &str) -> String {
     let _alone = super::harness::alone();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(file);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(file);
     let all = BOMBS.get_or_init(bombs);
     let (_, _, bytes) = all.iter().find(|(reader, name, _)| [*reader, *name] == bomb).unwrap();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, bytes).unwrap();
-    let picture = |set: Box<dyn ImageDataset>| set.image(0).map(drop);
+    let image = |set: Box<dyn ImageDataset>| set.image(0).map(drop);
     let mut text = String::new();
     bounded(4 * bytes.len(), || {
         let read: Result<()> = if file.ends_with(".onnx") {
             Backbone::open(&path, &BackboneOptions::default()).map(drop)
         } else if file.ends_with("test_batch") {
-            open(folder.path(), &ImageOptions::default()).and_then(picture)
+            open(directory.path(), &ImageOptions::default()).and_then(image)
         } else {
-            open(&path, &ImageOptions::default()).and_then(picture)
+            open(&path, &ImageOptions::default()).and_then(image)
         };
         text = read.expect_err("refused").to_string();
     });
@@ -67,9 +67,9 @@ fn sizes_in_a_matlab_file_are_not_believed() {
 #[test]
 fn instructions_of_a_pickle_are_counted() {
     for name in ["marks", "copies"] {
-        refused(["cifar", name], "test_batch", "far more than pictures and labels");
+        refused(["cifar", name], "test_batch", "far more than images and labels");
     }
-    refused(["cifar", "lists"], "test_batch", "far more than pictures and labels");
+    refused(["cifar", "lists"], "test_batch", "far more than images and labels");
     refused(["cifar", "size"], "test_batch", "truncated");
     for name in ["doubled", "deep", "itself"] {
         refused(["cifar", name], "test_batch", "test_batch");
@@ -91,4 +91,10 @@ fn graphs_in_proportion_to_the_file() {
     for name in ["nodes", "names", "operators", "dimensions"] {
         refused(["onnx", name], "x.onnx", "far more than the file's size explains");
     }
+}
+
+/// Would have taken twelve times the file's size.
+#[test]
+fn entries_of_a_database_do_not_overlap() {
+    refused(["lsun", "one node"], "data.mdb", "page 3 is damaged");
 }

@@ -1,4 +1,4 @@
-//! Readers of pictures, of data sets of pictures, and of classifiers.
+//! Readers of images, of data sets of images, and of classifiers.
 
 use std::fs;
 use std::io::Write;
@@ -24,21 +24,21 @@ pub const READERS: &[(&str, Reader)] = &[
     ("onnx", onnx),
 ];
 
-/// Pictures may legitimately grow: one of a gigabyte has a file of a megabyte.
+/// Images may legitimately grow: one of a gigabyte has a file of a megabyte.
 /// So what decoding may take is a matter of its bound on pixels; with this one
 /// it must be within what readers may take.
 pub const MAX_PIXELS: u64 = 1 << 20;
 
-/// Pictures of a set that are decoded.
-const PICTURES: usize = 4;
+/// Images of a set that are decoded.
+const IMAGES: usize = 4;
 
 fn image(_: &Path, bytes: &[u8]) {
     let Ok(image) = decode_within("x", bytes, MAX_PIXELS) else { return };
     assert_eq!(image.rgb.len(), image.width * image.height * 3);
 }
 
-fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
-    let path = folder.join(name);
+fn file(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = directory.join(name);
     fs::write(&path, bytes).expect("the directory can be written");
     path
 }
@@ -54,19 +54,19 @@ fn look(path: &Path, format: Option<Format>, split: Option<&str>) {
     for i in (0..n).step_by(n.div_ceil(1000)).chain([n - 1]) {
         let _ = (set.place(i).len(), set.label(i).is_some_and(|l| l as usize >= classes));
     }
-    for i in (0..n.min(PICTURES)).chain([n - 1]) {
+    for i in (0..n.min(IMAGES)).chain([n - 1]) {
         let _ = set.image(i);
     }
 }
 
 /// A tar, a compressed tar or a zip, told by their first bytes.
-fn archive(folder: &Path, bytes: &[u8]) {
+fn archive(directory: &Path, bytes: &[u8]) {
     let name = match bytes {
         [b'P', b'K', ..] => "x.zip",
         [0x1f, 0x8b, ..] => "x.tar.gz",
         _ => "x.tar",
     };
-    let path = file(folder, name, bytes);
+    let path = file(directory, name, bytes);
     use Format::{Cifar10, Folder, Places, Textures, Tinyimagenet};
     look(&path, None, None);
     for format in [Cifar10, Folder, Places, Textures, Tinyimagenet] {
@@ -76,14 +76,14 @@ fn archive(folder: &Path, bytes: &[u8]) {
 }
 
 /// A batch, as of CIFAR-10 and as of CIFAR-100.
-fn cifar(folder: &Path, bytes: &[u8]) {
+fn cifar(directory: &Path, bytes: &[u8]) {
     let pickled = bytes.starts_with(b"\x80");
     for (format, names) in [
         (Format::Cifar10, ["test_batch", "test_batch.bin"]),
         (Format::Cifar100, ["test", "test.bin"]),
     ] {
-        let set = folder.join(names[0]);
-        fs::create_dir_all(&set).expect("the folder can be written");
+        let set = directory.join(names[0]);
+        fs::create_dir_all(&set).expect("the directory can be written");
         let [used, unused] = if pickled { names } else { [names[1], names[0]] };
         let _ = fs::remove_file(set.join(unused));
         file(&set, used, bytes);
@@ -91,21 +91,21 @@ fn cifar(folder: &Path, bytes: &[u8]) {
     }
 }
 
-fn svhn(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "test_32x32.mat", bytes);
+fn svhn(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "test_32x32.mat", bytes);
     look(&path, None, None);
 }
 
 /// The input: 0 for no labels, 1 for labels, more for compressed files; the
-/// bytes of labels; then these and the pictures.
-fn idx(folder: &Path, bytes: &[u8]) {
+/// bytes of labels; then these and the images.
+fn idx(directory: &Path, bytes: &[u8]) {
     let Some(([flags, labels], rest)) = bytes.split_first_chunk() else { return };
-    let (labels, pictures) = rest.split_at(rest.len().min(usize::from(*labels)));
+    let (labels, images) = rest.split_at(rest.len().min(usize::from(*labels)));
     let packed = *flags > 1;
     let write = |stem: &str, bytes: &[u8]| {
         let names = [format!("t10k-{stem}"), format!("t10k-{stem}.gz")];
         let [used, unused] = if packed { [&names[1], &names[0]] } else { [&names[0], &names[1]] };
-        let _ = fs::remove_file(folder.join(unused));
+        let _ = fs::remove_file(directory.join(unused));
         let mut whole = bytes.to_vec();
         // Damage lies within or, where it was compressed already, on the stream.
         if packed && !bytes.starts_with(&[0x1f, 0x8b]) {
@@ -113,9 +113,9 @@ fn idx(folder: &Path, bytes: &[u8]) {
             gz.write_all(bytes).expect("in memory");
             whole = gz.finish().expect("in memory");
         }
-        file(folder, used, &whole)
+        file(directory, used, &whole)
     };
-    let path = write("images-idx3-ubyte", pictures);
+    let path = write("images-idx3-ubyte", images);
     let beside = write("labels-idx1-ubyte", labels);
     if *flags == 0 {
         let _ = fs::remove_file(beside);
@@ -123,22 +123,22 @@ fn idx(folder: &Path, bytes: &[u8]) {
     look(&path, None, None);
 }
 
-/// A text as every list that goes with pictures.
-fn lists(folder: &Path, bytes: &[u8]) {
-    let text = |folder: &Path, name: &str| file(folder, name, bytes);
+/// A text as every list that goes with images.
+fn lists(directory: &Path, bytes: &[u8]) {
+    let text = |directory: &Path, name: &str| file(directory, name, bytes);
     let [tiny, dtd, places, plain] =
-        ["tiny", "dtd", "places", "plain"].map(|name| folder.join(name));
-    for (root, picture) in [
+        ["tiny", "dtd", "places", "plain"].map(|name| directory.join(name));
+    for (root, image) in [
         (&tiny, "val/images/val_0.JPEG"),
         (&dtd, "images/a/0.jpg"),
         (&places, "Places365_val_00000001.jpg"),
         (&plain, "a 0.png"),
     ] {
-        let path = root.join(picture);
+        let path = root.join(image);
         fs::create_dir_all(path.parent().expect("not a root")).expect("can be written");
         fs::write(path, super::seeds::bmp(2, 1)).expect("can be written");
     }
-    fs::create_dir_all(dtd.join("labels")).expect("the folder can be written");
+    fs::create_dir_all(dtd.join("labels")).expect("the directory can be written");
     text(&tiny.join("val"), "val_annotations.txt");
     look(&tiny, Some(Format::Tinyimagenet), None);
     text(&tiny, "wnids.txt");
@@ -152,20 +152,20 @@ fn lists(folder: &Path, bytes: &[u8]) {
     look(&text(&plain, "list.txt"), None, None);
 }
 
-fn lsun(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "data.mdb", bytes);
+fn lsun(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "data.mdb", bytes);
     look(&path, None, None);
 }
 
 /// The graph of a classifier, with its features found or named.
-fn onnx(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "x.onnx", bytes);
+fn onnx(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "x.onnx", bytes);
     for tap in [None, Some("map"), Some("flat")] {
         let tap = tap.map(str::to_owned);
         let options = BackboneOptions { tap, ..BackboneOptions::default() };
         let Ok(backbone) = Backbone::open(&path, &options) else { continue };
         let found = backbone.found();
-        let _ = (found.input_text(), found.batch(), found.picture());
+        let _ = (found.input_text(), found.batch(), found.image_size());
         if let Some(head) = backbone.head() {
             let rows = vec![0.5; head.dim()];
             head.logits(&rows, &mut vec![0.0; head.classes()], &mut Default::default());

@@ -1,4 +1,4 @@
-//! Sound pictures, data sets and graphs, small and always the same.
+//! Sound images, data sets and graphs, small and always the same.
 
 use std::io::{Cursor, Write};
 use std::path::Path;
@@ -11,7 +11,7 @@ use zip::{CompressionMethod, ZipWriter};
 /// Files for the reader of that name.
 pub fn seeds(reader: &str, _: &Path) -> Vec<Vec<u8>> {
     match reader {
-        "image" => pictures(),
+        "image" => images(),
         "image_archive" => archives(),
         "cifar" => batches(),
         "svhn" => vec![golden("images/digits.mat"), matlab()],
@@ -43,7 +43,7 @@ pub fn bmp(width: u32, height: u32) -> Vec<u8> {
     out
 }
 
-fn pictures() -> Vec<Vec<u8>> {
+fn images() -> Vec<Vec<u8>> {
     let names = "bits.png cmyk.jpg full.jpg grey.jpg grey16.png la.png la16.png palette.png progressive.jpg \
                  rgb.bmp rgb.gif rgb.jpg rgb.png rgb.webp rgb16.png rgba.png rgba16.png rotated.jpg \
                  transparent.png";
@@ -136,7 +136,7 @@ fn batches() -> Vec<Vec<u8>> {
     ]
 }
 
-/// The arrays of one picture, not compressed.
+/// The arrays of one image, not compressed.
 fn matlab() -> Vec<u8> {
     let element = |kind: u32, body: &[u8]| {
         let mut out = [kind.to_le_bytes(), (body.len() as u32).to_le_bytes()].concat();
@@ -163,14 +163,14 @@ fn matlab() -> Vec<u8> {
 }
 
 fn digits() -> Vec<Vec<u8>> {
-    let pictures = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 2][..], &[7; 12]].concat();
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 2][..], &[7; 12]].concat();
     let labels = [0, 0, 8, 1, 0, 0, 0, 2, 4, 9];
     let packed = gzip(&labels);
     vec![
-        [&[0, 0][..], &pictures].concat(),
-        [&[1, 10][..], &labels, &pictures].concat(),
-        [&[2, 10][..], &labels, &pictures].concat(),
-        [&[2, packed.len() as u8][..], &packed, &gzip(&pictures)].concat(),
+        [&[0, 0][..], &images].concat(),
+        [&[1, 10][..], &labels, &images].concat(),
+        [&[2, 10][..], &labels, &images].concat(),
+        [&[2, packed.len() as u8][..], &packed, &gzip(&images)].concat(),
     ]
 }
 

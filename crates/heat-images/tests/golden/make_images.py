@@ -1,4 +1,4 @@
-"""Makes images/: pictures of every kind, data sets in their published formats,
+"""Makes images/: images of every kind, data sets in their published formats,
 and what Pillow and torchvision make of them (expected.safetensors).
 
     python make_images.py        # Pillow, torchvision, scipy, safetensors, numpy, lmdb
@@ -23,7 +23,7 @@ rng = np.random.default_rng(0)
 expected = {}
 
 
-def picture(w, h):
+def image(w, h):
     """Smooth, with some texture."""
     y, x = np.mgrid[0:h, 0:w]
     waves = [np.sin(x / (5 + c) + c) + np.cos(y / (7 - c)) for c in range(3)]
@@ -40,7 +40,7 @@ def png16(path, array, colour):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
 
 
-rgb = Image.fromarray(picture(37, 29))
+rgb = Image.fromarray(image(37, 29))
 alpha = Image.fromarray(rng.integers(0, 256, (29, 37), np.uint8))
 rgba = rgb.copy()
 rgba.putalpha(alpha)
@@ -74,7 +74,7 @@ for path in sorted(out.iterdir()):
     if path.suffix in (".jpg", ".png", ".bmp", ".gif", ".webp") and not path.name.startswith("large"):
         expected[f"rgb.{path.name}"] = np.asarray(Image.open(path).convert("RGB"))
 
-large = Image.fromarray(picture(97, 61))
+large = Image.fromarray(image(97, 61))
 large.save(out / "large.png")
 shapes = {
     "exact32": [T.Resize((32, 32))],
@@ -111,7 +111,7 @@ mnist = rng.integers(0, 256, (3, 28, 28), np.uint8)
 (out / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">II", 0x801, 3) + bytes([7, 0, 4]), mtime=0))
 expected["idx"] = mnist
 
-# LSUN: keys of 40 letters, pictures in WebP and PNG. The first database's tree
+# LSUN: keys of 40 letters, images in WebP and PNG. The first database's tree
 # has two levels, and one value is so large that it has pages of its own.
 scenes = []
 
@@ -120,10 +120,10 @@ def database(name, sizes, start):
     (out / name).mkdir(exist_ok=True)
     with lmdb.open(str(out / name), map_size=1 << 20, lock=False) as env, env.begin(write=True) as txn:
         for i, (w, h) in enumerate(sizes, start):
-            picture_bytes = io.BytesIO()
+            image_bytes = io.BytesIO()
             kind = dict(format="WEBP", lossless=True) if i % 3 else dict(format="PNG")
-            Image.fromarray(picture(w, h)).save(picture_bytes, **kind)
-            txn.put(hashlib.sha1(bytes([i])).hexdigest().encode(), picture_bytes.getvalue())
+            Image.fromarray(image(w, h)).save(image_bytes, **kind)
+            txn.put(hashlib.sha1(bytes([i])).hexdigest().encode(), image_bytes.getvalue())
     # As torchvision's LSUNClass goes through it.
     with lmdb.open(str(out / name), max_readers=1, readonly=True, lock=False, readahead=False, meminit=False) as env, env.begin() as txn:
         for key, value in txn.cursor():

@@ -1,5 +1,5 @@
-//! The groups that lead from pictures to features: data sets, networks,
-//! transforms, and where the published pictures lie.
+//! The groups that lead from images to features: data sets, networks,
+//! transforms, and where the published images lie.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub struct DatasetRecipe {
     pub transform: String,
     /// The paper's OOD sets for it.
     pub ood: Vec<String>,
-    /// Folder of the pictures, where `--data` does not name one.
+    /// Directory of the images, unless another is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_root: Option<PathBuf>,
     /// Which part of the training set is used.
@@ -58,10 +58,10 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// A set of pictures by name: a file of the group `pictures`.
+/// A set of images by name: a file of the group `pictures`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct PicturesRecipe {
+pub struct ImagesRecipe {
     /// Its format; told from the files where absent.
     pub format: Option<Format>,
     /// Its name in `heat data get`.
@@ -72,18 +72,18 @@ pub struct PicturesRecipe {
     pub test: Option<Part>,
 }
 
-/// A part of a set of pictures.
+/// A part of a set of images.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Part {
-    /// Paths below the data folder; the first that exists is read.
+    /// Paths below the data directory; the first that exists is read.
     pub paths: Vec<String>,
     /// Its split.
     pub split: Option<String>,
 }
 
-impl PicturesRecipe {
-    /// The recipe of that name: of the user's folder, or built in.
+impl ImagesRecipe {
+    /// The recipe of that name: of the user's directory, or built in.
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
@@ -94,15 +94,15 @@ impl PicturesRecipe {
         }
     }
 
-    /// Where the training (or test) pictures lie below `root`, and how they
+    /// Where the training (or test) images lie below `root`, and how they
     /// are opened.
     ///
     /// # Errors
     /// If the set has no such part, or none of its paths exists.
     pub fn find(&self, name: &str, train: bool, root: &Path) -> Result<(PathBuf, ImageOptions)> {
         let (what, part) = match train {
-            true => ("training pictures", &self.train),
-            false => ("test pictures", &self.test),
+            true => ("training images", &self.train),
+            false => ("test images", &self.test),
         };
         let part = part.as_ref().ok_or_else(|| {
             Error::missing(format!("pictures/{name}.toml"), what, "use another data set")
@@ -125,7 +125,7 @@ impl PicturesRecipe {
     }
 }
 
-/// The transform of that name: of the user's folder, or built in.
+/// The transform of that name: of the user's directory, or built in.
 ///
 /// # Errors
 /// If there is none, or it cannot be read.

@@ -13,7 +13,7 @@ mod images;
 mod published;
 
 pub use grid::{Grid, GridRun};
-pub use groups::{BackboneRecipe, DatasetRecipe, Part, PicturesRecipe, transform};
+pub use groups::{BackboneRecipe, DatasetRecipe, ImagesRecipe, Part, transform};
 pub use images::{Filter, Format, ImageOptions, Resize, TransformConfig};
 
 use std::path::Path;
@@ -37,7 +37,7 @@ pub struct Recipe {
     pub dataset: Option<DatasetRecipe>,
     /// The network behind the features, where one was named.
     pub backbone: Option<BackboneRecipe>,
-    /// From pictures to the network's input, where one was named.
+    /// From images to the network's input, where one was named.
     pub transform: Option<TransformConfig>,
     /// Prior, network, sampler, training.
     pub heat: HeatConfig,

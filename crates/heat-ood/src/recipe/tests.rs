@@ -201,29 +201,29 @@ fn a_users_folder_comes_first() {
     assert_eq!((recipe.heat.ebm.model.steps, recipe.heat.batch_size), (3, 5));
 }
 
-/// METHOD §1's data sets are all there, each with a place for its pictures.
+/// METHOD §1's data sets are all there, each with a place for its images.
 #[test]
-fn every_set_of_a_benchmark_has_its_pictures() {
+fn every_set_of_a_benchmark_has_its_images() {
     for name in ["cifar10", "cifar100", "imagenet"] {
         let recipe = resolve(&[&format!("dataset={name}")]).unwrap().dataset.unwrap();
-        let id = PicturesRecipe::named(&recipe.ID_NAME, None).unwrap();
+        let id = ImagesRecipe::named(&recipe.ID_NAME, None).unwrap();
         assert!(id.train.is_some_and(|p| !p.paths.is_empty()), "{name}");
         for set in recipe.ood.iter().chain([&recipe.ID_NAME]) {
-            let pictures = PicturesRecipe::named(set, None).unwrap();
-            assert!(pictures.test.is_some_and(|p| !p.paths.is_empty()), "{set}");
-            assert!(pictures.download.is_some() && pictures.format.is_some(), "{set}");
+            let images = ImagesRecipe::named(set, None).unwrap();
+            assert!(images.test.is_some_and(|p| !p.paths.is_empty()), "{set}");
+            assert!(images.download.is_some() && images.format.is_some(), "{set}");
         }
         transform(&recipe.transform, None).unwrap();
     }
     assert_eq!(transform("imagenet", None).unwrap(), TransformConfig::imagenet());
-    let error = PicturesRecipe::named("cifar11", None).unwrap_err().to_string();
+    let error = ImagesRecipe::named("cifar11", None).unwrap_err().to_string();
     assert!(error.contains("did you mean"), "{error}");
 }
 
 #[test]
-fn pictures_are_found_below_the_data_folder() {
+fn images_are_found_below_the_data_directory() {
     let root = tempfile::tempdir().unwrap();
-    let svhn = PicturesRecipe::named("svhn", None).unwrap();
+    let svhn = ImagesRecipe::named("svhn", None).unwrap();
     let error = svhn.find("svhn", false, root.path()).unwrap_err().to_string();
     assert!(
         error.contains("SVHN/test_32x32.mat") && error.contains("heat data get svhn"),
@@ -234,13 +234,13 @@ fn pictures_are_found_below_the_data_folder() {
     let (found, options) = svhn.find("svhn", false, root.path()).unwrap();
     assert_eq!(found, root.path().join("svhn/test_32x32.mat"));
     assert_eq!(options.format, Some(Format::Svhn));
-    let lsun = PicturesRecipe::named("lsun", None).unwrap();
+    let lsun = ImagesRecipe::named("lsun", None).unwrap();
     let error = lsun.find("lsun", true, root.path()).unwrap_err().to_string();
-    assert!(error.contains("no training pictures"), "{error}");
+    assert!(error.contains("no training images"), "{error}");
     // One's own recipe comes first.
     let own = root.path().join("pictures");
     std::fs::create_dir(&own).unwrap();
     std::fs::write(own.join("svhn.toml"), "[test]\npaths = [\"mine\"]\n").unwrap();
-    let mine = PicturesRecipe::named("svhn", Some(root.path())).unwrap();
+    let mine = ImagesRecipe::named("svhn", Some(root.path())).unwrap();
     assert_eq!((mine.test.unwrap().paths, mine.format), (vec!["mine".to_owned()], None));
 }

@@ -7,7 +7,7 @@ use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbati
 use heat_images::{ImageDataset, open};
 use heat_ood::Error;
 use heat_ood::features::{FeatureSet, Subset};
-use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, PicturesRecipe, Recipe, transform};
+use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, ImagesRecipe, Recipe, transform};
 
 use crate::args::RunArgs;
 use crate::commands::backbone::describe;
@@ -149,7 +149,7 @@ fn sets(
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for (name, set, train) in wanted {
-        match PicturesRecipe::named(set, recipes)?.find(set, train, root) {
+        match ImagesRecipe::named(set, recipes)?.find(set, train, root) {
             Ok(place) => found.push((name, place)),
             Err(error) => missing.push(error.to_string()),
         }

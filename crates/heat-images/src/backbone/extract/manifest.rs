@@ -1,4 +1,4 @@
-//! What a folder was extracted from, kept beside its shards.
+//! What a directory was extracted from, kept beside its shards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,9 @@ pub(super) struct Manifest {
     architecture: Option<String>,
     tap: String,
     dataset: String,
-    pictures: usize,
-    /// SHA-256 of the names and labels of all pictures, in order.
+    #[serde(rename = "pictures")]
+    images: usize,
+    /// SHA-256 of the names and labels of all images, in order.
     dataset_sha256: String,
     shard_rows: usize,
     skip_unreadable: bool,
@@ -30,7 +31,7 @@ pub(super) struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     perturbed_by: Option<PerturbedBy>,
     version: String,
-    /// SHA-256 of the pixels of all pictures that were read, known at the end:
+    /// SHA-256 of the pixels of all images that were read, known at the end:
     /// that of each shard's, in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pixels_sha256: Option<String>,
@@ -55,7 +56,7 @@ impl Manifest {
             architecture: backbone.architecture().map(str::to_owned),
             tap: format!("{:?}", backbone.found().tap),
             dataset: dataset.name().to_owned(),
-            pictures: dataset.len(),
+            images: dataset.len(),
             dataset_sha256: sha256_of(listed),
             shard_rows: config.shard_rows,
             skip_unreadable: config.skip_unreadable,
@@ -67,57 +68,57 @@ impl Manifest {
         })
     }
 
-    fn read(folder: &Path) -> Option<Self> {
-        let text = fs::read_to_string(folder.join(MANIFEST)).ok()?;
+    fn read(directory: &Path) -> Option<Self> {
+        let text = fs::read_to_string(directory.join(MANIFEST)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    /// Whether the finished features in `folder` are those that this manifest
+    /// Whether the finished features in `directory` are those that this manifest
     /// stands for.
-    pub fn describes(&self, folder: &Path) -> bool {
-        Self::read(folder).map(|m| Manifest { pixels_sha256: None, ..m }).as_ref() == Some(self)
+    pub fn describes(&self, directory: &Path) -> bool {
+        Self::read(directory).map(|m| Manifest { pixels_sha256: None, ..m }).as_ref() == Some(self)
     }
 
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let file = folder.join(MANIFEST);
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let file = directory.join(MANIFEST);
         let text = serde_json::to_string_pretty(self);
         let text = text.map_err(|e| Error::format(&file, e.to_string()))?;
         write_atomically(&file, |to| to.write_all(text.as_bytes()))
     }
 
-    /// The folder under its temporary name, new or as an earlier run left it.
+    /// The directory under its temporary name, new or as an earlier run left it.
     pub fn begin(&self, out: &Path) -> Result<PathBuf> {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let folder = parent(out).join(format!(".heat-{name}.tmp"));
-        if folder.join(MANIFEST).is_file() {
-            if self.describes(&folder) {
-                return Ok(folder);
+        let directory = parent(out).join(format!(".heat-{name}.tmp"));
+        if directory.join(MANIFEST).is_file() {
+            if self.describes(&directory) {
+                return Ok(directory);
             }
-            let problem = "begun with other pictures, another network or other settings; \
-                           give the same, or remove that folder";
-            return Err(Error::format(folder, problem));
+            let problem = "begun with other images, another network or other settings; \
+                           give the same, or remove that directory";
+            return Err(Error::format(directory, problem));
         }
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        self.write(&folder)?;
-        Ok(folder)
+        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        self.write(&directory)?;
+        Ok(directory)
     }
 
     /// Write the manifest with the hash of all pixels, of which each shard
     /// left its own in a file.
-    pub fn finish(mut self, folder: &Path, shards: usize) -> Result<()> {
-        if Self::read(folder).is_some_and(|m| m.pixels_sha256.is_some()) {
+    pub fn finish(mut self, directory: &Path, shards: usize) -> Result<()> {
+        if Self::read(directory).is_some_and(|m| m.pixels_sha256.is_some()) {
             // By an earlier run, which may have removed the files since.
             return Ok(());
         }
-        let files: Vec<PathBuf> = (0..shards).map(|i| digest_file(folder, i)).collect();
+        let files: Vec<PathBuf> = (0..shards).map(|i| digest_file(directory, i)).collect();
         let read = |f: &PathBuf| fs::read_to_string(f).map_err(Error::io("read", f));
         let digests = files.iter().map(read).collect::<Result<Vec<String>>>()?;
         self.pixels_sha256 = Some(sha256_of(digests));
-        self.write(folder)
+        self.write(directory)
     }
 }
 
 /// Where the hash of a shard's pixels is kept until the end.
-pub(super) fn digest_file(folder: &Path, shard: usize) -> PathBuf {
-    folder.join(format!("pixels-{shard:05}.sha256"))
+pub(super) fn digest_file(directory: &Path, shard: usize) -> PathBuf {
+    directory.join(format!("pixels-{shard:05}.sha256"))
 }

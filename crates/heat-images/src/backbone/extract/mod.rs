@@ -1,9 +1,9 @@
-//! Pictures through a network into a feature set.
+//! Images through a network into a feature set.
 //!
 //! Up to four copies of the network work side by side, each decoding,
 //! transforming and running batches of its own; one batch a copy and the
 //! features of one shard are in memory. Shards are written as they are
-//! finished, in the folder's temporary name: a killed extraction goes on after
+//! finished, in the directory's temporary name: a killed extraction goes on after
 //! the last whole one.
 
 mod manifest;
@@ -26,18 +26,18 @@ use rows::Source;
 /// How to extract.
 #[derive(Clone)]
 pub struct ExtractConfig {
-    /// From pictures to the network's input.
+    /// From images to the network's input.
     pub transform: TransformConfig,
-    /// Pictures that the network is given at a time.
+    /// Images that the network is given at a time.
     pub batch_size: usize,
-    /// Pictures of a shard.
+    /// Images of a shard.
     pub shard_rows: usize,
-    /// Leave out pictures that cannot be read, and list them, instead of
+    /// Leave out images that cannot be read, and list them, instead of
     /// stopping at the first.
     pub skip_unreadable: bool,
     /// Type of the written features.
     pub dtype: FloatType,
-    /// Move each picture before its features are taken.
+    /// Move each image before its features are taken.
     pub perturb: Option<Perturbation>,
 }
 
@@ -59,19 +59,19 @@ impl Default for ExtractConfig {
 pub struct Extracted {
     /// Rows of the feature set.
     pub rows: usize,
-    /// Pictures taken over from an extraction that was interrupted.
+    /// Images taken over from an extraction that was interrupted.
     pub resumed: usize,
-    /// Pictures left out, each with the reason.
+    /// Images left out, each with the reason.
     pub unreadable: Vec<String>,
 }
 
-/// Extract `dataset` into the folder `out`, and the head into
+/// Extract `dataset` into the directory `out`, and the head into
 /// `head.safetensors` beside it.
 ///
 /// # Errors
 /// If `out` exists and is not of this run, was begun with other settings, a
-/// picture cannot be read (without `skip_unreadable`), the network refuses the
-/// pictures, or a write fails. Finished shards are kept: run it again to go on.
+/// image cannot be read (without `skip_unreadable`), the network refuses the
+/// images, or a write fails. Finished shards are kept: run it again to go on.
 pub fn extract(
     dataset: &dyn ImageDataset,
     backbone: &Backbone,
@@ -85,7 +85,7 @@ pub fn extract(
         return finished(out, dataset.len(), config);
     }
     if out.exists() {
-        let problem = "exists, and not as made of these pictures with this network and these \
+        let problem = "exists, and not as made of these images with this network and these \
                        settings; choose another name, or remove it";
         return Err(Error::config("output", out.display(), problem));
     }
@@ -128,7 +128,7 @@ pub fn extract(
     observer.on(Event::End);
     done.rows = dataset.len() - done.unreadable.len();
     if done.rows == 0 {
-        return Err(Error::format(dataset.name(), "none of its pictures can be read"));
+        return Err(Error::format(dataset.name(), "none of its images can be read"));
     }
     if let Some(head) = backbone.head() {
         head.save(parent(out).join("head.safetensors"))?;
@@ -142,22 +142,22 @@ pub fn extract(
 }
 
 /// What is in `out`, where the same run was ended after its last step.
-fn finished(out: &Path, pictures: usize, config: &ExtractConfig) -> Result<Extracted> {
-    let mut done = Extracted { resumed: pictures, ..Extracted::default() };
-    for i in 0..blocks(pictures, config.shard_rows).count() {
+fn finished(out: &Path, images: usize, config: &ExtractConfig) -> Result<Extracted> {
+    let mut done = Extracted { resumed: images, ..Extracted::default() };
+    for i in 0..blocks(images, config.shard_rows).count() {
         let list = out.join(format!("unreadable-{i:05}.txt"));
         if list.is_file() {
             done.unreadable.extend(lines(&list)?);
         }
     }
-    done.rows = pictures.saturating_sub(done.unreadable.len());
+    done.rows = images.saturating_sub(done.unreadable.len());
     Ok(done)
 }
 
 fn check(config: &ExtractConfig) -> Result<()> {
     for (key, value) in [("batch_size", config.batch_size), ("shard_rows", config.shard_rows)] {
         if !(1..=1 << 20).contains(&value) {
-            return Err(Error::config(key, value, "expected 1 to 1048576 pictures"));
+            return Err(Error::config(key, value, "expected 1 to 1048576 images"));
         }
     }
     Transform::new(&config.transform).map(drop)

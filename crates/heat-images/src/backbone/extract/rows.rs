@@ -22,9 +22,9 @@ use heat_ood::{Event, Observer};
 pub(super) struct Rows {
     pooled: Pooled,
     pub labels: Vec<i64>,
-    /// Pictures left out, each with the reason.
+    /// Images left out, each with the reason.
     pub problems: Vec<String>,
-    /// SHA-256 of the pictures' sizes and pixels.
+    /// SHA-256 of the images' sizes and pixels.
     pub digest: String,
 }
 
@@ -48,7 +48,7 @@ impl Rows {
 /// A batch ready for the network.
 #[derive(Default)]
 struct Ready {
-    pictures: Vec<f32>,
+    images: Vec<f32>,
     size: [usize; 2],
     labels: Vec<i64>,
     problems: Vec<String>,
@@ -63,14 +63,14 @@ struct Done {
     digests: Vec<String>,
 }
 
-/// A picture ready for the network, and the hash of its pixels.
-struct Picture {
+/// An image ready for the network, and the hash of its pixels.
+struct Prepared {
     size: [usize; 2],
     values: Vec<f32>,
     digest: String,
 }
 
-/// Where pictures come from and what is done to them.
+/// Where images come from and what is done to them.
 pub(super) struct Source<'a> {
     pub dataset: &'a dyn ImageDataset,
     pub config: &'a ExtractConfig,
@@ -129,7 +129,7 @@ impl Source<'_> {
         Ok(whole.then_some(all))
     }
 
-    /// From some pictures to their features.
+    /// From some images to their features.
     fn batch(&self, network: &mut Network, range: Range<usize>) -> Result<Done> {
         let mut ready = self.prepare(range)?;
         let n = ready.labels.len();
@@ -137,30 +137,30 @@ impl Source<'_> {
         if n > 0 {
             let shape = [n, 3, ready.size[0], ready.size[1]];
             if let Some(perturbation) = &self.config.perturb {
-                perturbation.apply(network, &mut ready.pictures, shape)?;
+                perturbation.apply(network, &mut ready.images, shape)?;
             }
-            pooled = network.run(ready.pictures, shape)?;
+            pooled = network.run(ready.images, shape)?;
         }
         let Ready { labels, problems, digests, .. } = ready;
         Ok(Done { pooled, labels, problems, digests })
     }
 
-    /// Decode and transform some pictures: here, or, where there are more
+    /// Decode and transform some images: here, or, where there are more
     /// threads than networks, on all of them.
     fn prepare(&self, range: Range<usize>) -> Result<Ready> {
-        let made: Vec<Result<Picture>> = if parallel::threads() > networks() {
+        let made: Vec<Result<Prepared>> = if parallel::threads() > networks() {
             parallel::run(|| {
-                let pictures = range.clone().into_par_iter();
-                pictures.map_init(|| None, |transform, i| self.picture(transform, i)).collect()
+                let images = range.clone().into_par_iter();
+                images.map_init(|| None, |transform, i| self.image(transform, i)).collect()
             })
         } else {
             let mut transform = None;
-            range.clone().map(|i| self.picture(&mut transform, i)).collect()
+            range.clone().map(|i| self.image(&mut transform, i)).collect()
         };
         let mut ready = Ready::default();
         for (i, made) in range.zip(made) {
-            let picture = match made {
-                Ok(picture) => picture,
+            let image = match made {
+                Ok(image) => image,
                 Err(error) if self.config.skip_unreadable => {
                     ready.problems.push(error.to_string().replace('\n', " "));
                     continue;
@@ -168,24 +168,24 @@ impl Source<'_> {
                 Err(error) => return Err(error),
             };
             if ready.labels.is_empty() {
-                ready.size = picture.size;
+                ready.size = image.size;
             }
-            if ready.size != picture.size {
+            if ready.size != image.size {
                 return Err(Error::Shape {
                     place: self.dataset.place(i),
-                    tensor: "picture".into(),
+                    tensor: "image".into(),
                     expected: format!("{:?} as the others; resize or crop them", ready.size),
-                    got: format!("{:?}", picture.size),
+                    got: format!("{:?}", image.size),
                 });
             }
-            ready.pictures.extend(picture.values);
-            ready.digests.push(picture.digest);
+            ready.images.extend(image.values);
+            ready.digests.push(image.digest);
             ready.labels.push(self.dataset.label(i).map_or(-1, i64::from));
         }
         Ok(ready)
     }
 
-    fn picture(&self, transform: &mut Option<Transform>, i: usize) -> Result<Picture> {
+    fn image(&self, transform: &mut Option<Transform>, i: usize) -> Result<Prepared> {
         let transform = match transform {
             Some(transform) => transform,
             none => none.insert(Transform::new(&self.config.transform)?),
@@ -194,7 +194,7 @@ impl Source<'_> {
         let sides = [image.height, image.width].map(|side| (side as u64).to_le_bytes());
         let digest = sha256_of([&sides[0][..], &sides[1], &image.rgb]);
         let (height, width, values) = transform.apply(&image)?;
-        Ok(Picture { size: [height, width], values, digest })
+        Ok(Prepared { size: [height, width], values, digest })
     }
 }
 

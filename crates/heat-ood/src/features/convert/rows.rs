@@ -28,7 +28,7 @@ pub fn write_rows(
         return Err(Error::Shape {
             place,
             tensor: "label".into(),
-            expected: format!("[{n}], one for each row"),
+            expected: format!("[{n}]"),
             got: format!("[{}]", labels.len()),
         });
     }
@@ -84,4 +84,74 @@ fn encode(
     }
     let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
     round(place, column, start, &values, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::{
+        ConvertConfig, FeatureSet, Field, Form, Pooling, Tensor, convert, encode_tensors,
+    };
+    use crate::observe::Silent;
+
+    const ROWS: usize = 300;
+    const AVG: Field = Field::Features(Pooling::Avg);
+    const STD: Field = Field::Features(Pooling::Std);
+
+    fn values(cols: usize, scale: f32) -> Vec<f32> {
+        (0..ROWS * cols).map(|i| scale * ((i * 7919 % 10_007) as f32 / 3000.0 - 1.5)).collect()
+    }
+
+    fn batch(fields: Vec<(Field, Vec<f32>)>) -> Batch<'static> {
+        Batch::of(ROWS, fields).unwrap()
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_a_converted_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = [(AVG, 5), (STD, 5), (Field::Logits, 3)];
+        let fields: Vec<_> = all.iter().map(|(f, cols)| (*f, values(*cols, 0.37))).collect();
+        let labels: Vec<i64> = (0..ROWS as i64).map(|i| i % 3).collect();
+        for labels in [None, Some(&labels[..])] {
+            let mut tensors: Vec<_> = all
+                .iter()
+                .zip(&fields)
+                .map(|((f, cols), (_, v))| (f.name().into(), Tensor::f32([ROWS, *cols], v.clone())))
+                .collect();
+            let labelled = labels.map(|l| ("label".into(), Tensor::i64([ROWS], l.to_vec())));
+            tensors.extend(labelled);
+            let set = encode_tensors(&tensors).unwrap();
+            let set = FeatureSet::from_safetensors("set", set).unwrap();
+            for dtype in [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64] {
+                let [ours, theirs] = ["ours", "theirs"].map(|name| folder.path().join(name));
+                write_rows(&ours, &batch(fields.clone()), labels, dtype).unwrap();
+                let (form, dtype) = (Some(Form::Safetensors), Some(dtype));
+                let config = ConvertConfig { form, dtype, force: true, ..Default::default() };
+                convert(&set, None, &theirs, &config, &mut Silent).unwrap();
+                let read = |path| std::fs::read(path).unwrap();
+                assert!(read(&ours) == read(&theirs), "{dtype:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let refused = |value: f32, labels: Option<&[i64]>| {
+            let mut values = values(4, 1.0);
+            values[4 * 270 + 1] = value;
+            let rows = batch(vec![(AVG, values)]);
+            let error = write_rows(&path, &rows, labels, FloatType::F16).unwrap_err();
+            assert!(!path.exists());
+            error.to_string()
+        };
+        for (value, part) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (65536.0, "65536")] {
+            let said = refused(value, None);
+            assert!(said.contains("x.safetensors") && said.contains(part), "{said}");
+            assert!(said.contains("row 270, column 1"), "{said}");
+        }
+        let said = refused(0.0, Some(&[1, 2]));
+        assert!(said.contains("`label` has shape [2], expected [300]"), "{said}");
+    }
 }
