@@ -165,7 +165,7 @@ fn extractions() {
         eprintln!("SKIPPED extractions: {error}");
         return;
     }
-    let pictures = tempfile::tempdir().unwrap();
+    let images = tempfile::tempdir().unwrap();
     let golden = format!("{}/../heat-images/tests/golden", env!("CARGO_MANIFEST_DIR"));
     for i in 0..40u8 {
         let class = images.path().join(["cat", "dog"][usize::from(i % 2)]);

@@ -19,9 +19,9 @@ use heat_ood::Silent;
 
 use heat_ood::features::{Batch, FeatureSet, Field, Pooling};
 
+use heat_ood::TrainingData;
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::{Scorer, ScorerSpec};
-use heat_ood::{Fit, TrainingData};
 
 fn golden(name: &str) -> PathBuf {
     common::path("resnets").join(name)

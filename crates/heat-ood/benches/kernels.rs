@@ -13,7 +13,7 @@ use heat_ood::math::BLOCK_ROWS;
 use heat_ood::math::kernels::{Keep, Packed, View, gemm};
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::scorers::{Aligned, Gmm, GmmConfig, Prior};
-use heat_ood::{Fitted, Fit, TrainingData};
+use heat_ood::{Fit, Fitted, TrainingData};
 use ndarray::Array2;
 
 const D: usize = 512;

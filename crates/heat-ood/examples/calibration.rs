@@ -16,7 +16,7 @@ use heat_ood::calibrate::drift::{DriftConfig, Tests};
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::math::parallel;
 use heat_ood::scorers::ScorerSpec;
-use heat_ood::{Fit, Result, Silent, TrainingData};
+use heat_ood::{Result, Silent, TrainingData};
 use rayon::prelude::*;
 use simulate::*;
 

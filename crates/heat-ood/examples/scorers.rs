@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec, fit_all, score_together};
-use heat_ood::{Fit, Result, Silent, TrainingData, metrics};
+use heat_ood::{Result, Silent, TrainingData, metrics};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();

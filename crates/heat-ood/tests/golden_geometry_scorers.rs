@@ -5,9 +5,9 @@ mod common;
 
 use common::{Golden, close, path};
 use heat_ood::Silent;
+use heat_ood::TrainingData;
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::ScorerSpec;
-use heat_ood::{TrainingData};
 
 fn expected(name: &str) -> Vec<f32> {
     let file = TensorFile::open(&path("geometry_scorers.safetensors")).unwrap();

@@ -5,16 +5,17 @@ mod common;
 
 use common::bytes::contains;
 use common::{D, Golden};
-use heat_ood::Silent;
-use heat_ood::compose::{Combined, Member};
+use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::features::{Batch, Field, Pooling};
 use heat_ood::scorers::{Scorer, ScorerSpec};
+use heat_ood::{Fit, Silent, TrainingData};
 
 /// Differences of each scorer that images can be perturbed by.
 #[test]
 fn gradients_of_scorers_are_their_differences() {
     let golden = Golden::open();
     let (train, head) = (golden.train(), golden.head());
+    let data = TrainingData::new(&train).with_head(&head);
     let values = golden.get("test.avg");
     let rows = 8;
     let field = Field::Features(Pooling::Avg);
@@ -34,19 +35,20 @@ fn gradients_of_scorers_are_their_differences() {
         "msp(pca=6)",
     ] {
         let fitted = ScorerSpec::parse(spec).unwrap();
-        let scorer = fitted.fit(&train, Some(&head), &mut Silent).unwrap();
+        let scorer = fitted.fit(&data, &mut Silent).unwrap();
         check_gradient(spec, &*scorer, &values, &batch);
     }
     for beta in [0.0, 1.5, f64::INFINITY, f64::NEG_INFINITY] {
         let member = |name: &str| {
             let spec = ScorerSpec::parse(name).unwrap();
-            let scorer = spec.fit(&train, Some(&head), &mut Silent).unwrap();
-            Member::fit(name, scorer, &train, &mut Silent).unwrap()
+            let scorer = spec.fit(&data, &mut Silent).unwrap();
+            Part::new(name, scorer)
         };
-        let combined = Combined::new(vec![member("el"), member("ssd")], beta).unwrap();
-        check_gradient(&format!("combined {beta}"), &combined, &values, &batch);
+        let config = CombinedConfig { members: vec![member("el"), member("ssd")], beta };
+        let combined = config.fit(&data, &mut Silent).unwrap();
+        check_gradient(&format!("combined {beta}"), &*combined, &values, &batch);
     }
-    let knn = ScorerSpec::parse("knn(k=3)").unwrap().fit(&train, None, &mut Silent).unwrap();
+    let knn = ScorerSpec::parse("knn(k=3)").unwrap().fit(&data, &mut Silent).unwrap();
     let mut out = batch(&values);
     let refused = knn.gradient_batch(&batch(&values), 1.0, &mut out).err().unwrap().to_string();
     contains(&refused, &["knn", "has no gradient", "odin"]);

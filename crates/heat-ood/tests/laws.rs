@@ -7,7 +7,7 @@ use heat_ood::ebm::HeatConfig;
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::math::parallel;
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
-use heat_ood::{Fitted, Detector, Fit, Silent, TrainingData};
+use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
 use ndarray::{Array2, ArrayView2};
 
 fn data(name: &str) -> PathBuf {

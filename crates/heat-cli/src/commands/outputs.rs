@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use heat_ood::features::FileFormat;
 use heat_ood::Error;
+use heat_ood::features::FileFormat;
 
 use crate::progress::Progress;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use heat_ood::Provenance;
 use heat_ood::EpochLog;
+use heat_ood::Provenance;
 use heat_ood::evaluate::Results;
 use heat_ood::math::parallel;
 use heat_ood::metrics::Metrics;

@@ -10,8 +10,8 @@ use crate::features::{Head, Pooling};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
 use crate::scorers::{
-    EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage, TrainingData,
-    VimConfig,
+    EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage,
+    TrainingData, VimConfig,
 };
 
 /// Which prior the residual corrects.

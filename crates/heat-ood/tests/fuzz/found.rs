@@ -9,7 +9,7 @@ use heat_ood::features::{FeatureSet, Head};
 use heat_ood::io::TensorFile;
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::{Scorer, ScorerSpec};
-use heat_ood::{Detector, Result, Silent, Fit, TrainingData};
+use heat_ood::{Detector, Fit, Result, Silent, TrainingData};
 use safetensors::Dtype;
 
 use super::bytes::npy;

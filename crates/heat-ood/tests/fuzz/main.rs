@@ -16,16 +16,13 @@ mod mutate;
 mod readers;
 mod seeds;
 
-use std::sync::Arc;
-
 use harness::{alone, fuzz};
 use heat_ood::ebm::mlp::Mlp;
 use heat_ood::ebm::{Heat, ModelConfig};
 use heat_ood::features::FeatureSet;
 use heat_ood::scorers::{GmmConfig, KnnConfig, Scorer, Shrinkage};
 use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
-use memory::{Counting, bounded, growth};
-use mutate::{Random, mutate};
+use memory::{Counting, bounded};
 use ndarray::ArrayView2;
 
 #[global_allocator]

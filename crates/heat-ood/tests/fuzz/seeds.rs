@@ -9,7 +9,7 @@ use heat_ood::ebm::{RunFolder, Trainer};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
-use heat_ood::{Fitted, Detector, Event, Fit, Observer, Silent, TrainingData};
+use heat_ood::{Detector, Event, Fit, Fitted, Observer, Silent, TrainingData};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use zip::write::SimpleFileOptions;

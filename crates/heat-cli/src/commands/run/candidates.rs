@@ -3,9 +3,9 @@
 
 use anyhow::Result;
 use heat_images::backbone::Perturbation;
-use heat_ood::{Error, Fitted};
 use heat_ood::evaluate::{Candidate, Results, evaluate};
 use heat_ood::scorers::{Scorer, ScorerSpec};
+use heat_ood::{Error, Fitted};
 
 use super::images::Images;
 use crate::commands::scorers;

@@ -1,7 +1,7 @@
 //! Training curves of runs.
 
-use heat_ood::Result;
 use heat_ood::EpochLog;
+use heat_ood::Result;
 
 use crate::report::data::Run;
 use crate::report::html::{counted, details, figure};

@@ -89,9 +89,8 @@ fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::{
-        ConvertConfig, FeatureSet, Field, Form, Pooling, Tensor, convert, encode_tensors,
-    };
+    use crate::features::{ConvertConfig, FeatureSet, Field, Form, Pooling, convert};
+    use crate::io::{Tensor, encode_tensors};
     use crate::observe::Silent;
 
     const ROWS: usize = 300;

@@ -133,7 +133,8 @@ mod tests {
             (&[0.5, 3.0, -2.0, 1.0], 0.3, 2, 1.064_204_640_474_4),
         ] {
             let config = GenConfig { gamma, m, ..GenConfig::default() };
-            let gen_entropy = config.fit(&TrainingData::new(&logits).with_head(&head), &mut Silent).unwrap();
+            let gen_entropy =
+                config.fit(&TrainingData::new(&logits).with_head(&head), &mut Silent).unwrap();
             let got = f64::from(gen_entropy.entropy(&mut row.to_vec()));
             assert!((got / want - 1.0).abs() < 1e-6, "{row:?}: {got}");
         }

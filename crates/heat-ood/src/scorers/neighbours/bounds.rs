@@ -3,7 +3,7 @@
 use super::bank::{CENTRE_ROWS, Order, centre};
 use super::index::{ROUNDING, UNDERFLOW};
 use super::search::Search;
-use crate::math::int8::{self, PanelSink, Eight, Panels, WIDTH};
+use crate::math::int8::{self, Eight, PanelSink, Panels, WIDTH};
 use crate::math::reduce;
 
 /// What is subtracted before rounding.
