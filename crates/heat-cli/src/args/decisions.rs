@@ -79,7 +79,7 @@ pub struct CalibrateArgs {
     /// In-distribution features that took no part in training
     #[arg(long, value_name = "FEATURES")]
     pub id: PathBuf,
-    /// Bound on the fraction of in-distribution rows that are flagged
+    /// Bound on the fraction of in-distribution rows that is flagged
     #[arg(long, default_value_t = 0.05, allow_hyphen_values = true)]
     pub alpha: f64,
     /// Hold the bound with probability 1 - DELTA for this calibration set, not on average
@@ -161,7 +161,7 @@ pub struct WatchArgs {
     /// Bound on the probability of a false alarm within the horizon
     #[arg(long, default_value_t = 0.01, allow_hyphen_values = true)]
     pub alpha: f64,
-    /// Rows for which the CUSUM's bound holds; it restarts after as many
+    /// Rows for which the CUSUM's bound holds; it then restarts
     #[arg(long, value_name = "ROWS", default_value_t = 10_000)]
     pub horizon: u64,
     /// Smallest fraction of anomalous rows worth an alarm

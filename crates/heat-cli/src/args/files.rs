@@ -35,7 +35,7 @@ pub struct ImportArgs {
     /// The data to fit the prior on
     #[command(flatten)]
     pub data: TrainSet,
-    /// Prefix of `mlp.` in the names, if the file holds several networks
+    /// What precedes `mlp.` in the names, if the file holds several networks
     #[arg(long)]
     pub prefix: Option<String>,
     /// Directory with your own recipes, searched first: DIR/ebm/NAME.toml

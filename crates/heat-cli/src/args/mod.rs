@@ -101,7 +101,7 @@ pub enum Command {
     /// Choose scorers, and the weights of a composition, without OOD data
     #[command(after_help = decisions::SELECT_HELP)]
     Select(SelectArgs),
-    /// Calibrate when a detector calls a row out-of-distribution, with a guarantee
+    /// Calibrate a detector, so that it calls rows out-of-distribution with a guarantee
     #[command(after_help = decisions::CALIBRATE_HELP)]
     Calibrate(CalibrateArgs),
     /// Score the rows of a feature set; calibrated detectors give p-values and verdicts
