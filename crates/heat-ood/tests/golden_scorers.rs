@@ -210,11 +210,11 @@ fn shrinkage_as_scikit_learn() {
         config.fit(&golden.train(), Some(C), &mut Silent).unwrap()
     };
     for (name, want) in [("ledoit_wolf", 0.08591694702068678), ("oas", 0.08977455839633953)] {
-        let [keep, add] = fit(name).shrunk();
+        let [keep, add] = fit(name).shrinkage_weights();
         assert!((add - want).abs() < 1e-6 && (keep + add - 1.0).abs() < 1e-12, "{name}: {add}");
     }
-    assert_eq!(fit("none").shrunk(), [1.0, 0.0]);
-    assert_eq!(fit("0.5").shrunk(), [1.0, 0.5]);
+    assert_eq!(fit("none").shrinkage_weights(), [1.0, 0.0]);
+    assert_eq!(fit("0.5").shrinkage_weights(), [1.0, 0.5]);
     // Σ + ρ·mean(diag Σ)·I, entry by entry.
     let square = |l: &[f64], i: usize, j: usize| -> f64 {
         (0..D).map(|p| l[i * D + p] * l[j * D + p]).sum()
@@ -228,7 +228,7 @@ fn shrinkage_as_scikit_learn() {
         assert!((square(shrunk.scale_tril(), i, j) - want).abs() < 1e-12);
     }
     // One of the ratios tried, the same each time.
-    let chosen = fit("held_out_classes").shrunk();
+    let chosen = fit("held_out_classes").shrinkage_weights();
     assert!(chosen[0] == 1.0 && (0.0..=100.0).contains(&chosen[1]));
-    assert_eq!(fit("held_out_classes").shrunk(), chosen);
+    assert_eq!(fit("held_out_classes").shrinkage_weights(), chosen);
 }

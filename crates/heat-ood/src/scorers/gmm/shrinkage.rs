@@ -12,8 +12,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::GmmConfig;
-use super::fit::{Labels, keep_diagonal, mean_variance};
+use super::covariance::{keep_diagonal, mean_variance};
+use super::labels::Labels;
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
 use crate::math::linalg::{eigh, product_nt};
@@ -96,7 +96,9 @@ impl Shrinkage {
 
 /// What has been fitted when the shrinkage is chosen.
 pub(super) struct Fitted<'a> {
-    pub config: &'a GmmConfig,
+    pub shrinkage: Shrinkage,
+    /// Whether only the diagonal of the covariance is estimated.
+    pub diagonal: bool,
     pub train: &'a FeatureSet,
     pub input: &'a Input,
     pub labels: &'a Labels,
@@ -106,8 +108,8 @@ pub(super) struct Fitted<'a> {
 
 impl Fitted<'_> {
     /// `[keep, add]`.
-    pub fn shrinkage(&self, observer: &mut dyn Observer) -> Result<[f64; 2]> {
-        let weight = match self.config.shrinkage {
+    pub fn weights(&self, observer: &mut dyn Observer) -> Result<[f64; 2]> {
+        let weight = match self.shrinkage {
             Shrinkage::None => return Ok([1.0, 0.0]),
             Shrinkage::Ratio(ratio) => return Ok([1.0, ratio]),
             Shrinkage::HeldOutClasses => return Ok([1.0, self.held_out(observer)?]),
@@ -242,7 +244,7 @@ impl Fitted<'_> {
         let dim = self.input.dim;
         let counts = kept.counts().to_vec();
         let (means, mut covariance) = kept.finish();
-        if self.config.diagonal {
+        if self.diagonal {
             keep_diagonal(&mut covariance, dim);
         }
         let mean_variance = mean_variance(&covariance, dim);
@@ -330,6 +332,7 @@ mod tests {
 
     use super::*;
     use crate::observe::Silent;
+    use crate::scorers::GmmConfig;
 
     /// Ten classes whose labels repeat every ten rows, a multiple of the step
     /// between tested rows, choose as the same rows sorted by class do.
@@ -348,7 +351,7 @@ mod tests {
             let labels: Vec<u32> = order.iter().map(|i| (i % classes) as u32).collect();
             let set = FeatureSet::from_arrays(rows.unwrap().view(), Some(&labels)).unwrap();
             let config = GmmConfig { shrinkage: Shrinkage::HeldOutClasses, ..GmmConfig::default() };
-            config.fit(&set, None, &mut Silent).unwrap().shrunk()
+            config.fit(&set, None, &mut Silent).unwrap().shrinkage_weights()
         };
         let mixed: Vec<usize> = (0..rows).collect();
         let mut sorted = mixed.clone();
