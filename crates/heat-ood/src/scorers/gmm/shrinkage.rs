@@ -3,11 +3,16 @@
 //! Σ ← keep·Σ + add·mean(diag Σ)·I. Features of trained networks vary so
 //! little in many directions that an unshrunk Gaussian judges by those alone.
 //!
+//! With `diagonal` the variances alone are estimated, and the error that
+//! shrinkage trades against its bias is theirs: the formulas are derived anew
+//! for it. Those of the full matrix would also count the error of the D² − D
+//! covariances, and shrink all but to the identity.
+//!
 //! References: Ledoit and Wolf, *A well-conditioned estimator for
 //! large-dimensional covariance matrices*, 2004; Chen et al., *Shrinkage
 //! Algorithms for MMSE Covariance Estimation*, 2010 (OAS), both as
-//! scikit-learn computes them. The ratio and its choice by held-out classes
-//! are ours.
+//! scikit-learn computes them. The diagonal forms, the ratio and its choice by
+//! held-out classes are ours.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -129,20 +134,33 @@ impl Fitted<'_> {
     fn oas(&self) -> f64 {
         let (n, dim) = (self.train.len() as f64, self.input.dim as f64);
         let (squares, mean) = self.sizes();
-        let denominator = (n + 1.0) * (squares - mean * mean / dim);
-        if denominator <= 0.0 { 1.0 } else { ((squares + mean * mean) / denominator).min(1.0) }
+        let (error, distance) = if self.diagonal {
+            // Variances s of Gaussian columns have Var s = 2σ⁴/n. With c = 2(1 − 1/D)/n,
+            // T = Σ σ⁴ and m the mean of s, the best weight is cT/((1 + c)T − D·m²). Chen et
+            // al. put Σ σ²s for T, σ² shrunk by the weight itself; the fixed point is the
+            // ratio of c·Σ s² to (1 + c)(Σ s² − D·m²).
+            let c = 2.0 * (1.0 - 1.0 / dim) / n;
+            (c * squares, (1.0 + c) * (squares - mean * mean / dim))
+        } else {
+            (squares + mean * mean, (n + 1.0) * (squares - mean * mean / dim))
+        };
+        if distance <= 0.0 { 1.0 } else { (error / distance).min(1.0) }
     }
 
-    /// Needs Σ‖z − μ‖⁴, hence a second pass over the training set.
+    /// Needs Σ‖z − μ‖⁴, or Σ_i (z − μ)_i⁴ where only variances are estimated,
+    /// hence a second pass over the training set.
     fn ledoit_wolf(&self, observer: &mut dyn Observer) -> Result<f64> {
         let (dim, mut fourth) = (self.input.dim, 0.0);
         self.input.each_block(self.train, "fit shrinkage", observer, |range, rows| {
             let labels = self.labels.get(self.train, range)?;
             for (row, &l) in rows.chunks_exact(dim).zip(&labels) {
                 let mean = &self.means[l as usize * dim..][..dim];
-                let square: f64 =
-                    row.iter().zip(mean).map(|(&v, m)| (f64::from(v) - m).powi(2)).sum();
-                fourth += square * square;
+                let squares = row.iter().zip(mean).map(|(&v, m)| (f64::from(v) - m).powi(2));
+                fourth += if self.diagonal {
+                    squares.map(|s| s * s).sum::<f64>()
+                } else {
+                    squares.sum::<f64>().powi(2)
+                };
             }
             Ok(())
         })?;
