@@ -4,8 +4,9 @@ mod common;
 
 use common::{C, D, Golden, close};
 use heat_ood::Silent;
+use heat_ood::compose::{Combined, Member};
 use heat_ood::features::{FeatureSet, Pooling};
-use heat_ood::scorers::{GmmConfig, Prior, ScorerSpec, Scratch, Shrinkage};
+use heat_ood::scorers::{GmmConfig, Prior, Scorer, ScorerSpec, Scratch, Shrinkage};
 use ndarray::ArrayView2;
 
 /// Relative, as METHOD asks.
@@ -172,6 +173,33 @@ fn gaussian_samples_have_its_moments() {
     let got: f64 = out.chunks(D).map(|r| f64::from(r[0])).sum::<f64>() / n as f64;
     let want: f64 = (0..C).map(|k| gmm.mixture_probs()[k] * gmm.means()[k * D]).sum();
     assert!((got - want).abs() < 1e-3, "{got} {want}");
+}
+
+/// β = 0, +∞, −∞, −1.5 and 2, standardised over the whole training set.
+#[test]
+fn compositions() {
+    let golden = Golden::open();
+    let (train, head) = (golden.train(), golden.head());
+    let members = || {
+        ["el", "ssd", "knn(k=5)"].map(|text| {
+            let scorer = ScorerSpec::parse(text).unwrap().fit(&train, Some(&head), &mut Silent);
+            Member::fit(text, scorer.unwrap(), &train, &mut Silent).unwrap()
+        })
+    };
+    for (beta, name) in [
+        (0.0, "sum"),
+        (f64::INFINITY, "max"),
+        (f64::NEG_INFINITY, "min"),
+        (-1.5, "lse_m1p5"),
+        (2.0, "lse_2"),
+    ] {
+        let combined = Combined::new(members().into(), beta).unwrap();
+        for probe in ["test", "ood"] {
+            let got = combined.score(&golden.set(&format!("{probe}.avg"))).unwrap();
+            let want = golden.get(&format!("combine_el_ssd_knn.{name}.{probe}"));
+            close(&format!("{name} {probe}"), &got, &want, TOLERANCE);
+        }
+    }
 }
 
 /// Six score pairs with ties, constants and one-element sets.
