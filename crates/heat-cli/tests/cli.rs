@@ -59,13 +59,8 @@ fn eval_agrees_with_numpy_and_scikit_learn() {
                 let got = scorers[name]["ood"][set][metric].as_f64().unwrap();
                 let want = want.as_f64().unwrap();
                 // Scores are f32 here and f64 there: pairs may swap, and one row of
-                // 500 may fall on the other side of a threshold. Many `msp` scores
-                // lie within 6e-8 of −1, which f32 ties and f64 tells apart.
-                let tolerance = match (metric.starts_with("fpr95"), name.as_str()) {
-                    (true, _) => 0.0021,
-                    (false, "msp") => 3e-4,
-                    (false, _) => 2e-5,
-                };
+                // 500 may fall on the other side of a threshold.
+                let tolerance = if metric.starts_with("fpr95") { 0.0021 } else { 2e-5 };
                 assert!((got - want).abs() <= tolerance, "{name} {set} {metric}: {got} {want}");
             }
         }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// One epoch of training. Losses and network energies are means over the
 /// epoch's batches; the prior's (and so the whole) energies over its last batch.
+/// Generated rows are those of the loss: final and initial samples, with SVGD
+/// and the noise-contrastive loss one of the two.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochLog {
     /// From 1.
@@ -22,13 +24,13 @@ pub struct EpochLog {
     pub energy_nn_real: f64,
     /// mean E_nn/T of generated rows.
     pub energy_nn_generated: f64,
-    /// mean E_prior/T_prior of real rows.
+    /// mean E_prior/T_prior of real rows; 0 where the prior is no part of the energy.
     pub energy_prior_real: f64,
-    /// mean E_prior/T_prior of final samples.
+    /// mean E_prior/T_prior of generated rows.
     pub energy_prior_generated: f64,
     /// mean E of real rows.
     pub energy_real: f64,
-    /// mean E of final samples.
+    /// mean E of generated rows.
     pub energy_generated: f64,
 }
 

@@ -4,9 +4,11 @@ mod common;
 
 use common::{C, D, Golden, close};
 use heat_ood::Silent;
-use heat_ood::features::Pooling;
-use heat_ood::scorers::{GmmConfig, Prior, ScorerSpec, Scratch};
+use heat_ood::compose::{CombinedConfig, Part};
+use heat_ood::features::{FeatureSet, Pooling};
+use heat_ood::scorers::{GmmConfig, Prior, Scorer, ScorerSpec, Scratch, Shrinkage};
 use heat_ood::{Fit, TrainingData};
+use ndarray::ArrayView2;
 
 /// Relative, as METHOD asks.
 const TOLERANCE: f64 = 1e-4;
@@ -16,7 +18,6 @@ fn scores_of_every_scorer() {
     let golden = Golden::open();
     let (train, head) = (golden.train(), golden.head());
     for (spec, name) in [
-        ("msp", "msp"),
         ("max_logit", "max_logit"),
         ("el", "energy_logits"),
         ("el(react=0.9)", "energy_logits_react_p90"),
@@ -49,6 +50,25 @@ fn scores_of_every_scorer() {
                 &golden.get(&format!("{name}.{probe}")),
                 TOLERANCE,
             );
+        }
+    }
+}
+
+/// The published score is −max softmax, one less than ours (METHOD §3).
+#[test]
+fn msp_is_one_more_than_published() {
+    let golden = Golden::open();
+    let spec = ScorerSpec::parse("msp").unwrap();
+    let scorer = spec
+        .fit(&TrainingData::new(&golden.train()).with_head(&golden.head()), &mut Silent)
+        .unwrap();
+    for probe in ["test", "ood"] {
+        let got = scorer.score(&golden.set(&format!("{probe}.avg"))).unwrap();
+        let published = golden.get(&format!("msp.{probe}"));
+        assert_eq!(got.len(), published.len());
+        for (got, published) in got.iter().zip(published) {
+            // Published in single precision near −1, where numbers are spaced by 6e-8.
+            assert!((got - (published + 1.0)).abs() <= 5e-7, "{probe}: {got} {published}");
         }
     }
 }
@@ -163,6 +183,34 @@ fn gaussian_samples_have_its_moments() {
     assert!((got - want).abs() < 1e-3, "{got} {want}");
 }
 
+/// β = 0, +∞, −∞, −1.5 and 2, standardised over the whole training set.
+#[test]
+fn compositions() {
+    let golden = Golden::open();
+    let data = TrainingData::new(&golden.train()).with_head(&golden.head());
+    let members = || {
+        ["el", "ssd", "knn(k=5)"].map(|text| {
+            let scorer = ScorerSpec::parse(text).unwrap().fit(&data, &mut Silent);
+            Part::new(text, scorer.unwrap())
+        })
+    };
+    for (beta, name) in [
+        (0.0, "sum"),
+        (f64::INFINITY, "max"),
+        (f64::NEG_INFINITY, "min"),
+        (-1.5, "lse_m1p5"),
+        (2.0, "lse_2"),
+    ] {
+        let config = CombinedConfig { members: members().into(), beta };
+        let combined = config.fit(&data, &mut Silent).unwrap();
+        for probe in ["test", "ood"] {
+            let got = combined.score(&golden.set(&format!("{probe}.avg"))).unwrap();
+            let want = golden.get(&format!("combine_el_ssd_knn.{name}.{probe}"));
+            close(&format!("{name} {probe}"), &got, &want, TOLERANCE);
+        }
+    }
+}
+
 /// Six score pairs with ties, constants and one-element sets.
 #[test]
 fn metrics() {
@@ -200,11 +248,11 @@ fn shrinkage_as_scikit_learn() {
         config.fit(&TrainingData::new(&golden.train()).with_classes(C), &mut Silent).unwrap()
     };
     for (name, want) in [("ledoit_wolf", 0.08591694702068678), ("oas", 0.08977455839633953)] {
-        let [keep, add] = fit(name).shrunk();
+        let [keep, add] = fit(name).shrinkage_weights();
         assert!((add - want).abs() < 1e-6 && (keep + add - 1.0).abs() < 1e-12, "{name}: {add}");
     }
-    assert_eq!(fit("none").shrunk(), [1.0, 0.0]);
-    assert_eq!(fit("0.5").shrunk(), [1.0, 0.5]);
+    assert_eq!(fit("none").shrinkage_weights(), [1.0, 0.0]);
+    assert_eq!(fit("0.5").shrinkage_weights(), [1.0, 0.5]);
     // Σ + ρ·mean(diag Σ)·I, entry by entry.
     let square = |l: &[f64], i: usize, j: usize| -> f64 {
         (0..D).map(|p| l[i * D + p] * l[j * D + p]).sum()
@@ -217,8 +265,34 @@ fn shrinkage_as_scikit_learn() {
         let want = square(plain.scale_tril(), i, j) + if i == j { 2.0 * mean } else { 0.0 };
         assert!((square(shrunk.scale_tril(), i, j) - want).abs() < 1e-12);
     }
-    // One of the ratios tried, the same each time.
-    let chosen = fit("held_out_classes").shrunk();
-    assert!(chosen[0] == 1.0 && (0.0..=100.0).contains(&chosen[1]));
-    assert_eq!(fit("held_out_classes").shrunk(), chosen);
+}
+
+/// NumPy 2.4.6 in f64: `golden/make_shrinkage.py`. The formulas of the full
+/// matrix gave 0.915 and 0.893.
+#[test]
+fn shrinkage_of_variances_alone() {
+    let golden = Golden::open();
+    for (name, want) in [("ledoit_wolf", 0.07423944574147001), ("oas", 0.07437413610392361)] {
+        let spec = ScorerSpec::parse(&format!("gmm(shrinkage={name},diagonal=true)")).unwrap();
+        let config: GmmConfig = spec.settings.try_into().unwrap();
+        let gmm =
+            config.fit(&TrainingData::new(&golden.train()).with_classes(C), &mut Silent).unwrap();
+        let [keep, add] = gmm.shrinkage_weights();
+        assert!((add - want).abs() < 1e-8 && (keep + add - 1.0).abs() < 1e-12, "{name}: {add}");
+    }
+}
+
+/// NumPy 2.4.6 in f64: `golden/make_shrinkage.py`. Of 40 rows one ratio is
+/// best, of 60 and of all several share the AUROC of 1: the least of them.
+#[test]
+fn ratios_chosen_by_held_out_classes() {
+    let golden = Golden::open();
+    let (values, labels) = (golden.get("train.avg"), golden.integers("train.label"));
+    for (rows, want) in [(40, 10.0), (60, 0.1), (labels.len(), 0.0)] {
+        let view = ArrayView2::from_shape((rows, D), &values[..rows * D]).unwrap();
+        let train = FeatureSet::from_arrays(view, Some(&labels[..rows])).unwrap();
+        let config = GmmConfig { shrinkage: Shrinkage::HeldOutClasses, ..GmmConfig::default() };
+        let gmm = config.fit(&TrainingData::new(&train).with_classes(C), &mut Silent).unwrap();
+        assert_eq!(gmm.shrinkage_weights(), [1.0, want], "{rows} rows");
+    }
 }

@@ -1,6 +1,8 @@
-//! One battery of laws over every scorer, on real features.
+//! One battery of laws over every scorer, on real features: a test a scorer,
+//! so that `cargo test --test laws knn` runs those of one method.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::HeatConfig;
@@ -8,18 +10,26 @@ use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::math::parallel;
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
 use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
-use ndarray::{Array2, ArrayView2};
+use libtest_mimic::{Arguments, Trial};
 
 fn data(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.join("../heat-cli/data/cifar10-densenet").join(format!("{name}.safetensors"))
 }
 
-fn train() -> FeatureSet {
-    FeatureSet::open(data("train")).unwrap()
+static TRAIN: LazyLock<FeatureSet> = LazyLock::new(|| FeatureSet::open(data("train")).unwrap());
+static HEAD: LazyLock<Head> = LazyLock::new(|| Head::open(data("head")).unwrap());
+
+fn training() -> TrainingData {
+    TrainingData::new(&TRAIN).with_head(&*HEAD)
 }
 
-fn heat(train: &FeatureSet, head: &Head, el: bool) -> Fitted<heat_ood::ebm::Heat> {
+fn fit(text: &str) -> Fitted<dyn Scorer> {
+    let spec = ScorerSpec::parse(text).unwrap();
+    spec.fit(&training(), &mut Silent).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+fn heat(el: bool) -> Fitted<dyn Scorer> {
     let mut config = HeatConfig { batch_size: 200, n_epochs: 1, ..HeatConfig::default() };
     let model = &mut config.ebm.model;
     (model.hidden_dim, model.steps, model.train_max_iter) = (64, 2, Some(3));
@@ -29,7 +39,7 @@ fn heat(train: &FeatureSet, head: &Head, el: bool) -> Fitted<heat_ood::ebm::Heat
         model.temperature_prior = 1.0;
         model.proposal_type = heat_ood::ebm::Proposal::RandomNormal;
     }
-    config.fit(&TrainingData::new(train).with_head(head), &mut Silent).unwrap()
+    config.fit(&training(), &mut Silent).unwrap().into()
 }
 
 /// Steps that go before any scorer's formula.
@@ -122,162 +132,188 @@ fn specs() -> Vec<String> {
     all
 }
 
-/// Every scorer in all variants, HEAT on both priors, a composition.
-fn scorers() -> Vec<(String, Fitted<dyn Scorer>)> {
-    let (train, head) = (train(), Head::open(data("head")).unwrap());
-    let mut all: Vec<(String, Fitted<dyn Scorer>)> = specs()
-        .into_iter()
-        .map(|text| {
-            let spec = ScorerSpec::parse(&text).unwrap();
-            let scorer = spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent);
-            (text.clone(), scorer.unwrap_or_else(|e| panic!("{text}: {e}")))
-        })
-        .collect();
-    all.push(("heat gmm".into(), heat(&train, &head, false).into()));
-    all.push(("heat el".into(), heat(&train, &head, true).into()));
-    for beta in [0.0, f64::NEG_INFINITY, 1.5] {
-        let members = ["el()", "gmm(pooling=std)", "heat gmm"].map(|name| {
-            let scorer = all.iter().find(|(n, _)| n == name).unwrap().1.clone();
-            Part::new(name, scorer)
-        });
-        let config = CombinedConfig { members: members.into(), beta };
-        let combined = config.fit(&TrainingData::new(&train), &mut Silent).unwrap();
-        all.push((format!("combined {beta}"), combined.into()));
-    }
-    all
+fn combined(beta: f64) -> Fitted<dyn Scorer> {
+    let members = [
+        ("el", fit("el")),
+        ("gmm(pooling=std)", fit("gmm(pooling=std)")),
+        ("heat gmm", heat(false)),
+    ];
+    let members = members.map(|(name, scorer)| Part::new(name, scorer)).into();
+    CombinedConfig { members, beta }.fit(&training(), &mut Silent).unwrap().into()
 }
 
-/// Some rows of the test set, with avg and std, as a set in a file.
+/// Every scorer in all variants, HEAT on both priors, compositions; then the
+/// fits on several numbers of threads.
+fn main() {
+    let law = |name: String, scorer: Box<dyn Fn() -> Fitted<dyn Scorer> + Send>| {
+        Trial::test(name.clone(), move || {
+            let scorer = scorer();
+            laws(&name, &*scorer);
+            saved_and_loaded(&name, &scorer);
+            Ok(())
+        })
+    };
+    let mut trials: Vec<Trial> =
+        specs().into_iter().map(|text| law(text.clone(), Box::new(move || fit(&text)))).collect();
+    trials.push(law("heat gmm".into(), Box::new(|| heat(false))));
+    trials.push(law("heat el".into(), Box::new(|| heat(true))));
+    for beta in [0.0, f64::NEG_INFINITY, 1.5] {
+        trials.push(law(format!("combined {beta}"), Box::new(move || combined(beta))));
+    }
+    trials.extend(FITTED_ON_THREADS.map(|text| {
+        Trial::test(format!("fit on threads: {text}"), move || {
+            fit_does_not_depend_on_threads(text);
+            Ok(())
+        })
+    }));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+const DIM: usize = 342;
+
+/// Some rows of the test set, with avg and std.
 fn subset(rows: &[u32]) -> FeatureSet {
     let test = FeatureSet::open(data("test")).unwrap();
-    let mut tensors = Vec::new();
-    for pooling in [Pooling::Avg, Pooling::Std] {
-        let field = Field::Features(pooling);
-        let dim = test.dim(field).unwrap();
-        let mut values = vec![0.0; rows.len() * dim];
-        test.gather(field, rows, &mut values).unwrap();
-        tensors.push((pooling.name(), values, dim));
-    }
+    let values = [Pooling::Avg, Pooling::Std].map(|pooling| {
+        let mut values = vec![0.0; rows.len() * DIM];
+        test.gather(Field::Features(pooling), rows, &mut values).unwrap();
+        values
+    });
+    set(&[("avg", &values[0]), ("std", &values[1])], DIM)
+}
+
+/// A set in a file, of these fields.
+fn set(fields: &[(&str, &[f32])], dim: usize) -> FeatureSet {
     let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(_, v, _)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, _, dim), b)| {
-        let shape = vec![rows.len(), *dim];
-        (*name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, b).unwrap())
+        fields.iter().map(|(_, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views = fields.iter().zip(&bytes).map(|((name, values), bytes)| {
+        let shape = vec![values.len() / dim, dim];
+        (
+            *name,
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap(),
+        )
     });
     let file = safetensors::serialize(views, None).unwrap();
     FeatureSet::from_safetensors("subset", file).unwrap()
 }
 
-#[test]
-fn laws() {
+/// The test rows that every scorer is tried on.
+struct Probes {
+    rows: FeatureSet,
+    backwards: FeatureSet,
+    few: FeatureSet,
+    /// Not finite in row 1, column 7 of every field.
+    nan: FeatureSet,
+    /// Three columns.
+    narrow: FeatureSet,
+}
+
+const FEW: [u32; 3] = [5, 300, 77];
+
+static PROBES: LazyLock<Probes> = LazyLock::new(|| {
     let rows: Vec<u32> = (0..301).collect();
-    let test = subset(&rows);
     let reversed: Vec<u32> = rows.iter().rev().copied().collect();
-    let few = [5, 300, 77];
-    let (backwards, few_set) = (subset(&reversed), subset(&few));
-    let folder = tempfile::tempdir().unwrap();
-    for (name, scorer) in scorers() {
-        let scores = scorer.score(&test).unwrap();
-        assert!(scores.iter().all(|s| s.is_finite()), "{name}: finite");
-
-        let mut turned = scorer.score(&backwards).unwrap();
-        turned.reverse();
-        close(&name, "permutation-equivariant", &turned, &scores);
-
-        let alone = scorer.score(&few_set).unwrap();
-        let want = few.map(|i| scores[i as usize]);
-        close(&name, "batch-size independent", &alone, &want);
-
-        for threads in [1, 2, 4] {
-            let again = parallel::with_threads(threads, || scorer.score(&test)).unwrap();
-            assert_eq!(again.unwrap(), scores, "{name}: {threads} threads");
-        }
-
-        let path = folder.path().join("d.safetensors");
-        Detector::new(scorer.clone()).save(&path).unwrap();
-        let loaded = Detector::open(&path).unwrap();
-        assert_eq!(loaded.score(&test).unwrap(), scores, "{name}: saved and loaded");
-        let other = folder.path().join("e.safetensors");
-        Detector::new(loaded.fitted()).save(&other).unwrap();
-        let bytes = |p| std::fs::read(p).unwrap();
-        assert_eq!(bytes(&path), bytes(&other), "{name}: saved again");
-
-        // Composed parts add up.
-        let parts = scorer.score_components(&test).unwrap();
-        for (p, s) in parts.chunks(2).zip(&scores) {
-            assert!((p[0] + p[1] - s).abs() <= 1e-5 * s.abs().max(1.0), "{name}: parts");
-        }
-
-        refuses_wrong_input(&name, &*scorer);
+    let mut nan = vec![0.5f32; 3 * DIM];
+    nan[DIM + 7] = f32::NAN;
+    Probes {
+        rows: subset(&rows),
+        backwards: subset(&reversed),
+        few: subset(&FEW),
+        nan: set(&[("avg", &nan), ("std", &nan)], DIM),
+        narrow: set(&[("avg", &[0.0; 3]), ("std", &[0.0; 3])], 3),
     }
+});
+
+fn laws(name: &str, scorer: &dyn Scorer) {
+    let scores = scorer.score(&PROBES.rows).unwrap();
+    assert!(scores.iter().all(|s| s.is_finite()), "{name}: finite");
+
+    let mut turned = scorer.score(&PROBES.backwards).unwrap();
+    turned.reverse();
+    close(name, "permutation-equivariant", &turned, &scores);
+
+    let alone = scorer.score(&PROBES.few).unwrap();
+    let want = FEW.map(|i| scores[i as usize]);
+    close(name, "batch-size independent", &alone, &want);
+
+    for threads in [1, 2, 4] {
+        let again = parallel::with_threads(threads, || scorer.score(&PROBES.rows)).unwrap();
+        assert_eq!(again.unwrap(), scores, "{name}: {threads} threads");
+    }
+
+    // Composed parts add up.
+    let parts = scorer.score_components(&PROBES.rows).unwrap();
+    for (p, s) in parts.chunks(2).zip(&scores) {
+        assert!((p[0] + p[1] - s).abs() <= 1e-5 * s.abs().max(1.0), "{name}: parts");
+    }
+
+    let error = scorer.score(&PROBES.nan).unwrap_err().to_string();
+    assert!(error.contains("row 1, column 7 is NaN"), "{name}: {error}");
+    let error = scorer.score(&PROBES.narrow).unwrap_err().to_string();
+    assert!(error.contains("342"), "{name}: {error}");
+}
+
+/// A scorer is read back as it was written.
+fn saved_and_loaded(name: &str, scorer: &Fitted<dyn Scorer>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.safetensors");
+    Detector::new(scorer.clone()).save(&path).unwrap();
+    let loaded = Detector::open(&path).unwrap();
+    let scores = scorer.score(&PROBES.rows).unwrap();
+    assert_eq!(loaded.score(&PROBES.rows).unwrap(), scores, "{name}: saved and loaded");
+    let other = folder.path().join("e.safetensors");
+    Detector::new(loaded.fitted()).save(&other).unwrap();
+    let bytes = |p| std::fs::read(p).unwrap();
+    assert_eq!(bytes(&path), bytes(&other), "{name}: saved again");
 }
 
 /// To the bit but where f64 products of other shapes round otherwise.
 fn close(name: &str, law: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{name}: {law}");
     for (g, w) in got.iter().zip(want) {
         assert!((g - w).abs() <= 2e-7 * w.abs().max(1.0), "{name}: {law}: {g} {w}");
     }
 }
 
-fn refuses_wrong_input(name: &str, scorer: &dyn Scorer) {
-    let dim = 342;
-    let mut rows = Array2::from_elem((3, dim), 0.5f32);
-    rows[(1, 7)] = f32::NAN;
-    let avg = FeatureSet::from_arrays(rows.view(), None).unwrap();
-    let error = scorer.score(&avg).unwrap_err().to_string();
-    let std = error.contains("has no `std`") || error.contains("`std`");
-    assert!(std || error.contains("row 1, column 7 is NaN"), "{name}: {error}");
-    let narrow = ArrayView2::from_shape((1, 3), &[0.0; 3]).unwrap();
-    let narrow = FeatureSet::from_arrays(narrow, None).unwrap();
-    let error = scorer.score(&narrow).unwrap_err().to_string();
-    let says = error.contains("342") || error.contains("has no `std`");
-    assert!(says, "{name}: {error}");
-}
+const FITTED_ON_THREADS: [&str; 25] = [
+    "gmm",
+    "ssd(pca=12)",
+    "ssd(kmeans=5)",
+    "gmm(shrinkage=held_out_classes)",
+    "knn(k=9)",
+    "el(react=0.9)",
+    "klm",
+    "vim",
+    "dice",
+    "mean",
+    // Of the head.
+    "react",
+    "vra",
+    "temperature",
+    "she",
+    "fdbd",
+    "nci",
+    "neco",
+    "pnml",
+    "rmds",
+    "cadref",
+    "kpca(kernel=corp,features=64)",
+    "nnguide",
+    "cfood(alpha=1)",
+    "relation",
+    "weiper(repeats=8)",
+];
 
-#[test]
-fn fits_do_not_depend_on_threads() {
-    let (train, head) = (train(), Head::open(data("head")).unwrap());
+fn fit_does_not_depend_on_threads(text: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.safetensors");
-    for text in [
-        "gmm",
-        "ssd(pca=12)",
-        "ssd(kmeans=5)",
-        "gmm(shrinkage=held_out_classes)",
-        "knn(k=9)",
-        "el(react=0.9)",
-        "klm",
-        "vim",
-        "dice",
-        "mean",
-        // Of the head.
-        "react",
-        "vra",
-        "temperature",
-        "she",
-        "fdbd",
-        "nci",
-        "neco",
-        "pnml",
-        "rmds",
-        "cadref",
-        "kpca(kernel=corp,features=64)",
-        "nnguide",
-        "cfood(alpha=1)",
-        "relation",
-        "weiper(repeats=8)",
-    ] {
-        let spec = ScorerSpec::parse(text).unwrap();
-        let files: Vec<Vec<u8>> = [1, 2, 4]
-            .into_iter()
-            .map(|threads| {
-                let fit =
-                    || spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent).unwrap();
-                let scorer = parallel::with_threads(threads, fit).unwrap();
-                Detector::new(scorer).save(&path).unwrap();
-                std::fs::read(&path).unwrap()
-            })
-            .collect();
-        assert!(files[0] == files[1] && files[0] == files[2], "{text}");
-    }
+    let files: Vec<Vec<u8>> = [1, 2, 4]
+        .into_iter()
+        .map(|threads| {
+            let scorer = parallel::with_threads(threads, || fit(text)).unwrap();
+            Detector::new(scorer).save(&path).unwrap();
+            std::fs::read(&path).unwrap()
+        })
+        .collect();
+    assert!(files[0] == files[1] && files[0] == files[2], "{text}");
 }

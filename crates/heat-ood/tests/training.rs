@@ -175,22 +175,33 @@ fn contrastive_divergence_separates_real_from_generated() {
     assert_eq!(logs[3].step, 60);
 }
 
+/// Parameters counted by hand: Linear(a, b) has ab + b; D = 342, H = 48, four
+/// hidden layers. Steps in whitened coordinates leave the network as it is and
+/// change what it learns.
 #[test]
 fn untied_tapered_preconditioned_and_pca_train() {
     let train = train();
-    let change: [fn(&mut HeatConfig); 4] = [
-        |c| c.ebm.model.tied = false,
-        |c| (c.ebm.model.reduce_width, c.ebm.model.n_hidden_layers) = (true, 2),
-        |c| c.ebm.model.precondition = true,
-        |c| (c.use_pca, c.pca_n_principal_components, c.pca_whiten) = (true, 20, true),
+    let (first, hidden, last) = (342 * 48 + 48, 48 * 48 + 48, 48 + 1);
+    let tapered = 2 * hidden + (48 * 24 + 24) + 2 * (24 * 24 + 24) + (24 * 12 + 12) + 12 + 1;
+    let change: [(fn(&mut HeatConfig), usize); 4] = [
+        (|c| c.ebm.model.tied = false, first + 4 * hidden + last),
+        (|c| (c.ebm.model.reduce_width, c.ebm.model.n_hidden_layers) = (true, 2), first + tapered),
+        (|c| c.ebm.model.precondition = true, first + hidden + last),
+        (
+            |c| (c.use_pca, c.pca_n_principal_components, c.pca_whiten) = (true, 20, true),
+            (20 * 48 + 48) + hidden + last,
+        ),
     ];
     let plain = trained(&HeatConfig { n_epochs: 1, ..config() }, &train);
-    for change in change {
+    for (change, parameters) in change {
         let mut config = HeatConfig { n_epochs: 1, ..config() };
         change(&mut config);
         let other = trained(&config, &train);
-        assert!(other.iter().all(|v| v.is_finite()));
-        assert_ne!(other, plain);
+        assert_eq!(other.len(), parameters);
+        assert!(other.iter().all(|v| v.is_finite()) && other != plain);
+        // It has moved from where it began.
+        let start = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
+        assert_ne!(start.net().parameters(), other);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::Error;
-use heat_ood::evaluate::{Groups, Reference, Results, Scores, Statistics};
+use heat_ood::evaluate::{Baseline, Groups, Results, Scores, Statistics};
 use heat_ood::metrics::BootstrapConfig;
 
 use super::{is_directory_name, write_output, wrote};
@@ -24,10 +24,7 @@ impl StatisticsArgs {
         let statistics = Statistics {
             groups,
             intervals: self.ci.is_some(),
-            compare: self
-                .compare
-                .clone()
-                .map(|name| name.map_or(Reference::Best, Reference::Named)),
+            compare: self.compare.clone().map(|name| name.map_or(Baseline::Best, Baseline::Named)),
             level: self.ci.unwrap_or(usual.level),
             bootstrap: BootstrapConfig {
                 resamples: self.resamples.unwrap_or(usual.bootstrap.resamples),

@@ -19,7 +19,7 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         return Err(Error::missing(place, "calibration", remedy).into());
     };
     let config = config(args);
-    let drift = Drift::new(config.clone(), calibration.reference())?;
+    let drift = Drift::new(config.clone(), calibration.scores())?;
     if args.source.is_none() && args.dim.is_some() {
         let problem = "is for raw memmaps; rows on standard input have their own";
         return Err(Error::config("dim", "", problem).into());
@@ -33,7 +33,7 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
     let mut watch = Watch { args, drift, alarms: 0, out: std::io::stdout().lock() };
     watch.event(json!({
         "event": "start",
-        "calibration_rows": calibration.reference().len(),
+        "calibration_rows": calibration.scores().len(),
         "forced": calibration.forced,
         "settings": config,
     }))?;

@@ -4,19 +4,19 @@
 //! beta-binomial with parameters k = ⌊α(n + 1)⌋ and n + 1 − k (Vovk,
 //! *Conditional validity of inductive conformal predictors*, 2012).
 
-use heat_ood::calibrate::Reference;
+use heat_ood::calibrate::CalibrationScores;
 use heat_ood::math::rng::{Purpose, Stream};
 
 /// The rows in halves, chosen at random: to calibrate with, to check with.
-pub fn halves(scores: &[f32], seed: u64) -> heat_ood::Result<(Reference, Vec<f32>)> {
+pub fn halves(scores: &[f32], seed: u64) -> heat_ood::Result<(CalibrationScores, Vec<f32>)> {
     let order = Stream::new(seed, Purpose::User, 0, 0).permutation(scores.len() as u32);
     let of = |rows: &[u32]| -> Vec<f32> { rows.iter().map(|&r| scores[r as usize]).collect() };
     let (first, second) = order.split_at(scores.len() / 2);
-    Ok((Reference::new(of(first))?, of(second)))
+    Ok((CalibrationScores::new(of(first))?, of(second)))
 }
 
 /// The fraction of `scores` with p ≤ α, for each α.
-pub fn alarms(calibration: &Reference, scores: &[f32], alphas: &[f64]) -> Vec<f64> {
+pub fn alarms(calibration: &CalibrationScores, scores: &[f32], alphas: &[f64]) -> Vec<f64> {
     let mut p: Vec<f64> = scores.iter().map(|&s| calibration.p_value(s)).collect();
     p.sort_unstable_by(f64::total_cmp);
     let n = p.len().max(1) as f64;
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn alarms_by_hand() {
-        let calibration = Reference::new(vec![1.0, 2.0, 2.0, 3.0]).unwrap();
+        let calibration = CalibrationScores::new(vec![1.0, 2.0, 2.0, 3.0]).unwrap();
         assert_eq!(alarms(&calibration, &[9.0, 0.0], &[0.1, 0.2, 1.0]), [0.0, 0.5, 1.0]);
     }
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use statrs::function::erf::{erfc, erfc_inv};
 
-use super::{Calibration, Reference};
+use super::{Calibration, CalibrationScores};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Needs};
 use crate::math::reduce;
@@ -155,7 +155,7 @@ impl Fusion {
 }
 
 /// Kept off 1, which has no finite normal or Cauchy quantile.
-fn inner(p: f64, reference: &Reference) -> f64 {
+fn inner(p: f64, reference: &CalibrationScores) -> f64 {
     p.min(1.0 - 0.5 / (reference.len() + 1) as f64)
 }
 
@@ -174,7 +174,7 @@ impl Scorer for Fusion {
         let mut scores = vec![0.0; out.len()];
         for (m, member) in self.members.iter().enumerate() {
             member.scorer.score_batch(batch, &mut scores);
-            let reference = member.calibration.reference();
+            let reference = member.calibration.scores();
             for (row, &score) in p.chunks_exact_mut(width).zip(&scores) {
                 // Not a number, or lower than any: for the caller to refuse, as of one alone.
                 row[m] = match score.is_finite() {

@@ -2,7 +2,7 @@
 //!
 //! [`CalibrationConfig::fit`] keeps the scores of in-distribution rows that
 //! took no part in training. A new score is ranked among them
-//! ([`Reference`]): its conformal p-value is small where few ordinary rows
+//! ([`CalibrationScores`]): its conformal p-value is small where few ordinary rows
 //! look as odd. The verdict compares it with a threshold whose false-alarm
 //! rate is bounded ([`Guarantee`]). With `per_class`, rows are ranked among
 //! those that the classifier puts into the same class (Mondrian conformal
@@ -15,7 +15,7 @@
 pub mod drift;
 mod fusion;
 mod guarantee;
-mod reference;
+mod scores;
 mod selection;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use serde_json::json;
 pub use fusion::{Fusion, FusionRule};
 pub use guarantee::Guarantee;
 use guarantee::check_rate;
-pub use reference::Reference;
+pub use scores::CalibrationScores;
 pub use selection::benjamini_hochberg;
 
 use crate::error::{Error, Result};
@@ -90,7 +90,7 @@ pub enum Ties {
 #[derive(Clone)]
 pub struct Calibration {
     config: CalibrationConfig,
-    all: Reference,
+    all: CalibrationScores,
     classes: Option<Classes>,
     /// Name and SHA-256 of each file of the calibration set.
     pub files: Vec<(String, String)>,
@@ -105,7 +105,7 @@ pub struct Calibration {
 #[derive(Clone)]
 struct Classes {
     predictor: Predictor,
-    groups: Vec<Reference>,
+    groups: Vec<CalibrationScores>,
 }
 
 impl CalibrationConfig {
@@ -117,7 +117,7 @@ impl CalibrationConfig {
         Ok(())
     }
 
-    fn rank(&self, reference: &Reference) -> usize {
+    fn rank(&self, reference: &CalibrationScores) -> usize {
         self.guarantee.rank(reference.len(), self.alpha, self.delta)
     }
 
@@ -221,12 +221,12 @@ impl Calibration {
             }
             let groups = groups.into_iter().enumerate().map(|(k, scores)| {
                 config.enough(scores.len(), Some(k), place)?;
-                Reference::new(scores)
+                CalibrationScores::new(scores)
             });
             Ok::<_, Error>(Classes { predictor, groups: groups.collect::<Result<_>>()? })
         });
         let classes = classes.transpose()?;
-        let all = Reference::new(scores)?;
+        let all = CalibrationScores::new(scores)?;
         let (files, rows) = Default::default();
         Ok(Calibration { config, all, classes, files, rows, forced: false })
     }
@@ -237,12 +237,12 @@ impl Calibration {
     }
 
     /// The calibration scores of all rows.
-    pub fn reference(&self) -> &Reference {
+    pub fn scores(&self) -> &CalibrationScores {
         &self.all
     }
 
     /// The scores of the rows predicted as each class, where it is by class.
-    pub fn by_class(&self) -> Option<&[Reference]> {
+    pub fn by_class(&self) -> Option<&[CalibrationScores]> {
         self.classes.as_ref().map(|c| &c.groups[..])
     }
 
@@ -253,7 +253,7 @@ impl Calibration {
 
     /// Rows scoring above are flagged: one threshold, or one per class.
     pub fn thresholds(&self) -> Vec<f32> {
-        let one = |r: &Reference| r.kth_largest(self.config.rank(r));
+        let one = |r: &CalibrationScores| r.kth_largest(self.config.rank(r));
         match &self.classes {
             None => vec![one(&self.all)],
             Some(classes) => classes.groups.iter().map(one).collect(),
@@ -328,7 +328,7 @@ impl Calibration {
         let config = json!({
             "settings": self.config,
             "rows": self.all.len(),
-            "class_rows": self.by_class().map(|g| g.iter().map(Reference::len).collect::<Vec<_>>()),
+            "class_rows": self.by_class().map(|g| g.iter().map(CalibrationScores::len).collect::<Vec<_>>()),
             "files": self.files,
             "sampled": self.rows,
             "forced": self.forced,

@@ -156,3 +156,73 @@ fn grow(scratch: &[std::sync::Mutex<Scratch>], prior: &dyn Prior, rows: usize) {
         let _ = prior.sample(&mut stream, None, None, &mut out, scratch);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::FeatureSet;
+    use crate::observe::Silent;
+    use crate::scorers::{Fit, GmmConfig, TrainingData};
+
+    const ROWS: usize = 640;
+
+    /// Rows with mean 0 and Σ = [[2, 1], [1, 1]], so L = [[√2, 0], [1/√2, 1/√2]].
+    fn draw(step: u64) -> Vec<f32> {
+        let rows = [[2.0f32, 1.0], [-2.0, -1.0], [0.0, 1.0], [0.0, -1.0]];
+        let set = FeatureSet::from_arrays(ndarray::aview2(&rows), Some(&[0; 4])).unwrap();
+        let config = GmmConfig { normalize: false, ..GmmConfig::default() };
+        let prior = config.fit(&TrainingData::new(&set).with_classes(1), &mut Silent).unwrap();
+        let request =
+            Request { prior: &*prior, seed: 3, step, real: &[], components: Components::Untold };
+        let mut out = vec![0.0; 2 * ROWS];
+        let mut ws = ProposalWorkspace::default();
+        Proposal::BaseDistTemp.draw(&request, &mut ws, &mut out).unwrap();
+        out
+    }
+
+    /// Each row's multiple of Lε, from the normals of its block's stream,
+    /// which follow one uniform a row for its component.
+    fn spreads(step: u64) -> Vec<f64> {
+        let mut spreads = Vec::new();
+        for (block, rows) in draw(step).chunks(2 * BLOCK_ROWS).enumerate() {
+            let mut stream = Stream::new(3, Purpose::Proposal, step, block as u64);
+            for _ in 0..rows.len() / 2 {
+                stream.uniform();
+            }
+            let mut noise = vec![0.0; rows.len()];
+            stream.fill_normal(&mut noise);
+            for (z, e) in rows.chunks(2).zip(noise.chunks(2)) {
+                let [e0, e1] = [e[0], e[1]].map(f64::from);
+                let plain = [2f64.sqrt() * e0, (e0 + e1) / 2f64.sqrt()];
+                let [a, b] = [0, 1].map(|j| f64::from(z[j]) / plain[j]);
+                let far = 1e-5 * (e0.abs() + e1.abs()) / plain[0].abs().min(plain[1].abs());
+                assert!((a / b - 1.0).abs() < far, "{z:?} {plain:?}");
+                spreads.push(if plain[0].abs() > plain[1].abs() { a } else { b });
+            }
+        }
+        spreads
+    }
+
+    /// The noise of a row is multiplied by one of {τ/100, τ/10, τ, 10τ, 100τ},
+    /// τ = 100·u with the first uniform of the batch's own stream; each of the
+    /// five is drawn a fifth of the time, within five standard errors.
+    #[test]
+    fn five_spreads_about_one_tau_a_batch() {
+        let mut counts = [0; 5];
+        const STEPS: u64 = 20;
+        for step in 0..STEPS {
+            let tau = 100.0 * Stream::new(3, Purpose::Batch, step, 0).uniform();
+            for spread in spreads(step) {
+                let power = (spread / tau).log10();
+                let which = power.round();
+                assert!((power - which).abs() < 1e-5 && which.abs() <= 2.0, "{spread} {tau}");
+                counts[(which + 2.0) as usize] += 1;
+            }
+        }
+        let n = (STEPS * ROWS as u64) as f64;
+        let error = (0.2 * 0.8 / n).sqrt();
+        for count in counts {
+            assert!((f64::from(count) / n - 0.2).abs() < 5.0 * error, "{counts:?}");
+        }
+    }
+}

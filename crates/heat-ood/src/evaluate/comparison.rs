@@ -2,10 +2,20 @@
 
 use serde::Serialize;
 
-use super::statistics::{Columns, IntervalsOf, Reference};
-use super::{Results, ScorerResults, as_map};
+use super::columns::{Columns, values};
+use super::intervals::IntervalsOf;
+use super::{Results, as_map};
 use crate::error::Result;
 use crate::metrics::{Bootstrap, Delong, Intervals, Metrics, OodScores, Tests, holm, paired};
+
+/// The scorer that others are compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Baseline {
+    /// The one with the highest average AUROC.
+    Best,
+    /// The one of that name.
+    Named(String),
+}
 
 /// Every scorer against one, on the same rows.
 #[derive(Debug, Clone, Serialize)]
@@ -47,8 +57,8 @@ pub(super) struct Material<'a> {
 }
 
 impl Material<'_> {
-    pub fn compare(&self, reference: &Reference, of: IntervalsOf) -> Result<Comparison> {
-        let reference = self.find(reference);
+    pub fn compare(&self, baseline: &Baseline, of: IntervalsOf) -> Result<Comparison> {
+        let reference = self.find(baseline);
         let theirs = self.delong(reference)?;
         let others: Vec<usize> = (0..self.id.len()).filter(|&i| i != reference).collect();
         let tests = others.iter().map(|&i| self.tests(i, reference, &theirs, of.level));
@@ -60,13 +70,13 @@ impl Material<'_> {
     }
 
     /// The named scorer, or the first with the highest average AUROC.
-    fn find(&self, reference: &Reference) -> usize {
+    fn find(&self, baseline: &Baseline) -> usize {
         let scorers = &self.results.scorers;
         let auroc = |i: &usize| scorers[*i].1.average.metrics.auroc;
         let best = (0..scorers.len()).rev().max_by(|a, b| auroc(a).total_cmp(&auroc(b)));
-        let named = match reference {
-            Reference::Best => None,
-            Reference::Named(name) => scorers.iter().position(|(n, _)| n == name),
+        let named = match baseline {
+            Baseline::Best => None,
+            Baseline::Named(name) => scorers.iter().position(|(n, _)| n == name),
         };
         named.or(best).unwrap_or(0)
     }
@@ -128,13 +138,6 @@ impl Material<'_> {
 
 /// What a side of one row has to tell.
 const NONE: Metrics = Metrics::from_array([f64::NAN; Metrics::COUNT]);
-
-/// The metrics of every column.
-fn values(scorer: &ScorerResults) -> Vec<Metrics> {
-    let averages = std::iter::once(&scorer.average).chain(&scorer.near).chain(&scorer.far);
-    let sets = scorer.ood.iter().map(|(_, set)| set.metrics);
-    averages.map(|a| a.metrics).chain(sets).collect()
-}
 
 /// Correct each metric's p-values in one column over the scorers.
 fn correct(tests: &mut [Vec<Tests>], column: usize) {

@@ -1,18 +1,21 @@
 //! Detectors × datasets → [`Results`].
 
 mod accuracy;
+mod columns;
 mod comparison;
 mod groups;
+mod intervals;
 mod seeds;
 mod statistics;
 #[cfg(test)]
 mod tests;
 
 pub use accuracy::accuracy;
-pub use comparison::{Compared, Comparison};
+pub use comparison::{Baseline, Compared, Comparison};
 pub use groups::Groups;
+pub use intervals::IntervalsOf;
 pub use seeds::{SeedResults, Spread};
-pub use statistics::{IntervalsOf, Reference, Statistics};
+pub use statistics::Statistics;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};

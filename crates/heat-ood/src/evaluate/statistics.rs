@@ -1,8 +1,8 @@
 //! Near and far averages, confidence intervals and paired tests of [`Results`].
 
-use serde::Serialize;
-
-use super::comparison::Material;
+use super::columns::{Columns, columns, places};
+use super::comparison::{Baseline, Material};
+use super::intervals::IntervalsOf;
 use super::{Average, Groups, Results, ScorerResults, Scores, seeds};
 use crate::error::{Error, Result};
 use crate::metrics::{Bootstrap, BootstrapConfig, Intervals, OodScores, check_level};
@@ -16,31 +16,11 @@ pub struct Statistics {
     /// Confidence intervals of every metric.
     pub intervals: bool,
     /// Paired tests of every scorer against one.
-    pub compare: Option<Reference>,
+    pub compare: Option<Baseline>,
     /// Level of confidence of all intervals.
     pub level: f64,
     /// How rows are resampled.
     pub bootstrap: BootstrapConfig,
-}
-
-/// The scorer that others are compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reference {
-    /// The one with the highest average AUROC.
-    Best,
-    /// The one of that name.
-    Named(String),
-}
-
-/// What the intervals of some results are.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct IntervalsOf {
-    /// Level of confidence.
-    pub level: f64,
-    /// Number of resamples.
-    pub resamples: usize,
-    /// Their seed.
-    pub seed: u64,
 }
 
 impl Default for Statistics {
@@ -55,9 +35,6 @@ impl Default for Statistics {
         }
     }
 }
-
-/// The sets behind one column of results: the average, near, far, then each.
-pub(super) type Columns = Vec<Vec<usize>>;
 
 impl Statistics {
     /// Whether this can be found out of such sets.
@@ -74,15 +51,15 @@ impl Statistics {
     /// Whether this can be found out of such scorers.
     ///
     /// # Errors
-    /// If the reference is none of them, or alone, or a scorer has the name of
+    /// If the baseline is none of them, or alone, or a scorer has the name of
     /// a summary over seeds.
     pub fn check_scorers(&self, scorers: &[&str]) -> Result<()> {
         seeds::groups(scorers)?;
-        let Some(reference) = &self.compare else {
+        let Some(baseline) = &self.compare else {
             return Ok(());
         };
-        match reference {
-            Reference::Named(name) if !scorers.contains(&&**name) => {
+        match baseline {
+            Baseline::Named(name) if !scorers.contains(&&**name) => {
                 Err(Error::unknown("scorer", name, scorers.iter().copied()))
             }
             _ if scorers.len() < 2 => {
@@ -108,7 +85,7 @@ impl Statistics {
         let scorers: Vec<&str> = results.scorers.iter().map(|(name, _)| &**name).collect();
         self.check_sets(&sets)?;
         self.check_scorers(&scorers)?;
-        let columns = self.columns(&sets);
+        let columns = columns(self.groups.as_ref(), &sets);
         if let Some(groups) = &self.groups {
             results.groups = Some(groups.clone());
             for (_, scorer) in &mut results.scorers {
@@ -134,10 +111,10 @@ impl Statistics {
             results.ci = Some(self.of());
             self.intervals(results, &columns, &bootstrap)?;
         }
-        if let Some(reference) = &self.compare {
+        if let Some(baseline) = &self.compare {
             let material =
                 Material { results, id: &id, ood: &ood, columns: &columns, bootstrap: &bootstrap };
-            results.comparison = Some(material.compare(reference, self.of())?);
+            results.comparison = Some(material.compare(baseline, self.of())?);
         }
         Ok(())
     }
@@ -160,27 +137,8 @@ impl Statistics {
         let BootstrapConfig { resamples, seed } = self.bootstrap;
         IntervalsOf { level: self.level, resamples, seed }
     }
-
-    fn columns(&self, sets: &[&str]) -> Columns {
-        let place = |name: &String| sets.iter().position(|s| s == name);
-        let mut columns = vec![(0..sets.len()).collect()];
-        if let Some(groups) = &self.groups {
-            let group = |names: &[String]| names.iter().filter_map(place).collect();
-            columns.extend([group(&groups.near), group(&groups.far)]);
-        }
-        columns.extend((0..sets.len()).map(|s| vec![s]));
-        columns
-    }
 }
 
 fn average(scorer: &ScorerResults, sets: &[usize]) -> Average {
     Average::of(&sets.iter().map(|&s| scorer.ood[s].1.metrics).collect::<Vec<_>>())
-}
-
-/// Where the intervals of every column belong.
-fn places(scorer: &mut ScorerResults) -> impl Iterator<Item = &mut Option<Intervals>> {
-    let averages =
-        std::iter::once(&mut scorer.average).chain(&mut scorer.near).chain(&mut scorer.far);
-    let sets = scorer.ood.iter_mut().map(|(_, set)| &mut set.ci);
-    averages.map(|a| &mut a.ci).chain(sets)
 }

@@ -89,7 +89,7 @@ fn intervals_hold_their_values_in_every_column() {
 
 #[test]
 fn comparisons_are_with_the_best_or_the_named() {
-    let mut statistics = Statistics { compare: Some(Reference::Best), ..Statistics::default() };
+    let mut statistics = Statistics { compare: Some(Baseline::Best), ..Statistics::default() };
     let best = with(&statistics, &["a", "b"]).unwrap().comparison.unwrap();
     assert_eq!((&*best.reference, &*best.scorers[0].0), ("a", "b"));
     let tests = &best.scorers[0].1;
@@ -99,7 +99,7 @@ fn comparisons_are_with_the_best_or_the_named() {
     assert!(tests.ood[0].1.p.auroc.is_nan());
     assert_eq!(tests.ood[2].1.p.to_array(), [1.0; 6]);
     assert_eq!(tests.near, None);
-    statistics.compare = Some(Reference::Named("b".into()));
+    statistics.compare = Some(Baseline::Named("b".into()));
     statistics.groups = Some(groups());
     let json = serde_json::to_value(with(&statistics, &["a", "b"]).unwrap()).unwrap();
     assert_eq!(json["comparison"]["reference"], "b");
@@ -137,7 +137,7 @@ fn refusals() {
     }
     let bootstrap = BootstrapConfig { resamples: 0, seed: 0 };
     assert!(refused(Statistics { bootstrap, ..usual() }, &["a", "b"]).contains("resamples"));
-    let compare = Some(Reference::Named("aa".into()));
+    let compare = Some(Baseline::Named("aa".into()));
     assert!(refused(Statistics { compare, ..usual() }, &["a", "b"]).contains("unknown scorer"));
     let mut scores = two();
     scores.ood[1].1[0].scores.clear();

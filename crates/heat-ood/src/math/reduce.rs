@@ -13,6 +13,30 @@ pub fn logsumexp(x: impl Iterator<Item = f64> + Clone) -> f64 {
 
 /// [`logsumexp`] of every row of `width` values, faster for many short ones.
 pub fn logsumexp_rows(x: &[f32], width: usize) -> Vec<f64> {
+    let exps = exp_below_largest(x, width);
+    let rows = x.chunks_exact(width).zip(exps.chunks_exact(width));
+    rows.map(|(row, exps)| {
+        let max = f64::from(max(row));
+        if max.is_finite() { max + exps.iter().sum::<f64>().ln() } else { max }
+    })
+    .collect()
+}
+
+/// 1 − max softmax of every row of `width` values, as the sum of the other
+/// probabilities: exact where the largest is all but 1.
+pub fn softmax_complement_rows(x: &[f32], width: usize) -> Vec<f64> {
+    let exps = exp_below_largest(x, width);
+    let rows = x.chunks_exact(width).zip(exps.chunks_exact(width));
+    rows.map(|(row, exps)| {
+        let top = argmax(row) as usize;
+        let others = exps[..top].iter().sum::<f64>() + exps[top + 1..].iter().sum::<f64>();
+        others / (1.0 + others)
+    })
+    .collect()
+}
+
+/// exp(xᵢ − max x) within every row of `width` values.
+fn exp_below_largest(x: &[f32], width: usize) -> Vec<f64> {
     let mut off: Vec<f64> = vec![0.0; x.len()];
     pulp::Arch::new().dispatch(
         #[inline(always)]
@@ -25,12 +49,7 @@ pub fn logsumexp_rows(x: &[f32], width: usize) -> Vec<f64> {
             off.iter_mut().for_each(|v| *v = exp_of_negative(*v));
         },
     );
-    let rows = x.chunks_exact(width).zip(off.chunks_exact(width));
-    rows.map(|(row, off)| {
-        let max = f64::from(max(row));
-        if max.is_finite() { max + off.iter().sum::<f64>().ln() } else { max }
-    })
-    .collect()
+    off
 }
 
 /// eˣ for x ≤ 0, within two units in the last place; 0 below −708. Written so

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::io::{Tensor, TensorFile, encode_tensors, sha256_of};
 
 /// Version of the detector and checkpoint format: newer ones are refused.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// Version 1 had −max softmax as the score of `msp`, which such files keep.
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// A scorer taken apart: its kind, settings, tensors and inner scorers.
 #[derive(Debug, Clone, Default)]

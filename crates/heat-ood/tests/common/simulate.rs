@@ -3,7 +3,7 @@
 
 use heat_ood::calibrate::drift::{Drift, DriftConfig};
 use heat_ood::calibrate::{
-    Calibration, CalibrationConfig, Guarantee, Reference, Ties, benjamini_hochberg,
+    Calibration, CalibrationConfig, CalibrationScores, Guarantee, Ties, benjamini_hochberg,
 };
 use heat_ood::math::rng::{Purpose, Stream};
 
@@ -18,7 +18,7 @@ pub fn shuffled(scores: &[f32], split: u64) -> Vec<f32> {
 pub fn p_values(scores: &[f32], n: usize, splits: u64) -> Vec<f64> {
     let one = |split| {
         let x = shuffled(scores, split);
-        let reference = Reference::new(x[..n].to_vec()).unwrap();
+        let reference = CalibrationScores::new(x[..n].to_vec()).unwrap();
         let u = Stream::new(split, Purpose::User, 2, 0).uniform();
         reference.p_value_randomized(x[n], u)
     };
@@ -83,7 +83,7 @@ pub fn discoveries(
     let (mut false_share, mut found) = (0.0, 0.0);
     for split in 0..splits {
         let (x, y) = (shuffled(id, split), shuffled(ood, split));
-        let reference = Reference::new(x[ordinary..].to_vec()).unwrap();
+        let reference = CalibrationScores::new(x[ordinary..].to_vec()).unwrap();
         let batch = x[..ordinary].iter().chain(&y[..odd]);
         let p: Vec<f64> = batch.map(|s| reference.p_value(*s)).collect();
         let selected = benjamini_hochberg(&p, rate).unwrap();
@@ -115,7 +115,7 @@ pub fn first_alarm(
     let mut stream = Stream::new(split, Purpose::User, 4, 0);
     let mut drift = Drift::new(
         DriftConfig { seed: split, ..config.clone() },
-        &Reference::new(x[..n].to_vec()).unwrap(),
+        &CalibrationScores::new(x[..n].to_vec()).unwrap(),
     )
     .unwrap();
     let mut odd = y.iter().cycle();

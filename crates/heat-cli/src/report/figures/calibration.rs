@@ -2,7 +2,7 @@
 
 use heat_ood::Result;
 
-use heat_ood::calibrate::Reference;
+use heat_ood::calibrate::CalibrationScores;
 
 use crate::report::conformal::{alarms, band, halves};
 use crate::report::data::ResultsTable;
@@ -109,7 +109,12 @@ fn detection(e: &Evaluation, table: &ResultsTable, alphas: &[f64]) -> Result<Str
     Ok(out)
 }
 
-fn detected(e: &Evaluation, scorer: usize, calibration: &Reference, alphas: &[f64]) -> Panel {
+fn detected(
+    e: &Evaluation,
+    scorer: usize,
+    calibration: &CalibrationScores,
+    alphas: &[f64],
+) -> Panel {
     let name = &e.scorers[scorer].name;
     let x = Axis { ticks: 5, ..Axis::percent("nominal false-alarm rate (%)", MOST) };
     let mut panel = Panel::new(name.clone(), x, Axis::percent("detected (%)", 1.0));

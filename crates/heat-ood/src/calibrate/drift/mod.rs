@@ -40,7 +40,7 @@ use bets::{BETS, cusum_threshold, gains};
 use pool::Pool;
 use serde::{Deserialize, Serialize};
 
-use super::Reference;
+use super::CalibrationScores;
 use super::guarantee::check_rate;
 use crate::error::{Error, Result};
 use crate::math::reduce;
@@ -213,7 +213,7 @@ impl Wealth {
 /// A running drift test.
 pub struct Drift {
     config: DriftConfig,
-    reference: Reference,
+    reference: CalibrationScores,
     pool: Pool,
     row: u64,
     wealth: Vec<Wealth>,
@@ -225,7 +225,7 @@ impl Drift {
     /// # Errors
     /// If a setting is out of range or there are too few scores to tell the
     /// oddest ones.
-    pub fn new(config: DriftConfig, reference: &Reference) -> Result<Self> {
+    pub fn new(config: DriftConfig, reference: &CalibrationScores) -> Result<Self> {
         check_rate("alpha", config.alpha)?;
         if config.horizon == 0 {
             return Err(Error::config("horizon", 0, "the promise must hold for at least one row"));
@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn run(config: &DriftConfig, calibration: &[f32], stream: &[f32]) -> Vec<Alarm> {
-        let reference = Reference::new(calibration.to_vec()).unwrap();
+        let reference = CalibrationScores::new(calibration.to_vec()).unwrap();
         let mut drift = Drift::new(config.clone(), &reference).unwrap();
         stream.iter().flat_map(|&s| drift.push(s).unwrap().alarms).collect()
     }
@@ -392,13 +392,13 @@ mod tests {
 
     #[test]
     fn refusals() {
-        let reference = Reference::new(vec![0.0; 10]).unwrap();
+        let reference = CalibrationScores::new(vec![0.0; 10]).unwrap();
         let error = |c: DriftConfig| Drift::new(c, &reference).err().unwrap().to_string();
         assert!(error(DriftConfig { alpha: 1.0, ..DriftConfig::default() }).contains("`alpha`"));
         assert!(error(DriftConfig { horizon: 0, ..DriftConfig::default() }).contains("`horizon`"));
         let odd = DriftConfig { min_admixture: f64::NAN, ..DriftConfig::default() };
         assert!(error(odd).contains("`min_admixture`"));
-        let empty = Reference::new(Vec::new()).unwrap();
+        let empty = CalibrationScores::new(Vec::new()).unwrap();
         assert!(Drift::new(DriftConfig::default(), &empty).is_err());
         let mut drift = Drift::new(DriftConfig::default(), &reference).unwrap();
         let error = drift.push(f32::NAN).unwrap_err().to_string();

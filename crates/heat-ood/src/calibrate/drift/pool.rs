@@ -1,6 +1,6 @@
 //! Scores that grow in number, ranked as they come.
 
-use crate::calibrate::Reference;
+use crate::calibrate::CalibrationScores;
 
 /// Sorted scores with a small sorted tail, merged now and then: a rank costs
 /// two binary searches, an insertion O(√N) on average; 4 bytes a score.
@@ -15,7 +15,7 @@ fn count(sorted: &[f32], score: f32) -> (usize, usize) {
 }
 
 impl Pool {
-    pub fn new(reference: &Reference) -> Self {
+    pub fn new(reference: &CalibrationScores) -> Self {
         Pool { sorted: reference.scores().to_vec(), tail: Vec::new() }
     }
 
@@ -52,7 +52,7 @@ mod tests {
     fn ranks_equal_counting() {
         let value = |i: u32| (i.wrapping_mul(2_654_435_761) >> 8) as f32 % 997.0;
         let mut all: Vec<f32> = (0..300).map(value).collect();
-        let mut pool = Pool::new(&Reference::new(all.clone()).unwrap());
+        let mut pool = Pool::new(&CalibrationScores::new(all.clone()).unwrap());
         for i in 300..6000 {
             let (s, u) = (value(i), f64::from(i % 10) / 10.0);
             let above = all.iter().filter(|c| **c > s).count() as f64;

@@ -175,23 +175,32 @@ impl Trainer {
         }
     }
 
-    /// The prior's energies are costly in f64: once an epoch, on its last batch.
+    /// The prior's energies of the rows that the loss sees. They are costly in
+    /// f64: once an epoch, on its last batch. A residual alone has none.
     fn log_prior(&mut self) {
-        let size = self.config.batch_size * self.prior.dim();
-        let scale = self.config.ebm.model.temperature_prior;
+        let scale = self.config.ebm.model.prior_temperature();
+        if scale.is_infinite() {
+            return;
+        }
+        let batch = self.config.batch_size;
+        let size = batch * self.prior.dim();
         let conditional = self.config.ebm.model.conditional();
-        let mut energies = vec![0.0; self.config.batch_size];
+        let mut energies = vec![0.0; batch];
         let mut mean = |rows: &[f32], labels: &[u32]| {
-            if conditional {
-                self.prior.energy_given(rows, labels, &mut energies);
-            } else {
-                self.prior.energy(rows, &mut energies);
+            let mut sum = 0.0;
+            // Initial samples have the labels of the final ones.
+            for rows in rows.chunks_exact(size) {
+                if conditional {
+                    self.prior.energy_given(rows, labels, &mut energies);
+                } else {
+                    self.prior.energy(rows, &mut energies);
+                }
+                sum += energies.iter().map(|&e| f64::from(e)).sum::<f64>();
             }
-            let sum: f64 = energies.iter().map(|&e| f64::from(e)).sum();
-            sum / energies.len() as f64 / scale
+            sum / (rows.len() / size * batch) as f64 / scale
         };
         let real = mean(&self.rows[..size], &self.batch_labels);
-        let generated = mean(&self.rows[size..2 * size], &self.chain_labels);
+        let generated = mean(&self.rows[size..self.loss_rows()], &self.chain_labels);
         self.state.sums.prior(real, generated);
     }
 }

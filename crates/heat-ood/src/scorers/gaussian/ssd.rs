@@ -143,7 +143,7 @@ impl Scorer for Ssd {
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
-        self.gmm.pull(batch, 2.0 * scale, out, |r| {
+        self.gmm.accumulate_gradient(batch, 2.0 * scale, out, |r| {
             let near = (0..r.len()).fold(0, |best, i| if r[i] < r[best] { i } else { best });
             r.fill(0.0);
             r[near] = 1.0;

@@ -18,7 +18,9 @@
 //! Reference: Lee et al., *A Simple Unified Framework for Detecting
 //! Out-of-Distribution Samples and Adversarial Attacks*, NeurIPS 2018; HEAT §3.
 
+mod covariance;
 mod fit;
+mod labels;
 mod prior;
 mod shrinkage;
 
@@ -111,7 +113,7 @@ pub struct Gmm {
     fast: OnceLock<Fast>,
 }
 
-/// What [`Gmm::shrunk`] says without shrinkage.
+/// What [`Gmm::shrinkage_weights`] says without shrinkage.
 fn unshrunk() -> [f64; 2] {
     [1.0, 0.0]
 }
@@ -183,7 +185,7 @@ impl Gmm {
     }
 
     /// `[keep, add]`: the covariance used is keep·Σ + add·mean(diag Σ)·I.
-    pub fn shrunk(&self) -> [f64; 2] {
+    pub fn shrinkage_weights(&self) -> [f64; 2] {
         self.shrunk
     }
 
@@ -235,21 +237,21 @@ impl Gmm {
         out
     }
 
-    /// Σ⁻¹(z − Σ_k r_k μ_k) of each row, in f64; `shares` turns the distances
-    /// of a row into the r_k. Added to `out` through the steps.
-    pub(super) fn pull(
+    /// Add `scale`·Σ⁻¹(z − Σ_k r_k μ_k) of each row to `out`, through the
+    /// steps, in f64; `weights` turns the distances of a row into the r_k.
+    pub(super) fn accumulate_gradient(
         &self,
         batch: &Batch,
         scale: f64,
         out: &mut Batch,
-        shares: impl Fn(&mut [f64]),
+        weights: impl Fn(&mut [f64]),
     ) -> Result<()> {
         let (dim, k) = (self.input.dim, self.probs.len());
         let rows = self.input.checked(batch)?;
         let mut white = self.whitened(&self.input.stepped(batch));
         let mut r = self.distances_of(&white);
         for (r, w) in r.chunks_exact_mut(k).zip(white.chunks_exact_mut(dim)) {
-            shares(r);
+            weights(r);
             for (r, mean) in r.iter().zip(self.white_means.chunks_exact(dim)) {
                 w.iter_mut().zip(mean).for_each(|(w, m)| *w -= r * m);
             }
@@ -336,7 +338,7 @@ impl Scorer for Gmm {
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
         let log_probs: Vec<f64> = self.probs.iter().map(|p| p.ln()).collect();
-        self.pull(batch, scale, out, |r| {
+        self.accumulate_gradient(batch, scale, out, |r| {
             r.iter_mut().zip(&log_probs).for_each(|(r, p)| *r = p - 0.5 * *r);
             let total = reduce::logsumexp(r.iter().copied());
             r.iter_mut().for_each(|r| *r = (*r - total).exp());

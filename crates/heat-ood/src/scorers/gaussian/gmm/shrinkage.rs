@@ -3,17 +3,22 @@
 //! Σ ← keep·Σ + add·mean(diag Σ)·I. Features of trained networks vary so
 //! little in many directions that an unshrunk Gaussian judges by those alone.
 //!
+//! With `diagonal` the variances alone are estimated, and the error that
+//! shrinkage trades against its bias is theirs: the formulas are derived anew
+//! for it. Those of the full matrix would also count the error of the D² − D
+//! covariances, and shrink all but to the identity.
+//!
 //! References: Ledoit and Wolf, *A well-conditioned estimator for
 //! large-dimensional covariance matrices*, 2004; Chen et al., *Shrinkage
 //! Algorithms for MMSE Covariance Estimation*, 2010 (OAS), both as
-//! scikit-learn computes them. The ratio and its choice by held-out classes
-//! are ours.
+//! scikit-learn computes them. The diagonal forms, the ratio and its choice by
+//! held-out classes are ours.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::GmmConfig;
-use super::fit::{Labels, keep_diagonal, mean_variance};
+use super::covariance::{keep_diagonal, mean_variance};
+use super::labels::Labels;
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
 use crate::math::linalg::{eigh, product_nt};
@@ -96,7 +101,9 @@ impl Shrinkage {
 
 /// What has been fitted when the shrinkage is chosen.
 pub(super) struct Fitted<'a> {
-    pub config: &'a GmmConfig,
+    pub shrinkage: Shrinkage,
+    /// Whether only the diagonal of the covariance is estimated.
+    pub diagonal: bool,
     pub train: &'a FeatureSet,
     pub input: &'a Input,
     pub labels: &'a Labels,
@@ -106,8 +113,8 @@ pub(super) struct Fitted<'a> {
 
 impl Fitted<'_> {
     /// `[keep, add]`.
-    pub fn shrinkage(&self, observer: &mut dyn Observer) -> Result<[f64; 2]> {
-        let weight = match self.config.shrinkage {
+    pub fn weights(&self, observer: &mut dyn Observer) -> Result<[f64; 2]> {
+        let weight = match self.shrinkage {
             Shrinkage::None => return Ok([1.0, 0.0]),
             Shrinkage::Ratio(ratio) => return Ok([1.0, ratio]),
             Shrinkage::HeldOutClasses => return Ok([1.0, self.held_out(observer)?]),
@@ -127,20 +134,33 @@ impl Fitted<'_> {
     fn oas(&self) -> f64 {
         let (n, dim) = (self.train.len() as f64, self.input.dim as f64);
         let (squares, mean) = self.sizes();
-        let denominator = (n + 1.0) * (squares - mean * mean / dim);
-        if denominator <= 0.0 { 1.0 } else { ((squares + mean * mean) / denominator).min(1.0) }
+        let (error, distance) = if self.diagonal {
+            // Variances s of Gaussian columns have Var s = 2σ⁴/n. With c = 2(1 − 1/D)/n,
+            // T = Σ σ⁴ and m the mean of s, the best weight is cT/((1 + c)T − D·m²). Chen et
+            // al. put Σ σ²s for T, σ² shrunk by the weight itself; the fixed point is the
+            // ratio of c·Σ s² to (1 + c)(Σ s² − D·m²).
+            let c = 2.0 * (1.0 - 1.0 / dim) / n;
+            (c * squares, (1.0 + c) * (squares - mean * mean / dim))
+        } else {
+            (squares + mean * mean, (n + 1.0) * (squares - mean * mean / dim))
+        };
+        if distance <= 0.0 { 1.0 } else { (error / distance).min(1.0) }
     }
 
-    /// Needs Σ‖z − μ‖⁴, hence a second pass over the training set.
+    /// Needs Σ‖z − μ‖⁴, or Σ_i (z − μ)_i⁴ where only variances are estimated,
+    /// hence a second pass over the training set.
     fn ledoit_wolf(&self, observer: &mut dyn Observer) -> Result<f64> {
         let (dim, mut fourth) = (self.input.dim, 0.0);
         self.input.each_block(self.train, "fit shrinkage", observer, |range, rows| {
             let labels = self.labels.get(self.train, range)?;
             for (row, &l) in rows.chunks_exact(dim).zip(&labels) {
                 let mean = &self.means[l as usize * dim..][..dim];
-                let square: f64 =
-                    row.iter().zip(mean).map(|(&v, m)| (f64::from(v) - m).powi(2)).sum();
-                fourth += square * square;
+                let squares = row.iter().zip(mean).map(|(&v, m)| (f64::from(v) - m).powi(2));
+                fourth += if self.diagonal {
+                    squares.map(|s| s * s).sum::<f64>()
+                } else {
+                    squares.sum::<f64>().powi(2)
+                };
             }
             Ok(())
         })?;
@@ -242,7 +262,7 @@ impl Fitted<'_> {
         let dim = self.input.dim;
         let counts = kept.counts().to_vec();
         let (means, mut covariance) = kept.finish();
-        if self.config.diagonal {
+        if self.diagonal {
             keep_diagonal(&mut covariance, dim);
         }
         let mean_variance = mean_variance(&covariance, dim);
@@ -330,7 +350,7 @@ mod tests {
 
     use super::*;
     use crate::observe::Silent;
-    use crate::scorers::{Fit, TrainingData};
+    use crate::scorers::{Fit, GmmConfig, TrainingData};
 
     /// Ten classes whose labels repeat every ten rows, a multiple of the step
     /// between tested rows, choose as the same rows sorted by class do.
@@ -349,7 +369,7 @@ mod tests {
             let labels: Vec<u32> = order.iter().map(|i| (i % classes) as u32).collect();
             let set = FeatureSet::from_arrays(rows.unwrap().view(), Some(&labels)).unwrap();
             let config = GmmConfig { shrinkage: Shrinkage::HeldOutClasses, ..GmmConfig::default() };
-            config.fit(&TrainingData::new(&set), &mut Silent).unwrap().shrunk()
+            config.fit(&TrainingData::new(&set), &mut Silent).unwrap().shrinkage_weights()
         };
         let mixed: Vec<usize> = (0..rows).collect();
         let mut sorted = mixed.clone();

@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 
 /// Calibration scores in ascending order.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reference(Vec<f32>);
+pub struct CalibrationScores(Vec<f32>);
 
-impl Reference {
+impl CalibrationScores {
     /// From scores in any order.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl Reference {
         // −0 and 0 are the same score.
         scores.iter_mut().for_each(|s| *s += 0.0);
         scores.sort_unstable_by(f32::total_cmp);
-        Ok(Reference(scores))
+        Ok(CalibrationScores(scores))
     }
 
     /// Number of calibration rows n.
@@ -84,7 +84,7 @@ mod tests {
     /// By hand: of 1, 2, 2, 3 one is above 2 and two equal it.
     #[test]
     fn p_values_by_hand() {
-        let r = Reference::new(vec![3.0, 2.0, 1.0, 2.0]).unwrap();
+        let r = CalibrationScores::new(vec![3.0, 2.0, 1.0, 2.0]).unwrap();
         assert_eq!(r.p_value(2.0), 4.0 / 5.0);
         assert_eq!(r.p_value(4.0), 1.0 / 5.0);
         assert_eq!(r.p_value(0.0), 1.0);
@@ -92,8 +92,8 @@ mod tests {
         assert_eq!(r.p_value_randomized(4.0, 0.0), 0.0);
         assert_eq!(r.p_value(f32::INFINITY), 0.2);
         assert_eq!((r.kth_largest(1), r.kth_largest(4)), (3.0, 1.0));
-        assert!(Reference::new(vec![f32::NAN]).is_err());
-        let zero = Reference::new(vec![0.0]).unwrap();
+        assert!(CalibrationScores::new(vec![f32::NAN]).is_err());
+        let zero = CalibrationScores::new(vec![0.0]).unwrap();
         assert_eq!(zero.p_value(-0.0), 1.0);
     }
 }
