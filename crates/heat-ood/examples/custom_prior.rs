@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use heat_ood::ebm::{HeatConfig, Proposal};
-use heat_ood::features::{Batch, FeatureSet, Field, Needs, Pooling};
+use heat_ood::features::{Batch, FeatureSet, Field, FieldSet, Pooling};
 use heat_ood::scorers::{Prior, Scorer, Scratch, Section, register_prior};
 use heat_ood::{Detector, Silent, TrainingData, metrics};
 
@@ -17,8 +17,8 @@ impl Scorer for Distance {
     fn name(&self) -> &'static str {
         "distance"
     }
-    fn needs(&self, _: &FeatureSet) -> heat_ood::Result<Needs> {
-        Ok(Needs::of(Field::Features(Pooling::Avg)))
+    fn needs(&self, _: &FeatureSet) -> heat_ood::Result<FieldSet> {
+        Ok(FieldSet::of(Field::Features(Pooling::Avg)))
     }
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         self.energy(batch.get(Field::Features(Pooling::Avg)), out);

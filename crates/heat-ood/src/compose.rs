@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::observe::Observer;
 use crate::scorers::{
@@ -218,7 +218,7 @@ impl Scorer for Combined {
         "combined"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         joint_needs(self.members.iter().map(|m| &*m.scorer), set)
     }
 

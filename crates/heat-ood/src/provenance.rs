@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::features::{FeatureSet, Needs, RowSketch};
+use crate::features::{FeatureSet, FieldSet, RowSketch};
 
 /// Where a detector comes from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Provenance {
     ///
     /// # Errors
     /// If the set cannot be read.
-    pub fn of_training(train: &FeatureSet, needs: Needs) -> Result<Self> {
+    pub fn of_training(train: &FeatureSet, needs: FieldSet) -> Result<Self> {
         let mut provenance = Self::new();
         provenance.train = train.digests()?;
         provenance.rows.push(RowSketch::of(train, needs)?);

@@ -230,7 +230,7 @@ fn detectors_that_are_not_ours_newer_or_broken() {
         fs::write(&path, bytes).unwrap();
         error(&path)
     };
-    contains(&patch("\"version\":\"1\"", "\"version\":\"9\""), &["version 9", "update"]);
+    contains(&patch("\"version\":\"2\"", "\"version\":\"9\""), &["version 9", "update"]);
     contains(
         &patch("\\\"kind\\\":\\\"knn\\\"", "\\\"kind\\\":\\\"kmm\\\""),
         &["unknown scorer `kmm`"],

@@ -76,7 +76,7 @@ fn msp_is_one_more_than_published() {
 #[test]
 fn react_threshold() {
     let golden = Golden::open();
-    let config = heat_ood::features::StepsConfig { react: Some(0.9), ..Default::default() };
+    let config = heat_ood::features::PreprocessingConfig { react: Some(0.9), ..Default::default() };
     let steps = config.fit(&golden.train(), Pooling::Avg).unwrap();
     close("threshold", &[steps.react.unwrap()], &golden.get("react_p90.threshold"), 1e-7);
 }

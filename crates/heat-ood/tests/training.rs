@@ -183,7 +183,8 @@ fn untied_tapered_preconditioned_and_pca_train() {
     let train = train();
     let (first, hidden, last) = (342 * 48 + 48, 48 * 48 + 48, 48 + 1);
     let tapered = 2 * hidden + (48 * 24 + 24) + 2 * (24 * 24 + 24) + (24 * 12 + 12) + 12 + 1;
-    let change: [(fn(&mut HeatConfig), usize); 4] = [
+    type Change = fn(&mut HeatConfig);
+    let changes: [(Change, usize); 4] = [
         (|c| c.ebm.model.tied = false, first + 4 * hidden + last),
         (|c| (c.ebm.model.reduce_width, c.ebm.model.n_hidden_layers) = (true, 2), first + tapered),
         (|c| c.ebm.model.precondition = true, first + hidden + last),
@@ -193,7 +194,7 @@ fn untied_tapered_preconditioned_and_pca_train() {
         ),
     ];
     let plain = trained(&HeatConfig { n_epochs: 1, ..config() }, &train);
-    for (change, parameters) in change {
+    for (change, parameters) in changes {
         let mut config = HeatConfig { n_epochs: 1, ..config() };
         change(&mut config);
         let other = trained(&config, &train);

@@ -25,7 +25,7 @@ use statrs::function::erf::{erfc, erfc_inv};
 
 use super::{Calibration, CalibrationScores};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::provenance::Provenance;
 use crate::scorers::{Fitted, Scorer, Section, Stored, joint_needs};
@@ -164,7 +164,7 @@ impl Scorer for Fusion {
         "fusion"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         joint_needs(self.members.iter().map(|m| &*m.scorer), set)
     }
 

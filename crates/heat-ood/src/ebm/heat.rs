@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::base_dist::IntoPrior;
 use super::mlp::{Architecture, Mlp, Workspace};
+use super::prior::IntoPrior;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, Needs};
+use crate::features::{Batch, FeatureSet, Field, FieldSet};
 use crate::math::BLOCK_ROWS;
 use crate::scorers::{Prior, Scorer, Scratch, Section, Stored, load_prior};
 
@@ -111,8 +111,8 @@ impl Scorer for Heat {
         "heat"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        Needs::checked(set, self.field(), self.input_dim)
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
+        FieldSet::checked(set, self.field(), self.input_dim)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {

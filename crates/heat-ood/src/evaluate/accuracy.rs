@@ -1,7 +1,7 @@
 //! Accuracy of the classifier itself.
 
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Head, Pooling};
 use crate::math::matmul::Aligned;
 use crate::math::{blocks, reduce};
 
@@ -26,8 +26,8 @@ pub fn accuracy(set: &FeatureSet, head: Option<&Head>) -> Result<Option<f64>> {
         return Ok(None);
     }
     let needs = match head {
-        Some(head) => Needs::checked(set, avg, head.dim())?,
-        None => Needs::of(Field::Logits),
+        Some(head) => FieldSet::checked(set, avg, head.dim())?,
+        None => FieldSet::of(Field::Logits),
     };
     let (mut batch, mut scratch, mut right) = (Batch::default(), Aligned::default(), 0);
     let mut computed = Vec::new();

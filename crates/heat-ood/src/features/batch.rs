@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 
 /// Which fields a scorer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Needs([bool; 4]);
+pub struct FieldSet([bool; 4]);
 
-impl Needs {
+impl FieldSet {
     /// One field.
     pub fn of(field: Field) -> Self {
-        let mut needs = Needs::default();
+        let mut needs = FieldSet::default();
         needs.0[field.index()] = true;
         needs
     }
@@ -25,7 +25,7 @@ impl Needs {
     pub(crate) fn checked(set: &FeatureSet, field: Field, dim: usize) -> Result<Self> {
         let got = set.require(field)?;
         if got == dim {
-            return Ok(Needs::of(field));
+            return Ok(FieldSet::of(field));
         }
         Err(Error::Shape {
             place: set.name().into(),
@@ -36,8 +36,8 @@ impl Needs {
     }
 
     /// Both this and `other`.
-    pub fn and(self, other: Needs) -> Self {
-        Needs(std::array::from_fn(|i| self.0[i] || other.0[i]))
+    pub fn and(self, other: FieldSet) -> Self {
+        FieldSet(std::array::from_fn(|i| self.0[i] || other.0[i]))
     }
 
     /// The fields.
@@ -136,7 +136,7 @@ impl FeatureSet {
     /// As [`FeatureSet::read`].
     pub fn batch<'a>(
         &'a self,
-        needs: Needs,
+        needs: FieldSet,
         range: Range<usize>,
         batch: &mut Batch<'a>,
     ) -> Result<()> {
@@ -145,7 +145,7 @@ impl FeatureSet {
             let dim = self.require(field)?;
             batch.dims[field.index()] = dim;
             let values = &mut batch.values[field.index()];
-            if let Some(stored) = self.lend(field, range.clone())? {
+            if let Some(stored) = self.borrow_rows(field, range.clone())? {
                 *values = Cow::Borrowed(stored);
                 continue;
             }

@@ -11,23 +11,23 @@ mod head;
 mod memmap;
 mod memory;
 mod open;
+mod preprocessing;
 mod set;
 mod shard;
 mod sketch;
-mod steps;
 mod subset;
 mod view;
 
-pub use batch::{Batch, Needs};
+pub use batch::{Batch, FieldSet};
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};
 pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use memory::{InMemory, Matrix, Owner};
 pub use open::OpenOptions;
+pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
 pub use set::FeatureSet;
 pub use sketch::{Overlap, RowSketch};
-pub use steps::{Pca, Steps, StepsConfig};
 pub use subset::{Subset, SubsetConfig};
 
 use serde::{Deserialize, Serialize};

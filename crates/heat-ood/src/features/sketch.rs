@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FeatureSet, Field, Needs};
+use super::{FeatureSet, Field, FieldSet};
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile};
 use crate::math::{blocks, parallel};
@@ -141,7 +141,7 @@ impl RowSketch {
     ///
     /// # Errors
     /// If a row holds NaN or infinity.
-    pub fn of(set: &FeatureSet, needs: Needs) -> Result<Self> {
+    pub fn of(set: &FeatureSet, needs: FieldSet) -> Result<Self> {
         let Some(field) = needs.fields().next() else {
             return Ok(RowSketch::default());
         };
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn sketch(set: &FeatureSet) -> RowSketch {
-        RowSketch::of(set, Needs::of(Field::Features(crate::features::Pooling::Avg))).unwrap()
+        RowSketch::of(set, FieldSet::of(Field::Features(crate::features::Pooling::Avg))).unwrap()
     }
 
     #[test]

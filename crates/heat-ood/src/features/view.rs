@@ -178,7 +178,7 @@ impl FeatureSet {
     /// Rows of a field as they lie in memory, checked as by
     /// [`FeatureSet::read`]; `None` where they must be converted or put
     /// together.
-    pub(crate) fn lend(&self, field: Field, range: Range<usize>) -> Result<Option<&[f32]>> {
+    pub(crate) fn borrow_rows(&self, field: Field, range: Range<usize>) -> Result<Option<&[f32]>> {
         let Some((shard, start, rows)) = self.stored(field, range) else {
             return Ok(None);
         };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::LogitsConfig;
 use super::fit::TrainingData;
 use super::input::{FeatureSettings, Input};
-use super::logits::source::LogitSource;
+use super::logit_source::LogitSource;
 use crate::error::Result;
 use crate::features::{FeatureSet, Head};
 use crate::math::matmul::Aligned;

@@ -3,17 +3,11 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use toml::Table;
-
-use super::context::{FitContext, StatisticRequest};
-use super::{Scorer, Stored};
+use super::Scorer;
 use crate::error::Result;
-use crate::features::{FeatureSet, Head, Needs};
+use crate::features::{FeatureSet, FieldSet, Head};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
-use crate::settings::typed;
 
 /// What a scorer is fitted on. A clone shares the rows.
 #[derive(Clone)]
@@ -144,7 +138,7 @@ impl Fitted<dyn Scorer> {
         data: &TrainingData,
         scorers: Vec<(Arc<dyn Scorer>, T)>,
     ) -> Result<Vec<(Self, T)>> {
-        let mut known: Vec<(Needs, Provenance)> = Vec::new();
+        let mut known: Vec<(FieldSet, Provenance)> = Vec::new();
         let record = |(scorer, beside): (Arc<dyn Scorer>, T)| {
             let needs = scorer.needs(&data.features)?;
             let provenance = match known.iter().find(|(other, _)| *other == needs) {
@@ -193,111 +187,5 @@ impl<S: ?Sized> Fitted<S> {
 impl<S: Scorer> From<Fitted<S>> for Fitted<dyn Scorer> {
     fn from(fitted: Fitted<S>) -> Self {
         Fitted { scorer: fitted.scorer, provenance: fitted.provenance }
-    }
-}
-
-/// The settings of a scorer in the list of [`methods`](super::methods).
-///
-/// What it writes besides: `impl Scorer` for what is fitted, and the
-/// declaration of the settings.
-pub(crate) trait Method: Serialize + DeserializeOwned + Default + 'static {
-    /// Name of the method.
-    const NAME: &'static str;
-    /// What comes of fitting.
-    type Scorer: Scorer;
-
-    /// What settings must hold beyond their types; `given` are those that
-    /// were written.
-    fn check(&self, _given: &Table) -> Result<()> {
-        Ok(())
-    }
-
-    /// Sums over the training set that the fit needs first: they are found in
-    /// a pass shared with other scorers.
-    fn requests(&self, _context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
-        Ok(Vec::new())
-    }
-
-    /// Fit it.
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Self::Scorer>;
-
-    /// Read a fitted one back.
-    fn load(stored: &Stored<'_>) -> Result<Self::Scorer>;
-}
-
-/// Fit one method alone.
-pub(super) fn fit_method<M: Method>(
-    config: &M,
-    data: &TrainingData,
-    observer: &mut dyn Observer,
-) -> Result<Fitted<M::Scorer>> {
-    config.check(&Table::new())?;
-    let scorer = config.fit_in(&mut FitContext::new(data, observer))?;
-    Fitted::on(data, scorer)
-}
-
-/// Offer the methods of a file: those that have these settings, with what
-/// comes of fitting.
-macro_rules! offer {
-    ($($config:ident => $scorer:ident),* $(,)?) => {
-        pub(in crate::scorers) const METHODS: &[$crate::scorers::fit::Entry] =
-            &[$($crate::scorers::fit::Entry::of::<$config>()),*];
-
-        $(
-            impl $crate::scorers::Fit for $config {
-                type Scorer = $scorer;
-
-                fn fit(
-                    &self,
-                    data: &$crate::scorers::TrainingData,
-                    observer: &mut dyn $crate::observe::Observer,
-                ) -> $crate::error::Result<$crate::scorers::Fitted<$scorer>> {
-                    $crate::scorers::fit::fit_method(self, data, observer)
-                }
-            }
-        )*
-    };
-}
-pub(super) use offer;
-
-/// A [`Method`] of the list, whatever its settings.
-pub(super) struct Entry {
-    pub name: &'static str,
-    prepare: fn(&Table) -> Result<Box<dyn Prepared>>,
-    pub load: fn(&Stored<'_>) -> Result<Arc<dyn Scorer>>,
-}
-
-/// A method with its settings.
-pub(super) trait Prepared {
-    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>>;
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Arc<dyn Scorer>>;
-}
-
-impl<M: Method> Prepared for M {
-    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
-        Method::requests(self, context)
-    }
-
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Arc<dyn Scorer>> {
-        Ok(Arc::new(Method::fit_in(self, context)?))
-    }
-}
-
-impl Entry {
-    pub const fn of<M: Method>() -> Self {
-        Entry {
-            name: M::NAME,
-            prepare: |settings| {
-                let config: M = typed(settings, M::NAME)?;
-                config.check(settings)?;
-                Ok(Box::new(config))
-            },
-            load: |stored| Ok(Arc::new(M::load(stored)?)),
-        }
-    }
-
-    /// The settings, read and checked.
-    pub fn prepare(&self, settings: &Table) -> Result<Box<dyn Prepared>> {
-        (self.prepare)(settings)
     }
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::Stored;
 use crate::error::{Error, Result};
 use crate::features::{
-    Batch, FeatureSet, Field, Head, MAX_DIM, Needs, Pooling, Steps, StepsConfig,
+    Batch, FeatureSet, Field, FieldSet, Head, MAX_DIM, Pooling, Preprocessing, PreprocessingConfig,
 };
 use crate::io::{Tensor, TensorFile};
 use crate::math::matmul::with_scratch;
@@ -19,12 +19,14 @@ use crate::math::moments::Moments;
 use crate::math::{blocks, parallel};
 use crate::observe::{Event, Observer};
 
-/// Declare the settings of a scorer of features: its own, then the common
-/// ones, all on one level.
-macro_rules! feature_settings {
+/// Declare the settings of a scorer: its own, then the common steps, all on
+/// one level (which serde's `flatten` does not allow beside unknown keys that
+/// are errors). [`feature_settings!`] and `logits_settings!` are what is used.
+macro_rules! settings_with_steps {
     (
         $(#[$doc:meta])*
-        $name:ident, normalize = $normalize:literal;
+        $name:ident, pooling = {$($pooling:ident)?}, react = $react:expr,
+        normalize = $normalize:literal, skip = $skip:literal;
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
     ) => {
         $(#[$doc])*
@@ -32,17 +34,21 @@ macro_rules! feature_settings {
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
-            /// Which pooled features.
-            pub pooling: $crate::features::Pooling,
-            /// Clip at this quantile of all training coordinates first.
+            $(
+                /// Which pooled features.
+                pub $pooling: $crate::features::Pooling,
+            )?
+            /// Clip at this quantile of all training coordinates first (ReAct).
             #[serde(skip_serializing_if = "Option::is_none")]
             pub react: Option<f64>,
             /// Divide each row by its L2 norm.
+            #[serde(skip_serializing_if = $skip)]
             pub normalize: bool,
             /// Project on this many principal components.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub pca: Option<usize>,
             /// Whiten the components.
+            #[serde(skip_serializing_if = $skip)]
             pub whiten: bool,
         }
 
@@ -50,8 +56,8 @@ macro_rules! feature_settings {
             fn default() -> Self {
                 $name {
                     $($field: $default,)*
-                    pooling: $crate::features::Pooling::Avg,
-                    react: None,
+                    $($pooling: $crate::features::Pooling::Avg,)?
+                    react: $react,
                     normalize: $normalize,
                     pca: None,
                     whiten: false,
@@ -61,11 +67,11 @@ macro_rules! feature_settings {
 
         impl $crate::scorers::input::FeatureSettings for $name {
             fn pooling(&self) -> $crate::features::Pooling {
-                self.pooling
+                $crate::scorers::input::settings_with_steps!(@pooling self $($pooling)?)
             }
 
-            fn steps(&self) -> $crate::features::StepsConfig {
-                $crate::features::StepsConfig {
+            fn steps(&self) -> $crate::features::PreprocessingConfig {
+                $crate::features::PreprocessingConfig {
                     react: self.react,
                     normalize: self.normalize,
                     pca: self.pca,
@@ -74,23 +80,47 @@ macro_rules! feature_settings {
             }
         }
     };
+    (@pooling $self:ident) => { $crate::features::Pooling::Avg };
+    (@pooling $self:ident $pooling:ident) => { $self.$pooling };
 }
-pub(super) use feature_settings;
+pub(crate) use settings_with_steps;
 
-/// What [`feature_settings!`] declares for every scorer.
+/// Declare the settings of a scorer of features.
+macro_rules! feature_settings {
+    (
+        $(#[$doc:meta])*
+        $name:ident, normalize = $normalize:literal;
+        $($own:tt)*
+    ) => {
+        $crate::scorers::input::settings_with_steps! {
+            $(#[$doc])*
+            $name, pooling = {pooling}, react = None, normalize = $normalize,
+            skip = "crate::scorers::input::never";
+            $($own)*
+        }
+    };
+}
+pub(crate) use feature_settings;
+
+/// That a setting is always written.
+pub(crate) fn never(_: &bool) -> bool {
+    false
+}
+
+/// What [`settings_with_steps!`] declares for every scorer.
 pub(crate) trait FeatureSettings: DeserializeOwned {
     /// Which pooled features.
     fn pooling(&self) -> Pooling;
 
     /// The feature steps among the settings.
-    fn steps(&self) -> StepsConfig;
+    fn steps(&self) -> PreprocessingConfig;
 }
 
 /// The features a fitted scorer reads.
 #[derive(Debug, Clone)]
 pub(crate) struct Input {
     pub pooling: Pooling,
-    pub steps: Steps,
+    pub steps: Preprocessing,
     /// Columns before the steps.
     pub input_dim: usize,
     /// Columns after them.
@@ -114,8 +144,8 @@ impl Input {
     }
 
     /// The fields to read of `set`, which must have them in training's dimension.
-    pub fn needs(&self, set: &FeatureSet) -> Result<Needs> {
-        Needs::checked(set, self.field(), self.input_dim)
+    pub fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
+        FieldSet::checked(set, self.field(), self.input_dim)
     }
 
     /// Stepped features of a batch, `[n, dim]`.
@@ -240,7 +270,7 @@ impl Input {
         settings: &impl FeatureSettings,
         input_dim: usize,
     ) -> Result<Self> {
-        let steps = Steps::load(stored.file, &stored.prefix, &settings.steps())?;
+        let steps = Preprocessing::load(stored.file, &stored.prefix, &settings.steps())?;
         let dim = steps.out_dim(input_dim);
         let fits = steps.pca.as_ref().is_none_or(|p| p.mean.len() == input_dim);
         if dim == 0 || dim.max(input_dim) > MAX_DIM || !fits {

@@ -1,22 +1,7 @@
 //! The list of all methods, put together from those of each directory.
 
-use super::fit::Entry;
+use super::method::Entry;
 use super::{gaussian, head, logits, neighbours, subspace};
-
-/// Declare the methods of a directory. Each has a file of its name, which
-/// exports its settings and scorer, and `METHODS` with one entry a method.
-macro_rules! methods {
-    ($($module:ident),* $(,)?) => {
-        $(
-            pub mod $module;
-            pub use $module::*;
-        )*
-
-        /// The entries of this directory, by file.
-        pub(in crate::scorers) const METHODS: &[&[Entry]] = &[$($module::METHODS),*];
-    };
-}
-pub(super) use methods;
 
 /// By directory, in the order in which they are listed to people.
 const DIRECTORIES: [&[&[Entry]]; 5] =

@@ -2,7 +2,7 @@
 
 use super::scorer::Scorer;
 use crate::error::{Error, Result};
-use crate::features::{Pooling, Steps};
+use crate::features::{Pooling, Preprocessing};
 use crate::math::matmul::Aligned;
 use crate::math::rng::Stream;
 
@@ -27,8 +27,8 @@ pub trait Prior: Scorer {
     }
 
     /// The steps taken before its energy.
-    fn steps(&self) -> &Steps {
-        const { &Steps { react: None, normalize: false, pca: None } }
+    fn steps(&self) -> &Preprocessing {
+        const { &Preprocessing { react: None, normalize: false, pca: None } }
     }
 
     /// Dimension after the steps.

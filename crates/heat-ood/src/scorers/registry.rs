@@ -1,11 +1,12 @@
-//! Loaders of scorers and priors that are not the library's own, by name.
+//! How scorers and priors are read back, by name: the library's own, and those
+//! for which a loader is registered.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
+use super::method::Method;
 use super::methods::{self, NAMES};
-use super::spec::PRIORS;
-use super::{Prior, Scorer, Stored};
+use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
 use crate::error::{Error, Result};
 
 /// Reads a scorer back from its [`Section`](super::Section).
@@ -64,18 +65,57 @@ pub fn register_prior(
 }
 
 /// Read back with a registered loader, if there is one.
-pub(super) fn load(stored: &Stored<'_>) -> Option<Result<Arc<dyn Scorer>>> {
+fn load_registered(stored: &Stored<'_>) -> Option<Result<Arc<dyn Scorer>>> {
     Some(match find(stored.kind())? {
         Registered::Scorer(loader) => loader(stored),
         Registered::Prior(loader) => loader(stored).map(|prior| prior as Arc<dyn Scorer>),
     })
 }
 
-/// As [`load`], of priors.
-pub(super) fn load_prior(stored: &Stored<'_>) -> Option<Result<Arc<dyn Prior>>> {
+/// As [`load_registered`], of priors.
+fn load_registered_prior(stored: &Stored<'_>) -> Option<Result<Arc<dyn Prior>>> {
     match find(stored.kind())? {
         Registered::Scorer(_) => None,
         Registered::Prior(loader) => Some(loader(stored)),
+    }
+}
+
+/// Read back a scorer: one of [`NAMES`], or a [registered](super::register) one.
+///
+/// # Errors
+/// If its kind is unknown or its tensors are not what they should be.
+pub fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
+    if let Some(method) = methods::find(stored.kind()) {
+        return (method.load)(stored);
+    }
+    let unknown = || Err(Error::unknown("scorer", stored.kind(), NAMES));
+    load_registered(stored).unwrap_or_else(unknown)
+}
+
+/// Names of the scorers that a residual energy can be trained on.
+pub const PRIORS: [&str; 4] = ["gmm", "el", "vim", "knn"];
+
+/// Read back a prior: one of [`PRIORS`], or a [registered](super::register_prior) one.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
+    match stored.kind() {
+        "gmm" => Ok(Arc::new(GmmConfig::load(stored)?)),
+        "vim" => Ok(Arc::new(VimConfig::load(stored)?)),
+        "knn" => Ok(Arc::new(KnnConfig::load(stored)?)),
+        "el" => {
+            let el = EnergyLogitsConfig::load(stored)?;
+            if !el.has_head() {
+                let problem = "its `el` prior has no head";
+                return Err(Error::format(stored.file.path(), problem));
+            }
+            Ok(Arc::new(el))
+        }
+        other => {
+            let unknown = || Err(Error::unknown("prior", other, PRIORS));
+            load_registered_prior(stored).unwrap_or_else(unknown)
+        }
     }
 }
 

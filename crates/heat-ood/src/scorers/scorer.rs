@@ -1,11 +1,13 @@
 //! What every scorer can do.
 
 use std::any::Any;
+use std::time::Instant;
 
 use super::persist::Section;
-use super::scoring::score_alone;
+use super::scoring::{ScoredSet, score_blocks};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
+use crate::math::parallel;
 use crate::observe::{Observer, Silent};
 
 /// A fitted scorer.
@@ -20,7 +22,7 @@ pub trait Scorer: Any + Send + Sync {
     ///
     /// # Errors
     /// If the set lacks one or has it in another dimension.
-    fn needs(&self, set: &FeatureSet) -> Result<Needs>;
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet>;
 
     /// One score for each row of `batch`, on the current thread.
     fn score_batch(&self, batch: &Batch, out: &mut [f32]);
@@ -73,4 +75,59 @@ pub trait Scorer: Any + Send + Sync {
     fn score_components(&self, set: &FeatureSet) -> Result<Vec<f32>> {
         Ok(score_alone(self, set, true, &mut Silent)?.components)
     }
+}
+
+/// The fields that any of these reads of `set`.
+pub(crate) fn joint_needs<'a>(
+    scorers: impl IntoIterator<Item = &'a dyn Scorer>,
+    set: &FeatureSet,
+) -> Result<FieldSet> {
+    let mut scorers = scorers.into_iter();
+    scorers.try_fold(FieldSet::default(), |needs, s| Ok(needs.and(s.needs(set)?)))
+}
+
+/// The scores of a batch, and its components where asked for.
+fn score_batch<S: Scorer + ?Sized>(scorer: &S, batch: &Batch, components: bool) -> ScoredSet {
+    let start = Instant::now();
+    let mut scores = vec![0.0; batch.rows()];
+    scorer.score_batch(batch, &mut scores);
+    let seconds = start.elapsed().as_secs_f64() / parallel::threads() as f64;
+    let width = if components { scorer.components().len() } else { 0 };
+    let mut parts = vec![0.0; batch.rows() * width];
+    if width > 0 {
+        scorer.component_batch(batch, &mut parts);
+    }
+    ScoredSet { scores, components: parts, seconds }
+}
+
+/// Score a set with one scorer.
+fn score_alone<S: Scorer + ?Sized>(
+    scorer: &S,
+    set: &FeatureSet,
+    components: bool,
+    observer: &mut dyn Observer,
+) -> Result<ScoredSet> {
+    let block = |batch: &Batch| vec![score_batch(scorer, batch, components)];
+    let found = score_blocks(set, scorer.needs(set)?, &[scorer.name()], observer, block)?;
+    Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// Score a set with many scorers, reading it once.
+///
+/// Every block of rows is read with the fields that any of them needs, and
+/// all score it before the next is read.
+///
+/// # Errors
+/// As [`Scorer::score`], of the first row at fault.
+pub fn score_together(
+    set: &FeatureSet,
+    scorers: &[&dyn Scorer],
+    components: bool,
+    observer: &mut dyn Observer,
+) -> Result<Vec<ScoredSet>> {
+    let needs = joint_needs(scorers.iter().copied(), set)?;
+    let names: Vec<_> = scorers.iter().map(|s| s.name()).collect();
+    let block =
+        |batch: &Batch| scorers.iter().map(|s| score_batch(*s, batch, components)).collect();
+    score_blocks(set, needs, &names, observer, block)
 }

@@ -2,13 +2,11 @@
 //! score it.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::scorer::Scorer;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::{blocks, parallel};
 use crate::observe::{Event, Observer};
 
@@ -19,7 +17,7 @@ const SCORE_ROWS: usize = 256;
 /// `take` in row order.
 pub(super) fn map_blocks<T: Send>(
     set: &FeatureSet,
-    needs: Needs,
+    needs: FieldSet,
     observer: &mut dyn Observer,
     f: impl Fn(&Batch) -> T + Sync,
     mut take: impl FnMut(Range<usize>, T) -> Result<()>,
@@ -66,21 +64,12 @@ fn check_finite(
     }
 }
 
-/// The fields that any of these reads of `set`.
-pub(crate) fn joint_needs<'a>(
-    scorers: impl IntoIterator<Item = &'a dyn Scorer>,
-    set: &FeatureSet,
-) -> Result<Needs> {
-    let mut scorers = scorers.into_iter();
-    scorers.try_fold(Needs::default(), |needs, s| Ok(needs.and(s.needs(set)?)))
-}
-
 /// What one scorer found on a set, beside others.
 #[derive(Debug, Clone, Default)]
 pub struct ScoredSet {
     /// One score per row.
     pub scores: Vec<f32>,
-    /// [`Scorer::component_batch`] of each row, `[N, components]`; empty
+    /// [`Scorer::component_batch`](super::Scorer::component_batch) of each row, `[N, components]`; empty
     /// where not asked for.
     pub components: Vec<f32>,
     /// The scorer's share of the wall-clock time: its processor time divided
@@ -88,25 +77,11 @@ pub struct ScoredSet {
     pub seconds: f64,
 }
 
-/// The scores of a batch, and its components where asked for.
-fn score_batch<S: Scorer + ?Sized>(scorer: &S, batch: &Batch, components: bool) -> ScoredSet {
-    let start = Instant::now();
-    let mut scores = vec![0.0; batch.rows()];
-    scorer.score_batch(batch, &mut scores);
-    let seconds = start.elapsed().as_secs_f64() / parallel::threads() as f64;
-    let width = if components { scorer.components().len() } else { 0 };
-    let mut parts = vec![0.0; batch.rows() * width];
-    if width > 0 {
-        scorer.component_batch(batch, &mut parts);
-    }
-    ScoredSet { scores, components: parts, seconds }
-}
-
 /// Score a set block by block; `f` gives what each of the scorers `names`
 /// found on a batch.
-fn score_blocks(
+pub(super) fn score_blocks(
     set: &FeatureSet,
-    needs: Needs,
+    needs: FieldSet,
     names: &[&'static str],
     observer: &mut dyn Observer,
     f: impl Fn(&Batch) -> Vec<ScoredSet> + Sync,
@@ -125,36 +100,4 @@ fn score_blocks(
         Ok(())
     })?;
     Ok(out)
-}
-
-/// Score a set with one scorer.
-pub(super) fn score_alone<S: Scorer + ?Sized>(
-    scorer: &S,
-    set: &FeatureSet,
-    components: bool,
-    observer: &mut dyn Observer,
-) -> Result<ScoredSet> {
-    let block = |batch: &Batch| vec![score_batch(scorer, batch, components)];
-    let found = score_blocks(set, scorer.needs(set)?, &[scorer.name()], observer, block)?;
-    Ok(found.into_iter().next().unwrap_or_default())
-}
-
-/// Score a set with many scorers, reading it once.
-///
-/// Every block of rows is read with the fields that any of them needs, and
-/// all score it before the next is read.
-///
-/// # Errors
-/// As [`Scorer::score`], of the first row at fault.
-pub fn score_together(
-    set: &FeatureSet,
-    scorers: &[&dyn Scorer],
-    components: bool,
-    observer: &mut dyn Observer,
-) -> Result<Vec<ScoredSet>> {
-    let needs = joint_needs(scorers.iter().copied(), set)?;
-    let names: Vec<_> = scorers.iter().map(|s| s.name()).collect();
-    let block =
-        |batch: &Batch| scorers.iter().map(|s| score_batch(*s, batch, components)).collect();
-    score_blocks(set, needs, &names, observer, block)
 }

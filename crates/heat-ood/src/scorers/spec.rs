@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use toml::{Table, Value};
 
+use super::Scorer;
 use super::context::FitContext;
-use super::fit::{Entry, Fitted, Method, TrainingData};
+use super::fit::{Fitted, TrainingData};
+use super::method::Entry;
 use super::methods::{self, NAMES};
-use super::registry;
-use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::settings::parse_value;
@@ -158,45 +158,6 @@ impl std::fmt::Display for ScorerSpec {
         };
         let settings: Vec<_> = self.settings.iter().map(text).collect();
         write!(f, "({})", settings.join(","))
-    }
-}
-
-/// Read back a scorer: one of [`NAMES`], or a [registered](super::register) one.
-///
-/// # Errors
-/// If its kind is unknown or its tensors are not what they should be.
-pub fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
-    if let Some(method) = methods::find(stored.kind()) {
-        return (method.load)(stored);
-    }
-    let unknown = || Err(Error::unknown("scorer", stored.kind(), NAMES));
-    registry::load(stored).unwrap_or_else(unknown)
-}
-
-/// Names of the scorers that a residual energy can be trained on.
-pub const PRIORS: [&str; 4] = ["gmm", "el", "vim", "knn"];
-
-/// Read back a prior: one of [`PRIORS`], or a [registered](super::register_prior) one.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
-    match stored.kind() {
-        "gmm" => Ok(Arc::new(GmmConfig::load(stored)?)),
-        "vim" => Ok(Arc::new(VimConfig::load(stored)?)),
-        "knn" => Ok(Arc::new(KnnConfig::load(stored)?)),
-        "el" => {
-            let el = EnergyLogitsConfig::load(stored)?;
-            if !el.has_head() {
-                let problem = "its `el` prior has no head";
-                return Err(Error::format(stored.file.path(), problem));
-            }
-            Ok(Arc::new(el))
-        }
-        other => {
-            let unknown = || Err(Error::unknown("prior", other, PRIORS));
-            registry::load_prior(stored).unwrap_or_else(unknown)
-        }
     }
 }
 

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::base_dist::IntoPrior;
 use super::config::HeatConfig;
 use super::engine::{Cpu, Engine};
 use super::heat::Heat;
 use super::log::Sums;
 use super::mlp::Mlp;
 use super::optim::Adam;
+use super::prior::IntoPrior;
 use super::proposal::ProposalWorkspace;
 use super::replay::Replay;
 use super::sampler::{Langevin, Projection};

@@ -4,11 +4,11 @@
 use serde_json::json;
 
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, feature_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -45,7 +45,7 @@ impl Scorer for Norm {
         "norm"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

@@ -24,11 +24,11 @@ use toml::Table;
 
 use super::gmm::{Gmm, GmmConfig, gaussian_settings, refuse_normalize};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::gram::add_gram;
 use crate::math::linalg::{cholesky, invert_lower, product_nn, product_nt};
 use crate::scorers::context::{FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 gaussian_settings! {
@@ -199,7 +199,7 @@ impl Scorer for Rmds {
         if self.gmm.config().normalize { "rmds_pp" } else { "rmds" }
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.gmm.input.needs(set)
     }
 

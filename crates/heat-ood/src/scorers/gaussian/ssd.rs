@@ -12,9 +12,9 @@ use toml::Table;
 
 use super::gmm::{Gmm, GmmConfig, gaussian_settings, refuse_normalize};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::scorers::context::{FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 gaussian_settings! {
@@ -131,7 +131,7 @@ impl Scorer for Ssd {
         self.name
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.gmm.input.needs(set)
     }
 

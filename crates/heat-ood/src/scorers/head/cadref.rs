@@ -20,15 +20,15 @@ use serde_json::json;
 use toml::Table;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, reduce};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{
     Input, contradiction, feature_settings, head_logits, load_head, require_head,
 };
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 /// A confidence of the logits.
@@ -228,7 +228,7 @@ impl Scorer for Cadref {
         "cadref"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

@@ -7,13 +7,13 @@
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::math::matmul::with_scratch;
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, contradiction, feature_settings, load_head, require_head};
 use crate::scorers::logits::energy_logits::energies;
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -67,7 +67,7 @@ impl Scorer for Cosine {
         "cosine"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

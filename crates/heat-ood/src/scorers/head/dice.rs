@@ -12,16 +12,16 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, quantile, reduce};
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{
     Input, by_classes, contradiction, feature_settings, load_head, require_head,
 };
 use crate::scorers::logits::energy_logits::energies;
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 /// Largest value a feature may keep.
@@ -113,7 +113,7 @@ impl Scorer for Dice {
         "dice"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

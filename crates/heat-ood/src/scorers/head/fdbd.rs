@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::with_head::{MeanRow, WithHead};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::{parallel, reduce};
 use crate::scorers::context::{FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{feature_settings, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 /// What the distance to the boundaries is relative to.
@@ -118,7 +118,7 @@ impl Scorer for Fdbd {
         "fdbd"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.input.needs(set)
     }
 

@@ -2,8 +2,7 @@
 
 pub(in crate::scorers) mod with_head;
 
-use crate::scorers::fit::Entry;
-use crate::scorers::methods::methods;
+use crate::scorers::method::methods;
 
 methods! {
     dice,

@@ -8,12 +8,12 @@
 
 use super::with_head::{MeanRow, WithHead};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::reduce;
 use crate::scorers::context::{FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{feature_settings, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -64,7 +64,7 @@ impl Scorer for Nci {
         "nci"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.input.needs(set)
     }
 

@@ -16,14 +16,14 @@ use serde::Deserialize;
 
 use super::with_head::WithHead;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::{eigh, product_nt};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use crate::math::reduce;
 use crate::scorers::context::{By, ClassMoments, FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{contradiction, feature_settings, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -147,7 +147,7 @@ impl Scorer for Pnml {
         "pnml"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.input.needs(set)
     }
 

@@ -10,14 +10,14 @@ use rayon::prelude::*;
 
 use super::with_head::WithHead;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::{parallel, reduce};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{feature_settings, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -118,7 +118,7 @@ impl Scorer for She {
         "she"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.input.needs(set)
     }
 

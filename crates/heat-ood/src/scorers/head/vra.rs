@@ -11,14 +11,14 @@
 
 use super::with_head::WithHead;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::columns::ColumnCounts;
 use crate::math::parallel;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::energy_logits::energies;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{by_classes, feature_settings, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -137,7 +137,7 @@ impl Scorer for Vra {
         "vra"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.input.needs(set)
     }
 

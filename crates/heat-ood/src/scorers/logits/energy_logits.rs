@@ -6,13 +6,13 @@
 //!
 //! Reference: Liu et al., *Energy-based Out-of-distribution Detection*, NeurIPS 2020.
 
-use super::source::{LogitSource, logits_settings};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps};
+use crate::features::{Batch, FeatureSet, FieldSet, Head, Pooling, Preprocessing};
 use crate::math::matmul::{Keep, Packed, View, gemm};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
+use crate::scorers::logit_source::{LogitSource, logits_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Prior, Scorer, Scratch, Section, Stored};
 
 logits_settings! {
@@ -26,7 +26,7 @@ offer! { EnergyLogitsConfig => EnergyLogits }
 pub struct EnergyLogits {
     source: LogitSource,
     prior: Option<Gradient>,
-    steps: Steps,
+    steps: Preprocessing,
 }
 
 struct Gradient {
@@ -45,7 +45,7 @@ impl Gradient {
 impl EnergyLogits {
     fn new(source: LogitSource) -> Self {
         let prior = source.head().map(Gradient::new);
-        EnergyLogits { source, prior, steps: Steps::default() }
+        EnergyLogits { source, prior, steps: Preprocessing::default() }
     }
 
     /// Whether the head is known, so that it can serve as a prior.
@@ -59,7 +59,7 @@ impl Method for EnergyLogitsConfig {
     type Scorer = EnergyLogits;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<EnergyLogits> {
-        let source = LogitSource::fit("el", self.logits(), context.train, context.head)?;
+        let source = LogitSource::fit("el", self.into(), context.train, context.head)?;
         Ok(EnergyLogits::new(source))
     }
 
@@ -85,7 +85,7 @@ impl Scorer for EnergyLogits {
         "el"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.source.needs(set)
     }
 
@@ -107,7 +107,7 @@ impl Prior for EnergyLogits {
         Pooling::Avg
     }
 
-    fn steps(&self) -> &Steps {
+    fn steps(&self) -> &Preprocessing {
         &self.steps
     }
 

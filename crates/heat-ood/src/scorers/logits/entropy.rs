@@ -4,12 +4,12 @@
 //!
 //! Reference: Chan et al., *Entropy Maximization and Meta Classification for Out-of-Distribution Detection in Semantic Segmentation*, ICCV 2021.
 
-use super::source::{LogitSource, logits_settings};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
+use crate::scorers::logit_source::{LogitSource, logits_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 logits_settings! {
@@ -27,7 +27,7 @@ impl Method for EntropyConfig {
     type Scorer = Entropy;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Entropy> {
-        let source = LogitSource::fit("entropy", self.logits(), context.train, context.head)?;
+        let source = LogitSource::fit("entropy", self.into(), context.train, context.head)?;
         Ok(Entropy(source))
     }
 
@@ -58,7 +58,7 @@ impl Scorer for Entropy {
         "entropy"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.0.needs(set)
     }
 

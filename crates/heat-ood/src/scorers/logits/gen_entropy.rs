@@ -9,13 +9,13 @@
 
 use serde::Deserialize;
 
-use super::source::{LogitSource, logits_settings};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::contradiction;
+use crate::scorers::logit_source::{LogitSource, logits_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 logits_settings! {
@@ -48,7 +48,7 @@ impl Method for GenConfig {
         if self.m == 0 {
             return Err(Error::config("m", 0, "must be at least 1: so many probabilities count"));
         }
-        let source = LogitSource::fit("gen", self.logits(), train, head)?;
+        let source = LogitSource::fit("gen", self.into(), train, head)?;
         Ok(Gen { source, gamma: self.gamma, m: self.m })
     }
 
@@ -100,7 +100,7 @@ impl Scorer for Gen {
         "gen"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.source.needs(set)
     }
 

@@ -8,17 +8,17 @@
 
 use rayon::prelude::*;
 
-use super::source::{LogitSource, logits_settings};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::product_nt;
 use crate::math::moments::ClassMeans;
 use crate::math::{blocks, parallel, reduce};
 use crate::observe::Event;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::contradiction;
+use crate::scorers::logit_source::{LogitSource, logits_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 logits_settings! {
@@ -61,7 +61,7 @@ impl Method for KlmConfig {
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Klm> {
         let train = context.train;
         let observer = &mut *context.observer;
-        let source = LogitSource::fit("klm", self.logits(), train, context.head)?;
+        let source = LogitSource::fit("klm", self.into(), train, context.head)?;
         let (classes, needs) = (source.classes(), source.needs(train)?);
         if classes.saturating_mul(classes) > 1 << 28 {
             let problem = format!("{classes} classes are too many for a template each");
@@ -125,7 +125,7 @@ impl Scorer for Klm {
         "klm"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.source.needs(set)
     }
 

@@ -2,12 +2,12 @@
 //!
 //! Reference: Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022.
 
-use super::source::{LogitSource, logits_settings};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
+use crate::scorers::logit_source::{LogitSource, logits_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 logits_settings! {
@@ -25,7 +25,7 @@ impl Method for MaxLogitConfig {
     type Scorer = MaxLogit;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<MaxLogit> {
-        let source = LogitSource::fit("max_logit", self.logits(), context.train, context.head)?;
+        let source = LogitSource::fit("max_logit", self.into(), context.train, context.head)?;
         Ok(MaxLogit(source))
     }
 
@@ -39,7 +39,7 @@ impl Scorer for MaxLogit {
         "max_logit"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.0.needs(set)
     }
 

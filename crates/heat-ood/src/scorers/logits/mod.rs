@@ -1,13 +1,10 @@
 //! Scorers of the logits, stored or computed by the head.
 
 mod predictor;
-pub(in crate::scorers) mod source;
 
 pub use predictor::Predictor;
-pub use source::LogitsConfig;
 
-use crate::scorers::fit::Entry;
-use crate::scorers::methods::methods;
+use crate::scorers::method::methods;
 
 methods! {
     msp,

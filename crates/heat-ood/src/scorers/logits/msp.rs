@@ -12,12 +12,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::source::{LogitSource, logits_settings, softmax_gradient};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
+use crate::scorers::logit_source::{LogitSource, logits_settings, softmax_gradient};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 logits_settings! {
@@ -50,7 +50,7 @@ impl Method for MspConfig {
     type Scorer = Msp;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Msp> {
-        let source = LogitSource::fit("msp", self.logits(), context.train, context.head)?;
+        let source = LogitSource::fit("msp", self.into(), context.train, context.head)?;
         Ok(Msp { source, form: Form::Complement })
     }
 
@@ -70,7 +70,7 @@ impl Scorer for Msp {
         "msp"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.source.needs(set)
     }
 

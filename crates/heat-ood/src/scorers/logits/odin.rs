@@ -5,47 +5,23 @@
 //!
 //! Reference: Liang et al., *Enhancing the Reliability of Out-of-distribution Image Detection in Neural Networks*, ICLR 2018.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::source::{LogitSource, softmax_gradient};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
-use crate::scorers::{LogitsConfig, Scorer, Section, Stored};
+use crate::scorers::logit_source::{LogitSource, logits_settings, softmax_gradient};
+use crate::scorers::method::{Method, offer};
+use crate::scorers::{Scorer, Section, Stored};
 
-/// Settings of `odin`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OdinConfig {
+logits_settings! {
+    /// Settings of `odin`.
+    OdinConfig;
     /// T.
-    pub temperature: f64,
+    temperature: f64 = 1000.0,
     /// ε, the size of the image's perturbation: 0 from features.
-    pub epsilon: f64,
-    /// As in [`LogitsConfig`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub react: Option<f64>,
-    /// As in [`LogitsConfig`].
-    pub normalize: bool,
-    /// As in [`LogitsConfig`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pca: Option<usize>,
-    /// As in [`LogitsConfig`].
-    pub whiten: bool,
-}
-
-impl Default for OdinConfig {
-    fn default() -> Self {
-        OdinConfig {
-            temperature: 1000.0,
-            epsilon: 0.0,
-            react: None,
-            normalize: false,
-            pca: None,
-            whiten: false,
-        }
-    }
+    epsilon: f64 = 0.0,
 }
 
 offer! { OdinConfig => Odin }
@@ -70,13 +46,7 @@ impl Method for OdinConfig {
             let problem = "perturbing pictures needs the network: `heat run`, or features made with `heat extract --perturb`";
             return Err(Error::config("epsilon", self.epsilon, problem));
         }
-        let logits = LogitsConfig {
-            react: self.react,
-            normalize: self.normalize,
-            pca: self.pca,
-            whiten: self.whiten,
-        };
-        let source = LogitSource::fit("odin", logits, train, head)?;
+        let source = LogitSource::fit("odin", self.into(), train, head)?;
         Ok(Odin { source, temperature: self.temperature })
     }
 
@@ -95,7 +65,7 @@ impl Scorer for Odin {
         "odin"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.source.needs(set)
     }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::source::{LogitSource, LogitsConfig};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::math::reduce;
+use crate::scorers::logit_source::{LogitSource, LogitsConfig};
 use crate::scorers::scoring::map_blocks;
 use crate::scorers::{Section, Stored};
 
@@ -36,7 +36,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If the set lacks one or has it in another dimension.
-    pub fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    pub fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.0.needs(set)
     }
 

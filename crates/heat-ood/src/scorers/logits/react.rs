@@ -7,35 +7,17 @@
 //!
 //! Reference: Sun et al., *ReAct: Out-of-distribution Detection With Rectified Activations*, NeurIPS 2021.
 
-use serde::{Deserialize, Serialize};
-
 use super::energy_logits::{energies, energy_gradient};
-use super::source::LogitSource;
-use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
-use crate::scorers::{LogitsConfig, Scorer, Section, Stored};
+use crate::scorers::logit_source::{LogitSource, logits_settings};
+use crate::scorers::method::{Method, offer};
+use crate::scorers::{Scorer, Section, Stored};
 
-/// Settings of `react`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReactConfig {
-    /// Clip `avg` at this quantile of the training coordinates.
-    pub react: f64,
-    /// As in [`LogitsConfig`].
-    pub normalize: bool,
-    /// As in [`LogitsConfig`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pca: Option<usize>,
-    /// As in [`LogitsConfig`].
-    pub whiten: bool,
-}
-
-impl Default for ReactConfig {
-    fn default() -> Self {
-        ReactConfig { react: 0.9, normalize: false, pca: None, whiten: false }
-    }
+logits_settings! {
+    /// Settings of `react`.
+    ReactConfig, react = Some(0.9);
 }
 
 offer! { ReactConfig => React }
@@ -48,14 +30,11 @@ impl Method for ReactConfig {
     type Scorer = React;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<React> {
-        let (train, head) = (context.train, context.head);
-        let config = LogitsConfig {
-            react: Some(self.react),
-            normalize: self.normalize,
-            pca: self.pca,
-            whiten: self.whiten,
-        };
-        Ok(React(LogitSource::fit("react", config, train, head)?))
+        if self.react.is_none() {
+            let problem = "without a quantile it is `el`; give one, e.g. 0.9";
+            return Err(Error::config("react", "none", problem));
+        }
+        Ok(React(LogitSource::fit("react", self.into(), context.train, context.head)?))
     }
 
     fn load(stored: &Stored<'_>) -> Result<React> {
@@ -68,7 +47,7 @@ impl Scorer for React {
         "react"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.0.needs(set)
     }
 

@@ -20,14 +20,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::source::{LogitSource, logits_settings, softmax_gradient};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::{blocks, parallel, reduce};
 use crate::observe::Event;
 use crate::scorers::context::{Block, FitContext, Statistic, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
-use crate::scorers::{Scorer, Section, Stored};
+use crate::scorers::logit_source::{LogitSource, logits_settings, softmax_gradient};
+use crate::scorers::method::{Method, offer};
+use crate::scorers::{LogitsConfig, Scorer, Section, Stored};
 
 logits_settings! {
     /// Settings of `temperature`.
@@ -49,7 +49,7 @@ impl TemperatureConfig {
         if let Some(t) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
             return Err(Error::config("temperature", t, "must be a positive number"));
         }
-        context.logits("temperature", &self.logits())
+        context.logits("temperature", &LogitsConfig::from(self))
     }
 }
 
@@ -245,7 +245,7 @@ impl Scorer for Temperature {
         "temperature"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.source.needs(set)
     }
 
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
     use crate::features::Head;
     use crate::observe::Silent;
-    use crate::scorers::{LogitsConfig, TrainingData};
+    use crate::scorers::TrainingData;
 
     /// Logits that are too many to keep are computed anew.
     #[test]

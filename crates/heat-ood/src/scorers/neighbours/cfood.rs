@@ -17,15 +17,15 @@ use serde_json::json;
 
 use super::bank::{Bank, CENTRE_ROWS, Order, PIECE, QUERIES, centre, subtract};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::matmul::Aligned;
 use crate::math::rng::{Purpose, Stream};
 use crate::math::{parallel, reduce};
 use crate::observe::{Event, Observer};
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, contradiction, feature_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -229,7 +229,7 @@ impl Scorer for Cfood {
         "cfood"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

@@ -17,12 +17,12 @@ use serde_json::json;
 use super::bank::{CENTRE_ROWS, Order, QUERIES, centre, subtract};
 use super::index::Neighbours;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs, Pooling, Steps};
+use crate::features::{Batch, FeatureSet, FieldSet, Pooling, Preprocessing};
 use crate::io::Tensor;
 use crate::observe::Event;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, by_classes, contradiction, feature_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Prior, Scorer, Scratch, Section, Stored};
 
 feature_settings! {
@@ -132,7 +132,7 @@ impl Scorer for Knn {
         "knn"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 
@@ -168,7 +168,7 @@ impl Prior for Knn {
         self.config.pooling
     }
 
-    fn steps(&self) -> &Steps {
+    fn steps(&self) -> &Preprocessing {
         &self.input.steps
     }
 

@@ -13,15 +13,15 @@ use serde_json::json;
 use super::bank::{Order, QUERIES};
 use super::index::Neighbours;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::reduce;
 use crate::observe::Event;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{
     Input, contradiction, feature_settings, head_logits, load_head, require_head,
 };
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -95,7 +95,7 @@ impl Scorer for Nnguide {
         "nnguide"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

@@ -14,16 +14,16 @@ use serde_json::json;
 
 use super::bank::{Bank, Order, PIECE, QUERIES};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::matmul::Aligned;
 use crate::math::reduce;
 use crate::observe::Event;
 use crate::scorers::context::FitContext;
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{
     Input, contradiction, feature_settings, head_logits, load_head, require_head,
 };
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -153,7 +153,7 @@ impl Scorer for Relation {
         "relation"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

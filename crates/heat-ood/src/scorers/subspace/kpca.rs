@@ -17,7 +17,7 @@ use toml::Table;
 
 use super::principal::Subspace;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::eigh;
 use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
@@ -25,8 +25,8 @@ use crate::math::moments::Moments;
 use crate::math::rng::{Purpose, Stream, sin_pi};
 use crate::math::{blocks, parallel, reduce};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, by_classes, contradiction, feature_settings};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 /// A kernel, by the map into its space.
@@ -311,7 +311,7 @@ impl Scorer for Kpca {
         "kpca"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

@@ -2,8 +2,7 @@
 
 mod principal;
 
-use crate::scorers::fit::Entry;
-use crate::scorers::methods::methods;
+use crate::scorers::method::methods;
 
 methods! {
     vim,

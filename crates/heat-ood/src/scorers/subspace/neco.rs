@@ -10,15 +10,15 @@
 //! Reference: Ben Ammar et al., *NECO: NEural Collapse Based Out-of-distribution Detection*, ICLR 2024.
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::eigh;
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use crate::math::reduce;
 use crate::scorers::context::{By, ClassMoments, FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::head::with_head::WithHead;
 use crate::scorers::input::{contradiction, feature_settings, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -127,7 +127,7 @@ impl Scorer for Neco {
         "neco"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.input.needs(set)
     }
 

@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::principal::{self, Subspace};
 use crate::error::Result;
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::scorers::context::{FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, contradiction, feature_settings, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -70,7 +70,7 @@ impl Scorer for Residual {
         "residual"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

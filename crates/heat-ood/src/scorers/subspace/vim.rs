@@ -21,13 +21,13 @@ use serde_json::json;
 
 use super::principal::{self, Subspace};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs, Pooling, Steps};
+use crate::features::{Batch, FeatureSet, FieldSet, Head, Pooling, Preprocessing};
 use crate::math::matmul::{Keep, Packed, View, gemm};
 use crate::math::{parallel, reduce};
 use crate::observe::Observer;
 use crate::scorers::context::{FitContext, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{Input, contradiction, feature_settings, load_head, require_head};
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Prior, Scorer, Scratch, Section, Stored};
 
 feature_settings! {
@@ -157,7 +157,7 @@ impl Scorer for Vim {
         "vim"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 
@@ -184,7 +184,7 @@ impl Prior for Vim {
         self.config.pooling
     }
 
-    fn steps(&self) -> &Steps {
+    fn steps(&self) -> &Preprocessing {
         &self.input.steps
     }
 

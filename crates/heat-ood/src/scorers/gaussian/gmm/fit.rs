@@ -11,8 +11,8 @@ use crate::math::moments::Moments;
 use crate::math::parallel;
 use crate::scorers::Stored;
 use crate::scorers::context::{By, ClassMoments, FitContext, StatisticRequest};
-use crate::scorers::fit::Method;
 use crate::scorers::gaussian::kmeans::KMeans;
+use crate::scorers::method::Method;
 
 /// Most numbers in the class means: 2 GiB in f64.
 const MAX_MEANS: usize = 1 << 28;

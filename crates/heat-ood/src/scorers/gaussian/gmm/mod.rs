@@ -33,12 +33,12 @@ use prior::Fast;
 pub use shrinkage::Shrinkage;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::{invert_lower, product_nn, product_nt};
 use crate::math::reduce;
-use crate::scorers::fit::offer;
 use crate::scorers::input::{Input, contradiction};
+use crate::scorers::method::offer;
 use crate::scorers::{Prior, Scorer, Section, Stored};
 
 /// Declare the settings of a scorer of class Gaussians: those of `gmm`, with
@@ -328,7 +328,7 @@ impl Scorer for Gmm {
         "gmm"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

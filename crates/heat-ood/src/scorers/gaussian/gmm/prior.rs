@@ -2,7 +2,7 @@
 
 use super::Gmm;
 use crate::error::Result;
-use crate::features::{Pooling, Steps};
+use crate::features::{Pooling, Preprocessing};
 use crate::math::matmul::{Keep, Packed, View, gemm, gemm_add};
 use crate::math::{reduce, rng::Stream};
 use crate::scorers::{Prior, Scratch};
@@ -66,7 +66,7 @@ impl Prior for Gmm {
         self.config.pooling
     }
 
-    fn steps(&self) -> &Steps {
+    fn steps(&self) -> &Preprocessing {
         &self.input.steps
     }
 

@@ -147,7 +147,7 @@ impl Fitted<'_> {
         if distance <= 0.0 { 1.0 } else { (error / distance).min(1.0) }
     }
 
-    /// Needs Σ‖z − μ‖⁴, or Σ_i (z − μ)_i⁴ where only variances are estimated,
+    /// FieldSet Σ‖z − μ‖⁴, or Σ_i (z − μ)_i⁴ where only variances are estimated,
     /// hence a second pass over the training set.
     fn ledoit_wolf(&self, observer: &mut dyn Observer) -> Result<f64> {
         let (dim, mut fourth) = (self.input.dim, 0.0);

@@ -30,14 +30,14 @@ use density::{Density, EMPTY, Histogram, Range, widen};
 use projection::Projection;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Head, Needs};
+use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::parallel;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
-use crate::scorers::fit::{Method, offer};
 use crate::scorers::input::{
     Input, by_classes, contradiction, feature_settings, load_head, require_head,
 };
+use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -261,7 +261,7 @@ impl Scorer for Weiper {
         "weiper"
     }
 
-    fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         self.input.needs(set)
     }
 

@@ -9,89 +9,37 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, Head, Needs, Pooling, StepsConfig};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Head, Pooling, PreprocessingConfig};
 use crate::math::linalg::product_nn;
 use crate::math::matmul::with_scratch;
 use crate::math::{parallel, reduce};
 use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
 use crate::scorers::{Section, Stored};
 
-/// Settings shared by the scorers of logits: steps before the head.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogitsConfig {
-    /// Clip `avg` at this quantile of the training coordinates before the head (ReAct).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub react: Option<f64>,
-    /// Divide each row by its L2 norm before the head.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub normalize: bool,
-    /// Logits of the reconstruction from this many principal components.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pca: Option<usize>,
-    /// Whether the components are whitened: the logits are the same.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub whiten: bool,
-}
-
-impl FeatureSettings for LogitsConfig {
-    fn pooling(&self) -> Pooling {
-        Pooling::Avg
-    }
-
-    fn steps(&self) -> StepsConfig {
-        StepsConfig {
-            react: self.react,
-            normalize: self.normalize,
-            pca: self.pca,
-            whiten: self.whiten,
-        }
-    }
-}
-
-/// Declare the settings of a scorer of logits: its own, then those of
-/// [`LogitsConfig`], all on one level.
+/// Declare the settings of a scorer of logits: its own, then the steps before
+/// the head.
 macro_rules! logits_settings {
-    (
-        $(#[$doc:meta])*
-        $name:ident;
-        $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
-    ) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: $type,)*
-            /// As in [`LogitsConfig`](super::LogitsConfig).
-            pub react: Option<f64>,
-            /// As in [`LogitsConfig`](super::LogitsConfig).
-            pub normalize: bool,
-            /// As in [`LogitsConfig`](super::LogitsConfig).
-            pub pca: Option<usize>,
-            /// As in [`LogitsConfig`](super::LogitsConfig).
-            pub whiten: bool,
+    ($(#[$doc:meta])* $name:ident; $($own:tt)*) => {
+        $crate::scorers::logit_source::logits_settings! {
+            $(#[$doc])* $name, react = None; $($own)*
+        }
+    };
+    ($(#[$doc:meta])* $name:ident, react = $react:expr; $($own:tt)*) => {
+        $crate::scorers::input::settings_with_steps! {
+            $(#[$doc])*
+            $name, pooling = {}, react = $react, normalize = false,
+            skip = "std::ops::Not::not";
+            $($own)*
         }
 
-        impl Default for $name {
-            fn default() -> Self {
-                $name {
-                    $($field: $default,)*
-                    react: None,
-                    normalize: false,
-                    pca: None,
-                    whiten: false,
-                }
-            }
-        }
-
-        impl $name {
-            /// The settings shared with the other scorers of logits.
-            fn logits(&self) -> $crate::scorers::LogitsConfig {
+        /// The steps before the head.
+        impl From<&$name> for $crate::scorers::LogitsConfig {
+            fn from(config: &$name) -> Self {
                 $crate::scorers::LogitsConfig {
-                    react: self.react,
-                    normalize: self.normalize,
-                    pca: self.pca,
-                    whiten: self.whiten,
+                    react: config.react,
+                    normalize: config.normalize,
+                    pca: config.pca,
+                    whiten: config.whiten,
                 }
             }
         }
@@ -99,9 +47,16 @@ macro_rules! logits_settings {
 }
 pub(super) use logits_settings;
 
+logits_settings! {
+    /// Settings shared by the scorers of logits: steps before the head, which
+    /// is given the logits of the reconstruction from principal components
+    /// (so that whitening them changes nothing).
+    LogitsConfig;
+}
+
 /// Turn logits into ∂(−max softmax(logits/T))/∂logits, exact where the
 /// largest is all but 1: −p_y(δ_jy − p_j)/T.
-pub(in crate::scorers) fn softmax_gradient(logits: &mut [f64], temperature: f64) {
+pub fn softmax_gradient(logits: &mut [f64], temperature: f64) {
     let top = reduce::argmax(logits) as usize;
     let largest = logits[top];
     logits.iter_mut().for_each(|l| *l = ((*l - largest) / temperature).exp());
@@ -125,7 +80,7 @@ pub(crate) struct LogitSource {
 const AVG: Field = Field::Features(Pooling::Avg);
 
 impl LogitSource {
-    pub(in crate::scorers) fn fit(
+    pub fn fit(
         scorer: &str,
         config: LogitsConfig,
         set: &FeatureSet,
@@ -134,7 +89,7 @@ impl LogitSource {
         if let Some(head) = head {
             set.check_head(head)?;
         }
-        let plain = config.steps() == StepsConfig::default();
+        let plain = config.steps() == PreprocessingConfig::default();
         let classes = match (head, set.dim(Field::Logits)) {
             (Some(head), _) => head.classes(),
             (None, Some(classes)) if plain => classes,
@@ -171,43 +126,43 @@ impl LogitSource {
     }
 
     /// Names the logits that these settings give.
-    pub(in crate::scorers) fn key_of(config: &LogitsConfig) -> String {
+    pub fn key_of(config: &LogitsConfig) -> String {
         json!(config.steps()).to_string()
     }
 
     /// As [`LogitSource::key_of`].
-    pub(in crate::scorers) fn key(&self) -> String {
+    pub fn key(&self) -> String {
         Self::key_of(&self.config)
     }
 
     /// Number of classes C.
-    pub(in crate::scorers) fn classes(&self) -> usize {
+    pub fn classes(&self) -> usize {
         self.classes
     }
 
     /// The head, when it reads plain features.
-    pub(in crate::scorers) fn head(&self) -> Option<&Head> {
+    pub fn head(&self) -> Option<&Head> {
         self.head.as_ref().map(|(head, _)| head)
     }
 
     fn plain(&self) -> bool {
-        self.config.steps() == StepsConfig::default()
+        self.config.steps() == PreprocessingConfig::default()
     }
 
-    pub(in crate::scorers) fn needs(&self, set: &FeatureSet) -> Result<Needs> {
+    pub fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         let stored = self.plain() && set.dim(Field::Logits).is_some();
         match &self.head {
             Some((head, _)) if !stored => {
                 set.require(AVG)?;
                 set.check_head(head)?;
-                Ok(Needs::of(AVG))
+                Ok(FieldSet::of(AVG))
             }
-            _ => Needs::checked(set, Field::Logits, self.classes),
+            _ => FieldSet::checked(set, Field::Logits, self.classes),
         }
     }
 
     /// The logits of a batch, `[n, C]`.
-    pub(in crate::scorers) fn logits(&self, batch: &Batch) -> Vec<f32> {
+    pub fn logits(&self, batch: &Batch) -> Vec<f32> {
         let stored = batch.get(Field::Logits);
         match &self.head {
             // Logits read for another scorer of a composition are without steps.
@@ -225,10 +180,10 @@ impl LogitSource {
     }
 
     /// The logits of some rows of a set, on all threads.
-    pub(in crate::scorers) fn logits_of(
+    pub fn logits_of(
         &self,
         set: &FeatureSet,
-        needs: Needs,
+        needs: FieldSet,
         range: Range<usize>,
     ) -> Result<Vec<f32>> {
         const ROWS: usize = 256;
@@ -245,12 +200,7 @@ impl LogitSource {
     }
 
     /// Call `f` with the logits of each row.
-    pub(in crate::scorers) fn rows(
-        &self,
-        batch: &Batch,
-        out: &mut [f32],
-        f: impl Fn(&mut [f32]) -> f32,
-    ) {
+    pub fn rows(&self, batch: &Batch, out: &mut [f32], f: impl Fn(&mut [f32]) -> f32) {
         let mut logits = self.logits(batch);
         for (o, row) in out.iter_mut().zip(logits.chunks_exact_mut(self.classes)) {
             *o = f(row);
@@ -259,7 +209,7 @@ impl LogitSource {
 
     /// Add `scale`·gradient to the field that the logits come from; `f` turns
     /// the logits of a row into the score's gradient with respect to them.
-    pub(in crate::scorers) fn gradient(
+    pub fn gradient(
         &self,
         batch: &Batch,
         scale: f64,
@@ -289,7 +239,7 @@ impl LogitSource {
         Ok(())
     }
 
-    pub(in crate::scorers) fn section(&self, kind: &str) -> Section {
+    pub fn section(&self, kind: &str) -> Section {
         let config = json!({
             "settings": self.config,
             "classes": self.classes,
@@ -305,7 +255,7 @@ impl LogitSource {
         }
     }
 
-    pub(in crate::scorers) fn load(stored: &Stored<'_>) -> Result<Self> {
+    pub fn load(stored: &Stored<'_>) -> Result<Self> {
         #[derive(Deserialize)]
         struct Config {
             settings: LogitsConfig,

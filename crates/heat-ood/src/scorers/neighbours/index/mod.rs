@@ -13,12 +13,17 @@
 //!
 //! Memory: 5·N·D bytes, or 8·N·D in single precision.
 
+// Other processors always filter in single precision.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+mod bounds;
+mod search;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::bounds::{Bounds, Centres, Piece, Query};
-use super::search::Search;
+use bounds::{Bounds, Centres, Piece, Query};
+use search::Search;
 
 use super::bank::{Bank, Order, PIECE};
 use crate::error::Result;
@@ -30,7 +35,7 @@ impl Order {
     /// Order of row x for query q, in f64: with ‖q‖², which the distance has.
     /// Where q or x has NaN, x is infinitely far.
     #[inline(always)]
-    pub(super) fn of(self, q: &[f32], x: &[f32]) -> f64 {
+    fn of(self, q: &[f32], x: &[f32]) -> f64 {
         let order = match self {
             Order::Distance => reduce::distance2(q, x),
             Order::Product => -reduce::dot(q, x),
@@ -40,7 +45,7 @@ impl Order {
 
     /// The same in single precision where that suffices.
     #[inline(always)]
-    pub(super) fn nearly(self, simd: impl pulp::Simd, q: &[f32], x: &[f32]) -> f64 {
+    fn nearly(self, simd: impl pulp::Simd, q: &[f32], x: &[f32]) -> f64 {
         let order = match self {
             Order::Distance => reduce::distance2_single(simd, q, x),
             Order::Product => -reduce::dot_single(simd, q, x),
@@ -49,7 +54,7 @@ impl Order {
     }
 
     /// How often the product counts in the order.
-    pub(super) fn factor(self) -> f64 {
+    fn factor(self) -> f64 {
         match self {
             Order::Distance => 2.0,
             Order::Product => 1.0,
@@ -59,19 +64,19 @@ impl Order {
 
 /// More than what a bound loses to rounding in single precision, relative to
 /// each of its terms.
-pub(super) const ROUNDING: f64 = 1e-6;
+const ROUNDING: f64 = 1e-6;
 
 /// More than what it loses to numbers too small for single precision.
-pub(super) const UNDERFLOW: f64 = 1e-36;
+const UNDERFLOW: f64 = 1e-36;
 
 /// Rows that queries are compared with.
 pub(super) struct Neighbours {
-    pub(super) order: Order,
+    order: Order,
     dim: usize,
     /// `[N, D]`.
     rows: Aligned,
     /// The largest norm of a row.
-    pub(super) largest: f64,
+    largest: f64,
     filter: Filter,
 }
 
@@ -208,7 +213,7 @@ impl Neighbours {
 
 #[cfg(test)]
 mod tests {
-    use super::super::search::{above, nearer};
+    use super::search::{above, nearer};
     use super::*;
 
     fn rows(n: usize, d: usize, salt: u32) -> Vec<f32> {

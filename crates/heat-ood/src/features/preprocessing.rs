@@ -12,7 +12,7 @@ use crate::math::{blocks, parallel, quantile, reduce};
 /// Which steps to take.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct StepsConfig {
+pub struct PreprocessingConfig {
     /// Clip every coordinate at this quantile of all training coordinates
     /// (ReAct, Sun et al. 2021).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +28,7 @@ pub struct StepsConfig {
 
 /// Fitted steps.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Steps {
+pub struct Preprocessing {
     /// Largest value a coordinate may keep.
     pub react: Option<f32>,
     /// Whether rows are divided by their L2 norm.
@@ -46,15 +46,15 @@ pub struct Pca {
     pub components: Vec<f64>,
 }
 
-impl StepsConfig {
+impl PreprocessingConfig {
     /// Fit on the training set.
     ///
     /// # Errors
     /// If a parameter is out of range or a row is not finite.
-    pub fn fit(&self, set: &FeatureSet, pooling: Pooling) -> Result<Steps> {
+    pub fn fit(&self, set: &FeatureSet, pooling: Pooling) -> Result<Preprocessing> {
         let field = Field::Features(pooling);
         set.require(field)?;
-        let mut steps = Steps::default();
+        let mut steps = Preprocessing::default();
         if let Some(q) = self.react {
             if !(0.0..=1.0).contains(&q) {
                 return Err(Error::config(
@@ -77,7 +77,13 @@ impl StepsConfig {
         Ok(steps)
     }
 
-    fn fit_pca(&self, set: &FeatureSet, field: Field, before: &Steps, n: usize) -> Result<Pca> {
+    fn fit_pca(
+        &self,
+        set: &FeatureSet,
+        field: Field,
+        before: &Preprocessing,
+        n: usize,
+    ) -> Result<Pca> {
         let dim = set.require(field)?;
         let most = dim.min(set.len());
         if n == 0 || n > most {
@@ -122,7 +128,7 @@ fn each_block(set: &FeatureSet, field: Field, mut f: impl FnMut(&mut [f32])) -> 
     Ok(())
 }
 
-impl Steps {
+impl Preprocessing {
     /// Columns after the steps, given `dim` before.
     pub fn out_dim(&self, dim: usize) -> usize {
         self.pca.as_ref().map_or(dim, |p| p.components.len() / dim.max(1))
@@ -193,7 +199,7 @@ impl Steps {
 
     /// Whether there is nothing to do.
     pub fn is_identity(&self) -> bool {
-        *self == Steps::default()
+        *self == Preprocessing::default()
     }
 
     pub(crate) fn tensors(&self, dim: usize) -> Vec<(String, Tensor)> {
@@ -209,9 +215,13 @@ impl Steps {
         out
     }
 
-    pub(crate) fn load(file: &TensorFile, prefix: &str, config: &StepsConfig) -> Result<Self> {
+    pub(crate) fn load(
+        file: &TensorFile,
+        prefix: &str,
+        config: &PreprocessingConfig,
+    ) -> Result<Self> {
         let name = |n: &str| format!("{prefix}{n}");
-        let mut steps = Steps { normalize: config.normalize, ..Steps::default() };
+        let mut steps = Preprocessing { normalize: config.normalize, ..Preprocessing::default() };
         if config.react.is_some() {
             steps.react = Some(file.f32(&name("react.threshold"), &[1])?[0]);
         }

@@ -1,8 +1,8 @@
 //! Rows and queries in eight bits, and the lower bounds of their orders.
 
-use super::bank::{CENTRE_ROWS, Order, centre};
-use super::index::{ROUNDING, UNDERFLOW};
+use super::super::bank::{CENTRE_ROWS, Order, centre};
 use super::search::Search;
+use super::{ROUNDING, UNDERFLOW};
 use crate::math::int8::{self, Eight, PanelSink, Panels, WIDTH};
 use crate::math::reduce;
 

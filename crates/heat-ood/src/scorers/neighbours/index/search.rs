@@ -1,7 +1,7 @@
 //! The search for the rows nearest to one query: what is open, what is known.
 
-use super::bank::{Order, PIECE};
-use super::index::{Neighbours, UNDERFLOW};
+use super::super::bank::{Order, PIECE};
+use super::{Neighbours, UNDERFLOW};
 use crate::math::{LINE, prefetch, reduce};
 
 /// The search for the rows nearest to one query.
