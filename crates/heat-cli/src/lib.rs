@@ -43,11 +43,38 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     // The library's errors name their causes; others are chained.
     let text = match error.downcast_ref::<Error>() {
-        Some(error) => error.to_string(),
+        Some(error) => with_options(error.to_string()),
         None => format!("{error:#}"),
     };
     let _ = writeln!(std::io::stderr(), "error: {text}");
     ExitCode::from(exit_code(&error))
+}
+
+/// What the library's errors ask for, and the option that gives it.
+const OPTIONS: [(&str, &str); 11] = [
+    ("the classifier's last layer", "--head FILE"),
+    ("the classifier's head", "--head FILE"),
+    ("class indices", "--labels FILE"),
+    ("feature dimension D", "--dim D"),
+    ("allow replacing it", "--force"),
+    ("is replaced", "--force"),
+    ("or insist", "--force"),
+    ("resume it", "--resume"),
+    ("near and far sets", "--near, --far"),
+    ("write it as", "--dtype TYPE"),
+    ("say which form it is", "--to FORM"),
+];
+
+/// An error of the library, which knows no command line, with the options that help.
+fn with_options(text: String) -> String {
+    let mut options: Vec<String> = Vec::new();
+    for (words, option) in OPTIONS {
+        let option = format!("`{option}`");
+        if text.contains(words) && !options.contains(&option) {
+            options.push(option);
+        }
+    }
+    if options.is_empty() { text } else { format!("{text} ({})", options.join(", ")) }
 }
 
 fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {

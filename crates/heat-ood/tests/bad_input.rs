@@ -163,7 +163,7 @@ fn fits_that_cannot_be() {
         spec.fit(&TrainingData::new(&set), &mut Silent).map(|_| ())
     };
     let error = |entries: &[Entry], spec: &str| fit(entries, spec).unwrap_err().to_string();
-    contains(&error(&[avg(4, 2)], "gmm"), &["`label`", "--labels"]);
+    contains(&error(&[avg(4, 2)], "gmm"), &["`label`", "class indices"]);
     contains(
         &error(&[avg(4, 2), labels(&[0, 0, 2, 2])], "gmm"),
         &["class 1 has 0 row(s)", "at least 2"],
@@ -171,7 +171,7 @@ fn fits_that_cannot_be() {
     contains(&error(&[avg(4, 2), labels(&[0, 0, 0, 1])], "ssd"), &["class 1 has 1 row(s)"]);
     contains(&error(&[avg(4, 2)], "knn(k=5)"), &["`k` = 5", "4 rows", "1..=4"]);
     contains(&error(&[avg(4, 2)], "knn(k=0)"), &["1..=4"]);
-    contains(&error(&[avg(4, 2)], "el"), &["--head"]);
+    contains(&error(&[avg(4, 2)], "el"), &["last layer"]);
     contains(&error(&[avg(4, 2)], "knn(kk=3)"), &["unknown key `knn.kk`", "`knn.k`"]);
     contains(&error(&[avg(4, 2)], "knn(k=many)"), &["`knn.k`", "many"]);
     contains(&error(&[avg(4, 2)], "gmn"), &["unknown scorer `gmn`", "`gmm`"]);

@@ -123,7 +123,7 @@ fn what_is_missing_is_named() {
         "weiper",
     ] {
         let error = refusal(name, &labels, None);
-        assert!(error.contains("head") && error.contains("--head"), "{name}: {error}");
+        assert!(error.contains("head") && error.contains("last layer"), "{name}: {error}");
     }
     for name in [
         "react",
@@ -144,7 +144,7 @@ fn what_is_missing_is_named() {
         "pnml",
     ] {
         let error = refusal(name, &labels, None);
-        assert!(error.contains("head") && error.contains("--head"), "{name}: {error}");
+        assert!(error.contains("head") && error.contains("last layer"), "{name}: {error}");
     }
     let set = train(None);
     for name in ["gmm", "ssd", "maha", "mean", "mds_pp", "rmds", "rmds_pp"] {
@@ -153,13 +153,13 @@ fn what_is_missing_is_named() {
             .fit(&TrainingData::new(&set), &mut Silent)
             .err()
             .unwrap();
-        assert!(error.to_string().contains("--labels"), "{name}: {error}");
+        assert!(error.to_string().contains("class indices"), "{name}: {error}");
     }
     for name in ["temperature", "she"] {
         let spec = ScorerSpec::parse(name).unwrap();
         let error =
             spec.fit(&TrainingData::new(&set).with_head(&head()), &mut Silent).err().unwrap();
-        assert!(error.to_string().contains("--labels"), "{name}: {error}");
+        assert!(error.to_string().contains("class indices"), "{name}: {error}");
     }
     // A temperature that is given needs none, nor does K-means.
     let spec = ScorerSpec::parse("temperature(temperature=2)").unwrap();

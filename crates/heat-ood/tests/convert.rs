@@ -166,7 +166,7 @@ fn logits_by_the_head() {
     let got = all(&FeatureSet::open(&out).unwrap(), Field::Logits);
     assert_eq!(got, [1.5, 4.0, 2.0, -2.5, 1.0, -3.5]);
     let error = run(&set, &folder.path().join("y.npz"), &config).unwrap_err().to_string();
-    contains(&error, &["--head"]);
+    contains(&error, &["last layer"]);
     let narrow = Head::new(vec![1.0; 3], vec![0.0]).unwrap();
     let error = convert(&set, Some(&narrow), &folder.path().join("y.npz"), &config, &mut Silent);
     contains(&error.unwrap_err().to_string(), &["D = 3", "[2, 2]"]);
@@ -194,7 +194,7 @@ fn values_too_large_for_the_type() {
     let folder = memmaps(&[("feat", f64s(&values))]);
     let set = FeatureSet::open_with(folder.path(), &dim(2)).unwrap();
     let error = refused(&set, "out.npz", &ConvertConfig::default());
-    contains(&error, &["row 260", "f32", "--dtype f64"]);
+    contains(&error, &["row 260", "f32", "write it as `f64`"]);
     let wide = ConvertConfig { dtype: Some(FloatType::F64), ..ConvertConfig::default() };
     run(&set, &folder.path().with_extension("npz"), &wide).unwrap();
     fs::remove_file(folder.path().with_extension("npz")).unwrap();
@@ -231,7 +231,7 @@ fn fields_and_types_that_cannot_be() {
     contains(&error(Form::Memmap, &["std"]), &["need `avg`"]);
     let unlabelled = FeatureSet::from_arrays(Array2::zeros((2, 2)).view(), None).unwrap();
     let missing = refused(&unlabelled, "out", &with(Form::Npz, &["avg", "label"]));
-    contains(&missing, &["`label`", "--labels"]);
+    contains(&missing, &["`label`", "class indices"]);
     let logits = with(Form::Memmap, &["avg", "logits"]);
     let logits = ConvertConfig { logits: true, ..logits };
     let head = Head::new(vec![0.0; 10], vec![0.0; 2]).unwrap();
@@ -251,7 +251,7 @@ fn fields_and_types_that_cannot_be() {
     contains(&error, &["unknown dtype `f8`"]);
     let empty = ConvertConfig { shard_rows: Some(0), ..ConvertConfig::default() };
     contains(&refused(&set, "out", &empty), &["at least one row"]);
-    contains(&refused(&set, "out.h5", &ConvertConfig::default()), &["`.h5`", "--to"]);
+    contains(&refused(&set, "out.h5", &ConvertConfig::default()), &["`.h5`", "which form"]);
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn outputs_that_exist() {
     let force = ConvertConfig { force: true, shard_rows: Some(100), ..plain.clone() };
     fs::create_dir(&out).unwrap();
     run(&set, &out, &plain).unwrap();
-    contains(&run(&set, &out, &plain).unwrap_err().to_string(), &["not empty", "--force"]);
+    contains(&run(&set, &out, &plain).unwrap_err().to_string(), &["not empty", "allow replacing it"]);
     // Replaced as a whole: no old shard is left among the new.
     run(&set, &out, &force).unwrap();
     assert_eq!(fs::read_dir(&out).unwrap().count(), 7);
@@ -312,7 +312,7 @@ fn outputs_that_exist() {
     assert_eq!(fs::read_dir(&out).unwrap().count(), 3);
     let file = folder.path().join("x.npz");
     run(&set, &file, &plain).unwrap();
-    contains(&run(&set, &file, &plain).unwrap_err().to_string(), &["exists", "--force"]);
+    contains(&run(&set, &file, &plain).unwrap_err().to_string(), &["exists", "allow replacing it"]);
     run(&set, &file, &force).unwrap();
     let npz = ConvertConfig { form: Some(Form::Npz), ..force.clone() };
     contains(&run(&set, &out, &npz).unwrap_err().to_string(), &["this form is a file"]);

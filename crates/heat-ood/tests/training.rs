@@ -143,7 +143,7 @@ fn resuming_with_other_settings_or_data_is_refused() {
     let fewer = HeatConfig { n_epochs: 0, ..config.clone() };
     assert!(resume(&fewer, "digest").unwrap_err().to_string().contains("already finished"));
     let again = RunFolder::create(&path, "", "digest").err().unwrap().to_string();
-    assert!(again.contains("--resume"), "{again}");
+    assert!(again.contains("resume it"), "{again}");
     // Half a checkpoint is never taken for a whole one.
     let bytes = std::fs::read(&last).unwrap();
     std::fs::write(&last, &bytes[..bytes.len() / 2]).unwrap();

@@ -33,7 +33,7 @@ impl RunFolder {
         if path.join("recipe.toml").exists() || Self::latest(path)?.is_some() {
             return Err(Error::format(
                 path,
-                "already holds a run; continue it with `--resume`, or choose another `--out`",
+                "already holds a run; resume it, or choose another directory",
             ));
         }
         Self::open(path, recipe, train_digest, None)

@@ -59,7 +59,7 @@ impl Groups {
                 if let [first, second, ..] = found[..] {
                     let problem = format!(
                         "`{first}` and `{second}` both go by the name {name}; leave one out, or name \
-                         your own groups with `--near` and `--far`"
+                         your own near and far sets"
                     );
                     return Err(Error::config("groups", benchmark, problem));
                 }
@@ -71,7 +71,7 @@ impl Groups {
         for (key, group, known) in [("near", &groups.near, near), ("far", &groups.far, far)] {
             if group.is_empty() {
                 let problem = format!(
-                    "none of its {key} sets ({}) is among the OOD sets; name your own with `--near` and `--far`",
+                    "none of its {key} sets ({}) is among the OOD sets; name your own near and far sets",
                     known.join(", ")
                 );
                 return Err(Error::config("groups", benchmark, problem));

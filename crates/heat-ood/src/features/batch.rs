@@ -22,7 +22,7 @@ impl FieldSet {
     ///
     /// # Errors
     /// If the set lacks it or has another number of columns.
-    pub(crate) fn checked(set: &FeatureSet, field: Field, dim: usize) -> Result<Self> {
+    pub fn checked(set: &FeatureSet, field: Field, dim: usize) -> Result<Self> {
         let got = set.require(field)?;
         if got == dim {
             return Ok(FieldSet::of(field));

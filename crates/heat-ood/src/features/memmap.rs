@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::OpenOptions;
+use super::open::OpenOptions;
 use super::shard::{Shard, owned};
 use crate::error::{Error, Result};
 use crate::io::{Array, Bytes, Dtype, map};
@@ -120,7 +120,7 @@ fn dim_as_told(path: &Path, values: usize, options: &OpenOptions) -> Result<usiz
     };
     let Some(dim) = options.dim.or(options.fallback_dim) else {
         let remedy = format!(
-            "give the feature dimension with `--dim D` (or the classifier's head): \
+            "give the feature dimension D (or the classifier's head): \
              a divisor of its {values} f64 values{fit}"
         );
         let what = format!("header, and there is no {LABELS} beside it");

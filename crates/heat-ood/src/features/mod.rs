@@ -8,6 +8,7 @@ mod batch;
 mod convert;
 mod formats;
 mod head;
+mod labels;
 mod memmap;
 mod memory;
 mod open;
@@ -16,7 +17,6 @@ mod set;
 mod shard;
 mod sketch;
 mod subset;
-mod view;
 
 pub use batch::{Batch, FieldSet};
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};

@@ -306,8 +306,7 @@ pub(crate) fn load_head(file: &TensorFile, prefix: &str) -> Result<Head> {
 pub(crate) fn require_head<'a>(scorer: &str, head: Option<&'a Head>) -> Result<&'a Head> {
     head.ok_or_else(|| {
         let what = format!("the scorer `{scorer}`");
-        let remedy =
-            "give the classifier's last layer with `--head FILE` (weight [C, D], bias [C])";
+        let remedy = "give the classifier's last layer (weight [C, D], bias [C])";
         Error::missing(what, "head", remedy)
     })
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::{Error, Result};
@@ -94,8 +94,7 @@ impl LogitSource {
             (Some(head), _) => head.classes(),
             (None, Some(classes)) if plain => classes,
             (None, None) if plain => {
-                let remedy = "give the classifier's last layer with `--head FILE` \
-                              (weight [C, D], bias [C])";
+                let remedy = "give the classifier's last layer (weight [C, D], bias [C])";
                 return Err(Error::missing(set.name(), "`logits` and no head", remedy));
             }
             _ => require_head(scorer, head)?.classes(),

@@ -1,6 +1,5 @@
 //! Scorers by name: `knn(k=50,normalize=true)`.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use toml::{Table, Value};

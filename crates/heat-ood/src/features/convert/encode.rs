@@ -156,12 +156,12 @@ pub(super) fn round(
         return Ok(());
     };
     let (name, limit) = limit(column.dtype);
-    let larger = if limit < 1e6 { "bf16` or `--dtype f32" } else { "f64" };
+    let larger = if limit < 1e6 { "bf16` or `f32" } else { "f64" };
     Err(Error::format(
         place,
         format!(
             "`{}`, row {}, column {} is {}, beyond the {limit:e} that {name} can hold: \
-             use `--dtype {larger}`, or scale the features",
+             write it as `{larger}`, or scale the features",
             column.name,
             start + i / column.cols(),
             i % column.cols(),

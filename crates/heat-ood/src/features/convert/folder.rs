@@ -49,7 +49,7 @@ pub(super) fn check_place(
     }
     if !config.force {
         return refuse(
-            "that file exists; choose another name, or replace it with `--force`".into(),
+            "that file exists; choose another name, or allow replacing it".into(),
         );
     }
     Ok(())
@@ -70,12 +70,12 @@ fn check_folder(out: &Path, force: bool) -> Result<()> {
         let path = entry.map_err(Error::io("list", out))?.path();
         if !force {
             return refuse(
-                "that folder is not empty; choose another, or replace it with `--force`".into(),
+                "that directory is not empty; choose another, or allow replacing it".into(),
             );
         }
         if !path.is_file() || FileFormat::of(&path).is_none() {
             return refuse(format!(
-                "`--force` replaces a whole folder of features, but {} is none: choose another folder",
+                "only a whole directory of features is replaced, but {} is none: choose another directory",
                 path.display()
             ));
         }

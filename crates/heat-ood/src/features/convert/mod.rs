@@ -232,7 +232,7 @@ fn form_of(out: &Path) -> Result<Form> {
             let ending = out.extension().unwrap_or_default().display();
             let problem = format!(
                 "`.{ending}` is no known form: end it in .safetensors, .npy or .npz, \
-                 name a folder, or say which form it is with `--to`"
+                 name a directory, or say which form it is"
             );
             Err(Error::config("output", out.display(), problem))
         }
@@ -284,7 +284,7 @@ fn computed<'a>(
         return Err(Error::missing(
             "logits",
             "head",
-            "give the classifier's last layer with `--head`",
+            "give the classifier's last layer",
         ));
     };
     let dim = set.require(Field::Features(Pooling::Avg))?;
@@ -330,7 +330,7 @@ fn fields(
                         return Err(Error::missing(
                             set.name(),
                             "`label`",
-                            "give it with `--labels`",
+                            "give the class indices apart",
                         ));
                     }
                     Some(field) => field,

@@ -9,15 +9,16 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::shard::Shard;
-use super::{FeatureSet, Field};
+use super::super::shard::Shard;
+use super::FeatureSet;
 use crate::error::{Error, Result};
+use crate::features::Field;
 use crate::io::sha256_of;
 use crate::math::{blocks, parallel};
 
 /// Which rows and classes of the stored ones a set shows.
 #[derive(Clone, Default)]
-pub(super) struct View {
+pub(in crate::features) struct View {
     /// Stored row of each row shown; `None`: all.
     rows: Option<Vec<u32>>,
     /// Labels shown, ascending; `None`: all.
@@ -27,15 +28,15 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn is_whole(&self) -> bool {
+    pub(in crate::features) fn is_whole(&self) -> bool {
         self.rows.is_none() && self.classes.is_none()
     }
 
-    pub(super) fn stored_row(&self, row: usize) -> usize {
+    pub(in crate::features) fn stored_row(&self, row: usize) -> usize {
         self.rows.as_ref().map_or(row, |rows| rows[row] as usize)
     }
 
-    pub(super) fn relabelled(&self, label: i64) -> i64 {
+    pub(in crate::features) fn relabelled(&self, label: i64) -> i64 {
         let Some(classes) = &self.classes else {
             return label;
         };
@@ -44,7 +45,7 @@ impl View {
     }
 
     /// A name and digest of the choice, if there is one.
-    pub(super) fn digest(&self, shown: usize) -> Option<(String, String)> {
+    pub(in crate::features) fn digest(&self, shown: usize) -> Option<(String, String)> {
         if self.is_whole() {
             return None;
         }
@@ -132,7 +133,7 @@ impl FeatureSet {
     }
 
     /// Set the share α.
-    pub(super) fn set_proportion(&mut self, proportion: f64) {
+    pub(in crate::features) fn set_proportion(&mut self, proportion: f64) {
         self.view.proportion = Some(self.proportion() * proportion);
     }
 
@@ -164,7 +165,7 @@ impl FeatureSet {
     ///
     /// # Errors
     /// If it is no i64.
-    pub(super) fn raw_label(&self, row: usize) -> Result<i64> {
+    pub(in crate::features) fn raw_label(&self, row: usize) -> Result<i64> {
         let row = self.view.stored_row(row);
         let shard = self.shard_of(row);
         let label = shard.label.as_ref().map_or(i64::MAX, |l| l.integer(row - shard.start));
@@ -216,7 +217,7 @@ impl FeatureSet {
     }
 
     /// Copy rows of a field into `out`, whatever type it has.
-    pub(super) fn read_through<T: Copy + Default>(
+    pub(in crate::features) fn read_through<T: Copy + Default>(
         &self,
         field: Field,
         range: Range<usize>,

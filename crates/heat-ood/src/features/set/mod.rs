@@ -1,14 +1,18 @@
 //! Feature sets: one file, a folder of shards, or arrays in memory.
 
+mod view;
+
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
+use view::View;
+
+use super::labels::open_labels;
 use super::memmap;
-use super::open::{OpenOptions, open_labels};
+use super::open::OpenOptions;
 use super::shard::{Shard, check_labels, safetensors_arrays};
-use super::view::View;
 use super::{Field, FileFormat, Head, Pooling};
 use crate::error::{Error, Result};
 use crate::io::{self, Array, TensorFile, is_unfinished, open_npy, open_npz};
@@ -51,7 +55,7 @@ impl FeatureSet {
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            return options.check(Self::open_folder(path, options)?);
+            return Self::open_folder(path, options)?.of_dim(options.dim);
         }
         let arrays = match FileFormat::of(path) {
             Some(FileFormat::Npy) => vec![("avg".to_owned(), open_npy(path)?)],
@@ -65,7 +69,7 @@ impl FeatureSet {
             }
         };
         let shard = Shard::new(path, arrays)?;
-        options.check(Self::assemble(path, vec![path.to_owned()], vec![shard])?)
+        Self::assemble(path, vec![path.to_owned()], vec![shard])?.of_dim(options.dim)
     }
 
     fn open_folder(path: &Path, options: &OpenOptions) -> Result<Self> {
@@ -231,6 +235,26 @@ impl FeatureSet {
         &self.files
     }
 
+    /// The set, if its features have `dim` columns, where that is given.
+    fn of_dim(self, dim: Option<usize>) -> Result<Self> {
+        let Some(dim) = dim else {
+            return Ok(self);
+        };
+        for field in &Field::ALL[..3] {
+            if let Some(got) = self.dim(*field)
+                && got != dim
+            {
+                return Err(Error::Shape {
+                    place: self.name().to_owned(),
+                    tensor: field.name().to_owned(),
+                    expected: format!("[N, {dim}], because `dim` = {dim} was given"),
+                    got: format!("[{}, {got}]", self.len()),
+                });
+            }
+        }
+        Ok(self)
+    }
+
     /// SHA-256 of every file, with the file's name; empty for sets in memory.
     /// A view has one more, of the choice of rows and classes.
     ///
@@ -276,7 +300,7 @@ impl FeatureSet {
                 .collect();
             let remedy = match field {
                 Field::Features(_) => "extract that pooling, or choose another `pooling`",
-                Field::Logits => "add them, or give the classifier's head (`--head`)",
+                Field::Logits => "add them, or give the classifier's head",
             };
             let remedy = format!("it has: {}; {remedy}", have.join(", "));
             Error::missing(&self.name, format!("`{}`", field.name()), remedy)
@@ -358,7 +382,7 @@ impl FeatureSet {
             return Err(Error::missing(
                 &self.name,
                 "`label`",
-                "add class indices to the file, or give them with `--labels FILE.npy`",
+                "add class indices to the file, or give them apart",
             ));
         }
         range
