@@ -424,12 +424,10 @@ pub fn fit_composition(
     if fitted.len() == 1 {
         return Ok(fitted.remove(0).0);
     }
-    let part = |((name, weight), (scorer, _)): (&(String, f64), (Fitted<dyn Scorer>, f64))| Part {
-        name: name.clone(),
-        scorer,
-        weight: *weight,
-    };
-    let members = composition.iter().zip(fitted).map(part).collect();
+    let mut members = Vec::new();
+    for ((name, weight), (scorer, _)) in composition.iter().zip(fitted) {
+        members.push(Part { weight: *weight, ..Part::new(name, scorer) });
+    }
     Ok(CombinedConfig { members, beta: 0.0 }.fit(data, observer)?.into())
 }
 
