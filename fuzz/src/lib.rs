@@ -63,7 +63,9 @@ pub fn check(reader: &str, input: &[u8]) {
     let (_, read) = all_readers().find(|(name, _)| *name == reader).expect("a reader");
     let folder = folder();
     // Within the pool, so that no part of the work waits for a thread to wake.
-    parallel::run(|| memory::bounded(memory::growth(reader) * input.len(), || read(&folder, input)));
+    parallel::run(|| {
+        memory::bounded(memory::growth(reader) * input.len(), || read(&folder, input))
+    });
 }
 
 /// Change `data[..size]` in place by libFuzzer's own mutations or, half the

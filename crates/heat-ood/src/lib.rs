@@ -11,23 +11,25 @@
 //! ```
 //! use heat_ood::ebm::HeatConfig;
 //! use heat_ood::features::FeatureSet;
-//! use heat_ood::scorers::GmmConfig;
-//! use heat_ood::{Detector, Silent, metrics};
+//! use heat_ood::{Detector, Fit, Silent, TrainingData, metrics};
 //!
 //! # fn main() -> heat_ood::Result<()> {
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
 //! let train = FeatureSet::open(format!("{folder}/train.safetensors"))?;
-//! let prior = GmmConfig::default().fit(&TrainingData::new(&train), &mut Silent)?;
 //! let mut config = HeatConfig { batch_size: 256, n_epochs: 1, ..HeatConfig::default() };
 //! config.ebm.model.steps = 1;
 //! # config.ebm.model.train_max_iter = Some(1);
-//! let heat = Detector::new(config.train(prior, &TrainingData::new(&train), &mut Silent)?);
+//! let heat = Detector::new(config.fit(&TrainingData::new(&train), &mut Silent)?);
 //! let id = heat.score(&FeatureSet::open(format!("{folder}/test.safetensors"))?)?;
 //! let ood = heat.score(&FeatureSet::open(format!("{folder}/ood_mnist.safetensors"))?)?;
 //! assert!(metrics::auroc(&id, &ood)? > 0.99);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Every scorer, HEAT and compositions are fitted in this one way ([`Fit`]):
+//! settings, [`TrainingData`], an [`Observer`]. A detector remembers which rows
+//! it has seen, and refuses to be calibrated on them.
 //!
 //! Matrices in the interface are those of `ndarray` 0.17, re-exported as
 //! [`ndarray`].

@@ -300,7 +300,10 @@ fn outputs_that_exist() {
     let force = ConvertConfig { force: true, shard_rows: Some(100), ..plain.clone() };
     fs::create_dir(&out).unwrap();
     run(&set, &out, &plain).unwrap();
-    contains(&run(&set, &out, &plain).unwrap_err().to_string(), &["not empty", "allow replacing it"]);
+    contains(
+        &run(&set, &out, &plain).unwrap_err().to_string(),
+        &["not empty", "allow replacing it"],
+    );
     // Replaced as a whole: no old shard is left among the new.
     run(&set, &out, &force).unwrap();
     assert_eq!(fs::read_dir(&out).unwrap().count(), 7);

@@ -48,9 +48,7 @@ pub(super) fn check_place(
         return check_folder(out, config.force);
     }
     if !config.force {
-        return refuse(
-            "that file exists; choose another name, or allow replacing it".into(),
-        );
+        return refuse("that file exists; choose another name, or allow replacing it".into());
     }
     Ok(())
 }

@@ -43,7 +43,8 @@ impl Method for OdinConfig {
             return Err(Error::config("temperature", self.temperature, problem));
         }
         if self.epsilon != 0.0 {
-            let problem = "needs the network: the images are perturbed before their features are extracted";
+            let problem =
+                "needs the network: the images are perturbed before their features are extracted";
             return Err(Error::config("epsilon", self.epsilon, problem));
         }
         let source = LogitSource::fit("odin", self.into(), train, head)?;
