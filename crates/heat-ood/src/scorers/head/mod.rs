@@ -5,6 +5,7 @@ pub(in crate::scorers) mod with_head;
 use crate::scorers::method::methods;
 
 methods! {
+    react,
     dice,
     cosine,
     shaping,

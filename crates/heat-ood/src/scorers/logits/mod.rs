@@ -12,7 +12,6 @@ methods! {
     energy_logits,
     odin,
     klm,
-    react,
     gen_entropy,
     entropy,
     temperature,

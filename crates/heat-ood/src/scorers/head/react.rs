@@ -7,11 +7,11 @@
 //!
 //! Reference: Sun et al., *ReAct: Out-of-distribution Detection With Rectified Activations*, NeurIPS 2021.
 
-use super::energy_logits::{energies, energy_gradient};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::scorers::context::FitContext;
 use crate::scorers::logit_source::{LogitSource, logits_settings};
+use crate::scorers::logits::energy_logits::{energies, energy_gradient};
 use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
