@@ -35,22 +35,22 @@ pub fn all_readers() -> impl Iterator<Item = &'static (&'static str, readers::Re
 }
 
 /// Files for the reader of that name, some of them made in `folder`.
-pub fn all_seeds(reader: &str, folder: &Path) -> Vec<Vec<u8>> {
+pub fn all_seeds(reader: &str, directory: &Path) -> Vec<Vec<u8>> {
     let of_images = image_readers::READERS.iter().any(|(name, _)| *name == reader);
-    if of_images { image_seeds::seeds(reader, folder) } else { seeds::seeds(reader, folder) }
+    if of_images { image_seeds::seeds(reader, directory) } else { seeds::seeds(reader, directory) }
 }
 
 /// The seeds of a target, made once.
 fn seeds_of(reader: &str) -> &'static [Vec<u8>] {
     static SEEDS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    SEEDS.get_or_init(|| all_seeds(reader, &folder()))
+    SEEDS.get_or_init(|| all_seeds(reader, &directory()))
 }
 
-/// A folder of this process, in memory where the system has such a place.
-fn folder() -> PathBuf {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let made = FOLDER.get_or_init(|| {
-        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+/// A directory of this process, in memory where the system has such a place.
+fn directory() -> PathBuf {
+    static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let made = DIRECTORY.get_or_init(|| {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
     });
     made.path().to_owned()
 }
@@ -61,10 +61,10 @@ fn folder() -> PathBuf {
 /// If the reader panics or allocates too much: a finding.
 pub fn check(reader: &str, input: &[u8]) {
     let (_, read) = all_readers().find(|(name, _)| *name == reader).expect("a reader");
-    let folder = folder();
+    let directory = directory();
     // Within the pool, so that no part of the work waits for a thread to wake.
     parallel::run(|| {
-        memory::bounded(memory::growth(reader) * input.len(), || read(&folder, input))
+        memory::bounded(memory::growth(reader) * input.len(), || read(&directory, input))
     });
 }
 

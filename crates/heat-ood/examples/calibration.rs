@@ -1,10 +1,10 @@
-//! What calibration promises and what is seen, on a folder of real features:
+//! What calibration promises and what is seen, on a directory of real features:
 //!
 //! ```sh
-//! cargo run --release -p heat-ood --example calibration -- FOLDER [SCORER]
+//! cargo run --release -p heat-ood --example calibration -- DIRECTORY [SCORER]
 //! ```
 //!
-//! FOLDER holds `train`, `head`, `test` and `ood_*.safetensors`.
+//! DIRECTORY holds `train`, `head`, `test` and `ood_*.safetensors`.
 
 #[path = "../tests/common/simulate.rs"]
 mod simulate;
@@ -24,14 +24,14 @@ const SPLITS: u64 = 1000;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let folder = args.next().unwrap_or("crates/heat-cli/data/cifar10-densenet".into());
+    let directory = args.next().unwrap_or("crates/heat-cli/data/cifar10-densenet".into());
     let spec = ScorerSpec::parse(&args.next().unwrap_or("knn".into()))?;
-    let open = |name: &str| FeatureSet::open(format!("{folder}/{name}.safetensors"));
-    let head = Head::open(format!("{folder}/head.safetensors"))?;
+    let open = |name: &str| FeatureSet::open(format!("{directory}/{name}.safetensors"));
+    let head = Head::open(format!("{directory}/head.safetensors"))?;
     let scorer = spec.fit(&TrainingData::new(&open("train")?).with_head(&head), &mut Silent)?;
     let id = scorer.score(&open("test")?)?;
     let mut ood = Vec::new();
-    for name in names(Path::new(&folder)) {
+    for name in names(Path::new(&directory)) {
         ood.push((name.clone(), scorer.score(&open(&format!("ood_{name}"))?)?));
     }
     println!("{spec}: {} ID rows, {SPLITS} splits", id.len());
@@ -42,8 +42,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+fn names(directory: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = files
         .filter_map(|f| {
             let name = f.file_name().into_string().ok()?;
@@ -90,7 +90,7 @@ fn rates(id: &[f32]) {
 
 fn selection(id: &[f32], ood: &[(String, Vec<f32>)]) {
     println!("\nfalse discovery rate, batches of 900 ID and 100 OOD rows");
-    println!("set        rate  FDR seen  odd rows found");
+    println!("set        rate  FDR seen  anomalous rows found");
     for (name, scores) in ood {
         for rate in [0.05, 0.1, 0.2] {
             let (false_share, found) = discoveries(id, scores, (900, 100), rate, SPLITS);

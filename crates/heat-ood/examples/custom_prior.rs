@@ -45,8 +45,8 @@ impl Prior for Distance {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
-    let open = |name: &str| FeatureSet::open(format!("{folder}/{name}.safetensors"));
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
+    let open = |name: &str| FeatureSet::open(format!("{directory}/{name}.safetensors"));
     let (train, test, ood) = (open("train")?, open("test")?, open("ood_mnist")?);
     let mut rows = vec![0.0; train.len() * 342];
     train.read(Field::Features(Pooling::Avg), 0..train.len(), &mut rows)?;

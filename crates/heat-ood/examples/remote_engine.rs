@@ -71,8 +71,8 @@ impl Engine for TwoWorkers {
 
 /// Train on one processor and on two workers, and compare.
 pub fn main() -> Result<()> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
-    let train = FeatureSet::open(format!("{folder}/train.safetensors"))?;
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
+    let train = FeatureSet::open(format!("{directory}/train.safetensors"))?;
     // 300 rows are five blocks, the last one incomplete.
     let mut config = HeatConfig { batch_size: 300, n_epochs: 1, ..HeatConfig::default() };
     config.ebm.model.hidden_dim = 64;

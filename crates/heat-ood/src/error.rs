@@ -14,7 +14,7 @@ pub enum Error {
     Io {
         /// What was being done ("open", "write").
         action: &'static str,
-        /// The file or folder concerned.
+        /// The file or directory concerned.
         path: PathBuf,
         /// The system's own error.
         source: std::io::Error,

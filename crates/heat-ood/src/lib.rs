@@ -14,14 +14,14 @@
 //! use heat_ood::{Detector, Fit, Silent, TrainingData, metrics};
 //!
 //! # fn main() -> heat_ood::Result<()> {
-//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
-//! let train = FeatureSet::open(format!("{folder}/train.safetensors"))?;
+//! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-cli/data/cifar10-densenet");
+//! let train = FeatureSet::open(format!("{directory}/train.safetensors"))?;
 //! let mut config = HeatConfig { batch_size: 256, n_epochs: 1, ..HeatConfig::default() };
 //! config.ebm.model.steps = 1;
 //! # config.ebm.model.train_max_iter = Some(1);
 //! let heat = Detector::new(config.fit(&TrainingData::new(&train), &mut Silent)?);
-//! let id = heat.score(&FeatureSet::open(format!("{folder}/test.safetensors"))?)?;
-//! let ood = heat.score(&FeatureSet::open(format!("{folder}/ood_mnist.safetensors"))?)?;
+//! let id = heat.score(&FeatureSet::open(format!("{directory}/test.safetensors"))?)?;
+//! let ood = heat.score(&FeatureSet::open(format!("{directory}/ood_mnist.safetensors"))?)?;
 //! assert!(metrics::auroc(&id, &ood)? > 0.99);
 //! # Ok(())
 //! # }

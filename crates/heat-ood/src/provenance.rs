@@ -88,7 +88,7 @@ impl Provenance {
     /// If the set cannot be read.
     pub fn was_tuned_on(&self, set: &FeatureSet) -> Result<bool> {
         for rows in &self.tuned_rows {
-            if rows.overlap(set)?.is_some_and(|o| o.share() > SEEN) {
+            if rows.overlap(set)?.is_some_and(|o| o.fraction() > SEEN) {
                 return Ok(true);
             }
         }
@@ -111,7 +111,7 @@ impl Provenance {
         let mut sampled = !self.rows.is_empty();
         for rows in &self.rows {
             match rows.overlap(id)? {
-                Some(o) if o.share() > SEEN => {
+                Some(o) if o.fraction() > SEEN => {
                     return Ok(Some(format!(
                         "{} of {} rows of {} that were compared are training rows",
                         o.shared,

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::detector::Detector;
-use crate::ebm::{GradientHook, Outcome, RunFolder, Trainer, checkpoint, engine::Engine};
+use crate::ebm::{GradientHook, Outcome, RunDirectory, Trainer, checkpoint, engine::Engine};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field};
 use crate::observe::{Event, Observer};
@@ -20,8 +20,7 @@ use crate::scorers::{Fitted, TrainingData};
 pub struct TrainingRun {
     recipe: Recipe,
     data: TrainingData,
-    directory: PathBuf,
-    folder: RunFolder,
+    directory: RunDirectory,
     trainer: Trainer,
 }
 
@@ -43,7 +42,7 @@ impl TrainingRun {
         let data = recipe.training_data(data)?;
         recipe.check(&data.features)?;
         let digest = digest(recipe, &data)?;
-        let latest = if resume { RunFolder::latest(directory)? } else { None };
+        let latest = if resume { RunDirectory::latest(directory)? } else { None };
         let trainer = match &latest {
             Some(path) => {
                 observer.on(Event::Note(&format!("continuing from {}", path.display())));
@@ -55,8 +54,8 @@ impl TrainingRun {
             }
         };
         let text = recipe.to_toml();
-        let folder = match &latest {
-            None if !resume => RunFolder::create(directory, &text, &digest)?,
+        let directory = match &latest {
+            None if !resume => RunDirectory::create(directory, &text, &digest)?,
             found => {
                 if found.is_none() {
                     let place = directory.display();
@@ -64,11 +63,10 @@ impl TrainingRun {
                     observer.on(Event::Note(&note));
                 }
                 let trainer = found.as_ref().map(|_| &trainer);
-                RunFolder::open(directory, &text, &digest, trainer)?
+                RunDirectory::open(directory, &text, &digest, trainer)?
             }
         };
-        let directory = directory.to_owned();
-        Ok(TrainingRun { recipe: recipe.clone(), data, directory, folder, trainer })
+        Ok(TrainingRun { recipe: recipe.clone(), data, directory, trainer })
     }
 
     /// Run on another engine.
@@ -92,9 +90,9 @@ impl TrainingRun {
     /// leave a checkpoint.
     ///
     /// # Errors
-    /// As [`RunFolder::train`].
+    /// As [`RunDirectory::train`].
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
-        self.folder.train(&mut self.trainer, observer)
+        self.directory.train(&mut self.trainer, observer)
     }
 
     /// End the run: write `detector.safetensors`, and return its path and the
@@ -113,7 +111,7 @@ impl TrainingRun {
         }
         let mut detector = Detector::new(Fitted::on(&self.data, self.trainer.into_heat())?);
         detector.record_recipe(self.recipe.to_toml(), Some(self.recipe.heat.seed));
-        let path = self.directory.join("detector.safetensors");
+        let path = self.directory.path().join("detector.safetensors");
         detector.save(&path)?;
         Ok((path, detector))
     }

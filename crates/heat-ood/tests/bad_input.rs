@@ -92,8 +92,8 @@ fn no_rows() {
 
 #[test]
 fn files_that_are_not_whole_or_not_features() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     let error = |p: &Path| FeatureSet::open(p).err().expect("refused").to_string();
     let whole = safetensors(&[avg(5, 3), labels(&[0; 5])]);
     fs::write(path("cut.safetensors"), &whole[..whole.len() - 9]).unwrap();
@@ -121,18 +121,18 @@ fn files_that_are_not_whole_or_not_features() {
 
 #[test]
 fn shards_that_disagree() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, entries: &[Entry]| {
-        fs::write(folder.path().join(name), safetensors(entries)).unwrap();
+        fs::write(directory.path().join(name), safetensors(entries)).unwrap();
     };
-    let error = || FeatureSet::open(folder.path()).err().expect("refused").to_string();
+    let error = || FeatureSet::open(directory.path()).err().expect("refused").to_string();
     write("0.safetensors", &[avg(3, 2), labels(&[0, 1, 2])]);
     write("1.safetensors", &[avg(3, 4), labels(&[0, 1, 2])]);
     contains(&error(), &["1.safetensors", "[N, 2]", "[N, 4]"]);
     write("1.safetensors", &[avg(3, 2)]);
     contains(&error(), &["`label` must be in every shard"]);
     write("1.safetensors", &[avg(3, 2), labels(&[0, 1, 9])]);
-    let set = FeatureSet::open(folder.path()).unwrap();
+    let set = FeatureSet::open(directory.path()).unwrap();
     // The row is counted within the file that is named.
     let message = set.labels(0..6, 5).unwrap_err().to_string();
     contains(&message, &["1.safetensors", "row 2", "label 9"]);
@@ -148,8 +148,8 @@ fn heads_that_do_not_fit() {
     assert!(Head::new(vec![], vec![]).is_err());
     let nan = Head::new(vec![0.0, f32::NAN], vec![0.0]).err().unwrap().to_string();
     contains(&nan, &["weight", "column 1"]);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("head.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("head.safetensors");
     fs::write(&path, safetensors(&[avg(5, 7)])).unwrap();
     let error = Head::open(&path).err().unwrap().to_string();
     contains(&error, &["`weight`", "it holds: avg"]);
@@ -210,8 +210,8 @@ fn singular_covariances_get_a_reported_ridge() {
 
 #[test]
 fn detectors_that_are_not_ours_newer_or_broken() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("d.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.safetensors");
     let error = |p: &PathBuf| Detector::open(p).err().expect("refused").to_string();
     fs::write(&path, safetensors(&[avg(2, 2)])).unwrap();
     contains(&error(&path), &["not a detector"]);
@@ -246,8 +246,8 @@ fn detectors_that_are_not_ours_newer_or_broken() {
 /// A principal space as large as the whole, or larger.
 #[test]
 fn a_detector_without_residual_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("d.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.safetensors");
     let head = Head::new(vec![1.0, 0.0, 0.5, -1.0], vec![0.0]).unwrap();
     for name in ["vim(principal_dim=2)", "residual(principal_dim=2)"] {
         let spec = ScorerSpec::parse(name).unwrap();
@@ -273,8 +273,8 @@ fn a_detector_without_residual_is_refused() {
 /// Headers that the parser would take hours or gigabytes over.
 #[test]
 fn hostile_npy_headers_are_refused_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.npy");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.npy");
     let nested = npy(&"[".repeat(60), false, "(1, 1)", &[0; 4]);
     let mut long = b"\x93NUMPY\x02\x00".to_vec();
     long.extend(u32::MAX.to_le_bytes());
@@ -288,8 +288,8 @@ fn hostile_npy_headers_are_refused_at_once() {
 #[test]
 fn foreign_arrays_in_an_npz_are_left_alone() {
     use std::io::Write;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.npz");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.npz");
     let mut zip = zip::ZipWriter::new(fs::File::create(&path).unwrap());
     let options = zip::write::SimpleFileOptions::default();
     for (name, bytes) in [
@@ -386,17 +386,17 @@ fn every_format_reads_the_same_values() {
     ] {
         assert_eq!(read(&open(&[("avg", dtype, vec![4, 3], bytes)]).unwrap()), values);
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     for (descr, bytes) in [("<f4", f32s(&values)), ("<f8", as_f64), ("<f2", as_f16)] {
         fs::write(path("avg.npy"), npy(descr, false, "(4, 3)", &bytes)).unwrap();
         assert_eq!(read(&FeatureSet::open(path("avg.npy")).unwrap()), values);
     }
-    // Labels beside an .npy, of any integer type; a folder of named arrays.
+    // Labels beside an .npy, of any integer type; a directory of named arrays.
     fs::write(path("label.npy"), npy("|u1", false, "(4,)", &[0, 1, 1, 2])).unwrap();
     let set = FeatureSet::open(path("avg.npy")).unwrap().with_labels(path("label.npy")).unwrap();
     assert_eq!(set.labels(0..4, 3).unwrap(), [0, 1, 1, 2]);
-    let set = FeatureSet::open(folder.path()).unwrap();
+    let set = FeatureSet::open(directory.path()).unwrap();
     assert_eq!((read(&set), set.classes().unwrap()), (values.clone(), 3));
     // Both kinds of .npz: stored and compressed.
     for method in [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated] {
@@ -415,7 +415,7 @@ fn every_format_reads_the_same_values() {
         assert_eq!((read(&set), set.labels(0..4, 3).unwrap()), (values.clone(), vec![0, 1, 1, 2]));
     }
     // Shards, split across a read.
-    let shards = folder.path().join("shards");
+    let shards = directory.path().join("shards");
     fs::create_dir(&shards).unwrap();
     for (i, rows) in values.chunks(6).enumerate() {
         let bytes = safetensors(&[("avg", Dtype::F32, vec![2, 3], f32s(rows))]);

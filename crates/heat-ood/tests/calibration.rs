@@ -97,7 +97,7 @@ fn drift_is_found_and_unchanged_streams_are_not() {
 
 #[test]
 fn a_calibrated_detector_keeps_its_bits() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let head = Head::open(data("head")).unwrap();
     let test = set("test");
     for (per_class, guarantee) in [
@@ -110,7 +110,7 @@ fn a_calibrated_detector_keeps_its_bits() {
         let config = CalibrationConfig { per_class, guarantee, alpha, delta: 0.1 };
         let mut detector = detector("gmm");
         detector.calibrate(&config, &test, Some(&head), false, &mut Silent).unwrap();
-        let (one, two) = (folder.path().join("1"), folder.path().join("2"));
+        let (one, two) = (directory.path().join("1"), directory.path().join("2"));
         detector.save(&one).unwrap();
         let loaded = Detector::open(&one).unwrap();
         loaded.save(&two).unwrap();
@@ -130,7 +130,7 @@ fn a_calibrated_detector_keeps_its_bits() {
     }
 }
 
-/// Within each predicted class the rate is that of the class: the share of
+/// Within each predicted class the rate is that of the class: the fraction of
 /// calibration rows above its own threshold is exactly (k − 1)/n.
 #[test]
 fn thresholds_by_class_are_those_of_the_class() {
@@ -153,7 +153,7 @@ fn thresholds_by_class_are_those_of_the_class() {
 
 #[test]
 fn fused_p_values_are_a_detector() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let halves = [0..500u32, 500..1000].map(|r| set("test").select(r.collect(), None).unwrap());
     let members = ["el", "knn", "gmm(pooling=std)"].map(|spec| {
         let mut d = detector(spec);
@@ -166,7 +166,7 @@ fn fused_p_values_are_a_detector() {
             .calibrate(&CalibrationConfig::default(), &halves[1], None, false, &mut Silent)
             .unwrap();
         let ood = set("ood_textures");
-        let path = folder.path().join("fused");
+        let path = directory.path().join("fused");
         fused.save(&path).unwrap();
         let loaded = Detector::open(&path).unwrap();
         let scores = fused.score(&ood).unwrap();

@@ -27,16 +27,16 @@ fn sample() -> (TempDir, FeatureSet) {
     let avg: Vec<f64> = (0..ROWS * DIM).map(|i| value(i) / 2.0).collect();
     let std: Vec<f64> = (0..ROWS * DIM).map(|i| value(i + 9).abs() / 3.0).collect();
     let labels: Vec<f64> = (0..ROWS).map(|i| (i % 7) as f64).collect();
-    let folder = memmaps(&[("feat", f64s(&avg)), ("std", f64s(&std)), ("label", f64s(&labels))]);
-    let set = FeatureSet::open(folder.path()).unwrap();
-    (folder, set)
+    let directory = memmaps(&[("feat", f64s(&avg)), ("std", f64s(&std)), ("label", f64s(&labels))]);
+    let set = FeatureSet::open(directory.path()).unwrap();
+    (directory, set)
 }
 
 const FORMS: [(Form, &str); 6] = [
     (Form::Shards, "shards"),
     (Form::Safetensors, "x.safetensors"),
     (Form::Npy, "x.npy"),
-    (Form::NpyFolder, "arrays"),
+    (Form::NpyDirectory, "arrays"),
     (Form::Npz, "x.npz"),
     (Form::Memmap, "memmaps"),
 ];
@@ -45,7 +45,7 @@ const FORMS: [(Form, &str); 6] = [
 #[test]
 fn every_form_into_every_form() {
     let (_source, set) = sample();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let want = all(&set, AVG);
     for (from, name) in FORMS {
         // f32 keeps what `read` gives; f64 all of it.
@@ -57,12 +57,12 @@ fn every_form_into_every_form() {
             shard_rows,
             ..ConvertConfig::default()
         };
-        let first = folder.path().join(name);
+        let first = directory.path().join(name);
         let done = run(&set, &first, &config(from)).unwrap();
         assert_eq!((done.form, done.rows), (from, ROWS));
         let middle = FeatureSet::open(&first).unwrap();
         for (to, name) in FORMS {
-            let second = folder.path().join(format!("from-{name}"));
+            let second = directory.path().join(format!("from-{name}"));
             let out = ConvertConfig { dtype: None, force: true, ..config(to) };
             let wide = matches!(to, Form::Shards | Form::Safetensors);
             let out = ConvertConfig { dtype: wide.then_some(FloatType::F64), ..out };
@@ -79,7 +79,7 @@ fn every_form_into_every_form() {
         }
     }
     // Nothing temporary is left.
-    let names = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
+    let names = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name());
     assert!(names.into_iter().all(|n| !n.to_string_lossy().starts_with('.')));
 }
 
@@ -87,7 +87,7 @@ fn every_form_into_every_form() {
 #[test]
 fn types_round_to_the_nearest() {
     let (_source, set) = sample();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let exact: Vec<f64> = (0..ROWS * DIM).map(|i| value(i) / 2.0).collect();
     // Values on either side of one in the type: none may be nearer.
     type Sides = fn(f32) -> [f64; 2];
@@ -105,7 +105,7 @@ fn types_round_to_the_nearest() {
         }),
     ];
     for (dtype, sides) in types {
-        let out = folder.path().join(format!("{dtype:?}.safetensors"));
+        let out = directory.path().join(format!("{dtype:?}.safetensors"));
         run(&set, &out, &ConvertConfig { dtype: Some(dtype), ..ConvertConfig::default() }).unwrap();
         let got = all(&FeatureSet::open(&out).unwrap(), AVG);
         for (&g, e) in got.iter().zip(&exact) {
@@ -114,9 +114,9 @@ fn types_round_to_the_nearest() {
         }
     }
     // The default of safetensors is half precision.
-    let out = folder.path().join("default.safetensors");
+    let out = directory.path().join("default.safetensors");
     run(&set, &out, &ConvertConfig::default()).unwrap();
-    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    let read = |name: &str| fs::read(directory.path().join(name)).unwrap();
     assert!(read("default.safetensors") == read("F16.safetensors"));
 }
 
@@ -124,8 +124,8 @@ fn types_round_to_the_nearest() {
 #[test]
 fn there_and_back_is_the_same_to_the_byte() {
     let (source, set) = sample();
-    let folder = tempfile::tempdir().unwrap();
-    let shards = folder.path().join("shards");
+    let directory = tempfile::tempdir().unwrap();
+    let shards = directory.path().join("shards");
     let config = ConvertConfig {
         dtype: Some(FloatType::F64),
         shard_rows: Some(300),
@@ -135,7 +135,7 @@ fn there_and_back_is_the_same_to_the_byte() {
     let sizes = |name: &str| FeatureSet::open(shards.join(name)).unwrap().len();
     assert_eq!(sizes("shard-00000.safetensors"), 300);
     assert_eq!(sizes("shard-00002.safetensors"), 100);
-    let back = folder.path().join("back");
+    let back = directory.path().join("back");
     let memmap = ConvertConfig { form: Some(Form::Memmap), ..ConvertConfig::default() };
     run(&FeatureSet::open(&shards).unwrap(), &back, &memmap).unwrap();
     for name in ["feat.mmap", "std.mmap", "label.mmap"] {
@@ -143,7 +143,7 @@ fn there_and_back_is_the_same_to_the_byte() {
         assert!(read(&back) == read(source.path()), "{name}");
     }
     // And the same bytes when it is done again, on other threads.
-    let again = folder.path().join("again");
+    let again = directory.path().join("again");
     heat_ood::math::parallel::set_threads(3).unwrap();
     run(&set, &again, &config).unwrap();
     let names = fs::read_dir(&shards).unwrap().map(|e| e.unwrap().file_name());
@@ -158,25 +158,25 @@ fn logits_by_the_head() {
     let rows = Array2::from_shape_vec((2, 2), vec![1.0f32, 2.0, -3.0, 0.5]).unwrap();
     let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
     let head = Head::new(vec![1.0, 0.0, 0.0, 2.0, 1.0, 1.0], vec![0.5, 0.0, -1.0]).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("x.npz");
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("x.npz");
     let config = ConvertConfig { logits: true, ..ConvertConfig::default() };
     let done = convert(&set, Some(&head), &out, &config, &mut Silent).unwrap();
     assert_eq!(done.written, ["avg", "logits"]);
     let got = all(&FeatureSet::open(&out).unwrap(), Field::Logits);
     assert_eq!(got, [1.5, 4.0, 2.0, -2.5, 1.0, -3.5]);
-    let error = run(&set, &folder.path().join("y.npz"), &config).unwrap_err().to_string();
+    let error = run(&set, &directory.path().join("y.npz"), &config).unwrap_err().to_string();
     contains(&error, &["last layer"]);
     let narrow = Head::new(vec![1.0; 3], vec![0.0]).unwrap();
-    let error = convert(&set, Some(&narrow), &folder.path().join("y.npz"), &config, &mut Silent);
+    let error = convert(&set, Some(&narrow), &directory.path().join("y.npz"), &config, &mut Silent);
     contains(&error.unwrap_err().to_string(), &["D = 3", "[2, 2]"]);
 }
 
 /// What `config` is refused for, with nothing written.
 fn refused(set: &FeatureSet, name: &str, config: &ConvertConfig) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let error = run(set, &folder.path().join(name), config).unwrap_err().to_string();
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{error}");
+    let directory = tempfile::tempdir().unwrap();
+    let error = run(set, &directory.path().join(name), config).unwrap_err().to_string();
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "{error}");
     error
 }
 
@@ -184,20 +184,20 @@ fn refused(set: &FeatureSet, name: &str, config: &ConvertConfig) -> String {
 fn values_too_large_for_the_type() {
     let mut values = vec![1.0; 600];
     values[521] = -65505.0;
-    let folder = memmaps(&[("feat", f64s(&values))]);
-    let set = FeatureSet::open_with(folder.path(), &dim(2)).unwrap();
+    let directory = memmaps(&[("feat", f64s(&values))]);
+    let set = FeatureSet::open_with(directory.path(), &dim(2)).unwrap();
     for name in ["out", "out.safetensors"] {
         let error = refused(&set, name, &ConvertConfig::default());
         contains(&error, &["`avg`, row 260, column 1", "-65505", "f16", "bf16", "f32"]);
     }
     values[521] = 1e39;
-    let folder = memmaps(&[("feat", f64s(&values))]);
-    let set = FeatureSet::open_with(folder.path(), &dim(2)).unwrap();
+    let directory = memmaps(&[("feat", f64s(&values))]);
+    let set = FeatureSet::open_with(directory.path(), &dim(2)).unwrap();
     let error = refused(&set, "out.npz", &ConvertConfig::default());
     contains(&error, &["row 260", "f32", "write it as `f64`"]);
     let wide = ConvertConfig { dtype: Some(FloatType::F64), ..ConvertConfig::default() };
-    run(&set, &folder.path().with_extension("npz"), &wide).unwrap();
-    fs::remove_file(folder.path().with_extension("npz")).unwrap();
+    run(&set, &directory.path().with_extension("npz"), &wide).unwrap();
+    fs::remove_file(directory.path().with_extension("npz")).unwrap();
 }
 
 #[test]
@@ -205,8 +205,8 @@ fn values_that_are_not_finite() {
     for bad in [f64::NAN, f64::INFINITY] {
         let mut values = vec![1.0; 600];
         values[521] = bad;
-        let folder = memmaps(&[("feat", f64s(&values))]);
-        let set = FeatureSet::open_with(folder.path(), &dim(2)).unwrap();
+        let directory = memmaps(&[("feat", f64s(&values))]);
+        let set = FeatureSet::open_with(directory.path(), &dim(2)).unwrap();
         for (form, name) in FORMS {
             let config = ConvertConfig { form: Some(form), ..ConvertConfig::default() };
             contains(&refused(&set, name, &config), &["feat.mmap", "row 260, column 1"]);
@@ -256,15 +256,15 @@ fn fields_and_types_that_cannot_be() {
 
 #[test]
 fn labels_beyond_i64() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     fs::write(path("avg.npy"), npy("<f4", false, "(2, 1)", &[0; 8])).unwrap();
     let labels = [1u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat();
     fs::write(path("label.npy"), npy("<u8", false, "(2,)", &labels)).unwrap();
-    let set = FeatureSet::open(folder.path()).unwrap();
+    let set = FeatureSet::open(directory.path()).unwrap();
     contains(&refused(&set, "out", &ConvertConfig::default()), &["row 1", "beyond i64"]);
     fs::write(path("label.npy"), npy("<i8", false, "(2,)", &i64s(&[1, 1 << 60]))).unwrap();
-    let set = FeatureSet::open(folder.path()).unwrap();
+    let set = FeatureSet::open(directory.path()).unwrap();
     let memmap = ConvertConfig { form: Some(Form::Memmap), ..ConvertConfig::default() };
     contains(&refused(&set, "out", &memmap), &["row 1", "f64 cannot hold"]);
 }
@@ -294,8 +294,8 @@ fn outputs_that_touch_the_input() {
 #[test]
 fn outputs_that_exist() {
     let (_source, set) = sample();
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
     let plain = ConvertConfig::default();
     let force = ConvertConfig { force: true, shard_rows: Some(100), ..plain.clone() };
     fs::create_dir(&out).unwrap();
@@ -309,27 +309,30 @@ fn outputs_that_exist() {
     assert_eq!(fs::read_dir(&out).unwrap().count(), 7);
     run(&set, &out, &ConvertConfig { shard_rows: Some(400), ..force.clone() }).unwrap();
     assert_eq!(fs::read_dir(&out).unwrap().count(), 2);
-    // A folder of anything else is never replaced.
+    // A directory of anything else is never replaced.
     fs::write(out.join("thesis.txt"), b"years of work").unwrap();
-    contains(&run(&set, &out, &force).unwrap_err().to_string(), &["thesis.txt", "another folder"]);
+    contains(
+        &run(&set, &out, &force).unwrap_err().to_string(),
+        &["thesis.txt", "another directory"],
+    );
     assert_eq!(fs::read_dir(&out).unwrap().count(), 3);
-    let file = folder.path().join("x.npz");
+    let file = directory.path().join("x.npz");
     run(&set, &file, &plain).unwrap();
     contains(&run(&set, &file, &plain).unwrap_err().to_string(), &["exists", "allow replacing it"]);
     run(&set, &file, &force).unwrap();
     let npz = ConvertConfig { form: Some(Form::Npz), ..force.clone() };
     contains(&run(&set, &out, &npz).unwrap_err().to_string(), &["this form is a file"]);
     let shards = ConvertConfig { form: Some(Form::Shards), ..force };
-    contains(&run(&set, &file, &shards).unwrap_err().to_string(), &["this form is a folder"]);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    contains(&run(&set, &file, &shards).unwrap_err().to_string(), &["this form is a directory"]);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
 }
 
 /// What a killed conversion leaves is refused by name, and cleared by the next.
 #[test]
 fn unfinished_folders() {
     let (_source, set) = sample();
-    let folder = tempfile::tempdir().unwrap();
-    let left = folder.path().join(".heat-out.tmp");
+    let directory = tempfile::tempdir().unwrap();
+    let left = directory.path().join(".heat-out.tmp");
     fs::create_dir(&left).unwrap();
     let shard = left.join("shard-00000.safetensors");
     run(&set, &shard, &ConvertConfig::default()).unwrap();
@@ -337,21 +340,21 @@ fn unfinished_folders() {
     contains(&error, &["did not finish", "run it again"]);
     fs::rename(&shard, left.join("shard-00077.safetensors")).unwrap();
     fs::write(left.join(".heat-x.tmp"), b"half").unwrap();
-    let out = folder.path().join("out");
+    let out = directory.path().join("out");
     run(&set, &out, &ConvertConfig::default()).unwrap();
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[test]
 fn two_at_a_time_are_refused() {
     let (_source, set) = sample();
-    let folder = tempfile::tempdir().unwrap();
-    let busy = folder.path().join(".heat-out.tmp");
+    let directory = tempfile::tempdir().unwrap();
+    let busy = directory.path().join(".heat-out.tmp");
     fs::create_dir(&busy).unwrap();
     let lock = fs::File::create(busy.join(".lock")).unwrap();
     lock.lock().unwrap();
-    let out = folder.path().join("out");
+    let out = directory.path().join("out");
     let error = run(&set, &out, &ConvertConfig::default()).unwrap_err().to_string();
     contains(&error, &["another process"]);
     assert!(busy.join(".lock").exists());
@@ -361,8 +364,8 @@ fn two_at_a_time_are_refused() {
 #[test]
 fn views_read_the_rows_they_show() {
     let (_source, set) = sample();
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("shards");
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("shards");
     let config = ConvertConfig {
         shard_rows: Some(64),
         dtype: Some(FloatType::F32),
@@ -393,7 +396,7 @@ fn views_read_the_rows_they_show() {
     assert_eq!(names.last().unwrap(), "subset: 4 rows of 2 classes");
     assert_eq!(names.len(), set.files().len() + 1);
     // Converting a view writes what it shows.
-    let small = folder.path().join("small.npz");
+    let small = directory.path().join("small.npz");
     run(&inner, &small, &ConvertConfig::default()).unwrap();
     let small = FeatureSet::open(&small).unwrap();
     assert_eq!(
@@ -415,11 +418,11 @@ fn views_read_the_rows_they_show() {
 /// Stored logits lose the columns of the classes left out.
 #[test]
 fn logits_of_chosen_classes() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let logits: Vec<u8> = (0..12).flat_map(|i| (i as f32).to_le_bytes()).collect();
-    fs::write(folder.path().join("logits.npy"), npy("<f4", false, "(3, 4)", &logits)).unwrap();
-    fs::write(folder.path().join("label.npy"), npy("|u1", false, "(3,)", &[1, 3, 0])).unwrap();
-    let set = FeatureSet::open(folder.path()).unwrap();
+    fs::write(directory.path().join("logits.npy"), npy("<f4", false, "(3, 4)", &logits)).unwrap();
+    fs::write(directory.path().join("label.npy"), npy("|u1", false, "(3,)", &[1, 3, 0])).unwrap();
+    let set = FeatureSet::open(directory.path()).unwrap();
     let view = set.select(vec![1, 0], Some(vec![1, 3])).unwrap();
     assert_eq!(view.dim(Field::Logits), Some(2));
     assert_eq!(all(&view, Field::Logits), [5.0, 7.0, 1.0, 3.0]);

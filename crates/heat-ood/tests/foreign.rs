@@ -9,8 +9,8 @@ use common::sets::*;
 use heat_ood::features::{ConvertConfig, FeatureSet, OpenOptions};
 
 fn refusal(files: &[(&str, Vec<u8>)], options: &OpenOptions) -> String {
-    let folder = memmaps(files);
-    FeatureSet::open_with(folder.path(), options).err().expect("refused").to_string()
+    let directory = memmaps(files);
+    FeatureSet::open_with(directory.path(), options).err().expect("refused").to_string()
 }
 
 fn fallback(dim: usize) -> OpenOptions {
@@ -25,23 +25,26 @@ fn memmaps_with_and_without_labels() {
     let feat = ("feat", f64s(&values));
     // The labels give N = 3, so D = 2; f64 and i64 labels alike.
     for labels in [f64s(&[0.0, 2.0, 1.0]), i64s(&[0, 2, 1])] {
-        let folder = memmaps(&[feat.clone(), ("std", f64s(&negative)), ("label", labels)]);
-        let set = FeatureSet::open(folder.path()).unwrap();
+        let directory = memmaps(&[feat.clone(), ("std", f64s(&negative)), ("label", labels)]);
+        let set = FeatureSet::open(directory.path()).unwrap();
         assert_eq!((set.len(), set.dim(AVG), set.dim(STD)), (3, Some(2), Some(2)));
         assert_eq!((all(&set, AVG), all(&set, STD)[5]), (want.clone(), -1.25));
         assert_eq!(set.labels(0..3, 3).unwrap(), [0, 2, 1]);
         let names: Vec<String> = set.digests().unwrap().into_iter().map(|(n, _)| n).collect();
         assert_eq!(names, ["feat.mmap", "std.mmap", "label.mmap"]);
         // A head's D that is another does not count here: the labels decide.
-        assert_eq!(FeatureSet::open_with(folder.path(), &fallback(3)).unwrap().dim(AVG), Some(2));
+        assert_eq!(
+            FeatureSet::open_with(directory.path(), &fallback(3)).unwrap().dim(AVG),
+            Some(2)
+        );
     }
     // All labels 0 are the same bits either way.
-    let folder = memmaps(&[feat.clone(), ("label", f64s(&[0.0; 2]))]);
-    assert_eq!(FeatureSet::open(folder.path()).unwrap().labels(0..2, 1).unwrap(), [0, 0]);
+    let directory = memmaps(&[feat.clone(), ("label", f64s(&[0.0; 2]))]);
+    assert_eq!(FeatureSet::open(directory.path()).unwrap().labels(0..2, 1).unwrap(), [0, 0]);
     // Without labels, D is told.
-    let folder = memmaps(&[feat]);
+    let directory = memmaps(&[feat]);
     for options in [dim(3), fallback(3)] {
-        let set = FeatureSet::open_with(folder.path(), &options).unwrap();
+        let set = FeatureSet::open_with(directory.path(), &options).unwrap();
         assert_eq!((set.len(), all(&set, AVG), set.labelled()), (2, want.clone(), false));
     }
 }
@@ -93,8 +96,8 @@ fn memmap_labels_that_are_no_whole_numbers() {
     }
     // Negative ones are read, and refused where classes are needed.
     for labels in [f64s(&[-1.0, 0.0]), i64s(&[-1, 0])] {
-        let folder = memmaps(&[feat.clone(), ("label", labels)]);
-        let set = FeatureSet::open(folder.path()).unwrap();
+        let directory = memmaps(&[feat.clone(), ("label", labels)]);
+        let set = FeatureSet::open(directory.path()).unwrap();
         let error = set.labels(0..2, 2).unwrap_err().to_string();
         contains(&error, &["label.mmap", "row 0", "label -1"]);
     }
@@ -102,16 +105,16 @@ fn memmap_labels_that_are_no_whole_numbers() {
 
 #[test]
 fn memmap_values_are_checked_when_read() {
-    let folder = memmaps(&[("feat", f64s(&[0.0, 1.0, 2.0, f64::NAN]))]);
-    let set = FeatureSet::open_with(folder.path(), &dim(2)).unwrap();
+    let directory = memmaps(&[("feat", f64s(&[0.0, 1.0, 2.0, f64::NAN]))]);
+    let set = FeatureSet::open_with(directory.path(), &dim(2)).unwrap();
     let error = set.read(AVG, 0..2, &mut [0.0; 4]).unwrap_err().to_string();
     contains(&error, &["feat.mmap", "row 1, column 1", "NaN"]);
 }
 
 #[test]
 fn dim_is_checked_for_other_forms() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.npy");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.npy");
     fs::write(&path, npy("<f4", false, "(2, 3)", &[0; 24])).unwrap();
     assert!(FeatureSet::open_with(&path, &dim(3)).is_ok());
     assert!(FeatureSet::open_with(&path, &fallback(4)).is_ok());
@@ -122,8 +125,8 @@ fn dim_is_checked_for_other_forms() {
 /// Bytes written out by hand: numpy's `asfortranarray` and `astype('>f4')`.
 #[test]
 fn columns_first_and_big_endian_npy() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("X.NPY");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("X.NPY");
     let read = |bytes: Vec<u8>| {
         fs::write(&path, bytes).unwrap();
         all(&FeatureSet::open(&path).unwrap(), AVG)
@@ -146,8 +149,8 @@ fn columns_first_and_big_endian_npy() {
 
 #[test]
 fn labels_of_one_column_and_from_every_format() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     fs::write(path("x.npy"), npy("<f4", false, "(3, 1)", &[0; 12])).unwrap();
     fs::write(path("Y.NPY"), npy(">i2", false, "(3, 1)", &[0, 2, 0, 0, 1, 0])).unwrap();
     fs::write(path("y.mmap"), f64s(&[2.0, 0.0, 256.0])).unwrap();

@@ -35,12 +35,12 @@ fn rows(expected: &TensorFile) -> FeatureSet {
 fn version_1_keeps_its_msp() {
     let expected = open("expected");
     let rows = rows(&expected);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (name, key) in [("msp", "msp"), ("el_msp", "both")] {
         let file = open(name);
         assert_eq!(file.metadata("version"), Some("1"), "{name}");
         let old = Detector::from_file(&file).unwrap();
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         old.save(&path).unwrap();
         let again = TensorFile::open(&path).unwrap();
         assert_eq!(again.metadata("version"), Some("2"), "{name}");

@@ -255,13 +255,13 @@ fn laws(name: &str, scorer: &dyn Scorer) {
 
 /// A scorer is read back as it was written.
 fn saved_and_loaded(name: &str, scorer: &Fitted<dyn Scorer>) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("d.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.safetensors");
     Detector::new(scorer.clone()).save(&path).unwrap();
     let loaded = Detector::open(&path).unwrap();
     let scores = scorer.score(&PROBES.rows).unwrap();
     assert_eq!(loaded.score(&PROBES.rows).unwrap(), scores, "{name}: saved and loaded");
-    let other = folder.path().join("e.safetensors");
+    let other = directory.path().join("e.safetensors");
     Detector::new(loaded.fitted()).save(&other).unwrap();
     let bytes = |p| std::fs::read(p).unwrap();
     assert_eq!(bytes(&path), bytes(&other), "{name}: saved again");
@@ -305,8 +305,8 @@ const FITTED_ON_THREADS: [&str; 25] = [
 ];
 
 fn fit_does_not_depend_on_threads(text: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("d.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.safetensors");
     let files: Vec<Vec<u8>> = [1, 2, 4]
         .into_iter()
         .map(|threads| {

@@ -115,8 +115,8 @@ fn scorers_and_priors_of_ones_own_are_saved_and_opened() {
     let heat = config.train(distance(), &data, &mut Silent).unwrap();
     let members = vec![Part::new("alone", alone.clone()), Part::new("heat", heat)];
     let whole = CombinedConfig { members, beta: 1.0 }.fit(&data, &mut Silent).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("d.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("d.safetensors");
     let error = Detector::new(whole.clone()).save(&file).unwrap_err().to_string();
     assert!(error.contains("`scorer` = distance") && error.contains("register"), "{error}");
     assert!(!file.exists());
@@ -131,7 +131,7 @@ fn scorers_and_priors_of_ones_own_are_saved_and_opened() {
     let opened = Detector::open(&file).unwrap();
     let test = set("test");
     assert_eq!(opened.score(&test).unwrap(), whole.score(&test).unwrap());
-    let again = folder.path().join("e.safetensors");
+    let again = directory.path().join("e.safetensors");
     opened.save(&again).unwrap();
     assert!(std::fs::read(&file).unwrap() == std::fs::read(&again).unwrap());
     for taken in ["knn", "heat", "combined"] {
@@ -225,8 +225,8 @@ fn finished(recipe: &Recipe, data: &TrainingData, directory: &Path, resume: bool
 #[test]
 fn a_run_goes_on_after_its_engine_failed() {
     let (data, recipe) = (data(), recipe(&["ebm=heat_gmm_c10"]));
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, broken) = (directory.path().join("whole"), directory.path().join("broken"));
     let want = finished(&recipe, &data, &whole, false);
     let run = TrainingRun::open(&recipe, &data, &broken, false, &mut Silent).unwrap();
     let engine = Elsewhere { cpu: Cpu::default(), threads: Arc::default(), fails_at: 3 };
@@ -253,9 +253,9 @@ fn a_run_resumed_with_another_head_is_refused() {
         (&["ebm=heat_gmm_c10"], false),
     ] {
         let recipe = recipe(settings);
-        let folder = tempfile::tempdir().unwrap();
-        finished(&recipe, &data, folder.path(), false);
-        let resumed = TrainingRun::open(&recipe, &other, folder.path(), true, &mut Silent);
+        let directory = tempfile::tempdir().unwrap();
+        finished(&recipe, &data, directory.path(), false);
+        let resumed = TrainingRun::open(&recipe, &other, directory.path(), true, &mut Silent);
         let error = resumed.err().map(|e| e.to_string());
         assert_eq!(error.is_some(), refused, "{settings:?}: {error:?}");
         assert!(error.is_none_or(|e| e.contains("with another head")), "{settings:?}");

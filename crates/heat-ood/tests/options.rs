@@ -11,7 +11,7 @@ use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{
-    HeatConfig, Objective, Outcome, PriorKind, Proposal, RunFolder, Trainer, checkpoint,
+    HeatConfig, Objective, Outcome, PriorKind, Proposal, RunDirectory, Trainer, checkpoint,
 };
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::io::{TensorData, TensorFile};
@@ -257,18 +257,18 @@ fn fit(config: &HeatConfig, train: &FeatureSet) -> Arc<dyn Prior> {
 
 /// The last checkpoint of a run that is stopped and resumed after some steps.
 fn run(path: &Path, config: &HeatConfig, train: &FeatureSet, stop: Option<usize>) -> Vec<u8> {
-    let mut folder = RunFolder::create(path, "", "d").unwrap();
+    let mut directory = RunDirectory::create(path, "", "d").unwrap();
     let mut trainer = Trainer::new(config.clone(), fit(config, train), train).unwrap();
     if let Some(n) = stop {
-        let outcome = folder.train(&mut trainer, &mut StopAfter(n)).unwrap();
+        let outcome = directory.train(&mut trainer, &mut StopAfter(n)).unwrap();
         assert_eq!(outcome, Outcome::Stopped);
-        drop((folder, trainer));
-        let latest = RunFolder::latest(path).unwrap().unwrap();
+        drop((directory, trainer));
+        let latest = RunDirectory::latest(path).unwrap().unwrap();
         trainer = checkpoint::resume(&latest, config, train, "d").unwrap();
-        folder = RunFolder::open(path, "", "d", Some(&trainer)).unwrap();
-        assert_eq!(folder.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
+        directory = RunDirectory::open(path, "", "d", Some(&trainer)).unwrap();
+        assert_eq!(directory.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
     } else {
-        assert_eq!(folder.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
+        assert_eq!(directory.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
     }
     std::fs::read(path.join("checkpoints/epoch_2.safetensors")).unwrap()
 }
@@ -277,7 +277,7 @@ fn run(path: &Path, config: &HeatConfig, train: &FeatureSet, stop: Option<usize>
 fn options_resume_to_the_byte_on_any_number_of_threads() {
     let train = FeatureSet::open(data("train")).unwrap();
     let test = FeatureSet::open(data("test")).unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let plain = {
         let config = small();
         config
@@ -287,7 +287,7 @@ fn options_resume_to_the_byte_on_any_number_of_threads() {
             .unwrap()
     };
     for (name, config) in variants() {
-        let at = |tag: &str| folder.path().join(format!("{name} {tag}"));
+        let at = |tag: &str| directory.path().join(format!("{name} {tag}"));
         let whole = run(&at("whole"), &config, &train, None);
         let resumed = || run(&at("resumed"), &config, &train, Some(5));
         let resumed = parallel::with_threads(3, resumed).unwrap();
@@ -315,7 +315,7 @@ fn refusals() {
         let error = trained.err().unwrap_or_else(|| panic!("{part}")).to_string();
         assert!(error.contains(part), "{error}");
     };
-    check(|c| c.ebm.model.restart_prob = 1.5, "a share lies between 0 and 1");
+    check(|c| c.ebm.model.restart_prob = 1.5, "a fraction lies between 0 and 1");
     check(|c| (c.ebm.model.use_pcd, c.ebm.model.buffer_size) = (true, 0), "buffer_size");
     check(|c| (c.ebm.model.use_pcd, c.ebm.model.buffer_size) = (true, usize::MAX), "buffer_size");
     check(|c| (c.ebm.model.use_pcd, c.ebm.model.steps) = (true, 0), "no chains to go on");

@@ -34,8 +34,8 @@ fn refusal(path: &Path) -> String {
 
 /// What the reader says of these bytes.
 fn refused(bytes: &[u8]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.pt");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.pt");
     fs::write(&path, bytes).unwrap();
     refusal(&path)
 }
@@ -174,8 +174,8 @@ fn compressed_archives() {
 fn every_truncation_is_refused() {
     for name in ["bare", "cuda", "legacy"] {
         let whole = fs::read(file(&format!("{name}.pt"))).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.pt");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pt");
         for n in (0..whole.len()).step_by(13) {
             fs::write(&path, &whole[..n]).unwrap();
             assert!(torch::read(&path, &ReadOptions::default()).is_err(), "{name} {n}");
@@ -230,8 +230,8 @@ impl Dice {
 /// Whatever is changed, the reader refuses or reads: it neither panics nor hangs.
 #[test]
 fn damaged_files_are_refused_or_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.pt");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.pt");
     let mut dice = Dice(7);
     let mut read = 0;
     for (name, ..) in files() {
@@ -256,10 +256,10 @@ fn damaged_files_are_refused_or_read() {
 
 #[test]
 fn what_is_written_is_read_again() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (name, _, architecture) in files() {
         let net = read(name).unwrap();
-        let paths = [folder.path().join("a.pt"), folder.path().join("b.pt")];
+        let paths = [directory.path().join("a.pt"), directory.path().join("b.pt")];
         paths.iter().for_each(|path| torch::write(path, &net).unwrap());
         let bytes = paths.each_ref().map(|path| fs::read(path).unwrap());
         assert_eq!(bytes[0], bytes[1], "{name}");
@@ -273,8 +273,8 @@ fn what_is_written_is_read_again() {
 /// layers once; names and values by the reader crate.
 #[test]
 fn written_files_are_laid_out_as_pytorch_does() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("net.pt");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("net.pt");
     let net = read("tied").unwrap();
     torch::write(&path, &net).unwrap();
     let mut archive = ZipArchive::new(fs::File::open(&path).unwrap()).unwrap();
@@ -303,8 +303,8 @@ fn written_files_are_laid_out_as_pytorch_does() {
 
 #[test]
 fn a_failed_write_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("no/such/folder/net.pt");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("no/such/directory/net.pt");
     let error = torch::write(&path, &read("one").unwrap()).unwrap_err().to_string();
     contains(&error, &["write", "net.pt"]);
 }

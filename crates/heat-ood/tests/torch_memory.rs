@@ -140,8 +140,8 @@ fn directories() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn memory_is_in_proportion_to_the_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("x.pt");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("x.pt");
     // A directory with two records is read by the one that counts.
     let bombs = bombs().into_iter().map(|bomb| (bomb, false));
     for ((name, bytes), may_be_read) in bombs.chain(directories().into_iter().map(|d| (d, true))) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use heat_ood::ebm::{HeatConfig, Outcome, Proposal, RunFolder, Trainer, checkpoint};
+use heat_ood::ebm::{HeatConfig, Outcome, Proposal, RunDirectory, Trainer, checkpoint};
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::io::TensorFile;
 use heat_ood::math::parallel;
@@ -84,13 +84,13 @@ impl Observer for StopAfter {
     }
 }
 
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut out: Vec<_> = std::fs::read_dir(folder.join("checkpoints"))
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut out: Vec<_> = std::fs::read_dir(directory.join("checkpoints"))
         .unwrap()
         .map(|e| e.unwrap().path())
         .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(p).unwrap()))
         .collect();
-    out.push(("metrics".into(), std::fs::read(folder.join("metrics.jsonl")).unwrap()));
+    out.push(("metrics".into(), std::fs::read(directory.join("metrics.jsonl")).unwrap()));
     out.sort();
     out
 }
@@ -98,23 +98,23 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn a_resumed_run_is_the_uninterrupted_run_to_the_byte() {
     let (train, config) = (train(), config());
-    let folder = tempfile::tempdir().unwrap();
-    let whole = folder.path().join("whole");
-    let mut run = RunFolder::create(&whole, "", "d").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let whole = directory.path().join("whole");
+    let mut run = RunDirectory::create(&whole, "", "d").unwrap();
     let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
     assert_eq!(run.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
     // In the first epoch with a gradient half accumulated, at its end, later.
     for stops in [vec![3], vec![15], vec![1, 16], vec![7, 2, 13]] {
-        let path = folder.path().join(format!("{stops:?}"));
-        let mut run = RunFolder::create(&path, "", "d").unwrap();
+        let path = directory.path().join(format!("{stops:?}"));
+        let mut run = RunDirectory::create(&path, "", "d").unwrap();
         let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
         for n in stops {
             let mut stop = StopAfter(AtomicUsize::new(n));
             assert_eq!(run.train(&mut trainer, &mut stop).unwrap(), Outcome::Stopped);
-            let last = RunFolder::latest(&path).unwrap().unwrap();
+            let last = RunDirectory::latest(&path).unwrap().unwrap();
             trainer = checkpoint::resume(&last, &config, &train, "d").unwrap();
             drop(run);
-            run = RunFolder::open(&path, "", "d", Some(&trainer)).unwrap();
+            run = RunDirectory::open(&path, "", "d", Some(&trainer)).unwrap();
         }
         assert_eq!(run.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
         assert!(files(&path) == files(&whole));
@@ -125,24 +125,24 @@ fn a_resumed_run_is_the_uninterrupted_run_to_the_byte() {
 fn resuming_with_other_settings_or_data_is_refused() {
     let (train, mut config) = (train(), config());
     config.n_epochs = 1;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run");
-    let mut run = RunFolder::create(&path, "", "digest").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run");
+    let mut run = RunDirectory::create(&path, "", "digest").unwrap();
     let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
     run.train(&mut trainer, &mut Silent).unwrap();
-    let last = RunFolder::latest(&path).unwrap().unwrap();
+    let last = RunDirectory::latest(&path).unwrap().unwrap();
     let resume = |c: &HeatConfig, d: &str| checkpoint::resume(&last, c, &train, d).map(|_| ());
     resume(&config, "digest").unwrap();
     resume(&HeatConfig { n_epochs: 9, ..config.clone() }, "digest").unwrap();
     let other = HeatConfig { seed: 1, ..config.clone() };
     assert!(resume(&other, "digest").unwrap_err().to_string().contains("other settings"));
     assert!(resume(&config, "x").unwrap_err().to_string().contains("other data"));
-    let second = RunFolder::open(&path, "", "digest", None).err().unwrap().to_string();
+    let second = RunDirectory::open(&path, "", "digest", None).err().unwrap().to_string();
     assert!(second.contains("another process"), "{second}");
     drop(run);
     let fewer = HeatConfig { n_epochs: 0, ..config.clone() };
     assert!(resume(&fewer, "digest").unwrap_err().to_string().contains("already finished"));
-    let again = RunFolder::create(&path, "", "digest").err().unwrap().to_string();
+    let again = RunDirectory::create(&path, "", "digest").err().unwrap().to_string();
     assert!(again.contains("resume it"), "{again}");
     // Half a checkpoint is never taken for a whole one.
     let bytes = std::fs::read(&last).unwrap();

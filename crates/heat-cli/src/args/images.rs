@@ -48,7 +48,7 @@ pub struct ExtractArgs {
     /// Directory for the feature set; the head is written beside it, to head.safetensors
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, folder or list [default: told by the files]
+    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, directory or list [default: told by the files]
     #[arg(long, value_name = "NAME")]
     pub format: Option<String>,
     /// train, val or test (textures: test1 …) [default: the one used for evaluation]

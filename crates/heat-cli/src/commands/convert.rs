@@ -45,7 +45,7 @@ fn form(to: To, output: &Path) -> Form {
         To::Shards => Form::Shards,
         To::Safetensors => Form::Safetensors,
         To::Npy if FileFormat::of(output) == Some(FileFormat::Npy) => Form::Npy,
-        To::Npy => Form::NpyFolder,
+        To::Npy => Form::NpyDirectory,
         To::Npz => Form::Npz,
         To::Memmap => Form::Memmap,
     }

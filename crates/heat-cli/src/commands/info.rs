@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use heat_ood::Detector;
 use heat_ood::ebm::torch::{self, ReadOptions};
-use heat_ood::ebm::{RunFolder, checkpoint};
+use heat_ood::ebm::{RunDirectory, checkpoint};
 use heat_ood::features::{FeatureSet, Field, FileFormat, Head, OpenOptions, Pooling};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
@@ -18,7 +18,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     // A run directory goes by its detector, or the checkpoint that is furthest on.
     let run = path.join("recipe.toml").is_file();
     let detector_file = path.join("detector.safetensors");
-    let latest = if run && !detector_file.is_file() { RunFolder::latest(path)? } else { None };
+    let latest = if run && !detector_file.is_file() { RunDirectory::latest(path)? } else { None };
     let path = match latest {
         Some(checkpoint) => &checkpoint.clone(),
         None if run => &detector_file,

@@ -19,7 +19,7 @@ use statrs::function::gamma::ln_gamma;
 
 use crate::error::{Error, Result};
 
-/// What is promised of the false-alarm rate: the share of in-distribution rows
+/// What is promised of the false-alarm rate: the fraction of in-distribution rows
 /// that are flagged.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,7 +10,7 @@
 //!
 //! What the promises need is that new ordinary rows come from where the
 //! calibration rows came from; nothing is assumed of the scorer. They say
-//! nothing of how many odd rows are found.
+//! nothing of how many anomalous rows are found.
 
 pub mod drift;
 mod fusion;

@@ -1,11 +1,11 @@
-//! Choosing among many rows with a bound on the share of false discoveries.
+//! Choosing among many rows with a bound on the fraction of false discoveries.
 
 use crate::error::Result;
 
 use super::guarantee::check_rate;
 
 /// The rows to call out-of-distribution, so that of those called so the
-/// expected share that is not (false discovery rate) is at most `rate`:
+/// expected fraction that is not (false discovery rate) is at most `rate`:
 /// the rows with the i smallest p-values for the largest i with
 /// p₍ᵢ₎ ≤ rate·i/m.
 ///

@@ -118,7 +118,7 @@ pub struct ModelConfig {
     pub use_pcd: bool,
     /// Rows of the replay buffer.
     pub buffer_size: usize,
-    /// Share of a batch that starts anew once the buffer is half full.
+    /// Fraction of a batch that starts anew once the buffer is half full.
     pub restart_prob: f64,
     /// Spectral normalisation of every linear map but the last.
     pub use_spectral_norm: bool,
@@ -208,7 +208,7 @@ impl ModelConfig {
             }
         };
         if !(0.0..=1.0).contains(&self.restart_prob) {
-            let problem = "a share lies between 0 and 1";
+            let problem = "a fraction lies between 0 and 1";
             return Err(Error::config("ebm.model.restart_prob", self.restart_prob, problem));
         }
         clash(

@@ -85,16 +85,16 @@ const PREFIX: &str = "events.out.tfevents.";
 
 impl EventFile {
     /// A new file in `folder` that begins with `history`; older ones of the
-    /// folder, of which it is a continuation, are removed.
-    pub(super) fn create(folder: &Path, history: &[EpochLog]) -> Result<Self> {
-        for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-            let path = entry.map_err(Error::io("list", folder))?.path();
+    /// directory, of which it is a continuation, are removed.
+    pub(super) fn create(directory: &Path, history: &[EpochLog]) -> Result<Self> {
+        for entry in std::fs::read_dir(directory).map_err(Error::io("list", directory))? {
+            let path = entry.map_err(Error::io("list", directory))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(PREFIX) {
                 std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }
-        let path = folder.join(format!("{PREFIX}{}.heat", now() as u64));
+        let path = directory.join(format!("{PREFIX}{}.heat", now() as u64));
         let file = File::create(&path).map_err(Error::io("create", &path))?;
         let mut events = EventFile { path, file };
         let mut first = Message::default();

@@ -29,5 +29,5 @@ pub use loss::{LossConfig, Objective};
 pub use optim::OptimizerConfig;
 pub use prior::IntoPrior;
 pub use proposal::Proposal;
-pub use run::RunFolder;
+pub use run::RunDirectory;
 pub use train::{GradientHook, Outcome, Trainer};

@@ -1,7 +1,7 @@
 //! The replay buffer of persistent contrastive divergence (METHOD §4).
 //!
 //! Final samples of earlier steps, the oldest overwritten first. Once it is
-//! half full, a share 1 − `restart_prob` of each batch starts from rows drawn
+//! half full, a fraction 1 − `restart_prob` of each batch starts from rows drawn
 //! from it.
 //!
 //! Reference: Tieleman, *Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient*, ICML 2008; Du and Mordatch, NeurIPS 2019.

@@ -1,4 +1,4 @@
-//! The folder of a training run.
+//! The directory of a training run.
 //!
 //! `recipe.toml` (resolved), `checkpoints/epoch_N.safetensors`,
 //! `metrics.jsonl` (one epoch a line), TensorBoard event files. Metrics and
@@ -15,20 +15,20 @@ use crate::error::{Error, Result};
 use crate::io::write_atomically;
 use crate::observe::{EpochLog, Event, Observer};
 
-/// A run folder open for writing.
-pub struct RunFolder {
+/// A run directory open for writing.
+pub struct RunDirectory {
     path: PathBuf,
     events: EventFile,
     train_digest: String,
-    /// Held while the folder is open.
+    /// Held while the directory is open.
     _lock: File,
 }
 
-impl RunFolder {
-    /// Begin a run in a new or empty folder.
+impl RunDirectory {
+    /// Begin a run in a new or empty directory.
     ///
     /// # Errors
-    /// If the folder already holds a run, or cannot be written.
+    /// If the directory already holds a run, or cannot be written.
     pub fn create(path: &Path, recipe: &str, train_digest: &str) -> Result<Self> {
         if path.join("recipe.toml").exists() || Self::latest(path)?.is_some() {
             return Err(Error::format(
@@ -43,7 +43,7 @@ impl RunFolder {
     /// (`None` when there was none).
     ///
     /// # Errors
-    /// If another process is training there, or the folder cannot be written.
+    /// If another process is training there, or the directory cannot be written.
     pub fn open(
         path: &Path,
         recipe: &str,
@@ -55,27 +55,27 @@ impl RunFolder {
         let lock_path = path.join(".lock");
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            return Err(Error::format(path, "another process is training in this folder"));
+            return Err(Error::format(path, "another process is training in this directory"));
         }
         remove(path, |name| name.starts_with(".heat-"))?;
         remove(&checkpoints, |name| name.starts_with(".heat-"))?;
         write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
         let history = trainer.map_or(&[][..], |t| &t.state().history);
-        let folder = RunFolder {
+        let directory = RunDirectory {
             path: path.to_owned(),
             events: EventFile::create(path, history)?,
             train_digest: train_digest.to_owned(),
             _lock: lock,
         };
-        folder.write_metrics(history)?;
+        directory.write_metrics(history)?;
         // Killed between an epoch's checkpoint and the removal of what it supersedes.
         if trainer.is_some_and(|t| t.state().batch == 0) {
-            folder.remove_interrupted()?;
+            directory.remove_interrupted()?;
         }
-        Ok(folder)
+        Ok(directory)
     }
 
-    /// The folder.
+    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -83,15 +83,15 @@ impl RunFolder {
     /// The checkpoint that is furthest on, if there is one.
     ///
     /// # Errors
-    /// If the folder or a checkpoint cannot be read.
+    /// If the directory or a checkpoint cannot be read.
     pub fn latest(path: &Path) -> Result<Option<PathBuf>> {
-        let folder = path.join("checkpoints");
+        let directory = path.join("checkpoints");
         let mut best: Option<(u64, PathBuf)> = None;
-        if !folder.is_dir() {
+        if !directory.is_dir() {
             return Ok(None);
         }
-        for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
-            let file = entry.map_err(Error::io("list", &folder))?.path();
+        for entry in std::fs::read_dir(&directory).map_err(Error::io("list", &directory))? {
+            let file = entry.map_err(Error::io("list", &directory))?.path();
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with('.') || file.extension().is_none_or(|e| e != "safetensors") {
                 continue;
@@ -111,7 +111,7 @@ impl RunFolder {
     /// until the observer asks for a stop, then with one too.
     ///
     /// # Errors
-    /// As [`Trainer::epoch`], or if the folder cannot be written.
+    /// As [`Trainer::epoch`], or if the directory cannot be written.
     pub fn train(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome> {
         while !trainer.is_finished() {
             let Some(log) = trainer.epoch(observer)? else {
@@ -161,10 +161,10 @@ impl RunFolder {
     }
 }
 
-/// Remove the files of a folder whose names satisfy `which`.
-fn remove(folder: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
+/// Remove the files of a directory whose names satisfy `which`.
+fn remove(directory: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
+    for entry in std::fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let path = entry.map_err(Error::io("list", directory))?.path();
         if which(&path.file_name().unwrap_or_default().to_string_lossy()) {
             std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }

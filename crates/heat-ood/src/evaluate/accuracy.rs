@@ -8,7 +8,7 @@ use crate::math::{blocks, reduce};
 /// Rows read at once.
 const ROWS: usize = 1024;
 
-/// Share of a set's rows whose largest logit is that of their label: logits
+/// Fraction of a set's rows whose largest logit is that of their label: logits
 /// as stored, else of `avg` and the head. `None` where the set has no labels,
 /// or neither it nor the head gives logits.
 ///

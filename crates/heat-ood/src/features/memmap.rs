@@ -14,7 +14,7 @@ use super::shard::{Shard, owned};
 use crate::error::{Error, Result};
 use crate::io::{Array, Bytes, Dtype, map};
 
-/// The file that makes a folder a set of memmaps.
+/// The file that makes a directory a set of memmaps.
 pub(super) const FEATURES: &str = "feat.mmap";
 /// Standard deviations.
 pub(super) const DEVIATIONS: &str = "std.mmap";
@@ -28,12 +28,12 @@ const COMMON: [usize; 14] =
 /// Integers up to here are exact in f64; as bits, they are not normal f64.
 const LARGEST: f64 = (1u64 << 52) as f64;
 
-/// The files of a folder and their arrays.
-pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<(Vec<PathBuf>, Shard)> {
-    let path = folder.join(FEATURES);
+/// The files of a directory and their arrays.
+pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<(Vec<PathBuf>, Shard)> {
+    let path = directory.join(FEATURES);
     let bytes = map(&path)?;
     let values = whole_values(&path, &bytes)?;
-    let label_path = folder.join(LABELS);
+    let label_path = directory.join(LABELS);
     let labels = if label_path.exists() { Some(label_values(&label_path)?) } else { None };
     let dim = match &labels {
         Some(labels) => dim_from_labels(&path, values, labels.rows(), options)?,
@@ -44,7 +44,7 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<(Vec<PathBuf>
     let size = bytes.len();
     let mut files = vec![path];
     let mut arrays = vec![("avg".to_owned(), matrix(bytes))];
-    let path = folder.join(DEVIATIONS);
+    let path = directory.join(DEVIATIONS);
     if path.exists() {
         let bytes = map(&path)?;
         if bytes.len() != size {
@@ -62,10 +62,10 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<(Vec<PathBuf>
         arrays.push(("label".to_owned(), labels));
         files.push(label_path);
     }
-    let mut shard = Shard::new(folder, arrays)?;
+    let mut shard = Shard::new(directory, arrays)?;
     shard.place = files[0].display().to_string();
     if shard.label.is_some() {
-        shard.label_place = folder.join(LABELS).display().to_string();
+        shard.label_place = directory.join(LABELS).display().to_string();
     }
     Ok((files, shard))
 }

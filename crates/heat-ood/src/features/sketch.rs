@@ -2,7 +2,7 @@
 //!
 //! Kept are the smallest hashes of all rows (a bottom-k sketch): of another
 //! set's rows, those whose hash lies among them were in this set, and their
-//! share is that of all its rows. Values are rounded before they are hashed, to
+//! fraction is that of all its rows. Values are rounded before they are hashed, to
 //! half precision and once more to bfloat16, so that rows are known again
 //! whatever the form of the file and the one of these types it was written in.
 //!
@@ -51,8 +51,8 @@ pub struct Overlap {
 }
 
 impl Overlap {
-    /// Estimated share of the rows that are in the other set.
-    pub fn share(self) -> f64 {
+    /// Estimated fraction of the rows that are in the other set.
+    pub fn fraction(self) -> f64 {
         self.shared as f64 / self.compared.max(1) as f64
     }
 }
@@ -207,7 +207,7 @@ impl RowSketch {
             }
         })?;
         let [half, brain] = overlaps;
-        Ok(Some(if brain.share() > half.share() { brain } else { half }))
+        Ok(Some(if brain.fraction() > half.fraction() { brain } else { half }))
     }
 }
 
@@ -246,7 +246,7 @@ mod tests {
         let rate = KEPT as f64 / 40_000.0;
         let sigma = (3000.0 * rate * (1.0 - rate)).sqrt();
         assert!((overlap.compared as f64 - 3000.0 * rate).abs() < 5.0 * sigma, "{overlap:?}");
-        assert!((overlap.share() - 1.0 / 3.0).abs() < 0.1, "{overlap:?}");
+        assert!((overlap.fraction() - 1.0 / 3.0).abs() < 0.1, "{overlap:?}");
     }
 
     #[test]
@@ -271,7 +271,8 @@ mod tests {
         };
         let rounds: [fn(f32) -> f32; 3] =
             [|v| v, |v| f16::from_f32(v).to_f32(), |v| bf16::from_f32(v).to_f32()];
-        let share = |a: &FeatureSet, b: &FeatureSet| sketch(a).overlap(b).unwrap().unwrap().share();
+        let share =
+            |a: &FeatureSet, b: &FeatureSet| sketch(a).overlap(b).unwrap().unwrap().fraction();
         for round in rounds {
             assert_eq!(share(&with(0, |v| v), &with(0, round)), 1.0);
             assert_eq!(share(&with(0, round), &with(0, |v| v)), 1.0);

@@ -22,7 +22,7 @@ const MAX_CLASSES: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SubsetConfig {
-    /// Share of the rows, above 0 up to 1, the same in every class; of a set
+    /// Fraction of the rows, above 0 up to 1, the same in every class; of a set
     /// without labels, of all rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proportion: Option<f64>,
@@ -40,7 +40,7 @@ pub struct Subset {
     pub rows: Option<Vec<u32>>,
     /// Chosen labels, ascending; `None`: all.
     pub classes: Option<Vec<u32>>,
-    /// Share of the rows of these classes.
+    /// Fraction of the rows of these classes.
     pub proportion: f64,
 }
 
@@ -63,7 +63,7 @@ impl SubsetConfig {
     pub fn fit(&self, set: &FeatureSet) -> Result<Subset> {
         let proportion = self.proportion.unwrap_or(1.0);
         if !(proportion > 0.0 && proportion <= 1.0) {
-            let problem = "a share of the rows lies above 0 and is at most 1, e.g. 0.1";
+            let problem = "a fraction of the rows lies above 0 and is at most 1, e.g. 0.1";
             return Err(Error::config("subset.proportion", proportion, problem));
         }
         if self.is_whole() {

@@ -2,7 +2,7 @@
 //!
 //! A writer holds a lock on its file, which ends with its process. So a
 //! temporary file that can be locked was abandoned, and the next writer in the
-//! folder removes it. Where the file system has no locks, nothing is removed.
+//! directory removes it. Where the file system has no locks, nothing is removed.
 
 use std::fs::File;
 use std::io::Result;
@@ -14,12 +14,12 @@ const PREFIX: &str = ".heat-";
 const SUFFIX: &str = ".tmp";
 
 /// A new, locked temporary file in `folder`.
-pub(super) fn create(folder: &Path) -> Result<NamedTempFile> {
-    remove_abandoned(folder);
+pub(super) fn create(directory: &Path) -> Result<NamedTempFile> {
+    remove_abandoned(directory);
     loop {
         let mut builder = tempfile::Builder::new();
         let file = new_file_permissions(builder.prefix(PREFIX).suffix(SUFFIX));
-        let file = file.tempfile_in(folder)?;
+        let file = file.tempfile_in(directory)?;
         let _ = file.as_file().lock();
         // Another process may have taken it for abandoned before it was locked.
         if file.path().exists() {
@@ -28,14 +28,14 @@ pub(super) fn create(folder: &Path) -> Result<NamedTempFile> {
     }
 }
 
-/// Whether a path has the name of a temporary file or folder of this library.
+/// Whether a path has the name of a temporary file or directory of this library.
 pub(crate) fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
-fn remove_abandoned(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else {
+fn remove_abandoned(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
     for entry in entries.flatten() {
@@ -68,15 +68,15 @@ mod tests {
 
     #[test]
     fn abandoned_files_go_and_held_ones_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         for name in [".heat-dead.tmp", ".heat-other", "heat-mine.tmp"] {
             std::fs::write(path(name), "half").unwrap();
         }
-        let held = create(folder.path()).unwrap();
+        let held = create(directory.path()).unwrap();
         write_atomically(&path("a"), |w| w.write_all(b"whole")).unwrap();
         let name = held.path().file_name().unwrap().to_str().unwrap();
-        let mut names: Vec<String> = std::fs::read_dir(folder.path())
+        let mut names: Vec<String> = std::fs::read_dir(directory.path())
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();

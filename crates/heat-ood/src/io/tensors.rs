@@ -365,9 +365,9 @@ mod tests {
 
     #[test]
     fn what_is_written_comes_back_and_equal_contents_are_equal_bytes() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let meta = [("z", "1".to_owned()), ("y", "two".to_owned())];
-        let paths = [folder.path().join("1"), folder.path().join("2")];
+        let paths = [directory.path().join("1"), directory.path().join("2")];
         for p in &paths {
             save_tensors(p, &sample(), &meta).unwrap();
         }

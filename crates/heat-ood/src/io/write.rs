@@ -24,28 +24,28 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
     };
     let problem = match (found.is_file(), found.is_dir()) {
         (true, _) => return Ok(real),
-        (_, true) => "is a folder; name a file in it",
+        (_, true) => "is a directory; name a file in it",
         _ => "is a device or a pipe, not a regular file; name a file",
     };
     Err(failed()(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem)))
 }
 
-/// Write a whole file or nothing: temporary file in the same folder, flushed
+/// Write a whole file or nothing: temporary file in the same directory, flushed
 /// to the disk, then renamed. A link stays one, and what it leads to is replaced.
 ///
 /// # Errors
-/// If the name is that of a device or a folder, the folder cannot be written or
+/// If the name is that of a device or a directory, the directory cannot be written or
 /// the disk is full; the old file, if any, is then untouched and the temporary
 /// one removed. A temporary file that a killed process left is removed by the
-/// next write in its folder.
+/// next write in its directory.
 pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
     let real = destination(path)?;
-    let folder = parent(&real);
+    let directory = parent(&real);
     let failed = || Error::io("write", path);
-    let mut file = temporary::create(folder).map_err(failed())?;
+    let mut file = temporary::create(directory).map_err(failed())?;
     {
         let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
         write(&mut buffered).map_err(failed())?;
@@ -53,14 +53,14 @@ pub fn write_atomically(
     }
     file.as_file().sync_all().map_err(failed())?;
     file.persist(&real).map_err(|e| failed()(e.error))?;
-    // The rename itself lives in the folder.
-    if let Ok(folder) = std::fs::File::open(folder) {
-        let _ = folder.sync_all();
+    // The rename itself lives in the directory.
+    if let Ok(directory) = std::fs::File::open(directory) {
+        let _ = directory.sync_all();
     }
     Ok(())
 }
 
-/// The folder that holds `path`.
+/// The directory that holds `path`.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
         std::fs::write(&path, "old").unwrap();
         let full = |w: &mut dyn Write| {
             w.write_all(&[1; 100])?;
@@ -84,6 +84,6 @@ mod tests {
         let error = write_atomically(&path, full).unwrap_err().to_string();
         assert!(error.contains("write") && error.contains("x"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -184,7 +184,7 @@ impl Intervals {
 }
 
 /// A scorer minus a reference in the same resamples: the percentile interval
-/// of the difference and its two-sided p-value, twice the smaller share of
+/// of the difference and its two-sided p-value, twice the smaller fraction of
 /// resamples on one side of zero, (1 + #)/(1 + resamples), at most 1.
 ///
 /// # Errors

@@ -143,7 +143,7 @@ fn same_rows(a: usize, b: usize, what: &str) -> Result<()> {
     })
 }
 
-/// Share of `of` below each row, ties counting one half.
+/// Fraction of `of` below each row, ties counting one half.
 fn placements(of: &[f32], rows: &[f32]) -> Vec<f64> {
     let mut sorted: Vec<f32> = of.iter().map(|s| s + 0.0).collect();
     sorted.sort_unstable_by(f32::total_cmp);

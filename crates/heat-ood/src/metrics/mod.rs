@@ -5,9 +5,9 @@
 //! are merged into one pass over the distinct thresholds, so each costs one
 //! sort: O(n log n).
 //!
-//! The two FPR95 are different quantities. `fpr95_id_positive` fixes the share
+//! The two FPR95 are different quantities. `fpr95_id_positive` fixes the fraction
 //! of ID rows accepted at 95 % and counts the OOD rows accepted with them (the
-//! paper's). `fpr95_ood_positive` fixes the share of OOD rows detected at 95 %
+//! paper's). `fpr95_ood_positive` fixes the fraction of OOD rows detected at 95 %
 //! and counts the ID rows flagged with them (OpenOOD v1.5, pytorch-ood).
 
 mod bootstrap;
@@ -34,9 +34,9 @@ use crate::math::quantile;
 pub struct Metrics {
     /// Area under the ROC curve, OOD positive, ties counting one half.
     pub auroc: f64,
-    /// Share of OOD rows strictly below the 95th percentile of ID scores.
+    /// Fraction of OOD rows strictly below the 95th percentile of ID scores.
     pub fpr95_id_positive: f64,
-    /// Share of ID rows flagged at the first threshold that detects 95 % of OOD rows.
+    /// Fraction of ID rows flagged at the first threshold that detects 95 % of OOD rows.
     pub fpr95_ood_positive: f64,
     /// Average precision of −score, ID positive.
     pub aupr_in: f64,

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// More is a mistyped list, not a plan.
 const MAX_RUNS: usize = 10_000;
 
-/// Longest name of a run, in characters: it names a folder.
+/// Longest name of a run, in characters: it names a directory.
 const MAX_NAME: usize = 100;
 
 /// Keys with their values.
@@ -27,7 +27,7 @@ pub struct Grid {
 /// One combination of a grid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GridRun {
-    /// Unique in its grid and fit for a folder: `steps=10_seed=0`.
+    /// Unique in its grid and fit for a directory: `steps=10_seed=0`.
     pub name: String,
     /// Its arguments, as [`Recipe::resolve`] takes them.
     pub arguments: Vec<String>,
@@ -78,9 +78,9 @@ impl Grid {
     /// # Errors
     /// As [`Recipe::resolve`] for any of them, or if two of them are the same
     /// run, because a key has no effect.
-    pub fn resolve(&self, folder: Option<&Path>) -> Result<Vec<GridRun>> {
+    pub fn resolve(&self, directory: Option<&Path>) -> Result<Vec<GridRun>> {
         let runs = self.axes.iter().map(|(_, v)| v.len()).product();
-        let runs = (0..runs).map(|i| self.run(i, folder)).collect::<Result<Vec<_>>>()?;
+        let runs = (0..runs).map(|i| self.run(i, directory)).collect::<Result<Vec<_>>>()?;
         let mut seen = HashMap::new();
         for run in &runs {
             if let Some(other) = seen.insert(run.recipe.to_toml(), &run.name) {
@@ -91,7 +91,7 @@ impl Grid {
         Ok(distinct(runs))
     }
 
-    fn run(&self, index: usize, folder: Option<&Path>) -> Result<GridRun> {
+    fn run(&self, index: usize, directory: Option<&Path>) -> Result<GridRun> {
         let mut rest = index;
         let mut picked = Vec::new();
         for (key, values) in self.axes.iter().rev() {
@@ -102,7 +102,7 @@ impl Grid {
         let arguments: Vec<String> = picked.iter().map(|(k, v, _)| format!("{k}={v}")).collect();
         let varied = picked.into_iter().filter(|(.., several)| *several);
         let varied: Vec<_> = varied.map(|(k, v, _)| (k, v)).collect();
-        let recipe = Recipe::resolve(&arguments, folder)?;
+        let recipe = Recipe::resolve(&arguments, directory)?;
         Ok(GridRun { name: name(&varied), arguments, varied, recipe })
     }
 }

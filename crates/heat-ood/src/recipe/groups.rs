@@ -87,8 +87,8 @@ impl ImagesRecipe {
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
-    pub fn named(name: &str, folder: Option<&Path>) -> Result<Self> {
-        match group("pictures", name, folder)?.remove("pictures") {
+    pub fn named(name: &str, directory: Option<&Path>) -> Result<Self> {
+        match group("pictures", name, directory)?.remove("pictures") {
             Some(Value::Table(table)) => typed(&table, name),
             _ => Ok(Self::default()),
         }
@@ -129,8 +129,8 @@ impl ImagesRecipe {
 ///
 /// # Errors
 /// If there is none, or it cannot be read.
-pub fn transform(name: &str, folder: Option<&Path>) -> Result<TransformConfig> {
-    match group("transform", name, folder)?.remove("transform") {
+pub fn transform(name: &str, directory: Option<&Path>) -> Result<TransformConfig> {
+    match group("transform", name, directory)?.remove("transform") {
         Some(Value::Table(table)) => typed(&table, "transform"),
         _ => Ok(TransformConfig::default()),
     }

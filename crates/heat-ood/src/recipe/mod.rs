@@ -3,7 +3,7 @@
 //! A recipe is put together from groups (`dataset=cifar10`,
 //! `backbone=resnet34_c10`, `ebm=heat_gmm_c10`) and single keys
 //! (`ebm.model.steps=40`), in the published command's own words. Groups are
-//! TOML files: a user's folder is searched first, then those built in. An
+//! TOML files: a user's directory is searched first, then those built in. An
 //! `ebm` group may have a `[run]` table with top-level keys (batch size,
 //! pooling), which keys on the command line override.
 
@@ -31,7 +31,7 @@ use crate::settings::{DEEPEST, keys_of, parse_table, parse_value, typed};
 pub struct Recipe {
     /// Name of the run.
     pub exp_name: String,
-    /// Folder in which runs are made.
+    /// Directory in which runs are made.
     pub log_dir: String,
     /// The ID set, where one was named.
     pub dataset: Option<DatasetRecipe>,
@@ -102,8 +102,8 @@ impl Recipe {
     /// # Errors
     /// If an argument is not `key=value`, a group or key is unknown (the
     /// nearest one is suggested), or a value has the wrong type.
-    pub fn resolve<S: AsRef<str>>(arguments: &[S], folder: Option<&Path>) -> Result<Self> {
-        Self::resolve_table(Table::new(), arguments, folder)
+    pub fn resolve<S: AsRef<str>>(arguments: &[S], directory: Option<&Path>) -> Result<Self> {
+        Self::resolve_table(Table::new(), arguments, directory)
     }
 
     /// The same, starting from a resolved recipe.
@@ -113,15 +113,15 @@ impl Recipe {
     pub fn resolve_onto<S: AsRef<str>>(
         base: &str,
         arguments: &[S],
-        folder: Option<&Path>,
+        directory: Option<&Path>,
     ) -> Result<Self> {
-        Self::resolve_table(parse_toml(base)?, arguments, folder)
+        Self::resolve_table(parse_toml(base)?, arguments, directory)
     }
 
     fn resolve_table<S: AsRef<str>>(
         mut table: Table,
         arguments: &[S],
-        folder: Option<&Path>,
+        directory: Option<&Path>,
     ) -> Result<Self> {
         let mut notices = Vec::new();
         let mut keys = Vec::new();
@@ -134,7 +134,7 @@ impl Recipe {
                 // A network of one's own, without a recipe.
                 set(&mut table, "backbone.path", Value::String(value.to_owned()))?;
             } else if GROUPS.contains(&key) {
-                let named = group(key, value, folder)?;
+                let named = group(key, value, directory)?;
                 if key == "transform" {
                     table.remove(key);
                 }
@@ -212,10 +212,10 @@ fn parse_toml(text: &str) -> Result<Table> {
     parse_table(text).map_err(|e| Error::config("recipe", "", e))
 }
 
-/// Names of the recipes of a group: the user's folder, then the built-in ones.
-pub fn names(group: &str, folder: Option<&Path>) -> Vec<String> {
+/// Names of the recipes of a group: the user's directory, then the built-in ones.
+pub fn names(group: &str, directory: Option<&Path>) -> Vec<String> {
     let mut names = Vec::new();
-    if let Some(entries) = folder.and_then(|f| std::fs::read_dir(f.join(group)).ok()) {
+    if let Some(entries) = directory.and_then(|f| std::fs::read_dir(f.join(group)).ok()) {
         let files = entries.flatten().map(|e| e.path());
         let stems = files.filter(|p| p.extension().is_some_and(|e| e == "toml"));
         names.extend(stems.filter_map(|p| Some(p.file_stem()?.to_string_lossy().into_owned())));
@@ -226,14 +226,14 @@ pub fn names(group: &str, folder: Option<&Path>) -> Vec<String> {
 }
 
 /// A group's file as a table of top-level keys.
-fn group(kind: &str, name: &str, folder: Option<&Path>) -> Result<Table> {
+fn group(kind: &str, name: &str, directory: Option<&Path>) -> Result<Table> {
     let unknown = || {
         let names: Vec<String> =
-            names(kind, folder).into_iter().map(|n| format!("{kind}={n}")).collect();
+            names(kind, directory).into_iter().map(|n| format!("{kind}={n}")).collect();
         Error::unknown("recipe", &format!("{kind}={name}"), names.iter().map(String::as_str))
     };
     let simple = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
-    let file = folder.map(|f| f.join(kind).join(format!("{name}.toml"))).filter(|_| simple);
+    let file = directory.map(|f| f.join(kind).join(format!("{name}.toml"))).filter(|_| simple);
     let text = match file.filter(|f| f.is_file()) {
         Some(file) => {
             let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;

@@ -193,11 +193,11 @@ fn keys_without_meaning_are_noticed() {
 
 #[test]
 fn a_users_folder_comes_first() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("ebm")).unwrap();
-    let file = folder.path().join("ebm/heat_gmm_c10.toml");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("ebm")).unwrap();
+    let file = directory.path().join("ebm/heat_gmm_c10.toml");
     std::fs::write(file, "[model]\nsteps = 3\n[run]\nbatch_size = 5\n").unwrap();
-    let recipe = Recipe::resolve(&["ebm=heat_gmm_c10"], Some(folder.path())).unwrap();
+    let recipe = Recipe::resolve(&["ebm=heat_gmm_c10"], Some(directory.path())).unwrap();
     assert_eq!((recipe.heat.ebm.model.steps, recipe.heat.batch_size), (3, 5));
 }
 

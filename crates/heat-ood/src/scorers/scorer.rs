@@ -31,14 +31,14 @@ pub trait Scorer: Any + Send + Sync {
     fn section(&self) -> Section;
 
     /// Add `scale`·∂score/∂field of each row to the fields of `out`: the
-    /// direction in which a picture is perturbed before it is scored (ODIN).
+    /// direction in which a image is perturbed before it is scored (ODIN).
     /// The fields read are those that `batch` has.
     ///
     /// # Errors
     /// If the scorer has no such gradient, as by default, or the batch lacks
     /// a field.
     fn gradient_batch(&self, _batch: &Batch, _scale: f64, _out: &mut Batch) -> Result<()> {
-        let problem = "has no gradient; pictures are perturbed by msp, max_logit, el, odin, react, \
+        let problem = "has no gradient; images are perturbed by msp, max_logit, el, odin, react, \
                        temperature, gmm, ssd, maha, heat and compositions of these";
         Err(Error::config("perturb", self.name(), problem))
     }

@@ -113,7 +113,7 @@ impl ScorerSpec {
 /// Fit many scorers. The sums that they need are gathered in one pass over
 /// the training set, each once, whichever scorers share it; what depends on
 /// these takes passes of its own. Beside each scorer stand the wall-clock
-/// seconds of its own fit, with its share of the common pass: an equal one of
+/// seconds of its own fit, with its fraction of the common pass: an equal one of
 /// all that asked for any.
 ///
 /// # Errors

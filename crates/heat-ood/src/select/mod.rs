@@ -38,7 +38,7 @@ use crate::scorers::{Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, sco
 pub struct SelectConfig {
     /// Groups of classes, each left out once.
     pub folds: usize,
-    /// Most training rows used, the same share of every class, but at least
+    /// Most training rows used, the same fraction of every class, but at least
     /// ten of each.
     pub rows: usize,
     /// Most members of the composition, counted with repetition.

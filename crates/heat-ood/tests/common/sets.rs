@@ -18,13 +18,13 @@ pub fn all(set: &FeatureSet, field: Field) -> Vec<f32> {
     out
 }
 
-/// A folder with the memmaps that are given.
+/// A directory with the memmaps that are given.
 pub fn memmaps(files: &[(&str, Vec<u8>)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
-        fs::write(folder.path().join(format!("{name}.mmap")), bytes).unwrap();
+        fs::write(directory.path().join(format!("{name}.mmap")), bytes).unwrap();
     }
-    folder
+    directory
 }
 
 pub fn dim(dim: usize) -> OpenOptions {

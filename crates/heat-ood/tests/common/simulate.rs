@@ -71,7 +71,7 @@ pub fn population_rates(
     (0..splits).map(rate).collect()
 }
 
-/// Mean false discovery proportion and mean share of the odd rows found, in
+/// Mean false discovery proportion and mean fraction of the anomalous rows found, in
 /// batches of `ordinary` ID and `odd` OOD rows, calibrated on the other ID rows.
 pub fn discoveries(
     id: &[f32],

@@ -16,8 +16,8 @@ use super::bytes::npy;
 use super::readers::{C, D, N, head, train, training};
 use super::seeds::{npz, safetensors, seeds};
 
-/// A folder, and that this test is alone.
-fn folder() -> (tempfile::TempDir, impl Drop) {
+/// A directory, and that this test is alone.
+fn directory() -> (tempfile::TempDir, impl Drop) {
     (tempfile::tempdir().unwrap(), super::harness::alone())
 }
 
@@ -35,8 +35,8 @@ fn with_header(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat()
 }
 
-fn resumed(folder: &Path, kind: usize, bytes: &[u8]) -> Result<()> {
-    let path = folder.join("x.safetensors");
+fn resumed(directory: &Path, kind: usize, bytes: &[u8]) -> Result<()> {
+    let path = directory.join("x.safetensors");
     fs::write(&path, bytes).unwrap();
     checkpoint::resume(&path, &training(kind), &train(), "d").map(drop)
 }
@@ -44,23 +44,23 @@ fn resumed(folder: &Path, kind: usize, bytes: &[u8]) -> Result<()> {
 /// Panicked: the label chose a mean beyond the last.
 #[test]
 fn replayed_rows_have_a_class_of_the_prior() {
-    let (folder, _alone) = folder();
-    let seed = &seeds("checkpoint", folder.path())[1];
-    resumed(folder.path(), 1, seed).unwrap();
+    let (directory, _alone) = directory();
+    let seed = &seeds("checkpoint", directory.path())[1];
+    resumed(directory.path(), 1, seed).unwrap();
     let file = safetensors::SafeTensors::deserialize(seed).unwrap();
     let labels = file.tensor("replay.labels").unwrap().data().as_ptr() as usize;
     let at = labels - seed.as_ptr() as usize;
     let mut other = seed.clone();
     other[at..at + 8].copy_from_slice(&(C as i64).to_le_bytes());
-    refused(resumed(folder.path(), 1, &other), "replay buffer contradicts itself");
+    refused(resumed(directory.path(), 1, &other), "replay buffer contradicts itself");
 }
 
 /// Overflowed: the next step has no number.
 #[test]
 fn counters_are_those_of_a_run() {
-    let (folder, _alone) = folder();
-    let seed = &seeds("checkpoint", folder.path())[0];
-    resumed(folder.path(), 0, seed).unwrap();
+    let (directory, _alone) = directory();
+    let seed = &seeds("checkpoint", directory.path())[0];
+    resumed(directory.path(), 0, seed).unwrap();
     // Three batches an epoch; stopped after four.
     for (from, to) in [
         (r#"\"batch\":1,\"step\":4,"#, r#"\"batch\":1,\"step\":18446744073709551615,"#),
@@ -68,15 +68,15 @@ fn counters_are_those_of_a_run() {
         (r#""adam_steps":"2""#, r#""adam_steps":"18446744073709551615""#),
     ] {
         let other = with_header(seed, from, to);
-        refused(resumed(folder.path(), 0, &other), "counters contradict");
+        refused(resumed(directory.path(), 0, &other), "counters contradict");
     }
 }
 
 /// Panicked when scored: a product of matrices of two dimensions.
 #[test]
 fn a_residual_energy_reads_what_its_prior_reads() {
-    let (folder, _alone) = folder();
-    let path = folder.path().join("x.safetensors");
+    let (directory, _alone) = directory();
+    let path = directory.path().join("x.safetensors");
     let config = training(2);
     let prior =
         config.fit_prior(&TrainingData::new(&train()).with_head(&head()), &mut Silent).unwrap();
@@ -92,8 +92,8 @@ fn a_residual_energy_reads_what_its_prior_reads() {
 /// Overflowed in the reader crate: the first shape was checked, the last used.
 #[test]
 fn an_array_has_one_shape() {
-    let (folder, _alone) = folder();
-    let path = folder.path().join("x.npy");
+    let (directory, _alone) = directory();
+    let path = directory.path().join("x.npy");
     for shape in ["(1, 1), 'shape': (6, 9223372036854775807)", "(0xffffffffffffff, 0xffffffffff)"] {
         fs::write(&path, npy("<f4", false, shape, &[0; 4])).unwrap();
         refused(FeatureSet::open(&path), "its header is damaged");
@@ -110,8 +110,8 @@ fn an_array_has_one_shape() {
 /// Took a thousand times the file's size.
 #[test]
 fn archives_do_not_grow_without_bound() {
-    let (folder, _alone) = folder();
-    let path = folder.path().join("x.npz");
+    let (directory, _alone) = directory();
+    let path = directory.path().join("x.npz");
     let zeros =
         |rows: usize, fortran| npy("<f4", fortran, &format!("({rows}, 4)"), &vec![0; 16 * rows]);
     fs::write(&path, npz(&[("avg", &zeros(1 << 22, false))], true)).unwrap();
@@ -129,13 +129,13 @@ fn archives_do_not_grow_without_bound() {
 /// Took twenty times the file's size; f16 matrices of a mixture, twelve times.
 #[test]
 fn headers_and_tensors_in_proportion_to_the_file() {
-    let (folder, _alone) = folder();
+    let (directory, _alone) = directory();
     let many: Vec<String> = (0..200_000).map(|i| format!("\"{i}\":\"\"")).collect();
     let header = format!("{{\"__metadata__\":{{{}}}}}", many.join(","));
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
     refused(FeatureSet::from_safetensors("x", bytes), "describes far more");
     let file = safetensors(&[("means", Dtype::F16, vec![2], vec![0; 4])]);
-    let path = folder.path().join("x.safetensors");
+    let path = directory.path().join("x.safetensors");
     fs::write(&path, file).unwrap();
     refused(TensorFile::open(&path).unwrap().f64("means", &[2]), "type F16, expected F64");
     let dim = (1 << 18) + 1;
@@ -145,7 +145,7 @@ fn headers_and_tensors_in_proportion_to_the_file() {
 /// Ended the process: a table for each dot, dropped by recursion.
 #[test]
 fn keys_of_very_many_dots() {
-    let (_folder, _alone) = folder();
+    let (_folder, _alone) = directory();
     let deep = format!("{}x", "a.".repeat(100_000));
     refused(Recipe::resolve(&[format!("{deep}=1")], None), "so many dots");
     refused(Recipe::parse(&format!("{deep} = 1")), "more than 64 dots");
@@ -161,7 +161,7 @@ fn keys_of_very_many_dots() {
 /// those of every key.
 #[test]
 fn long_lists_and_names() {
-    let (_folder, _alone) = folder();
+    let (_folder, _alone) = directory();
     let many: Vec<String> = (0..100_000).map(|i| i.to_string()).collect();
     refused(Grid::parse(&[format!("seed={}", many.join(","))]), "more than 10000 runs");
     let long = "é".repeat(1 << 19);
@@ -172,8 +172,8 @@ fn long_lists_and_names() {
 /// Was read as another matrix: three rows of two, for two rows of three.
 #[test]
 fn the_bias_of_an_archived_head() {
-    let (folder, _alone) = folder();
-    let path = folder.path().join("x.npz");
+    let (directory, _alone) = directory();
+    let path = directory.path().join("x.npz");
     let weight = npy("<f4", false, "(2, 3)", &[0; 24]);
     for (n, sound) in [(2, true), (3, false)] {
         let bias = npy("<f4", false, &format!("({n},)"), &vec![0; 4 * n]);
@@ -188,7 +188,7 @@ fn the_bias_of_an_archived_head() {
 /// composition read stored logits.
 #[test]
 fn members_of_a_composition_keep_their_steps() {
-    let (_folder, _alone) = folder();
+    let (_folder, _alone) = directory();
     let (train, head) = (train(), head());
     let mut avg = vec![0.0; N * D];
     train.read(heat_ood::features::Field::Features(Default::default()), 0..N, &mut avg).unwrap();

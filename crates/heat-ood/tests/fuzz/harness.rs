@@ -24,14 +24,14 @@ pub fn alone() -> MutexGuard<'static, ()> {
 const HANG: Duration = Duration::from_secs(10);
 
 /// Give `input` to the reader of that name.
-pub fn check(reader: &str, folder: &Path, input: &[u8]) {
+pub fn check(reader: &str, directory: &Path, input: &[u8]) {
     let (_, read) = READERS.iter().find(|(name, _)| *name == reader).unwrap();
     let start = Instant::now();
-    bounded(growth(reader) * input.len(), || read(folder, input));
+    bounded(growth(reader) * input.len(), || read(directory, input));
     assert!(start.elapsed() < HANG, "{reader}: took {:?}", start.elapsed());
 }
 
-/// Mutated seeds; a failure leaves its input in the temporary folder.
+/// Mutated seeds; a failure leaves its input in the temporary directory.
 pub fn fuzz(reader: &str, rounds: u64) {
     let _alone = alone();
     // On one thread of the pool, so that no input waits for others to wake.
@@ -39,17 +39,17 @@ pub fn fuzz(reader: &str, rounds: u64) {
 }
 
 fn run(reader: &str, rounds: u64) {
-    let folder = tempfile::tempdir().unwrap();
-    let seeds = seeds(reader, folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let seeds = seeds(reader, directory.path());
     for seed in &seeds {
-        check(reader, folder.path(), seed);
+        check(reader, directory.path(), seed);
     }
     let more = std::env::var("HEAT_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok());
     for round in 0..more.unwrap_or(rounds) {
         let mut random = Random(round);
         let [seed, other] = [0, 1].map(|_| &seeds[random.below(seeds.len())]);
         let input = mutate(seed, other, &mut random);
-        let failed = std::panic::catch_unwind(|| check(reader, folder.path(), &input)).is_err();
+        let failed = std::panic::catch_unwind(|| check(reader, directory.path(), &input)).is_err();
         if failed {
             let path = std::env::temp_dir().join(format!("heat-fuzz-{reader}-{round}"));
             std::fs::write(&path, &input).unwrap();
@@ -61,11 +61,11 @@ fn run(reader: &str, rounds: u64) {
 /// Small files that mean much, with the names of those that are believed.
 pub fn small_files() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut failed = Vec::new();
     for (reader, name, bytes) in bombs() {
         eprintln!("{reader} {name}");
-        let checked = std::panic::catch_unwind(|| check(reader, folder.path(), &bytes));
+        let checked = std::panic::catch_unwind(|| check(reader, directory.path(), &bytes));
         failed.extend(checked.is_err().then(|| format!("{reader}: {name}")));
     }
     assert!(failed.is_empty(), "{failed:?}");

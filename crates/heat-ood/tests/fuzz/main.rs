@@ -81,8 +81,8 @@ fn small_files_that_mean_much() {
 #[test]
 fn detectors_of_real_size() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.safetensors");
     let (rows, dim) = (3000, 1100);
     let value = |i: usize| ((i * 7919 + i / 13 * 104_729) % 10_007) as f32 / 10_007.0;
     let values: Vec<f32> = (0..rows * dim).map(value).collect();

@@ -20,7 +20,7 @@ pub const C: usize = 3;
 /// Rows of the training set of the seeds.
 pub const N: usize = 24;
 
-/// A reader: a folder to work in, used again and again, and the input.
+/// A reader: a directory to work in, used again and again, and the input.
 pub type Reader = fn(&Path, &[u8]);
 
 /// Every reader, by the name of its fuzz target.
@@ -35,9 +35,9 @@ pub const READERS: &[(&str, Reader)] = &[
     ("torch", torch_checkpoint),
 ];
 
-pub fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
-    let path = folder.join(name);
-    fs::write(&path, bytes).expect("the folder can be written");
+pub fn file(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = directory.join(name);
+    fs::write(&path, bytes).expect("the directory can be written");
     path
 }
 
@@ -124,8 +124,8 @@ fn probe() -> FeatureSet {
     FeatureSet::from_safetensors("probe", bytes).expect("a sound set")
 }
 
-fn features_safetensors(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "x.safetensors", bytes);
+fn features_safetensors(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "x.safetensors", bytes);
     let _ = FeatureSet::open(&path).and_then(|set| read_all(&set));
     let _ = train().with_labels(&path).and_then(|set| read_all(&set));
     use_head(&path);
@@ -139,16 +139,16 @@ fn use_head(path: &Path) {
     let _ = (head.select(&[0, 1]), head.digest());
 }
 
-fn features_npy(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "avg.npy", bytes);
+fn features_npy(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "avg.npy", bytes);
     let _ = FeatureSet::open(&path).and_then(|set| read_all(&set));
     let options = OpenOptions { dim: Some(D), fallback_dim: None };
-    let _ = FeatureSet::open_with(folder, &options).and_then(|set| read_all(&set));
+    let _ = FeatureSet::open_with(directory, &options).and_then(|set| read_all(&set));
     let _ = train().with_labels(&path).and_then(|set| read_all(&set));
 }
 
 /// Bytes of an `.npy` file become an archive of it, compressed.
-fn features_npz(folder: &Path, bytes: &[u8]) {
+fn features_npz(directory: &Path, bytes: &[u8]) {
     let packed;
     let whole = if bytes.starts_with(b"\x93NUMPY") {
         packed = super::seeds::npz(&["avg", "label", "weight"].map(|n| (n, bytes)), true);
@@ -156,7 +156,7 @@ fn features_npz(folder: &Path, bytes: &[u8]) {
     } else {
         bytes
     };
-    let path = file(folder, "x.npz", whole);
+    let path = file(directory, "x.npz", whole);
     let _ = FeatureSet::open(&path).and_then(|set| read_all(&set));
     let _ = train().with_labels(&path).and_then(|set| read_all(&set));
     use_head(&path);
@@ -164,15 +164,15 @@ fn features_npz(folder: &Path, bytes: &[u8]) {
 
 /// The input: which files there are, D, the bytes of labels and deviations
 /// (in eights), then those files and the features.
-fn features_memmap(folder: &Path, bytes: &[u8]) {
+fn features_memmap(directory: &Path, bytes: &[u8]) {
     let Some(([flags, dim, labels, deviations], rest)) = bytes.split_first_chunk() else { return };
     let (labels, rest) = rest.split_at(rest.len().min(8 * usize::from(*labels)));
     let (deviations, features) = rest.split_at(rest.len().min(8 * usize::from(*deviations)));
-    file(folder, "feat.mmap", features);
+    file(directory, "feat.mmap", features);
     for (flag, name, bytes) in [(1, "label.mmap", labels), (2, "std.mmap", deviations)] {
         match flags & flag {
-            0 => drop(fs::remove_file(folder.join(name))),
-            _ => drop(file(folder, name, bytes)),
+            0 => drop(fs::remove_file(directory.join(name))),
+            _ => drop(file(directory, name, bytes)),
         }
     }
     let dim = Some(usize::from(*dim));
@@ -180,15 +180,15 @@ fn features_memmap(folder: &Path, bytes: &[u8]) {
         dim: dim.filter(|_| flags & 4 != 0),
         fallback_dim: dim.filter(|_| flags & 8 != 0),
     };
-    let _ = FeatureSet::open_with(folder, &options).and_then(|set| read_all(&set));
+    let _ = FeatureSet::open_with(directory, &options).and_then(|set| read_all(&set));
     if flags & 1 != 0 {
-        let labels = folder.join("label.mmap");
+        let labels = directory.join("label.mmap");
         let _ = train().with_labels(labels).and_then(|set| read_all(&set));
     }
 }
 
-fn detector(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "x.safetensors", bytes);
+fn detector(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "x.safetensors", bytes);
     let Ok(file) = TensorFile::open(&path) else { return };
     let _ = (file.list(), torch::network(&file).map(|net| net.effective()));
     let Ok(detector) = Detector::from_file(&file) else { return };
@@ -201,8 +201,8 @@ fn detector(folder: &Path, bytes: &[u8]) {
 }
 
 /// Go on from a checkpoint to the end of the run.
-fn resume(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "x.safetensors", bytes);
+fn resume(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "x.safetensors", bytes);
     let Ok(file) = TensorFile::open(&path) else { return };
     let _ = (checkpoint::read_state(&file), checkpoint::read_config(&file));
     let _ = Detector::from_file(&file).and_then(|d| d.score(&probe()));
@@ -216,17 +216,17 @@ fn resume(folder: &Path, bytes: &[u8]) {
 }
 
 /// TOML, a line of three dashes, then one argument a line.
-fn recipe(folder: &Path, bytes: &[u8]) {
+fn recipe(directory: &Path, bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (toml, arguments) = text.split_once("\n---\n").unwrap_or((&text, ""));
     let arguments: Vec<&str> = arguments.lines().take(64).collect();
-    let group = folder.join("ebm");
-    fs::create_dir_all(&group).expect("the folder can be written");
+    let group = directory.join("ebm");
+    fs::create_dir_all(&group).expect("the directory can be written");
     file(&group, "mine.toml", toml.as_bytes());
     let resolved = [
         Recipe::parse(toml),
         Recipe::resolve_onto(toml, &arguments, None),
-        Recipe::resolve(&["ebm=mine"], Some(folder)),
+        Recipe::resolve(&["ebm=mine"], Some(directory)),
     ];
     for recipe in resolved.into_iter().flatten() {
         let text = recipe.to_toml();
@@ -240,8 +240,8 @@ fn recipe(folder: &Path, bytes: &[u8]) {
     }
 }
 
-fn torch_checkpoint(folder: &Path, bytes: &[u8]) {
-    let path = file(folder, "x.pt", bytes);
+fn torch_checkpoint(directory: &Path, bytes: &[u8]) {
+    let path = file(directory, "x.pt", bytes);
     for tied in [None, Some(true), Some(false)] {
         let options = torch::ReadOptions { tied, prefix: tied.map(|_| String::new()) };
         let _ = torch::read(&path, &options).map(|net| net.tensors());

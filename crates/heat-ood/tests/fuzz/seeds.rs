@@ -5,7 +5,7 @@ use std::path::Path;
 
 use heat_ood::calibrate::{Calibration, CalibrationConfig, Fusion, FusionRule};
 use heat_ood::compose::{CombinedConfig, Part};
-use heat_ood::ebm::{RunFolder, Trainer};
+use heat_ood::ebm::{RunDirectory, Trainer};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
@@ -19,14 +19,14 @@ use super::bytes::npy;
 use super::readers::{D, head, train, training};
 
 /// Files for the reader of that name.
-pub fn seeds(reader: &str, folder: &Path) -> Vec<Vec<u8>> {
+pub fn seeds(reader: &str, directory: &Path) -> Vec<Vec<u8>> {
     match reader {
         "features_safetensors" => features(),
         "features_npy" => arrays(),
         "features_npz" => archives(),
         "features_memmap" => memmaps(),
-        "detector" => detectors(folder),
-        "checkpoint" => checkpoints(folder),
+        "detector" => detectors(directory),
+        "checkpoint" => checkpoints(directory),
         "recipe" => recipes(),
         "torch" => torch_files(),
         other => panic!("no reader of the name {other}"),
@@ -149,14 +149,14 @@ fn memmaps() -> Vec<Vec<u8>> {
     ]
 }
 
-fn saved(folder: &Path, scorer: Fitted<dyn Scorer>) -> Vec<u8> {
-    let path = folder.join("seed.safetensors");
-    Detector::new(scorer).save(&path).expect("the folder can be written");
+fn saved(directory: &Path, scorer: Fitted<dyn Scorer>) -> Vec<u8> {
+    let path = directory.join("seed.safetensors");
+    Detector::new(scorer).save(&path).expect("the directory can be written");
     std::fs::read(path).expect("just written")
 }
 
 /// Every scorer, plain and after steps; residual energies; a composition.
-fn detectors(folder: &Path) -> Vec<Vec<u8>> {
+fn detectors(directory: &Path) -> Vec<Vec<u8>> {
     let (train, head) = (train(), head());
     let mut specs: Vec<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
     specs.extend(["msp", "norm", "vim", "dice"].map(|n| format!("{n}(react=0.9,pca=4)")));
@@ -203,9 +203,9 @@ fn detectors(folder: &Path) -> Vec<Vec<u8>> {
     let fused = [2, 8].map(|i| ("a".to_owned(), all[i].clone(), calibrated(&all[i], false)));
     let fusion = Fusion::fit(FusionRule::Cauchy, fused.into()).expect("two members");
     let mut files: Vec<Vec<u8>> =
-        [false, true].map(|per_class| with_calibration(folder, &all[2], per_class)).into();
+        [false, true].map(|per_class| with_calibration(directory, &all[2], per_class)).into();
     all.push(fusion.into());
-    files.extend(all.into_iter().map(|scorer| saved(folder, scorer)));
+    files.extend(all.into_iter().map(|scorer| saved(directory, scorer)));
     files
 }
 
@@ -230,14 +230,14 @@ fn calibrated(scorer: &Fitted<dyn Scorer>, per_class: bool) -> std::sync::Arc<Ca
     std::sync::Arc::new(fitted.expect("enough rows"))
 }
 
-fn with_calibration(folder: &Path, scorer: &Fitted<dyn Scorer>, per_class: bool) -> Vec<u8> {
+fn with_calibration(directory: &Path, scorer: &Fitted<dyn Scorer>, per_class: bool) -> Vec<u8> {
     let mut detector = Detector::new(scorer.clone());
     // So large a rate that one row of each class is enough.
     let config = CalibrationConfig { alpha: 0.9, per_class, ..CalibrationConfig::default() };
     let (train, head) = (train(), nearest(&train()));
     detector.calibrate(&config, &train, Some(&head), true, &mut Silent).expect("enough rows");
-    let path = folder.join("seed.safetensors");
-    detector.save(&path).expect("the folder can be written");
+    let path = directory.join("seed.safetensors");
+    detector.save(&path).expect("the directory can be written");
     std::fs::read(path).expect("just written")
 }
 
@@ -256,19 +256,19 @@ impl Observer for StopAfter {
 }
 
 /// Runs of several settings, stopped in the second epoch.
-fn checkpoints(folder: &Path) -> Vec<Vec<u8>> {
+fn checkpoints(directory: &Path) -> Vec<Vec<u8>> {
     let (train, head) = (train(), head());
     let run = |kind: usize| {
-        let path = folder.join(format!("run-{kind}"));
+        let path = directory.join(format!("run-{kind}"));
         let config = training(kind);
         let prior = config
             .fit_prior(&TrainingData::new(&train).with_head(&head), &mut Silent)
             .expect("fits");
-        let mut run = RunFolder::create(&path, "", "d").expect("an empty folder");
+        let mut run = RunDirectory::create(&path, "", "d").expect("an empty directory");
         let mut trainer = Trainer::new(config, prior, &train).expect("sound settings");
         let mut stop = StopAfter(std::cell::Cell::new(4));
         run.train(&mut trainer, &mut stop).expect("trains");
-        let last = RunFolder::latest(&path).expect("readable").expect("there is one");
+        let last = RunDirectory::latest(&path).expect("readable").expect("there is one");
         std::fs::read(last).expect("just written")
     };
     (0..4).map(run).collect()
@@ -293,10 +293,10 @@ fn recipes() -> Vec<Vec<u8>> {
 
 /// Made with PyTorch by `golden/make_torch.py`.
 fn torch_files() -> Vec<Vec<u8>> {
-    let folder = Path::new(super::GOLDEN).join("torch");
+    let directory = Path::new(super::GOLDEN).join("torch");
     let names = "bare bf16 evil expanded f16 f64 integers legacy one parameters protocol4 strided \
                  tapered two untied";
     let read =
-        |name: &str| std::fs::read(folder.join(format!("{name}.pt"))).expect("in the source");
+        |name: &str| std::fs::read(directory.join(format!("{name}.pt"))).expect("in the source");
     names.split_whitespace().map(read).collect()
 }

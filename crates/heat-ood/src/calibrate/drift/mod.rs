@@ -18,9 +18,9 @@
 //!   enough, κ = 0.04 (`bets`). It begins anew after every horizon of H rows.
 //!
 //! Evidence grows with the number of rows however small the change. So an
-//! alarm also needs an *effect*: since the change began, the share F of rows
+//! alarm also needs an *effect*: since the change began, the fraction F of rows
 //! among the λ = 10 % oddest of calibration must show an admixture
-//! (F − λ)/(1 − λ), the share of odd rows if all of them are so odd and less
+//! (F − λ)/(1 − λ), the fraction of anomalous rows if all of them are as anomalous and less
 //! than it if not, of at least `min_admixture`. It is an estimate on rows
 //! chosen for their evidence, so rather high just after an alarm.
 //!
@@ -67,7 +67,7 @@ pub struct DriftConfig {
     pub alpha: f64,
     /// Rows for which the bound holds; it begins anew after each.
     pub horizon: u64,
-    /// Smallest share of odd rows worth an alarm.
+    /// Smallest fraction of anomalous rows worth an alarm.
     pub min_admixture: f64,
     /// Which tests.
     pub tests: Tests,
@@ -90,7 +90,7 @@ impl Default for DriftConfig {
     }
 }
 
-/// λ, the share of calibration rows that counts as odd in the effect.
+/// λ, the fraction of calibration rows that counts as anomalous in the effect.
 const ODD: f64 = 0.1;
 
 /// A test of the stream.
@@ -116,7 +116,7 @@ pub struct Alarm {
     pub evidence: f64,
     /// log₁₀ of the evidence needed.
     pub threshold: f64,
-    /// Estimate of the share of odd rows since then.
+    /// Estimate of the fraction of anomalous rows since then.
     pub admixture: f64,
 }
 
@@ -231,7 +231,7 @@ impl Drift {
             return Err(Error::config("horizon", 0, "the promise must hold for at least one row"));
         }
         if !(0.0..1.0).contains(&config.min_admixture) {
-            let problem = "a share of odd rows lies in 0..1, e.g. 0.02";
+            let problem = "a fraction of anomalous rows lies in 0..1, e.g. 0.02";
             return Err(Error::config("min_admixture", config.min_admixture, problem));
         }
         let needed = if config.two_sided { 19 } else { 9 };

@@ -12,8 +12,8 @@ use crate::ebm::mlp::Mlp;
 use crate::error::{Error, Result};
 use crate::io::{Tensor, TensorData, write_atomically};
 
-/// Folder within the archive. PyTorch takes the file's name, but reads any.
-const FOLDER: &str = "archive";
+/// Directory within the archive. PyTorch takes the file's name, but reads any.
+const DIRECTORY: &str = "archive";
 
 /// Write a network as `{"model_state": {"mlp.0.weight": …}}`. Layers that
 /// share their weights stand under all their names, on one storage. The bytes
@@ -47,7 +47,7 @@ fn archive<'a>(
         .last_modified_time(zip::DateTime::default())
         .with_alignment(64);
     let mut add = |name: &str, bytes: &[u8]| -> zip::result::ZipResult<()> {
-        zip.start_file(format!("{FOLDER}/{name}"), options)?;
+        zip.start_file(format!("{DIRECTORY}/{name}"), options)?;
         Ok(zip.write_all(bytes)?)
     };
     add("data.pkl", pickle)?;

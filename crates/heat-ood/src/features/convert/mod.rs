@@ -2,13 +2,13 @@
 //! with N.
 //!
 //! Nothing half-written is ever taken for whole. A file is written beside its
-//! place, flushed and renamed; a folder is filled under a temporary name,
+//! place, flushed and renamed; a directory is filled under a temporary name,
 //! which [`FeatureSet::open`] refuses, and renamed when it is complete. Equal
 //! arguments give equal bytes.
 
+mod directory;
 mod encode;
 mod files;
-mod folder;
 mod rows;
 
 use std::ffi::OsStr;
@@ -29,17 +29,17 @@ const SHARD_BYTES: usize = 1 << 30;
 /// Forms of a feature set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// A folder of `shard-00000.safetensors`, ….
+    /// A directory of `shard-00000.safetensors`, ….
     Shards,
     /// One `.safetensors` file.
     Safetensors,
     /// One `.npy` matrix.
     Npy,
-    /// A folder of `avg.npy`, `std.npy`, `label.npy`, ….
-    NpyFolder,
+    /// A directory of `avg.npy`, `std.npy`, `label.npy`, ….
+    NpyDirectory,
     /// One `.npz` file.
     Npz,
-    /// A folder of the published code's `feat.mmap`, `std.mmap`, `label.mmap`.
+    /// A directory of the published code's `feat.mmap`, `std.mmap`, `label.mmap`.
     Memmap,
 }
 
@@ -85,7 +85,7 @@ impl std::str::FromStr for FloatType {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ConvertConfig {
     /// Form of the output; by default as its name says: `.safetensors`,
-    /// `.npy`, `.npz`, else a folder of shards.
+    /// `.npy`, `.npz`, else a directory of shards.
     pub form: Option<Form>,
     /// Type of the features; by default f16 in safetensors, f32 in numpy's
     /// formats, f64 in memmaps.
@@ -99,7 +99,7 @@ pub struct ConvertConfig {
     pub shard_rows: Option<usize>,
     /// Replace what is there already.
     pub force: bool,
-    /// Files and folders in use, besides those of the set, that the output
+    /// Files and directories in use, besides those of the set, that the output
     /// must leave alone.
     pub inputs: Vec<PathBuf>,
 }
@@ -134,7 +134,7 @@ pub fn convert(
     observer: &mut dyn Observer,
 ) -> Result<Converted> {
     let form = config.form.map_or_else(|| form_of(out), Ok)?;
-    folder::check_place(out, form.is_folder(), set, config)?;
+    directory::check_place(out, form.is_directory(), set, config)?;
     let columns = columns(set, head, form, config)?;
     let written: Vec<_> = columns.iter().map(|c| c.name).collect();
     let total = set.len() * columns.len();
@@ -142,19 +142,19 @@ pub fn convert(
     let mut writer = Writer::new(set, observer);
     let result = match form {
         Form::Shards => shards(&mut writer, out, &columns, config),
-        Form::NpyFolder => folder::write(out, config.force, |place| {
+        Form::NpyDirectory => directory::write(out, config.force, |place| {
             let mut each = columns.iter().map(|c| (FileFormat::Npy.file(c.name), c));
             each.try_for_each(|(n, c)| place.file(&n, |w| files::npy(&mut writer, c, w)))
         }),
-        Form::Memmap => folder::write(out, config.force, |place| {
+        Form::Memmap => directory::write(out, config.force, |place| {
             let mut each = columns.iter().map(|c| (memmap_name(c.name), c));
             each.try_for_each(|(n, c)| place.file(n, |w| writer.rows(c, 0..set.len(), w)))
         }),
         Form::Safetensors => {
-            folder::single(out, |w| files::safetensors(&mut writer, &columns, 0..set.len(), w))
+            directory::single(out, |w| files::safetensors(&mut writer, &columns, 0..set.len(), w))
         }
-        Form::Npz => folder::single(out, |w| files::npz(&mut writer, &columns, w)),
-        Form::Npy => folder::single(out, |w| files::npy(&mut writer, &columns[0], w)),
+        Form::Npz => directory::single(out, |w| files::npz(&mut writer, &columns, w)),
+        Form::Npy => directory::single(out, |w| files::npy(&mut writer, &columns[0], w)),
     };
     let files = result?;
     observer.on(Event::End);
@@ -175,7 +175,7 @@ fn shards(
     if rows == 0 {
         return Err(Error::config("shard_rows", 0, "a shard has at least one row"));
     }
-    folder::write(out, config.force, |place| {
+    directory::write(out, config.force, |place| {
         for (i, range) in blocks(writer.set.len(), rows).enumerate() {
             place.file(&FileFormat::Safetensors.file(&format!("shard-{i:05}")), |w| {
                 files::safetensors(writer, columns, range, w)
@@ -186,14 +186,14 @@ fn shards(
 }
 
 impl Form {
-    fn is_folder(self) -> bool {
-        matches!(self, Form::Shards | Form::NpyFolder | Form::Memmap)
+    fn is_directory(self) -> bool {
+        matches!(self, Form::Shards | Form::NpyDirectory | Form::Memmap)
     }
 
     fn default_dtype(self) -> FloatType {
         match self {
             Form::Shards | Form::Safetensors => FloatType::F16,
-            Form::Npy | Form::NpyFolder | Form::Npz => FloatType::F32,
+            Form::Npy | Form::NpyDirectory | Form::Npz => FloatType::F32,
             Form::Memmap => FloatType::F64,
         }
     }
@@ -204,7 +204,7 @@ impl Form {
             (Form::Memmap, FloatType::F16 | FloatType::Bf16 | FloatType::F32) => {
                 "the published memmaps are f64; leave it out, or choose another form"
             }
-            (Form::Npy | Form::NpyFolder | Form::Npz, FloatType::Bf16) => {
+            (Form::Npy | Form::NpyDirectory | Form::Npz, FloatType::Bf16) => {
                 "numpy has no such type; write f16 or f32, or .safetensors"
             }
             _ => return Ok(dtype),

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::FloatType;
+use super::directory::single;
 use super::encode::{Column, Source, round, stream};
 use super::files::safetensors_header;
-use super::folder::single;
 use crate::error::{Error, Result};
 use crate::features::Batch;
 use crate::io::Dtype;
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_a_converted_set() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let all = [(AVG, 5), (STD, 5), (Field::Logits, 3)];
         let fields: Vec<_> = all.iter().map(|(f, cols)| (*f, values(*cols, 0.37))).collect();
         let labels: Vec<i64> = (0..ROWS as i64).map(|i| i % 3).collect();
@@ -122,7 +122,7 @@ mod tests {
             let set = encode_tensors(&tensors).unwrap();
             let set = FeatureSet::from_safetensors("set", set).unwrap();
             for dtype in [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64] {
-                let [ours, theirs] = ["ours", "theirs"].map(|name| folder.path().join(name));
+                let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
                 write_rows(&ours, &batch(fields.clone()), labels, dtype).unwrap();
                 let (form, dtype) = (Some(Form::Safetensors), Some(dtype));
                 let config = ConvertConfig { form, dtype, force: true, ..Default::default() };
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.safetensors");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.safetensors");
         let refused = |value: f32, labels: Option<&[i64]>| {
             let mut values = values(4, 1.0);
             values[4 * 270 + 1] = value;

@@ -1,4 +1,4 @@
-//! Feature sets: one file, a folder of shards, or arrays in memory.
+//! Feature sets: one file, a directory of shards, or arrays in memory.
 
 mod view;
 
@@ -35,7 +35,7 @@ pub struct FeatureSet {
 
 impl FeatureSet {
     /// Open a `.safetensors`, `.npy` (one matrix: avg) or `.npz` file, or a
-    /// folder of `.safetensors` shards (read in name order), of the published
+    /// directory of `.safetensors` shards (read in name order), of the published
     /// code's `feat.mmap`, `std.mmap`, `label.mmap`, or of `.npy` files named
     /// `avg.npy`, `std.npy`, `max.npy`, `logits.npy`, `label.npy`.
     ///
@@ -55,7 +55,7 @@ impl FeatureSet {
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            return Self::open_folder(path, options)?.of_dim(options.dim);
+            return Self::open_directory(path, options)?.of_dim(options.dim);
         }
         let arrays = match FileFormat::of(path) {
             Some(FileFormat::Npy) => vec![("avg".to_owned(), open_npy(path)?)],
@@ -64,7 +64,7 @@ impl FeatureSet {
             Some(FileFormat::Memmap) | None => {
                 return Err(Error::format(
                     path,
-                    "expected a feature set: .safetensors, .npy, .npz, or a folder of them",
+                    "expected a feature set: .safetensors, .npy, .npz, or a directory of them",
                 ));
             }
         };
@@ -72,7 +72,7 @@ impl FeatureSet {
         Self::assemble(path, vec![path.to_owned()], vec![shard])?.of_dim(options.dim)
     }
 
-    fn open_folder(path: &Path, options: &OpenOptions) -> Result<Self> {
+    fn open_directory(path: &Path, options: &OpenOptions) -> Result<Self> {
         if is_unfinished(path) {
             let problem = "left by a conversion that did not finish; run it again";
             return Err(Error::format(path, problem));
@@ -102,7 +102,7 @@ impl FeatureSet {
         if named.is_empty() {
             return Err(Error::format(
                 path,
-                "no .safetensors shards, no feat.mmap and no avg.npy in this folder",
+                "no .safetensors shards, no feat.mmap and no avg.npy in this directory",
             ));
         }
         let read = |f: &PathBuf| {

@@ -23,7 +23,7 @@ pub(in crate::features) struct View {
     rows: Option<Vec<u32>>,
     /// Labels shown, ascending; `None`: all.
     classes: Option<Vec<u32>>,
-    /// Share of the rows that were to choose from; `None`: all.
+    /// Fraction of the rows that were to choose from; `None`: all.
     proportion: Option<f64>,
 }
 
@@ -126,13 +126,13 @@ impl FeatureSet {
         Ok(out)
     }
 
-    /// The share α of the rows of its classes that a training subset holds; 1
+    /// The fraction α of the rows of its classes that a training subset holds; 1
     /// for a whole set. [`crate::scorers::KnnConfig`] scales its k with it.
     pub fn proportion(&self) -> f64 {
         self.view.proportion.unwrap_or(1.0)
     }
 
-    /// Set the share α.
+    /// Set the fraction α.
     pub(in crate::features) fn set_proportion(&mut self, proportion: f64) {
         self.view.proportion = Some(self.proportion() * proportion);
     }

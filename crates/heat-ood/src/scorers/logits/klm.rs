@@ -47,7 +47,7 @@ fn probabilities(logits: &mut [f64]) -> f64 {
         let off = *v - largest;
         *v = off.exp();
         sum += *v;
-        // A logit of −∞ has no share.
+        // A logit of −∞ contributes nothing.
         weighted += if *v > 0.0 { *v * off } else { 0.0 };
     }
     logits.iter_mut().for_each(|v| *v /= sum);

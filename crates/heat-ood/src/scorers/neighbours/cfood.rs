@@ -1,9 +1,9 @@
 //! κ of a row among reference rows (`cfood`): the smallest fraction f such that
-//! a share of at least `k` of the reference rows has its ⌊f·n⌋-th neighbour (but
+//! a fraction of at least `k` of the reference rows has its ⌊f·n⌋-th neighbour (but
 //! the first at least) no nearer than z; 1 where there is none. Features are normalised,
 //! distances are between reference rows and exact.
 //!
-//! The n reference rows are a share `alpha` of the training set, drawn with
+//! The n reference rows are a fraction `alpha` of the training set, drawn with
 //! `seed`. f runs over a fixed grid of 230 fractions (0.1 % apart up to 10 %,
 //! 0.5 % to 50 %, 1 % to 99 %), so that scores have ties. Radii are kept for
 //! each fraction and row, 920·n bytes; a fraction is found by bisection, since
@@ -31,9 +31,9 @@ use crate::scorers::{Scorer, Section, Stored};
 feature_settings! {
     /// Settings of `cfood`.
     CfoodConfig, normalize = true;
-    /// Share of the training rows that are reference rows.
+    /// Fraction of the training rows that are reference rows.
     alpha: f64 = 0.1,
-    /// Share of the reference rows to which a row must be near.
+    /// Fraction of the reference rows to which a row must be near.
     k: f64 = 0.01,
     /// Seed of the choice of reference rows.
     seed: u64 = 0,
@@ -104,7 +104,7 @@ impl Method for CfoodConfig {
         let share = |v: f64| v > 0.0 && v <= 1.0;
         for (key, value) in [("alpha", self.alpha), ("k", self.k)] {
             if !share(value) {
-                return Err(Error::config(key, value, "a share is above 0 and at most 1"));
+                return Err(Error::config(key, value, "a fraction is above 0 and at most 1"));
             }
         }
         let n = (self.alpha * train.len() as f64) as usize;
@@ -197,7 +197,7 @@ fn radii(bank: &Bank, dim: usize, positions: &[usize], observer: &mut dyn Observ
 
 impl Cfood {
     /// How many reference rows must hold a row: the smallest count that is a
-    /// share of `k`.
+    /// fraction of `k`.
     fn enough(&self) -> usize {
         // 0.07 · 100 is 7.000000000000001 in f64, and 7 is meant.
         ((self.config.k * self.bank.len() as f64 - 1e-9).ceil() as usize).max(1)

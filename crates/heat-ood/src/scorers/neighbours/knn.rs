@@ -3,7 +3,7 @@
 //! The index (`neighbours.rs`) holds the stepped training rows, centred. A
 //! distance is computed by direct subtraction in f64.
 //!
-//! Fitted on a share α of a training set ([`FeatureSet::proportion`]), k is
+//! Fitted on a fraction α of a training set ([`FeatureSet::proportion`]), k is
 //! max(1, ⌊k·α⌋), whether given or by default (METHOD §3).
 //!
 //! *Differences from the published code*: no faiss; exact distances.

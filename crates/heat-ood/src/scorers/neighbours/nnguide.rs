@@ -2,7 +2,7 @@
 //! E(x)·cos(z, x) over the training rows x, E the logsumexp of the logits.
 //!
 //! The index (`neighbours.rs`) holds E(x)·x/‖x‖. k = 10, as in the paper, whose bank
-//! is a small share of a large training set: fit on a subset for that. Cost per
+//! is a small fraction of a large training set: fit on a subset for that. Cost per
 //! row O(N·D).
 //!
 //! Reference: Park et al., *Nearest Neighbor Guidance for Out-of-Distribution

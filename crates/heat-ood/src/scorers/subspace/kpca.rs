@@ -5,7 +5,7 @@
 //! `kernel=cop` (cosine): φ(z) = z/‖z‖. `kernel=corp` (cosine, then Gaussian):
 //! M random Fourier features of that, φ_j = √(2/M)·cos(ω_j·z/‖z‖ + u_j) with
 //! ω ~ N(0, 2γ·I), u uniform on [0, 2π), drawn with `seed`. P has the fewest
-//! directions whose share of the variance reaches `explained`. One pass over
+//! directions whose fraction of the variance reaches `explained`. One pass over
 //! the training set, O(N·M²), M = D for `cop`; cost per row O(D·M + M·p).
 //!
 //! Reference: Fang et al., *Kernel PCA for Out-of-Distribution Detection*, NeurIPS 2024.
@@ -44,7 +44,7 @@ feature_settings! {
     KpcaConfig, normalize = false;
     /// The kernel.
     kernel: Kernel = Kernel::Cop,
-    /// Share of the variance to be explained; by default 0.85 (`cop`) or 0.8
+    /// Fraction of the variance to be explained; by default 0.85 (`cop`) or 0.8
     /// (`corp`), for 1000 classes and more 0.99 or 0.5.
     #[serde(skip_serializing_if = "Option::is_none")]
     explained: Option<f64> = None,
@@ -195,7 +195,7 @@ impl KpcaConfig {
         };
         let explained = *config.explained.get_or_insert(by_classes(classes, shares));
         if !(explained > 0.0 && explained < 1.0) {
-            let problem = "a share of the variance lies between 0 and 1, without these";
+            let problem = "a fraction of the variance lies between 0 and 1, without these";
             return Err(Error::config("explained", explained, problem));
         }
         if self.kernel == Kernel::Corp {

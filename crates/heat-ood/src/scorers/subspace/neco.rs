@@ -1,4 +1,4 @@
-//! Share of a row in the principal space (`neco`): −(‖P x‖/‖x‖) · max logits.
+//! Fraction of a row in the principal space (`neco`): −(‖P x‖/‖x‖) · max logits.
 //!
 //! x is z, every column of it centred and divided by its standard deviation on
 //! the training set (`standardize=false`: centred only); the rows of P are the

@@ -44,7 +44,7 @@ impl Histogram {
         self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
     }
 
-    /// The share of each bin.
+    /// The fraction of each bin.
     pub fn shares(&self) -> Vec<f64> {
         let total = self.counts.iter().sum::<u64>().max(1) as f64;
         self.counts.iter().map(|&n| n as f64 / total).collect()

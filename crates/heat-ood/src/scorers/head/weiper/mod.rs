@@ -112,7 +112,7 @@ pub struct Weiper {
     projection: Arc<Projection>,
     /// Of features, and of projections.
     ranges: [Range; 2],
-    /// Mean share of each bin.
+    /// Mean fraction of each bin.
     shares: [Vec<f64>; 2],
     densities: [Density; 2],
 }

@@ -1,4 +1,4 @@
-//! Where the output goes: whole files and whole folders, or none.
+//! Where the output goes: whole files and whole directories, or none.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use crate::error::{Error, Result};
 use crate::features::{FeatureSet, FileFormat};
 use crate::io::{parent, write_atomically};
 
-/// Held while a folder is being filled.
+/// Held while a directory is being filled.
 const LOCK: &str = ".lock";
 
 /// Refuse an output that exists, cannot be written, or touches the input.
 pub(super) fn check_place(
     out: &Path,
-    folder: bool,
+    directory: bool,
     set: &FeatureSet,
     config: &ConvertConfig,
 ) -> Result<()> {
     let refuse = |problem: String| Err(Error::config("output", out.display(), problem));
     let Some(target) = resolved(out) else {
-        return refuse("that folder does not exist, or this is no name for a file".into());
+        return refuse("that directory does not exist, or this is no name for a file".into());
     };
     let name = Path::new(set.name());
     let inputs = set.files().iter().map(PathBuf::as_path).chain([name]);
@@ -40,12 +40,12 @@ pub(super) fn check_place(
     let Ok(meta) = fs::metadata(out) else {
         return Ok(());
     };
-    if meta.is_dir() != folder {
-        let (is, needs) = if folder { ("file", "folder") } else { ("folder", "file") };
+    if meta.is_dir() != directory {
+        let (is, needs) = if directory { ("file", "directory") } else { ("directory", "file") };
         return refuse(format!("there is a {is} of that name, and this form is a {needs}"));
     }
-    if folder {
-        return check_folder(out, config.force);
+    if directory {
+        return check_directory(out, config.force);
     }
     if !config.force {
         return refuse("that file exists; choose another name, or allow replacing it".into());
@@ -61,8 +61,8 @@ fn resolved(out: &Path) -> Option<PathBuf> {
     Some(parent(out).canonicalize().ok()?.join(out.file_name()?))
 }
 
-/// An existing folder must be empty, or `force` and hold features alone.
-fn check_folder(out: &Path, force: bool) -> Result<()> {
+/// An existing directory must be empty, or `force` and hold features alone.
+fn check_directory(out: &Path, force: bool) -> Result<()> {
     let refuse = |problem: String| Err(Error::config("output", out.display(), problem));
     for entry in fs::read_dir(out).map_err(Error::io("list", out))? {
         let path = entry.map_err(Error::io("list", out))?.path();
@@ -97,7 +97,7 @@ pub(super) fn single(
     Ok(1)
 }
 
-/// A folder under its temporary name.
+/// A directory under its temporary name.
 pub(super) struct Unfinished {
     path: PathBuf,
     files: std::cell::Cell<usize>,
@@ -115,7 +115,7 @@ impl Unfinished {
     }
 }
 
-/// Fill a folder beside `out` and give it that name when it is complete.
+/// Fill a directory beside `out` and give it that name when it is complete.
 ///
 /// Its temporary name is fixed by `out`: what a killed process left there is
 /// cleared by the next, and two at a time are refused.
@@ -130,7 +130,7 @@ pub(super) fn write(
     let lock_path = path.join(LOCK);
     let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-        return Err(Error::format(out, "another process is writing that folder"));
+        return Err(Error::format(out, "another process is writing that directory"));
     }
     let unfinished = Unfinished { path, files: std::cell::Cell::new(0) };
     let result = fill_and_place(&unfinished, out, force, fill);
@@ -159,23 +159,23 @@ fn fill_and_place(
     sync(path);
     // Perhaps somebody has used that name meanwhile.
     if out.exists() {
-        check_folder(out, force)?;
+        check_directory(out, force)?;
     }
     replace(path, out)?;
     sync(parent(out));
     Ok(())
 }
 
-fn sync(folder: &Path) {
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
+fn sync(directory: &Path) {
+    if let Ok(directory) = File::open(directory) {
+        let _ = directory.sync_all();
     }
 }
 
-/// Give the folder `new` the name `out`; one that has it is removed.
+/// Give the directory `new` the name `out`; one that has it is removed.
 fn replace(new: &Path, out: &Path) -> Result<()> {
     let failed = || Error::io("rename to", out);
-    // An empty folder is replaced by this where the system knows how.
+    // An empty directory is replaced by this where the system knows how.
     if fs::rename(new, out).is_ok() {
         return Ok(());
     }
@@ -197,7 +197,7 @@ fn replace(new: &Path, out: &Path) -> Result<()> {
     fs::remove_dir_all(&old).map_err(Error::io("remove", &old))
 }
 
-/// Exchange two folders at one stroke, where the system can.
+/// Exchange two directories at one stroke, where the system can.
 #[cfg(target_os = "linux")]
 fn exchange(a: &Path, b: &Path) -> bool {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
