@@ -1,6 +1,6 @@
 //! The columns that results are shown in, and their words, for tables, Markdown and CSV.
 
-use heat_ood::evaluate::{Results, SeedResults, Spread};
+use heat_ood::evaluate::{MetricsSpread, Results, SeedResults};
 use heat_ood::metrics::{Intervals, Metrics};
 
 /// Takes one metric.
@@ -56,7 +56,7 @@ pub(super) fn columns(results: &Results, scorer: usize) -> Vec<Column<'_>> {
 }
 
 /// The same columns over seeds.
-pub(super) fn spreads(seeds: &SeedResults) -> Vec<(&str, Spread)> {
+pub(super) fn spreads(seeds: &SeedResults) -> Vec<(&str, MetricsSpread)> {
     let averages = [("average", Some(seeds.average)), ("near", seeds.near), ("far", seeds.far)];
     let averages = averages.into_iter().filter_map(|(set, found)| Some((set, found?)));
     averages.chain(seeds.ood.iter().map(|(name, s)| (&**name, *s))).collect()
@@ -74,7 +74,7 @@ pub(super) fn shown(column: &Column<'_>, value: Value) -> String {
 }
 
 /// `93.70 ± 0.12`
-pub(super) fn spread(spread: &Spread, value: Value) -> String {
+pub(super) fn spread(spread: &MetricsSpread, value: Value) -> String {
     format!("{} ± {}", percent(value(&spread.mean)), percent(value(&spread.std)))
 }
 

@@ -1,7 +1,7 @@
 //! What a sweep found: mean and deviation over seeds of every setting.
 
 use heat_ood::EpochLog;
-use heat_ood::metrics::Metrics;
+use heat_ood::metrics::{Metrics, Spread};
 use heat_ood::recipe::GridRun;
 use serde_json::{Map, Value, json};
 
@@ -23,14 +23,6 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
-/// Mean and unbiased standard deviation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    pub mean: f64,
-    /// None for a single value.
-    pub std: Option<f64>,
-}
-
 /// All runs of one setting of the varied keys, but for the seed.
 pub(super) struct Row {
     pub setting: Setting,
@@ -48,18 +40,6 @@ pub struct Summary {
     pub(super) keys: Vec<String>,
     pub(super) rows: Vec<Row>,
     runs: Value,
-}
-
-impl Spread {
-    fn of(values: &[f64]) -> Option<Self> {
-        let n = values.len() as f64;
-        if values.is_empty() {
-            return None;
-        }
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Some(Spread { mean, std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) })
-    }
 }
 
 impl Summary {

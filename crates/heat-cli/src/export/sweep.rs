@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::csv::quoted;
 use super::format::Format;
 use super::markdown;
-use super::summary::{Spread, Summary};
+use super::summary::Summary;
+use heat_ood::metrics::Spread;
 use super::table::aligned;
 
 /// Columns of the table and the Markdown after the varied keys and the seeds:

@@ -14,7 +14,7 @@ pub use accuracy::accuracy;
 pub use comparison::{Baseline, Compared, Comparison};
 pub use groups::Groups;
 pub use intervals::IntervalsOf;
-pub use seeds::{SeedResults, Spread};
+pub use seeds::{MetricsSpread, SeedResults};
 pub use statistics::Statistics;
 
 use serde::ser::SerializeMap;

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::{ScorerResults, as_map};
 use crate::error::{Error, Result};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Spread};
 
 /// Mean and unbiased standard deviation of every metric.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
+pub struct MetricsSpread {
     /// The means.
     pub mean: Metrics,
     /// The standard deviations, with n − 1.
@@ -22,26 +22,26 @@ pub struct SeedResults {
     pub seeds: Vec<u64>,
     /// Over the seeds, on each OOD set.
     #[serde(serialize_with = "as_map")]
-    pub ood: Vec<(String, Spread)>,
+    pub ood: Vec<(String, MetricsSpread)>,
     /// Of the average over the OOD sets.
-    pub average: Spread,
+    pub average: MetricsSpread,
     /// Of the average over the near sets, where there are groups.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub near: Option<Spread>,
+    pub near: Option<MetricsSpread>,
     /// Of the average over the far sets, where there are groups.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub far: Option<Spread>,
+    pub far: Option<MetricsSpread>,
 }
 
-impl Spread {
+impl MetricsSpread {
     /// Of at least two.
     fn of(values: &[Metrics]) -> Self {
         let mean = metrics::average(values);
-        let squares = |i: usize| -> f64 {
-            values.iter().map(|m| (m.to_array()[i] - mean.to_array()[i]).powi(2)).sum()
+        let std = |i: usize| {
+            let column: Vec<f64> = values.iter().map(|m| m.to_array()[i]).collect();
+            Spread::of(&column).and_then(|s| s.std).unwrap_or(f64::NAN)
         };
-        let std = |i: usize| (squares(i) / (values.len() as f64 - 1.0)).sqrt();
-        Spread { mean, std: Metrics::from_array(std::array::from_fn(std)) }
+        MetricsSpread { mean, std: Metrics::from_array(std::array::from_fn(std)) }
     }
 }
 
@@ -98,7 +98,7 @@ pub(super) fn summaries(scorers: &[(String, ScorerResults)]) -> Result<Vec<(Stri
 fn summary(seeds: Vec<u64>, all: &[&ScorerResults]) -> SeedResults {
     let of = |value: &dyn Fn(&ScorerResults) -> Option<Metrics>| {
         let values: Vec<Metrics> = all.iter().filter_map(|r| value(r)).collect();
-        (values.len() == all.len()).then(|| Spread::of(&values))
+        (values.len() == all.len()).then(|| MetricsSpread::of(&values))
     };
     let averages: Vec<Metrics> = all.iter().map(|r| r.average.metrics).collect();
     let names = all[0].ood.iter().map(|(name, _)| name);
@@ -108,7 +108,7 @@ fn summary(seeds: Vec<u64>, all: &[&ScorerResults]) -> SeedResults {
     };
     SeedResults {
         ood: names.filter_map(on).collect(),
-        average: Spread::of(&averages),
+        average: MetricsSpread::of(&averages),
         near: of(&|r| r.near.as_ref().map(|a| a.metrics)),
         far: of(&|r| r.far.as_ref().map(|a| a.metrics)),
         seeds,

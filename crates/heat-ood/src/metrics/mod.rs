@@ -18,11 +18,13 @@ mod holm;
 mod interval;
 mod normal;
 mod ranking;
+mod spread;
 
 pub use bootstrap::{Bootstrap, BootstrapConfig, OodScores, paired};
 pub use delong::{Delong, Paired};
 pub use holm::holm;
 pub use interval::{Intervals, Tests, check_level};
+pub use spread::Spread;
 
 use serde::{Deserialize, Serialize};
 
