@@ -236,7 +236,9 @@ fn detectors_that_are_not_ours_newer_or_broken() {
         &["unknown scorer `kmm`"],
     );
     contains(&patch("\\\"input_dim\\\":2", "\\\"input_dim\\\":3"), &["contradict"]);
-    contains(&patch("\\\"rows\\\":9", "\\\"rows\\\":8"), &["[9, 2]", "[8, 2]"]);
+    // Those of the index, not of the record of training rows.
+    let rows = |n: u8| format!("\\\"dim\\\":2,\\\"rows\\\":{n}");
+    contains(&patch(&rows(9), &rows(8)), &["[9, 2]", "[8, 2]"]);
     for n in (0..whole.len()).step_by(7) {
         fs::write(&path, &whole[..n]).unwrap();
         assert!(Detector::open(&path).is_err());

@@ -49,7 +49,7 @@ fn each_option_has_its_error() {
         ("dice(percentile=100)", "a percentile lies between 0 and 100"),
         ("dice(percentile=-1)", "a percentile lies between 0 and 100"),
         ("odin(temperature=0)", "must be a positive number"),
-        ("odin(epsilon=0.0014)", "perturbing pictures needs the network"),
+        ("odin(epsilon=0.0014)", "needs the network"),
         ("mean(reduce=median)", "reduce"),
         ("norm(k=3)", "unknown key `norm.k`"),
         ("klm(percentile=3)", "unknown key `klm.percentile`"),

@@ -55,7 +55,7 @@ fn memmaps_without_a_dimension() {
     let error = refusal(&[feat()], &OpenOptions::default());
     contains(
         &error,
-        &["feat.mmap", "no header", "--dim", "1024 f64 values", "64, 128, 256, 512, 1024"],
+        &["feat.mmap", "no header", "dimension D", "1024 f64 values", "64, 128, 256, 512, 1024"],
     );
 }
 

@@ -4,11 +4,11 @@
 //! use heat_cli::export::{Format, results};
 //! use heat_ood::Silent;
 //! use heat_ood::evaluate::evaluate;
-//! # use heat_ood::{evaluate::Candidate, features::FeatureSet, scorers::ScorerSpec};
+//! # use heat_ood::{TrainingData, evaluate::Candidate, features::FeatureSet, scorers::ScorerSpec};
 //! # fn main() -> heat_ood::Result<()> {
 //! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/data/cifar10-densenet");
 //! # let open = |name: &str| FeatureSet::open(format!("{directory}/{name}.safetensors"));
-//! # let scorer = ScorerSpec::parse("norm")?.fit(&open("train")?, None, &mut Silent)?;
+//! # let scorer = ScorerSpec::parse("norm")?.fit(&TrainingData::new(&open("train")?), &mut Silent)?;
 //! # let candidates = [Candidate { name: "norm".into(), scorer, fit_seconds: None }];
 //! # let (id, ood) = (open("test")?, [("mnist".to_owned(), open("ood_mnist")?)]);
 //! let found = evaluate(&id, &ood, &candidates, &mut Silent)?;

@@ -6,8 +6,8 @@ use super::csv::quoted;
 use super::format::Format;
 use super::markdown;
 use super::summary::Summary;
-use heat_ood::metrics::Spread;
 use super::table::aligned;
+use heat_ood::metrics::Spread;
 
 /// Columns of the table and the Markdown after the varied keys and the seeds:
 /// title, where the value is, factor, digits.

@@ -6,12 +6,12 @@
 //! ```
 //! use heat_cli::report::{Evaluation, ReportData, render};
 //! use heat_ood::Silent;
-//! # use heat_ood::{evaluate::Candidate, features::FeatureSet, scorers::ScorerSpec};
+//! # use heat_ood::{TrainingData, evaluate::Candidate, features::FeatureSet, scorers::ScorerSpec};
 //! # fn main() -> heat_ood::Result<()> {
 //! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/data/cifar10-densenet");
 //! # let open = |name: &str| FeatureSet::open(format!("{directory}/{name}.safetensors"));
 //! # let train = open("train")?;
-//! # let scorer = ScorerSpec::parse("norm")?.fit(&train, None, &mut Silent)?;
+//! # let scorer = ScorerSpec::parse("norm")?.fit(&TrainingData::new(&train), &mut Silent)?;
 //! # let candidates = [Candidate { name: "norm".into(), scorer, fit_seconds: None }];
 //! # let (id, ood) = (open("test")?, [("mnist".to_owned(), open("ood_mnist")?)]);
 //! let (results, evaluation) = Evaluation::of(&id, &ood, &candidates, &mut Silent)?;
