@@ -93,14 +93,14 @@ impl Detector {
         self.provenance.seed = seed;
     }
 
-    /// Remember rows that it has seen besides those it was fitted on: they are
-    /// none to calibrate on.
+    /// Remember rows and files that it has seen besides those it was fitted
+    /// on: they are none to calibrate on.
     ///
     /// # Errors
     /// If the set cannot be read, or the scorer not score it.
     pub fn record_seen(&mut self, rows: &FeatureSet) -> Result<()> {
-        let sketch = RowSketch::of(rows, self.scorer.needs(rows)?)?;
-        self.provenance.include_rows(&sketch);
+        let seen = Provenance::of_training(rows, self.scorer.needs(rows)?)?;
+        self.provenance.include(&seen);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
 use heat_ood::ebm::loss::LossValues;
 use heat_ood::ebm::mlp::Mlp;
 use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin};
-use heat_ood::ebm::{HeatConfig, Outcome, Proposal, Trainer};
+use heat_ood::ebm::{HeatConfig, Outcome, Proposal, RunDirectory, Trainer};
 use heat_ood::features::{Batch, FeatureSet, Field, FieldSet, Head, Pooling};
 use heat_ood::recipe::Recipe;
 use heat_ood::run::TrainingRun;
@@ -62,8 +62,8 @@ fn a_calibration_on_training_rows_is_refused() {
     }
 }
 
-/// ‖z − c‖² of `avg`.
-struct Distance(Vec<f32>);
+/// ‖z − c‖² of `avg`, and the name by which it is read back.
+struct Distance(Vec<f32>, &'static str);
 
 const AVG: Field = Field::Features(Pooling::Avg);
 
@@ -81,7 +81,7 @@ impl Scorer for Distance {
     }
 
     fn section(&self) -> Section {
-        Section::new("distance", &self.0)
+        Section::new(self.1, &self.0)
     }
 }
 
@@ -110,7 +110,7 @@ fn scorers_and_priors_of_ones_own_are_saved_and_opened() {
     let data = data();
     let mut config = small();
     config.ebm.model.proposal_type = Proposal::Data;
-    let distance = || Distance(vec![0.25; 342]);
+    let distance = || Distance(vec![0.25; 342], "distance");
     let alone = Fitted::on(&data, distance()).unwrap();
     let heat = config.train(distance(), &data, &mut Silent).unwrap();
     let members = vec![Part::new("alone", alone.clone()), Part::new("heat", heat)];
@@ -121,7 +121,7 @@ fn scorers_and_priors_of_ones_own_are_saved_and_opened() {
     assert!(error.contains("`scorer` = distance") && error.contains("register"), "{error}");
     assert!(!file.exists());
     // A scorer's loader reads no priors.
-    let load = |config: Vec<f32>| Arc::new(Distance(config));
+    let load = |config: Vec<f32>| Arc::new(Distance(config, "distance"));
     register("distance", move |stored| Ok(load(stored.config()?))).unwrap();
     Detector::new(alone).save(&file).unwrap();
     let error = Detector::new(whole.clone()).save(&file).unwrap_err().to_string();
@@ -138,6 +138,57 @@ fn scorers_and_priors_of_ones_own_are_saved_and_opened() {
         let error = register(taken, move |stored| Ok(load(stored.config()?))).unwrap_err();
         assert!(matches!(error, Error::Config { .. }), "{taken}: {error}");
     }
+}
+
+/// A run in a directory says so before it trains: its checkpoints would be lost.
+#[test]
+fn a_prior_that_cannot_be_read_back_is_no_run_in_a_directory() {
+    let (data, mut config) = (data(), small());
+    config.ebm.model.proposal_type = Proposal::Data;
+    let prior = Distance(vec![0.25; 342], "unregistered");
+    let mut trainer = Trainer::new(config, prior, &data.features).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut run = RunDirectory::create(&path, "", "").unwrap();
+    let error = run.train(&mut trainer, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("`scorer` = unregistered"), "{error}");
+    assert_eq!(trainer.state().step, 0);
+    assert_eq!(RunDirectory::latest(&path).unwrap(), None);
+}
+
+/// Rows that settings were chosen on count as seen, and so do their files.
+#[test]
+fn recorded_rows_and_files_are_seen() {
+    let data = data();
+    let knn = KnnConfig::default().fit(&data, &mut Silent).unwrap();
+    let mut detector = Detector::new(knn);
+    let test = set("test");
+    assert_eq!(detector.provenance().contamination(&test).unwrap(), None);
+    detector.record_seen(&test).unwrap();
+    let files: Vec<&str> = detector.provenance().train.iter().map(|(f, _)| &**f).collect();
+    assert_eq!(files, ["train.safetensors", "test.safetensors"]);
+    let found = detector.provenance().contamination(&test).unwrap().unwrap();
+    assert!(found.starts_with("1000 of 1000 rows"), "{found}");
+}
+
+/// A file that is added is hashed too, whenever the others were.
+#[test]
+fn digests_are_those_of_all_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("labels.npy");
+    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+    let header =
+        format!("{:<117}\n", "{'descr': '<i8', 'fortran_order': False, 'shape': (1000,), }");
+    npy.extend((header.len() as u16).to_le_bytes());
+    npy.extend(header.bytes());
+    npy.extend(vec![0; 8000]);
+    std::fs::write(&file, npy).unwrap();
+    let test = set("test");
+    let before = test.digests().unwrap();
+    assert_eq!(test.clone().digests().unwrap(), before);
+    let after = test.with_labels(&file).unwrap().digests().unwrap();
+    assert_eq!((before.len(), after.len(), &after[0]), (1, 2, &before[0]));
+    assert_eq!(after[1].0, "labels.npy");
 }
 
 /// Notes on which threads it is called, and fails in one batch.
@@ -267,7 +318,7 @@ fn a_run_resumed_with_another_head_is_refused() {
 fn unrecorded_scorers_have_seen_nothing() {
     let scorer = ScorerSpec::parse("norm").unwrap().fit(&data(), &mut Silent).unwrap();
     assert_eq!(scorer.provenance().train.len(), 1);
-    let bare = Fitted::unrecorded(Distance(vec![0.0; 342]));
+    let bare = Fitted::unrecorded(Distance(vec![0.0; 342], "distance"));
     assert_eq!(*bare.provenance(), Provenance::new());
     assert_eq!(bare.provenance().contamination(&set("train")).unwrap(), None);
 }

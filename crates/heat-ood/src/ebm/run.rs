@@ -14,6 +14,7 @@ use super::train::{Outcome, Trainer};
 use crate::error::{Error, Result};
 use crate::io::write_atomically;
 use crate::observe::{EpochLog, Event, Observer};
+use crate::scorers::check_prior;
 
 /// A run directory open for writing.
 pub struct RunDirectory {
@@ -111,8 +112,11 @@ impl RunDirectory {
     /// until the observer asks for a stop, then with one too.
     ///
     /// # Errors
-    /// As [`Trainer::epoch`], or if the directory cannot be written.
+    /// As [`Trainer::epoch`], if the directory cannot be written, or the prior
+    /// is one of your own without a [registered](crate::scorers::register_prior)
+    /// loader: no checkpoint could be read back.
     pub fn train(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome> {
+        check_prior(&trainer.prior.section().kind)?;
         while !trainer.is_finished() {
             let Some(log) = trainer.epoch(observer)? else {
                 self.save_interrupted(trainer)?;

@@ -16,7 +16,7 @@ pub struct TrainingData {
     pub features: FeatureSet,
     /// The classifier's last layer.
     pub head: Option<Head>,
-    /// Number of classes, where neither the head nor the largest label tells.
+    /// Number of classes; where absent the head tells, else the largest label.
     pub classes: Option<usize>,
 }
 
@@ -32,7 +32,7 @@ impl TrainingData {
         self
     }
 
-    /// With that many classes, where they are known.
+    /// With that many classes, whatever head and labels tell.
     pub fn with_classes(mut self, classes: impl Into<Option<usize>>) -> Self {
         self.classes = classes.into();
         self

@@ -129,7 +129,8 @@ macro_rules! methods {
         )*
 
         /// The entries of this directory, by file.
-        pub(in crate::scorers) const METHODS: &[&[$crate::scorers::method::Entry]] = &[$($module::METHODS),*];
+        pub(in crate::scorers) const METHODS: &[&[$crate::scorers::method::Entry]] =
+            &[$($module::METHODS),*];
     };
 }
 pub(super) use methods;

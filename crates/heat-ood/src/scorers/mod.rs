@@ -33,7 +33,7 @@ pub use neighbours::*;
 pub(crate) use persist::{FORMAT_VERSION, Outline};
 pub use persist::{Section, Stored};
 pub use prior::{Prior, Scratch};
-pub use registry::{Loader, PRIORS, PriorLoader, load, load_prior, register, register_prior};
+pub use registry::{PRIORS, load, load_prior, register, register_prior};
 pub(crate) use registry::{check_prior, check_scorer};
 pub(crate) use scorer::joint_needs;
 pub use scorer::{Scorer, score_together};

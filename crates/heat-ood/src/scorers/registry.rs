@@ -9,11 +9,11 @@ use super::methods::{self, NAMES};
 use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
 use crate::error::{Error, Result};
 
-/// Reads a scorer back from its [`Section`](super::Section).
-pub type Loader = Arc<dyn Fn(&Stored<'_>) -> Result<Arc<dyn Scorer>> + Send + Sync>;
+/// Reads a scorer back.
+type Loader = Arc<dyn Fn(&Stored<'_>) -> Result<Arc<dyn Scorer>> + Send + Sync>;
 
-/// Reads a prior back from its [`Section`](super::Section).
-pub type PriorLoader = Arc<dyn Fn(&Stored<'_>) -> Result<Arc<dyn Prior>> + Send + Sync>;
+/// Reads a prior back.
+type PriorLoader = Arc<dyn Fn(&Stored<'_>) -> Result<Arc<dyn Prior>> + Send + Sync>;
 
 #[derive(Clone)]
 enum Registered {

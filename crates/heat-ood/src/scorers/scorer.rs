@@ -31,7 +31,7 @@ pub trait Scorer: Any + Send + Sync {
     fn section(&self) -> Section;
 
     /// Add `scale`·∂score/∂field of each row to the fields of `out`: the
-    /// direction in which a image is perturbed before it is scored (ODIN).
+    /// direction in which an image is perturbed before it is scored (ODIN).
     /// The fields read are those that `batch` has.
     ///
     /// # Errors

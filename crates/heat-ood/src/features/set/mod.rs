@@ -3,6 +3,7 @@
 mod view;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
@@ -26,6 +27,8 @@ pub(super) const NAMES: [&str; 5] = ["avg", "std", "max", "logits", "label"];
 pub struct FeatureSet {
     pub(super) name: String,
     files: Vec<PathBuf>,
+    /// Of the files, once they were asked for.
+    digests: Arc<OnceLock<Vec<(String, String)>>>,
     pub(super) shards: Vec<Shard>,
     pub(super) rows: usize,
     pub(super) dims: [Option<usize>; 4],
@@ -174,6 +177,7 @@ impl FeatureSet {
         }
         self.labelled = true;
         self.files.push(path.to_owned());
+        self.digests = Arc::default();
         Ok(self)
     }
 
@@ -222,7 +226,8 @@ impl FeatureSet {
             return Err(Error::format(path, "more than 2³² rows; split the set"));
         }
         let (name, view) = (path.display().to_string(), View::default());
-        Ok(FeatureSet { name, files, shards, rows, dims, labelled, view })
+        let digests = Arc::default();
+        Ok(FeatureSet { name, files, digests, shards, rows, dims, labelled, view })
     }
 
     /// Where the set came from.
@@ -256,15 +261,27 @@ impl FeatureSet {
     }
 
     /// SHA-256 of every file, with the file's name; empty for sets in memory.
-    /// A view has one more, of the choice of rows and classes.
+    /// A view has one more, of the choice of rows and classes. Files are read
+    /// for it once; clones and views share what was found.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn digests(&self) -> Result<Vec<(String, String)>> {
+        let known = match self.digests.get() {
+            Some(known) => known,
+            None => {
+                let found = self.hash_files()?;
+                self.digests.get_or_init(|| found)
+            }
+        };
+        Ok(known.iter().cloned().chain(self.view.digest(self.rows)).collect())
+    }
+
+    fn hash_files(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let hash = |f: &PathBuf| Ok((name(f), io::sha256(f)?));
         let files: Vec<Result<_>> = parallel::run(|| self.files.par_iter().map(hash).collect());
-        files.into_iter().chain(self.view.digest(self.rows).map(Ok)).collect()
+        files.into_iter().collect()
     }
 
     /// Number of rows N.

@@ -20,9 +20,7 @@
 //! Near-OOD Detection*, 2021; Mueller and Hein, *Mahalanobis++: Improving OOD
 //! Detection via Feature Normalization*, ICML 2025.
 
-use toml::Table;
-
-use super::gmm::{Gmm, GmmConfig, gaussian_settings, refuse_normalize};
+use super::gmm::{Gmm, GmmConfig, gaussian_method, gaussian_settings};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::math::gram::add_gram;
@@ -152,47 +150,14 @@ impl Rmds {
     }
 }
 
-impl Method for RmdsConfig {
-    const NAME: &'static str = "rmds";
-    type Scorer = Rmds;
-
-    fn check(&self, _given: &Table) -> Result<()> {
-        refuse_normalize(self.normalize, true, "`rmds` does not normalise; use `rmds_pp`")
-    }
-
-    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
-        GmmConfig::from(self).requests(context)
-    }
-
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Rmds> {
-        Rmds::of(GmmConfig::from(self).fit_in(context)?)
-    }
-
-    fn load(stored: &Stored<'_>) -> Result<Rmds> {
-        Rmds::load(stored)
-    }
-}
-
-impl Method for RmdsPpConfig {
-    const NAME: &'static str = "rmds_pp";
-    type Scorer = Rmds;
-
-    fn check(&self, _given: &Table) -> Result<()> {
-        refuse_normalize(self.normalize, false, "`rmds_pp` normalises; use `rmds`")
-    }
-
-    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
-        GmmConfig::from(self).requests(context)
-    }
-
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Rmds> {
-        Rmds::of(GmmConfig::from(self).fit_in(context)?)
-    }
-
-    fn load(stored: &Stored<'_>) -> Result<Rmds> {
-        Rmds::load(stored)
-    }
-}
+gaussian_method!(
+    RmdsConfig => Rmds, "rmds", Rmds::of,
+    refuse true: "`rmds` does not normalise; use `rmds_pp`"
+);
+gaussian_method!(
+    RmdsPpConfig => Rmds, "rmds_pp", Rmds::of,
+    refuse false: "`rmds_pp` normalises; use `rmds`"
+);
 
 impl Scorer for Rmds {
     fn name(&self) -> &'static str {

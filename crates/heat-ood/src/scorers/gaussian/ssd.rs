@@ -8,9 +8,7 @@
 //! Outlier Detection*, ICLR 2021; Lee et al., NeurIPS 2018; Mueller and Hein,
 //! *Mahalanobis++: Improving OOD Detection via Feature Normalization*, ICML 2025.
 
-use toml::Table;
-
-use super::gmm::{Gmm, GmmConfig, gaussian_settings, refuse_normalize};
+use super::gmm::{Gmm, GmmConfig, gaussian_method, gaussian_settings};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::scorers::context::{FitContext, StatisticRequest};
@@ -67,64 +65,15 @@ impl Ssd {
     }
 }
 
-impl Method for SsdConfig {
-    const NAME: &'static str = "ssd";
-    type Scorer = Ssd;
-
-    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
-        GmmConfig::from(self).requests(context)
-    }
-
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Ssd> {
-        Ok(Ssd::of(GmmConfig::from(self).fit_in(context)?))
-    }
-
-    fn load(stored: &Stored<'_>) -> Result<Ssd> {
-        Ssd::load(stored)
-    }
-}
-
-impl Method for MahaConfig {
-    const NAME: &'static str = "maha";
-    type Scorer = Ssd;
-
-    fn check(&self, _given: &Table) -> Result<()> {
-        refuse_normalize(self.normalize, true, "`maha` is `ssd` without normalising; use `ssd`")
-    }
-
-    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
-        GmmConfig::from(self).requests(context)
-    }
-
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Ssd> {
-        Ok(Ssd::of(GmmConfig::from(self).fit_in(context)?))
-    }
-
-    fn load(stored: &Stored<'_>) -> Result<Ssd> {
-        Ssd::load(stored)
-    }
-}
-
-impl Method for MdsPpConfig {
-    const NAME: &'static str = "mds_pp";
-    type Scorer = Ssd;
-
-    fn check(&self, _given: &Table) -> Result<()> {
-        refuse_normalize(self.normalize, false, "`mds_pp` normalises; use `maha`")
-    }
-
-    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
-        GmmConfig::from(self).requests(context)
-    }
-
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Ssd> {
-        Ok(Ssd::plus_plus(GmmConfig::from(self).fit_in(context)?))
-    }
-
-    fn load(stored: &Stored<'_>) -> Result<Ssd> {
-        Ssd::load(stored)
-    }
-}
+gaussian_method!(SsdConfig => Ssd, "ssd", |gmm| Ok(Ssd::of(gmm)));
+gaussian_method!(
+    MahaConfig => Ssd, "maha", |gmm| Ok(Ssd::of(gmm)),
+    refuse true: "`maha` is `ssd` without normalising; use `ssd`"
+);
+gaussian_method!(
+    MdsPpConfig => Ssd, "mds_pp", |gmm| Ok(Ssd::plus_plus(gmm)),
+    refuse false: "`mds_pp` normalises; use `maha`"
+);
 
 impl Scorer for Ssd {
     fn name(&self) -> &'static str {

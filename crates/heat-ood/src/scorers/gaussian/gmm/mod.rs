@@ -85,6 +85,38 @@ gaussian_settings! {
     GmmConfig, normalize = true;
 }
 
+/// A method that is made of the fitted Gaussians; where `normalize` must not
+/// be given a value, that and what to say.
+macro_rules! gaussian_method {
+    ($config:ident => $scorer:ident, $name:literal, $of:expr $(, refuse $refused:literal: $problem:literal)?) => {
+        impl Method for $config {
+            const NAME: &'static str = $name;
+            type Scorer = $scorer;
+
+            $(
+                fn check(&self, _given: &toml::Table) -> Result<()> {
+                    $crate::scorers::gaussian::gmm::refuse_normalize(
+                        self.normalize, $refused, $problem,
+                    )
+                }
+            )?
+
+            fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
+                GmmConfig::from(self).requests(context)
+            }
+
+            fn fit_in(&self, context: &mut FitContext<'_>) -> Result<$scorer> {
+                $of(GmmConfig::from(self).fit_in(context)?)
+            }
+
+            fn load(stored: &Stored<'_>) -> Result<$scorer> {
+                $scorer::load(stored)
+            }
+        }
+    };
+}
+pub(super) use gaussian_method;
+
 /// Refuse `normalize` of this value.
 pub(super) fn refuse_normalize(normalize: bool, refused: bool, problem: &str) -> Result<()> {
     if normalize == refused {
