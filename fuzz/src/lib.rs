@@ -4,10 +4,7 @@
 
 #[path = "../../crates/heat-ood/tests/common/bytes.rs"]
 pub mod bytes;
-#[path = "../../crates/heat-images/tests/fuzz/readers.rs"]
-pub mod image_readers;
-#[path = "../../crates/heat-images/tests/fuzz/seeds.rs"]
-pub mod image_seeds;
+pub mod images;
 #[path = "../../crates/heat-ood/tests/fuzz/memory.rs"]
 pub mod memory;
 #[path = "../../crates/heat-ood/tests/fuzz/mutate.rs"]
@@ -25,19 +22,15 @@ use heat_ood::math::parallel;
 /// Files made with PyTorch.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/heat-ood/tests/golden");
 
-/// Images and classifiers made with other tools.
-const IMAGE_GOLDEN: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/heat-images/tests/golden");
-
 /// Every reader, by the name of its target.
 pub fn all_readers() -> impl Iterator<Item = &'static (&'static str, readers::Reader)> {
-    readers::READERS.iter().chain(image_readers::READERS)
+    readers::READERS.iter().chain(images::readers::READERS)
 }
 
-/// Files for the reader of that name, some of them made in `folder`.
+/// Files for the reader of that name, some of them made in `directory`.
 pub fn all_seeds(reader: &str, directory: &Path) -> Vec<Vec<u8>> {
-    let of_images = image_readers::READERS.iter().any(|(name, _)| *name == reader);
-    if of_images { image_seeds::seeds(reader, directory) } else { seeds::seeds(reader, directory) }
+    let of_images = images::readers::READERS.iter().any(|(name, _)| *name == reader);
+    if of_images { images::seeds::seeds(reader, directory) } else { seeds::seeds(reader, directory) }
 }
 
 /// The seeds of a target, made once.
