@@ -81,6 +81,7 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
     if let Some(threads) = threads(cli)? {
         parallel::set_threads(threads)?;
     }
+    heat_ood::math::check_instruction_set()?;
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart::run(args, progress),
         Command::Train(args) => commands::train::run(args, progress),

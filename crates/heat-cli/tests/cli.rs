@@ -175,6 +175,43 @@ fn the_number_of_threads_changes_no_byte() {
     }
 }
 
+/// `HEAT_ISA` lowers the instructions: fits and scores stay what they are.
+#[test]
+fn the_instruction_set_changes_no_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let run = |isa: &str, args: &[&str]| {
+        let output = command(path, args).env("HEAT_ISA", isa).output().unwrap();
+        assert!(output.status.success(), "{isa}: {}", text(&output.stderr));
+    };
+    let sets = if cfg!(target_arch = "x86_64") && is_x86_feature_detected!("avx2") {
+        &["portable", "avx2"][..]
+    } else {
+        &["portable"]
+    };
+    let (set, head) = (data("train"), data("head"));
+    for scorer in ["gmm", "knn", "vim"] {
+        let mut args = vec!["fit", scorer, "--train", &set, "--head", &head, "-o"];
+        args.push("best.safetensors");
+        ok(&command(path, &args).output().unwrap());
+        args.pop();
+        said(path, &["score", "best.safetensors", &data("test"), "-o", "best.csv"]);
+        for isa in sets {
+            let detector = format!("{scorer}-{isa}.safetensors");
+            run(isa, &[&args[..], &[&detector]].concat());
+            run(isa, &["score", &detector, &data("test"), "-o", "lowered.csv"]);
+            let read = |name: &str| fs::read(path.join(name)).unwrap();
+            assert!(read(&detector) == read("best.safetensors"), "{scorer} on {isa}");
+            assert!(read("lowered.csv") == read("best.csv"), "{scorer} on {isa}");
+        }
+    }
+    for (isa, words) in [("sse9", "expected one of portable, avx2, avx512"), ("", "expected one of")] {
+        let output = command(path, &["info", "x"]).env("HEAT_ISA", isa).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        contains(&text(&output.stderr), &["`HEAT_ISA`", words]);
+    }
+}
+
 /// One's own arrays, as numpy writes them.
 #[test]
 fn npy_features_and_labels() {

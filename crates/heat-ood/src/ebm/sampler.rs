@@ -49,7 +49,7 @@ impl Projection {
 
     /// Project rows of `dim`.
     pub fn apply(self, rows: &mut [f32], dim: usize) {
-        pulp::Arch::new().dispatch(
+        crate::math::arch().dispatch(
             #[inline(always)]
             || {
                 for row in rows.chunks_exact_mut(dim) {
@@ -167,7 +167,7 @@ impl Energy<'_> {
         let mut noise = std::mem::take(&mut ws.noise);
         gradient.reserve(z.len());
         noise.reserve(z.len());
-        let arch = pulp::Arch::new();
+        let arch = crate::math::arch();
         for t in 0..chain.steps {
             let grad = &mut gradient[..z.len()];
             self.gradient(z, grad, ws);

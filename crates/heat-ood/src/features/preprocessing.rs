@@ -136,7 +136,7 @@ impl Preprocessing {
 
     /// Clip and normalise in place; rows of `dim`.
     pub fn clip_and_normalize(&self, rows: &mut [f32], dim: usize) {
-        pulp::Arch::new().dispatch(
+        crate::math::arch().dispatch(
             #[inline(always)]
             || {
                 if let Some(t) = self.react {

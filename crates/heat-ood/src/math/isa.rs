@@ -1,7 +1,67 @@
-//! Which instructions the kernels of single and double precision use.
+//! Which instructions the kernels use.
 //!
+//! The best that the processor has, or what `HEAT_ISA` lowers them to: so that
+//! the code for one kind of processor can be tested and timed on another.
 //! [`Avx512`] and [`Avx2`] can only be had from their `detect`: whoever holds
 //! one may call what needs those instructions.
+
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// The values of `HEAT_ISA`, lowest first.
+const LEVELS: [&str; 3] = ["portable", "avx2", "avx512"];
+
+/// How far up [`LEVELS`] the kernels may go. A value that is none of them is
+/// as good as none here; [`check_instruction_set`] is for who wants to say so.
+fn highest() -> usize {
+    static HIGHEST: OnceLock<usize> = OnceLock::new();
+    *HIGHEST.get_or_init(|| {
+        let wanted = std::env::var("HEAT_ISA").ok();
+        wanted.and_then(|w| LEVELS.iter().position(|l| *l == w)).unwrap_or(LEVELS.len())
+    })
+}
+
+/// Whether the kernels leave out what no name of a level stands for.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn lowered() -> bool {
+    highest() < 2
+}
+
+/// The instruction set of the products: `avx512`, `avx2` or `portable`.
+///
+/// It is the best that the processor has, unless the environment variable
+/// `HEAT_ISA` names a lower one. Results are the same to the bit.
+pub fn instruction_set() -> &'static str {
+    match Isa::detect() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(_) => "avx512",
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(_) => "avx2",
+        Isa::Portable => "portable",
+    }
+}
+
+/// That `HEAT_ISA`, if it is set, names an instruction set which this
+/// processor has.
+///
+/// # Errors
+/// If it does not.
+pub fn check_instruction_set() -> Result<()> {
+    let Ok(wanted) = std::env::var("HEAT_ISA") else { return Ok(()) };
+    let best = LEVELS.iter().position(|l| *l == instruction_set()).unwrap_or(0);
+    let problem = match LEVELS.iter().position(|l| *l == wanted) {
+        None => format!("expected one of {}", LEVELS.join(", ")),
+        Some(level) if level > best => "this processor does not have it".to_owned(),
+        Some(_) => return Ok(()),
+    };
+    Err(Error::config("HEAT_ISA", wanted, problem))
+}
+
+/// For loops that the compiler vectorises: the instructions to compile them for.
+pub(crate) fn arch() -> pulp::Arch {
+    if highest() == 0 { pulp::Arch::Scalar } else { pulp::Arch::new() }
+}
 
 /// Proof that this processor has AVX-512 (F, VL, DQ and BW) and FMA.
 #[cfg(target_arch = "x86_64")]
@@ -12,7 +72,8 @@ pub(super) struct Avx512(());
 impl Avx512 {
     pub(super) fn detect() -> Option<Self> {
         // Cached by the standard library after the first call.
-        let found = is_x86_feature_detected!("avx512f")
+        let found = highest() >= 2
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512bw")
@@ -29,7 +90,8 @@ pub(super) struct Avx2(());
 #[cfg(target_arch = "x86_64")]
 impl Avx2 {
     pub(super) fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let found =
+            highest() >= 1 && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         found.then_some(Avx2(()))
     }
 }

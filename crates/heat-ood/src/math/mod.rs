@@ -18,6 +18,9 @@ pub(crate) mod quantile;
 pub(crate) mod reduce;
 pub mod rng;
 
+pub(crate) use isa::arch;
+pub use isa::{check_instruction_set, instruction_set};
+
 /// Rows handled by one task wherever chains run or a network is applied.
 ///
 /// Fixed, so that results do not depend on the number of threads. The

@@ -158,7 +158,7 @@ fn add_group(
     sum: &mut [f64],
     mut take: impl FnMut(usize, usize, &[f64]),
 ) {
-    pulp::Arch::new().dispatch(
+    crate::math::arch().dispatch(
         #[inline(always)]
         || {
             for (r, (row, &l)) in rows.chunks_exact(d).zip(labels).enumerate() {

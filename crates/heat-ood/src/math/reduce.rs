@@ -38,7 +38,7 @@ pub fn softmax_complement_rows(x: &[f32], width: usize) -> Vec<f64> {
 /// exp(xᵢ − max x) within every row of `width` values.
 fn exp_below_largest(x: &[f32], width: usize) -> Vec<f64> {
     let mut off: Vec<f64> = vec![0.0; x.len()];
-    pulp::Arch::new().dispatch(
+    crate::math::arch().dispatch(
         #[inline(always)]
         || {
             let rows = x.chunks_exact(width).zip(off.chunks_exact_mut(width));
@@ -242,7 +242,7 @@ pub fn normalize(x: &mut [f32]) {
 pub fn all_finite(x: &[f32]) -> bool {
     // Two pages ahead: rows are mostly read in order, with more after these.
     const AHEAD: usize = 2048;
-    pulp::Arch::new().dispatch(
+    crate::math::arch().dispatch(
         #[inline(always)]
         || {
             // The magnitudes' bits are ordered as they are; infinity and NaN come last.

@@ -109,7 +109,7 @@ impl Stream {
     ///
     /// Single precision with 32-bit uniforms: values reach ±6.66.
     pub fn fill_normal(&mut self, out: &mut [f32]) {
-        let arch = pulp::Arch::new();
+        let arch = crate::math::arch();
         let (mut a, mut b) = ([0; CHUNK], [0; CHUNK]);
         let mut pair = [0.0; 2 * CHUNK];
         for out in out.chunks_mut(2 * CHUNK) {

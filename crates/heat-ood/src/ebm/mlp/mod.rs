@@ -266,7 +266,7 @@ impl Mlp {
         let last = self.last();
         let weight = &self.parameters[last.weight()];
         let bias = f64::from(self.parameters[last.bias()][0]);
-        pulp::Arch::new().dispatch(
+        crate::math::arch().dispatch(
             #[inline(always)]
             || {
                 for (o, row) in out.iter_mut().zip(top.chunks(stride(last.input))) {

@@ -43,7 +43,7 @@ impl Eight {
     /// Round `row` − `centre` to `out`, which is at least as long; the rest
     /// of it becomes zero.
     pub fn round(row: &[f32], centre: &[f32], out: &mut [i8]) -> Eight {
-        pulp::Arch::new().dispatch(
+        crate::math::arch().dispatch(
             #[inline(always)]
             || Self::round_in(row, centre, out),
         )
@@ -170,7 +170,7 @@ fn has_avx512_vnni() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx_vnni() -> bool {
-    is_x86_feature_detected!("avxvnni") && Avx2::detect().is_some()
+    is_x86_feature_detected!("avxvnni") && Avx2::detect().is_some() && !super::isa::lowered()
 }
 
 impl Instruction {

@@ -235,7 +235,7 @@ impl Scorer for Cfood {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let (dim, n) = (self.input.dim, self.bank.len());
-        let (enough, arch) = (self.enough(), pulp::Arch::new());
+        let (enough, arch) = (self.enough(), crate::math::arch());
         let mut rows = self.input.stepped(batch).into_owned();
         subtract(&mut rows, &self.centre);
         let blocks = rows.chunks(together(n) * dim).zip(out.chunks_mut(together(n)));

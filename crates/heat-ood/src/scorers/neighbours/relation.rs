@@ -131,7 +131,7 @@ impl Relation {
         let mut sums = vec![0.0f64; out.len()];
         let (mut a, mut b, mut scratch) =
             (Aligned::default(), Aligned::default(), Aligned::default());
-        let arch = pulp::Arch::new();
+        let arch = crate::math::arch();
         let (threshold, power) = (self.config.threshold as f32, self.config.power as f32);
         for i in 0..self.features.pieces() {
             let width = self.features.orders(i, rows, Order::Product, &mut a, &mut scratch);

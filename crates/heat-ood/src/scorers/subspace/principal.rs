@@ -108,7 +108,7 @@ impl Subspace {
     /// x = z − o of each row, `[n, D]`.
     pub fn centred(&self, rows: &[f32]) -> Vec<f32> {
         let mut out = rows.to_vec();
-        pulp::Arch::new().dispatch(
+        crate::math::arch().dispatch(
             #[inline(always)]
             || {
                 for row in out.chunks_exact_mut(self.dim()) {

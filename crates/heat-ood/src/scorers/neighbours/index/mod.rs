@@ -196,7 +196,7 @@ impl Neighbours {
             })
             .collect();
         let (mut orders, mut scratch) = (Aligned::default(), Aligned::default());
-        let arch = pulp::Arch::new();
+        let arch = crate::math::arch();
         for i in 0..bank.pieces() {
             let width = bank.orders(i, queries, self.order, &mut orders, &mut scratch);
             let each = searches.iter_mut().zip(orders.chunks_exact(PIECE)).zip(&slack);

@@ -91,7 +91,7 @@ impl<'a> Search<'a> {
     /// Find the orders of the open rows, nearly, and keep those that may be
     /// among the k nearest.
     pub(super) fn resolve(&mut self) {
-        pulp::Arch::new().dispatch(Resolve(self));
+        crate::math::arch().dispatch(Resolve(self));
         let Search { k, error: [relative, absolute], ref mut known, .. } = *self;
         if known.len() >= k {
             known.select_nth_unstable_by(k - 1, nearer);
