@@ -3,7 +3,7 @@
     python bench/peers.py WHAT [key=value]...
     python bench/peers.py check crates/heat-ood/tests/golden/reference.safetensors
 
-WHAT is one of `mlp sgld iteration knn metrics`; the keys are those of the Rust
+WHAT is one of `mlp sgld iteration fit knn metrics`; the keys are those of the Rust
 example `timings`: `d k batch hidden steps draw rows queries neighbours reps
 threads`. Prints one JSON object with the seconds of every repetition.
 
@@ -196,6 +196,22 @@ def time_iteration(a):
     return repeat(min(a["reps"], 18), iteration)
 
 
+def time_fit(a):
+    """Class means and pooled covariance, in float32 (ours sums in float64)."""
+    import torch
+
+    rows, labels = features(a["rows"], a["d"], a["k"])
+    x, y = torch.from_numpy(rows), torch.from_numpy(labels)
+
+    def fit():
+        counts = torch.bincount(y, minlength=a["k"]).float()
+        means = torch.zeros(a["k"], a["d"]).index_add_(0, y, x) / counts[:, None]
+        centred = x - means[y]
+        return centred.T @ centred / len(x)
+
+    return repeat(a["reps"], fit)
+
+
 def time_knn(a):
     """Squared distance of normalised queries to their k-th nearest row, exact."""
     import faiss
@@ -299,6 +315,7 @@ DEFAULTS = {
     "mlp": {"reps": 15},
     "sgld": {"steps": 5, "reps": 15},
     "iteration": {"steps": 40, "reps": 7},
+    "fit": {"d": 2048, "rows": 20_000, "k": 1000, "reps": 3},
     "knn": {"rows": 50_000, "reps": 5},
     "metrics": {"rows": 10_000_000, "reps": 3},
 }
@@ -316,7 +333,7 @@ def main(words):
     if unknown := given.keys() - args.keys():
         sys.exit(f"unknown keys: {', '.join(sorted(unknown))}")
     args |= {k: int(v) for k, v in given.items()}
-    if what in ("mlp", "sgld", "iteration"):
+    if what in ("mlp", "sgld", "iteration", "fit"):
         import torch
 
         torch.manual_seed(0)

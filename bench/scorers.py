@@ -12,6 +12,7 @@ Needs torch, pytorch-ood 0.4.0, safetensors, scikit-learn.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -29,10 +30,11 @@ parser.add_argument("binary")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--rows", type=int, default=50_000)
+parser.add_argument("--wide", action="store_true", help="100,000 x 2048 training rows in 1000 classes, 2 x 5,000 to score")
 parser.add_argument("--only", default="")
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
-C, D, N = 10, 512, args.rows
+C, D, N, TEST = (1000, 2048, 100_000, 5_000) if args.wide else (10, 512, args.rows, args.rows)
 
 rng = np.random.default_rng(0)
 # Rectified, with correlated coordinates, as penultimate features are.
@@ -48,8 +50,8 @@ def rows(n, shift):
 
 
 train, label = rows(N, 1.0)
-id_, _ = rows(N, 1.0)
-odd, _ = rows(N, 0.6)
+id_, _ = rows(TEST, 1.0)
+odd, _ = rows(TEST, 0.6)
 weight = np.stack([train[label == c].mean(0) for c in range(C)]) / 8
 weight = (weight - weight.mean(0)).astype(np.float32)
 bias = np.zeros(C, np.float32)
@@ -123,7 +125,7 @@ def featuremaps(make, fit=False):
 
 def gradnorm():
     d = ood.GradNorm(head)
-    some = test[torch.arange(0, len(test), len(test) // 2000)]
+    some = test[torch.arange(0, len(test), max(1, len(test) // 2000))]
     t = time.perf_counter()
     s = d.predict(some)
     return 0.0, (time.perf_counter() - t) * len(test) / len(some), None
@@ -168,7 +170,7 @@ for round_ in range(args.rounds):
     paths = [str(folder / f"{n}.safetensors") for n in ("train", "head", "id", "odd")]
     command = [args.binary, *paths, *(OURS.get(n, n) for n in chosen)]
     out = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={"HEAT_NUM_THREADS": str(args.threads)}
+        command, check=True, capture_output=True, text=True, env=os.environ | {"HEAT_NUM_THREADS": str(args.threads)}
     ).stdout
     *each, whole = [json.loads(line) for line in out.splitlines()]
     together.append(whole["fit"] + whole["score"])
@@ -180,7 +182,7 @@ for round_ in range(args.rounds):
             fit, score, s = PEERS[name]()
         times[name]["peer"].append((fit, score))
         if s is not None:
-            truth = np.r_[np.zeros(N), np.ones(N)]
+            truth = np.r_[np.zeros(TEST), np.ones(TEST)]
             auroc[name]["peer"] = roc_auc_score(truth, s.detach().double().numpy())
 
 

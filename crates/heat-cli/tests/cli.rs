@@ -191,10 +191,8 @@ fn the_instruction_set_changes_no_byte() {
     };
     let (set, head) = (data("train"), data("head"));
     for scorer in ["gmm", "knn", "vim"] {
-        let mut args = vec!["fit", scorer, "--train", &set, "--head", &head, "-o"];
-        args.push("best.safetensors");
-        ok(&command(path, &args).output().unwrap());
-        args.pop();
+        let args = ["fit", scorer, "--train", &set, "--head", &head, "-o"];
+        said(path, &[&args[..], &["best.safetensors"]].concat());
         said(path, &["score", "best.safetensors", &data("test"), "-o", "best.csv"]);
         for isa in sets {
             let detector = format!("{scorer}-{isa}.safetensors");
@@ -205,7 +203,9 @@ fn the_instruction_set_changes_no_byte() {
             assert!(read("lowered.csv") == read("best.csv"), "{scorer} on {isa}");
         }
     }
-    for (isa, words) in [("sse9", "expected one of portable, avx2, avx512"), ("", "expected one of")] {
+    for (isa, words) in
+        [("sse9", "expected one of portable, avx2, avx512"), ("", "expected one of")]
+    {
         let output = command(path, &["info", "x"]).env("HEAT_ISA", isa).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         contains(&text(&output.stderr), &["`HEAT_ISA`", words]);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::{Mask, Mlp, stride};
-use crate::math::matmul::{Aligned, KC, Packed, View, gemm, gemm_add};
+use crate::math::matmul::{Aligned, Packed, View, gemm, gemm_add, scratch_length};
 use crate::math::{BLOCK_ROWS, parallel};
 
 /// Memory for a whole batch on all threads.
@@ -21,7 +21,7 @@ impl Mlp {
     /// E_nn of all `n` rows of `z` on the current pool, keeping activations.
     pub fn forward_all(&self, z: &[f32], n: usize, ws: &mut BatchWorkspace, out: &mut [f32]) {
         if ws.scratch.len() != parallel::threads() {
-            let fresh = || Mutex::new(Aligned::zeros(128 * KC));
+            let fresh = || Mutex::new(Aligned::zeros(scratch_length(128, usize::MAX)));
             ws.scratch = (0..parallel::threads()).map(|_| fresh()).collect();
         }
         ws.activations.resize_with(self.order.len(), Aligned::default);

@@ -6,6 +6,16 @@ use crate::math::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::math::isa::{Avx2, Avx512};
 
+/// Columns of a panel of B: two registers, so that a part of it stays in the
+/// first-level cache.
+pub(super) fn panel_columns(isa: Isa) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(_) => NR_MAX,
+        _ => 16,
+    }
+}
+
 /// Rows of a register tile.
 fn tile_rows(isa: Isa) -> usize {
     match isa {
@@ -37,7 +47,7 @@ impl Product<'_> {
             return;
         }
         assert!(self.ldc >= b.n && self.c.len() >= (m - 1) * self.ldc + b.n);
-        scratch.reserve(m * KC.min(b.k));
+        scratch.reserve(scratch_length(m, b.k));
         self.run_on(Isa::detect(), scratch, epilogue);
     }
 
@@ -73,36 +83,85 @@ fn run_avx2<E: Epilogue>(proof: Avx2, product: Product<'_>, scratch: &mut [f32],
     blocked(Isa::Avx2(proof), product, scratch, epilogue);
 }
 
-/// The loop over slabs, panels and tiles.
+/// The loop over slabs and blocks of rows.
 #[inline(always)]
 fn blocked<E: Epilogue>(isa: Isa, product: Product<'_>, scratch: &mut [f32], epilogue: &mut E) {
     let Product { add, a, m, b, c, ldc } = product;
-    let panels = m.div_ceil(tile_rows(isa));
-    // Packing A pays from the second panel of B on.
-    let direct = b.n <= NR && a.col == 1;
     for slab in crate::math::blocks(b.k.max(1), KC) {
-        let kc = slab.len().min(b.k);
-        let (first, last) = (slab.start == 0 && !add, slab.end >= b.k);
-        for rows in split(m, panels).filter(|_| !direct) {
-            let out = &mut scratch[rows.start * kc..rows.end * kc];
-            pack_left(out, a.from_row(rows.start), rows.len(), slab.start);
+        let depth = slab.start..slab.end.min(b.k);
+        let (first, last) = (depth.start == 0 && !add, depth.end == b.k);
+        for rows in crate::math::blocks(m, ROWS) {
+            let c = &mut c[rows.start * ldc..];
+            let block =
+                Block { a: a.from_row(rows.start), rows, depth: depth.clone(), first, last };
+            block.run(isa, b, c, ldc, scratch, epilogue);
         }
-        for panel in 0..b.n.div_ceil(NR) {
-            let column = panel * NR;
-            let width = NR.min(b.n - column);
-            let right = &b.data[b.offset(slab.start, kc, panel)..][..kc * NR];
-            for rows in split(m, panels) {
-                let data = match direct {
-                    true => &a.from_row(rows.start).data[slab.start..],
-                    false => &scratch[rows.start * kc..rows.end * kc],
-                };
-                let left = Left { data, row: a.row, direct };
-                let corner = &mut c[rows.start * ldc + column..];
-                Tile { rows: rows.len(), left, right, width, first }.run(isa, corner, ldc);
-                if last {
-                    for i in 0..rows.len() {
-                        let values = &mut corner[i * ldc..][..width];
-                        epilogue.apply(rows.start + i, column, values);
+    }
+}
+
+/// Some rows of C and a slab.
+struct Block<'a> {
+    a: View<'a>,
+    rows: std::ops::Range<usize>,
+    depth: std::ops::Range<usize>,
+    /// Whether C holds nothing yet, and whether its sums are complete after this slab.
+    first: bool,
+    last: bool,
+}
+
+impl Block<'_> {
+    /// The loop over panels of B, their parts, and tiles.
+    #[inline(always)]
+    fn run<E: Epilogue>(
+        self,
+        isa: Isa,
+        b: &Packed,
+        c: &mut [f32],
+        ldc: usize,
+        scratch: &mut [f32],
+        epilogue: &mut E,
+    ) {
+        let Block { a, rows: block, depth, first, last } = self;
+        let (nr, m, kc) = (b.nr, block.len(), depth.len());
+        let tiles = m.div_ceil(tile_rows(isa));
+        // Packing A pays from the second panel of B on.
+        let direct = b.n <= nr && a.col == 1;
+        let (packed, partial) = scratch.split_at_mut(m * kc);
+        for rows in split(m, tiles).filter(|_| !direct) {
+            let out = &mut packed[rows.start * kc..rows.end * kc];
+            pack_left(out, a.from_row(rows.start), rows.len(), depth.start);
+        }
+        for panel in 0..b.n.div_ceil(nr) {
+            let column = panel * nr;
+            let width = nr.min(b.n - column);
+            let right = &b.data[b.offset(depth.start, kc, panel)..][..kc * nr];
+            for part in crate::math::blocks(kc.max(1), PART) {
+                let part = part.start..part.end.min(kc);
+                for rows in split(m, tiles) {
+                    let data = match direct {
+                        true => &a.from_row(rows.start).data[depth.start + part.start..],
+                        false => &packed[rows.start * kc + part.start * rows.len()..],
+                    };
+                    let tile = Tile {
+                        rows: rows.len(),
+                        left: Left { data, row: a.row, direct },
+                        right: &right[part.start * nr..part.end * nr],
+                        nr,
+                        width,
+                        partial: &mut partial[rows.start * nr..rows.end * nr],
+                        begins: part.start == 0,
+                    };
+                    if part.end < kc {
+                        tile.run_part(isa);
+                        continue;
+                    }
+                    let corner = &mut c[rows.start * ldc + column..];
+                    tile.run(isa, corner, ldc, first);
+                    if last {
+                        for i in 0..rows.len() {
+                            let values = &mut corner[i * ldc..][..width];
+                            epilogue.apply(block.start + rows.start + i, column, values);
+                        }
                     }
                 }
             }
@@ -163,66 +222,82 @@ fn pack_left(out: &mut [f32], a: View<'_>, rows: usize, start: usize) {
     }
 }
 
-/// A register tile: `rows × width` elements of C, from rows of A and a slab of
-/// a panel of B.
+/// A register tile: `rows × width` elements of C, from rows of A and a part of
+/// a slab of a panel of B.
 struct Tile<'a> {
     rows: usize,
     left: Left<'a>,
     right: &'a [f32],
+    /// Columns of the panel.
+    nr: usize,
     width: usize,
-    /// Whether C holds nothing yet.
-    first: bool,
+    /// Sums over the parts of the slab so far, `[rows, nr]`.
+    partial: &'a mut [f32],
+    /// Whether this is the slab's first part.
+    begins: bool,
 }
 
 impl Tile<'_> {
-    /// In place when whole, through a buffer at the right edge.
+    /// A part that is not the last: the sums stay in `partial`.
     #[inline(always)]
-    fn run(self, isa: Isa, c: &mut [f32], ldc: usize) {
-        let (rows, width) = (self.rows, self.width);
-        assert!(rows <= MR_MAX);
-        if width == NR {
-            assert!(c.len() >= (rows - 1) * ldc + NR);
+    fn run_part(self, isa: Isa) {
+        let (out, nr) = (self.partial.as_mut_ptr(), self.nr);
+        // SAFETY: `partial` holds the tile.
+        unsafe { self.micro(isa, out, nr, false) };
+    }
+
+    /// The last part: the sums are, or are added to, what is in C. In place
+    /// when whole, through a buffer at the right edge.
+    #[inline(always)]
+    fn run(self, isa: Isa, c: &mut [f32], ldc: usize, first: bool) {
+        let (rows, width, nr) = (self.rows, self.width, self.nr);
+        assert!(rows <= MR_MAX && nr <= NR_MAX);
+        if width == nr {
+            assert!(c.len() >= (rows - 1) * ldc + nr);
             // SAFETY: `c` holds the tile.
-            unsafe { self.micro(isa, c.as_mut_ptr(), ldc) };
+            unsafe { self.micro(isa, c.as_mut_ptr(), ldc, !first) };
             return;
         }
-        let mut edge = [0.0; MR_MAX * NR];
-        if !self.first {
+        let mut edge = [0.0; MR_MAX * NR_MAX];
+        if !first {
             for i in 0..rows {
-                edge[i * NR..][..width].copy_from_slice(&c[i * ldc..][..width]);
+                edge[i * nr..][..width].copy_from_slice(&c[i * ldc..][..width]);
             }
         }
-        // SAFETY: `edge` holds MR_MAX rows of NR.
-        unsafe { self.micro(isa, edge.as_mut_ptr(), NR) };
+        // SAFETY: `edge` holds MR_MAX rows of NR_MAX.
+        unsafe { self.micro(isa, edge.as_mut_ptr(), nr, !first) };
         for i in 0..rows {
-            c[i * ldc..][..width].copy_from_slice(&edge[i * NR..][..width]);
+            c[i * ldc..][..width].copy_from_slice(&edge[i * nr..][..width]);
         }
     }
 
     /// # Safety
-    /// From `c` on there are `rows` rows of NR floats, `ldc` apart.
+    /// From `out` on there are `rows` rows of `nr` floats, `ld` apart.
     #[inline(always)]
-    unsafe fn micro(self, isa: Isa, c: *mut f32, ldc: usize) {
-        let Tile { rows, left, right, width, first } = self;
-        let kc = right.len() / NR;
+    unsafe fn micro(self, isa: Isa, out: *mut f32, ld: usize, add: bool) {
+        let Tile { rows, left, right, nr, width, partial, begins } = self;
+        let kc = right.len() / nr;
         let row = if left.direct { left.row } else { kc };
         assert!(kc == 0 || left.data.len() >= (rows - 1) * row + kc);
+        assert!(nr == panel_columns(isa) && partial.len() >= rows * nr);
+        let sums =
+            Sums { start: if begins { std::ptr::null() } else { partial.as_ptr() }, out, ld, add };
         let (a, b) = (left.data.as_ptr(), right.as_ptr());
         macro_rules! by_rows {
             ($f:ident, $w:literal: $($r:literal)*) => {
                 match (rows, left.direct) {
                     $(
-                        // SAFETY: `a` and `b` are as long as the assertion and `kc` say, `c`
-                        // as the caller promises, and `isa` proves the instructions.
-                        ($r, true) => unsafe { $f::<$r, true, $w>(kc, a, row, b, c, ldc, first) },
+                        // SAFETY: `a`, `b` and the sums so far are as long as the assertions
+                        // say, `out` as the caller promises, and `isa` proves the instructions.
+                        ($r, true) => unsafe { $f::<$r, true, $w>(kc, a, row, b, sums) },
                         // SAFETY: as above; packed, all rows lie together.
-                        ($r, false) => unsafe { $f::<$r, false, $w>(kc, a, 1, b, c, ldc, first) },
+                        ($r, false) => unsafe { $f::<$r, false, $w>(kc, a, 1, b, sums) },
                     )*
                     _ => unreachable!("a tile has at most MR rows"),
                 }
             };
         }
-        match (isa, width > NR / 2) {
+        match (isa, width > nr / 2) {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512(_), true) => by_rows!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
             #[cfg(target_arch = "x86_64")]
@@ -237,120 +312,132 @@ impl Tile<'_> {
     }
 }
 
+/// Where a tile's sums begin and where they go.
+#[derive(Clone, Copy)]
+struct Sums {
+    /// The sums so far, in rows of a panel's columns; null for zeros.
+    start: *const f32,
+    out: *mut f32,
+    /// From a row of `out` to the next.
+    ld: usize,
+    /// Whether they are added to what is there.
+    add: bool,
+}
+
 // The kernels: R rows of A, `row` floats apart where DIRECT, else packed so that
 // the R values of one step lie together; W halves of a panel of B.
 //
 // Their callers promise that from `a` on there are R rows of `kc` floats so
-// placed, from `b` on `kc` rows of NR, and from `c` on R rows of NR, `ldc` apart.
+// placed, from `b` on `kc` rows of a panel's columns, from `sums.start` on R
+// such rows unless it is null, and from `sums.out` on R, `sums.ld` apart.
 
+/// A kernel of one instruction set: `$lanes` floats a register, W·`$halves` registers a row.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn avx512<const R: usize, const DIRECT: bool, const W: usize>(
-    kc: usize,
-    mut a: *const f32,
-    row: usize,
-    mut b: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    first: bool,
-) {
-    use std::arch::x86_64::*;
-    // Far enough ahead that a line of B arrives before it is used.
-    const AHEAD: usize = 8 * NR;
-    let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
-    // SAFETY: what is read and written lies within what the caller promises;
-    // what is prefetched may lie anywhere.
-    unsafe {
-        let mut sum = [[_mm512_setzero_ps(); W]; R];
-        for i in 0..R {
-            for h in 0..W {
-                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * ldc + 16 * h).cast());
-            }
-        }
-        let mut step = |a: *const f32, b: *const f32| {
-            let b: [__m512; W] = std::array::from_fn(|h| {
-                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + 16 * h).cast());
-                _mm512_loadu_ps(b.add(16 * h))
-            });
-            for (i, sum) in sum.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(i * row));
-                for (sum, b) in sum.iter_mut().zip(b) {
-                    *sum = _mm512_fmadd_ps(x, b, *sum);
+macro_rules! kernel {
+    ($name:ident, $features:literal, $lanes:literal, $vector:ident, $zero:ident, $load:ident,
+     $store:ident, $broadcast:ident, $fma:ident, $add:ident) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize, const DIRECT: bool, const W: usize>(
+            kc: usize,
+            mut a: *const f32,
+            row: usize,
+            mut b: *const f32,
+            sums: Sums,
+        ) {
+            use std::arch::x86_64::*;
+            const NR: usize = 2 * $lanes;
+            // Far enough ahead that a line of B arrives before it is used.
+            const AHEAD: usize = 8 * NR;
+            let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
+            let Sums { start, out, ld, add } = sums;
+            // SAFETY: what is read and written lies within what the caller promises;
+            // what is prefetched may lie anywhere.
+            unsafe {
+                let mut sum = [[$zero(); W]; R];
+                for i in 0..R {
+                    for h in 0..W {
+                        _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(i * ld + $lanes * h).cast());
+                    }
+                }
+                if !start.is_null() {
+                    for (i, sum) in sum.iter_mut().enumerate() {
+                        for (h, sum) in sum.iter_mut().enumerate() {
+                            *sum = $load(start.add(i * NR + $lanes * h));
+                        }
+                    }
+                }
+                let mut step = |a: *const f32, b: *const f32| {
+                    let b: [$vector; W] = std::array::from_fn(|h| {
+                        _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + $lanes * h).cast());
+                        $load(b.add($lanes * h))
+                    });
+                    for (i, sum) in sum.iter_mut().enumerate() {
+                        let x = $broadcast(*a.add(i * row));
+                        for (sum, b) in sum.iter_mut().zip(b) {
+                            *sum = $fma(x, b, *sum);
+                        }
+                    }
+                };
+                for _ in 0..kc / 4 {
+                    for u in 0..4 {
+                        step(a.add(u * next), b.add(u * NR));
+                    }
+                    a = a.wrapping_add(4 * next);
+                    b = b.wrapping_add(4 * NR);
+                }
+                for _ in 0..kc % 4 {
+                    step(a, b);
+                    a = a.wrapping_add(next);
+                    b = b.wrapping_add(NR);
+                }
+                for (i, sum) in sum.iter().enumerate() {
+                    for (h, &value) in sum.iter().enumerate() {
+                        let out = out.add(i * ld + $lanes * h);
+                        let value = if add { $add($load(out), value) } else { value };
+                        $store(out, value);
+                    }
                 }
             }
-        };
-        for _ in 0..kc / 4 {
-            for u in 0..4 {
-                step(a.add(u * next), b.add(u * NR));
-            }
-            a = a.wrapping_add(4 * next);
-            b = b.wrapping_add(4 * NR);
         }
-        for _ in 0..kc % 4 {
-            step(a, b);
-            a = a.wrapping_add(next);
-            b = b.wrapping_add(NR);
-        }
-        for (i, sum) in sum.iter().enumerate() {
-            for (h, &value) in sum.iter().enumerate() {
-                let out = c.add(i * ldc + 16 * h);
-                let value = if first { value } else { _mm512_add_ps(_mm512_loadu_ps(out), value) };
-                _mm512_storeu_ps(out, value);
-            }
-        }
-    }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const R: usize, const DIRECT: bool, const W: usize>(
-    kc: usize,
-    a: *const f32,
-    row: usize,
-    b: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    first: bool,
-) {
-    use std::arch::x86_64::*;
-    let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
-    // Sixteen registers hold a tile of 6·16: the panel is done in halves.
-    for half in 0..W {
-        // SAFETY: within what the caller promises; a half is 16 of NR floats.
-        unsafe {
-            let (mut a, mut b, c) = (a, b.add(16 * half), c.add(16 * half));
-            let mut sum = [[_mm256_setzero_ps(); 2]; R];
-            for _ in 0..kc {
-                let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    let x = _mm256_set1_ps(*a.add(i * row));
-                    sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
-                    sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
-                }
-                a = a.wrapping_add(next);
-                b = b.wrapping_add(NR);
-            }
-            for (i, sum) in sum.iter().enumerate() {
-                for (h, &value) in sum.iter().enumerate() {
-                    let out = c.add(i * ldc + 8 * h);
-                    let value =
-                        if first { value } else { _mm256_add_ps(_mm256_loadu_ps(out), value) };
-                    _mm256_storeu_ps(out, value);
-                }
-            }
-        }
-    }
-}
+kernel!(
+    avx512,
+    "avx512f",
+    16,
+    __m512,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps
+);
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx2,
+    "avx2,fma",
+    8,
+    __m256,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps
+);
 
 unsafe fn portable<const R: usize, const DIRECT: bool, const W: usize>(
     kc: usize,
     a: *const f32,
     row: usize,
     b: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    first: bool,
+    sums: Sums,
 ) {
+    const NR: usize = 16;
     let (row, next) = if DIRECT { (row, 1) } else { (1, R) };
     // SAFETY: the caller's promise; `length` ends with the last value of the last row.
     let (a, b) = unsafe {
@@ -358,6 +445,11 @@ unsafe fn portable<const R: usize, const DIRECT: bool, const W: usize>(
         (std::slice::from_raw_parts(a, length), std::slice::from_raw_parts(b, kc * NR))
     };
     let mut sum = [[0.0f32; NR]; R];
+    if !sums.start.is_null() {
+        // SAFETY: the caller's promise: R rows of NR floats.
+        let start = unsafe { std::slice::from_raw_parts(sums.start, R * NR) };
+        sum.as_flattened_mut().copy_from_slice(start);
+    }
     for (p, b) in b.chunks_exact(NR).enumerate() {
         for (i, sum) in sum.iter_mut().enumerate() {
             let x = a[i * row + p * next];
@@ -368,9 +460,9 @@ unsafe fn portable<const R: usize, const DIRECT: bool, const W: usize>(
     }
     for (i, sum) in sum.iter().enumerate() {
         // SAFETY: the caller's promise: NR floats in each of R rows.
-        let out = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc), NR) };
+        let out = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * sums.ld), NR) };
         for (o, s) in out.iter_mut().zip(sum) {
-            *o = if first { *s } else { *o + s };
+            *o = if sums.add { *o + s } else { *s };
         }
     }
 }

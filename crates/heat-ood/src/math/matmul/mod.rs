@@ -10,8 +10,8 @@
 //! set (AVX-512, AVX2 and the portable kernel give the same bits).
 //!
 //! Layout: the right operand `B [k, n]` is cut along `k` into slabs of [`KC`]
-//! and along `n` into panels of [`NR`] columns; within a panel the `NR` values
-//! of one `k` are contiguous. The left operand is packed per call into panels
+//! and along `n` into panels of `NR` columns, 32 for AVX-512 and 16 otherwise;
+//! within a panel the `NR` values of one `k` are contiguous. The left operand is packed per call into panels
 //! of at most `MR` rows (Goto and van de Geijn, 2008), unless B has one panel
 //! only: then it is read where it lies.
 
@@ -21,12 +21,27 @@ use bytemuck::{Pod, Zeroable};
 use kernel::Product;
 use memmap2::MmapMut;
 
-/// Columns of a panel of the packed operand: two AVX-512 registers.
-pub const NR: usize = 32;
-/// Depth of a slab: 512·32 floats of B stay in the second-level cache.
-pub const KC: usize = 512;
+use super::isa::Isa;
+
+/// Most columns of a panel of the packed operand: two AVX-512 registers.
+const NR_MAX: usize = 32;
+/// Depth of a slab: its sums are complete before they are added to C, which
+/// fixes the order of summation. A slab of A stays in the second-level cache.
+const KC: usize = 512;
+/// Depth of a part of a slab: 256·16 floats of B take half of a first-level
+/// cache, and serve all rows of A before the next part is read. Sums of the
+/// parts are kept and taken up again, so that their order is that of the slab.
+const PART: usize = 256;
+/// Rows of A packed at a time: their slab takes half of a small second-level cache.
+const ROWS: usize = 128;
 /// Most rows of a register tile (14·2 accumulators of 32 registers).
 const MR_MAX: usize = 14;
+
+/// Floats of scratch memory for a product with `m` rows and depth `k`: the
+/// packed left operand, and sums of parts.
+pub(crate) fn scratch_length(m: usize, k: usize) -> usize {
+    m.min(ROWS) * (KC.min(k) + NR_MAX)
+}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -157,6 +172,8 @@ impl<'a> View<'a> {
 pub struct Packed {
     k: usize,
     n: usize,
+    /// Columns of a panel, as the kernels of this processor want them.
+    nr: usize,
     data: Aligned,
 }
 
@@ -170,8 +187,12 @@ impl Packed {
 
     /// Pack another matrix into the same memory.
     pub fn set(&mut self, b: View<'_>, k: usize, n: usize) {
-        self.resize(k, n);
-        for panel in 0..n.div_ceil(NR) {
+        self.set_for(Isa::detect(), b, k, n);
+    }
+
+    fn set_for(&mut self, isa: Isa, b: View<'_>, k: usize, n: usize) {
+        self.resize(isa, k, n);
+        for panel in 0..n.div_ceil(self.nr) {
             self.set_panel(b, panel);
         }
     }
@@ -179,22 +200,23 @@ impl Packed {
     /// The same in parallel over panels, on the current pool.
     pub fn set_parallel(&mut self, b: View<'_>, k: usize, n: usize) {
         use rayon::prelude::*;
-        self.resize(k, n);
-        let panels = n.div_ceil(NR);
+        self.resize(Isa::detect(), k, n);
+        let nr = self.nr;
+        let panels = n.div_ceil(nr);
         // A panel's pieces lie in different slabs, so each slab is split by panel.
         let mut rest: &mut [f32] = &mut self.data;
         for slab in crate::math::blocks(k, KC) {
-            let (now, later) = rest.split_at_mut(slab.len() * panels * NR);
-            now.par_chunks_mut(slab.len() * NR)
+            let (now, later) = rest.split_at_mut(slab.len() * panels * nr);
+            now.par_chunks_mut(slab.len() * nr)
                 .enumerate()
-                .for_each(|(panel, out)| pack_panel(out, b, slab.clone(), panel, n));
+                .for_each(|(panel, out)| pack_panel(out, nr, b, slab.clone(), panel, n));
             rest = later;
         }
     }
 
-    fn resize(&mut self, k: usize, n: usize) {
-        (self.k, self.n) = (k, n);
-        let need = k * n.next_multiple_of(NR);
+    fn resize(&mut self, isa: Isa, k: usize, n: usize) {
+        (self.k, self.n, self.nr) = (k, n, kernel::panel_columns(isa));
+        let need = k * n.next_multiple_of(self.nr);
         self.data.reserve(need);
         self.data.len = need;
     }
@@ -203,13 +225,13 @@ impl Packed {
         let (k, n) = (self.k, self.n);
         for slab in crate::math::blocks(k, KC) {
             let start = self.offset(slab.start, slab.len(), panel);
-            let out = &mut self.data[start..start + slab.len() * NR];
-            pack_panel(out, b, slab, panel, n);
+            let out = &mut self.data[start..start + slab.len() * self.nr];
+            pack_panel(out, self.nr, b, slab, panel, n);
         }
     }
 
     fn offset(&self, slab_start: usize, slab_len: usize, panel: usize) -> usize {
-        slab_start * self.n.next_multiple_of(NR) + panel * slab_len * NR
+        slab_start * self.n.next_multiple_of(self.nr) + panel * slab_len * self.nr
     }
 
     /// Rows of the matrix (the summed dimension).
@@ -234,29 +256,33 @@ impl Packed {
     /// Copy column `j` into `out` (`[k]`).
     pub fn column(&self, j: usize, out: &mut [f32]) {
         for slab in crate::math::blocks(self.k, KC) {
-            let start = self.offset(slab.start, slab.len(), j / NR) + j % NR;
+            let start = self.offset(slab.start, slab.len(), j / self.nr) + j % self.nr;
             for (p, o) in slab.clone().zip(&mut out[slab.clone()]) {
-                *o = self.data[start + (p - slab.start) * NR];
+                *o = self.data[start + (p - slab.start) * self.nr];
             }
         }
     }
 }
 
-fn pack_panel(out: &mut [f32], b: View<'_>, slab: std::ops::Range<usize>, panel: usize, n: usize) {
-    let columns = panel * NR..((panel + 1) * NR).min(n);
-    if b.col == 1 {
-        for (p, row) in slab.zip(out.chunks_exact_mut(NR)) {
+fn pack_panel(
+    out: &mut [f32],
+    nr: usize,
+    b: View<'_>,
+    slab: std::ops::Range<usize>,
+    panel: usize,
+    n: usize,
+) {
+    let columns = panel * nr..((panel + 1) * nr).min(n);
+    for (p, row) in slab.zip(out.chunks_exact_mut(nr)) {
+        if b.col == 1 {
             let from = &b.data[p * b.row + columns.start..][..columns.len()];
             row[..columns.len()].copy_from_slice(from);
-            row[columns.len()..].fill(0.0);
-        }
-    } else {
-        for (p, row) in slab.zip(out.chunks_exact_mut(NR)) {
+        } else {
             for (x, j) in row.iter_mut().zip(columns.clone()) {
                 *x = b.at(p, j);
             }
-            row[columns.len()..].fill(0.0);
         }
+        row[columns.len()..].fill(0.0);
     }
 }
 
@@ -306,7 +332,6 @@ pub fn gemm_add(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::isa::Isa;
 
     /// The oracle: three loops in f64.
     fn naive(a: View<'_>, b: View<'_>, m: usize, k: usize, n: usize) -> Vec<f64> {
@@ -365,17 +390,18 @@ mod tests {
     #[test]
     fn instruction_sets_agree_to_the_bit() {
         // The last two without packing, one of half a panel.
-        for (m, k, n) in [(37, 600, 70), (37, 600, 25), (37, 600, 10)] {
+        for (m, k, n) in [(300, 900, 70), (37, 600, 25), (37, 600, 10), (5, 0, 3)] {
             agree(m, k, n);
         }
     }
 
     fn agree(m: usize, k: usize, n: usize) {
         let (a, b) = (values(m * k, 3), values(k * n, 4));
-        let packed = Packed::new(View::rows(&b, n), k, n);
         let run = |isa| {
+            let mut packed = Packed::default();
+            packed.set_for(isa, View::rows(&b, n), k, n);
             let mut c = vec![0.0; m * n];
-            let mut scratch = vec![0.0; m * KC];
+            let mut scratch = vec![0.0; scratch_length(m, k)];
             let a = View::rows(&a, k);
             let product = Product { add: false, a, m, b: &packed, c: &mut c, ldc: n };
             product.run_on(isa, &mut scratch, &mut Keep);
