@@ -30,7 +30,11 @@ pub fn all_readers() -> impl Iterator<Item = &'static (&'static str, readers::Re
 /// Files for the reader of that name, some of them made in `directory`.
 pub fn all_seeds(reader: &str, directory: &Path) -> Vec<Vec<u8>> {
     let of_images = images::readers::READERS.iter().any(|(name, _)| *name == reader);
-    if of_images { images::seeds::seeds(reader, directory) } else { seeds::seeds(reader, directory) }
+    if of_images {
+        images::seeds::seeds(reader, directory)
+    } else {
+        seeds::seeds(reader, directory)
+    }
 }
 
 /// The seeds of a target, made once.
