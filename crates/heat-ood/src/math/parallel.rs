@@ -67,7 +67,17 @@ fn pool() -> Arc<ThreadPool> {
 
 /// Run `f` on the library's pool (directly when already there).
 pub fn run<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    if IN_POOL.get() { f() } else { pool().install(f) }
+    if IN_POOL.get() {
+        return f();
+    }
+    let (mut f, mut result) = (Some(f), None);
+    install(&mut || result = f.take().map(|f| f()));
+    result.expect("the pool runs what it is given")
+}
+
+/// Compiled once: what hands over to a pool is much code, and would be made for every closure.
+fn install(f: &mut (dyn FnMut() + Send)) {
+    pool().install(f);
 }
 
 /// Run all pieces on the library's pool; the first error in their order,
