@@ -42,7 +42,7 @@ pub struct Detector {
 pub struct Prediction {
     /// One score a row.
     pub scores: Vec<f32>,
-    /// [`Scorer::component_batch`], `[N, components]`.
+    /// Those of [`Scorer::score_with_components`], `[N, components]`.
     pub components: Vec<f32>,
     /// One verdict a row, if the detector is calibrated.
     pub verdicts: Option<Vec<Verdict>>,
@@ -149,8 +149,7 @@ impl Detector {
         Ok(())
     }
 
-    /// Scores, components and verdicts of a set; read once, and once more for
-    /// the predicted classes where it is calibrated by class.
+    /// Scores, components and verdicts of a set, which is read once.
     ///
     /// # Errors
     /// If the set lacks a field or holds NaN or infinity.
@@ -160,16 +159,21 @@ impl Detector {
         ties: Ties,
         observer: &mut dyn Observer,
     ) -> Result<Prediction> {
-        let found = scorers::score_together(set, &[&*self.scorer], true, observer)?;
-        let ScoredSet { scores, components, .. } = found.into_iter().next().unwrap_or_default();
-        let verdicts = match &self.calibration {
-            None => None,
-            Some(calibration) => {
-                let classes = calibration.predictor().map(|p| p.predict(set)).transpose()?;
-                Some(calibration.verdicts(&scores, classes.as_deref(), ties)?)
+        let scorer = &*self.scorer;
+        let (found, classes) = match self.calibration.as_ref().and_then(|c| c.predictor()) {
+            Some(predictor) => {
+                let (found, classes) = predictor.score(set, scorer, true, observer)?;
+                (found, Some(classes))
+            }
+            None => {
+                let found = scorers::score_together(set, &[scorer], true, observer)?;
+                (found.into_iter().next().unwrap_or_default(), None)
             }
         };
-        Ok(Prediction { scores, components, verdicts })
+        let ScoredSet { scores, components, .. } = found;
+        let verdicts = self.calibration.as_ref();
+        let verdicts = verdicts.map(|c| c.verdicts(&scores, classes.as_deref(), ties));
+        Ok(Prediction { verdicts: verdicts.transpose()?, scores, components })
     }
 
     /// Write the file, whole or not at all.

@@ -191,7 +191,7 @@ impl Promise {
         Ok(Promise {
             words: calibration.words(),
             files: calibration.files.clone(),
-            thresholds: calibration.thresholds(),
+            thresholds: calibration.thresholds().to_vec(),
             flagged: sets.iter().map(fraction).collect::<Result<_>>()?,
         })
     }

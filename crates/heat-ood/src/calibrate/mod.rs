@@ -92,6 +92,7 @@ pub struct Calibration {
     config: CalibrationConfig,
     all: CalibrationScores,
     classes: Option<Classes>,
+    thresholds: Vec<f32>,
     /// Name and SHA-256 of each file of the calibration set.
     pub files: Vec<(String, String)>,
     /// A sample of the calibration rows.
@@ -117,8 +118,15 @@ impl CalibrationConfig {
         Ok(())
     }
 
-    fn rank(&self, reference: &CalibrationScores) -> usize {
-        self.guarantee.rank(reference.len(), self.alpha, self.delta)
+    /// The threshold that keeps the promise: of all scores, or of each class.
+    fn thresholds(&self, all: &CalibrationScores, classes: Option<&Classes>) -> Vec<f32> {
+        let one = |scores: &CalibrationScores| {
+            scores.kth_largest(self.guarantee.rank(scores.len(), self.alpha, self.delta))
+        };
+        match classes {
+            None => vec![one(all)],
+            Some(classes) => classes.groups.iter().map(one).collect(),
+        }
     }
 
     /// Score in-distribution rows that took no part in training. `head` is
@@ -138,12 +146,11 @@ impl CalibrationConfig {
         // Before anything is scored.
         self.enough(id.len(), None, id.name())?;
         let predictor = self.per_class.then(|| Predictor::new(id, head)).transpose()?;
-        let scores = scorer.score_observed(id, observer)?;
-        let classes = match predictor {
-            None => None,
+        let (scores, classes) = match predictor {
+            None => (scorer.score_observed(id, observer)?, None),
             Some(predictor) => {
-                let predicted = predictor.predict(id)?;
-                Some((predictor, predicted))
+                let (found, classes) = predictor.score(id, scorer, false, observer)?;
+                (found.scores, Some((predictor, classes)))
             }
         };
         let calibration = Calibration::new(self.clone(), scores, classes, id.name())?;
@@ -227,8 +234,9 @@ impl Calibration {
         });
         let classes = classes.transpose()?;
         let all = CalibrationScores::new(scores)?;
+        let thresholds = config.thresholds(&all, classes.as_ref());
         let (files, rows) = Default::default();
-        Ok(Calibration { config, all, classes, files, rows, forced: false })
+        Ok(Calibration { config, all, classes, thresholds, files, rows, forced: false })
     }
 
     /// Its settings.
@@ -252,12 +260,8 @@ impl Calibration {
     }
 
     /// Rows scoring above are flagged: one threshold, or one per class.
-    pub fn thresholds(&self) -> Vec<f32> {
-        let one = |r: &CalibrationScores| r.kth_largest(self.config.rank(r));
-        match &self.classes {
-            None => vec![one(&self.all)],
-            Some(classes) => classes.groups.iter().map(one).collect(),
-        }
+    pub fn thresholds(&self) -> &[f32] {
+        &self.thresholds
     }
 
     /// The same calibration for another α.
@@ -271,7 +275,8 @@ impl Calibration {
         for (k, group) in self.by_class().into_iter().flatten().enumerate() {
             config.enough(group.len(), Some(k), "the detector")?;
         }
-        Ok(Calibration { config, ..self.clone() })
+        let thresholds = config.thresholds(&self.all, self.classes.as_ref());
+        Ok(Calibration { config, thresholds, ..self.clone() })
     }
 
     /// The promise in words.
@@ -302,7 +307,7 @@ impl Calibration {
         if let Some(own) = &self.classes {
             check_classes(classes.unwrap_or_default(), scores.len(), own.groups.len())?;
         }
-        let thresholds = self.thresholds();
+        let thresholds = &self.thresholds;
         let row = |(i, &score): (usize, &f32)| {
             let class = self.classes.as_ref().and(classes).map(|c| c[i]);
             let (reference, at) = match (&self.classes, class) {

@@ -116,10 +116,7 @@ impl Scorer for Heat {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let (nn, prior) = self.parts(batch);
-        for ((o, a), b) in out.iter_mut().zip(nn).zip(prior) {
-            *o = (a + b) as f32;
-        }
+        self.score_with_components(batch, out, &mut []);
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
@@ -165,10 +162,14 @@ impl Scorer for Heat {
         &["energy_nn", "energy_prior"]
     }
 
-    fn component_batch(&self, batch: &Batch, out: &mut [f32]) {
+    fn score_with_components(&self, batch: &Batch, scores: &mut [f32], components: &mut [f32]) {
         let (nn, prior) = self.parts(batch);
-        for ((o, a), b) in out.chunks_exact_mut(2).zip(nn).zip(prior) {
-            o.copy_from_slice(&[a as f32, b as f32]);
+        let mut components = components.chunks_exact_mut(2);
+        for ((o, a), b) in scores.iter_mut().zip(nn).zip(prior) {
+            *o = (a + b) as f32;
+            if let Some(parts) = components.next() {
+                parts.copy_from_slice(&[a as f32, b as f32]);
+            }
         }
     }
 }

@@ -1,13 +1,11 @@
 //! What every scorer can do.
 
 use std::any::Any;
-use std::time::Instant;
 
 use super::persist::Section;
-use super::scoring::{ScoredSet, score_blocks};
+use super::scoring::{Classify, Found, ScoredSet, Task, score_blocks};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
-use crate::math::parallel;
 use crate::observe::{Observer, Silent};
 
 /// A fitted scorer.
@@ -44,13 +42,17 @@ pub trait Scorer: Any + Send + Sync {
     }
 
     /// Scores apart that make up the whole, by name (HEAT: `energy_nn` and
-    /// `energy_prior`); empty for most.
+    /// `energy_prior`); empty for most. A scorer that has some also implements
+    /// [`Scorer::score_with_components`].
     fn components(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The components of each row of a batch, `[rows, components]`.
-    fn component_batch(&self, _batch: &Batch, _out: &mut [f32]) {}
+    /// The scores of a batch as [`Scorer::score_batch`] gives them, and the
+    /// components of each row, `[rows, components]`: both of one computation.
+    fn score_with_components(&self, batch: &Batch, scores: &mut [f32], _components: &mut [f32]) {
+        self.score_batch(batch, scores);
+    }
 
     /// One score per row of the set.
     ///
@@ -65,7 +67,9 @@ pub trait Scorer: Any + Send + Sync {
     /// # Errors
     /// As [`Scorer::score`].
     fn score_observed(&self, set: &FeatureSet, observer: &mut dyn Observer) -> Result<Vec<f32>> {
-        Ok(score_alone(self, set, false, observer)?.scores)
+        let score = &|batch: &Batch, out: &mut [f32], _: &mut [f32]| self.score_batch(batch, out);
+        let task = Task { name: self.name(), components: 0, score };
+        Ok(score_alone(set, self.needs(set)?, task, observer)?.scores)
     }
 
     /// The components of each row of the set, `[N, components]`.
@@ -73,7 +77,11 @@ pub trait Scorer: Any + Send + Sync {
     /// # Errors
     /// As [`Scorer::score`].
     fn score_components(&self, set: &FeatureSet) -> Result<Vec<f32>> {
-        Ok(score_alone(self, set, true, &mut Silent)?.components)
+        let score = &|batch: &Batch, scores: &mut [f32], components: &mut [f32]| {
+            self.score_with_components(batch, scores, components);
+        };
+        let task = Task { name: self.name(), components: self.components().len(), score };
+        Ok(score_alone(set, self.needs(set)?, task, &mut Silent)?.components)
     }
 }
 
@@ -86,30 +94,15 @@ pub(crate) fn joint_needs<'a>(
     scorers.try_fold(FieldSet::default(), |needs, s| Ok(needs.and(s.needs(set)?)))
 }
 
-/// The scores of a batch, and its components where asked for.
-fn score_batch<S: Scorer + ?Sized>(scorer: &S, batch: &Batch, components: bool) -> ScoredSet {
-    let start = Instant::now();
-    let mut scores = vec![0.0; batch.rows()];
-    scorer.score_batch(batch, &mut scores);
-    let seconds = start.elapsed().as_secs_f64() / parallel::threads() as f64;
-    let width = if components { scorer.components().len() } else { 0 };
-    let mut parts = vec![0.0; batch.rows() * width];
-    if width > 0 {
-        scorer.component_batch(batch, &mut parts);
-    }
-    ScoredSet { scores, components: parts, seconds }
-}
-
 /// Score a set with one scorer.
-fn score_alone<S: Scorer + ?Sized>(
-    scorer: &S,
+fn score_alone(
     set: &FeatureSet,
-    components: bool,
+    needs: FieldSet,
+    task: Task,
     observer: &mut dyn Observer,
 ) -> Result<ScoredSet> {
-    let block = |batch: &Batch| vec![score_batch(scorer, batch, components)];
-    let found = score_blocks(set, scorer.needs(set)?, &[scorer.name()], observer, block)?;
-    Ok(found.into_iter().next().unwrap_or_default())
+    let found = score_blocks(set, needs, &[task], None, observer)?;
+    Ok(found.scored.into_iter().next().unwrap_or_default())
 }
 
 /// Score a set with many scorers, reading it once.
@@ -126,8 +119,132 @@ pub fn score_together(
     observer: &mut dyn Observer,
 ) -> Result<Vec<ScoredSet>> {
     let needs = joint_needs(scorers.iter().copied(), set)?;
-    let names: Vec<_> = scorers.iter().map(|s| s.name()).collect();
-    let block =
-        |batch: &Batch| scorers.iter().map(|s| score_batch(*s, batch, components)).collect();
-    score_blocks(set, needs, &names, observer, block)
+    Ok(score_beside(set, needs, scorers, components, None, observer)?.scored)
+}
+
+/// The same, with the classes that `classify` gives from the fields of `needs`.
+pub(super) fn score_beside(
+    set: &FeatureSet,
+    needs: FieldSet,
+    scorers: &[&dyn Scorer],
+    components: bool,
+    classify: Option<&Classify>,
+    observer: &mut dyn Observer,
+) -> Result<Found> {
+    let width = |s: &dyn Scorer| if components { s.components().len() } else { 0 };
+    let calls: Vec<_> = scorers
+        .iter()
+        .map(|s| {
+            let plain = width(*s) == 0;
+            move |batch: &Batch, scores: &mut [f32], components: &mut [f32]| match plain {
+                true => s.score_batch(batch, scores),
+                false => s.score_with_components(batch, scores, components),
+            }
+        })
+        .collect();
+    let task =
+        |(s, score): (&&dyn Scorer, _)| Task { name: s.name(), components: width(*s), score };
+    let tasks: Vec<Task> = scorers.iter().zip(calls.iter().map(|c| c as _)).map(task).collect();
+    score_blocks(set, needs, &tasks, classify, observer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread::{self, ThreadId};
+
+    use super::*;
+    use crate::features::{Field, Pooling};
+
+    const AVG: Field = Field::Features(Pooling::Avg);
+
+    /// The first of two values is the score, both are components.
+    #[derive(Default)]
+    struct Recording(Mutex<Vec<(&'static str, usize, ThreadId)>>);
+
+    impl Recording {
+        fn record(&self, call: &'static str, batch: &Batch) {
+            self.0.lock().unwrap().push((call, batch.rows(), thread::current().id()));
+        }
+    }
+
+    impl Scorer for Recording {
+        fn name(&self) -> &'static str {
+            "recording"
+        }
+
+        fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
+            FieldSet::checked(set, AVG, 2)
+        }
+
+        fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+            self.record("scores", batch);
+            out.iter_mut().zip(batch.get(AVG).chunks(2)).for_each(|(o, row)| *o = row[0]);
+        }
+
+        fn components(&self) -> &'static [&'static str] {
+            &["first", "second"]
+        }
+
+        fn score_with_components(&self, batch: &Batch, scores: &mut [f32], parts: &mut [f32]) {
+            self.record("both", batch);
+            parts.copy_from_slice(batch.get(AVG));
+            scores.iter_mut().zip(parts.chunks(2)).for_each(|(o, row)| *o = row[0]);
+        }
+
+        fn section(&self) -> Section {
+            Section::new("recording", ())
+        }
+    }
+
+    fn set(rows: usize) -> FeatureSet {
+        let rows = ndarray::Array2::from_shape_fn((rows, 2), |(i, j)| (2 * i + j) as f32);
+        FeatureSet::from_arrays(rows.view(), None).unwrap()
+    }
+
+    #[test]
+    fn scores_and_components_come_of_one_call() {
+        for rows in [1, 256, 600] {
+            let (scorer, set) = (Recording::default(), set(rows));
+            let found = score_together(&set, &[&scorer], true, &mut Silent).unwrap();
+            let values: Vec<f32> = (0..2 * rows).map(|i| i as f32).collect();
+            assert_eq!(found[0].components, values);
+            assert!(found[0].scores.iter().eq(values.iter().step_by(2)));
+            let calls = scorer.0.into_inner().unwrap();
+            assert!(calls.iter().all(|(call, ..)| *call == "both"));
+            assert_eq!(calls.iter().map(|(_, rows, _)| rows).sum::<usize>(), rows);
+        }
+        let scorer = Recording::default();
+        assert_eq!(scorer.score(&set(2)).unwrap(), [0.0, 2.0]);
+        assert_eq!(scorer.score_components(&set(2)).unwrap(), [0.0, 1.0, 2.0, 3.0]);
+        let calls = scorer.0.into_inner().unwrap();
+        assert!(calls.iter().map(|(call, ..)| *call).eq(["scores", "both"]));
+    }
+
+    /// No thread is woken for a few rows.
+    #[test]
+    fn one_block_is_scored_where_it_is_asked_for() {
+        for (rows, here) in [(1, true), (256, true), (257, false)] {
+            let scorer = Recording::default();
+            scorer.score(&set(rows)).unwrap();
+            let calls = scorer.0.into_inner().unwrap();
+            assert!(calls.iter().all(|(_, _, id)| (*id == thread::current().id()) == here));
+        }
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_is_named() {
+        for rows in [300, 20] {
+            let mut values = ndarray::Array2::zeros((rows, 2));
+            values[[rows - 3, 0]] = f32::MAX;
+            let set = FeatureSet::from_arrays(values.view(), None).unwrap();
+            let double = |batch: &Batch, out: &mut [f32], _: &mut [f32]| {
+                out.iter_mut().zip(batch.get(AVG).chunks(2)).for_each(|(o, row)| *o = 2.0 * row[0]);
+            };
+            let task = Task { name: "double", components: 0, score: &double };
+            let found = score_alone(&set, FieldSet::of(AVG), task, &mut Silent);
+            let error = found.unwrap_err().to_string();
+            assert!(error.contains("double") && error.contains(&format!("row {}", rows - 3)));
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! The loop over a set's rows: every block is read once, and all scorers
 //! score it.
+//!
+//! What differs from call to call is given as `dyn`: the loop is compiled once.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -13,63 +16,13 @@ use crate::observe::{Event, Observer};
 /// Rows scored by one task.
 const SCORE_ROWS: usize = 256;
 
-/// Map every block of rows with `f`, in parallel, and give the values to
-/// `take` in row order.
-pub(super) fn map_blocks<T: Send>(
-    set: &FeatureSet,
-    needs: FieldSet,
-    observer: &mut dyn Observer,
-    f: impl Fn(&Batch) -> T + Sync,
-    mut take: impl FnMut(Range<usize>, T) -> Result<()>,
-) -> Result<()> {
-    // Progress and the first error come in row order, a few blocks at a time.
-    let together = SCORE_ROWS * 16 * parallel::threads().max(4);
-    let task = format!("score {}", set.name());
-    observer.on(Event::Begin { task: &task, total: set.len() as u64 });
-    for piece in blocks(set.len(), together) {
-        let ranges: Vec<Range<usize>> = blocks(piece.len(), SCORE_ROWS)
-            .map(|r| piece.start + r.start..piece.start + r.end)
-            .collect();
-        let results: Vec<Result<T>> = parallel::run(|| {
-            ranges
-                .par_iter()
-                .map_init(Batch::default, |batch, range| {
-                    set.batch(needs, range.clone(), batch)?;
-                    Ok(f(batch))
-                })
-                .collect()
-        });
-        for (range, result) in ranges.into_iter().zip(results) {
-            take(range, result?)?;
-        }
-        observer.on(Event::Advance { done: piece.end as u64, loss: None });
-    }
-    observer.on(Event::End);
-    Ok(())
-}
-
-fn check_finite(
-    set: &FeatureSet,
-    scorer: &'static str,
-    start: usize,
-    values: &[f32],
-    width: usize,
-) -> Result<()> {
-    match values.iter().position(|s| !s.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            let (place, row) = (set.name().to_owned(), start + at / width);
-            Err(Error::Score { place, row, scorer, value: values[at] })
-        }
-    }
-}
-
 /// What one scorer found on a set, beside others.
 #[derive(Debug, Clone, Default)]
 pub struct ScoredSet {
     /// One score per row.
     pub scores: Vec<f32>,
-    /// [`Scorer::component_batch`](super::Scorer::component_batch) of each row, `[N, components]`; empty
+    /// Components of each row, `[N, components]`, as
+    /// [`Scorer::score_with_components`](super::Scorer::score_with_components) gives them; empty
     /// where not asked for.
     pub components: Vec<f32>,
     /// The scorer's share of the wall-clock time: its processor time divided
@@ -77,27 +30,110 @@ pub struct ScoredSet {
     pub seconds: f64,
 }
 
-/// Score a set block by block; `f` gives what each of the scorers `names`
-/// found on a batch.
+/// One scorer's part of the loop.
+pub(super) struct Task<'a> {
+    /// Name of the scorer.
+    pub name: &'static str,
+    /// Number of components; 0 where they are not asked for.
+    pub components: usize,
+    /// Writes the scores of a batch and its components.
+    pub score: &'a ScoreBatch<'a>,
+}
+
+pub(super) type ScoreBatch<'a> = dyn Fn(&Batch, &mut [f32], &mut [f32]) + Sync + 'a;
+
+/// Gives the class of each row of a batch.
+pub(super) type Classify<'a> = dyn Fn(&Batch) -> Vec<u32> + Sync + 'a;
+
+/// What is found on some rows: by each of the scorers, and the classes.
+#[derive(Default)]
+pub(super) struct Found {
+    pub scored: Vec<ScoredSet>,
+    pub classes: Vec<u32>,
+}
+
+impl Task<'_> {
+    /// Score rows `start..`, refusing what is no number.
+    fn run(&self, set: &FeatureSet, start: usize, batch: &Batch) -> Result<ScoredSet> {
+        let began = Instant::now();
+        let mut scores = vec![0.0; batch.rows()];
+        let mut components = vec![0.0; batch.rows() * self.components];
+        (self.score)(batch, &mut scores, &mut components);
+        for (values, width) in [(&scores, 1), (&components, self.components)] {
+            if let Some(at) = values.iter().position(|s| !s.is_finite()) {
+                let (place, row) = (set.name().to_owned(), start + at / width);
+                return Err(Error::Score { place, row, scorer: self.name, value: values[at] });
+            }
+        }
+        Ok(ScoredSet { scores, components, seconds: began.elapsed().as_secs_f64() })
+    }
+}
+
+impl Found {
+    /// On the rows of `range`.
+    fn on<'a>(
+        set: &'a FeatureSet,
+        needs: FieldSet,
+        tasks: &[Task],
+        classify: Option<&Classify>,
+        range: Range<usize>,
+        batch: &mut Batch<'a>,
+    ) -> Result<Self> {
+        set.batch(needs, range.clone(), batch)?;
+        let scored = tasks.iter().map(|task| task.run(set, range.start, batch));
+        let scored = scored.collect::<Result<_>>()?;
+        Ok(Found { scored, classes: classify.map_or_else(Vec::new, |f| f(batch)) })
+    }
+
+    /// Take in what is found on the rows that follow.
+    fn extend(&mut self, next: Found) {
+        for (all, next) in self.scored.iter_mut().zip(next.scored) {
+            all.scores.extend(next.scores);
+            all.components.extend(next.components);
+            all.seconds += next.seconds;
+        }
+        self.classes.extend(next.classes);
+    }
+}
+
+/// Score a set block by block, reading `needs`. Progress and the first error
+/// come in row order.
 pub(super) fn score_blocks(
     set: &FeatureSet,
     needs: FieldSet,
-    names: &[&'static str],
+    tasks: &[Task],
+    classify: Option<&Classify>,
     observer: &mut dyn Observer,
-    f: impl Fn(&Batch) -> Vec<ScoredSet> + Sync,
-) -> Result<Vec<ScoredSet>> {
-    let mut out = vec![ScoredSet::default(); names.len()];
-    out.iter_mut().for_each(|scored| scored.scores.reserve_exact(set.len()));
-    map_blocks(set, needs, observer, f, |rows, found| {
-        for ((out, name), found) in out.iter_mut().zip(names).zip(found) {
-            check_finite(set, name, rows.start, &found.scores, 1)?;
-            let width = found.components.len() / rows.len();
-            check_finite(set, name, rows.start, &found.components, width)?;
-            out.scores.extend(found.scores);
-            out.components.extend(found.components);
-            out.seconds += found.seconds;
+) -> Result<Found> {
+    observer.on(Event::Begin { task: &format!("score {}", set.name()), total: set.len() as u64 });
+    let of = |range, batch: &mut _| Found::on(set, needs, tasks, classify, range, batch);
+    // One block is scored here: to wake a thread for it takes longer than a few rows do.
+    let found = if set.len() <= SCORE_ROWS {
+        let found = of(0..set.len(), &mut Batch::default())?;
+        observer.on(Event::Advance { done: set.len() as u64, loss: None });
+        found
+    } else {
+        let mut found = Found::default();
+        found.scored.resize_with(tasks.len(), ScoredSet::default);
+        for (scored, task) in found.scored.iter_mut().zip(tasks) {
+            scored.scores.reserve_exact(set.len());
+            scored.components.reserve_exact(set.len() * task.components);
         }
-        Ok(())
-    })?;
-    Ok(out)
+        let threads = parallel::threads();
+        for piece in blocks(set.len(), SCORE_ROWS * 16 * threads.max(4)) {
+            let ranges: Vec<Range<usize>> = blocks(piece.len(), SCORE_ROWS)
+                .map(|r| piece.start + r.start..piece.start + r.end)
+                .collect();
+            let results: Vec<Result<Found>> = parallel::run(|| {
+                let each = |batch: &mut _, range| of(range, batch);
+                ranges.into_par_iter().map_init(Batch::default, each).collect()
+            });
+            results.into_iter().try_for_each(|next| next.map(|next| found.extend(next)))?;
+            observer.on(Event::Advance { done: piece.end as u64, loss: None });
+        }
+        found.scored.iter_mut().for_each(|scored| scored.seconds /= threads as f64);
+        found
+    };
+    observer.on(Event::End);
+    Ok(found)
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::math::reduce;
+use crate::observe::{Observer, Silent};
 use crate::scorers::logit_source::{LogitSource, LogitsConfig};
-use crate::scorers::scoring::map_blocks;
-use crate::scorers::{Section, Stored};
+use crate::scorers::scorer::score_beside;
+use crate::scorers::scoring::score_blocks;
+use crate::scorers::{ScoredSet, Scorer, Section, Stored};
 
 /// The classifier's decision, from stored logits or from `avg` and the head.
 #[derive(Clone)]
@@ -50,18 +52,23 @@ impl Predictor {
     /// # Errors
     /// If the set lacks a field or holds NaN or infinity.
     pub fn predict(&self, set: &FeatureSet) -> Result<Vec<u32>> {
-        let (needs, mut out) = (self.needs(set)?, Vec::with_capacity(set.len()));
-        map_blocks(
-            set,
-            needs,
-            &mut crate::observe::Silent,
-            |batch| self.predict_batch(batch),
-            |_, classes| {
-                out.extend(classes);
-                Ok(())
-            },
-        )?;
-        Ok(out)
+        let classify = &|batch: &Batch| self.predict_batch(batch);
+        Ok(score_blocks(set, self.needs(set)?, &[], Some(classify), &mut Silent)?.classes)
+    }
+
+    /// The scores of a set, with components where asked for, and the class of
+    /// each row; the set is read once.
+    pub(crate) fn score(
+        &self,
+        set: &FeatureSet,
+        scorer: &dyn Scorer,
+        components: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(ScoredSet, Vec<u32>)> {
+        let needs = scorer.needs(set)?.and(self.needs(set)?);
+        let classify = &|batch: &Batch| self.predict_batch(batch);
+        let found = score_beside(set, needs, &[scorer], components, Some(classify), observer)?;
+        Ok((found.scored.into_iter().next().unwrap_or_default(), found.classes))
     }
 
     /// Everything needed to predict, for the detector file.
