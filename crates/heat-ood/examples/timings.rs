@@ -3,36 +3,54 @@
 //!
 //! `cargo run --release -p heat-ood --features kernels --example timings -- WHAT [key=value]...`
 //! with WHAT one of `mlp`, `sgld`, `iteration`, `knn`, `metrics`, `fit`,
-//! `product` (of f64 matrices, against which `fit` is judged), and keys
-//! `d k batch hidden steps rows queries neighbours reps threads`.
+//! `product` (of f64 matrices, against which `fit` is judged), `method` (the
+//! fit of a `scorer`) and `row` (one row scored, in a `call` named at
+//! [`row`]), and keys
+//! `scorer call d k batch hidden steps rows queries neighbours reps threads`.
 
 use std::time::Instant;
 
-use heat_ood::Silent;
-use heat_ood::ebm::mlp::Mlp;
+use heat_ood::calibrate::Ties;
+use heat_ood::ebm::mlp::{Mlp, Workspace};
 use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
-use heat_ood::ebm::{HeatConfig, ModelConfig, Trainer};
-use heat_ood::features::{FeatureSet, Field, Pooling};
-use heat_ood::math::kernels::{Moments, product_nt};
+use heat_ood::ebm::{Heat, HeatConfig, ModelConfig, Trainer};
+use heat_ood::features::{Batch, FeatureSet, Field, Head, Pooling};
+use heat_ood::math::kernels::{Aligned, Keep, Moments, Packed, View, gemm, product_nt};
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::math::{BLOCK_ROWS, blocks, parallel};
-use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer};
-use heat_ood::{Fit, TrainingData};
+use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer, ScorerSpec};
+use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-struct Args(Vec<(String, usize)>);
+struct Args(Vec<(String, String)>);
 
 impl Args {
-    fn get(&self, key: &str, default: usize) -> usize {
-        self.0.iter().rev().find(|(k, _)| k == key).map_or(default, |(_, v)| *v)
+    fn text<'a>(&'a self, key: &str, default: &'a str) -> &'a str {
+        self.0.iter().rev().find(|(k, _)| k == key).map_or(default, |(_, v)| v)
     }
+
+    fn get(&self, key: &str, default: usize) -> usize {
+        self.text(key, &default.to_string()).parse().expect("a number")
+    }
+}
+
+fn class_means(d: usize, k: usize) -> Vec<f32> {
+    let mut means = vec![0.0; k * d];
+    Stream::new(1, Purpose::User, 0, 0).fill_uniform(&mut means, 0.0, 1.0);
+    means
+}
+
+/// A head that tells classes apart by few columns: it is wrong now and then.
+fn head(d: usize, k: usize) -> Head {
+    let means = class_means(d, k);
+    let weight = means.iter().enumerate().map(|(i, m)| if i % d < 24 { m - 0.5 } else { 0.0 });
+    Head::new(weight.collect(), vec![0.0; k]).unwrap()
 }
 
 /// Non-negative rows around K means, like pooled features after a ReLU.
 fn features(n: usize, d: usize, k: usize) -> FeatureSet {
-    let mut means = vec![0.0; k * d];
-    Stream::new(1, Purpose::User, 0, 0).fill_uniform(&mut means, 0.0, 1.0);
+    let means = class_means(d, k);
     let mut rows = vec![0.0; n * d];
     Stream::new(1, Purpose::User, 1, 0).fill_normal(&mut rows);
     let labels: Vec<u32> = (0..n).map(|i| (i % k) as u32).collect();
@@ -184,6 +202,82 @@ fn fit(args: &Args) -> Vec<f64> {
     })
 }
 
+/// The fit of a scorer by name.
+fn method(args: &Args) -> Vec<f64> {
+    let (d, rows, k) = (args.get("d", 2048), args.get("rows", 20_000), args.get("k", 1000));
+    let data = TrainingData::new(&features(rows, d, k)).with_classes(k).with_head(&head(d, k));
+    let spec = ScorerSpec::parse(args.text("scorer", "temperature")).unwrap();
+    time(args.get("reps", 3), || {
+        spec.fit(&data, &mut Silent).unwrap();
+    })
+}
+
+/// One row scored, as a service does: seconds per call. `call` is
+/// - `set`: the row made a set, and scored;
+/// - `score`: a set of one row scored;
+/// - `predict`: the same with components and verdicts;
+/// - `batch`: a batch of one row given to the scorer, without set and loop;
+/// - `kernel`: the products of `el`, `gmm` or `heat`, and nothing else.
+fn row(args: &Args) -> Vec<f64> {
+    const CALLS: usize = 200;
+    let (d, k, rows) = (args.get("d", 512), args.get("k", 10), args.get("rows", 50_000));
+    let (name, call) = (args.text("scorer", "el"), args.text("call", "score"));
+    let (head, train) = (head(d, k), features(rows, d, k));
+    let data = TrainingData::new(&train).with_classes(k).with_head(&head);
+    let gmm = || GmmConfig::default().fit(&data, &mut Silent).unwrap();
+    let net = || Mlp::new(model(args).architecture(d), 0).unwrap();
+    let scorer: Fitted<dyn Scorer> = match name {
+        "heat" => Fitted::unrecorded(Heat::new(gmm(), net(), 1.0, 1e3, d).unwrap()).into(),
+        name => ScorerSpec::parse(name).unwrap().fit(&data, &mut Silent).unwrap(),
+    };
+    let detector = Detector::new(scorer);
+    let scorer = detector.scorer();
+    let mut values = vec![0.0; d];
+    train.read(Field::Features(Pooling::Avg), 1..2, &mut values).unwrap();
+    let set = FeatureSet::from_row(&values).unwrap();
+    let batch = Batch::of(1, [(Field::Features(Pooling::Avg), values.clone())]).unwrap();
+    let mut score = [0.0];
+    let mut once: Box<dyn FnMut() + '_> = match (call, name) {
+        ("set", _) => Box::new(|| {
+            scorer.score(&FeatureSet::from_row(&values).unwrap()).unwrap();
+        }),
+        ("score", _) => Box::new(|| {
+            scorer.score(&set).unwrap();
+        }),
+        ("predict", _) => Box::new(|| {
+            detector.predict(&set, Ties::Conservative, &mut Silent).unwrap();
+        }),
+        ("batch", _) => Box::new(|| scorer.score_batch(&batch, &mut score)),
+        ("kernel", "el") => {
+            let weight = Packed::new(View::rows(head.weight(), d).t(), d, k);
+            let (mut out, mut scratch) = (vec![0.0; k], Aligned::default());
+            let values = &values;
+            Box::new(move || {
+                let row = View::rows(values, d);
+                gemm(row, 1, &weight, &mut out, k, &mut scratch, &mut Keep);
+            })
+        }
+        ("kernel", "gmm" | "heat") => {
+            let row: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+            let (inverse, means) = (gmm().scale_tril().to_vec(), gmm().means().to_vec());
+            let (mut white, mut products) = (vec![0.0; d], vec![0.0; k]);
+            let net = (name == "heat").then(net);
+            let (mut workspace, mut energy) = (Workspace::default(), [0.0]);
+            let values = &values;
+            Box::new(move || {
+                product_nt(&row, &inverse, &mut white, d);
+                product_nt(&white, &means, &mut products, d);
+                if let Some(net) = &net {
+                    net.energy(values, d, 1, &mut workspace, &mut energy);
+                }
+            })
+        }
+        (other, _) => panic!("unknown call `{other}` of `{name}`"),
+    };
+    let times = time(args.get("reps", 15), || (0..CALLS).for_each(|_| once()));
+    times.into_iter().map(|t| t / CALLS as f64).collect()
+}
+
 /// `[rows, d] · [rows, d]ᵀ`-like products of whole matrices, on all threads.
 fn product(args: &Args) -> Vec<f64> {
     let (d, rows) = (args.get("d", 2048), args.get("rows", 4096));
@@ -203,11 +297,11 @@ fn main() {
     let what = words.next().unwrap_or_default();
     let parse = |w: String| {
         let (k, v) = w.split_once('=').expect("key=value");
-        (k.to_owned(), v.parse().expect("a number"))
+        (k.to_owned(), v.to_owned())
     };
     let args = Args(words.map(parse).collect());
-    if let Some((_, n)) = args.0.iter().find(|(k, _)| k == "threads") {
-        parallel::set_threads(*n).unwrap();
+    if args.0.iter().any(|(k, _)| k == "threads") {
+        parallel::set_threads(args.get("threads", 1)).unwrap();
     }
     let seconds = match what.as_str() {
         "mlp" => mlp(&args),
@@ -217,6 +311,8 @@ fn main() {
         "metrics" => metrics(&args),
         "fit" => fit(&args),
         "product" => product(&args),
+        "method" => method(&args),
+        "row" => row(&args),
         other => panic!("unknown measurement `{other}`"),
     };
     println!("{}", serde_json::json!({ "what": what, "seconds": seconds }));

@@ -2,5 +2,5 @@
 //! module is there only with the feature `kernels`.
 
 pub use super::linalg::product_nt;
-pub use super::matmul::{Epilogue, Keep, Packed, View, gemm, gemm_add};
+pub use super::matmul::{Aligned, Epilogue, Keep, Packed, View, gemm, gemm_add};
 pub use super::moments::Moments;
