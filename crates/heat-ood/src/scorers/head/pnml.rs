@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::{eigh, product_nt};
-use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
+use crate::math::matmul::{Keep, Packed, View, gemm, with_scratch};
 use crate::math::reduce;
 use crate::scorers::context::{By, ClassMoments, FitContext, StatisticRequest};
 use crate::scorers::input::{contradiction, feature_settings, require_head};
@@ -109,7 +109,7 @@ impl Pnml {
         let (n, p) = (rows.len() / dim, self.single.n());
         let mut first = vec![0.0; n * p];
         let view = View::rows(rows, dim);
-        gemm(view, n, &self.single, &mut first, p, &mut Aligned::default(), &mut Keep);
+        with_scratch(|scratch| gemm(view, n, &self.single, &mut first, p, scratch, &mut Keep));
         let mut out: Vec<f64> = first.chunks_exact(p).map(reduce::norm2).collect();
         let rest = &self.factor[p * dim..];
         if !rest.is_empty() {

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::eigh;
-use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
+use crate::math::matmul::{Epilogue, Packed, View, gemm, with_scratch};
 use crate::math::moments::Moments;
 use crate::math::rng::{Purpose, Stream, sin_pi};
 use crate::math::{blocks, parallel, reduce};
@@ -145,8 +145,8 @@ impl Map {
         let (n, count) = (rows.len() / dim, phases.len());
         let mut out = vec![0.0; n * count];
         let wave = &mut Wave { phases, scale: (2.0 / count as f32).sqrt() };
-        let scratch = &mut Aligned::default();
-        gemm(View::rows(&rows, dim), n, frequencies, &mut out, count, scratch, wave);
+        let view = View::rows(&rows, dim);
+        with_scratch(|scratch| gemm(view, n, frequencies, &mut out, count, scratch, wave));
         out
     }
 }

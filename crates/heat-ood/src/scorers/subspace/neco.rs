@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::eigh;
-use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
+use crate::math::matmul::{Keep, Packed, View, gemm, with_scratch};
 use crate::math::reduce;
 use crate::scorers::context::{By, ClassMoments, FitContext, StatisticRequest};
 use crate::scorers::head::with_head::WithHead;
@@ -137,7 +137,7 @@ impl Scorer for Neco {
         let x = self.standardized(&rows);
         let mut inside = vec![0.0; n * p];
         let view = View::rows(&x, dim);
-        gemm(view, n, &self.packed, &mut inside, p, &mut Aligned::default(), &mut Keep);
+        with_scratch(|scratch| gemm(view, n, &self.packed, &mut inside, p, scratch, &mut Keep));
         let parts = x.chunks_exact(dim).zip(inside.chunks_exact(p));
         for (o, (x, inside)) in out.iter_mut().zip(parts) {
             let length = reduce::norm2(x).sqrt().max(1e-12);

@@ -141,8 +141,16 @@ pub struct Gmm {
     centre: Vec<f64>,
     inverse: Vec<f64>,
     white_means: Vec<f64>,
+    /// ‖L⁻¹(μ_k − m)‖².
+    white_squares: Vec<f64>,
+    /// log π_k.
+    log_probs: Vec<f64>,
     log_det: f64,
     fast: OnceLock<Fast>,
+}
+
+fn square(x: &[f64]) -> f64 {
+    x.iter().map(|v| v * v).sum()
 }
 
 /// What [`Gmm::shrinkage_weights`] says without shrinkage.
@@ -174,6 +182,8 @@ impl Gmm {
             .collect();
         let mut white_means = vec![0.0; means.len()];
         product_nt(&centred, &inverse, &mut white_means, dim);
+        let white_squares = white_means.chunks_exact(dim).map(square).collect();
+        let log_probs = probs.iter().map(|p| p.ln()).collect();
         let log_det = (0..dim).map(|i| scale_tril[i * dim + i].ln()).sum();
         Gmm {
             config,
@@ -186,6 +196,8 @@ impl Gmm {
             centre,
             inverse,
             white_means,
+            white_squares,
+            log_probs,
             log_det,
             fast: OnceLock::new(),
         }
@@ -238,8 +250,14 @@ impl Gmm {
 
     /// z − m of stepped rows, `[n, dim]`.
     pub(super) fn centred(&self, z: &[f32]) -> Vec<f64> {
-        let rows = z.chunks_exact(self.input.dim);
-        rows.flat_map(|row| row.iter().zip(&self.centre).map(|(&v, c)| f64::from(v) - c)).collect()
+        let mut out = vec![0.0; z.len()];
+        let dim = self.input.dim;
+        for (out, row) in out.chunks_exact_mut(dim).zip(z.chunks_exact(dim)) {
+            for ((o, &v), c) in out.iter_mut().zip(row).zip(&self.centre) {
+                *o = f64::from(v) - c;
+            }
+        }
+        out
     }
 
     /// Whitened coordinates of stepped rows, `[n, dim]`.
@@ -258,11 +276,9 @@ impl Gmm {
         let (dim, k) = (self.input.dim, self.probs.len());
         let mut out = vec![0.0; white.len() / dim * k];
         product_nt(white, &self.white_means, &mut out, dim);
-        let square = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>();
-        let means: Vec<f64> = self.white_means.chunks_exact(dim).map(square).collect();
         for (out, w) in out.chunks_exact_mut(k).zip(white.chunks_exact(dim)) {
             let own = square(w);
-            for (o, m) in out.iter_mut().zip(&means) {
+            for (o, m) in out.iter_mut().zip(&self.white_squares) {
                 *o = (own - 2.0 * *o + m).max(0.0);
             }
         }
@@ -369,9 +385,8 @@ impl Scorer for Gmm {
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
-        let log_probs: Vec<f64> = self.probs.iter().map(|p| p.ln()).collect();
         self.accumulate_gradient(batch, scale, out, |r| {
-            r.iter_mut().zip(&log_probs).for_each(|(r, p)| *r = p - 0.5 * *r);
+            r.iter_mut().zip(&self.log_probs).for_each(|(r, p)| *r = p - 0.5 * *r);
             let total = reduce::logsumexp(r.iter().copied());
             r.iter_mut().for_each(|r| *r = (*r - total).exp());
         })

@@ -76,10 +76,9 @@ impl Prior for Gmm {
 
     fn energy(&self, z: &[f32], out: &mut [f32]) {
         let distances = self.distances(z);
-        let log_probs: Vec<f64> = self.probs.iter().map(|p| p.ln()).collect();
         let constant = self.log_normaliser();
         for (o, d) in out.iter_mut().zip(distances.chunks_exact(self.probs.len())) {
-            let terms = d.iter().zip(&log_probs).map(|(d, p)| p - 0.5 * d);
+            let terms = d.iter().zip(&self.log_probs).map(|(d, p)| p - 0.5 * d);
             *o = (constant - reduce::logsumexp(terms)) as f32;
         }
     }
