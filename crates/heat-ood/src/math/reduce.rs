@@ -87,6 +87,42 @@ fn exp_of_negative(x: f64) -> f64 {
     if x < -708.0 { 0.0 } else { sum * power }
 }
 
+/// Σ e^{βx}·xᵏ for every k below `N`, x the values less the largest; β ≥ 0.
+pub fn exponential_sums<const N: usize>(values: &[f32], beta: f64) -> [f64; N] {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            // In lanes: one sum, or one largest, would wait for each addition.
+            let (eights, rest) = values.as_chunks::<8>();
+            let mut most = [f32::NEG_INFINITY; 8];
+            for eight in eights {
+                most.iter_mut().zip(eight).for_each(|(m, v)| *m = m.max(*v));
+            }
+            let largest = f64::from(max(&most).max(max(rest)));
+            let mut sums = [[0.0; 8]; N];
+            for eight in eights {
+                let x = eight.map(|v| f64::from(v) - largest);
+                let mut terms = x.map(|x| exp_of_negative(beta * x));
+                for sums in &mut sums {
+                    for ((sum, term), x) in sums.iter_mut().zip(&mut terms).zip(x) {
+                        *sum += *term;
+                        *term *= x;
+                    }
+                }
+            }
+            for (i, &v) in rest.iter().enumerate() {
+                let x = f64::from(v) - largest;
+                let mut term = exp_of_negative(beta * x);
+                for sums in &mut sums {
+                    sums[i] += term;
+                    term *= x;
+                }
+            }
+            sums.map(|lanes| lanes.iter().sum())
+        },
+    )
+}
+
 /// Replace `x` by softmax(x).
 pub fn softmax(x: &mut [f32]) {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -313,6 +349,19 @@ mod tests {
         }
         assert_eq!((exp_of_negative(0.0), exp_of_negative(f64::NEG_INFINITY)), (1.0, 0.0));
         assert!(exp_of_negative(f64::NAN).is_nan());
+    }
+
+    /// (0, −1, −3) with weights 2⁰, 2⁻¹ and 2⁻³, by hand; padded with terms too small to count.
+    #[test]
+    fn exponential_sums_by_hand() {
+        let mut values = vec![4.0f32, 3.0, 1.0];
+        for length in [3, 8, 19] {
+            values.resize(length, -1e6);
+            let got = exponential_sums::<3>(&values, 2f64.ln());
+            let want = [1.625, -0.875, 1.625];
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-15), "{got:?}");
+        }
+        assert_eq!(exponential_sums::<2>(&[2.0, 5.0, 5.0], 0.0), [3.0, -3.0]);
     }
 
     #[test]

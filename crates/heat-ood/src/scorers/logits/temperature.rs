@@ -4,11 +4,14 @@
 //! It is computed as the sum of the other probabilities: networks that fit
 //! their training set have T below 1, and −max softmax would tie at −1 in f32.
 //!
-//! The likelihood is convex in β = 1/T; Newton's method with a bracket finds
-//! its minimum, from Σ (E_p(z) − z_y) and Σ Var_p(z) in f64. Every step is a
-//! pass over the logits, O(N·C); up to 64 MiB of them are kept, more are
-//! computed anew, O(N·D·C). Where every row is predicted correctly no T is
-//! best: T stays 1, with a warning.
+//! The likelihood is convex in β = 1/T. Its derivatives are sums over the rows
+//! of E_p(z) − z_y and of the higher cumulants of z under p, all from the same
+//! exponentials, in f64; the minimum is where the Taylor series of the first
+//! vanishes, within a bracket. Up to 64 MiB of logits are kept for this. Of
+//! more, so many rows, spread over the set, give a first β, and one pass over
+//! all gives the derivatives there, O(N·D·C); the series takes the rest of the
+//! way. Where its last terms are not below 10⁻¹⁰ of β, another pass follows.
+//! Where every row is predicted correctly no T is best: T stays 1, with a warning.
 //!
 //! *Differences from the paper*: T is fitted on the training set, not on held
 //! out rows; give `temperature` where it is known from these.
@@ -62,16 +65,23 @@ impl Method for TemperatureConfig {
         if self.temperature.is_some() {
             return Ok(Vec::new());
         }
-        Ok(vec![Likelihood::request(&source, context.train)])
+        Ok(vec![Likelihood::request(&source)])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Temperature> {
         let source = self.source(context)?;
-        let temperature = match self.temperature {
-            Some(t) => t,
-            None => {
-                let request = Likelihood::request(&source, context.train);
-                context.find::<Likelihood>(request)?.best(context)?
+        if let Some(temperature) = self.temperature {
+            return Ok(Temperature { source, temperature });
+        }
+        let likelihood = context.find::<Likelihood>(Likelihood::request(&source))?;
+        let temperature = match likelihood.ends.problem() {
+            None => likelihood.best(context.train)?,
+            Some(why) => {
+                context.observer.on(Event::Warning(&format!(
+                    "no temperature is best on {}, where {why}: 1 is used; give `temperature`",
+                    context.train.name()
+                )));
+                1.0
             }
         };
         Ok(Temperature { source, temperature })
@@ -87,73 +97,219 @@ impl Method for TemperatureConfig {
     }
 }
 
-/// Most logits that are kept for the passes after the first.
+/// Most logits that are kept.
 const KEPT: usize = 1 << 24;
 
-/// The training set's negative log-likelihood: its derivatives at β = 0 and
-/// β = 1, and what further ones need.
+/// The training set's negative log-likelihood, and where it is smallest.
 struct Likelihood {
     source: Arc<LogitSource>,
-    keep: bool,
-    /// Logits and labels by block.
+    /// Most logits that are kept.
+    most: usize,
+    ends: Ends,
+    /// Logits and labels by block, where all are kept.
     kept: Vec<(Vec<f32>, Vec<u32>)>,
-    at: [Derivatives; 2],
+    /// Otherwise the β that a part of the rows gives, and the derivatives there.
+    about: Option<(f64, Derivatives)>,
 }
 
-/// Derivatives of the negative log-likelihood with respect to β, and how far
-/// the labels' logits are below the largest ones.
+/// What tells whether there is a minimum.
 #[derive(Clone, Copy, Default)]
-struct Derivatives {
-    first: f64,
-    second: f64,
+struct Ends {
+    /// The first derivative at β = 0.
+    uniform: f64,
+    /// How far the labels' logits are below the largest ones: that at β = ∞.
     below: f64,
 }
 
+impl Ends {
+    fn add(&mut self, logits: &[f32], labels: &[u32]) {
+        let classes = logits.len() / labels.len();
+        for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+            let [count, sum] = reduce::exponential_sums(row, 0.0);
+            let below = f64::from(reduce::max(row)) - f64::from(row[label as usize]);
+            self.uniform += sum / count + below;
+            self.below += below;
+        }
+    }
+
+    /// Why there is no minimum, if there is none.
+    fn problem(self) -> Option<&'static str> {
+        if self.below <= 0.0 {
+            return Some("every row is predicted correctly");
+        }
+        (self.uniform >= 0.0).then_some("predictions are no better than chance")
+    }
+}
+
+/// How many derivatives are taken.
+const ORDER: usize = 7;
+
+/// The first derivatives of the negative log-likelihood with respect to β.
+#[derive(Clone, Copy, Default)]
+struct Derivatives([f64; ORDER]);
+
 impl Derivatives {
-    /// At β, on all threads; summed in the order of the rows.
+    /// Add those of some rows at β, on all threads; summed in the order of the rows.
     fn add(&mut self, logits: &[f32], labels: &[u32], beta: f64) {
         const ROWS: usize = 64;
         let classes = logits.len() / labels.len();
         let pieces: Vec<Derivatives> = parallel::run(|| {
             let pieces = logits.par_chunks(ROWS * classes).zip(labels.par_chunks(ROWS));
-            pieces.map(|(logits, labels)| derivatives(logits, labels, beta)).collect()
+            pieces.map(|(logits, labels)| Derivatives::of(logits, labels, beta)).collect()
         });
         for piece in pieces {
-            self.first += piece.first;
-            self.second += piece.second;
-            self.below += piece.below;
+            self.0.iter_mut().zip(piece.0).for_each(|(sum, d)| *sum += d);
         }
     }
+
+    /// Of some rows, summed in order.
+    fn of(logits: &[f32], labels: &[u32], beta: f64) -> Self {
+        let mut total = [0.0; ORDER];
+        for (row, &label) in logits.chunks_exact(logits.len() / labels.len()).zip(labels) {
+            let sums = reduce::exponential_sums::<{ ORDER + 1 }>(row, beta);
+            let below = f64::from(reduce::max(row)) - f64::from(row[label as usize]);
+            let cumulants = cumulants(sums);
+            total.iter_mut().zip(cumulants).for_each(|(t, c)| *t += c);
+            total[0] += below;
+        }
+        Derivatives(total)
+    }
+
+    /// How far from here the first derivative vanishes, by its Taylor series,
+    /// and how large the last terms are there, as distances; by Newton's
+    /// method, which is given up where the second is not positive.
+    fn root(&self) -> Option<(f64, f64)> {
+        let (mut at, mut last) = (0.0f64, 0.0);
+        for _ in 0..50 {
+            let (mut value, mut slope, mut power) = (0.0, 0.0, 1.0);
+            for (j, d) in self.0.iter().enumerate() {
+                let term = d * power;
+                value += term;
+                slope += self.0.get(j + 1).map_or(0.0, |d| d * power);
+                power *= at / (j + 1) as f64;
+                last = if j + 2 < ORDER { 0.0 } else { term.abs().max(last) };
+            }
+            if slope <= 0.0 || slope.is_nan() {
+                return None;
+            }
+            let step = value / slope;
+            at -= step;
+            if step.abs() <= 1e-14 * at.abs() {
+                return Some((at, last / slope));
+            }
+        }
+        None
+    }
+}
+
+/// κ₁, κ₂, … of x by Σ w·xᵏ: κₙ = mₙ − Σ_{k<n} C(n−1, k−1)·κₖ·mₙ₋ₖ.
+fn cumulants(sums: [f64; ORDER + 1]) -> [f64; ORDER] {
+    let mut found = [0.0; ORDER];
+    for n in 1..=ORDER {
+        let (mut cumulant, mut choose) = (sums[n] / sums[0], 1.0);
+        for k in 1..n {
+            cumulant -= choose * found[k - 1] * sums[n - k] / sums[0];
+            choose *= (n - k) as f64 / k as f64;
+        }
+        found[n - 1] = cumulant;
+    }
+    found
+}
+
+/// β of the minimum, from `start` on; `at` gives the derivatives at some β.
+fn minimum(start: f64, mut at: impl FnMut(f64) -> Result<Derivatives>) -> Result<f64> {
+    const STEPS: usize = 60;
+    let (mut beta, mut low, mut high) = (start, 0.0, f64::INFINITY);
+    for _ in 0..STEPS {
+        let found = at(beta)?;
+        let [first, second, ..] = found.0;
+        if first < 0.0 {
+            low = beta;
+        } else {
+            high = beta;
+        }
+        let inside = |next: f64| next > low && next < high;
+        if let Some((step, rest)) = found.root()
+            && inside(beta + step)
+        {
+            beta += step;
+            if rest <= 1e-10 * beta {
+                break;
+            }
+            continue;
+        }
+        let mut next = beta - first / second;
+        if !inside(next) {
+            next = if high.is_finite() { 0.5 * (low + high) } else { 4.0 * beta };
+        }
+        let done = (next - beta).abs() <= 1e-10 * beta;
+        beta = next;
+        if done {
+            break;
+        }
+    }
+    Ok(beta)
 }
 
 impl Statistic for Likelihood {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let all = self.all_are_kept(block.train);
+        if !all && self.about.is_none() {
+            self.about = Some((self.beta_of_part(block.train)?, Derivatives::default()));
+        }
         let logits = block.logits(&self.source)?;
         let labels = block.train.labels(block.range.clone(), self.source.classes())?;
-        for (at, beta) in self.at.iter_mut().zip([0.0, 1.0]) {
-            at.add(&logits, &labels, beta);
-        }
-        if self.keep {
-            self.kept.push((logits.to_vec(), labels));
+        self.ends.add(&logits, &labels);
+        match &mut self.about {
+            Some((beta, at)) => at.add(&logits, &labels, *beta),
+            None => self.kept.push((logits.to_vec(), labels)),
         }
         Ok(())
     }
 }
 
 impl Likelihood {
-    fn request(source: &Arc<LogitSource>, train: &FeatureSet) -> StatisticRequest {
-        let keep = train.len().saturating_mul(source.classes()) <= KEPT;
-        let (kept, at) = Default::default();
-        let key = format!("likelihood {}", source.key());
-        let source = Arc::clone(source);
-        StatisticRequest { key, statistic: Box::new(Likelihood { source, keep, kept, at }) }
+    fn new(source: &Arc<LogitSource>, most: usize) -> Self {
+        let (ends, kept, about) = Default::default();
+        Likelihood { source: Arc::clone(source), most, ends, kept, about }
     }
 
-    /// At β.
+    fn request(source: &Arc<LogitSource>) -> StatisticRequest {
+        let key = format!("likelihood {}", source.key());
+        StatisticRequest { key, statistic: Box::new(Likelihood::new(source, KEPT)) }
+    }
+
+    fn all_are_kept(&self, train: &FeatureSet) -> bool {
+        train.len().saturating_mul(self.source.classes()) <= self.most
+    }
+
+    /// β by as many rows as may be kept, in short runs from all parts of the
+    /// set, which may be sorted; 1 where they have no minimum.
+    fn beta_of_part(&self, train: &FeatureSet) -> Result<f64> {
+        const RUN: usize = 16;
+        let classes = self.source.classes();
+        let every = train.len().saturating_mul(classes).div_ceil(self.most);
+        let rows = (0..train.len()).filter(|row| row / RUN % every == 0);
+        let part = train.select(rows.map(|row| row as u32).collect(), None)?;
+        let logits = self.source.logits_of(&part, self.source.needs(&part)?, 0..part.len())?;
+        let labels = part.labels(0..part.len(), classes)?;
+        let mut ends = Ends::default();
+        ends.add(&logits, &labels);
+        if ends.problem().is_some() {
+            return Ok(1.0);
+        }
+        minimum(1.0, |beta| {
+            let mut found = Derivatives::default();
+            found.add(&logits, &labels, beta);
+            Ok(found)
+        })
+    }
+
+    /// The derivatives at β, from all rows.
     fn at(&self, beta: f64, train: &FeatureSet) -> Result<Derivatives> {
         const ROWS: usize = 4096;
         let mut total = Derivatives::default();
-        if self.keep {
+        if self.all_are_kept(train) {
             self.kept.iter().for_each(|(logits, labels)| total.add(logits, labels, beta));
             return Ok(total);
         }
@@ -165,63 +321,15 @@ impl Likelihood {
         Ok(total)
     }
 
-    /// T of the minimum, or 1 where there is none.
-    fn best(&self, context: &mut FitContext<'_>) -> Result<f64> {
-        const STEPS: usize = 60;
-        let [uniform, mut at] = self.at;
-        if uniform.below <= 0.0 || uniform.first >= 0.0 {
-            let why = if uniform.below <= 0.0 {
-                "every row is predicted correctly"
-            } else {
-                "predictions are no better than chance"
-            };
-            context.observer.on(Event::Warning(&format!(
-                "no temperature is best on {}, where {why}: 1 is used; give `temperature`",
-                context.train.name()
-            )));
-            return Ok(1.0);
-        }
-        let (mut beta, mut low, mut high) = (1.0, 0.0, f64::INFINITY);
-        for _ in 0..STEPS {
-            if at.first < 0.0 {
-                low = beta;
-            } else {
-                high = beta;
-            }
-            let mut next = beta - at.first / at.second;
-            if !(next > low && next < high) {
-                next = if high.is_finite() { 0.5 * (low + high) } else { 4.0 * beta };
-            }
-            let done = (next - beta).abs() <= 1e-10 * beta;
-            beta = next;
-            if done {
-                break;
-            }
-            at = self.at(beta, context.train)?;
-        }
-        Ok(1.0 / beta)
+    /// T of the minimum.
+    fn best(&self, train: &FeatureSet) -> Result<f64> {
+        let (start, mut known) = match self.about {
+            Some((beta, found)) => (beta, Some(found)),
+            None => (1.0, None),
+        };
+        let at = |beta| known.take().map_or_else(|| self.at(beta, train), Ok);
+        Ok(1.0 / minimum(start, at)?)
     }
-}
-
-/// Of some rows, summed in order.
-fn derivatives(logits: &[f32], labels: &[u32], beta: f64) -> Derivatives {
-    let mut total = Derivatives::default();
-    for (row, &label) in logits.chunks_exact(logits.len() / labels.len()).zip(labels) {
-        let largest = f64::from(reduce::max(row));
-        let (mut sum, mut mean, mut square) = (0.0, 0.0, 0.0);
-        for &l in row {
-            let off = f64::from(l) - largest;
-            let e = (beta * off).exp();
-            sum += e;
-            mean += e * off;
-            square += e * off * off;
-        }
-        let (mean, below) = (mean / sum, largest - f64::from(row[label as usize]));
-        total.first += mean + below;
-        total.second += square / sum - mean * mean;
-        total.below += below;
-    }
-    total
 }
 
 impl Temperature {
@@ -271,29 +379,66 @@ mod tests {
     use crate::observe::Silent;
     use crate::scorers::TrainingData;
 
-    /// Logits that are too many to keep are computed anew.
+    /// Whatever is kept, T is where the first derivative vanishes, by
+    /// bisection of Σ (E_p(z) − z_y).
     #[test]
-    fn kept_or_not_the_likelihood_is_the_same() {
+    fn kept_or_not_the_temperature_is_the_same() {
         let rows =
             ndarray::Array2::from_shape_fn((5000, 3), |(i, j)| ((i * 7 + j * 5) % 11) as f32);
-        let labels: Vec<u32> = (0..5000).map(|i| i * 13 % 3).collect();
+        // Sorted, and of the first rows nearly all are right.
+        let label = |i: usize| {
+            let row = rows.row(i);
+            if i % (12 - i / 500) > 1 { reduce::argmax(&row.to_vec()) } else { (i * 13 % 3) as u32 }
+        };
+        let labels: Vec<u32> = (0..5000).map(label).collect();
         let set = FeatureSet::from_arrays(rows.view(), Some(&labels)).unwrap();
-        let weight = vec![0.1, -0.2, 0.3, 0.2, 0.1, -0.1, -0.3, 0.2, 0.1];
+        let weight = vec![1.0, 0.1, 0.0, 0.0, 1.0, 0.2, 0.1, 0.0, 1.0];
         let head = Head::new(weight, vec![0.0, 0.1, -0.1]).unwrap();
         let mut observer = Silent;
         let data = TrainingData::new(&set).with_head(&head);
         let mut context = FitContext::new(&data, &mut observer);
         let source = context.logits("temperature", &LogitsConfig::default()).unwrap();
-        let kept = context.find::<Likelihood>(Likelihood::request(&source, &set)).unwrap();
-        assert!(kept.keep && !kept.kept.is_empty());
-        let (source, at) = (Arc::clone(&source), kept.at);
-        let anew = Likelihood { source, keep: false, kept: Vec::new(), at };
-        for beta in [0.0, 0.3, 1.0] {
-            let [a, b] = [&*kept, &anew].map(|l| l.at(beta, &set).unwrap());
-            assert!((a.first - b.first).abs() <= 1e-9 * a.first.abs(), "{beta}");
-            assert!((a.second - b.second).abs() <= 1e-9 * a.second, "{beta}");
+        let needs = source.needs(&set).unwrap();
+        let logits = source.logits_of(&set, needs, 0..5000).unwrap();
+        let slope = |t: f64| -> f64 {
+            let of = |(row, &y): (&[f32], &u32)| {
+                let e: Vec<f64> = row.iter().map(|&l| (f64::from(l) / t).exp()).collect();
+                let mean = row.iter().zip(&e).map(|(&l, e)| f64::from(l) * e).sum::<f64>();
+                mean / e.iter().sum::<f64>() - f64::from(row[y as usize])
+            };
+            logits.chunks_exact(3).zip(&labels).map(of).sum()
+        };
+        let (mut low, mut high) = (0.01, 1000.0);
+        for _ in 0..100 {
+            let middle = 0.5 * (low + high);
+            // Colder is steeper: at small T the derivative with respect to β is positive.
+            if slope(middle) > 0.0 { low = middle } else { high = middle }
         }
-        let first = kept.at(1.0, &set).unwrap().first;
-        assert!((kept.at[1].first - first).abs() <= 1e-9 * first.abs());
+        for most in [KEPT, 9000, 600, 1] {
+            let likelihood = Box::new(Likelihood::new(&source, most));
+            let request = StatisticRequest { key: most.to_string(), statistic: likelihood };
+            let found = context.find::<Likelihood>(request).unwrap();
+            assert_eq!(
+                (found.kept.is_empty(), found.about.is_some()),
+                (most < 15000, most < 15000)
+            );
+            let t = found.best(&set).unwrap();
+            assert!((t / low - 1.0).abs() < 1e-9, "{most}: {t} {low}");
+        }
+    }
+
+    /// Of 0 and −1 with probabilities p and q = 1 − p: κ₁ = −q, κ₂ = pq,
+    /// κ₃ = pq(q − p), κ₄ = pq(1 − 6pq), by hand.
+    #[test]
+    fn cumulants_by_hand() {
+        let (p, q) = (0.75, 0.25);
+        let sums = std::array::from_fn(|k| match k {
+            0 => 4.0,
+            k => 4.0 * q * if k % 2 == 0 { 1.0 } else { -1.0 },
+        });
+        let want = [-q, p * q, p * q * (q - p), p * q * (1.0 - 6.0 * p * q)];
+        for (got, want) in cumulants(sums).iter().zip(want) {
+            assert!((got - want).abs() < 1e-15, "{got} {want}");
+        }
     }
 }
