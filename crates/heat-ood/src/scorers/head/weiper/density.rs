@@ -9,8 +9,21 @@ pub(super) const EMPTY: Range = [f32::INFINITY, f32::NEG_INFINITY];
 
 /// Make `range` hold `values`.
 pub(super) fn widen(range: &mut Range, values: &[f32]) {
-    let fold = |f: fn(f32, f32) -> f32, start| values.iter().copied().fold(start, f);
-    *range = [fold(f32::min, range[0]), fold(f32::max, range[1])];
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            // One smallest and one largest would wait for each comparison.
+            let (mut low, mut high) = ([range[0]; 32], [range[1]; 32]);
+            for values in values.chunks(32) {
+                for ((low, high), &v) in low.iter_mut().zip(&mut high).zip(values) {
+                    *low = if v < *low { v } else { *low };
+                    *high = if v > *high { v } else { *high };
+                }
+            }
+            let low = low.into_iter().fold(range[0], f32::min);
+            *range = [low, high.into_iter().fold(range[1], f32::max)];
+        },
+    );
 }
 
 /// Counts of values in equal bins of a range; others are left out.
@@ -30,13 +43,26 @@ impl Histogram {
     }
 
     pub fn count(&mut self, values: &[f32]) {
-        let last = self.counts.len() - 1;
-        for &v in values {
-            let v = f64::from(v);
-            if v >= self.low && v <= self.high {
-                self.counts[(((v - self.low) * self.scale) as usize).min(last)] += 1;
-            }
-        }
+        let (bins, scale) = (self.counts.len() as i32, self.scale);
+        let mut at = [0i32; 64];
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for values in values.chunks(64) {
+                    // Bins are found many at a time, and counted one after the other.
+                    for (at, &v) in at.iter_mut().zip(values) {
+                        let v = f64::from(v);
+                        let bin = (((v - self.low) * scale) as i32).min(bins - 1);
+                        *at = if v >= self.low && v <= self.high { bin } else { bins };
+                    }
+                    for &at in &at[..values.len()] {
+                        if let Some(count) = self.counts.get_mut(at as usize) {
+                            *count += 1;
+                        }
+                    }
+                }
+            },
+        );
     }
 
     /// Add the counts of another.

@@ -73,27 +73,32 @@ const FLOORS: [f64; 2] = [0.01, 0.025];
 /// Most numbers in W̃: 1 GiB.
 const MOST: usize = 1 << 28;
 
+/// Rows projected at a time.
+const ROWS: usize = 256;
+
 /// Extremes of the features and of the projections.
 struct Extremes {
     source: Source,
-    projection: Arc<Projection>,
+    config: WeiperConfig,
+    head: Head,
+    /// Made when the first rows come: asking twice for the same extremes is cheap.
+    projection: Option<Arc<Projection>>,
     ranges: [Range; 2],
 }
 
 impl Statistic for Extremes {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
         let (rows, dim) = (block.rows(&self.source)?, self.source.dim);
-        let (rows, projection) = (&*rows, &self.projection);
+        let make = || Arc::new(Projection::new(&self.head, &self.config));
+        let (rows, projection) = (&*rows, &**self.projection.get_or_insert_with(make));
         let found: Vec<[Range; 2]> = parallel::run(|| {
             let extremes = |rows: &[f32]| {
-                let mut found = [EMPTY; 2];
-                projection.each(rows, dim, |row, projected| {
-                    widen(&mut found[0], row);
-                    widen(&mut found[1], projected);
-                });
-                found
+                let [mut of_features, mut of_projections] = [EMPTY; 2];
+                widen(&mut of_features, rows);
+                projection.each(rows, |projected, _| widen(&mut of_projections, projected));
+                [of_features, of_projections]
             };
-            rows.par_chunks(256 * dim).map(extremes).collect()
+            rows.par_chunks(ROWS * dim).map(extremes).collect()
         });
         for found in found {
             self.ranges.iter_mut().zip(&found).for_each(|(range, found)| widen(range, found));
@@ -174,7 +179,9 @@ impl WeiperConfig {
     fn request(&self, source: &Source, head: &Head) -> StatisticRequest {
         let statistic = Extremes {
             source: source.clone(),
-            projection: Arc::new(Projection::new(head, self)),
+            config: self.clone(),
+            head: head.clone(),
+            projection: None,
             ranges: [EMPTY; 2],
         };
         let key =
@@ -195,19 +202,19 @@ impl Method for WeiperConfig {
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Weiper> {
         let (config, source, head) = self.prepare(context)?;
         let found = context.find::<Extremes>(config.request(&source, &head))?;
-        let (projection, dim) = (found.projection.clone(), source.dim);
+        let dim = source.dim;
+        let projection = found.projection.clone();
+        let projection = projection.unwrap_or_else(|| Arc::new(Projection::new(&head, &config)));
         let mut sums = found.ranges.map(|range| Histogram::new(range, config.bins));
         context.pass(&source, "fit weiper: densities", |_, rows| {
             let parts: Vec<[Histogram; 2]> = parallel::run(|| {
                 let count = |rows: &[f32]| {
                     let mut part = found.ranges.map(|range| Histogram::new(range, config.bins));
-                    projection.each(rows, dim, |row, projected| {
-                        part[0].count(row);
-                        part[1].count(projected);
-                    });
+                    part[0].count(rows);
+                    projection.each(rows, |projected, _| part[1].count(projected));
                     part
                 };
-                rows.par_chunks(256 * dim).map(count).collect()
+                rows.par_chunks(ROWS * dim).map(count).collect()
             });
             for part in &parts {
                 sums.iter_mut().zip(part).for_each(|(sum, part)| sum.merge(part));
@@ -254,6 +261,31 @@ impl Weiper {
         let densities = [density(0), density(1)];
         Weiper { config, input, head, projection, ranges, shares, densities }
     }
+
+    fn score_rows(&self, rows: &[f32], out: &mut [f32]) {
+        let [lambda1, lambda2] =
+            [self.config.lambda1, self.config.lambda2].map(Option::unwrap_or_default);
+        let [of_features, of_projections] =
+            self.ranges.map(|range| Histogram::new(range, self.config.bins));
+        let mut found = vec![(of_projections, 0.0); out.len()];
+        self.projection.each(rows, |projected, width| {
+            for ((histogram, sum), row) in found.iter_mut().zip(projected.chunks_exact(width)) {
+                histogram.count(row);
+                self.projection.add_confidence(row, sum);
+            }
+        });
+        let [features, projections] = &self.densities;
+        let (columns, copies) = (self.projection.columns(), self.projection.copies() as f64);
+        let mut scratch = Vec::new();
+        let rows = rows.chunks_exact(self.input.dim).zip(&found);
+        for (o, (row, (projected, sum))) in out.iter_mut().zip(rows) {
+            let mut own = of_features.clone();
+            own.count(row);
+            let own = features.divergence(&own.counts, row.len(), &mut scratch);
+            let other = projections.divergence(&projected.counts, columns, &mut scratch);
+            *o = (own + lambda1 * other - lambda2 * (sum / copies)) as f32;
+        }
+    }
 }
 
 impl Scorer for Weiper {
@@ -267,24 +299,9 @@ impl Scorer for Weiper {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let rows = self.input.stepped(batch);
-        let [lambda1, lambda2] =
-            [self.config.lambda1, self.config.lambda2].map(Option::unwrap_or_default);
-        let mut histograms = self.ranges.map(|range| Histogram::new(range, self.config.bins));
-        let (mut scratch, mut out) = (Vec::new(), out.iter_mut());
-        self.projection.each(&rows, self.input.dim, |row, projected| {
-            let mut divergence = |i: usize, values: &[f32]| {
-                let counts = &mut histograms[i].counts;
-                counts.fill(0);
-                histograms[i].count(values);
-                self.densities[i].divergence(&histograms[i].counts, values.len(), &mut scratch)
-            };
-            let of_features = divergence(0, row);
-            let of_projections = divergence(1, projected);
-            let confidence = self.projection.confidence(projected);
-            if let Some(o) = out.next() {
-                *o = (of_features + lambda1 * of_projections - lambda2 * confidence) as f32;
-            }
-        });
+        for (rows, out) in rows.chunks(ROWS * self.input.dim).zip(out.chunks_mut(ROWS)) {
+            self.score_rows(rows, out);
+        }
     }
 
     fn section(&self) -> Section {

@@ -1,19 +1,27 @@
 //! The perturbed head.
 
+use rayon::prelude::*;
+
 use super::WeiperConfig;
 use crate::features::Head;
-use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
-use crate::math::reduce;
+use crate::math::matmul::{Epilogue, Packed, View, gemm, with_scratch};
 use crate::math::rng::{Purpose, Stream};
+use crate::math::{parallel, reduce};
 
-/// Numbers held at a time.
-const HELD: usize = 1 << 20;
+/// Columns of a group of copies, unless one copy has more: what they give a
+/// block of rows stays in the second-level cache.
+const COLUMNS: usize = 1024;
 
 /// W̃z + b.
+///
+/// Rows meet some copies at a time: the copies, which may be a gigabyte, come
+/// from memory once for a block of rows, not once for a few.
 pub(super) struct Projection {
-    weight: Packed,
+    /// Whole copies of the head, as right operands.
+    groups: Vec<Packed>,
     bias: Vec<f32>,
     classes: usize,
+    dim: usize,
 }
 
 struct AddBias<'a>(&'a [f32]);
@@ -32,59 +40,63 @@ impl Projection {
         let (dim, classes) = (head.dim(), head.classes());
         let mut weight = vec![0.0; config.repeats * classes * dim];
         let distance = config.distance.unwrap_or_default();
-        for (copy, weight) in weight.chunks_exact_mut(classes * dim).enumerate() {
+        let perturb = |(copy, weight): (usize, &mut [f32])| {
             Stream::new(config.seed, Purpose::Projection, 2, copy as u64).fill_normal(weight);
             for (noise, w) in weight.chunks_exact_mut(dim).zip(head.weight().chunks_exact(dim)) {
                 let length = reduce::norm2(noise).sqrt().max(1e-12);
                 let scale = (distance * reduce::norm2(w).sqrt() / length) as f32;
                 noise.iter_mut().zip(w).for_each(|(n, w)| *n = w + scale * *n);
             }
-        }
+        };
+        let copies = weight.par_chunks_exact_mut(classes * dim).enumerate();
+        parallel::run(|| copies.for_each(perturb));
         Self::of(head, &weight)
     }
 
     /// That of a perturbed weight, `[repeats·C, D]`.
     pub fn of(head: &Head, weight: &[f32]) -> Self {
         let (dim, classes) = (head.dim(), head.classes());
-        let columns = weight.len() / dim;
-        let weight = Packed::new(View::rows(weight, dim).t(), dim, columns);
-        Projection { weight, bias: head.bias().repeat(columns / classes), classes }
+        let copies = (COLUMNS / classes).clamp(1, weight.len() / (classes * dim));
+        let group = |w: &[f32]| Packed::new(View::rows(w, dim).t(), dim, w.len() / dim);
+        let groups =
+            parallel::run(|| weight.par_chunks(copies * classes * dim).map(group).collect());
+        Projection { groups, bias: head.bias().repeat(copies), classes, dim }
     }
 
     /// The perturbed weight, `[repeats·C, D]`.
     pub fn weight(&self) -> Vec<f32> {
-        self.weight.columns()
+        self.groups.iter().flat_map(Packed::columns).collect()
     }
 
     /// Number of values a row has.
     pub fn columns(&self) -> usize {
-        self.bias.len()
+        self.groups.iter().map(Packed::n).sum()
     }
 
-    /// Call `f` with rows and their projections, a few rows at a time.
-    pub fn each(&self, rows: &[f32], dim: usize, mut f: impl FnMut(&[f32], &[f32])) {
-        let columns = self.columns();
-        let step = (HELD / columns).clamp(1, 256);
-        let (mut out, mut scratch) = (vec![0.0; step * columns], Aligned::default());
-        for row in rows.chunks(step * dim) {
-            let n = row.len() / dim;
-            let out = &mut out[..n * columns];
-            let add = &mut AddBias(&self.bias);
-            gemm(View::rows(row, dim), n, &self.weight, out, columns, &mut scratch, add);
-            for (row, projected) in row.chunks_exact(dim).zip(out.chunks_exact(columns)) {
-                f(row, projected);
-            }
+    /// Call `f` with the projections of all rows, `[n, width]`, and their
+    /// width, for some copies after the other.
+    pub fn each(&self, rows: &[f32], mut f: impl FnMut(&[f32], usize)) {
+        let n = rows.len() / self.dim;
+        let mut out = vec![0.0; n * self.groups.first().map_or(0, Packed::n)];
+        let view = View::rows(rows, self.dim);
+        for group in &self.groups {
+            let width = group.n();
+            let (out, add) = (&mut out[..n * width], &mut AddBias(&self.bias));
+            with_scratch(|scratch| gemm(view, n, group, out, width, scratch, add));
+            f(out, width);
         }
     }
 
-    /// Mean over the copies of the largest probability.
-    pub fn confidence(&self, projected: &[f32]) -> f64 {
-        let copies = projected.chunks_exact(self.classes);
-        let count = copies.len() as f64;
-        let largest = |l: &[f32]| {
-            let max = reduce::max(l);
-            1.0 / f64::from(l.iter().map(|v| (v - max).exp()).sum::<f32>())
-        };
-        copies.map(largest).sum::<f64>() / count
+    /// Add the largest probability of each copy to `sum`.
+    pub fn add_confidence(&self, projected: &[f32], sum: &mut f64) {
+        for copy in projected.chunks_exact(self.classes) {
+            let max = reduce::max(copy);
+            *sum += 1.0 / f64::from(copy.iter().map(|v| (v - max).exp()).sum::<f32>());
+        }
+    }
+
+    /// Number of copies.
+    pub fn copies(&self) -> usize {
+        self.columns() / self.classes
     }
 }
