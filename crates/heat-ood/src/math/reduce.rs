@@ -92,17 +92,17 @@ pub fn exponential_sums<const N: usize>(values: &[f32], beta: f64) -> [f64; N] {
     pulp::Arch::new().dispatch(
         #[inline(always)]
         || {
-            // In lanes: one sum, or one largest, would wait for each addition.
+            let largest = f64::from(max(values));
             let (eights, rest) = values.as_chunks::<8>();
-            let mut most = [f32::NEG_INFINITY; 8];
-            for eight in eights {
-                most.iter_mut().zip(eight).for_each(|(m, v)| *m = m.max(*v));
-            }
-            let largest = f64::from(max(&most).max(max(rest)));
+            // In lanes: one sum would wait for each addition. Loops, because
+            // what `array::map` calls is not compiled for these registers.
             let mut sums = [[0.0; 8]; N];
             for eight in eights {
-                let x = eight.map(|v| f64::from(v) - largest);
-                let mut terms = x.map(|x| exp_of_negative(beta * x));
+                let (mut x, mut terms) = ([0.0; 8], [0.0; 8]);
+                for ((x, term), &v) in x.iter_mut().zip(&mut terms).zip(eight) {
+                    *x = f64::from(v) - largest;
+                    *term = exp_of_negative(beta * *x);
+                }
                 for sums in &mut sums {
                     for ((sum, term), x) in sums.iter_mut().zip(&mut terms).zip(x) {
                         *sum += *term;
@@ -118,7 +118,9 @@ pub fn exponential_sums<const N: usize>(values: &[f32], beta: f64) -> [f64; N] {
                     term *= x;
                 }
             }
-            sums.map(|lanes| lanes.iter().sum())
+            let mut out = [0.0; N];
+            out.iter_mut().zip(&sums).for_each(|(o, lanes)| *o = lanes.iter().sum());
+            out
         },
     )
 }
@@ -293,8 +295,15 @@ pub fn all_finite(x: &[f32]) -> bool {
 }
 
 /// The largest value.
+#[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
-    x.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    // Eight at a time: one would wait for each comparison.
+    let (eights, rest) = x.as_chunks::<8>();
+    let mut most = [f32::NEG_INFINITY; 8];
+    for eight in eights {
+        most.iter_mut().zip(eight).for_each(|(m, v)| *m = m.max(*v));
+    }
+    most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// Index of the first largest value.

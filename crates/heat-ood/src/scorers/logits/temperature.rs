@@ -121,15 +121,43 @@ struct Ends {
     below: f64,
 }
 
+/// What `f` gives for pieces of some rows, on all threads, in the order of the rows.
+fn of_pieces<T: Send>(
+    logits: &[f32],
+    labels: &[u32],
+    f: impl Fn(&[f32], &[u32]) -> T + Sync,
+) -> Vec<T> {
+    const ROWS: usize = 64;
+    let classes = logits.len() / labels.len();
+    parallel::run(|| {
+        let pieces = logits.par_chunks(ROWS * classes).zip(labels.par_chunks(ROWS));
+        pieces.map(|(logits, labels)| f(logits, labels)).collect()
+    })
+}
+
+/// Logits and label of each row.
+fn rows<'a>(logits: &'a [f32], labels: &'a [u32]) -> impl Iterator<Item = (&'a [f32], usize)> {
+    let rows = logits.chunks_exact(logits.len() / labels.len());
+    rows.zip(labels.iter().map(|label| *label as usize))
+}
+
 impl Ends {
     fn add(&mut self, logits: &[f32], labels: &[u32]) {
-        let classes = logits.len() / labels.len();
-        for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-            let [count, sum] = reduce::exponential_sums(row, 0.0);
-            let below = f64::from(reduce::max(row)) - f64::from(row[label as usize]);
-            self.uniform += sum / count + below;
-            self.below += below;
+        for piece in of_pieces(logits, labels, Ends::of) {
+            self.uniform += piece.uniform;
+            self.below += piece.below;
         }
+    }
+
+    fn of(logits: &[f32], labels: &[u32]) -> Self {
+        let mut ends = Ends::default();
+        for (row, label) in rows(logits, labels) {
+            let largest = f64::from(reduce::max(row));
+            let below = largest - f64::from(row[label]);
+            ends.uniform += reduce::sum_of(row, |l| l - largest) / row.len() as f64 + below;
+            ends.below += below;
+        }
+        ends
     }
 
     /// Why there is no minimum, if there is none.
@@ -149,28 +177,20 @@ const ORDER: usize = 7;
 struct Derivatives([f64; ORDER]);
 
 impl Derivatives {
-    /// Add those of some rows at β, on all threads; summed in the order of the rows.
+    /// Add those of some rows at β.
     fn add(&mut self, logits: &[f32], labels: &[u32], beta: f64) {
-        const ROWS: usize = 64;
-        let classes = logits.len() / labels.len();
-        let pieces: Vec<Derivatives> = parallel::run(|| {
-            let pieces = logits.par_chunks(ROWS * classes).zip(labels.par_chunks(ROWS));
-            pieces.map(|(logits, labels)| Derivatives::of(logits, labels, beta)).collect()
-        });
-        for piece in pieces {
+        let of = |logits: &[f32], labels: &[u32]| Derivatives::of(logits, labels, beta);
+        for piece in of_pieces(logits, labels, of) {
             self.0.iter_mut().zip(piece.0).for_each(|(sum, d)| *sum += d);
         }
     }
 
-    /// Of some rows, summed in order.
     fn of(logits: &[f32], labels: &[u32], beta: f64) -> Self {
         let mut total = [0.0; ORDER];
-        for (row, &label) in logits.chunks_exact(logits.len() / labels.len()).zip(labels) {
-            let sums = reduce::exponential_sums::<{ ORDER + 1 }>(row, beta);
-            let below = f64::from(reduce::max(row)) - f64::from(row[label as usize]);
-            let cumulants = cumulants(sums);
+        for (row, label) in rows(logits, labels) {
+            let cumulants = cumulants(reduce::exponential_sums(row, beta));
             total.iter_mut().zip(cumulants).for_each(|(t, c)| *t += c);
-            total[0] += below;
+            total[0] += f64::from(reduce::max(row)) - f64::from(row[label]);
         }
         Derivatives(total)
     }
