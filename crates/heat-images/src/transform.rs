@@ -1,8 +1,9 @@
 //! Pixels to the network's input, as torchvision on Pillow images does it:
 //! resize (antialiased), centre crop, to [0, 1], normalise.
 
-use fast_image_resize::images::{Image as Pixels, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::{Filter, Image, Resize, TransformConfig};
 use heat_ood::{Error, Result};
@@ -106,13 +107,16 @@ impl Transform {
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
         let mut step = |from: &Image, width: usize, height: usize| -> Result<Image> {
             let failed = |e: String| Error::format(&place, e);
+            let mut rgb = vec![0; width * height * 3];
             let (w, h) = (from.width as u32, from.height as u32);
-            let source = ImageRef::new(w, h, &from.rgb, PixelType::U8x3);
+            let source = TypedImageRef::<U8x3>::from_buffer(w, h, &from.rgb);
             let source = source.map_err(|e| failed(e.to_string()))?;
-            let mut to = Pixels::new(width as u32, height as u32, PixelType::U8x3);
-            let done = self.resizer.resize(&source, &mut to, &options);
+            let to = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut rgb);
+            let mut to = to.map_err(|e| failed(e.to_string()))?;
+            // Typed, because `resize` would be compiled for pixels of every kind.
+            let done = self.resizer.resize_typed(&source, &mut to, &options);
             done.map_err(|e| failed(e.to_string()))?;
-            Ok(Image { width, height, rgb: to.into_vec() })
+            Ok(Image { width, height, rgb })
         };
         // Pillow rounds to bytes after the rows and then takes the columns.
         let rows = match width == image.width {

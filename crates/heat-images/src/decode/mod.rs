@@ -1,0 +1,183 @@
+//! Files to pixels, as Pillow's `convert("RGB")` gives them: alpha dropped,
+//! sixteen bits cut to eight, CMYK composed, EXIF rotation not applied.
+
+mod bmp;
+
+use std::io::Cursor;
+
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use heat_ood::{Error, Result};
+
+/// Most pixels of an image, Pillow's bound for decompression bombs.
+pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// An image: rows of RGB, eight bits each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `[height, width, 3]`.
+    pub rgb: Vec<u8>,
+}
+
+/// Decode a JPEG, PNG, BMP, GIF (first frame) or WebP file; `place` names it
+/// in messages.
+///
+/// # Errors
+/// If it is none of these, is truncated or damaged, or has more than
+/// [`MAX_PIXELS`] pixels (found before any of them is decoded).
+pub fn decode(place: &str, bytes: &[u8]) -> Result<Image> {
+    decode_within(place, bytes, MAX_PIXELS)
+}
+
+/// [`decode`] with another bound.
+pub fn decode_within(place: &str, bytes: &[u8], max_pixels: u64) -> Result<Image> {
+    let decoded = match bytes {
+        [0xff, 0xd8, ..] => jpeg(bytes, max_pixels),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => png(bytes, max_pixels),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => gif(bytes, max_pixels),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp(bytes, max_pixels),
+        [b'B', b'M', ..] => bmp::decode(bytes, max_pixels),
+        _ => Err("not an image: expected JPEG, PNG, BMP, GIF or WebP".into()),
+    };
+    decoded.map_err(|problem| Error::format(place, problem))
+}
+
+/// A problem without its place.
+type Checked<T> = std::result::Result<T, String>;
+
+fn check_size(width: usize, height: usize, max_pixels: u64) -> Checked<()> {
+    let pixels = width as u64 * height as u64;
+    if pixels == 0 {
+        return Err(format!("an image of {width}×{height} pixels"));
+    }
+    if pixels > max_pixels {
+        return Err(format!(
+            "{width}×{height} are {pixels} pixels, more than {max_pixels}: \
+             refused as a decompression bomb; shrink the image"
+        ));
+    }
+    Ok(())
+}
+
+fn jpeg(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
+    jpeg_with(bytes, max_pixels, true).or_else(|strict| {
+        // Files with unusual markers or rubbish between segments decode all the
+        // same, as they do elsewhere. A cut file lacks its end marker.
+        let end = bytes.len() - bytes.iter().rev().take_while(|b| **b == 0).count();
+        let whole = bytes[..end].ends_with(&[0xff, 0xd9]);
+        if whole {
+            jpeg_with(bytes, max_pixels, false)
+        } else {
+            Err(format!("{strict} (is it truncated?)"))
+        }
+    })
+}
+
+fn jpeg_with(bytes: &[u8], max_pixels: u64, strict: bool) -> Checked<Image> {
+    let damaged = |e: zune_jpeg::errors::DecodeErrors| format!("not a sound JPEG file: {e}");
+    let options = DecoderOptions::default()
+        .set_strict_mode(strict)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX));
+    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(damaged)?;
+    let (width, height) = decoder.dimensions().ok_or("a JPEG file without a size")?;
+    check_size(width, height, max_pixels)?;
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let wanted = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
+    decoder.set_options(options.jpeg_set_out_colorspace(wanted));
+    let pixels = decoder.decode().map_err(damaged)?;
+    let rgb = if grey { three_times(&pixels) } else { pixels };
+    if rgb.len() != width * height * 3 {
+        return Err("a JPEG file of an unknown kind of colour".into());
+    }
+    Ok(Image { width, height, rgb })
+}
+
+/// Bytes that the description of an image may take before its pixels: colour profiles, which may
+/// be compressed.
+const DESCRIPTION: usize = 8 << 20;
+
+/// Of an APNG the image that other programs show.
+fn png(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
+    let damaged = |e: png::DecodingError| format!("not a sound PNG file: {e}");
+    let limits = png::Limits { bytes: DESCRIPTION };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_transformations(png::Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(damaged)?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    check_size(width, height, max_pixels)?;
+    let mut pixels = vec![0; reader.output_buffer_size().ok_or("a PNG file too large")?];
+    reader.next_frame(&mut pixels).map_err(damaged)?;
+    let (colour, depth) = reader.output_color_type();
+    let sixteen = depth == png::BitDepth::Sixteen;
+    // Of sixteen bits the high byte, which comes first.
+    let size = if sixteen { 2 } else { 1 };
+    let n = colour.samples();
+    let rgb = match (n, size) {
+        // Pillow keeps sixteen-bit grey as integers, and clips them.
+        (1, 2) => {
+            let clipped = |p: &[u8; 2]| u16::from_be_bytes(*p).min(255) as u8;
+            pixels.as_chunks().0.iter().flat_map(|p| [clipped(p); 3]).collect()
+        }
+        (1 | 2, _) => picked(&pixels, n * size, [0; 3]),
+        (3, 1) => pixels,
+        _ => picked(&pixels, n * size, [0, size, 2 * size]),
+    };
+    Ok(Image { width, height, rgb })
+}
+
+/// The first frame on its canvas, black where it leaves any.
+fn gif(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
+    let damaged = |e: gif::DecodingError| format!("not a sound GIF file: {e}");
+    let mut options = gif::DecodeOptions::new();
+    options.set_color_output(gif::ColorOutput::RGBA);
+    let mut decoder = options.read_info(bytes).map_err(damaged)?;
+    let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
+    check_size(width, height, max_pixels)?;
+    let frame = decoder.next_frame_info().map_err(damaged)?.ok_or("a GIF file of no image")?;
+    let [left, top, w, h] = [frame.left, frame.top, frame.width, frame.height].map(usize::from);
+    if 4 * w * h > DESCRIPTION + 16 * width * height {
+        return Err(format!("a frame of {w}×{h} in a GIF file of {width}×{height}"));
+    }
+    let mut rgba = vec![0; decoder.buffer_size()];
+    decoder.read_into_buffer(&mut rgba).map_err(damaged)?;
+    let mut rgb = vec![0; width * height * 3];
+    // A frame may lie beyond the canvas.
+    let canvas = rgb.chunks_exact_mut(width * 3).skip(top);
+    for (out, row) in canvas.zip(rgba.chunks_exact((4 * w).max(1))) {
+        let out = out.as_chunks_mut::<3>().0.iter_mut().skip(left);
+        for (out, [r, g, b, _]) in out.zip(row.as_chunks::<4>().0) {
+            *out = [*r, *g, *b];
+        }
+    }
+    Ok(Image { width, height, rgb })
+}
+
+/// Of an animation the first frame.
+fn webp(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
+    let damaged = |e: image_webp::DecodingError| format!("not a sound WebP file: {e}");
+    let mut decoder = image_webp::WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    let (width, height) = (width as usize, height as usize);
+    check_size(width, height, max_pixels)?;
+    let mut pixels = vec![0; decoder.output_buffer_size().ok_or("a WebP file too large")?];
+    decoder.read_image(&mut pixels).map_err(damaged)?;
+    let rgb = if decoder.has_alpha() { picked(&pixels, 4, [0, 1, 2]) } else { pixels };
+    Ok(Image { width, height, rgb })
+}
+
+fn three_times(grey: &[u8]) -> Vec<u8> {
+    picked(grey, 1, [0; 3])
+}
+
+/// Three bytes of each `size`.
+fn picked(pixels: &[u8], size: usize, three: [usize; 3]) -> Vec<u8> {
+    pixels.chunks_exact(size).flat_map(|p| three.map(|i| p[i])).collect()
+}
