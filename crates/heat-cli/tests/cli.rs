@@ -124,6 +124,10 @@ fn train_compose_score_and_info() {
     }
     let csv = fs::read_to_string(path.join("s.csv")).unwrap();
     let npy = fs::read(path.join("s.npy")).unwrap();
+    // As numpy writes it, padded to 128 bytes.
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000,), }";
+    let want = [b"\x93NUMPY\x01\0\x76\0", format!("{header:<117}\n").as_bytes()].concat();
+    assert_eq!(npy[..128], want);
     let values: Vec<f32> =
         npy[npy.len() - 4000..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let jsonl = fs::read_to_string(path.join("s.jsonl")).unwrap();

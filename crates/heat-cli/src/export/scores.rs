@@ -5,7 +5,6 @@ use std::path::Path;
 
 use heat_ood::Prediction;
 use heat_ood::calibrate::Verdict;
-use npyz::WriterBuilder;
 
 /// File formats of scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +111,16 @@ impl Columns<'_> {
         Ok(())
     }
 
+    /// Version 1 of the format: values at a multiple of 64, after blanks.
     fn npy(&self, out: &mut impl Write) -> Result<()> {
-        let mut writer = npyz::WriteOptions::new()
-            .default_dtype()
-            .shape(&[self.judged.scores.len() as u64])
-            .writer(out)
-            .begin_nd()?;
-        writer.extend(&self.judged.scores)?;
-        writer.finish()
+        let scores = &self.judged.scores;
+        let shape = scores.len();
+        let header =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape},), }}");
+        let size = (10 + header.len() + 1).next_multiple_of(64) - 10;
+        out.write_all(b"\x93NUMPY\x01\0")?;
+        out.write_all(&(size as u16).to_le_bytes())?;
+        writeln!(out, "{header:<width$}", width = size - 1)?;
+        scores.iter().try_for_each(|score| out.write_all(&score.to_le_bytes()))
     }
 }

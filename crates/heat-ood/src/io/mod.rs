@@ -9,6 +9,7 @@ mod array;
 mod budget;
 mod bytes;
 mod npy;
+mod npy_header;
 mod temporary;
 mod tensors;
 mod write;

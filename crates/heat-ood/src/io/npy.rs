@@ -4,9 +4,8 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
-
 use super::budget::Budget;
+use super::npy_header::Header;
 use super::{Array, Bytes, Dtype, map};
 use crate::error::{Error, Result};
 
@@ -90,35 +89,13 @@ fn array(
     budget: &mut Budget,
 ) -> Result<Array> {
     let bad = |problem: String| Error::format(path, problem);
-    let structured = || bad("a structured array; save one plain matrix per array".into());
-    match header_of(&bytes[start..end]) {
-        Some(header) if header.contains("'descr': [") => return Err(structured()),
-        Some(header) if shape_is_possible(&header) => {}
-        _ => return Err(bad("not an .npy array, or its header is damaged".into())),
-    }
-    let mut reader = Cursor::new(&bytes[start..end]);
-    let header =
-        NpyHeader::from_reader(&mut reader).map_err(|e| bad(format!("not an .npy array: {e}")))?;
-    let offset = start + reader.position() as usize;
-    let DType::Plain(ty) = header.dtype() else {
-        return Err(structured());
+    let Header { kind, by_column, shape, size } =
+        Header::read(&bytes[start..end]).map_err(|e| bad(e.into()))?;
+    let offset = start + size;
+    let Some((dtype, swapped)) = element(&kind) else {
+        return Err(bad(format!("type {kind:.20}; expected a float or integer array")));
     };
-    let dtype = match (ty.type_char(), ty.size_field()) {
-        (TypeChar::Float, 2) => Dtype::F16,
-        (TypeChar::Float, 4) => Dtype::F32,
-        (TypeChar::Float, 8) => Dtype::F64,
-        (TypeChar::Int, 1) => Dtype::I8,
-        (TypeChar::Int, 2) => Dtype::I16,
-        (TypeChar::Int, 4) => Dtype::I32,
-        (TypeChar::Int, 8) => Dtype::I64,
-        (TypeChar::Uint, 1) => Dtype::U8,
-        (TypeChar::Uint, 2) => Dtype::U16,
-        (TypeChar::Uint, 4) => Dtype::U32,
-        (TypeChar::Uint, 8) => Dtype::U64,
-        _ => return Err(bad(format!("type {ty}; expected a float or integer array"))),
-    };
-    let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
-    let by_column = header.order() == Order::Fortran && shape.len() > 1;
+    let by_column = by_column && shape.len() > 1;
     if by_column && shape.len() > 2 {
         return Err(bad(format!("shape {shape:?}; expected a matrix or a vector")));
     }
@@ -132,7 +109,6 @@ fn array(
         )));
     }
     let array = Array { bytes, offset, dtype, shape };
-    let swapped = ty.endianness() == Endianness::Big && ty.size_field() > 1;
     if !by_column && !swapped {
         return Ok(array);
     }
@@ -142,58 +118,27 @@ fn array(
     Ok(array.into_native(by_column, swapped))
 }
 
-/// Longest header taken seriously: numpy's own is 128 bytes.
-const MAX_HEADER: usize = 1 << 16;
-
-/// The header, if it is one that the `npyz` crate can parse in little time and
-/// memory: it believes any length, and recurses into any nesting.
-fn header_of(image: &[u8]) -> Option<String> {
-    let length = match image {
-        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
-            10 + usize::from(u16::from_le_bytes([*a, *b]))
-        }
-        [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _, a, b, c, d, ..] => {
-            (u32::from_le_bytes([*a, *b, *c, *d]) as usize).saturating_add(12)
-        }
+/// The type of a name such as `<f4`, and whether its bytes are in the other order.
+fn element(kind: &str) -> Option<(Dtype, bool)> {
+    let (order, name) = kind.split_at_checked(1)?;
+    let dtype = match name {
+        "f2" => Dtype::F16,
+        "f4" => Dtype::F32,
+        "f8" => Dtype::F64,
+        "i1" => Dtype::I8,
+        "i2" => Dtype::I16,
+        "i4" => Dtype::I32,
+        "i8" => Dtype::I64,
+        "u1" => Dtype::U8,
+        "u2" => Dtype::U16,
+        "u4" => Dtype::U32,
+        "u8" => Dtype::U64,
         _ => return None,
     };
-    if length > image.len().min(MAX_HEADER) {
-        return None;
+    match order {
+        "<" => Some((dtype, false)),
+        ">" => Some((dtype, dtype.size() > 1)),
+        "|" => (dtype.size() == 1).then_some((dtype, false)),
+        _ => None,
     }
-    let header = String::from_utf8_lossy(&image[10..length]);
-    let mut depth = 0;
-    for c in header.chars() {
-        match c {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth -= 1,
-            _ => {}
-        }
-        if depth > 4 {
-            return None;
-        }
-    }
-    Some(header.into_owned())
-}
-
-/// Whether the numbers between the only brackets of a header are a shape with
-/// a product: the `npyz` crate multiplies any. A second shape, one spelled with
-/// escapes, or hexadecimal numbers would reach the multiplication unseen.
-fn shape_is_possible(header: &str) -> bool {
-    let parts = header.split_once('(').and_then(|(before, rest)| {
-        let (inside, after) = rest.split_once(')')?;
-        Some((before, inside, after))
-    });
-    let Some((before, inside, after)) = parts else {
-        return false;
-    };
-    let plain = |text: &str| !text.contains(['(', ')', '[', ']', '\\']);
-    let number = |c: char| c.is_ascii_digit() || matches!(c, ',' | ' ' | 'L');
-    if !plain(before) || !plain(after) || !inside.chars().all(number) {
-        return false;
-    }
-    let digits = |s: &str| s.chars().filter(char::is_ascii_digit).collect::<String>();
-    let mut numbers = inside.split(',').map(digits).filter(|s| !s.is_empty());
-    let product = numbers
-        .try_fold(1i64, |product, number| product.checked_mul(number.parse::<i64>().ok()?.max(1)));
-    product.is_some()
 }
