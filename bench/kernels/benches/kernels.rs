@@ -1,4 +1,4 @@
-//! Criterion benches of the hot kernels: `cargo bench -p heat-ood`.
+//! Criterion benches of the hot kernels: `cargo bench -p heat-kernels`.
 //!
 //! One thread each, so that a change in a kernel is not hidden by scheduling.
 //! Comparisons with peers are in `bench/`.
