@@ -309,7 +309,7 @@ impl Likelihood {
         const RUN: usize = 16;
         let classes = self.source.classes();
         let every = train.len().saturating_mul(classes).div_ceil(self.most);
-        let rows = (0..train.len()).filter(|row| row / RUN % every == 0);
+        let rows = (0..train.len()).filter(|row| (row / RUN).is_multiple_of(every));
         let part = train.select(rows.map(|row| row as u32).collect(), None)?;
         let logits = self.source.logits_of(&part, self.source.needs(&part)?, 0..part.len())?;
         let labels = part.labels(0..part.len(), classes)?;
