@@ -8,6 +8,7 @@
 mod array;
 mod budget;
 mod bytes;
+mod floats;
 mod npy;
 mod npy_header;
 mod temporary;
@@ -16,7 +17,9 @@ mod write;
 mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
+pub use floats::Floats;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
+pub(crate) use tensors::Encoded;
 pub use write::{destination, write_atomically};
 pub use zip_directory::zip_entries;
 

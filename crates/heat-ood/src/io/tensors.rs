@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use safetensors::tensor::{Dtype as StDtype, SafeTensors, View};
+use rayon::prelude::*;
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype as StDtype, Metadata, SafeTensors, TensorInfo};
 
 use super::budget::{Budget, json_cost};
-use super::{Array, Bytes, Dtype, map, write_atomically};
+use super::{Array, Bytes, Dtype, Floats, map, write_atomically};
 use crate::error::{Error, Result};
+use crate::math::parallel;
 
 /// A tensor to be written or just read.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +26,7 @@ pub struct Tensor {
 #[derive(Debug, Clone, PartialEq)]
 pub enum TensorData {
     /// Single precision.
-    F32(Vec<f32>),
+    F32(Floats),
     /// Double precision.
     F64(Vec<f64>),
     /// Signed 64-bit integers.
@@ -32,8 +35,8 @@ pub enum TensorData {
 
 impl Tensor {
     /// A single-precision tensor.
-    pub fn f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
-        Tensor { shape: shape.into(), data: TensorData::F32(data) }
+    pub fn f32(shape: impl Into<Vec<usize>>, data: impl Into<Floats>) -> Self {
+        Tensor { shape: shape.into(), data: TensorData::F32(data.into()) }
     }
 
     /// A tensor of signed integers.
@@ -45,9 +48,17 @@ impl Tensor {
     pub fn f64(shape: impl Into<Vec<usize>>, data: Vec<f64>) -> Self {
         Tensor { shape: shape.into(), data: TensorData::F64(data) }
     }
-}
 
-impl View for &Tensor {
+    /// The values as they stand in a file.
+    pub fn bytes(&self) -> &[u8] {
+        // Little-endian in memory, like the file (checked in `lib.rs`).
+        match &self.data {
+            TensorData::F32(v) => bytemuck::cast_slice(v),
+            TensorData::F64(v) => bytemuck::cast_slice(v),
+            TensorData::I64(v) => bytemuck::cast_slice(v),
+        }
+    }
+
     fn dtype(&self) -> StDtype {
         match self.data {
             TensorData::F32(_) => StDtype::F32,
@@ -55,28 +66,10 @@ impl View for &Tensor {
             TensorData::I64(_) => StDtype::I64,
         }
     }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        // Little-endian in memory, like the file (checked in `lib.rs`).
-        match &self.data {
-            TensorData::F32(v) => bytemuck::cast_slice(v),
-            TensorData::F64(v) => bytemuck::cast_slice(v),
-            TensorData::I64(v) => bytemuck::cast_slice(v),
-        }
-        .into()
-    }
-
-    fn data_len(&self) -> usize {
-        self.data().len()
-    }
 }
 
 /// Write tensors and text metadata as one safetensors file, atomically. The
-/// bytes depend on the arguments alone.
+/// bytes depend on the arguments alone. No second copy of the values is made.
 ///
 /// # Errors
 /// If a tensor has not as many values as its shape says, or the write fails as
@@ -86,8 +79,8 @@ pub fn save_tensors(
     tensors: &[(String, Tensor)],
     metadata: &[(&str, String)],
 ) -> Result<()> {
-    let bytes = encode(tensors, metadata).map_err(|e| Error::format(path, e.to_string()))?;
-    write_atomically(path, |w| w.write_all(&bytes))
+    let file = Encoded::new(tensors, metadata).map_err(|e| Error::format(path, e.to_string()))?;
+    write_atomically(path, |w| file.pieces().try_for_each(|piece| w.write_all(piece)))
 }
 
 /// The bytes of a safetensors file.
@@ -95,35 +88,60 @@ pub fn save_tensors(
 /// # Errors
 /// If a tensor has not as many values as its shape says.
 pub fn encode_tensors(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
-    encode(tensors, &[]).map_err(|e| Error::format("memory", e.to_string()))
+    Ok(Encoded::in_memory(tensors)?.pieces().flatten().copied().collect())
 }
 
-fn encode(
-    tensors: &[(String, Tensor)],
-    metadata: &[(&str, String)],
-) -> std::result::Result<Vec<u8>, safetensors::SafeTensorError> {
-    let views = tensors.iter().map(|(n, t)| (n.as_str(), t));
-    let plain = safetensors::serialize(views, None)?;
-    if metadata.is_empty() {
-        return Ok(plain);
+/// A safetensors file in pieces: its header, and the tensors in their order there.
+pub(crate) struct Encoded<'a> {
+    header: Vec<u8>,
+    tensors: Vec<&'a Tensor>,
+}
+
+impl<'a> Encoded<'a> {
+    /// A file without metadata.
+    ///
+    /// # Errors
+    /// If a tensor has not as many values as its shape says.
+    pub fn in_memory(tensors: &'a [(String, Tensor)]) -> Result<Self> {
+        Self::new(tensors, &[]).map_err(|e| Error::format("memory", e.to_string()))
     }
-    // The crate writes metadata in the order of a hash map; ours is sorted,
-    // so that equal contents are equal bytes.
-    let length = u64::from_le_bytes(plain[..8].try_into().unwrap_or_default()) as usize;
-    let mut header: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&plain[8..8 + length])
-            .map_err(safetensors::SafeTensorError::InvalidHeaderDeserialization)?;
-    let mut sorted: Vec<_> = metadata.to_vec();
-    sorted.sort();
-    let metadata = sorted.into_iter().map(|(k, v)| (k.to_owned(), v.into()));
-    header.insert("__metadata__".into(), serde_json::Value::Object(metadata.collect()));
-    let mut text = serde_json::to_vec(&header)
-        .map_err(safetensors::SafeTensorError::InvalidHeaderDeserialization)?;
-    text.resize(text.len().next_multiple_of(8), b' ');
-    let mut out = (text.len() as u64).to_le_bytes().to_vec();
-    out.extend(text);
-    out.extend(&plain[8 + length..]);
-    Ok(out)
+
+    fn new(
+        tensors: &'a [(String, Tensor)],
+        metadata: &[(&str, String)],
+    ) -> std::result::Result<Self, SafeTensorError> {
+        // The widest types first, so that every value is aligned; then by name.
+        let mut sorted: Vec<_> = tensors.iter().collect();
+        sorted.sort_by(|(n, t), (m, u)| u.dtype().cmp(&t.dtype()).then(n.cmp(m)));
+        let mut end = 0;
+        let infos = sorted.iter().map(|(name, tensor)| {
+            let start = end;
+            end += tensor.bytes().len();
+            let (dtype, shape) = (tensor.dtype(), tensor.shape.clone());
+            (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+        });
+        let checked = Metadata::new(None, infos.collect())?;
+        let failed = SafeTensorError::InvalidHeaderDeserialization;
+        let mut names = serde_json::to_value(&checked).map_err(failed)?;
+        // The crate writes metadata in the order of a hash map; ours is sorted,
+        // so that equal contents are equal bytes.
+        if let (Some(header), false) = (names.as_object_mut(), metadata.is_empty()) {
+            let mut texts = metadata.to_vec();
+            texts.sort();
+            let texts = texts.into_iter().map(|(k, v)| (k.to_owned(), v.into()));
+            header.insert("__metadata__".into(), serde_json::Value::Object(texts.collect()));
+        }
+        let mut text = serde_json::to_vec(&names).map_err(failed)?;
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let mut header = (text.len() as u64).to_le_bytes().to_vec();
+        header.extend(text);
+        Ok(Encoded { header, tensors: sorted.into_iter().map(|(_, tensor)| tensor).collect() })
+    }
+
+    /// All bytes, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&self.header[..]).chain(self.tensors.iter().map(|t| t.bytes()))
+    }
 }
 
 /// An open safetensors file.
@@ -225,6 +243,19 @@ impl TensorFile {
         array.read_f32(0, &mut out);
         self.finite(name, out.iter().all(|v| v.is_finite()))?;
         Ok(out)
+    }
+
+    /// A tensor as single precision, where it lies in the file if that is how it is
+    /// stored, else as a copy.
+    ///
+    /// # Errors
+    /// As [`TensorFile::f32`].
+    pub(crate) fn floats(&self, name: &str, shape: &[usize]) -> Result<Floats> {
+        let floats = Floats::of(self.float(name, shape)?);
+        let values = &floats[..];
+        let finite = |part: &[f32]| part.iter().all(|v| v.is_finite());
+        self.finite(name, parallel::run(|| values.par_chunks(1 << 16).all(finite)))?;
+        Ok(floats)
     }
 
     /// A tensor of double precision. Narrower ones are refused: as f64 they
@@ -385,7 +416,9 @@ mod tests {
 
     #[test]
     fn every_truncation_is_refused() {
-        let whole = encode(&sample(), &[("k", "v".into())]).unwrap();
+        let sample = sample();
+        let whole = Encoded::new(&sample, &[("k", "v".into())]).unwrap();
+        let whole: Vec<u8> = whole.pieces().flatten().copied().collect();
         for n in 0..whole.len() {
             assert!(TensorFile::from_memory(Path::new("t"), whole[..n].to_vec()).is_err(), "{n}");
         }

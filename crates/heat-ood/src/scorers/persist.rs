@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::io::{Tensor, TensorFile, encode_tensors, sha256_of};
+use crate::io::{Encoded, Tensor, TensorFile, sha256_of};
 
 /// Version of the detector and checkpoint format: newer ones are refused.
 /// Version 1 had −max softmax as the score of `msp`, which such files keep.
@@ -64,7 +64,8 @@ impl Section {
         let mut tensors = Vec::new();
         let outline = self.flatten("", &mut tensors);
         let outline = serde_json::to_vec(&outline).unwrap_or_default();
-        Ok(sha256_of([&outline[..], &encode_tensors(&tensors)?]))
+        let tensors = Encoded::in_memory(&tensors)?;
+        Ok(sha256_of(std::iter::once(&outline[..]).chain(tensors.pieces())))
     }
 
     /// The outline, and all tensors with their full names.

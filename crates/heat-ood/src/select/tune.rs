@@ -14,7 +14,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
-use crate::io::TensorData;
 use crate::metrics;
 use crate::observe::Observer;
 use crate::scorers::{ScorerSpec, Section, TrainingData};
@@ -92,11 +91,7 @@ fn digests(section: Section) -> (String, String) {
     let mut hash = Sha256::new();
     for (name, tensor) in &tensors {
         hash.update(name.as_bytes());
-        match &tensor.data {
-            TensorData::F32(v) => hash.update(bytemuck::cast_slice::<f32, u8>(v)),
-            TensorData::F64(v) => hash.update(bytemuck::cast_slice::<f64, u8>(v)),
-            TensorData::I64(v) => hash.update(bytemuck::cast_slice::<i64, u8>(v)),
-        }
+        hash.update(tensor.bytes());
     }
     let of_tensors = hash.clone();
     hash.update(serde_json::to_string(&outline).unwrap_or_default().as_bytes());
