@@ -18,8 +18,8 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
-pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
 pub(crate) use tensors::Encoded;
+pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
 pub use write::{destination, write_atomically};
 pub use zip_directory::zip_entries;
 

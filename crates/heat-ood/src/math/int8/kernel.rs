@@ -6,8 +6,9 @@ use bytemuck::cast_slice;
 
 use super::*;
 
-/// Queries of a register tile: 14·2 sums of 32 registers, or 6·2 of 16.
-const TILE: [usize; 2] = [14, 6];
+/// Queries of a register tile: 14·2 sums of 32 registers, or of 16 6·2, less
+/// two where products pass through registers.
+const TILE: [usize; 3] = [14, 6, 5];
 
 /// Some queries and a panel.
 struct Tile<'a> {
@@ -65,9 +66,16 @@ pub fn run_avx512(queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
 }
 
 #[target_feature(enable = "avx2,avxvnni,fma")]
-pub fn run_avx(queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
+pub fn run_avx_vnni(queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
     each_tile(queries, panels, TILE[1], |tile| {
-        by_queries!(avx(tile, sink): 1 2 3 4 5 6);
+        by_queries!(avx_vnni(tile, sink): 1 2 3 4 5 6);
+    });
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub fn run_avx2(queries: &[i8], panels: &Panels, sink: &mut impl PanelSink) {
+    each_tile(queries, panels, TILE[2], |tile| {
+        by_queries!(avx2(tile, sink): 1 2 3 4 5);
     });
 }
 
@@ -122,54 +130,71 @@ unsafe fn avx512<const R: usize, S: PanelSink>(tile: &Tile<'_>, sink: &mut S) {
     }
 }
 
-#[target_feature(enable = "avx2,avxvnni,fma")]
-unsafe fn avx<const R: usize, S: PanelSink>(tile: &Tile<'_>, sink: &mut S) {
-    let mut values = [[0.0; WIDTH]; R];
-    // The panel is done in halves.
-    for half in 0..2 {
-        let mut sum: [[__m256i; 2]; R] =
-            std::array::from_fn(|i| [_mm256_set1_epi32(tile.start[i]); 2]);
-        let mut panel = tile.bytes[64 * half..].as_ptr();
-        for queries in tile.queries.chunks_exact(R) {
-            // SAFETY: half of the WIDTH rows.
-            unsafe {
-                let x0 = _mm256_loadu_si256(panel.cast());
-                let x1 = _mm256_loadu_si256(panel.add(32).cast());
-                for (sum, four) in sum.iter_mut().zip(queries) {
-                    let four = _mm256_set1_epi32(*four);
-                    sum[0] = _mm256_dpbusd_avx_epi32(sum[0], x0, four);
-                    sum[1] = _mm256_dpbusd_avx_epi32(sum[1], x1, four);
+/// A tile on registers of 256 bits: `$add` adds to sums the products of four
+/// values of each of eight rows with those of a query.
+macro_rules! tile_of_256 {
+    ($name:ident, $features:literal, $add:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize, S: PanelSink>(tile: &Tile<'_>, sink: &mut S) {
+            let mut values = [[0.0; WIDTH]; R];
+            // The panel is done in halves.
+            for half in 0..2 {
+                let mut sum: [[__m256i; 2]; R] =
+                    std::array::from_fn(|i| [_mm256_set1_epi32(tile.start[i]); 2]);
+                let mut panel = tile.bytes[64 * half..].as_ptr();
+                for queries in tile.queries.chunks_exact(R) {
+                    // SAFETY: half of the WIDTH rows.
+                    unsafe {
+                        let x0 = _mm256_loadu_si256(panel.cast());
+                        let x1 = _mm256_loadu_si256(panel.add(32).cast());
+                        for (sum, four) in sum.iter_mut().zip(queries) {
+                            let four = _mm256_set1_epi32(*four);
+                            sum[0] = $add(sum[0], x0, four);
+                            sum[1] = $add(sum[1], x1, four);
+                        }
+                        panel = panel.wrapping_add(4 * WIDTH);
+                    }
                 }
-                panel = panel.wrapping_add(4 * WIDTH);
+                for (i, sum) in sum.into_iter().enumerate() {
+                    let q = _mm256_set1_ps(sink.scale(tile.first + i));
+                    for (quarter, sum) in sum.into_iter().enumerate() {
+                        let at = 16 * half + 8 * quarter;
+                        // SAFETY: quarters of WIDTH floats.
+                        unsafe {
+                            let own = _mm256_loadu_ps(tile.own.as_ptr().add(at));
+                            let scale = _mm256_loadu_ps(tile.scale.as_ptr().add(at));
+                            let value = _mm256_fnmadd_ps(
+                                _mm256_cvtepi32_ps(sum),
+                                _mm256_mul_ps(q, scale),
+                                own,
+                            );
+                            _mm256_storeu_ps(values[i].as_mut_ptr().add(at), value);
+                        }
+                    }
+                }
+            }
+            for (i, values) in values.iter().enumerate() {
+                let query = tile.first + i;
+                let limit = _mm256_set1_ps(sink.limit(query, tile.panel));
+                let mut mask = 0;
+                for (quarter, values) in values.as_chunks::<8>().0.iter().enumerate() {
+                    // SAFETY: eight floats.
+                    let value = unsafe { _mm256_loadu_ps(values.as_ptr()) };
+                    let near = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGE_UQ>(value, limit));
+                    mask |= (near as u32) << (8 * quarter);
+                }
+                if mask != 0 {
+                    sink.found(query, tile.panel, mask, values);
+                }
             }
         }
-        for (i, sum) in sum.into_iter().enumerate() {
-            let q = _mm256_set1_ps(sink.scale(tile.first + i));
-            for (quarter, sum) in sum.into_iter().enumerate() {
-                let at = 16 * half + 8 * quarter;
-                // SAFETY: quarters of WIDTH floats.
-                unsafe {
-                    let own = _mm256_loadu_ps(tile.own.as_ptr().add(at));
-                    let scale = _mm256_loadu_ps(tile.scale.as_ptr().add(at));
-                    let value =
-                        _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(q, scale), own);
-                    _mm256_storeu_ps(values[i].as_mut_ptr().add(at), value);
-                }
-            }
-        }
-    }
-    for (i, values) in values.iter().enumerate() {
-        let query = tile.first + i;
-        let limit = _mm256_set1_ps(sink.limit(query, tile.panel));
-        let mut mask = 0;
-        for (quarter, values) in values.as_chunks::<8>().0.iter().enumerate() {
-            // SAFETY: eight floats.
-            let value = unsafe { _mm256_loadu_ps(values.as_ptr()) };
-            let near = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGE_UQ>(value, limit));
-            mask |= (near as u32) << (8 * quarter);
-        }
-        if mask != 0 {
-            sink.found(query, tile.panel, mask, values);
-        }
-    }
+    };
 }
+
+tile_of_256!(avx_vnni, "avx2,avxvnni,fma", _mm256_dpbusd_avx_epi32);
+
+// Pairs of products do not saturate, by the range of queries.
+tile_of_256!(avx2, "avx2,fma", |sum, x, four| {
+    let pairs = _mm256_maddubs_epi16(x, four);
+    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+});

@@ -127,6 +127,12 @@ impl std::ops::Deref for Aligned {
     }
 }
 
+impl AsRef<[f32]> for Aligned {
+    fn as_ref(&self) -> &[f32] {
+        self
+    }
+}
+
 impl std::ops::DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
         let all = match &mut self.memory {

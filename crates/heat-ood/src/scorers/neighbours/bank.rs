@@ -1,25 +1,33 @@
-//! A bank of rows that queries are compared with: of `cfood` and `relation`,
-//! which want all orders, and of the search for the nearest in `neighbours`.
+//! Rows that queries are compared with, and their orders in single precision: a
+//! bank of `cfood` and `relation`, which want the orders of all rows.
 //!
-//! The rows are packed for products, 4·N·D bytes. A block of queries meets a
-//! piece of the bank in one product, which is turned at once into an order:
-//! the smaller, the nearer. Nothing of the size of queries × bank is ever
-//! held.
+//! The rows are shared: those of an open detector stay in its file. A block of
+//! queries is packed once and meets piece after piece of the bank, whose rows
+//! the product packs as they come; its results are turned at once into orders:
+//! the smaller, the nearer. Nothing of the size of queries × bank is ever held
+//! here, and no second copy of the bank.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::io::Floats;
 use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
 use crate::math::{blocks, parallel, reduce};
 
-/// Rows of the bank multiplied at a time: their products with a block of
-/// queries (256·1024 floats) stay in the second-level cache.
+/// Rows of the bank whose orders are held at a time.
 pub(super) const PIECE: usize = 1024;
+
+/// Of these so many are multiplied at a time: packed, they stay in the
+/// second-level cache.
+const TOGETHER: usize = 128;
 
 /// Queries that meet a piece together: each read of the bank serves so many.
 pub(super) const QUERIES: usize = 256;
+
+/// Rows read at a time.
+const READ: usize = 256;
 
 /// What makes a row x of the bank near to a query q.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,36 +38,39 @@ pub(super) enum Order {
     Product,
 }
 
-/// Packed rows.
-pub(super) struct Bank {
+/// `n` rows in memory; `read` gives those of a range, `[len, dim]`.
+pub(super) fn gather(
+    n: usize,
     dim: usize,
-    rows: usize,
-    pieces: Vec<Piece>,
+    read: impl Fn(Range<usize>) -> Result<Vec<f32>> + Sync,
+) -> Result<Floats> {
+    let mut rows = Aligned::zeros(n * dim);
+    let ranges: Vec<_> = blocks(n, READ).collect();
+    let pieces = rows.par_chunks_mut(READ * dim).zip(ranges);
+    parallel::run_all(pieces.map(|(out, range)| {
+        out.copy_from_slice(&read(range)?);
+        Ok(())
+    }))?;
+    Ok(Floats::new(rows))
 }
 
-/// Up to [`PIECE`] rows.
-struct Piece {
-    rows: Packed,
+/// Rows and what makes them near.
+pub(super) struct Bank {
+    order: Order,
+    dim: usize,
+    rows: Floats,
+    /// Squared norms, of [`Order::Distance`].
     norms: Vec<f32>,
 }
 
-impl Piece {
-    fn new(rows: &[f32], dim: usize) -> Self {
-        let norms = rows.chunks_exact(dim).map(|r| reduce::norm2(r) as f32).collect();
-        let packed = Packed::new(View::rows(rows, dim).t(), dim, rows.len() / dim);
-        Piece { rows: packed, norms }
-    }
-}
-
-/// Turns q·x into the order of x.
+/// Turns q·x, a row of x, into the order of x.
 struct ToDistance<'a>(&'a [f32]);
 
 impl Epilogue for ToDistance<'_> {
     #[inline(always)]
-    fn apply(&mut self, _: usize, column: usize, values: &mut [f32]) {
-        for (v, norm) in values.iter_mut().zip(&self.0[column..]) {
-            *v = norm - 2.0 * *v;
-        }
+    fn apply(&mut self, row: usize, _: usize, values: &mut [f32]) {
+        let norm = self.0[row];
+        values.iter_mut().for_each(|v| *v = norm - 2.0 * *v);
     }
 }
 
@@ -73,61 +84,61 @@ impl Epilogue for Negate {
 }
 
 impl Bank {
-    /// Bank `n` rows; `read` gives those of a range, `[len, dim]`.
-    pub fn build(
-        n: usize,
-        dim: usize,
-        read: impl Fn(Range<usize>) -> Result<Vec<f32>> + Sync,
-    ) -> Result<Self> {
-        let pieces: Result<Vec<Piece>> = parallel::run(|| {
-            let ranges: Vec<_> = blocks(n, PIECE).collect();
-            ranges.into_par_iter().map(|range| Ok(Piece::new(&read(range)?, dim))).collect()
-        });
-        Ok(Bank { dim, rows: n, pieces: pieces? })
-    }
-
     /// Bank these rows, `[n, dim]`.
-    pub fn of(rows: &[f32], dim: usize) -> Self {
-        let pieces = rows.chunks(PIECE * dim).map(|r| Piece::new(r, dim)).collect();
-        Bank { dim, rows: rows.len() / dim, pieces }
+    pub fn new(rows: Floats, dim: usize, order: Order) -> Self {
+        let all = &rows[..];
+        let norms = match order {
+            Order::Distance => parallel::run(|| {
+                all.par_chunks_exact(dim).map(|r| reduce::norm2(r) as f32).collect()
+            }),
+            Order::Product => Vec::new(),
+        };
+        Bank { order, dim, rows, norms }
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.rows
-    }
-
-    /// Number of pieces that [`Bank::orders`] knows.
-    pub fn pieces(&self) -> usize {
-        self.pieces.len()
+        self.rows.len() / self.dim
     }
 
     /// All rows, `[n, dim]`.
-    pub fn to_rows(&self) -> Vec<f32> {
-        self.pieces.iter().flat_map(|piece| piece.rows.columns()).collect()
+    pub fn rows(&self) -> &Floats {
+        &self.rows
     }
 
-    /// Orders of the rows of a piece for every query: `out` has [`PIECE`]
-    /// columns, of which the returned number are filled.
+    /// Queries as [`Bank::orders`] wants them.
+    pub fn pack(&self, queries: &[f32]) -> Packed {
+        Packed::new(View::rows(queries, self.dim).t(), self.dim, queries.len() / self.dim)
+    }
+
+    /// The places of the rows of each piece.
+    pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> {
+        blocks(self.len(), PIECE)
+    }
+
+    /// Orders of the rows of a piece for every query: to `out`, a row of it for
+    /// each row of the bank.
     pub fn orders(
         &self,
-        piece: usize,
-        queries: &[f32],
-        order: Order,
+        piece: Range<usize>,
+        queries: &Packed,
         out: &mut Aligned,
         scratch: &mut Aligned,
-    ) -> usize {
-        let n = queries.len() / self.dim;
-        out.reserve(n * PIECE);
-        let (q, piece) = (View::rows(queries, self.dim), &self.pieces[piece]);
-        match order {
-            Order::Distance => {
-                let to = &mut ToDistance(&piece.norms);
-                gemm(q, n, &piece.rows, out, PIECE, scratch, to);
+    ) {
+        let (n, dim) = (queries.n(), self.dim);
+        out.reserve(piece.len() * n);
+        let rows = &self.rows[piece.start * dim..piece.end * dim];
+        let parts = rows.chunks(TOGETHER * dim).zip(out.chunks_mut(TOGETHER * n));
+        for (i, (rows, out)) in parts.enumerate() {
+            let (a, m) = (View::rows(rows, dim), rows.len() / dim);
+            match self.order {
+                Order::Distance => {
+                    let norms = &self.norms[piece.start + i * TOGETHER..];
+                    gemm(a, m, queries, out, n, scratch, &mut ToDistance(norms));
+                }
+                Order::Product => gemm(a, m, queries, out, n, scratch, &mut Negate),
             }
-            Order::Product => gemm(q, n, &piece.rows, out, PIECE, scratch, &mut Negate),
         }
-        piece.norms.len()
     }
 }
 
@@ -165,15 +176,17 @@ mod tests {
     /// The oracle: two loops in f64.
     #[test]
     fn orders_equal_the_naive_ones() {
-        let (d, n) = (13, 1100);
+        let (d, n) = (13, 1300);
         let (all, queries) = (rows(n, d, 0), rows(9, d, 555));
-        let bank = Bank::of(&all, d);
         let (mut out, mut scratch) = (Aligned::default(), Aligned::default());
         for order in [Order::Distance, Order::Product] {
-            let width = bank.orders(1, &queries, order, &mut out, &mut scratch);
-            assert_eq!(width, n - PIECE);
-            for (q, out) in queries.chunks(d).zip(out.chunks(PIECE)) {
-                for (x, o) in all.chunks(d).skip(PIECE).zip(out) {
+            let bank = Bank::new(all.clone().into(), d, order);
+            assert_eq!((bank.len(), &bank.rows()[..]), (n, &all[..]));
+            let piece = bank.pieces().nth(1).unwrap();
+            assert_eq!(piece, PIECE..n);
+            bank.orders(piece.clone(), &bank.pack(&queries), &mut out, &mut scratch);
+            for (x, out) in all.chunks(d).skip(PIECE).zip(out.chunks(9)) {
+                for (q, o) in queries.chunks(d).zip(out) {
                     let dot = reduce::dot(q, x);
                     let want = match order {
                         Order::Distance => reduce::norm2(x) - 2.0 * dot,
@@ -186,12 +199,9 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_as_they_were() {
+    fn rows_are_gathered_in_order() {
         let all = rows(1500, 7, 3);
-        let bank = Bank::of(&all, 7);
-        assert_eq!((bank.len(), bank.pieces()), (1500, 2));
-        assert_eq!(bank.to_rows(), all);
-        let built = Bank::build(1500, 7, |r| Ok(all[r.start * 7..r.end * 7].to_vec())).unwrap();
-        assert_eq!(built.to_rows(), all);
+        let read = |r: Range<usize>| Ok(all[r.start * 7..r.end * 7].to_vec());
+        assert_eq!(gather(1500, 7, read).unwrap()[..], all);
     }
 }

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::bank::{Bank, CENTRE_ROWS, Order, PIECE, QUERIES, centre, subtract};
+use super::bank::{Bank, CENTRE_ROWS, Order, QUERIES, centre, gather, subtract};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
@@ -74,16 +74,23 @@ fn grid(n: usize) -> Vec<(f64, usize)> {
 
 /// Squared distances of centred queries to all rows of the bank, `[q, n]`.
 fn distances(bank: &Bank, queries: &[f32], dim: usize) -> Vec<f32> {
-    let n = bank.len();
-    let mut out = vec![0.0; queries.len() / dim * n];
+    /// A cache line of queries at a time.
+    const COLUMNS: usize = 16;
+    let (n, m) = (bank.len(), queries.len() / dim);
+    let mut out = vec![0.0; m * n];
     let norms: Vec<f32> = queries.chunks_exact(dim).map(|q| reduce::norm2(q) as f32).collect();
+    let packed = bank.pack(queries);
     let (mut orders, mut scratch) = (Aligned::default(), Aligned::default());
-    for i in 0..bank.pieces() {
-        let width = bank.orders(i, queries, Order::Distance, &mut orders, &mut scratch);
-        let rows = out.chunks_exact_mut(n).zip(orders.chunks_exact(PIECE)).zip(&norms);
-        for ((out, orders), norm) in rows {
-            let out = &mut out[i * PIECE..][..width];
-            out.iter_mut().zip(orders).for_each(|(o, v)| *o = v + norm);
+    for piece in bank.pieces() {
+        bank.orders(piece.clone(), &packed, &mut orders, &mut scratch);
+        let columns = out.chunks_mut(COLUMNS * n).zip(norms.chunks(COLUMNS));
+        for (c, (out, norms)) in columns.enumerate() {
+            for (i, orders) in piece.clone().zip(orders.chunks_exact(m)) {
+                let orders = &orders[c * COLUMNS..][..norms.len()];
+                for (j, (v, norm)) in orders.iter().zip(norms).enumerate() {
+                    out[j * n + i] = v + norm;
+                }
+            }
         }
     }
     out
@@ -126,11 +133,12 @@ impl Method for CfoodConfig {
             Ok(input.steps.apply(&rows, input.input_dim))
         };
         let centre = centre(&read(0..n.min(CENTRE_ROWS))?, input.dim);
-        let bank = Bank::build(n, input.dim, |range| {
+        let rows = gather(n, input.dim, |range| {
             let mut rows = read(range)?;
             subtract(&mut rows, &centre);
             Ok(rows)
         })?;
+        let bank = Bank::new(rows, input.dim, Order::Distance);
         let (fractions, positions): (Vec<f64>, Vec<usize>) = grid(n).into_iter().unzip();
         let radii = radii(&bank, input.dim, &positions, observer);
         Ok(Cfood { config: self.clone(), input, centre, bank, fractions, radii })
@@ -148,10 +156,10 @@ impl Method for CfoodConfig {
             return Err(contradiction(stored));
         }
         let get = |name: &str, shape: &[usize]| stored.file.f32(&stored.name(name), shape);
-        let reference = get("reference", &[rows, input.dim])?;
+        let reference = stored.file.floats(&stored.name("reference"), &[rows, input.dim])?;
         Ok(Cfood {
             centre: get("centre", &[input.dim])?,
-            bank: Bank::of(&reference, input.dim),
+            bank: Bank::new(reference, input.dim, Order::Distance),
             radii: get("radii", &[fractions.len(), rows])?,
             fractions,
             config,
@@ -164,7 +172,7 @@ impl Method for CfoodConfig {
 /// positions, `[positions, n]`.
 fn radii(bank: &Bank, dim: usize, positions: &[usize], observer: &mut dyn Observer) -> Vec<f32> {
     let n = bank.len();
-    let rows = bank.to_rows();
+    let rows = &bank.rows()[..];
     let mut by_row = vec![0.0; n * positions.len()];
     observer.on(Event::Begin { task: "radii of reference rows", total: n as u64 });
     let block = together(n);
@@ -255,7 +263,7 @@ impl Scorer for Cfood {
             "rows": n,
         });
         let tensors = vec![
-            ("reference".into(), Tensor::f32([n, self.input.dim], self.bank.to_rows())),
+            ("reference".into(), Tensor::f32([n, self.input.dim], self.bank.rows().clone())),
             ("centre".into(), Tensor::f32([self.input.dim], self.centre.clone())),
             ("radii".into(), Tensor::f32([self.fractions.len(), n], self.radii.clone())),
         ];

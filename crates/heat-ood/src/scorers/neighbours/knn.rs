@@ -14,7 +14,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::bank::{CENTRE_ROWS, Order, QUERIES, centre, subtract};
+use super::bank::{CENTRE_ROWS, Order, QUERIES, centre, gather, subtract};
 use super::index::Neighbours;
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Pooling, Preprocessing};
@@ -66,11 +66,12 @@ impl Method for KnnConfig {
         let input = Input::fit(self, train)?;
         let centre = centre(&input.read(train, 0..train.len().min(CENTRE_ROWS))?, input.dim);
         observer.on(Event::Begin { task: "index training rows", total: train.len() as u64 });
-        let index = Neighbours::build(train.len(), input.dim, Order::Distance, |range| {
+        let rows = gather(train.len(), input.dim, |range| {
             let mut rows = input.read(train, range)?;
             subtract(&mut rows, &centre);
             Ok(rows)
         })?;
+        let index = Neighbours::new(rows, input.dim, Order::Distance);
         observer.on(Event::End);
         Ok(Knn { config: self.clone(), k, centre, index, input })
     }
@@ -87,12 +88,12 @@ impl Method for KnnConfig {
         if input.dim != c.dim || !(1..=c.rows).contains(&c.k) {
             return Err(contradiction(stored));
         }
-        let rows = stored.file.f32(&stored.name("index"), &[c.rows, c.dim])?;
+        let rows = stored.file.floats(&stored.name("index"), &[c.rows, c.dim])?;
         Ok(Knn {
             k: c.k,
             input,
             centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
-            index: Neighbours::of(&rows, c.dim, Order::Distance),
+            index: Neighbours::new(rows, c.dim, Order::Distance),
             config,
         })
     }
@@ -152,7 +153,7 @@ impl Scorer for Knn {
             "dim": self.input.dim,
             "rows": self.index.len(),
         });
-        let index = Tensor::f32([self.index.len(), self.input.dim], self.index.rows().to_vec());
+        let index = Tensor::f32([self.index.len(), self.input.dim], self.index.rows().clone());
         let tensors = vec![
             ("index".into(), index),
             ("centre".into(), Tensor::f32([self.input.dim], self.centre.clone())),

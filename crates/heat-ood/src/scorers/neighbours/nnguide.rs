@@ -10,7 +10,7 @@
 
 use serde_json::json;
 
-use super::bank::{Order, QUERIES};
+use super::bank::{Order, QUERIES, gather};
 use super::index::Neighbours;
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
@@ -62,7 +62,7 @@ impl Method for NnguideConfig {
         let input = Input::fit(self, train)?;
         let head = input.head(head)?;
         observer.on(Event::Begin { task: "bank training rows", total: train.len() as u64 });
-        let bank = Neighbours::build(train.len(), input.dim, Order::Product, |range| {
+        let rows = gather(train.len(), input.dim, |range| {
             let mut rows = input.read(train, range)?;
             let energies = energies(&head, &rows);
             for (row, energy) in rows.chunks_exact_mut(input.dim).zip(energies) {
@@ -71,6 +71,7 @@ impl Method for NnguideConfig {
             }
             Ok(rows)
         })?;
+        let bank = Neighbours::new(rows, input.dim, Order::Product);
         observer.on(Event::End);
         Ok(Nnguide { config: self.clone(), input, head, bank })
     }
@@ -80,12 +81,12 @@ impl Method for NnguideConfig {
         let head = load_head(stored.file, &stored.name("head."))?;
         let name = stored.name("bank");
         let shape = stored.file.shape(&name)?.to_vec();
-        let rows = stored.file.f32(&name, &shape)?;
+        let rows = stored.file.floats(&name, &shape)?;
         let fits = shape.len() == 2 && shape[1] == input.dim && head.dim() == input.dim;
         if !fits || !(1..=shape[0]).contains(&config.k) {
             return Err(contradiction(stored));
         }
-        let bank = Neighbours::of(&rows, input.dim, Order::Product);
+        let bank = Neighbours::new(rows, input.dim, Order::Product);
         Ok(Nnguide { config, input, head, bank })
     }
 }
@@ -116,7 +117,7 @@ impl Scorer for Nnguide {
 
     fn section(&self) -> Section {
         let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
-        let rows = Tensor::f32([self.bank.len(), self.input.dim], self.bank.rows().to_vec());
+        let rows = Tensor::f32([self.bank.len(), self.input.dim], self.bank.rows().clone());
         Section::new("nnguide", config)
             .with("", vec![("bank".into(), rows)])
             .with("head.", self.head.tensors())

@@ -12,10 +12,10 @@
 
 use serde_json::json;
 
-use super::bank::{Bank, Order, PIECE, QUERIES};
+use super::bank::{Bank, Order, QUERIES, gather};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
-use crate::io::Tensor;
+use crate::io::{Floats, Tensor};
 use crate::math::matmul::Aligned;
 use crate::math::reduce;
 use crate::observe::Event;
@@ -73,16 +73,16 @@ impl Method for RelationConfig {
         let input = Input::fit(self, train)?;
         let head = input.head(head)?;
         observer.on(Event::Begin { task: "bank training rows", total: train.len() as u64 });
-        let features = Bank::build(train.len(), input.dim, |range| {
+        let features = gather(train.len(), input.dim, |range| {
             let mut rows = input.read(train, range)?;
             rows.chunks_exact_mut(input.dim).for_each(reduce::normalize);
             Ok(rows)
         })?;
-        let probabilities = Bank::build(train.len(), head.classes(), |range| {
+        let p = gather(train.len(), head.classes(), |range| {
             Ok(probabilities(&head, &input.read(train, range)?))
         })?;
         observer.on(Event::End);
-        Ok(Relation { config: self.clone(), input, head, features, probabilities })
+        Ok(Relation::new(self.clone(), input, head, [features, p]))
     }
 
     fn load(stored: &Stored<'_>) -> Result<Relation> {
@@ -93,58 +93,70 @@ impl Method for RelationConfig {
         if shape.len() != 2 || shape[1] != input.dim || head.dim() != input.dim {
             return Err(contradiction(stored));
         }
-        let features = Bank::of(&stored.file.f32(&name, &shape)?, input.dim);
+        let features = stored.file.floats(&name, &shape)?;
         let shape = [shape[0], head.classes()];
-        let p = stored.file.f32(&stored.name("probabilities"), &shape)?;
-        let probabilities = Bank::of(&p, head.classes());
-        Ok(Relation { config, input, head, features, probabilities })
+        let p = stored.file.floats(&stored.name("probabilities"), &shape)?;
+        Ok(Relation::new(config, input, head, [features, p]))
     }
 }
 
-/// Σ over a piece of the relations that count; the orders are negated products,
-/// so that the signs cancel.
+/// Partial sums of a row's relations: one would lose more to rounding.
+const SUMS: usize = 16;
+
+/// Add to each query's sums its relations to the rows of a piece; the orders
+/// `[rows, queries]` are negated products, so that the signs cancel.
 #[inline(always)]
-fn total(features: &[f32], probabilities: &[f32], threshold: f32, power: f32) -> f64 {
-    let mut sums = [0.0f32; 16];
-    let relation = |f: f32, p: f32| f.min(0.0) * p;
-    let (wholes, rest) = features.as_chunks::<16>();
-    let (other, other_rest) = probabilities.as_chunks::<16>();
-    for (f, p) in wholes.iter().zip(other) {
-        for ((s, f), p) in sums.iter_mut().zip(f).zip(p) {
-            let r = relation(*f, *p);
+fn add(sums: &mut [f32], orders: [&[f32]; 2], queries: usize, threshold: f32, power: f32) {
+    let [features, probabilities] = orders.map(|o| o.chunks_exact(queries));
+    let whole = features.len() / SUMS * SUMS;
+    for (i, (features, probabilities)) in features.zip(probabilities).enumerate() {
+        let at = if i < whole { i % SUMS } else { 0 };
+        let sums = &mut sums[at * queries..][..queries];
+        for ((s, f), p) in sums.iter_mut().zip(features).zip(probabilities) {
+            let r = f.min(0.0) * p;
             let r = if r > threshold { r } else { 0.0 };
             *s += if power == 1.0 { r } else { r.powf(power) };
         }
     }
-    for (f, p) in rest.iter().zip(other_rest) {
-        let r = relation(*f, *p);
-        sums[0] += if r > threshold { r.powf(power) } else { 0.0 };
-    }
-    sums.iter().map(|&s| f64::from(s)).sum()
 }
 
 impl Relation {
+    fn new(
+        config: RelationConfig,
+        input: Input,
+        head: Head,
+        [features, probabilities]: [Floats; 2],
+    ) -> Self {
+        let features = Bank::new(features, input.dim, Order::Product);
+        let probabilities = Bank::new(probabilities, head.classes(), Order::Product);
+        Relation { config, input, head, features, probabilities }
+    }
+
     /// Scores of stepped rows, which are normalised in place.
     fn score_rows(&self, rows: &mut [f32], out: &mut [f32]) {
-        let p = probabilities(&self.head, rows);
+        let p = self.probabilities.pack(&probabilities(&self.head, rows));
         rows.chunks_exact_mut(self.input.dim).for_each(reduce::normalize);
-        let mut sums = vec![0.0f64; out.len()];
+        let (z, queries) = (self.features.pack(rows), out.len());
+        let mut totals = vec![0.0f64; queries];
+        let mut sums = vec![0.0f32; SUMS * queries];
         let (mut a, mut b, mut scratch) =
             (Aligned::default(), Aligned::default(), Aligned::default());
         let arch = crate::math::arch();
         let (threshold, power) = (self.config.threshold as f32, self.config.power as f32);
-        for i in 0..self.features.pieces() {
-            let width = self.features.orders(i, rows, Order::Product, &mut a, &mut scratch);
-            self.probabilities.orders(i, &p, Order::Product, &mut b, &mut scratch);
-            let pairs = a.chunks_exact(PIECE).zip(b.chunks_exact(PIECE));
-            for (sum, (f, p)) in sums.iter_mut().zip(pairs) {
-                *sum += arch.dispatch(
-                    #[inline(always)]
-                    || total(&f[..width], &p[..width], threshold, power),
-                );
+        for piece in self.features.pieces() {
+            self.features.orders(piece.clone(), &z, &mut a, &mut scratch);
+            self.probabilities.orders(piece.clone(), &p, &mut b, &mut scratch);
+            let orders = [&a, &b].map(|o| &o[..piece.len() * queries]);
+            sums.fill(0.0);
+            arch.dispatch(
+                #[inline(always)]
+                || add(&mut sums, orders, queries, threshold, power),
+            );
+            for (i, total) in totals.iter_mut().enumerate() {
+                *total += sums[i..].iter().step_by(queries).map(|s| f64::from(*s)).sum::<f64>();
             }
         }
-        out.iter_mut().zip(sums).for_each(|(o, sum)| *o = -sum as f32);
+        out.iter_mut().zip(totals).for_each(|(o, total)| *o = -total as f32);
     }
 }
 
@@ -168,8 +180,9 @@ impl Scorer for Relation {
     fn section(&self) -> Section {
         let config = json!({ "settings": self.config, "input_dim": self.input.input_dim });
         let n = self.features.len();
-        let features = Tensor::f32([n, self.input.dim], self.features.to_rows());
-        let probabilities = Tensor::f32([n, self.head.classes()], self.probabilities.to_rows());
+        let features = Tensor::f32([n, self.input.dim], self.features.rows().clone());
+        let probabilities =
+            Tensor::f32([n, self.head.classes()], self.probabilities.rows().clone());
         Section::new("relation", config)
             .with("", vec![("features".into(), features), ("probabilities".into(), probabilities)])
             .with("head.", self.head.tensors())

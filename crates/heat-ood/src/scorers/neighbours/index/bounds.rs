@@ -3,7 +3,7 @@
 use super::super::bank::{CENTRE_ROWS, Order, centre};
 use super::search::Search;
 use super::{ROUNDING, UNDERFLOW};
-use crate::math::int8::{self, Eight, PanelSink, Panels, WIDTH};
+use crate::math::int8::{self, Eight, PanelSink, Panels, Range, WIDTH};
 use crate::math::reduce;
 
 /// What is subtracted before rounding.
@@ -51,7 +51,7 @@ impl Piece {
         let factor = order.factor();
         let between = reduce::dot(&centres.rows, &centres.queries);
         for (row, bytes) in rows.chunks_exact(dim).zip(bytes.chunks_exact_mut(depth)) {
-            let eight = Eight::round(row, &centres.rows, bytes);
+            let eight = Eight::round(row, &centres.rows, Range::ROWS, bytes);
             // And more than what f64 loses where the terms cancel.
             let (exact, lost) = match order {
                 Order::Distance => (reduce::distance2(row, &centres.rows), 0.0),

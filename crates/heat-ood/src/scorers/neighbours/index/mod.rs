@@ -1,8 +1,7 @@
 //! The rows nearest to a query, exactly: the index of `knn` and `nnguide`.
 //!
-//! A search filters, then refines. Products in eight bits, or in single
-//! precision where the processor has no instruction for those, give every row
-//! a lower bound of its order; a row whose bound is not below the k-th order
+//! A search filters, then refines. Products in eight bits give every row a
+//! lower bound of its order; a row whose bound is not below the k-th order
 //! found so far is out. For those that remain (of 50,000 rows some hundred) the
 //! order is computed in single precision, and for the last few in f64, so that
 //! the result does not depend on the filter.
@@ -11,25 +10,21 @@
 //! points (near to queries and rows, so that little is rounded):
 //! |(q − b)·(x − c) − q̂·x̂| ≤ ‖q − b‖‖r‖ + ‖s‖‖x̂‖ (Cauchy and Schwarz).
 //!
-//! Memory: 5·N·D bytes, or 8·N·D in single precision.
+//! Memory: N·D bytes beside the rows, which are shared: those of an open
+//! detector stay in its file.
 
-// Other processors always filter in single precision.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 mod bounds;
 mod search;
-
-use std::ops::Range;
 
 use rayon::prelude::*;
 
 use bounds::{Bounds, Centres, Piece, Query};
-use search::Search;
+use search::{Search, nearer};
 
-use super::bank::{Bank, Order, PIECE};
-use crate::error::Result;
+use super::bank::{Order, PIECE, QUERIES};
+use crate::io::Floats;
 use crate::math::int8::{self, Eight, Instruction};
-use crate::math::matmul::Aligned;
-use crate::math::{blocks, parallel, reduce};
+use crate::math::{parallel, reduce};
 
 impl Order {
     /// Order of row x for query q, in f64: with ‖q‖², which the distance has.
@@ -69,62 +64,37 @@ const ROUNDING: f64 = 1e-6;
 /// More than what it loses to numbers too small for single precision.
 const UNDERFLOW: f64 = 1e-36;
 
+/// Fewer pieces are not worth a thread of their own.
+const WORTHWHILE: usize = 4;
+
 /// Rows that queries are compared with.
 pub(super) struct Neighbours {
     order: Order,
     dim: usize,
     /// `[N, D]`.
-    rows: Aligned,
+    rows: Floats,
     /// The largest norm of a row.
     largest: f64,
-    filter: Filter,
-}
-
-enum Filter {
-    Eight { with: Instruction, centres: Centres, pieces: Vec<Piece> },
-    Single(Bank),
+    with: Instruction,
+    centres: Centres,
+    pieces: Vec<Piece>,
 }
 
 impl Neighbours {
-    /// Index `n` rows; `read` gives those of a range, `[len, dim]`.
-    pub fn build(
-        n: usize,
-        dim: usize,
-        order: Order,
-        read: impl Fn(Range<usize>) -> Result<Vec<f32>> + Sync,
-    ) -> Result<Self> {
-        let mut rows = Aligned::zeros(n * dim);
-        let ranges: Vec<_> = blocks(n, PIECE).collect();
-        let pieces = rows.par_chunks_mut(PIECE * dim).zip(ranges);
-        parallel::run_all(pieces.map(|(out, range)| {
-            out.copy_from_slice(&read(range)?);
-            Ok(())
-        }))?;
-        Ok(Self::index(rows, dim, order, Instruction::detect(dim)))
-    }
-
     /// Index these rows, `[n, dim]`.
-    pub fn of(rows: &[f32], dim: usize, order: Order) -> Self {
-        let mut own = Aligned::zeros(rows.len());
-        own.copy_from_slice(rows);
-        Self::index(own, dim, order, Instruction::detect(dim))
+    pub fn new(rows: Floats, dim: usize, order: Order) -> Self {
+        Self::index(rows, dim, order, Instruction::detect())
     }
 
-    fn index(rows: Aligned, dim: usize, order: Order, with: Option<Instruction>) -> Self {
-        let filter = match with {
-            Some(with) => {
-                let centres = Centres::new(&rows, dim, order);
-                let pieces = parallel::run(|| {
-                    let pieces = rows.par_chunks(PIECE * dim);
-                    pieces.map(|rows| Piece::new(rows, &centres, order)).collect()
-                });
-                Filter::Eight { with, centres, pieces }
-            }
-            None => Filter::Single(Bank::of(&rows, dim)),
-        };
-        let norms = || rows.par_chunks(dim).map(reduce::norm2).reduce(|| 0.0, f64::max);
-        let largest = parallel::run(norms).sqrt();
-        Neighbours { order, dim, rows, largest, filter }
+    fn index(rows: Floats, dim: usize, order: Order, with: Instruction) -> Self {
+        let all = &rows[..];
+        let centres = Centres::new(all, dim, order);
+        let (pieces, largest) = parallel::run(|| {
+            let pieces = all.par_chunks(PIECE * dim);
+            let pieces = pieces.map(|rows| Piece::new(rows, &centres, order)).collect();
+            (pieces, all.par_chunks(dim).map(reduce::norm2).reduce(|| 0.0, f64::max).sqrt())
+        });
+        Neighbours { order, dim, rows, largest, with, centres, pieces }
     }
 
     /// Number of rows.
@@ -133,7 +103,7 @@ impl Neighbours {
     }
 
     /// All rows, `[n, dim]`.
-    pub fn rows(&self) -> &[f32] {
+    pub fn rows(&self) -> &Floats {
         &self.rows
     }
 
@@ -145,31 +115,59 @@ impl Neighbours {
     /// The k nearest rows of each query with their orders, nearest first; of
     /// rows of the same order the one that comes first is nearer.
     pub fn nearest(&self, queries: &[f32], k: usize) -> Vec<Vec<(f64, u32)>> {
+        let (whole, n) = (self.pieces.len(), queries.len() / self.dim);
+        // A whole block of queries has others beside it; a few are all there is.
+        let most = if n < QUERIES { whole.div_ceil(WORTHWHILE) } else { 1 };
+        let parts = most.min(parallel::threads()).max(1);
+        if parts == 1 {
+            return self.nearest_among(0, &self.pieces, queries, k);
+        }
+        let length = whole.div_ceil(parts);
+        let found: Vec<_> = parallel::run(|| {
+            let parts = self.pieces.par_chunks(length).enumerate();
+            parts.map(|(i, pieces)| self.nearest_among(i * length, pieces, queries, k)).collect()
+        });
+        let mut found = found.into_iter();
+        let mut all = found.next().unwrap_or_default();
+        for part in found {
+            all.iter_mut().zip(part).for_each(|(all, part)| all.extend(part));
+        }
+        for all in &mut all {
+            all.sort_unstable_by(nearer);
+            all.truncate(k);
+        }
+        all
+    }
+
+    /// The same among the rows of some pieces, the first of which is the
+    /// index's piece `first`.
+    fn nearest_among(
+        &self,
+        first: usize,
+        pieces: &[Piece],
+        queries: &[f32],
+        k: usize,
+    ) -> Vec<Vec<(f64, u32)>> {
         let mut searches: Vec<Search<'_>> =
             queries.chunks_exact(self.dim).map(|q| Search::new(self, q, k)).collect();
-        match &self.filter {
-            Filter::Eight { with, centres, pieces } => {
-                let depth = int8::depth(self.dim);
-                let mut bytes = vec![0i8; searches.len() * depth];
-                let pairs = searches.iter_mut().zip(bytes.chunks_exact_mut(depth));
-                let queries: Vec<Query> =
-                    pairs.map(|(s, bytes)| self.query(s, centres, bytes)).collect();
-                for (i, piece) in pieces.iter().enumerate() {
-                    let start = i * PIECE;
-                    let (searches, queries) = (&mut searches, &queries);
-                    let mut bounds = Bounds { piece, start, queries, searches };
-                    int8::values(*with, &bytes, &piece.panels, &mut bounds);
-                    bounds.searches.iter_mut().for_each(Search::tighten);
-                }
-            }
-            Filter::Single(bank) => self.single(bank, queries, &mut searches),
+        let depth = int8::depth(self.dim);
+        let mut bytes = vec![0i8; searches.len() * depth];
+        let pairs = searches.iter_mut().zip(bytes.chunks_exact_mut(depth));
+        let queries: Vec<Query> = pairs.map(|(s, bytes)| self.query(s, bytes)).collect();
+        for (i, piece) in pieces.iter().enumerate() {
+            let start = (first + i) * PIECE;
+            let mut bounds = Bounds { piece, start, queries: &queries, searches: &mut searches };
+            int8::values(self.with, &bytes, &piece.panels, &mut bounds);
+            searches.iter_mut().for_each(Search::tighten);
         }
         searches.into_iter().map(Search::finish).collect()
     }
 
     /// Round a query, and tell its search what the bounds leave out.
-    fn query(&self, search: &mut Search<'_>, centres: &Centres, bytes: &mut [i8]) -> Query {
-        let eight = Eight::round(search.query, &centres.queries, bytes);
+    fn query(&self, search: &mut Search<'_>, bytes: &mut [i8]) -> Query {
+        let centres = &self.centres;
+        let range = self.with.queries(self.dim);
+        let eight = Eight::round(search.query, &centres.queries, range, bytes);
         let square = reduce::distance2(search.query, &centres.queries);
         search.shift = match self.order {
             Order::Distance => square,
@@ -178,42 +176,11 @@ impl Neighbours {
         let up = |v: f64| (v * (1.0 + ROUNDING)) as f32;
         Query { scale: eight.scale, norm: up(square.sqrt()), error: up(eight.error) }
     }
-
-    /// Search with products in single precision.
-    fn single(&self, bank: &Bank, queries: &[f32], searches: &mut [Search<'_>]) {
-        // Each of D additions and products rounds once (Higham 2002, §3.1).
-        let rounding = (self.dim as f64 + 16.0) * f64::from(f32::EPSILON);
-        let slack: Vec<f32> = searches
-            .iter_mut()
-            .map(|s| {
-                let (own, shift) = match self.order {
-                    Order::Distance => (self.largest.powi(2), reduce::norm2(s.query)),
-                    Order::Product => (0.0, 0.0),
-                };
-                s.shift = shift;
-                let size = reduce::norm2(s.query).sqrt() * self.largest;
-                (rounding * (self.order.factor() * size + own) + UNDERFLOW) as f32
-            })
-            .collect();
-        let (mut orders, mut scratch) = (Aligned::default(), Aligned::default());
-        let arch = crate::math::arch();
-        for i in 0..bank.pieces() {
-            let width = bank.orders(i, queries, self.order, &mut orders, &mut scratch);
-            let each = searches.iter_mut().zip(orders.chunks_exact(PIECE)).zip(&slack);
-            for ((search, orders), slack) in each {
-                arch.dispatch(
-                    #[inline(always)]
-                    || search.take(i * PIECE, &orders[..width], *slack),
-                );
-                search.tighten();
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::search::{above, nearer};
+    use super::search::above;
     use super::*;
 
     fn rows(n: usize, d: usize, salt: u32) -> Vec<f32> {
@@ -232,14 +199,8 @@ mod tests {
 
     /// Every way to filter that there is here.
     fn each_filter(bank: &[f32], d: usize, order: Order, f: impl Fn(Neighbours)) {
-        let own = || {
-            let mut own = Aligned::zeros(bank.len());
-            own.copy_from_slice(bank);
-            own
-        };
-        f(Neighbours::index(own(), d, order, None));
         for with in Instruction::all() {
-            f(Neighbours::index(own(), d, order, Some(with)));
+            f(Neighbours::index(bank.to_vec().into(), d, order, with));
         }
     }
 
@@ -252,7 +213,7 @@ mod tests {
             bank[9 * d..12 * d].iter_mut().for_each(|v| *v *= 1e4);
             for order in [Order::Distance, Order::Product] {
                 each_filter(&bank, d, order, |index| {
-                    assert_eq!((index.len(), index.rows()), (n, &bank[..]));
+                    assert_eq!((index.len(), &index.rows()[..]), (n, &bank[..]));
                     for k in [1, 17, n] {
                         for (found, q) in index.nearest(&queries, k).iter().zip(queries.chunks(d)) {
                             assert_eq!(*found, sorted(order, &bank, q, k));

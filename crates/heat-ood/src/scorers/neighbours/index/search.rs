@@ -35,27 +35,6 @@ impl<'a> Search<'a> {
         Search { among, query, k, error, shift: 0.0, bound: f32::NAN, open, known }
     }
 
-    /// Take in orders of rows `start..` that are right within `slack`.
-    ///
-    /// Those that overflowed are taken in too.
-    #[inline(always)]
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    pub(super) fn take(&mut self, start: usize, orders: &[f32], slack: f32) {
-        for (i, orders) in orders.chunks(16).enumerate() {
-            // A comparison of sixteen at a time; nearly always none is nearer.
-            let bound = self.bound;
-            let near = |v: f32| !(v - slack >= bound) || !v.is_finite();
-            if orders.iter().fold(0u32, |n, &v| n | u32::from(near(v))) == 0 {
-                continue;
-            }
-            for (j, &v) in orders.iter().enumerate() {
-                if near(v) {
-                    self.open(v - slack, start + i * 16 + j);
-                }
-            }
-        }
-    }
-
     /// Look at a row later; what overflowed bounds nothing.
     pub(super) fn open(&mut self, bound: f32, row: usize) {
         let bound = if bound.is_finite() { bound } else { f32::NAN };
