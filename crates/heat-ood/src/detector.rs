@@ -208,6 +208,11 @@ impl Detector {
 
     /// Open a detector or a checkpoint.
     ///
+    /// The rows of `knn`, `nnguide`, `cfood` and `relation` stay in the file, which is
+    /// mapped. To put another file in its place, by renaming as [`Detector::save`] does,
+    /// changes nothing of this one; to write into it or to cut it short while it is open
+    /// does.
+    ///
     /// # Errors
     /// If the file is truncated, not a detector, of a newer version, or its
     /// tensors contradict each other.

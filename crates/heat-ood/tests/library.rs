@@ -322,3 +322,25 @@ fn unrecorded_scorers_have_seen_nothing() {
     assert_eq!(*bare.provenance(), Provenance::new());
     assert_eq!(bare.provenance().contamination(&set("train")).unwrap(), None);
 }
+
+/// The rows stay in the mapped file: another in its place changes nothing.
+#[test]
+fn an_open_detector_keeps_the_file_it_was_opened_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let [file, other] = ["d", "e"].map(|name| directory.path().join(name));
+    let (data, test) = (data(), set("test"));
+    for name in ["knn(k=3)", "nnguide", "cfood(alpha=0.5)", "relation"] {
+        let fit = |name: &str| ScorerSpec::parse(name).unwrap().fit(&data, &mut Silent).unwrap();
+        let scorer = fit(name);
+        let scores = scorer.score(&test).unwrap();
+        Detector::new(scorer).save(&file).unwrap();
+        let opened = Detector::open(&file).unwrap();
+        Detector::new(fit("norm")).save(&file).unwrap();
+        assert_eq!(opened.score(&test).unwrap(), scores, "{name}");
+        // Written from the file that has no name any more, to the name itself.
+        opened.save(&file).unwrap();
+        opened.save(&other).unwrap();
+        assert!(std::fs::read(&file).unwrap() == std::fs::read(&other).unwrap());
+        assert_eq!(Detector::open(&file).unwrap().score(&test).unwrap(), scores, "{name}");
+    }
+}

@@ -424,4 +424,36 @@ mod tests {
         }
         assert!(TensorFile::from_memory(Path::new("t"), whole).is_ok());
     }
+    /// Where they lie, if they lie there as in memory; else the same as a copy.
+    #[test]
+    fn floats_are_shared_where_that_can_be() {
+        let path = Path::new("t");
+        let tensors = [("a".to_owned(), Tensor::f32([3], vec![1.0, 2.0, -3.5]))];
+        let aligned = encode_tensors(&tensors).unwrap();
+        let length = u64::from_le_bytes(*aligned.first_chunk().unwrap());
+        let mut off = (length + 1).to_le_bytes().to_vec();
+        off.extend(&aligned[8..8 + length as usize]);
+        off.push(b' ');
+        off.extend(&aligned[8 + length as usize..]);
+        let directory = tempfile::tempdir().unwrap();
+        for (bytes, shared) in [(aligned, true), (off, false)] {
+            let mapped = directory.path().join("m");
+            std::fs::write(&mapped, &bytes).unwrap();
+            let file = TensorFile::open(&mapped).unwrap();
+            let floats = file.floats("a", &[3]).unwrap();
+            assert_eq!(floats[..], [1.0, 2.0, -3.5]);
+            let array = file.array("a").unwrap().unwrap();
+            let lies = array.as_f32(0, 3).map(<[f32]>::as_ptr);
+            assert_eq!(lies == Some(floats.as_ptr()), shared);
+            drop((file, array));
+            assert_eq!(floats.clone(), floats);
+        }
+        let wide = [("a".to_owned(), Tensor::f64([2], vec![0.5, 1e300]))];
+        let file = TensorFile::from_memory(path, encode_tensors(&wide).unwrap()).unwrap();
+        assert!(file.floats("a", &[2]).unwrap_err().to_string().contains("NaN or infinity"));
+        let wide = [("a".to_owned(), Tensor::f64([2], vec![0.5, 3.0]))];
+        let file = TensorFile::from_memory(path, encode_tensors(&wide).unwrap()).unwrap();
+        assert_eq!(file.floats("a", &[2]).unwrap()[..], [0.5, 3.0]);
+        assert!(file.floats("a", &[3]).unwrap_err().to_string().contains("[2], expected [3]"));
+    }
 }

@@ -54,64 +54,66 @@ pub struct Eight {
 
 impl Eight {
     /// Round `row` − `centre` to `out`, which is at least as long; the rest
-    /// of it becomes zero.
-    pub fn round(row: &[f32], centre: &[f32], range: Range, out: &mut [i8]) -> Eight {
-        crate::math::arch().dispatch(
-            #[inline(always)]
-            || Self::round_in(row, centre, range, out),
-        )
-    }
-
+    /// of it becomes zero. Inlined, so that it is vectorised for the
+    /// instruction set of the caller.
     #[inline(always)]
-    fn round_in(row: &[f32], centre: &[f32], range: Range, out: &mut [i8]) -> Eight {
+    pub fn round(row: &[f32], centre: &[f32], range: Range, out: &mut [i8]) -> Eight {
         let (mut value, mut pair) = ([0.0f32; 16], [0.0f32; 8]);
-        let (rows, rest) = row.as_chunks::<16>();
-        let (centres, centre_rest) = centre.as_chunks::<16>();
-        let mut most = |x: &[f32], c: &[f32]| {
-            let mut off = [0.0; 16];
-            for (((off, value), x), c) in off.iter_mut().zip(&mut value).zip(x).zip(c) {
-                *off = (x - c).abs();
-                *value = value.max(*off);
-            }
+        for_each(row, centre, |_, x: &[f32; 16], c| {
+            let off: [f32; 16] = std::array::from_fn(|i| (x[i] - c[i]).abs());
+            value.iter_mut().zip(off).for_each(|(v, off)| *v = v.max(off));
             for (pair, off) in pair.iter_mut().zip(off.as_chunks::<2>().0) {
                 *pair = pair.max(off[0] + off[1]);
             }
-        };
-        rows.iter().zip(centres).for_each(|(x, c)| most(x, c));
-        most(rest, centre_rest);
+        });
         let max = |values: &[f32]| values.iter().fold(0.0f32, |m, v| m.max(*v));
         let scale = (max(&value) / range.value).max(max(&pair) / range.pair);
         // Values all zero, too small or too large to be divided: the error is the whole row.
         let inverse = if scale.is_normal() { 1.0 / scale } else { 0.0 };
         let scale = if inverse.is_normal() { scale } else { 0.0 };
         let (mut norm, mut error) = ([0.0f64; 8], [0.0f64; 8]);
-        let mut one = |i: usize, x: f32, c: f32, out: &mut i8| {
-            let exact = f64::from(x) - f64::from(c);
-            let value = ((x - c) * inverse).round_ties_even().clamp(-range.value, range.value);
-            let value = if scale == 0.0 { 0.0 } else { value };
-            *out = value as i8;
-            let rounded = f64::from(scale) * f64::from(value);
-            norm[i] += rounded * rounded;
-            error[i] += (exact - rounded) * (exact - rounded);
-        };
-        let (rows, rest) = row.as_chunks::<8>();
-        let (centres, centre_rest) = centre.as_chunks::<8>();
-        let (outs, out_rest) = out.as_chunks_mut::<8>();
-        for ((x, c), out) in rows.iter().zip(centres).zip(outs.iter_mut()) {
+        for_each(row, centre, |at, x: &[f32; 8], c| {
+            let mut values = [0i8; 8];
             for i in 0..8 {
-                one(i, x[i], c[i], &mut out[i]);
+                let exact = f64::from(x[i]) - f64::from(c[i]);
+                // No `clamp`, which has a panic in it.
+                let value = ((x[i] - c[i]) * inverse).round_ties_even();
+                let value = value.max(-range.value).min(range.value);
+                let value = if scale == 0.0 { 0.0 } else { value };
+                values[i] = value as i8;
+                let rounded = f64::from(scale) * f64::from(value);
+                norm[i] += rounded * rounded;
+                error[i] += (exact - rounded) * (exact - rounded);
             }
-        }
-        let after = outs[rows.len()..].as_flattened_mut().iter_mut().chain(out_rest);
-        let tail = rest.iter().zip(centre_rest).map(Some).chain(std::iter::repeat(None));
-        for (i, (out, tail)) in after.zip(tail).enumerate() {
-            match tail {
-                Some((&x, &c)) => one(i % 8, x, c, out),
-                None => *out = 0,
+            match out[at..].first_chunk_mut() {
+                Some(out) => *out = values,
+                None => out[at..].iter_mut().zip(values).for_each(|(o, v)| *o = v),
             }
+        });
+        if let Some(rest) = out.get_mut(row.len()..) {
+            rest.fill(0);
         }
         let root = |sums: [f64; 8]| sums.iter().sum::<f64>().sqrt();
         Eight { scale, norm: root(norm), error: root(error) }
+    }
+}
+
+/// Call `f` with the place of every N columns, the last of them filled up with zeros.
+#[inline(always)]
+fn for_each<const N: usize>(
+    row: &[f32],
+    centre: &[f32],
+    mut f: impl FnMut(usize, &[f32; N], &[f32; N]),
+) {
+    let padded = |rest: &[f32]| std::array::from_fn(|i| rest.get(i).copied().unwrap_or(0.0));
+    let ((rows, row), (centres, centre)) = (row.as_chunks(), centre.as_chunks());
+    let last = [(&padded(row), &padded(centre))];
+    let last = last.into_iter().filter(|_| !row.is_empty());
+    let all = rows.iter().zip(centres).chain(last);
+    // One call, or the compiler makes a function of it, for any processor.
+    let mut all = all.enumerate();
+    while let Some((i, (x, c))) = all.next() {
+        f(i * N, x, c);
     }
 }
 

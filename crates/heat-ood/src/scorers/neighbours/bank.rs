@@ -7,6 +7,7 @@
 //! the smaller, the nearer. Nothing of the size of queries × bank is ever held
 //! here, and no second copy of the bank.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -61,6 +62,8 @@ pub(super) struct Bank {
     rows: Floats,
     /// Squared norms, of [`Order::Distance`].
     norms: Vec<f32>,
+    /// Magnitudes below it count as zero.
+    least: f32,
 }
 
 /// Turns q·x, a row of x, into the order of x.
@@ -93,7 +96,12 @@ impl Bank {
             }),
             Order::Product => Vec::new(),
         };
-        Bank { order, dim, rows, norms }
+        Bank { order, dim, rows, norms, least: 0.0 }
+    }
+
+    /// Take magnitudes below `least` to be zero, in queries too.
+    pub fn at_least(self, least: f32) -> Self {
+        Bank { least, ..self }
     }
 
     /// Number of rows.
@@ -108,7 +116,15 @@ impl Bank {
 
     /// Queries as [`Bank::orders`] wants them.
     pub fn pack(&self, queries: &[f32]) -> Packed {
+        let queries = &self.flushed(queries);
         Packed::new(View::rows(queries, self.dim).t(), self.dim, queries.len() / self.dim)
+    }
+
+    fn flushed<'a>(&self, rows: &'a [f32]) -> Cow<'a, [f32]> {
+        if self.least == 0.0 {
+            return rows.into();
+        }
+        rows.iter().map(|v| if v.abs() < self.least { 0.0 } else { *v }).collect()
     }
 
     /// The places of the rows of each piece.
@@ -130,6 +146,7 @@ impl Bank {
         let rows = &self.rows[piece.start * dim..piece.end * dim];
         let parts = rows.chunks(TOGETHER * dim).zip(out.chunks_mut(TOGETHER * n));
         for (i, (rows, out)) in parts.enumerate() {
+            let rows = &self.flushed(rows);
             let (a, m) = (View::rows(rows, dim), rows.len() / dim);
             match self.order {
                 Order::Distance => {
@@ -195,6 +212,18 @@ mod tests {
                     assert!((f64::from(*o) - want).abs() < 1e-5);
                 }
             }
+        }
+    }
+
+    /// By hand: −4·5 and −(4·5 + 1·1), then 0 and −1·1.
+    #[test]
+    fn negligible_values_count_as_zero() {
+        let bank = Bank::new(vec![4.0, 1e-20, 4.0, 1.0].into(), 2, Order::Product);
+        let bank = bank.at_least(1e-18);
+        let (mut out, mut scratch) = (Aligned::default(), Aligned::default());
+        for (query, want) in [([5.0, 1.0], [-20.0, -21.0]), ([1e-30, 1.0], [0.0, -1.0])] {
+            bank.orders(0..2, &bank.pack(&query), &mut out, &mut scratch);
+            assert_eq!(out[..2], want);
         }
     }
 

@@ -100,6 +100,11 @@ impl Method for RelationConfig {
     }
 }
 
+/// Probabilities below this count as zero in products, which would be subnormal:
+/// those take a hundred times as long, and change nothing of relations above the
+/// threshold.
+const NEGLIGIBLE: f32 = 1e-18;
+
 /// Partial sums of a row's relations: one would lose more to rounding.
 const SUMS: usize = 16;
 
@@ -129,6 +134,7 @@ impl Relation {
     ) -> Self {
         let features = Bank::new(features, input.dim, Order::Product);
         let probabilities = Bank::new(probabilities, head.classes(), Order::Product);
+        let probabilities = probabilities.at_least(NEGLIGIBLE);
         Relation { config, input, head, features, probabilities }
     }
 

@@ -39,19 +39,33 @@ pub(super) struct Piece {
     pub(super) panels: Panels,
     pub(super) error: Vec<f32>,
     pub(super) norm: Vec<f32>,
+    /// How far below the exact value `own` may be, and as much again.
+    pub(super) below: Vec<f32>,
     /// The largest error and norm of a panel.
     pub(super) largest: Vec<[f32; 2]>,
+    /// The largest squared norm of a row.
+    pub(super) longest: f64,
 }
 
-impl Piece {
-    pub(super) fn new(rows: &[f32], centres: &Centres, order: Order) -> Self {
+/// What makes a [`Piece`], compiled for this processor.
+struct Make<'a>(&'a [f32], &'a Centres, Order);
+
+impl pulp::WithSimd for Make<'_> {
+    type Output = Piece;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Piece {
+        let Make(rows, centres, order) = self;
         let (dim, depth) = (centres.rows.len(), int8::depth(centres.rows.len()));
         let mut bytes = vec![0; rows.len() / dim * depth];
         let (mut own, mut scale, mut error, mut norm) = (vec![], vec![], vec![], vec![]);
+        let mut below = vec![];
+        let mut longest = 0.0f64;
         let factor = order.factor();
         let between = reduce::dot(&centres.rows, &centres.queries);
         for (row, bytes) in rows.chunks_exact(dim).zip(bytes.chunks_exact_mut(depth)) {
             let eight = Eight::round(row, &centres.rows, Range::ROWS, bytes);
+            longest = longest.max(reduce::norm2(row));
             // And more than what f64 loses where the terms cancel.
             let (exact, lost) = match order {
                 Order::Distance => (reduce::distance2(row, &centres.rows), 0.0),
@@ -61,7 +75,9 @@ impl Piece {
                 }
             };
             let up = factor * (1.0 + ROUNDING);
-            let bound = (exact - ROUNDING * exact.abs() - lost - UNDERFLOW) as f32;
+            let off = ROUNDING * exact.abs() + lost + UNDERFLOW;
+            let bound = (exact - off) as f32;
+            below.push((2.0 * off) as f32);
             // NaN is below every limit: the row is always looked at.
             own.push(if bound.is_finite() { bound } else { f32::NAN });
             scale.push((factor * f64::from(eight.scale)) as f32);
@@ -71,7 +87,14 @@ impl Piece {
         let max = |values: &[f32]| values.iter().copied().fold(0.0, f32::max);
         let panels = error.chunks(WIDTH).zip(norm.chunks(WIDTH));
         let largest = panels.map(|(error, norm)| [max(error), max(norm)]).collect();
-        Piece { panels: Panels::new(&bytes, depth, own, scale), error, norm, largest }
+        let panels = Panels::new(&bytes, depth, own, scale);
+        Piece { panels, error, norm, below, largest, longest }
+    }
+}
+
+impl Piece {
+    pub(super) fn new(rows: &[f32], centres: &Centres, order: Order) -> Self {
+        crate::math::arch().dispatch(Make(rows, centres, order))
     }
 }
 
@@ -83,6 +106,18 @@ pub(super) struct Query {
     pub(super) norm: f32,
     /// ‖s‖.
     pub(super) error: f32,
+}
+
+impl Query {
+    /// Round a query; the squared norm is ‖q − b‖².
+    pub(super) fn new(query: &[f32], b: &[f32], square: f64, range: Range, out: &mut [i8]) -> Self {
+        let eight = crate::math::arch().dispatch(
+            #[inline(always)]
+            || Eight::round(query, b, range, out),
+        );
+        let up = |v: f64| (v * (1.0 + ROUNDING)) as f32;
+        Query { scale: eight.scale, norm: up(square.sqrt()), error: up(eight.error) }
+    }
 }
 
 /// Finds the rows whose lower bounds are below the bound of a search: first of
@@ -118,13 +153,15 @@ impl PanelSink for Bounds<'_, '_> {
             let i = mask.trailing_zeros() as usize;
             mask &= mask - 1;
             let row = panel * WIDTH + i;
-            let (Some(error), Some(norm)) = (self.piece.error.get(row), self.piece.norm.get(row))
-            else {
+            // Beyond the last row.
+            if row >= self.piece.error.len() {
                 break;
-            };
-            let bound = values[i] - (q.norm * error + q.error * norm);
-            if !bound.is_finite() || !(bound >= search.bound) {
-                search.open(bound, self.start + row);
+            }
+            let slack = q.norm * self.piece.error[row] + q.error * self.piece.norm[row];
+            let lower = values[i] - slack;
+            if !lower.is_finite() || !(lower >= search.bound) {
+                let upper = values[i] + slack + self.piece.below[row];
+                search.open(lower, upper, self.start + row);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The rows nearest to a query, exactly: the index of `knn` and `nnguide`.
 //!
 //! A search filters, then refines. Products in eight bits give every row a
-//! lower bound of its order; a row whose bound is not below the k-th order
-//! found so far is out. For those that remain (of 50,000 rows some hundred) the
+//! lower and an upper bound of its order; a row whose lower bound is not below
+//! the k-th upper bound or order found so far is out. For those that remain (of 50,000 rows some hundred) the
 //! order is computed in single precision, and for the last few in f64, so that
 //! the result does not depend on the filter.
 //!
@@ -23,7 +23,7 @@ use search::{Search, nearer};
 
 use super::bank::{Order, PIECE, QUERIES};
 use crate::io::Floats;
-use crate::math::int8::{self, Eight, Instruction};
+use crate::math::int8::{self, Instruction};
 use crate::math::{parallel, reduce};
 
 impl Order {
@@ -89,11 +89,11 @@ impl Neighbours {
     fn index(rows: Floats, dim: usize, order: Order, with: Instruction) -> Self {
         let all = &rows[..];
         let centres = Centres::new(all, dim, order);
-        let (pieces, largest) = parallel::run(|| {
+        let pieces: Vec<Piece> = parallel::run(|| {
             let pieces = all.par_chunks(PIECE * dim);
-            let pieces = pieces.map(|rows| Piece::new(rows, &centres, order)).collect();
-            (pieces, all.par_chunks(dim).map(reduce::norm2).reduce(|| 0.0, f64::max).sqrt())
+            pieces.map(|rows| Piece::new(rows, &centres, order)).collect()
         });
+        let largest = pieces.iter().fold(0.0, |m: f64, piece| m.max(piece.longest)).sqrt();
         Neighbours { order, dim, rows, largest, with, centres, pieces }
     }
 
@@ -166,15 +166,13 @@ impl Neighbours {
     /// Round a query, and tell its search what the bounds leave out.
     fn query(&self, search: &mut Search<'_>, bytes: &mut [i8]) -> Query {
         let centres = &self.centres;
-        let range = self.with.queries(self.dim);
-        let eight = Eight::round(search.query, &centres.queries, range, bytes);
         let square = reduce::distance2(search.query, &centres.queries);
         search.shift = match self.order {
             Order::Distance => square,
             Order::Product => -reduce::dot(search.query, &centres.rows),
         };
-        let up = |v: f64| (v * (1.0 + ROUNDING)) as f32;
-        Query { scale: eight.scale, norm: up(square.sqrt()), error: up(eight.error) }
+        let range = self.with.queries(self.dim);
+        Query::new(search.query, &centres.queries, square, range, bytes)
     }
 }
 
@@ -206,7 +204,7 @@ mod tests {
 
     #[test]
     fn equal_sorting_all_orders_with_every_filter() {
-        for (d, n) in [(13, 2100), (64, 1500), (3, 40)] {
+        for (d, n) in [(13, 5100), (64, 1500), (3, 40)] {
             let (mut bank, queries) = (rows(n, d, 0), rows(9, d, 555));
             // Some rows twice, and some far away.
             bank.copy_within(0..5 * d, 20 * d);
@@ -214,12 +212,28 @@ mod tests {
             for order in [Order::Distance, Order::Product] {
                 each_filter(&bank, d, order, |index| {
                     assert_eq!((index.len(), &index.rows()[..]), (n, &bank[..]));
-                    for k in [1, 17, n] {
+                    for k in [1, 17, n.min(700), n] {
                         for (found, q) in index.nearest(&queries, k).iter().zip(queries.chunks(d)) {
                             assert_eq!(*found, sorted(order, &bank, q, k));
                         }
                     }
                 });
+            }
+        }
+    }
+
+    /// More pieces than one thread takes, and a row twice in different parts.
+    #[test]
+    fn a_search_on_many_threads_finds_the_same() {
+        let d = 5;
+        let mut bank = rows(9 * PIECE + 17, d, 0);
+        bank.copy_within(0..d, 8 * PIECE * d);
+        let queries = [rows(2, d, 71), bank[..d].to_vec()].concat();
+        let index = Neighbours::new(bank.clone().into(), d, Order::Distance);
+        for threads in [1, 2, 3, 8] {
+            let found = parallel::with_threads(threads, || index.nearest(&queries, 70)).unwrap();
+            for (found, q) in found.iter().zip(queries.chunks(d)) {
+                assert_eq!(*found, sorted(Order::Distance, &bank, q, 70), "{threads}");
             }
         }
     }

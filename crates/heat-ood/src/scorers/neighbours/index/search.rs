@@ -4,6 +4,13 @@ use super::super::bank::{Order, PIECE};
 use super::{Neighbours, UNDERFLOW};
 use crate::math::{LINE, prefetch, reduce};
 
+/// A row, and what its order is not below and not above; NaN where that is not known.
+pub(super) struct Open {
+    lower: f32,
+    upper: f32,
+    row: u32,
+}
+
 /// The search for the rows nearest to one query.
 pub(super) struct Search<'a> {
     pub(super) among: &'a Neighbours,
@@ -16,8 +23,8 @@ pub(super) struct Search<'a> {
     /// A row whose lower bound is not below this is not among the k nearest;
     /// NaN while there is no such number.
     pub(super) bound: f32,
-    /// Rows below it, with their bounds.
-    pub(super) open: Vec<(f32, u32)>,
+    /// Rows below it.
+    pub(super) open: Vec<Open>,
     /// Rows whose order is nearly known: all that may be among the k nearest.
     pub(super) known: Vec<(f64, u32)>,
 }
@@ -36,19 +43,34 @@ impl<'a> Search<'a> {
     }
 
     /// Look at a row later; what overflowed bounds nothing.
-    pub(super) fn open(&mut self, bound: f32, row: usize) {
-        let bound = if bound.is_finite() { bound } else { f32::NAN };
-        self.open.push((bound, row as u32));
+    pub(super) fn open(&mut self, lower: f32, upper: f32, row: usize) {
+        let known = |bound: f32| if bound.is_finite() { bound } else { f32::NAN };
+        self.open.push(Open { lower: known(lower), upper: known(upper), row: row as u32 });
     }
 
     /// Lower the bound when many rows are open.
     pub(super) fn tighten(&mut self) {
-        if self.open.len() >= self.k + 512 {
+        let many = 2 * self.k + 512;
+        if self.open.len() >= many {
+            self.narrow();
+        }
+        if self.open.len() >= many {
             self.refine();
             // Many rows of nearly the same order: they must not pile up.
-            if self.open.len() >= self.k + 512 {
+            if self.open.len() >= many {
                 self.resolve();
             }
+        }
+    }
+
+    /// Drop what k open rows are certainly nearer than: no order is computed for that.
+    #[allow(clippy::neg_cmp_op_on_partial_ord)]
+    fn narrow(&mut self) {
+        let by = |a: &Open, b: &Open| a.upper.total_cmp(&b.upper);
+        let kth = self.open.select_nth_unstable_by(self.k - 1, by).1.upper;
+        if !(kth >= self.bound) && !kth.is_nan() {
+            self.bound = kth;
+            self.open.retain(|open| !(open.lower >= kth));
         }
     }
 
@@ -58,13 +80,13 @@ impl<'a> Search<'a> {
     pub(super) fn refine(&mut self) {
         let k = self.k.min(self.open.len());
         if k < self.open.len() {
-            let by = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+            let by = |a: &Open, b: &Open| a.lower.total_cmp(&b.lower).then(a.row.cmp(&b.row));
             self.open.select_nth_unstable_by(k - 1, by);
         }
         let rest = self.open.split_off(k);
         self.resolve();
         self.open = rest;
-        self.open.retain(|(v, _)| !(*v >= self.bound));
+        self.open.retain(|open| !(open.lower >= self.bound));
     }
 
     /// Find the orders of the open rows, nearly, and keep those that may be
@@ -78,7 +100,8 @@ impl<'a> Search<'a> {
             let last = last + 2.0 * (relative * last.abs() + absolute);
             if last.is_finite() {
                 known.retain(|(order, _)| *order <= last);
-                self.bound = above(last - self.shift);
+                // Where one of them is NaN, the other.
+                self.bound = self.bound.min(above(last - self.shift));
             }
             // Many rows of the same order: they must not pile up.
             if known.len() >= 4 * k + 1024 {
@@ -89,9 +112,15 @@ impl<'a> Search<'a> {
 
     /// Keep the k nearest of the known, by their orders in f64.
     pub(super) fn settle(&mut self) {
-        for (order, row) in &mut self.known {
-            *order = self.among.order.of(self.query, self.among.row(*row));
-        }
+        let Search { among, query, ref mut known, .. } = *self;
+        crate::math::arch().dispatch(
+            #[inline(always)]
+            || {
+                known
+                    .iter_mut()
+                    .for_each(|(order, row)| *order = among.order.of(query, among.row(*row)))
+            },
+        );
         self.known.sort_unstable_by(nearer);
         self.known.truncate(self.k);
     }
@@ -116,12 +145,12 @@ impl pulp::WithSimd for Resolve<'_, '_> {
     fn with_simd<S: pulp::Simd>(self, simd: S) {
         let Search { among, query, ref mut open, ref mut known, .. } = *self.0;
         for at in 0..open.len() {
-            if let Some((_, next)) = open.get(at + 1) {
-                let row = among.row(*next);
+            if let Some(next) = open.get(at + 1) {
+                let row = among.row(next.row);
                 (0..row.len()).step_by(LINE).for_each(|at| prefetch(row, at));
             }
-            let (_, i) = open[at];
-            known.push((among.order.nearly(simd, query, among.row(i)), i));
+            let row = open[at].row;
+            known.push((among.order.nearly(simd, query, among.row(row)), row));
         }
         open.clear();
     }
