@@ -111,8 +111,7 @@ fn for_each<const N: usize>(
     let last = last.into_iter().filter(|_| !row.is_empty());
     let all = rows.iter().zip(centres).chain(last);
     // One call, or the compiler makes a function of it, for any processor.
-    let mut all = all.enumerate();
-    while let Some((i, (x, c))) = all.next() {
+    for (i, (x, c)) in all.enumerate() {
         f(i * N, x, c);
     }
 }
