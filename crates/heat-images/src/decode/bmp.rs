@@ -97,7 +97,7 @@ impl Header {
             let entries = entries.ok_or(TRUNCATED)?.chunks_exact(size);
             let mut palette = [[0; 3]; 256];
             palette.iter_mut().zip(entries).for_each(|(p, e)| *p = [e[2], e[1], e[0]]);
-            return Ok(Colours::Palette(palette));
+            return Ok(Colours::Palette(Box::new(palette)));
         }
         let masks = match (self.compression, self.bits) {
             (3, _) => [long(bytes, 54)?, long(bytes, 58)?, long(bytes, 62)?],
@@ -112,7 +112,7 @@ impl Header {
 /// What the value of a pixel means.
 enum Colours {
     /// Black where the file has none.
-    Palette([[u8; 3]; 256]),
+    Palette(Box<[[u8; 3]; 256]>),
     Channels([Channel; 3]),
 }
 
