@@ -115,8 +115,7 @@ impl Columns<'_> {
     fn npy(&self, out: &mut impl Write) -> Result<()> {
         let scores = &self.judged.scores;
         let shape = scores.len();
-        let header =
-            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape},), }}");
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape},), }}");
         let size = (10 + header.len() + 1).next_multiple_of(64) - 10;
         out.write_all(b"\x93NUMPY\x01\0")?;
         out.write_all(&(size as u16).to_le_bytes())?;

@@ -148,7 +148,8 @@ mod tests {
         for text in texts {
             for version in [1, 2, 3] {
                 let size = text.len() + if version == 1 { 10 } else { 12 };
-                let want = Header { kind: "<f4".into(), by_column: false, shape: vec![12, 3], size };
+                let want =
+                    Header { kind: "<f4".into(), by_column: false, shape: vec![12, 3], size };
                 assert_eq!(Header::read(&file(version, text)), Ok(want), "{text}");
             }
         }
