@@ -42,7 +42,13 @@ impl Header {
             rest.expect(':')?;
             match key {
                 "descr" if rest.0.starts_with('[') => return Err(STRUCTURED),
-                "descr" => kind = Some(rest.string()?.to_owned()),
+                "descr" => {
+                    let text = rest.string()?;
+                    // A byte order and a letter, whatever follows them.
+                    let letter = text.trim_start_matches(['<', '>', '|', '=']).chars().next();
+                    letter.filter(char::is_ascii_alphabetic).ok_or(DAMAGED)?;
+                    kind = Some(text.to_owned());
+                }
                 "fortran_order" => by_column = Some(rest.boolean()?),
                 "shape" => shape = Some(rest.numbers()?),
                 _ => return Err(DAMAGED),
