@@ -1,7 +1,7 @@
 //! Pixels to the network's input, as torchvision on Pillow images does it:
 //! resize (antialiased), centre crop, to [0, 1], normalise.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::images::TypedImage;
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
@@ -109,7 +109,9 @@ impl Transform {
             let failed = |e: String| Error::format(&place, e);
             let mut rgb = vec![0; width * height * 3];
             let (w, h) = (from.width as u32, from.height as u32);
-            let source = TypedImageRef::<U8x3>::from_buffer(w, h, &from.rgb);
+            // A copy, so that all images are of one type: the resizer is compiled for each.
+            let mut from = from.rgb.clone();
+            let source = TypedImage::<U8x3>::from_buffer(w, h, &mut from);
             let source = source.map_err(|e| failed(e.to_string()))?;
             let to = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut rgb);
             let mut to = to.map_err(|e| failed(e.to_string()))?;

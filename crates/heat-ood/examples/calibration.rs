@@ -14,10 +14,9 @@ use std::path::Path;
 use heat_ood::calibrate::Guarantee;
 use heat_ood::calibrate::drift::{DriftConfig, Tests};
 use heat_ood::features::{FeatureSet, Head};
-use heat_ood::math::parallel;
+use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Result, Silent, TrainingData};
-use rayon::prelude::*;
 use simulate::*;
 
 const SPLITS: u64 = 1000;
@@ -105,10 +104,9 @@ fn drift(id: &[f32], ood: &[(String, Vec<f32>)]) {
     println!("\ndrift: {n} calibration rows, streams of {rows} rows, horizon {rows}");
     println!("test        alpha  unchanged streams with an alarm");
     let alarms = |config: &DriftConfig, change: &Change<'_>, splits: u64| -> Vec<u64> {
-        parallel::run(|| {
-            let splits = (0..splits).into_par_iter();
-            splits.filter_map(|s| first_alarm(id, change, n, config, s)).collect()
-        })
+        let splits = (0..splits as usize).into_par_iter();
+        let alarms = splits.map(|s| first_alarm(id, change, n, config, s as u64)).collect();
+        alarms.into_iter().flatten().collect()
     };
     for tests in [Tests::Martingale, Tests::Cusum, Tests::Both] {
         for alpha in [0.01, 0.05, 0.1] {

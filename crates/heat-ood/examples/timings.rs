@@ -16,12 +16,12 @@ use heat_ood::ebm::sampler::{ChainKey, Energy, Langevin, Projection};
 use heat_ood::ebm::{Heat, HeatConfig, ModelConfig, Trainer};
 use heat_ood::features::{Batch, FeatureSet, Field, Head, Pooling};
 use heat_ood::math::kernels::{Aligned, Keep, Moments, Packed, View, gemm, product_nt};
+use heat_ood::math::parallel::{Pieces, Slices, SlicesMut};
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::math::{BLOCK_ROWS, blocks, parallel};
 use heat_ood::scorers::{GmmConfig, KnnConfig, Prior, Scorer, ScorerSpec};
 use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
 use ndarray::ArrayView2;
-use rayon::prelude::*;
 
 struct Args(Vec<(String, String)>);
 
@@ -83,7 +83,6 @@ fn model(args: &Args) -> ModelConfig {
 
 /// Energies and input gradients of a batch, blocks dealt to all threads.
 fn mlp(args: &Args) -> Vec<f64> {
-    use rayon::prelude::*;
     let (d, batch) = (args.get("d", 512), args.get("batch", 1024));
     let net = Mlp::new(model(args).architecture(d), 0).unwrap();
     let mut z = vec![0.0; batch * d];
@@ -95,7 +94,7 @@ fn mlp(args: &Args) -> Vec<f64> {
         parallel::run(|| {
             z.par_chunks(BLOCK_ROWS * d)
                 .zip(grad.par_chunks_mut(BLOCK_ROWS * d))
-                .zip(&mut ws)
+                .zip(ws.par_iter_mut())
                 .for_each(|((z, grad), (ws, e))| {
                     let n = z.len() / d;
                     net.energy(z, d, n, ws, e);

@@ -4,14 +4,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::loss::{LossValues, Objective, contrastive_divergence, noise_contrastive};
 use super::mlp::{BatchWorkspace, Mlp};
 use super::sampler::{ChainKey, ChainWorkspace, Energy, Langevin};
 use super::svgd::{SvgdWorkspace, block_gradient};
 use crate::error::Result;
 use crate::math::matmul::Aligned;
+use crate::math::parallel::{Pieces, SlicesMut};
 use crate::math::{BLOCK_ROWS, parallel};
 
 /// One batch for the loss: real rows, then generated ones.

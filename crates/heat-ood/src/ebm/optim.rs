@@ -1,9 +1,9 @@
 //! Adam (Kingma and Ba, 2015) as PyTorch computes it, and its schedule.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 
 /// Settings of the optimiser, under the published keys.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

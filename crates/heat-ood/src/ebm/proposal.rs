@@ -1,9 +1,9 @@
 //! Where chains start (METHOD §4, step 1).
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::math::parallel::{Pieces, SlicesMut};
 use crate::math::rng::{Purpose, Stream};
 use crate::math::{BLOCK_ROWS, parallel};
 use crate::scorers::{Prior, Scratch};
@@ -118,7 +118,7 @@ impl Proposal {
             }
             Ok(())
         };
-        parallel::run(|| out.par_chunks_mut(BLOCK_ROWS * dim).enumerate().try_for_each(block))
+        parallel::run_all(out.par_chunks_mut(BLOCK_ROWS * dim).enumerate().map(block))
     }
 
     /// Check that the prior can do it.

@@ -8,10 +8,9 @@
 //!
 //! Reference: Liu and Wang, NeurIPS 2016.
 
-use rayon::prelude::*;
-
 use super::sampler::{ChainKey, ChainWorkspace, Energy, Langevin};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::rng::{Purpose, Stream};
 use crate::math::{BLOCK_ROWS, reduce};
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::io::{Tensor, TensorFile};
 use crate::math::linalg::{eigh, product_nn, product_nt};
 use crate::math::moments::Moments;
-use crate::math::{blocks, parallel, quantile, reduce};
+use crate::math::{blocks, quantile, reduce};
 
 /// Which steps to take.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ impl PreprocessingConfig {
                 ));
             }
             let mut pass = |f: &mut dyn FnMut(&[f32])| each_block(set, field, |rows| f(rows));
-            let threshold = parallel::run(|| quantile::streamed(q, &mut pass))?;
+            let threshold = quantile::streamed(q, &mut pass)?;
             steps.react = Some(threshold as f32);
         }
         steps.normalize = self.normalize;
@@ -96,7 +96,7 @@ impl PreprocessingConfig {
         let mut moments = Moments::new(dim, 1);
         each_block(set, field, |rows| {
             before.clip_and_normalize(rows, dim);
-            parallel::run(|| moments.update(rows, &vec![0; rows.len() / dim]));
+            moments.update(rows, &vec![0; rows.len() / dim]);
         })?;
         let (mean, covariance) = moments.finish();
         let (values, vectors) = eigh(&covariance, dim).ok_or_else(|| Error::Fit {

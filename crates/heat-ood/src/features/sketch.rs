@@ -10,14 +10,14 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{FeatureSet, Field, FieldSet};
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile};
-use crate::math::{blocks, parallel};
+use crate::math::blocks;
+use crate::math::parallel::{Pieces, Slices};
 
 /// Hashes kept of each kind: 64 KiB.
 const KEPT: usize = 8192;
@@ -128,9 +128,8 @@ fn hashes(set: &FeatureSet, field: Field, mut take: impl FnMut([&[u64]; 2])) -> 
     for range in blocks(set.len(), ROWS) {
         rows.resize(range.len() * dim, 0.0f32);
         set.read_parallel(field, range, &mut rows)?;
-        let (half, brain): (Vec<u64>, Vec<u64>) = parallel::run(|| {
-            rows.par_chunks(dim).map_init(Rounded::default, |r, row| r.hashes(row)).unzip()
-        });
+        let hashes = rows.par_chunks(dim).collect_with(Rounded::default, Rounded::hashes);
+        let (half, brain): (Vec<u64>, Vec<u64>) = hashes.into_iter().unzip();
         take([&half, &brain]);
     }
     Ok(())

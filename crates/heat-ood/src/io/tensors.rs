@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as StDtype, Metadata, SafeTensors, TensorInfo};
 
 use super::budget::{Budget, json_cost};
 use super::{Array, Bytes, Dtype, Floats, map, write_atomically};
 use crate::error::{Error, Result};
-use crate::math::parallel;
+use crate::math::parallel::{Pieces, Slices};
 
 /// A tensor to be written or just read.
 #[derive(Debug, Clone, PartialEq)]
@@ -254,7 +253,7 @@ impl TensorFile {
         let floats = Floats::of(self.float(name, shape)?);
         let values = &floats[..];
         let finite = |part: &[f32]| part.iter().all(|v| v.is_finite());
-        self.finite(name, parallel::run(|| values.par_chunks(1 << 16).all(finite)))?;
+        self.finite(name, values.par_chunks(1 << 16).all(finite))?;
         Ok(floats)
     }
 

@@ -5,11 +5,9 @@
 //! 11 more, the last 10, with a pass for each. Values that were f16 or bf16
 //! have nothing in the last 10.
 
-use rayon::prelude::*;
-
-use super::parallel;
 use super::quantile::{interpolate, key, ranks, unkey};
 use crate::error::{Error, Result};
+use crate::math::parallel::{Pieces, SlicesMut};
 
 /// Bits that a pass settles, but for the last of 10.
 const BITS: u32 = 11;
@@ -98,7 +96,7 @@ impl ColumnCounts {
             let mut counts = vec![0u32; self.d * targets * BINS];
             let at = [open, bits];
             pass(&mut |rows| {
-                parallel::run(|| count_within(rows, self.d, targets, &found, at, &mut counts));
+                count_within(rows, self.d, targets, &found, at, &mut counts);
             })?;
             let tables = counts.chunks_exact(BINS);
             found = found.iter().zip(tables).map(|(f, table)| f.within(table, bits)).collect();

@@ -6,10 +6,8 @@
 //! multiply-adds, 256 rows at a time: it depends neither on the number of
 //! threads nor on the instruction set.
 
-use rayon::prelude::*;
-
 use super::isa::Isa;
-use super::parallel;
+use crate::math::parallel::{Indices, Pieces, SlicesMut};
 
 /// Columns of a panel: one AVX-512 register.
 pub const WIDTH: usize = 8;
@@ -40,7 +38,7 @@ impl Panels {
     /// Take in `rows` rows of `d` columns: `fill` writes a group of columns,
     /// `[GROUP/WIDTH, rows, WIDTH]`, zero beyond the last column. It is given
     /// its item of `beside`, one for each group.
-    pub fn fill<I: IndexedParallelIterator>(
+    pub fn fill<I: Pieces>(
         &mut self,
         rows: usize,
         d: usize,
@@ -50,10 +48,8 @@ impl Panels {
         self.rows = rows;
         self.data.resize(d.next_multiple_of(GROUP) * rows, 0.0);
         let groups = self.data.par_chunks_mut(GROUP * rows).zip(beside).enumerate();
-        parallel::run(|| {
-            groups.for_each(|(g, (out, item))| {
-                fill(g * GROUP..((g + 1) * GROUP).min(d), out, item);
-            });
+        groups.for_each(|(g, (out, item))| {
+            fill(g * GROUP..((g + 1) * GROUP).min(d), out, item);
         });
     }
 
@@ -76,9 +72,9 @@ impl Panels {
             pieces.extend(left.pop_front());
         }
         let isa = Isa::detect();
-        let pieces = pieces.into_par_iter().with_max_len(1);
-        let add = |(i, piece): (usize, &mut [f64])| self.add_group(isa, i, piece, d, scale);
-        parallel::run(|| pieces.for_each(add));
+        pieces
+            .par_iter_mut()
+            .for_each_singly(|(i, piece)| self.add_group(isa, *i, piece, d, scale));
     }
 
     /// Rows `i`·GROUP.. of the result.
@@ -123,7 +119,7 @@ pub fn add_gram(acc: &mut [f64], rows: &[f64], d: usize, scale: f64) {
     let mut panels = Panels::default();
     for rows in rows.chunks(ROWS * d) {
         let (n, groups) = (rows.len() / d, d.div_ceil(GROUP));
-        panels.fill(n, d, rayon::iter::repeat_n((), groups), |columns, out, ()| {
+        panels.fill(n, d, (0..groups).into_par_iter(), |columns, out, _| {
             for (r, row) in rows.chunks_exact(d).enumerate() {
                 for (j, v) in row[columns.clone()].iter().enumerate() {
                     out[(j / WIDTH * n + r) * WIDTH + j % WIDTH] = *v;
@@ -271,6 +267,7 @@ fn portable(left: &[f64], right: [&[f64]; RIGHT], count: usize, out: &mut Tile) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::parallel::with_threads;
 
     fn values(n: usize) -> Vec<f64> {
         (0..n as u32)
@@ -284,7 +281,7 @@ mod tests {
             let x = values(n * d);
             let gram = |threads| {
                 let mut acc = vec![1.0; d * d];
-                parallel::with_threads(threads, || add_gram(&mut acc, &x, d, -2.0)).unwrap();
+                with_threads(threads, || add_gram(&mut acc, &x, d, -2.0)).unwrap();
                 acc
             };
             let (one, three) = (gram(1), gram(3));

@@ -10,10 +10,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::gram::{self, GROUP, Panels, WIDTH, add_gram};
 use super::linalg::symmetrize;
+use crate::math::parallel::{Pieces, SlicesMut};
 
 /// Mean of the rows of each of `K` classes; sums in f64.
 #[derive(Debug, Clone)]

@@ -1,8 +1,7 @@
 //! Quantiles with linear interpolation, as numpy's default.
 
-use rayon::prelude::*;
-
 use crate::error::Result;
+use crate::math::parallel::{Pieces, Slices};
 
 /// Quantile `q` in [0, 1] of `sorted` (ascending, not empty).
 pub fn sorted(sorted: &[f64], q: f64) -> f64 {

@@ -7,13 +7,12 @@
 //! do with the ID rows that the sets have in common. Scores are sorted once; a
 //! resample costs one pass over the rows of each scorer and set.
 
-use rayon::prelude::*;
-
 use super::ranking::{MOST_ROWS, Ranking};
 use super::{Intervals, Metrics, average, check, check_level};
 use crate::error::{Error, Result};
+use crate::math::parallel::{Indices, Pieces};
 use crate::math::rng::{Purpose, Stream};
-use crate::math::{blocks, parallel, quantile};
+use crate::math::{blocks, quantile};
 use crate::observe::{Event, Observer};
 
 /// How to resample.
@@ -79,7 +78,7 @@ impl BootstrapConfig {
     ) -> Result<Bootstrap> {
         self.check()?;
         let sizes = sizes(id, ood)?;
-        let rankings = parallel::run(|| rank(id, ood, &sizes));
+        let rankings = rank(id, ood, &sizes);
         let mut metrics = vec![vec![Vec::with_capacity(self.resamples); ood.len()]; id.len()];
         observer.on(Event::Begin { task: "resampling", total: self.resamples as u64 });
         for range in blocks(self.resamples, BLOCK) {
@@ -88,8 +87,7 @@ impl BootstrapConfig {
                 rankings.iter().map(|r| r.measure(&counts)).collect()
             };
             let done = range.end as u64;
-            let found: Vec<Vec<Metrics>> =
-                parallel::run(|| range.into_par_iter().map(one).collect());
+            let found: Vec<Vec<Metrics>> = range.into_par_iter().map(one).collect();
             for values in found {
                 let places = metrics.iter_mut().flatten();
                 places.zip(values).for_each(|(place, value)| place.push(value));
@@ -206,6 +204,7 @@ pub fn paired(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::parallel::with_threads;
     use crate::observe::Silent;
 
     const CONFIG: BootstrapConfig = BootstrapConfig { resamples: 200, seed: 1 };
@@ -240,7 +239,7 @@ mod tests {
             (0..n).map(|i| (i.wrapping_mul(k) % 97) as f32).collect()
         };
         let (id, ood) = (scores(37, 300), scores(53, 150));
-        let with = |threads| parallel::with_threads(threads, || run(&id, &ood)).unwrap().unwrap();
+        let with = |threads| with_threads(threads, || run(&id, &ood)).unwrap().unwrap();
         assert_eq!(with(1), with(3));
         let other = BootstrapConfig { seed: 2, ..CONFIG };
         let set = [OodScores { name: "svhn", scores: vec![&ood] }];

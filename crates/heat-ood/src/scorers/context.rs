@@ -19,9 +19,9 @@ use super::input::{FeatureSettings, Input};
 use super::logit_source::LogitSource;
 use crate::error::Result;
 use crate::features::{FeatureSet, Head};
-use crate::math::matmul::Aligned;
+use crate::math::blocks;
+use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
-use crate::math::{blocks, parallel};
 use crate::observe::{Event, Observer};
 
 /// A sum over the rows of a training set.
@@ -78,17 +78,15 @@ impl<'a> Block<'a> {
     /// Logits that `head`, the classifier's for stepped features, gives the
     /// stepped rows, `[n, C]`.
     pub fn head_logits(&self, source: &Source, head: &Head) -> Result<Rows<'a>> {
-        use rayon::prelude::*;
+        use crate::math::parallel::{Pieces, Slices, SlicesMut};
         let rows = self.rows(source)?;
         self.once(format!("head {}", source.key), || {
             let (rows, classes) = (&**rows, head.classes());
             let mut out = vec![0.0; self.range.len() * classes];
-            parallel::run(|| {
-                let pieces = rows.par_chunks(256 * source.dim);
-                let pieces = pieces.zip(out.par_chunks_mut(256 * classes));
-                pieces.for_each_init(Aligned::default, |scratch, (rows, out)| {
-                    head.logits(rows, out, scratch);
-                });
+            let pieces = rows.par_chunks(256 * source.dim);
+            let pieces = pieces.zip(out.par_chunks_mut(256 * classes));
+            pieces.for_each(|(rows, out)| {
+                with_scratch(|scratch| head.logits(rows, out, scratch));
             });
             Ok(Cow::Owned(out))
         })
@@ -255,7 +253,7 @@ impl Statistic for ClassMoments {
         };
         let rows = block.rows(&self.source)?;
         let (moments, rows) = (&mut self.moments, &*rows);
-        parallel::run(|| moments.update(rows, &labels));
+        moments.update(rows, &labels);
         Ok(())
     }
 }

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use rayon::prelude::*;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -14,9 +13,10 @@ use crate::features::{
     Batch, FeatureSet, Field, FieldSet, Head, MAX_DIM, Pooling, Preprocessing, PreprocessingConfig,
 };
 use crate::io::{Tensor, TensorFile};
+use crate::math::blocks;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
-use crate::math::{blocks, parallel};
+use crate::math::parallel::{Pieces, SlicesMut};
 use crate::observe::{Event, Observer};
 
 /// Declare the settings of a scorer: its own, then the common steps, all on
@@ -198,7 +198,7 @@ impl Input {
         };
         // The first error in row order, whichever thread meets one first.
         let pieces: Vec<Result<()>> =
-            parallel::run(|| out.par_chunks_mut(ROWS * self.dim).enumerate().map(piece).collect());
+            out.par_chunks_mut(ROWS * self.dim).enumerate().map(piece).collect();
         pieces.into_iter().collect::<Result<()>>()?;
         Ok(Cow::Owned(out))
     }

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -12,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, Field, FieldSet, Head, Pooling, PreprocessingConfig};
 use crate::math::linalg::product_nn;
 use crate::math::matmul::with_scratch;
+use crate::math::parallel::{Pieces, SlicesMut};
 use crate::math::{parallel, reduce};
 use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
 use crate::scorers::{Section, Stored};

@@ -6,10 +6,9 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
+use crate::math::parallel::{Pieces, Slices};
 use crate::math::{blocks, parallel};
 use crate::observe::{Event, Observer};
 
@@ -124,10 +123,10 @@ pub(super) fn score_blocks(
             let ranges: Vec<Range<usize>> = blocks(piece.len(), SCORE_ROWS)
                 .map(|r| piece.start + r.start..piece.start + r.end)
                 .collect();
-            let results: Vec<Result<Found>> = parallel::run(|| {
-                let each = |batch: &mut _, range| of(range, batch);
-                ranges.into_par_iter().map_init(Batch::default, each).collect()
-            });
+            let results: Vec<Result<Found>> = {
+                let each = |batch: &mut _, range: &Range<usize>| of(range.clone(), batch);
+                ranges.par_iter().collect_with(Batch::default, each)
+            };
             results.into_iter().try_for_each(|next| next.map(|next| found.extend(next)))?;
             observer.on(Event::Advance { done: piece.end as u64, loss: None });
         }

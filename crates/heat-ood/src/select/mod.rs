@@ -18,7 +18,6 @@
 mod outliers;
 mod tune;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use tune::{Tuned, Tuning, tune};
@@ -26,7 +25,7 @@ pub use tune::{Tuned, Tuning, tune};
 use crate::compose::{CombinedConfig, Part, mean_std};
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
-use crate::math::parallel;
+use crate::math::parallel::{Pieces, Slices};
 use crate::math::rng::{Purpose, Stream};
 use crate::metrics;
 use crate::observe::{Event, Observer};
@@ -301,7 +300,7 @@ impl SelectConfig {
                 counts[s] += 1;
                 value(folds, &counts)
             };
-            let tried: Vec<f64> = parallel::run(|| eligible.par_iter().map(|&s| with(s)).collect());
+            let tried: Vec<f64> = eligible.par_iter().map(|&s| with(s)).collect();
             let top = (0..tried.len()).fold(0, |b, i| if tried[i] > tried[b] { i } else { b });
             if tried[top] <= best {
                 break;

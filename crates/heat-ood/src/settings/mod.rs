@@ -1,6 +1,6 @@
 //! Settings as people write them: texts into values, tables into types.
 
-mod fields;
+mod reader;
 mod text;
 mod typed;
 

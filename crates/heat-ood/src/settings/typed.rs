@@ -1,10 +1,11 @@
 //! Tables as typed settings, with errors that name the key.
 
+use std::cell::Cell;
+
 use serde::de::DeserializeOwned;
-use serde_path_to_error::{Path, Segment};
 use toml::{Table, Value};
 
-use super::fields::fields_at;
+use super::reader::{Fields, Reader, Wrong};
 use crate::error::{Error, Result};
 
 /// A table as a `T`; `place` stands before the keys in messages.
@@ -12,74 +13,83 @@ use crate::error::{Error, Result};
 /// # Errors
 /// If a key is unknown, at any depth, or a value has a wrong type.
 pub(crate) fn typed<T: DeserializeOwned>(table: &Table, place: &str) -> Result<T> {
-    check_keys::<T>(table, place, &mut Vec::new())?;
+    check_keys(table, place, read::<T>, &mut Vec::new())?;
     let value = Value::Table(table.clone());
-    serde_path_to_error::deserialize(value).map_err(|e| {
-        let value = at(table, e.path()).map_or(String::new(), Value::to_string);
-        let inside = e.path().to_string();
-        let key =
-            if e.path().iter().len() == 0 { place.to_owned() } else { dotted(place, &inside) };
-        Error::config(key, value, e.inner().message())
-    })
+    T::deserialize(Reader::Value(&value)).map_err(|wrong| refused(&wrong, &value, place))
 }
 
 /// The keys that a `T` accepts, with those of the groups within it.
 pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<String> {
     let mut keys = Vec::new();
-    collect::<T>(&mut Vec::new(), &mut keys);
+    collect(read::<T>, &mut Vec::new(), &mut keys);
     keys
 }
 
-fn collect<T: DeserializeOwned>(path: &mut Vec<&str>, keys: &mut Vec<String>) {
-    for field in fields_at::<T>(path).into_iter().flatten() {
+/// Reads a type, only to be asked for its fields.
+type Read = fn(Reader<'_>);
+
+fn read<T: DeserializeOwned>(reader: Reader<'_>) {
+    let _ = T::deserialize(reader);
+}
+
+/// The fields of the struct at `path` within what `read` reads; `None` where
+/// there is something else, such as a number or a list.
+fn fields_at(read: Read, path: &[&str]) -> Option<Fields> {
+    let found = Cell::new(None);
+    read(Reader::Fields(path, &found));
+    found.get()
+}
+
+fn collect(read: Read, path: &mut Vec<&str>, keys: &mut Vec<String>) {
+    for field in fields_at(read, path).into_iter().flatten() {
         path.push(field);
         keys.push(path.join("."));
-        collect::<T>(path, keys);
+        collect(read, path, keys);
         path.pop();
     }
 }
 
-/// Refuse keys that the struct at `path` within a `T` does not have.
-fn check_keys<'t, T: DeserializeOwned>(
+/// Refuse keys that the struct at `path` does not have.
+fn check_keys<'t>(
     table: &'t Table,
     place: &str,
+    read: Read,
     path: &mut Vec<&'t str>,
 ) -> Result<()> {
-    let fields = fields_at::<T>(path).unwrap_or_default();
+    let fields = fields_at(read, path).unwrap_or_default();
     for (key, value) in table {
         path.push(key);
-        let name = || dotted(place, &path.join("."));
+        let name = dotted(place, &path.join("."));
         if !fields.contains(&key.as_str()) {
-            let known: Vec<String> = keys_of::<T>().iter().map(|k| dotted(place, k)).collect();
-            return Err(Error::unknown("key", &name(), known.iter().map(String::as_str)));
+            let mut known = Vec::new();
+            collect(read, &mut Vec::new(), &mut known);
+            let known: Vec<String> = known.iter().map(|k| dotted(place, k)).collect();
+            return Err(Error::unknown("key", &name, known.iter().map(String::as_str)));
         }
-        if fields_at::<T>(path).is_some() {
+        if fields_at(read, path).is_some() {
             let Value::Table(group) = value else {
-                return Err(Error::config(name(), value, "expected a group of keys"));
+                return Err(Error::config(name, value, "expected a group of keys"));
             };
-            check_keys::<T>(group, place, path)?;
+            check_keys(group, place, read, path)?;
         }
         path.pop();
     }
     Ok(())
 }
 
+fn refused(wrong: &Wrong, table: &Value, place: &str) -> Error {
+    let path = wrong.path();
+    let value = match path.is_empty() {
+        true => String::new(),
+        false => wrong.value(table).map_or(String::new(), Value::to_string),
+    };
+    let key = if path.is_empty() { place.to_owned() } else { dotted(place, &path) };
+    Error::config(key, value, &wrong.message)
+}
+
 /// `place.key`, or the key alone at the top.
 fn dotted(place: &str, key: &str) -> String {
     if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") }
-}
-
-/// The value at a path, if it leads anywhere.
-fn at<'t>(table: &'t Table, path: &Path) -> Option<&'t Value> {
-    let mut segments = path.iter();
-    let Segment::Map { key } = segments.next()? else {
-        return None;
-    };
-    segments.try_fold(table.get(key)?, |value, segment| match segment {
-        Segment::Map { key } => value.get(key),
-        Segment::Seq { index } => value.get(*index),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    })
 }
 
 #[cfg(test)]

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
-use rayon::prelude::*;
-
 use super::ExtractConfig;
 use crate::backbone::{Network, Pooled, networks};
 use crate::{ImageDataset, Transform};
 use heat_ood::features::write_rows;
 use heat_ood::io::sha256_of;
+use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::math::{blocks, parallel};
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
@@ -149,10 +148,8 @@ impl Source<'_> {
     /// threads than networks, on all of them.
     fn prepare(&self, range: Range<usize>) -> Result<Ready> {
         let made: Vec<Result<Prepared>> = if parallel::threads() > networks() {
-            parallel::run(|| {
-                let images = range.clone().into_par_iter();
-                images.map_init(|| None, |transform, i| self.image(transform, i)).collect()
-            })
+            let images = range.clone().into_par_iter();
+            images.collect_with(|| None, |transform, i| self.image(transform, i))
         } else {
             let mut transform = None;
             range.clone().map(|i| self.image(&mut transform, i)).collect()

@@ -2,10 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::{Mask, Mlp, stride};
 use crate::math::matmul::{Aligned, Packed, View, gemm, gemm_add, scratch_length};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{BLOCK_ROWS, parallel};
 
 /// Memory for a whole batch on all threads.

@@ -7,12 +7,10 @@
 //!
 //! Reference: Miyato et al., *Spectral Normalization for Generative Adversarial Networks*, ICLR 2018.
 
-use rayon::prelude::*;
-
 use super::{Linear, Mlp};
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile};
-use crate::math::parallel;
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::rng::{Purpose, Stream};
 
 /// Largest singular value a weight may keep.
@@ -75,8 +73,8 @@ impl Spectral {
 
     /// Take new weights into account, u and v as they are.
     pub(super) fn measure(&mut self, linears: &[Linear], parameters: &[f32]) {
-        let maps = self.maps.par_iter_mut().zip(linears);
-        parallel::run(|| maps.for_each(|(m, l)| m.measure(&parameters[l.weight()])));
+        let maps = self.maps.par_iter_mut().zip(linears.par_iter());
+        maps.for_each(|(m, l)| m.measure(&parameters[l.weight()]));
     }
 }
 
@@ -107,8 +105,8 @@ impl Mlp {
         let Mlp { spectral: Some(spectral), linears, parameters, .. } = self else {
             return;
         };
-        let maps = spectral.maps.par_iter_mut().zip(&linears[..]);
-        parallel::run(|| maps.for_each(|(m, l)| m.iterate(&parameters[l.weight()])));
+        let maps = spectral.maps.par_iter_mut().zip(linears.par_iter());
+        maps.for_each(|(m, l)| m.iterate(&parameters[l.weight()]));
         self.repack();
     }
 

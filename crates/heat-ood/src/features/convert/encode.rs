@@ -4,15 +4,15 @@ use std::io::Write;
 use std::ops::Range;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::features::Batch;
 use crate::features::shard::Shard;
 use crate::features::{FeatureSet, Field, Head, Pooling};
 use crate::io::Dtype;
+use crate::math::blocks;
 use crate::math::matmul::Aligned;
-use crate::math::{blocks, parallel};
+use crate::math::parallel::{Pieces, SlicesMut};
 use crate::observe::{Event, Observer};
 
 /// Rows that one task encodes.
@@ -98,10 +98,10 @@ pub(super) fn stream(
         let (start, n) = (range.start + block.start, block.len());
         bytes.resize(n * column.row_bytes(), 0);
         // The first error in row order, whichever thread meets one first.
-        let results: Vec<Result<()>> = parallel::run(|| {
+        let results: Vec<Result<()>> = {
             let chunks = bytes.par_chunks_mut(ROWS * column.row_bytes()).enumerate();
             chunks.map(|(i, out)| encode(start + i * ROWS, out)).collect()
-        });
+        };
         results.into_iter().collect::<Result<()>>()?;
         out.write(&bytes)?;
         written(n);

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
-use rayon::prelude::*;
 
 use view::View;
 
@@ -17,6 +16,7 @@ use super::shard::{Shard, check_labels, safetensors_arrays};
 use super::{Field, FileFormat, Head, Pooling};
 use crate::error::{Error, Result};
 use crate::io::{self, Array, TensorFile, is_unfinished, open_npy, open_npz};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
 
 /// Names of arrays that a set may have.
@@ -280,7 +280,7 @@ impl FeatureSet {
     fn hash_files(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let hash = |f: &PathBuf| Ok((name(f), io::sha256(f)?));
-        let files: Vec<Result<_>> = parallel::run(|| self.files.par_iter().map(hash).collect());
+        let files: Vec<Result<_>> = self.files.par_iter().map(hash).collect();
         files.into_iter().collect()
     }
 

@@ -7,13 +7,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::super::shard::Shard;
 use super::FeatureSet;
 use crate::error::{Error, Result};
 use crate::features::Field;
 use crate::io::sha256_of;
+use crate::math::parallel::{Pieces, Slices};
 use crate::math::{blocks, parallel};
 
 /// Which rows and classes of the stored ones a set shows.

@@ -205,7 +205,7 @@ impl Packed {
 
     /// The same in parallel over panels, on the current pool.
     pub fn set_parallel(&mut self, b: View<'_>, k: usize, n: usize) {
-        use rayon::prelude::*;
+        use crate::math::parallel::{Pieces, SlicesMut};
         self.resize(Isa::detect(), k, n);
         let nr = self.nr;
         let panels = n.div_ceil(nr);

@@ -8,14 +8,13 @@
 //!
 //! Reference: Lloyd, 1982; Arthur and Vassilvitskii, *k-means++*, SODA 2007.
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use crate::math::moments::ClassMeans;
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::rng::{Purpose, Stream};
-use crate::math::{blocks, parallel, reduce};
+use crate::math::{blocks, reduce};
 use crate::observe::{Event, Observer};
 
 /// Most iterations.
@@ -108,8 +107,7 @@ impl KMeans {
             });
             nearest.collect::<Vec<_>>()
         };
-        let pieces: Vec<Vec<(u32, f32)>> =
-            parallel::run(|| rows.par_chunks(ROWS * dim).map(piece).collect());
+        let pieces: Vec<Vec<(u32, f32)>> = rows.par_chunks(ROWS * dim).map(piece).collect();
         pieces.into_iter().flatten().unzip()
     }
 
@@ -139,7 +137,7 @@ impl KMeans {
             }
         }
         let mut means = ClassMeans::new(dim, k);
-        parallel::run(|| means.update(rows, labels));
+        means.update(rows, labels);
         let means = means.finish();
         self.centroids.iter_mut().zip(means).for_each(|(c, m)| *c = m as f32);
     }
@@ -148,7 +146,7 @@ impl KMeans {
 /// The mean of rows of `dim`.
 fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
     let mut mean = ClassMeans::new(dim, 1);
-    parallel::run(|| mean.update(rows, &vec![0; rows.len() / dim]));
+    mean.update(rows, &vec![0; rows.len() / dim]);
     mean.finish().into_iter().map(|m| m as f32).collect()
 }
 
@@ -159,7 +157,7 @@ fn subtract(rows: &mut [f32], centre: &[f32]) {
             row.iter_mut().zip(centre).for_each(|(v, c)| *v -= c);
         }
     };
-    parallel::run(|| rows.par_chunks_mut(ROWS * centre.len()).for_each(piece));
+    rows.par_chunks_mut(ROWS * centre.len()).for_each(piece);
 }
 
 /// k-means++: each next centroid is a row, drawn with the probability of its
@@ -171,12 +169,11 @@ fn plus_plus(rows: &[f32], dim: usize, k: usize, stream: &mut Stream) -> Vec<f32
     let mut nearest = vec![f64::INFINITY; n];
     for c in 1..k {
         let last = centroids[(c - 1) * dim..].to_vec();
-        parallel::run(|| {
-            nearest
-                .par_iter_mut()
-                .zip(rows.par_chunks(dim))
-                .with_min_len(ROWS)
-                .for_each(|(d, row)| *d = d.min(reduce::distance2(row, &last)));
+        let pieces = nearest.par_chunks_mut(ROWS).zip(rows.par_chunks(ROWS * dim));
+        pieces.for_each(|(nearest, rows)| {
+            for (d, row) in nearest.iter_mut().zip(rows.chunks_exact(dim)) {
+                *d = d.min(reduce::distance2(row, &last));
+            }
         });
         let total: f64 = nearest.iter().sum();
         let mut left = stream.uniform() * total;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
-use crate::math::{parallel, reduce};
+use crate::math::reduce;
 use crate::scorers::context::FitContext;
 use crate::scorers::input::{Input, contradiction, feature_settings, load_head};
 use crate::scorers::logits::energy_logits::energies;
@@ -68,7 +68,7 @@ impl Method for MeanConfig {
             } else {
                 rows
             };
-            parallel::run(|| means.update(rows, &labels));
+            means.update(rows, &labels);
             Ok(())
         })?;
         let counts = means.counts().to_vec();

@@ -14,7 +14,6 @@
 //! Reference: Ling et al., *CADRef: Robust Out-of-Distribution Detection via
 //! Class-Aware Decoupled Relative Feature Leveraging*, CVPR 2025.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toml::Table;
@@ -23,7 +22,8 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::moments::ClassMeans;
-use crate::math::{parallel, reduce};
+use crate::math::parallel::{Pieces, Slices};
+use crate::math::reduce;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{
     Input, contradiction, feature_settings, head_logits, load_head, require_head,
@@ -109,9 +109,8 @@ impl Statistic for Predicted {
             (block.rows(&self.source)?, block.head_logits(&self.source, &self.head)?);
         let (rows, logits, classes) = (&*rows, &*logits, self.head.classes());
         let (means, confidence) = (&mut self.means, self.confidence);
-        let sums: Vec<f64> = parallel::run(|| {
-            let predicted: Vec<u32> =
-                logits.par_chunks_exact(classes).map(reduce::argmax).collect();
+        let sums: Vec<f64> = {
+            let predicted: Vec<u32> = logits.par_chunks(classes).map(reduce::argmax).collect();
             means.update(rows, &predicted);
             let sum = |logits: &[f32]| {
                 let mut scratch = Vec::new();
@@ -119,7 +118,7 @@ impl Statistic for Predicted {
                 rows.map(|l| confidence.of(l, &mut scratch)).sum()
             };
             logits.par_chunks(256 * classes).map(sum).collect()
-        });
+        };
         self.sum += sums.iter().sum::<f64>();
         Ok(())
     }

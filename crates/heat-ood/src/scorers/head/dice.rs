@@ -8,14 +8,14 @@
 //!
 //! Reference: Sun and Li, *DICE: Leveraging Sparsification for Out-of-Distribution Detection*, ECCV 2022.
 
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
-use crate::math::{parallel, quantile, reduce};
+use crate::math::parallel::{Pieces, Slices};
+use crate::math::{quantile, reduce};
 use crate::scorers::context::FitContext;
 use crate::scorers::input::{
     Input, by_classes, contradiction, feature_settings, load_head, require_head,
@@ -64,16 +64,14 @@ impl Method for DiceConfig {
         let head = input.head(head)?;
         let mut means = ClassMeans::new(input.dim, 1);
         input.each_block(train, "fit dice", observer, |_, rows| {
-            parallel::run(|| {
-                let labels = vec![0; rows.len() / input.dim];
-                // Nearly never is there anything to clip.
-                if rows.par_chunks(1 << 16).any(|values| reduce::max(values) > CLIP) {
-                    let clipped: Vec<f32> = rows.par_iter().map(|v| v.min(CLIP)).collect();
-                    means.update(&clipped, &labels);
-                } else {
-                    means.update(rows, &labels);
-                }
-            });
+            let labels = vec![0; rows.len() / input.dim];
+            // Nearly never is there anything to clip.
+            if rows.par_chunks(1 << 16).all(|values| reduce::max(values) <= CLIP) {
+                means.update(rows, &labels);
+            } else {
+                let clipped: Vec<f32> = rows.par_iter().map(|v| v.min(CLIP)).collect();
+                means.update(&clipped, &labels);
+            }
             Ok(())
         })?;
         let mean = means.finish();

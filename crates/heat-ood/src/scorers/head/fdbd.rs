@@ -10,14 +10,14 @@
 //!
 //! Reference: Liu and Qin, *Fast Decision Boundary based Out-of-Distribution Detector*, ICML 2024.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::with_head::{MeanRow, WithHead};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
-use crate::math::{parallel, reduce};
+use crate::math::parallel::{Pieces, SlicesMut};
+use crate::math::reduce;
 use crate::scorers::context::{FitContext, StatisticRequest};
 use crate::scorers::input::{feature_settings, require_head};
 use crate::scorers::method::{Method, offer};
@@ -91,13 +91,11 @@ fn inverse_distances(head: &Head) -> Vec<f32> {
     let (classes, dim) = (head.classes(), head.dim());
     let row = |i: usize| &head.weight()[i * dim..][..dim];
     let mut out = vec![0.0; classes * classes];
-    parallel::run(|| {
-        out.par_chunks_mut(classes).enumerate().for_each(|(i, out)| {
-            for (j, o) in out.iter_mut().enumerate() {
-                let distance = reduce::distance2(row(i), row(j)).sqrt();
-                *o = if distance > 0.0 { (1.0 / distance) as f32 } else { 0.0 };
-            }
-        });
+    out.par_chunks_mut(classes).enumerate().for_each(|(i, out)| {
+        for (j, o) in out.iter_mut().enumerate() {
+            let distance = reduce::distance2(row(i), row(j)).sqrt();
+            *o = if distance > 0.0 { (1.0 / distance) as f32 } else { 0.0 };
+        }
     });
     out
 }

@@ -6,15 +6,14 @@
 //!
 //! Reference: Zhang et al., *Out-of-Distribution Detection based on In-Distribution Data Patterns Memorization with Modern Hopfield Energy*, ICLR 2023.
 
-use rayon::prelude::*;
-
 use super::with_head::WithHead;
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
-use crate::math::{parallel, reduce};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
+use crate::math::reduce;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{feature_settings, require_head};
 use crate::scorers::method::{Method, offer};
@@ -49,19 +48,17 @@ impl Statistic for Patterns {
         let mut labels = block.train.labels(block.range.clone(), classes)?;
         let rows = block.rows(&self.source)?;
         let (head, means, rows) = (&self.head, &mut self.means, &*rows);
-        parallel::run(|| {
-            let pieces = labels.par_chunks_mut(ROWS).zip(rows.par_chunks(ROWS * dim));
-            pieces.for_each(|(labels, rows)| {
-                let mut logits = vec![0.0; labels.len() * classes];
-                with_scratch(|scratch| head.logits(rows, &mut logits, scratch));
-                for (label, row) in labels.iter_mut().zip(logits.chunks_exact(classes)) {
-                    if reduce::argmax(row) != *label {
-                        *label = classes as u32;
-                    }
+        let pieces = labels.par_chunks_mut(ROWS).zip(rows.par_chunks(ROWS * dim));
+        pieces.for_each(|(labels, rows)| {
+            let mut logits = vec![0.0; labels.len() * classes];
+            with_scratch(|scratch| head.logits(rows, &mut logits, scratch));
+            for (label, row) in labels.iter_mut().zip(logits.chunks_exact(classes)) {
+                if reduce::argmax(row) != *label {
+                    *label = classes as u32;
                 }
-            });
-            means.update(rows, &labels);
+            }
         });
+        means.update(rows, &labels);
         Ok(())
     }
 }

@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::columns::ColumnCounts;
-use crate::math::parallel;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::energy_logits::energies;
 use crate::scorers::input::{by_classes, feature_settings, require_head};
@@ -54,7 +53,7 @@ impl Statistic for Counts {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
         let rows = block.rows(&self.source)?;
         let (counts, rows) = (&mut self.counts, &*rows);
-        parallel::run(|| counts.update(rows));
+        counts.update(rows);
         Ok(())
     }
 }

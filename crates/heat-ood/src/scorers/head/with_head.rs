@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::features::Head;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
-use crate::math::parallel;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
 use crate::scorers::{Section, Stored};
@@ -84,7 +83,7 @@ impl Statistic for MeanRow {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
         let rows = block.rows(&self.source)?;
         let (means, rows, labels) = (&mut self.means, &*rows, vec![0; block.range.len()]);
-        parallel::run(|| means.update(rows, &labels));
+        means.update(rows, &labels);
         Ok(())
     }
 }

@@ -6,14 +6,13 @@
 //!
 //! Reference: Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022.
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::product_nt;
 use crate::math::moments::ClassMeans;
-use crate::math::{blocks, parallel, reduce};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
+use crate::math::{blocks, reduce};
 use crate::observe::Event;
 use crate::scorers::context::FitContext;
 use crate::scorers::input::contradiction;
@@ -72,19 +71,16 @@ impl Method for KlmConfig {
         for range in blocks(train.len(), ROWS) {
             let logits = source.logits_of(train, needs, range.clone())?;
             let mut rows = vec![0.0f32; logits.len()];
-            parallel::run(|| {
-                let pieces = rows.par_chunks_mut(64 * classes).zip(logits.par_chunks(64 * classes));
-                pieces.for_each(|(rows, logits)| {
-                    let mut p: Vec<f64> = logits.iter().map(|&v| f64::from(v)).collect();
-                    for p in p.chunks_exact_mut(classes) {
-                        probabilities(p);
-                    }
-                    rows.iter_mut().zip(p).for_each(|(r, p)| *r = p as f32);
-                });
-                let predicted: Vec<u32> =
-                    logits.par_chunks_exact(classes).map(reduce::argmax).collect();
-                means.update(&rows, &predicted);
+            let pieces = rows.par_chunks_mut(64 * classes).zip(logits.par_chunks(64 * classes));
+            pieces.for_each(|(rows, logits)| {
+                let mut p: Vec<f64> = logits.iter().map(|&v| f64::from(v)).collect();
+                for p in p.chunks_exact_mut(classes) {
+                    probabilities(p);
+                }
+                rows.iter_mut().zip(p).for_each(|(r, p)| *r = p as f32);
             });
+            let predicted: Vec<u32> = logits.par_chunks(classes).map(reduce::argmax).collect();
+            means.update(&rows, &predicted);
             observer.on(Event::Advance { done: range.end as u64, loss: None });
         }
         observer.on(Event::End);

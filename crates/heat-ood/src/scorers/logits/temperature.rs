@@ -20,12 +20,12 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
-use crate::math::{blocks, parallel, reduce};
+use crate::math::parallel::{Pieces, Slices};
+use crate::math::{blocks, reduce};
 use crate::observe::Event;
 use crate::scorers::context::{Block, FitContext, Statistic, StatisticRequest};
 use crate::scorers::logit_source::{LogitSource, logits_settings, softmax_gradient};
@@ -129,10 +129,8 @@ fn of_pieces<T: Send>(
 ) -> Vec<T> {
     const ROWS: usize = 64;
     let classes = logits.len() / labels.len();
-    parallel::run(|| {
-        let pieces = logits.par_chunks(ROWS * classes).zip(labels.par_chunks(ROWS));
-        pieces.map(|(logits, labels)| f(logits, labels)).collect()
-    })
+    let pieces = logits.par_chunks(ROWS * classes).zip(labels.par_chunks(ROWS));
+    pieces.map(|(logits, labels)| f(logits, labels)).collect()
 }
 
 /// Logits and label of each row.

@@ -10,11 +10,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::error::Result;
 use crate::io::Floats;
 use crate::math::matmul::{Aligned, Epilogue, Packed, View, gemm};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel, reduce};
 
 /// Rows of the bank whose orders are held at a time.
@@ -46,10 +45,10 @@ pub(super) fn gather(
     read: impl Fn(Range<usize>) -> Result<Vec<f32>> + Sync,
 ) -> Result<Floats> {
     let mut rows = Aligned::zeros(n * dim);
-    let ranges: Vec<_> = blocks(n, READ).collect();
-    let pieces = rows.par_chunks_mut(READ * dim).zip(ranges);
-    parallel::run_all(pieces.map(|(out, range)| {
-        out.copy_from_slice(&read(range)?);
+    let pieces = rows.par_chunks_mut(READ * dim).enumerate();
+    parallel::run_all(pieces.map(|(i, out)| {
+        let start = i * READ;
+        out.copy_from_slice(&read(start..start + out.len() / dim)?);
         Ok(())
     }))?;
     Ok(Floats::new(rows))
@@ -91,9 +90,7 @@ impl Bank {
     pub fn new(rows: Floats, dim: usize, order: Order) -> Self {
         let all = &rows[..];
         let norms = match order {
-            Order::Distance => parallel::run(|| {
-                all.par_chunks_exact(dim).map(|r| reduce::norm2(r) as f32).collect()
-            }),
+            Order::Distance => all.par_chunks(dim).map(|r| reduce::norm2(r) as f32).collect(),
             Order::Product => Vec::new(),
         };
         Bank { order, dim, rows, norms, least: 0.0 }

@@ -11,7 +11,6 @@
 //!
 //! Reference: OpenOOD v1.5, postprocessor `cfood`.
 
-use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -20,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::matmul::Aligned;
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::rng::{Purpose, Stream};
 use crate::math::{parallel, reduce};
 use crate::observe::{Event, Observer};
@@ -180,17 +180,14 @@ fn radii(bank: &Bank, dim: usize, positions: &[usize], observer: &mut dyn Observ
     let step = block * 4 * parallel::threads().max(4);
     let pieces = rows.chunks(step * dim).zip(by_row.chunks_mut(step * positions.len()));
     for (i, (rows, out)) in pieces.enumerate() {
-        parallel::run(|| {
-            let blocks =
-                rows.par_chunks(block * dim).zip(out.par_chunks_mut(block * positions.len()));
-            blocks.for_each(|(rows, out)| {
-                let mut distances = distances(bank, rows, dim);
-                let each = distances.chunks_exact_mut(n).zip(out.chunks_exact_mut(positions.len()));
-                for (distances, out) in each {
-                    distances.sort_unstable_by(f32::total_cmp);
-                    out.iter_mut().zip(positions).for_each(|(o, &at)| *o = distances[at]);
-                }
-            });
+        let blocks = rows.par_chunks(block * dim).zip(out.par_chunks_mut(block * positions.len()));
+        blocks.for_each(|(rows, out)| {
+            let mut distances = distances(bank, rows, dim);
+            let each = distances.chunks_exact_mut(n).zip(out.chunks_exact_mut(positions.len()));
+            for (distances, out) in each {
+                distances.sort_unstable_by(f32::total_cmp);
+                out.iter_mut().zip(positions).for_each(|(o, &at)| *o = distances[at]);
+            }
         });
         let done = ((i + 1) * step).min(n) as u64;
         observer.on(Event::Advance { done, loss: None });

@@ -10,7 +10,6 @@
 //!
 //! Reference: Fang et al., *Kernel PCA for Out-of-Distribution Detection*, NeurIPS 2024.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toml::Table;
@@ -22,8 +21,9 @@ use crate::io::Tensor;
 use crate::math::linalg::eigh;
 use crate::math::matmul::{Epilogue, Packed, View, gemm, with_scratch};
 use crate::math::moments::Moments;
+use crate::math::parallel::{Pieces, Slices};
 use crate::math::rng::{Purpose, Stream, sin_pi};
-use crate::math::{blocks, parallel, reduce};
+use crate::math::{blocks, reduce};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{Input, by_classes, contradiction, feature_settings};
 use crate::scorers::method::{Method, offer};
@@ -165,11 +165,9 @@ impl Statistic for Mapped {
         for range in blocks(block.range.len(), Moments::block_rows(width)) {
             let rows = &rows[range.start * dim..range.end * dim];
             let (map, moments) = (&self.map, &mut self.moments);
-            parallel::run(|| {
-                let mapped: Vec<Vec<f32>> =
-                    rows.par_chunks(256 * dim).map(|r| map.apply(r.to_vec(), dim)).collect();
-                moments.update(&mapped.concat(), &vec![0; range.len()]);
-            });
+            let mapped: Vec<Vec<f32>> =
+                rows.par_chunks(256 * dim).map(|r| map.apply(r.to_vec(), dim)).collect();
+            moments.update(&mapped.concat(), &vec![0; range.len()]);
         }
         Ok(())
     }

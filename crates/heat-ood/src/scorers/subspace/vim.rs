@@ -23,7 +23,7 @@ use super::principal::{self, Subspace};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head, Pooling, Preprocessing};
 use crate::math::matmul::{Keep, Packed, View, gemm};
-use crate::math::{parallel, reduce};
+use crate::math::reduce;
 use crate::observe::Observer;
 use crate::scorers::context::{FitContext, StatisticRequest};
 use crate::scorers::input::{Input, contradiction, feature_settings, load_head, require_head};
@@ -100,11 +100,11 @@ impl Vim {
     }
 
     fn fit_alpha(&self, train: &FeatureSet, observer: &mut dyn Observer) -> Result<f64> {
-        use rayon::prelude::*;
+        use crate::math::parallel::{Pieces, Slices};
         let dim = self.input.dim;
         let (mut largest, mut norm) = (0.0, 0.0);
         self.input.each_block(train, "fit vim: scale", observer, |_, rows| {
-            let pieces: Vec<(f64, f64)> = parallel::run(|| {
+            let pieces: Vec<(f64, f64)> = {
                 rows.par_chunks(256 * dim)
                     .map(|rows| {
                         let mut scratch = Scratch::default();
@@ -117,7 +117,7 @@ impl Vim {
                         (largest, self.space.outside(&centred).iter().sum())
                     })
                     .collect()
-            });
+            };
             for (l, n) in pieces {
                 (largest, norm) = (largest + l, norm + n);
             }

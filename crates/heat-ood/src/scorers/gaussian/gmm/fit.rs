@@ -8,7 +8,6 @@ use super::{Gmm, GmmConfig};
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
 use crate::math::moments::Moments;
-use crate::math::parallel;
 use crate::scorers::Stored;
 use crate::scorers::context::{By, ClassMoments, FitContext, StatisticRequest};
 use crate::scorers::gaussian::kmeans::KMeans;
@@ -56,7 +55,7 @@ impl Method for GmmConfig {
                 let mut moments = Moments::new(input.dim, classes);
                 context.pass(&source, "fit gmm", |range, rows| {
                     let labels = labels.get(train, range)?;
-                    parallel::run(|| moments.update(rows, &labels));
+                    moments.update(rows, &labels);
                     Ok(())
                 })?;
                 moments

@@ -14,7 +14,6 @@
 //! scikit-learn computes them. The diagonal forms, the ratio and its choice by
 //! held-out classes are ours.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::covariance::{keep_diagonal, mean_variance};
@@ -23,8 +22,9 @@ use crate::error::{Error, Result};
 use crate::features::FeatureSet;
 use crate::math::linalg::{eigh, product_nt};
 use crate::math::moments::Moments;
+use crate::math::parallel::{Pieces, Slices};
+use crate::math::reduce;
 use crate::math::rng::{Purpose, Stream};
-use crate::math::{parallel, reduce};
 use crate::observe::{Event, Observer};
 use crate::scorers::input::Input;
 
@@ -208,7 +208,7 @@ impl Fitted<'_> {
                         of.push(l);
                     }
                 }
-                parallel::run(|| moments.update(&kept, &of));
+                moments.update(&kept, &of);
             }
             Ok(())
         })?;
@@ -340,7 +340,7 @@ fn energies(rows: &[f64], means: &[f64], log_counts: &[f64], dim: usize) -> Vec<
         })
         .collect::<Vec<_>>()
     };
-    let pieces: Vec<Vec<f32>> = parallel::run(|| rows.par_chunks(256 * dim).map(piece).collect());
+    let pieces: Vec<Vec<f32>> = rows.par_chunks(256 * dim).map(piece).collect();
     pieces.concat()
 }
 

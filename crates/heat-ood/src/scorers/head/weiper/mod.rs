@@ -23,7 +23,6 @@ mod projection;
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde_json::json;
 
 use density::{Density, EMPTY, Histogram, Range, widen};
@@ -32,7 +31,7 @@ use projection::Projection;
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::io::Tensor;
-use crate::math::parallel;
+use crate::math::parallel::{Pieces, Slices};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{
     Input, by_classes, contradiction, feature_settings, load_head, require_head,
@@ -91,7 +90,7 @@ impl Statistic for Extremes {
         let (rows, dim) = (block.rows(&self.source)?, self.source.dim);
         let make = || Arc::new(Projection::new(&self.head, &self.config));
         let (rows, projection) = (&*rows, &**self.projection.get_or_insert_with(make));
-        let found: Vec<[Range; 2]> = parallel::run(|| {
+        let found: Vec<[Range; 2]> = {
             let extremes = |rows: &[f32]| {
                 let [mut of_features, mut of_projections] = [EMPTY; 2];
                 widen(&mut of_features, rows);
@@ -99,7 +98,7 @@ impl Statistic for Extremes {
                 [of_features, of_projections]
             };
             rows.par_chunks(ROWS * dim).map(extremes).collect()
-        });
+        };
         for found in found {
             self.ranges.iter_mut().zip(&found).for_each(|(range, found)| widen(range, found));
         }
@@ -207,7 +206,7 @@ impl Method for WeiperConfig {
         let projection = projection.unwrap_or_else(|| Arc::new(Projection::new(&head, &config)));
         let mut sums = found.ranges.map(|range| Histogram::new(range, config.bins));
         context.pass(&source, "fit weiper: densities", |_, rows| {
-            let parts: Vec<[Histogram; 2]> = parallel::run(|| {
+            let parts: Vec<[Histogram; 2]> = {
                 let count = |rows: &[f32]| {
                     let mut part = found.ranges.map(|range| Histogram::new(range, config.bins));
                     part[0].count(rows);
@@ -215,7 +214,7 @@ impl Method for WeiperConfig {
                     part
                 };
                 rows.par_chunks(ROWS * dim).map(count).collect()
-            });
+            };
             for part in &parts {
                 sums.iter_mut().zip(part).for_each(|(sum, part)| sum.merge(part));
             }

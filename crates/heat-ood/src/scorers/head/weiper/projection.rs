@@ -1,12 +1,11 @@
 //! The perturbed head.
 
-use rayon::prelude::*;
-
 use super::WeiperConfig;
 use crate::features::Head;
 use crate::math::matmul::{Epilogue, Packed, View, gemm, with_scratch};
+use crate::math::parallel::{Pieces, Slices, SlicesMut};
+use crate::math::reduce;
 use crate::math::rng::{Purpose, Stream};
-use crate::math::{parallel, reduce};
 
 /// Columns of a group of copies, unless one copy has more: what they give a
 /// block of rows stays in the second-level cache.
@@ -48,8 +47,8 @@ impl Projection {
                 noise.iter_mut().zip(w).for_each(|(n, w)| *n = w + scale * *n);
             }
         };
-        let copies = weight.par_chunks_exact_mut(classes * dim).enumerate();
-        parallel::run(|| copies.for_each(perturb));
+        let copies = weight.par_chunks_mut(classes * dim).enumerate();
+        copies.for_each(perturb);
         Self::of(head, &weight)
     }
 
@@ -58,8 +57,7 @@ impl Projection {
         let (dim, classes) = (head.dim(), head.classes());
         let copies = (COLUMNS / classes).clamp(1, weight.len() / (classes * dim));
         let group = |w: &[f32]| Packed::new(View::rows(w, dim).t(), dim, w.len() / dim);
-        let groups =
-            parallel::run(|| weight.par_chunks(copies * classes * dim).map(group).collect());
+        let groups = weight.par_chunks(copies * classes * dim).map(group).collect();
         Projection { groups, bias: head.bias().repeat(copies), classes, dim }
     }
 

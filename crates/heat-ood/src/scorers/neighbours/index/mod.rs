@@ -16,14 +16,13 @@
 mod bounds;
 mod search;
 
-use rayon::prelude::*;
-
 use bounds::{Bounds, Centres, Piece, Query};
 use search::{Search, nearer};
 
 use super::bank::{Order, PIECE, QUERIES};
 use crate::io::Floats;
 use crate::math::int8::{self, Instruction};
+use crate::math::parallel::{Pieces, Slices};
 use crate::math::{parallel, reduce};
 
 impl Order {
@@ -89,10 +88,10 @@ impl Neighbours {
     fn index(rows: Floats, dim: usize, order: Order, with: Instruction) -> Self {
         let all = &rows[..];
         let centres = Centres::new(all, dim, order);
-        let pieces: Vec<Piece> = parallel::run(|| {
+        let pieces: Vec<Piece> = {
             let pieces = all.par_chunks(PIECE * dim);
             pieces.map(|rows| Piece::new(rows, &centres, order)).collect()
-        });
+        };
         let largest = pieces.iter().fold(0.0, |m: f64, piece| m.max(piece.longest)).sqrt();
         Neighbours { order, dim, rows, largest, with, centres, pieces }
     }
@@ -123,10 +122,10 @@ impl Neighbours {
             return self.nearest_among(0, &self.pieces, queries, k);
         }
         let length = whole.div_ceil(parts);
-        let found: Vec<_> = parallel::run(|| {
+        let found: Vec<_> = {
             let parts = self.pieces.par_chunks(length).enumerate();
             parts.map(|(i, pieces)| self.nearest_among(i * length, pieces, queries, k)).collect()
-        });
+        };
         let mut found = found.into_iter();
         let mut all = found.next().unwrap_or_default();
         for part in found {

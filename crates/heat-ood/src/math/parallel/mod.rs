@@ -5,11 +5,14 @@
 //! else the CPUs that the control group allows. Work is cut into blocks of
 //! fixed size, so no result depends on the number of threads.
 
-use std::cell::Cell;
-use std::sync::{Arc, PoisonError, RwLock};
+mod pieces;
 
-use rayon::prelude::*;
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
+
+pub use pieces::{Indices, Pieces, Slices, SlicesMut};
 
 use crate::error::{Error, Result};
 
@@ -85,8 +88,19 @@ fn install(f: &mut (dyn FnMut() + Send)) {
 ///
 /// # Errors
 /// That of a piece.
-pub fn run_all(pieces: impl IndexedParallelIterator<Item = Result<()>>) -> Result<()> {
-    run(|| pieces.collect::<Vec<_>>()).into_iter().collect()
+pub fn run_all(pieces: impl Pieces<Item = Result<()>>) -> Result<()> {
+    let first = Mutex::new(None);
+    pieces.enumerate().for_each(|(i, result)| {
+        let Err(error) = result else { return };
+        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.as_ref().is_none_or(|(at, _)| i < *at) {
+            *first = Some((i, error));
+        }
+    });
+    match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
 }
 
 /// Run `f` on a pool of exactly `threads` threads, for this call only.
@@ -128,12 +142,12 @@ mod tests {
 
     #[test]
     fn the_first_error_is_the_first_in_order() {
-        let piece = |i: u32| match i {
+        let piece = |i: usize| match i {
             30.. => Err(Error::config("piece", i, "late")),
             _ => Ok(()),
         };
-        assert!(run_all((0..30u32).into_par_iter().map(piece)).is_ok());
-        let error = run_all((0..1000u32).into_par_iter().map(piece)).unwrap_err();
+        assert!(run_all((0..30).into_par_iter().map(piece)).is_ok());
+        let error = run_all((0..1000).into_par_iter().map(piece)).unwrap_err();
         assert_eq!(error.to_string(), "`piece` = 30: late");
     }
 
