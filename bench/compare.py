@@ -157,7 +157,9 @@ def run_undisturbed(command, threads, settings, patience):
 
 @cache
 def fastest_openblas(threads):
-    """Of `OPENBLAS`, what makes faiss fastest on a small search."""
+    """Of `OPENBLAS`, what makes faiss fastest on a small search, unless `LOWERED` says."""
+    if os.environ.get("HEAT_ISA") == "avx2":
+        return {}
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     able = OPENBLAS if "avx512f" in flags else OPENBLAS[:2] if "avx2" in flags else OPENBLAS[:1]

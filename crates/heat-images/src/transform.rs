@@ -109,7 +109,8 @@ impl Transform {
             let failed = |e: String| Error::format(&place, e);
             let mut rgb = vec![0; width * height * 3];
             let (w, h) = (from.width as u32, from.height as u32);
-            // A copy, so that all images are of one type: the resizer is compiled for each.
+            // A copy, so that all images are of one type: the resizer is compiled for each,
+            // and that takes longer than a twentieth of its work is worth.
             let mut from = from.rgb.clone();
             let source = TypedImage::<U8x3>::from_buffer(w, h, &mut from);
             let source = source.map_err(|e| failed(e.to_string()))?;

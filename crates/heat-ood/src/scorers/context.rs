@@ -251,9 +251,7 @@ impl Statistic for ClassMoments {
             By::All => vec![0; block.range.len()],
             By::Label(k) => block.train.labels(block.range.clone(), k)?,
         };
-        let rows = block.rows(&self.source)?;
-        let (moments, rows) = (&mut self.moments, &*rows);
-        moments.update(rows, &labels);
+        self.moments.update(&block.rows(&self.source)?, &labels);
         Ok(())
     }
 }

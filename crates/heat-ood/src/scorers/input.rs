@@ -16,7 +16,7 @@ use crate::io::{Tensor, TensorFile};
 use crate::math::blocks;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
-use crate::math::parallel::{Pieces, SlicesMut};
+use crate::math::parallel::{Pieces, SlicesMut, run_all};
 use crate::observe::{Event, Observer};
 
 /// Declare the settings of a scorer: its own, then the common steps, all on
@@ -196,10 +196,7 @@ impl Input {
             self.steps.clip_and_normalize(out, self.dim);
             Ok(())
         };
-        // The first error in row order, whichever thread meets one first.
-        let pieces: Vec<Result<()>> =
-            out.par_chunks_mut(ROWS * self.dim).enumerate().map(piece).collect();
-        pieces.into_iter().collect::<Result<()>>()?;
+        run_all(out.par_chunks_mut(ROWS * self.dim).enumerate().map(piece))?;
         Ok(Cow::Owned(out))
     }
 

@@ -123,10 +123,8 @@ pub(super) fn score_blocks(
             let ranges: Vec<Range<usize>> = blocks(piece.len(), SCORE_ROWS)
                 .map(|r| piece.start + r.start..piece.start + r.end)
                 .collect();
-            let results: Vec<Result<Found>> = {
-                let each = |batch: &mut _, range: &Range<usize>| of(range.clone(), batch);
-                ranges.par_iter().collect_with(Batch::default, each)
-            };
+            let each = |batch: &mut _, range: &Range<usize>| of(range.clone(), batch);
+            let results = ranges.par_iter().collect_with(Batch::default, each);
             results.into_iter().try_for_each(|next| next.map(|next| found.extend(next)))?;
             observer.on(Event::Advance { done: piece.end as u64, loss: None });
         }

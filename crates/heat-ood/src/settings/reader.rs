@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::fmt;
 
+use serde::de::value::MapDeserializer;
 use serde::de::{
     self, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess,
     Unexpected, Visitor,
@@ -193,7 +194,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             found.set(Some(fields));
             return Err(Wrong::custom("the fields were asked for"));
         };
-        visitor.visit_map(OnlyField { key: Some(key), inside: Reader::Fields(path, found) })
+        let inside = (*key, Reader::Fields(path, found));
+        visitor.visit_map(MapDeserializer::new(std::iter::once(inside)))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -281,24 +283,10 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// One field on the way to the struct whose fields are asked for.
-struct OnlyField<'a> {
-    key: Option<&'a str>,
-    inside: Reader<'a>,
-}
+impl<'de> IntoDeserializer<'de, Wrong> for Reader<'_> {
+    type Deserializer = Self;
 
-impl<'de> MapAccess<'de> for OnlyField<'_> {
-    type Error = Wrong;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Wrong> {
-        let key = self.key.take();
-        key.map(|key| seed.deserialize(key.into_deserializer())).transpose()
-    }
-
-    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Wrong> {
-        seed.deserialize(self.inside)
+    fn into_deserializer(self) -> Self {
+        self
     }
 }

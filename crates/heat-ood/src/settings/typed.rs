@@ -104,6 +104,16 @@ mod tests {
         name: String,
         inner: Option<Inner>,
         sizes: Vec<usize>,
+        sides: [usize; 2],
+        on: bool,
+        colour: Option<Colour>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Colour {
+        Red,
+        Green,
     }
 
     #[derive(Debug, PartialEq, Default, Deserialize)]
@@ -118,13 +128,24 @@ mod tests {
 
     #[test]
     fn keys_are_those_of_all_groups() {
-        assert_eq!(keys_of::<Outer>(), ["name", "inner", "inner.rate", "sizes"]);
+        assert_eq!(
+            keys_of::<Outer>(),
+            ["name", "inner", "inner.rate", "sizes", "sides", "on", "colour"]
+        );
     }
 
     #[test]
     fn values_are_read_at_every_depth() {
-        let outer = read("name = 'x'\ninner.rate = 0.5\nsizes = [1, 2]").unwrap();
-        let want = Outer { name: "x".into(), inner: Some(Inner { rate: 0.5 }), sizes: vec![1, 2] };
+        let text = "name = 'x'\ninner.rate = 1\nsizes = [1, 2]\nsides = [3, 4]\non = true\ncolour = 'green'";
+        let outer = read(text).unwrap();
+        let want = Outer {
+            name: "x".into(),
+            inner: Some(Inner { rate: 1.0 }),
+            sizes: vec![1, 2],
+            sides: [3, 4],
+            on: true,
+            colour: Some(Colour::Green),
+        };
         assert_eq!(outer, want);
     }
 
@@ -140,5 +161,38 @@ mod tests {
         assert!(wrong.starts_with("`top.inner.rate` = \"fast\": invalid type: string"), "{wrong}");
         let wrong = error("sizes = [1, -1]");
         assert!(wrong.starts_with("`top.sizes[1]` = -1: "), "{wrong}");
+        // serde's own words, for every kind of value.
+        for (text, want) in [
+            ("name = 3", "`top.name` = 3: invalid type: integer `3`, expected a string"),
+            ("name = [3]", "`top.name` = [3]: invalid type: sequence, expected a string"),
+            (
+                "sizes = 0.5",
+                "`top.sizes` = 0.5: invalid type: floating point `0.5`, expected a sequence",
+            ),
+            (
+                "sizes = [0.5]",
+                "`top.sizes[0]` = 0.5: invalid type: floating point `0.5`, expected usize",
+            ),
+            ("sides = [1]", "`top.sides` = [1]: invalid length 1, expected an array of length 2"),
+            (
+                "sides = [1, 2, 3]",
+                "`top.sides` = [1, 2, 3]: invalid length 3, expected an array of length 2",
+            ),
+            ("on = 'yes'", "`top.on` = \"yes\": invalid type: string \"yes\", expected a boolean"),
+            (
+                "on = 2026-01-01",
+                "`top.on` = 2026-01-01: invalid type: datetime, expected a boolean",
+            ),
+            (
+                "colour = 'blue'",
+                "`top.colour` = \"blue\": unknown variant `blue`, expected `red` or `green`",
+            ),
+            (
+                "colour.red = 1",
+                "`top.colour` = { red = 1 }: invalid type: map, expected enum Colour",
+            ),
+        ] {
+            assert_eq!(error(text), want);
+        }
     }
 }

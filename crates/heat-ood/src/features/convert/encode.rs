@@ -12,7 +12,7 @@ use crate::features::{FeatureSet, Field, Head, Pooling};
 use crate::io::Dtype;
 use crate::math::blocks;
 use crate::math::matmul::Aligned;
-use crate::math::parallel::{Pieces, SlicesMut};
+use crate::math::parallel::{Pieces, SlicesMut, run_all};
 use crate::observe::{Event, Observer};
 
 /// Rows that one task encodes.
@@ -97,12 +97,8 @@ pub(super) fn stream(
     for block in blocks(range.len(), size) {
         let (start, n) = (range.start + block.start, block.len());
         bytes.resize(n * column.row_bytes(), 0);
-        // The first error in row order, whichever thread meets one first.
-        let results: Vec<Result<()>> = {
-            let chunks = bytes.par_chunks_mut(ROWS * column.row_bytes()).enumerate();
-            chunks.map(|(i, out)| encode(start + i * ROWS, out)).collect()
-        };
-        results.into_iter().collect::<Result<()>>()?;
+        let chunks = bytes.par_chunks_mut(ROWS * column.row_bytes()).enumerate();
+        run_all(chunks.map(|(i, out)| encode(start + i * ROWS, out)))?;
         out.write(&bytes)?;
         written(n);
     }

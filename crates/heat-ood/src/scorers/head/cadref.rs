@@ -109,16 +109,14 @@ impl Statistic for Predicted {
             (block.rows(&self.source)?, block.head_logits(&self.source, &self.head)?);
         let (rows, logits, classes) = (&*rows, &*logits, self.head.classes());
         let (means, confidence) = (&mut self.means, self.confidence);
-        let sums: Vec<f64> = {
-            let predicted: Vec<u32> = logits.par_chunks(classes).map(reduce::argmax).collect();
-            means.update(rows, &predicted);
-            let sum = |logits: &[f32]| {
-                let mut scratch = Vec::new();
-                let rows = logits.chunks_exact(classes);
-                rows.map(|l| confidence.of(l, &mut scratch)).sum()
-            };
-            logits.par_chunks(256 * classes).map(sum).collect()
+        let predicted: Vec<u32> = logits.par_chunks(classes).map(reduce::argmax).collect();
+        means.update(rows, &predicted);
+        let sum = |logits: &[f32]| {
+            let mut scratch = Vec::new();
+            let rows = logits.chunks_exact(classes);
+            rows.map(|l| confidence.of(l, &mut scratch)).sum()
         };
+        let sums: Vec<f64> = logits.par_chunks(256 * classes).map(sum).collect();
         self.sum += sums.iter().sum::<f64>();
         Ok(())
     }

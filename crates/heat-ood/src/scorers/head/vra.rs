@@ -51,9 +51,7 @@ struct Counts {
 
 impl Statistic for Counts {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
-        let rows = block.rows(&self.source)?;
-        let (counts, rows) = (&mut self.counts, &*rows);
-        counts.update(rows);
+        self.counts.update(&block.rows(&self.source)?);
         Ok(())
     }
 }

@@ -81,9 +81,7 @@ impl MeanRow {
 
 impl Statistic for MeanRow {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
-        let rows = block.rows(&self.source)?;
-        let (means, rows, labels) = (&mut self.means, &*rows, vec![0; block.range.len()]);
-        means.update(rows, &labels);
+        self.means.update(&block.rows(&self.source)?, &vec![0; block.range.len()]);
         Ok(())
     }
 }

@@ -104,21 +104,15 @@ impl Vim {
         let dim = self.input.dim;
         let (mut largest, mut norm) = (0.0, 0.0);
         self.input.each_block(train, "fit vim: scale", observer, |_, rows| {
-            let pieces: Vec<(f64, f64)> = {
-                rows.par_chunks(256 * dim)
-                    .map(|rows| {
-                        let mut scratch = Scratch::default();
-                        let logits = self.logits(rows, &mut scratch);
-                        let largest: f64 = logits
-                            .chunks_exact(self.head.classes())
-                            .map(|l| f64::from(reduce::max(l)))
-                            .sum();
-                        let centred = self.space.centred(rows);
-                        (largest, self.space.outside(&centred).iter().sum())
-                    })
-                    .collect()
+            let sums = |rows: &[f32]| -> (f64, f64) {
+                let mut scratch = Scratch::default();
+                let logits = self.logits(rows, &mut scratch);
+                let logits = logits.chunks_exact(self.head.classes());
+                let largest = logits.map(|l| f64::from(reduce::max(l))).sum();
+                let centred = self.space.centred(rows);
+                (largest, self.space.outside(&centred).iter().sum())
             };
-            for (l, n) in pieces {
+            for (l, n) in rows.par_chunks(256 * dim).map(sums).collect() {
                 (largest, norm) = (largest + l, norm + n);
             }
             Ok(())

@@ -90,16 +90,13 @@ impl Statistic for Extremes {
         let (rows, dim) = (block.rows(&self.source)?, self.source.dim);
         let make = || Arc::new(Projection::new(&self.head, &self.config));
         let (rows, projection) = (&*rows, &**self.projection.get_or_insert_with(make));
-        let found: Vec<[Range; 2]> = {
-            let extremes = |rows: &[f32]| {
-                let [mut of_features, mut of_projections] = [EMPTY; 2];
-                widen(&mut of_features, rows);
-                projection.each(rows, |projected, _| widen(&mut of_projections, projected));
-                [of_features, of_projections]
-            };
-            rows.par_chunks(ROWS * dim).map(extremes).collect()
+        let extremes = |rows: &[f32]| {
+            let [mut of_features, mut of_projections] = [EMPTY; 2];
+            widen(&mut of_features, rows);
+            projection.each(rows, |projected, _| widen(&mut of_projections, projected));
+            [of_features, of_projections]
         };
-        for found in found {
+        for found in rows.par_chunks(ROWS * dim).map(extremes).collect() {
             self.ranges.iter_mut().zip(&found).for_each(|(range, found)| widen(range, found));
         }
         Ok(())
@@ -206,17 +203,14 @@ impl Method for WeiperConfig {
         let projection = projection.unwrap_or_else(|| Arc::new(Projection::new(&head, &config)));
         let mut sums = found.ranges.map(|range| Histogram::new(range, config.bins));
         context.pass(&source, "fit weiper: densities", |_, rows| {
-            let parts: Vec<[Histogram; 2]> = {
-                let count = |rows: &[f32]| {
-                    let mut part = found.ranges.map(|range| Histogram::new(range, config.bins));
-                    part[0].count(rows);
-                    projection.each(rows, |projected, _| part[1].count(projected));
-                    part
-                };
-                rows.par_chunks(ROWS * dim).map(count).collect()
+            let count = |rows: &[f32]| {
+                let mut part = found.ranges.map(|range| Histogram::new(range, config.bins));
+                part[0].count(rows);
+                projection.each(rows, |projected, _| part[1].count(projected));
+                part
             };
-            for part in &parts {
-                sums.iter_mut().zip(part).for_each(|(sum, part)| sum.merge(part));
+            for part in rows.par_chunks(ROWS * dim).map(count).collect() {
+                sums.iter_mut().zip(&part).for_each(|(sum, part)| sum.merge(part));
             }
             Ok(())
         })?;

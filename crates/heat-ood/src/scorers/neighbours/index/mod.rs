@@ -88,10 +88,8 @@ impl Neighbours {
     fn index(rows: Floats, dim: usize, order: Order, with: Instruction) -> Self {
         let all = &rows[..];
         let centres = Centres::new(all, dim, order);
-        let pieces: Vec<Piece> = {
-            let pieces = all.par_chunks(PIECE * dim);
-            pieces.map(|rows| Piece::new(rows, &centres, order)).collect()
-        };
+        let pieces = all.par_chunks(PIECE * dim);
+        let pieces: Vec<Piece> = pieces.map(|rows| Piece::new(rows, &centres, order)).collect();
         let largest = pieces.iter().fold(0.0, |m: f64, piece| m.max(piece.longest)).sqrt();
         Neighbours { order, dim, rows, largest, with, centres, pieces }
     }
@@ -122,11 +120,8 @@ impl Neighbours {
             return self.nearest_among(0, &self.pieces, queries, k);
         }
         let length = whole.div_ceil(parts);
-        let found: Vec<_> = {
-            let parts = self.pieces.par_chunks(length).enumerate();
-            parts.map(|(i, pieces)| self.nearest_among(i * length, pieces, queries, k)).collect()
-        };
-        let mut found = found.into_iter();
+        let among = |(i, pieces)| self.nearest_among(i * length, pieces, queries, k);
+        let mut found = self.pieces.par_chunks(length).enumerate().map(among).collect().into_iter();
         let mut all = found.next().unwrap_or_default();
         for part in found {
             all.iter_mut().zip(part).for_each(|(all, part)| all.extend(part));
