@@ -140,7 +140,7 @@ impl Detector {
         if let Some(problem) = seen.as_ref().filter(|_| !force) {
             let remedy = "calibrate on rows that took no part in training, or insist: nothing is \
                           promised then";
-            let problem = format!("{problem}; {remedy}");
+            let problem = format!("{problem} (of {}); {remedy}", id.name());
             return Err(Error::Fit { what: "calibration".into(), problem });
         }
         let mut calibration = config.fit(&*self.scorer, id, head, observer)?;

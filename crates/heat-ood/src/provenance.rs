@@ -34,7 +34,7 @@ pub struct Provenance {
 }
 
 /// The fraction of seen rows from which a set is called seen.
-const SEEN: f64 = 0.01;
+pub(crate) const SEEN: f64 = 0.01;
 
 impl Provenance {
     /// Of something made by this version of the library that has seen nothing.
@@ -113,10 +113,8 @@ impl Provenance {
             match rows.overlap(id)? {
                 Some(o) if o.fraction() > SEEN => {
                     return Ok(Some(format!(
-                        "{} of {} rows of {} that were compared are training rows",
-                        o.shared,
-                        o.compared,
-                        id.name()
+                        "{} of {} rows that were compared are training rows",
+                        o.shared, o.compared
                     )));
                 }
                 Some(o) if o.compared >= FEW.min(id.len()) => {}

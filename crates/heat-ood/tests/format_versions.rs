@@ -54,6 +54,30 @@ fn version_1_keeps_its_msp() {
     }
 }
 
+/// Files of `vim` and `residual` that were written before there was a `center` hold the mean's.
+#[test]
+fn without_a_center_it_is_the_mean() {
+    let golden = common::Golden::open();
+    let (train, head, test) = (golden.train(), golden.head(), golden.set("test.avg"));
+    let data = TrainingData::new(&train).with_head(&head);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("old.safetensors");
+    for name in ["vim", "residual"] {
+        let text = format!("{name}(principal_dim=8,center=mean)");
+        let spec = heat_ood::scorers::ScorerSpec::parse(&text).unwrap();
+        let scorer = spec.fit(&data, &mut Silent).unwrap();
+        Detector::new(scorer.clone()).save(&path).unwrap();
+        // The key is blanked out, so that no offset moves.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let key = br#"\"center\":\"mean\","#;
+        let at = bytes.windows(key.len()).position(|w| w == key).expect("the key");
+        bytes[at..at + key.len()].fill(b' ');
+        std::fs::write(&path, bytes).unwrap();
+        let old = Detector::open(&path).unwrap();
+        assert_eq!(old.score(&test).unwrap(), scorer.score(&test).unwrap(), "{name}");
+    }
+}
+
 /// One more than it was, and no ties where the old form had eleven.
 #[test]
 fn a_new_msp_is_one_more() {

@@ -12,8 +12,8 @@ use super::outputs::command_line;
 use super::scorers::{combine, fit};
 use super::statistics::{check_scorers, write};
 use super::{
-    Data, NamedDetector, TestSets, detectors, is_directory_name, named, refuse_overwriting, split,
-    wrote,
+    Data, NamedDetector, TestSets, detectors, is_directory_name, named, refuse_overwriting,
+    say_agreement, split, wrote,
 };
 use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
@@ -66,11 +66,15 @@ pub(super) struct Evaluated {
 pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Evaluated> {
     let data = training(args)?;
     let sets = test_sets(args, data.as_ref(), progress)?;
+    let head = data.as_ref().and_then(|d| d.head.as_ref());
+    if let Some(data) = &data {
+        say_agreement(&data.train, head, progress)?;
+    }
+    say_agreement(&sets.id, head, progress)?;
     let names: Vec<&str> = sets.ood.iter().map(|(name, _)| &**name).collect();
     let statistics = args.statistics.plan(&names, progress)?;
     let read = detectors(&args.detectors)?;
     let candidates = candidates(args, data.as_ref(), &read, progress)?;
-    read.iter().try_for_each(|detector| warn_seen(detector, &sets, progress))?;
     let names: Vec<&str> = candidates.iter().map(|c| &*c.name).collect();
     check_scorers(&statistics, &names, args.format, args.output.as_deref(), progress)?;
     let TestSets { id, ood } = &sets;
@@ -88,6 +92,7 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
         }
     }
     progress.clear();
+    results.warnings.iter().for_each(|w| progress.say(&format!("warning: {w}")));
     Ok(Evaluated { results, evaluation, accuracy: accuracy_of(args, data.as_ref(), &sets)? })
 }
 
@@ -169,21 +174,4 @@ fn accuracy_of(args: &EvalArgs, data: Option<&Data>, sets: &TestSets) -> Result<
         (None, Some(head)) => accuracy(&sets.id, Some(&Head::open(head)?))?,
         (data, _) => accuracy(&sets.id, data.and_then(|d| d.head.as_ref()))?,
     })
-}
-
-/// Say where settings were chosen on one of these sets, or ID rows were seen.
-fn warn_seen(read: &NamedDetector, sets: &TestSets, progress: &Progress) -> Result<()> {
-    let NamedDetector { name, detector, .. } = read;
-    if let Some(problem) = detector.provenance().contamination(&sets.id)? {
-        progress.say(&format!("warning: {name}: {problem}: its results on them say little"));
-    }
-    for (set, features) in &sets.ood {
-        if detector.provenance().was_tuned_on(features)? {
-            progress.say(&format!(
-                "warning: the settings of {name} were chosen on {set}: its results there say \
-                 nothing about unknown data"
-            ));
-        }
-    }
-    Ok(())
 }

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use heat_ood::evaluate::Agreement;
 use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset, SubsetConfig};
 use heat_ood::{Detector, Error, TrainingData};
 
 use crate::args::{SubsetArgs, TrainSet};
+use crate::progress::Progress;
 
 /// A training set with its head, checked against each other.
 pub struct Data {
@@ -19,8 +21,12 @@ pub struct Data {
 }
 
 impl Data {
-    pub fn open(args: &TrainSet) -> Result<Self> {
-        Self::from(&args.train, args.labels.as_deref(), args.head.as_deref(), args.dim)
+    /// Also says how far head and labels agree.
+    pub fn open(args: &TrainSet, progress: &Progress) -> Result<Self> {
+        let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
+        let data = Self::from(&args.train, labels, head, args.dim)?;
+        say_agreement(&data.train, data.head.as_ref(), progress)?;
+        Ok(data)
     }
 
     pub fn from(
@@ -53,6 +59,24 @@ impl Data {
         self.head = self.head.map(|head| self.subset.apply_head(&head)).transpose()?;
         Ok(self)
     }
+}
+
+/// Say how many labelled rows the classifier gets right: a head or labels of another network, or
+/// written in another order, would give confident nonsense.
+pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress) -> Result<()> {
+    let Some(agreement) = Agreement::of(set, head)? else { return Ok(()) };
+    let name = set.name();
+    if agreement.near_chance() {
+        progress.say(&format!(
+            "warning: {name}: {agreement}. Do head, logits and labels belong together? They may be \
+             another network's or another list of classes; a matrix in column order (numpy's \
+             `order='F'`, scikit-learn's `coef_`) is scrambled by `safetensors.numpy`: save \
+             `np.ascontiguousarray(W)`"
+        ));
+    } else {
+        progress.say(&format!("note: {name}: {agreement}"));
+    }
+    Ok(())
 }
 
 impl SubsetArgs {

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
     refuse(args)?;
     let specs = specs(args)?;
-    let data = Data::open(&args.data)?;
+    let data = Data::open(&args.data, progress)?;
     let choice = match &args.id_val {
         Some(id) => tuned(args, &specs, &data, id, progress)?,
         None => selected(args, &specs, &data, progress)?,

@@ -95,5 +95,8 @@ pub(super) fn legend(results: &Results) -> String {
     if results.comparison.is_some() {
         out.push_str("p: of AUROC by DeLong's test, of others by the paired bootstrap.\n");
     }
+    for warning in &results.warnings {
+        out.push_str(&format!("WARNING: {warning}.\n"));
+    }
     out
 }

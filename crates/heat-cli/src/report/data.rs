@@ -40,6 +40,8 @@ pub(crate) struct ResultsTable {
     pub(super) rows: Vec<Row>,
     /// Paired tests against one scorer, where they were asked for.
     pub(super) comparison: Option<Comparison>,
+    /// Why some of the numbers say less than they seem to.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Every scorer against one, by average AUROC.
@@ -134,7 +136,9 @@ impl ResultsTable {
         };
         let rows = rows.filter(|r| !r.is_empty())?;
         let comparison = json.get("comparison").and_then(Comparison::read);
-        Some(ResultsTable { title: title.to_owned(), id, rows, comparison })
+        let warnings = json.get("warnings").and_then(Value::as_array).into_iter().flatten();
+        let warnings = warnings.filter_map(|w| w.as_str().map(str::to_owned)).collect();
+        Some(ResultsTable { title: title.to_owned(), id, rows, comparison, warnings })
     }
 }
 

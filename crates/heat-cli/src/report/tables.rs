@@ -63,7 +63,12 @@ pub fn render(n: usize, table: &ResultsTable) -> String {
         let title = format!("Compared with {}, on the same rows", c.reference);
         details(&title, false, &compared(n, c).html())
     });
-    format!("{heading}{legend}{}{compared}{all}", wide(n, table).html())
+    let warnings: String = table
+        .warnings
+        .iter()
+        .map(|w| format!("<p class=\"warning\"><b>Warning:</b> {}.</p>\n", escape(w)))
+        .collect();
+    format!("{heading}{warnings}{legend}{}{compared}{all}", wide(n, table).html())
 }
 
 /// A row per scorer: how far it is from the reference, and whether by chance.

@@ -9,7 +9,7 @@ use crate::features::{Head, Pooling};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
 use crate::scorers::{
-    EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage,
+    Center, EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage,
     TrainingData, VimConfig,
 };
 
@@ -58,7 +58,9 @@ impl HeatConfig {
             }
             PriorKind::Vim => {
                 let principal_dim = base.principal_dim;
-                let config = VimConfig { principal_dim, pooling, react, normalize, pca, whiten };
+                let center = Center::default();
+                let config =
+                    VimConfig { principal_dim, center, pooling, react, normalize, pca, whiten };
                 Arc::new(config.fit_in(context)?)
             }
             PriorKind::Knn => {

@@ -6,15 +6,17 @@ mod comparison;
 mod groups;
 mod intervals;
 mod seeds;
+mod seen;
 mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub use accuracy::accuracy;
+pub use accuracy::{Agreement, accuracy};
 pub use comparison::{Baseline, Compared, Comparison};
 pub use groups::Groups;
 pub use intervals::IntervalsOf;
 pub use seeds::{MetricsSpread, SeedResults};
+pub use seen::seen;
 pub use statistics::Statistics;
 
 use serde::ser::SerializeMap;
@@ -57,6 +59,9 @@ pub struct Results {
     /// Every scorer against one of them, where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    /// Why some of the numbers say less than they seem to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One scorer on all OOD sets.
@@ -85,6 +90,8 @@ pub struct SetResults {
     pub metrics: Metrics,
     /// Rows of the OOD set.
     pub n: usize,
+    /// Distinct scores among ID and OOD rows.
+    pub distinct: usize,
     /// Confidence intervals, where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ci: Option<Intervals>,
@@ -167,7 +174,33 @@ pub fn evaluate(
     observer: &mut dyn Observer,
 ) -> Result<Results> {
     let scores = score_all(id, ood, candidates, false, observer)?;
-    measure(id.name(), candidates, &scores)
+    measure(id.name(), candidates, &scores)?.with_seen(id, ood, candidates)
+}
+
+impl Results {
+    /// With warnings of test rows that were [`seen`].
+    ///
+    /// # Errors
+    /// If a set cannot be read.
+    pub fn with_seen(
+        mut self,
+        id: &FeatureSet,
+        ood: &[(String, FeatureSet)],
+        candidates: &[Candidate],
+    ) -> Result<Self> {
+        self.warnings.splice(0..0, seen(id, ood, candidates)?);
+        Ok(self)
+    }
+}
+
+/// Fewer distinct scores than one for as many rows are said.
+const FEW_ROWS: usize = 10;
+
+fn few_values(scorer: &str, set: &str, distinct: usize) -> String {
+    match distinct {
+        1 => format!("{scorer} gives every row the same score on {set}: it decides nothing"),
+        n => format!("{scorer}: {n} distinct values on {set}: ties decide much of its metrics"),
+    }
 }
 
 /// The metrics of scores, and the summary of those over seeds.
@@ -175,16 +208,21 @@ pub fn evaluate(
 /// # Errors
 /// If a set is empty or has NaN among its scores; the error names it.
 pub fn measure(id: &str, candidates: &[Candidate], scores: &Scores) -> Result<Results> {
-    let mut scorers = Vec::new();
+    let (mut scorers, mut warnings) = (Vec::new(), Vec::new());
     for (i, candidate) in candidates.iter().enumerate() {
         let ours = &scores.id[i];
         let mut seconds = ours.seconds;
         let mut sets = Vec::new();
         for (name, theirs) in &scores.ood {
             let theirs = &theirs[i];
-            let metrics = metrics::evaluate_named((id, &ours.scores), (name, &theirs.scores))?;
+            let sides = [(id, &ours.scores[..]), (name, &theirs.scores)];
+            let (metrics, distinct) = metrics::evaluate_named(sides[0], sides[1])?;
             seconds += theirs.seconds;
-            sets.push((name.clone(), SetResults { metrics, n: theirs.scores.len(), ci: None }));
+            let n = theirs.scores.len();
+            if distinct * FEW_ROWS < ours.scores.len() + n {
+                warnings.push(few_values(&candidate.name, name, distinct));
+            }
+            sets.push((name.clone(), SetResults { metrics, n, distinct, ci: None }));
         }
         let all: Vec<Metrics> = sets.iter().map(|(_, s)| s.metrics).collect();
         let results = ScorerResults {
@@ -197,5 +235,6 @@ pub fn measure(id: &str, candidates: &[Candidate], scores: &Scores) -> Result<Re
         scorers.push((candidate.name.clone(), results));
     }
     let seeds = seeds::summaries(&scorers)?;
-    Ok(Results { id: id.to_owned(), groups: None, ci: None, scorers, seeds, comparison: None })
+    let id = id.to_owned();
+    Ok(Results { id, groups: None, ci: None, scorers, seeds, comparison: None, warnings })
 }
