@@ -35,6 +35,8 @@ pub struct Detector {
     scorer: Arc<dyn Scorer>,
     provenance: Provenance,
     calibration: Option<Arc<Calibration>>,
+    /// Whether features of another network are taken.
+    any_origin: bool,
 }
 
 /// Scores of a set with what is thought of its rows.
@@ -52,7 +54,7 @@ impl Detector {
     /// A detector of a fitted scorer. It remembers what the fit has seen.
     pub fn new(fitted: impl Into<Fitted<dyn Scorer>>) -> Self {
         let (scorer, provenance) = fitted.into().into_parts();
-        Detector { scorer, provenance, calibration: None }
+        Detector { scorer, provenance, calibration: None, any_origin: false }
     }
 
     /// The scorer.
@@ -68,6 +70,18 @@ impl Detector {
     /// Where it comes from, and what it has seen.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// The same detector, which also takes features that are known to come from another network or
+    /// transform than those it was fitted on. Its scores then mean nothing unless you know why.
+    #[must_use]
+    pub fn of_any_origin(mut self) -> Self {
+        self.any_origin = true;
+        self
+    }
+
+    fn check_origin(&self, set: &FeatureSet) -> Result<()> {
+        if self.any_origin { Ok(()) } else { self.provenance.check_origin(set) }
     }
 
     /// What turns its scores into verdicts, once calibrated.
@@ -118,8 +132,9 @@ impl Detector {
     /// One score per row of the set; higher = more out-of-distribution.
     ///
     /// # Errors
-    /// If the set lacks a field or holds NaN or infinity.
+    /// If the set lacks a field, holds NaN or infinity, or comes from another network or transform.
     pub fn score(&self, set: &FeatureSet) -> Result<Vec<f32>> {
+        self.check_origin(set)?;
         self.scorer.score(set)
     }
 
@@ -136,6 +151,9 @@ impl Detector {
         force: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
+        if !force {
+            self.check_origin(id)?;
+        }
         let seen = self.provenance.contamination(id)?;
         if let Some(problem) = seen.as_ref().filter(|_| !force) {
             let remedy = "calibrate on rows that took no part in training, or insist: nothing is \
@@ -152,13 +170,14 @@ impl Detector {
     /// Scores, components and verdicts of a set, which is read once.
     ///
     /// # Errors
-    /// If the set lacks a field or holds NaN or infinity.
+    /// If the set lacks a field, holds NaN or infinity, or comes from another network or transform.
     pub fn predict(
         &self,
         set: &FeatureSet,
         ties: Ties,
         observer: &mut dyn Observer,
     ) -> Result<Prediction> {
+        self.check_origin(set)?;
         let scorer = &*self.scorer;
         let (found, classes) = match self.calibration.as_ref().and_then(|c| c.predictor()) {
             Some(predictor) => {
@@ -244,7 +263,7 @@ impl Detector {
             .transpose()
             .map_err(|e| bad(format!("its provenance is not readable: {e}")))?
             .unwrap_or_default();
-        let mut detector = Detector { scorer, provenance, calibration: None };
+        let mut detector = Detector { scorer, provenance, calibration: None, any_origin: false };
         for (i, rows) in detector.provenance.rows.iter_mut().enumerate() {
             rows.read(file, &format!("{TRAIN_ROWS}.{i}"))?;
         }

@@ -73,6 +73,14 @@ pub enum Error {
         /// Number of classes.
         classes: usize,
     },
+    /// Features come from another network or transform than something was fitted on.
+    #[error("{place}: {problem}")]
+    Foreign {
+        /// Set concerned.
+        place: String,
+        /// What differs, and what to do.
+        problem: String,
+    },
     /// Something needed is absent from the data.
     #[error("{place} has no {what}; {remedy}")]
     Missing {

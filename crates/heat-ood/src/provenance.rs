@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::features::{FeatureSet, FieldSet, RowSketch};
+use crate::features::{FeatureSet, FieldSet, Origin, RowSketch};
 
 /// Where a detector comes from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -16,6 +16,10 @@ pub struct Provenance {
     /// Seed of the training run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Which network made the training features, and of images transformed how, where their
+    /// files say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Name and SHA-256 of each file of the training set.
     #[serde(default)]
     pub train: Vec<(String, String)>,
@@ -49,12 +53,16 @@ impl Provenance {
     pub fn of_training(train: &FeatureSet, needs: FieldSet) -> Result<Self> {
         let mut provenance = Self::new();
         provenance.train = train.digests()?;
+        provenance.origin = train.origin().cloned();
         provenance.rows.push(RowSketch::of(train, needs)?);
         Ok(provenance)
     }
 
     /// Also what another detector, a part of this one, has seen.
     pub fn include(&mut self, part: &Provenance) {
+        if self.origin.is_none() {
+            self.origin.clone_from(&part.origin);
+        }
         for file in &part.train {
             if !self.train.contains(file) {
                 self.train.push(file.clone());
@@ -80,6 +88,15 @@ impl Provenance {
         if !self.rows.contains(rows) {
             self.rows.push(rows.clone());
         }
+    }
+
+    /// Refuse features that are known to come from another network, layer or transform than those
+    /// fitted on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Foreign`], which says what differs.
+    pub fn check_origin(&self, set: &FeatureSet) -> Result<()> {
+        self.origin.as_ref().map_or(Ok(()), |origin| origin.check(set))
     }
 
     /// Whether settings were chosen on rows of this set, or on a file of it.

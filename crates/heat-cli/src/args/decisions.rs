@@ -94,7 +94,8 @@ pub struct CalibrateArgs {
     /// The classifier's last layer, for --per-class where the features have no logits
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
-    /// Calibrate even on training rows: the bound then does not hold
+    /// Calibrate even on training rows, or on features of another network or transform: the bound
+    /// then does not hold
     #[arg(long)]
     pub force: bool,
     /// Feature dimension, for raw memmaps without labels or head
@@ -134,6 +135,9 @@ pub struct ScoreArgs {
     /// Seed of randomized ties: use a new one for every batch
     #[arg(long, value_name = "SEED", requires = "ties", required_if_eq("ties", "randomized"))]
     pub ties_seed: Option<u64>,
+    /// Take features that come from another network or transform than the detector's
+    #[arg(long)]
+    pub force: bool,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
@@ -185,6 +189,9 @@ pub struct WatchArgs {
     /// End at the first alarm, with exit code 3
     #[arg(long)]
     pub fail: bool,
+    /// Take features that come from another network or transform than the detector's
+    #[arg(long)]
+    pub force: bool,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,

@@ -45,7 +45,7 @@ pub struct ExtractArgs {
     /// What that file does not say
     #[command(flatten)]
     pub network: NetworkArgs,
-    /// Directory for the feature set; the head is written beside it, to head.safetensors
+    /// Directory for the feature set; the network's last layer lies in it as head.safetensors
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
     /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, directory or list [default: told by the files]

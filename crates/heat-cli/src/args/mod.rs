@@ -285,6 +285,9 @@ pub struct ComposeArgs {
     /// Training features, for the mean and standard deviation of each score
     #[arg(long, value_name = "FEATURES", required_unless_present = "p_values")]
     pub train: Option<PathBuf>,
+    /// Compose detectors of different networks or transforms
+    #[arg(long)]
+    pub force: bool,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
@@ -345,6 +348,9 @@ pub struct EvalArgs {
     /// Beyond the metrics
     #[command(flatten)]
     pub statistics: StatisticsArgs,
+    /// Take features that come from another network or transform than was fitted on
+    #[arg(long)]
+    pub force: bool,
     /// How to write the results
     #[arg(long, value_enum, default_value_t = EvalFormat::Table)]
     pub format: EvalFormat,

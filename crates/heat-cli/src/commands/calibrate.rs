@@ -5,7 +5,7 @@ use heat_ood::calibrate::{CalibrationConfig, Guarantee};
 use heat_ood::features::{FeatureSet, Head, OpenOptions};
 use heat_ood::{Detector, Error};
 
-use super::{refuse_overwriting, wrote};
+use super::{check_origin, refuse_overwriting, wrote};
 use crate::args::{Bound, CalibrateArgs};
 use crate::progress::Progress;
 
@@ -21,6 +21,7 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     let head = args.head.as_ref().map(Head::open).transpose()?;
     let options = OpenOptions { dim: args.dim, fallback_dim: head.as_ref().map(Head::dim) };
     let id = FeatureSet::open_with(&args.id, &options)?;
+    check_origin(detector.provenance(), &id, args.force)?;
     let config = CalibrationConfig {
         alpha: args.alpha,
         guarantee: match (args.delta, args.bound) {

@@ -12,8 +12,8 @@ use super::outputs::command_line;
 use super::scorers::{combine, fit};
 use super::statistics::{check_scorers, write};
 use super::{
-    Data, NamedDetector, TestSets, detectors, is_directory_name, named, refuse_overwriting,
-    say_agreement, split, wrote,
+    Data, NamedDetector, TestSets, check_origin, detectors, is_directory_name, named,
+    refuse_overwriting, say_agreement, split, wrote,
 };
 use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
@@ -75,6 +75,10 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
     let statistics = args.statistics.plan(&names, progress)?;
     let read = detectors(&args.detectors)?;
     let candidates = candidates(args, data.as_ref(), &read, progress)?;
+    for set in std::iter::once(&sets.id).chain(sets.ood.iter().map(|(_, set)| set)) {
+        let mut made_by = candidates.iter().map(|c| c.scorer.provenance());
+        made_by.try_for_each(|provenance| check_origin(provenance, set, args.force))?;
+    }
     let names: Vec<&str> = candidates.iter().map(|c| &*c.name).collect();
     check_scorers(&statistics, &names, args.format, args.output.as_deref(), progress)?;
     let TestSets { id, ood } = &sets;

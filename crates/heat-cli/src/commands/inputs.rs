@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use heat_ood::evaluate::Agreement;
-use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset, SubsetConfig};
-use heat_ood::{Detector, Error, TrainingData};
+use heat_ood::features::{FeatureSet, HEAD, Head, OpenOptions, Subset, SubsetConfig};
+use heat_ood::{Detector, Error, Provenance, TrainingData};
 
 use crate::args::{SubsetArgs, TrainSet};
 use crate::progress::Progress;
@@ -21,7 +21,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// Also says how far head and labels agree.
+    /// The head is that given, else the one in the set's directory. Also says how far head and labels agree.
     pub fn open(args: &TrainSet, progress: &Progress) -> Result<Self> {
         let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
         let data = Self::from(&args.train, labels, head, args.dim)?;
@@ -35,6 +35,8 @@ impl Data {
         head: Option<&Path>,
         dim: Option<usize>,
     ) -> Result<Self> {
+        let beside = train.join(HEAD);
+        let head = head.or_else(|| beside.is_file().then_some(&*beside));
         let head = head.map(Head::open).transpose()?;
         let options = OpenOptions { dim, fallback_dim: head.as_ref().map(Head::dim) };
         let mut train = FeatureSet::open_with(train, &options)?;
@@ -61,9 +63,19 @@ impl Data {
     }
 }
 
-/// Say how many labelled rows the classifier gets right: a head or labels of another network, or
+/// Say whether the head is that of the network that made the features, and how many labelled rows
+/// it gets right: a head or labels of another network, or
 /// written in another order, would give confident nonsense.
 pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress) -> Result<()> {
+    let made_by = set.origin().and_then(|origin| origin.head_sha256.clone());
+    if let (Some(theirs), Some(head)) = (made_by, head)
+        && theirs != head.digest()
+    {
+        let name = set.name();
+        progress.say(&format!(
+            "warning: {name}: the head given is not that of the network that made the features"
+        ));
+    }
     let Some(agreement) = Agreement::of(set, head)? else { return Ok(()) };
     let name = set.name();
     if agreement.near_chance() {
@@ -77,6 +89,19 @@ pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress)
         progress.say(&format!("note: {name}: {agreement}"));
     }
     Ok(())
+}
+
+/// Refuse features of another network or transform than something was fitted on.
+pub fn check_origin(provenance: &Provenance, set: &FeatureSet, force: bool) -> Result<()> {
+    match provenance.check_origin(set) {
+        Err(error) if !force => {
+            let told = error.to_string();
+            let (place, problem) = told.split_once(": ").unwrap_or(("", &told));
+            let problem = format!("{problem}; `--force` goes on all the same");
+            Err(Error::Foreign { place: place.into(), problem }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 impl SubsetArgs {

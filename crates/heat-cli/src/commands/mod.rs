@@ -24,5 +24,5 @@ pub mod sweep;
 pub mod train;
 pub mod watch;
 
-use inputs::{Data, NamedDetector, TestSets, detectors, named, say_agreement, split};
+use inputs::{Data, NamedDetector, TestSets, check_origin, detectors, named, say_agreement, split};
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

@@ -7,7 +7,7 @@ use heat_ood::calibrate::{Ties, benjamini_hochberg};
 use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::{Detector, Error, Prediction};
 
-use super::{refuse_overwriting, wrote};
+use super::{check_origin, refuse_overwriting, wrote};
 use crate::args::{ScoreArgs, TiesRule};
 use crate::export::{self, ScoreFormat};
 use crate::progress::Progress;
@@ -25,6 +25,8 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     }
     let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
     let set = FeatureSet::open_with(&args.features, &options)?;
+    check_origin(detector.provenance(), &set, args.force)?;
+    let detector = detector.of_any_origin();
     let ties = match (args.ties, args.ties_seed) {
         (Some(TiesRule::Randomized), Some(seed)) => {
             calibrated(&detector, "ties")?;

@@ -60,6 +60,10 @@ fn tuned(
     progress: &mut Progress,
 ) -> Result<Choice> {
     let sets = TestSets::open(id, &args.tune_on, &data.options)?;
+    if let Some(origin) = data.train.origin() {
+        let theirs = sets.ood.iter().map(|(_, set)| set);
+        std::iter::once(&sets.id).chain(theirs).try_for_each(|set| origin.check(set))?;
+    }
     let found = tune(specs, &data.training(), &sets.id, &sets.ood, progress)?;
     warn_without_effect(&found, progress);
     Ok(Choice {

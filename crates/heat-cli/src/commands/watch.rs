@@ -8,6 +8,7 @@ use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
+use super::check_origin;
 use crate::args::{TestChoice, WatchArgs};
 use crate::progress::Progress;
 
@@ -18,6 +19,12 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         let place = args.detector.display().to_string();
         return Err(Error::missing(place, "calibration", remedy).into());
     };
+    let source = args.source.as_deref().filter(|s| s.as_os_str() != "-");
+    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
+    let set = source.map(|path| FeatureSet::open_with(path, &options)).transpose()?;
+    if let Some(set) = &set {
+        check_origin(detector.provenance(), set, args.force)?;
+    }
     let config = config(args);
     let drift = Drift::new(config.clone(), calibration.scores())?;
     if args.source.is_none() && args.dim.is_some() {
@@ -37,10 +44,8 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         "forced": calibration.forced,
         "settings": config,
     }))?;
-    match args.source.as_deref().filter(|s| s.as_os_str() != "-") {
-        Some(path) => {
-            let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-            let set = FeatureSet::open_with(path, &options)?;
+    match set {
+        Some(set) => {
             for score in detector.scorer().score_observed(&set, progress)? {
                 if !watch.take(score)? {
                     break;

@@ -12,6 +12,7 @@ mod labels;
 mod memmap;
 mod memory;
 mod open;
+mod origin;
 mod preprocessing;
 mod set;
 mod shard;
@@ -25,8 +26,9 @@ pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use memory::{InMemory, Matrix, Owner};
 pub use open::OpenOptions;
+pub use origin::Origin;
 pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
-pub use set::FeatureSet;
+pub use set::{FeatureSet, HEAD};
 pub use sketch::{Overlap, RowSketch};
 pub use subset::{Subset, SubsetConfig};
 

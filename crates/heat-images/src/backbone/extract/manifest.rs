@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ExtractConfig, parent};
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, TransformConfig};
+use heat_ood::features::Origin;
 use heat_ood::io::{sha256, sha256_of, write_atomically};
 use heat_ood::{Error, Result};
 
@@ -66,6 +67,19 @@ impl Manifest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
         })
+    }
+
+    /// What goes with the features: the network, where in it, and how images reach it.
+    pub fn origin(&self, backbone: &Backbone) -> Origin {
+        let transform = serde_json::to_string(&self.transform).unwrap_or_default();
+        let architecture = self.architecture.as_deref().map(|name| format!("{name}, "));
+        Origin {
+            network: self.backbone.clone(),
+            network_sha256: self.backbone_sha256.clone(),
+            tap: architecture.unwrap_or_default() + &self.tap,
+            transform,
+            head_sha256: backbone.head().map(|head| head.digest()),
+        }
     }
 
     fn read(directory: &Path) -> Option<Self> {

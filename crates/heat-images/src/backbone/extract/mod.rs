@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::{Backbone, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
-use heat_ood::features::FloatType;
+use heat_ood::features::{FloatType, HEAD};
 use heat_ood::io::write_atomically;
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
@@ -65,8 +65,7 @@ pub struct Extracted {
     pub unreadable: Vec<String>,
 }
 
-/// Extract `dataset` into the directory `out`, and the head into
-/// `head.safetensors` beside it.
+/// Extract `dataset` into the directory `out`, and the network's head into its `head.safetensors`.
 ///
 /// # Errors
 /// If `out` exists and is not of this run, was begun with other settings, a
@@ -89,6 +88,7 @@ pub fn extract(
                        settings; choose another name, or remove it";
         return Err(Error::config("output", out.display(), problem));
     }
+    let origin = manifest.origin(backbone);
     let unfinished = manifest.begin(out)?;
     let source = Source { dataset, config };
     let mut loaded = Vec::new();
@@ -117,7 +117,7 @@ pub fn extract(
                 write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
             }
             if !rows.labels.is_empty() {
-                rows.write(&shard, config)?;
+                rows.write(&shard, config, &origin)?;
             }
         }
         if list.is_file() {
@@ -131,7 +131,7 @@ pub fn extract(
         return Err(Error::format(dataset.name(), "none of its images can be read"));
     }
     if let Some(head) = backbone.head() {
-        head.save(parent(out).join("head.safetensors"))?;
+        head.save(unfinished.join(HEAD))?;
     }
     manifest.finish(&unfinished, shards.len())?;
     for file in (0..shards.len()).map(|i| digest_file(&unfinished, i)).filter(|f| f.exists()) {

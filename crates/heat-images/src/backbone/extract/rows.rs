@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use super::ExtractConfig;
 use crate::backbone::{Network, Pooled, networks};
 use crate::{ImageDataset, Transform};
-use heat_ood::features::write_rows;
+use heat_ood::features::{Origin, write_rows};
 use heat_ood::io::sha256_of;
 use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::math::{blocks, parallel};
@@ -37,10 +37,11 @@ impl Rows {
         self.problems.extend(done.problems);
     }
 
-    pub fn write(self, path: &Path, config: &ExtractConfig) -> Result<()> {
+    pub fn write(self, path: &Path, config: &ExtractConfig, origin: &Origin) -> Result<()> {
         let labelled = self.labels.iter().all(|l| *l >= 0);
         let labels = labelled.then_some(&self.labels[..]);
-        write_rows(path, &self.pooled.batch(self.labels.len())?, labels, config.dtype)
+        let rows = self.pooled.batch(self.labels.len())?;
+        write_rows(path, &rows, labels, config.dtype, Some(origin))
     }
 }
 

@@ -9,6 +9,7 @@ use zip::write::SimpleFileOptions;
 use super::encode::{Column, Output, Writer};
 use crate::error::{Error, Result};
 use crate::features::FileFormat;
+use crate::features::origin::{KEY, Origin};
 use crate::io::Dtype;
 
 /// A safetensors file of the rows of `range`.
@@ -18,13 +19,20 @@ pub(super) fn safetensors(
     range: Range<usize>,
     out: &mut Output<'_>,
 ) -> Result<()> {
-    out.write(&safetensors_header(columns, range.len()))?;
+    out.write(&safetensors_header(columns, range.len(), writer.set.origin()))?;
     columns.iter().try_for_each(|column| writer.rows(column, range.clone(), out))
 }
 
 /// What stands before the columns, one after the other.
-pub(super) fn safetensors_header(columns: &[Column<'_>], rows: usize) -> Vec<u8> {
+pub(super) fn safetensors_header(
+    columns: &[Column<'_>],
+    rows: usize,
+    origin: Option<&Origin>,
+) -> Vec<u8> {
     let mut header = Map::new();
+    if let Some(origin) = origin {
+        header.insert("__metadata__".into(), json!({ KEY: origin.text() }));
+    }
     let mut end = 0;
     // Labels first: the format asks for offsets without gaps, and they are
     // of the widest type, so that all are aligned.

@@ -12,6 +12,7 @@ use view::View;
 use super::labels::open_labels;
 use super::memmap;
 use super::open::OpenOptions;
+use super::origin::Origin;
 use super::shard::{Shard, check_labels, safetensors_arrays};
 use super::{Field, FileFormat, Head, Pooling};
 use crate::error::{Error, Result};
@@ -21,6 +22,27 @@ use crate::math::{blocks, parallel};
 
 /// Names of arrays that a set may have.
 pub(super) const NAMES: [&str; 5] = ["avg", "std", "max", "logits", "label"];
+
+/// The head of the network that made a directory's features: no shard of it.
+pub const HEAD: &str = "head.safetensors";
+
+/// The origin of a directory's shards, which must be one.
+fn same_origin(files: &[PathBuf], origins: Vec<Option<Origin>>) -> Result<Option<Origin>> {
+    let mut all = files.iter().zip(origins);
+    let Some((first, origin)) = all.next() else { return Ok(None) };
+    for (file, other) in all {
+        let difference = match (&origin, &other) {
+            (Some(one), Some(other)) => one.difference(other),
+            (one, other) => (one != other).then(|| "features of an unknown network".into()),
+        };
+        if let Some(difference) = difference {
+            let problem =
+                format!("{difference}, as in {}: these are no shards of one set", first.display());
+            return Err(Error::format(file, problem));
+        }
+    }
+    Ok(origin)
+}
 
 /// N rows of features, with labels or without. A clone shares the data.
 #[derive(Clone)]
@@ -33,6 +55,8 @@ pub struct FeatureSet {
     pub(super) rows: usize,
     pub(super) dims: [Option<usize>; 4],
     pub(super) labelled: bool,
+    /// Which network made it, where the files say.
+    origin: Option<Arc<Origin>>,
     pub(super) view: View,
 }
 
@@ -60,10 +84,15 @@ impl FeatureSet {
         if path.is_dir() {
             return Self::open_directory(path, options)?.of_dim(options.dim);
         }
+        let mut origin = None;
         let arrays = match FileFormat::of(path) {
             Some(FileFormat::Npy) => vec![("avg".to_owned(), open_npy(path)?)],
             Some(FileFormat::Npz) => open_npz(path, &NAMES)?,
-            Some(FileFormat::Safetensors) => safetensors_arrays(&TensorFile::open(path)?)?,
+            Some(FileFormat::Safetensors) => {
+                let file = TensorFile::open(path)?;
+                origin = Origin::of_file(&file)?;
+                safetensors_arrays(&file)?
+            }
             Some(FileFormat::Memmap) | None => {
                 return Err(Error::format(
                     path,
@@ -72,7 +101,8 @@ impl FeatureSet {
             }
         };
         let shard = Shard::new(path, arrays)?;
-        Self::assemble(path, vec![path.to_owned()], vec![shard])?.of_dim(options.dim)
+        let set = Self::assemble(path, vec![path.to_owned()], vec![shard])?;
+        set.of_dim(options.dim).map(|set| set.with_origin(origin))
     }
 
     fn open_directory(path: &Path, options: &OpenOptions) -> Result<Self> {
@@ -89,11 +119,18 @@ impl FeatureSet {
             let matching = files.iter().filter(|f| FileFormat::of(f) == Some(format));
             matching.cloned().collect::<Vec<_>>()
         };
-        let shards = of_format(FileFormat::Safetensors);
+        let mut shards = of_format(FileFormat::Safetensors);
+        // The last layer of the network that made them lies beside them.
+        shards.retain(|f| f.file_name().is_none_or(|name| name != HEAD));
         if !shards.is_empty() {
-            let read = |f: &PathBuf| Shard::new(f, safetensors_arrays(&TensorFile::open(f)?)?);
-            let parts = shards.iter().map(read).collect::<Result<_>>()?;
-            return Self::assemble(path, shards, parts);
+            let read = |f: &PathBuf| {
+                let file = TensorFile::open(f)?;
+                Ok((Shard::new(f, safetensors_arrays(&file)?)?, Origin::of_file(&file)?))
+            };
+            let parts = shards.iter().map(read).collect::<Result<Vec<_>>>()?;
+            let (parts, origins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+            let origin = same_origin(&shards, origins)?;
+            return Ok(Self::assemble(path, shards, parts)?.with_origin(origin));
         }
         if path.join(memmap::FEATURES).exists() {
             let (files, shard) = memmap::open(path, options)?;
@@ -125,7 +162,8 @@ impl FeatureSet {
         let path = Path::new(name);
         let file = TensorFile::from_memory(path, bytes)?;
         let shard = Shard::new(path, safetensors_arrays(&file)?)?;
-        Self::assemble(path, Vec::new(), vec![shard])
+        let origin = Origin::of_file(&file)?;
+        Self::assemble(path, Vec::new(), vec![shard]).map(|set| set.with_origin(origin))
     }
 
     /// A set of a copy of `avg` features (`[N, D]`), with labels if given. For
@@ -227,7 +265,20 @@ impl FeatureSet {
         }
         let (name, view) = (path.display().to_string(), View::default());
         let digests = Arc::default();
-        Ok(FeatureSet { name, files, digests, shards, rows, dims, labelled, view })
+        let origin = None;
+        Ok(FeatureSet { name, files, digests, shards, rows, dims, labelled, origin, view })
+    }
+
+    /// Which network made the features, and of images transformed how, where the files say.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// The same set, of that origin.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Option<Origin>) -> Self {
+        self.origin = origin.map(Arc::new);
+        self
     }
 
     /// Where the set came from.
