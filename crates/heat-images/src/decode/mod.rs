@@ -2,14 +2,11 @@
 //! sixteen bits cut to eight, CMYK composed, EXIF rotation not applied (but TIFF's is).
 
 mod bmp;
+mod jpeg;
 mod pnm;
 mod tiff;
 
 use std::io::Cursor;
-
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 use heat_ood::{Error, Result};
 
@@ -40,7 +37,7 @@ pub fn decode(place: &str, bytes: &[u8]) -> Result<Image> {
 /// [`decode`] with another bound.
 pub fn decode_within(place: &str, bytes: &[u8], max_pixels: u64) -> Result<Image> {
     let decoded = match kind(bytes) {
-        Some(Kind::Jpeg) => jpeg(bytes, max_pixels),
+        Some(Kind::Jpeg) => jpeg::decode(bytes, max_pixels),
         Some(Kind::Png) => png(bytes, max_pixels),
         Some(Kind::Gif) => gif(bytes, max_pixels),
         Some(Kind::Webp) => webp(bytes, max_pixels),
@@ -101,41 +98,6 @@ fn check_size(width: usize, height: usize, max_pixels: u64) -> Checked<()> {
         ));
     }
     Ok(())
-}
-
-fn jpeg(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
-    jpeg_with(bytes, max_pixels, true).or_else(|strict| {
-        // Files with unusual markers or rubbish between segments decode all the
-        // same, as they do elsewhere. A cut file lacks its end marker.
-        let end = bytes.len() - bytes.iter().rev().take_while(|b| **b == 0).count();
-        let whole = bytes[..end].ends_with(&[0xff, 0xd9]);
-        if whole {
-            jpeg_with(bytes, max_pixels, false)
-        } else {
-            Err(format!("{strict} (is it truncated?)"))
-        }
-    })
-}
-
-fn jpeg_with(bytes: &[u8], max_pixels: u64, strict: bool) -> Checked<Image> {
-    let damaged = |e: zune_jpeg::errors::DecodeErrors| format!("not a sound JPEG file: {e}");
-    let options = DecoderOptions::default()
-        .set_strict_mode(strict)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX));
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(damaged)?;
-    let (width, height) = decoder.dimensions().ok_or("a JPEG file without a size")?;
-    check_size(width, height, max_pixels)?;
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    let wanted = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
-    decoder.set_options(options.jpeg_set_out_colorspace(wanted));
-    let pixels = decoder.decode().map_err(damaged)?;
-    let rgb = if grey { three_times(&pixels) } else { pixels };
-    if rgb.len() != width * height * 3 {
-        return Err("a JPEG file of an unknown kind of colour".into());
-    }
-    Ok(Image { width, height, rgb })
 }
 
 /// Bytes that the description of an image may take before its pixels: colour profiles, which may

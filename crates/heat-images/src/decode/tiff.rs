@@ -25,7 +25,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
         | ColorType::RGB(8 | 16)
         | ColorType::RGBA(8 | 16)
         | ColorType::CMYK(8 | 16) => {}
-        ColorType::Multiband { num_samples: 3.., bit_depth: 8 | 16 } => {}
+        ColorType::Multiband { num_samples: 2.., bit_depth: 8 } => {}
         other => return Err(format!("a TIFF file of colours that are not read: {other:?}")),
     }
     let (samples, depth) = (usize::from(colour.num_samples()), usize::from(colour.bit_depth()));
@@ -67,7 +67,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
                 [0, 1, 2].map(|c| palette.get(c * n + index.min(n)).map_or(0, |v| (v >> 8) as u8))
             }
             ColorType::Gray(_) => [at(i, 0); 3],
-            ColorType::GrayA(_) => [unpremultiplied(at(i, 0), at(i, 1)); 3],
+            ColorType::GrayA(_) | ColorType::Multiband { num_samples: 2, .. } => [unpremultiplied(at(i, 0), at(i, 1)); 3],
             ColorType::RGBA(_) => [0, 1, 2].map(|c| unpremultiplied(at(i, c), at(i, 3))),
             ColorType::CMYK(_) => cmyk([0, 1, 2, 3].map(|c| at(i, c))),
             _ => [0, 1, 2].map(|c| at(i, c)),
