@@ -48,12 +48,16 @@ pub struct ExtractArgs {
     /// Directory for the feature set; the network's last layer lies in it as head.safetensors
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, directory or list [default: told by the files]
+    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, folder, list or numpy [default: told by the files]
     #[arg(long, value_name = "NAME")]
     pub format: Option<String>,
-    /// train, val or test (textures: test1 …) [default: the one used for evaluation]
+    /// train, val or test (textures: test1 …; a folder: the directory of that name; CIFAR-10-C: a
+    /// severity from 1 to 5) [default: the one used for evaluation]
     #[arg(long, value_name = "SPLIT")]
     pub split: Option<String>,
+    /// Directory or archive that the paths of a list are in [default: the list's directory]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Preprocessing: cifar10, cifar100, imagenet, cifar10_imagenet, or DIR/transform/NAME.toml
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,

@@ -26,8 +26,8 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         perturb: perturbation(args)?,
     };
     let format = args.format.as_deref().map(format).transpose()?;
-    let set =
-        open(&args.images, &ImageOptions { format, split: args.split.clone(), max_pixels: None })?;
+    let (split, root) = (args.split.clone(), args.root.clone());
+    let set = open(&args.images, &ImageOptions { format, split, root, max_pixels: None })?;
     describe(&backbone).iter().for_each(|line| progress.say(line));
     extract_into(&*set, &backbone, &args.output, &config, progress)
 }
@@ -88,6 +88,7 @@ fn format(name: &str) -> Result<Format> {
         "places",
         "folder",
         "list",
+        "numpy",
     ];
     Ok(named.map_err(|_| Error::unknown("format", name, all))?)
 }

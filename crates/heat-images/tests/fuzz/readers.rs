@@ -46,9 +46,9 @@ fn file(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 /// Open a set and go through it.
 fn look(path: &Path, format: Option<Format>, split: Option<&str>) {
     let split = split.map(str::to_owned);
-    let Ok(set) = open(path, &ImageOptions { format, split, max_pixels: Some(MAX_PIXELS) }) else {
-        return;
-    };
+    let max_pixels = Some(MAX_PIXELS);
+    let options = ImageOptions { format, split, max_pixels, ..ImageOptions::default() };
+    let Ok(set) = open(path, &options) else { return };
     assert!(!set.is_empty());
     let (classes, n) = (set.classes().len(), set.len());
     for i in (0..n).step_by(n.div_ceil(1000)).chain([n - 1]) {

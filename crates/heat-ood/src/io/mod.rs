@@ -18,6 +18,7 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
+pub use npy_header::Header as NpyHeader;
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
 pub use write::{destination, write_atomically};
