@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use heat_ood::{Event, Observer};
+use heat_ood::{Event, Observer, printable};
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -100,14 +100,25 @@ impl Progress {
 
     /// A line of text, above the bar.
     pub fn say(&self, text: &str) {
-        if self.quiet {
-            return;
+        if !self.quiet {
+            self.tell(text);
         }
+    }
+
+    fn tell(&self, text: &str) {
+        // Names and other texts of files may be in it.
+        let lines: Vec<String> = text.lines().map(printable).collect();
+        let text = lines.join("\n");
         match &self.bar {
             Some(bar) => bar.println(text),
             // Nobody may be listening any more; that is no reason to stop.
             None => drop(writeln!(std::io::stderr(), "{text}")),
         }
+    }
+
+    /// A warning, which is told even to who wants no progress.
+    pub fn warn(&self, text: &str) {
+        self.tell(&format!("warning: {text}"));
     }
 
     /// Remove the bar.
@@ -211,11 +222,7 @@ impl Observer for Progress {
             Event::End => self.clear(),
             Event::Epoch(log) => self.epoch(log),
             Event::Note(text) => self.say(text),
-            Event::Warning(text) => {
-                let quiet = std::mem::take(&mut self.quiet);
-                self.say(&format!("warning: {text}"));
-                self.quiet = quiet;
-            }
+            Event::Warning(text) => self.warn(text),
             _ => {}
         }
     }

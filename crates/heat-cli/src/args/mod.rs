@@ -330,18 +330,29 @@ pub struct EvalArgs {
     /// Out-of-distribution features, as NAME=FEATURES
     #[arg(long, required = true, num_args = 1.., value_name = "NAME=FEATURES")]
     pub ood: Vec<String>,
-    /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std)
+    /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std); or groups of them: all,
+    /// logits, features, head, unlabelled (those that need neither labels nor classifier)
     #[arg(long, value_name = "A,B(key=value),…")]
     pub scorers: Option<String>,
     /// Fitted detectors, as FILE or NAME=FILE
     #[arg(long, num_args = 1.., value_name = "DETECTOR")]
     pub detectors: Vec<String>,
+    /// End with the error of a scorer that cannot be fitted or scored, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
     /// Also evaluate the composition of these scorers and detectors, by name
     #[arg(long, value_name = "A,B,…")]
     pub combine: Vec<String>,
+    /// Names of the compositions, in their order [default: combine(A,B,beta=…)]
+    #[arg(long, value_name = "NAME", requires = "combine")]
+    pub name: Vec<String>,
     /// β of the compositions
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, requires = "combine")]
     pub beta: f64,
+    /// Order of the scorers: `name`; `average`, `near`, `far` or an OOD set, by AUROC; or a
+    /// metric, such as fpr95_id_positive, by its average [default: as given]
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
     /// Beyond the metrics
     #[command(flatten)]
     pub statistics: StatisticsArgs,

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
-use heat_ood::scorers::{NAMES, ScorerSpec};
+use heat_ood::scorers::ScorerSpec;
 use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
 use heat_ood::{Detector, Error};
 
-use super::{Data, TestSets, named, refuse_overwriting, scorers, split, write_output, wrote};
+use super::{Data, TestSets, named, refuse_overwriting, scorers, write_output, wrote};
 use crate::args::{Form, SelectArgs};
 use crate::export::aligned;
 use crate::progress::Progress;
@@ -60,7 +60,7 @@ fn tuned(
     progress: &mut Progress,
 ) -> Result<Choice> {
     let sets = TestSets::open(id, &args.tune_on, &data.options)?;
-    let found = tune(specs, &data.training(), &sets.id, &sets.ood, progress)?;
+    let found = tune(specs, &data.training(), &sets.id, &sets.ood, args.strict, progress)?;
     warn_without_effect(&found, progress);
     Ok(Choice {
         text: tuning_text(&found, args.format),
@@ -75,8 +75,8 @@ fn selected(
     data: &Data,
     progress: &mut Progress,
 ) -> Result<Choice> {
-    let config =
-        SelectConfig { folds: args.folds, rows: args.rows, members: args.members, seed: args.seed };
+    let SelectArgs { folds, rows, members, seed, strict, .. } = *args;
+    let config = SelectConfig { folds, rows, members, seed, strict };
     let found = config.run(specs, &data.training(), progress)?;
     let text = selection_text(&found, args.format);
     Ok(Choice { text, composition: found.composition, validation: None })
@@ -98,19 +98,7 @@ fn detector(choice: &Choice, data: &Data, progress: &mut Progress) -> Result<Det
 }
 
 fn specs(args: &SelectArgs) -> Result<Vec<ScorerSpec>> {
-    let Some(list) = &args.scorers else {
-        if args.data.head.is_none() {
-            let problem = "without a list, scorers of the head are tried too: give `--head FILE`, \
-                           or name some, e.g. `--scorers knn,gmm,mean`";
-            return Err(Error::config("scorers", "", problem).into());
-        }
-        return Ok(NAMES.iter().map(|n| ScorerSpec::parse(n)).collect::<Result<_, _>>()?);
-    };
-    let mut specs = Vec::new();
-    for one in split(list) {
-        specs.extend(ScorerSpec::parse_alternatives(&one)?);
-    }
-    Ok(specs)
+    scorers::specs(args.scorers.as_deref().unwrap_or("all"), true)
 }
 
 /// Settings that change nothing that was fitted, and no score.

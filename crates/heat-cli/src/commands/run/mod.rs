@@ -92,7 +92,7 @@ fn runs(args: &RunArgs) -> Result<(Vec<Run>, PathBuf)> {
 /// Whether a finished run is of this recipe and these features.
 fn is_of(run: &Run, detector: &Path, data: &Data) -> Result<bool> {
     let path = run.directory.join("recipe.toml");
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = heat_ood::io::read_text(&path)?;
     let train = run.recipe.subset().fit(&data.train)?.apply(&data.train)?;
     let hashes = |files: Vec<(String, String)>| files.into_iter().map(|(_, sha)| sha);
     let trained = hashes(Detector::open(detector)?.provenance().train.clone());
