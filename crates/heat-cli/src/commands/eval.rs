@@ -6,10 +6,11 @@ use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::evaluate::{Candidate, Results, accuracy, unscorable};
 use heat_ood::features::{Head, OpenOptions};
+use serde_json::{Map, Value};
 
-use super::outputs::command_line;
+use super::outputs::{command_line, hashes, made};
 use super::scorers::{self, Skipped, combine};
-use super::statistics::{check_scorers, write};
+use super::statistics::{Writing, check_scorers, write};
 use super::{
     Data, NamedDetector, TestSets, detectors, is_directory_name, named, refuse_overwriting, split,
     wrote,
@@ -21,9 +22,10 @@ use crate::words::with_help;
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     refuse_outputs(args)?;
-    let Evaluated { results, evaluation, accuracy } = evaluated(args, progress)?;
-    let output = args.output.as_deref();
-    write(&results, evaluation.scores(), args.format, output, accuracy, progress)?;
+    let Evaluated { results, evaluation, accuracy, made } = evaluated(args, progress)?;
+    let (output, sort) = (args.output.as_deref(), args.sort.as_deref());
+    let writing = Writing { format: args.format, output, sort, accuracy, made: &made };
+    write(&results, evaluation.scores(), &writing, progress)?;
     if let Some(path) = &args.report {
         let data = ReportData::new(command_line(), Vec::new()).with_results(&results, evaluation);
         report::write(path, &data)?;
@@ -60,6 +62,8 @@ pub(super) struct Evaluated {
     pub evaluation: Evaluation,
     /// The classifier's on the ID set, where OpenOOD's form is asked for.
     accuracy: Option<f64>,
+    /// For JSON: version, command line, hashes.
+    made: Value,
 }
 
 /// Fit, score and measure.
@@ -108,7 +112,34 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
         }
     }
     progress.clear();
-    Ok(Evaluated { results, evaluation, accuracy: accuracy_of(args, data.as_ref(), &sets)? })
+    let accuracy = accuracy_of(args, data.as_ref(), &sets)?;
+    let made = match args.format {
+        EvalFormat::Json => made(read_hashes(data.as_ref(), &sets, &read)?),
+        _ => Value::Null,
+    };
+    Ok(Evaluated { results, evaluation, accuracy, made })
+}
+
+/// Of everything that was read.
+fn read_hashes(
+    data: Option<&Data>,
+    sets: &TestSets,
+    read: &[NamedDetector],
+) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    if let Some(data) = data {
+        all.insert("train".into(), hashes(&data.train)?);
+        all.extend(data.head.as_ref().map(|head| ("head".to_owned(), head.digest().into())));
+    }
+    all.insert("id".into(), hashes(&sets.id)?);
+    let ood = sets.ood.iter().map(|(name, set)| Ok((name.clone(), hashes(set)?)));
+    all.insert("ood".into(), Value::Object(ood.collect::<Result<_>>()?));
+    if !read.is_empty() {
+        let sha = |d: &NamedDetector| Ok((d.name.clone(), heat_ood::io::sha256(&d.file)?.into()));
+        let detectors = read.iter().map(sha).collect::<Result<_>>()?;
+        all.insert("detectors".into(), Value::Object(detectors));
+    }
+    Ok(all)
 }
 
 /// The training set, where one is given.
@@ -194,7 +225,7 @@ fn candidates(
 
 /// The classifier's accuracy, for OpenOOD's form.
 fn accuracy_of(args: &EvalArgs, data: Option<&Data>, sets: &TestSets) -> Result<Option<f64>> {
-    if args.format != EvalFormat::Openood {
+    if ![EvalFormat::Openood, EvalFormat::Leaderboard].contains(&args.format) {
         return Ok(None);
     }
     Ok(match (data, &args.head) {

@@ -8,6 +8,7 @@ use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
+use super::outputs::made;
 use crate::args::{TestChoice, WatchArgs};
 use crate::progress::Progress;
 
@@ -36,6 +37,7 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         "calibration_rows": calibration.scores().len(),
         "forced": calibration.forced,
         "settings": config,
+        "made": made(Default::default()),
     }))?;
     match args.source.as_deref().filter(|s| s.as_os_str() != "-") {
         Some(path) => {

@@ -40,6 +40,8 @@ pub(crate) struct ResultsTable {
     pub(super) rows: Vec<Row>,
     /// Paired tests against one scorer, where they were asked for.
     pub(super) comparison: Option<Comparison>,
+    /// Scorers that were left out, with the reasons.
+    pub(super) skipped: Vec<(String, String)>,
 }
 
 /// Every scorer against one, by average AUROC.
@@ -134,7 +136,15 @@ impl ResultsTable {
         };
         let rows = rows.filter(|r| !r.is_empty())?;
         let comparison = json.get("comparison").and_then(Comparison::read);
-        Some(ResultsTable { title: title.to_owned(), id, rows, comparison })
+        let skipped = json.get("skipped").and_then(Value::as_object).into_iter().flatten();
+        let skipped = skipped.filter_map(|(name, why)| Some((name.clone(), why.as_str()?.into())));
+        Some(ResultsTable {
+            title: title.to_owned(),
+            id,
+            rows,
+            comparison,
+            skipped: skipped.collect(),
+        })
     }
 }
 

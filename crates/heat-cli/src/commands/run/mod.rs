@@ -12,7 +12,9 @@ use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::Scorer;
 use heat_ood::{Detector, Error, Fitted};
 
+use super::outputs::made;
 use super::scorers::compose;
+use super::statistics::{shown, with_made};
 use super::train::train;
 use super::{Data, write_output, wrote};
 use crate::args::RunArgs;
@@ -125,8 +127,15 @@ fn report(
 ) -> Result<()> {
     progress.clear();
     let path = directory.join("results.json");
-    write_output(Some(&path), &export::results(results, Format::Json))?;
-    write_output(args.output.as_deref(), &export::results(results, args.format))?;
+    let made = made(Default::default());
+    let json = with_made(&export::results(results, Format::Json), &made);
+    write_output(Some(&path), &json)?;
+    let text = match (args.format, &args.output) {
+        (Format::Table, None) => shown(results),
+        (Format::Json, _) => json,
+        (other, _) => export::results(results, other),
+    };
+    write_output(args.output.as_deref(), &text)?;
     wrote(progress, &path);
     Ok(())
 }

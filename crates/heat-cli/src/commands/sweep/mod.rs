@@ -23,6 +23,8 @@ use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};
 use serde_json::Value;
 
+use super::outputs::made;
+
 use self::child::Launcher;
 use self::directory::{Identity, SweepDirectory};
 use self::evaluation::Sets;
@@ -234,7 +236,8 @@ impl Sweep<'_> {
     }
 
     fn write_summary(&self, outcomes: &[Outcome]) -> Result<()> {
-        let json = Summary::new(self.runs, outcomes).json();
+        let mut json = Summary::new(self.runs, outcomes).json();
+        json["made"] = made(Default::default());
         Ok(write_atomically(&self.directory.summary(), |w| {
             w.write_all(format!("{json:#}\n").as_bytes())
         })?)
