@@ -78,6 +78,9 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Run(args) => commands::run::run(args, progress),
         Command::Doctor => commands::backbone::doctor(),
         Command::Convert(args) => commands::convert::run(args, progress),
+        Command::Scorers(args) => commands::scorers_list::run(args),
+        Command::Completions(args) => commands::shell::completions(args),
+        Command::Man(args) => commands::shell::man(args, progress),
         Command::Data(command) => commands::data::run(command, progress),
     }
 }
@@ -93,12 +96,14 @@ fn threads(cli: &Cli) -> heat_ood::Result<Option<usize>> {
     Ok(Some(number))
 }
 
-/// 2 for settings that cannot be understood, 3 for an alarm, 1 for everything else.
+/// 2 for settings that cannot be understood, 3 for an alarm, 130 after Ctrl-C, 1 for
+/// everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Alarmed>() {
         return 3;
     }
     match error.downcast_ref::<Error>() {
+        _ if progress::interrupted() => progress::INTERRUPTED,
         Some(Error::Unknown { .. } | Error::Config { .. }) => 2,
         _ => 1,
     }

@@ -249,9 +249,13 @@ fn nearest<'a>(
 fn likeness(a: &str, b: &str) -> f64 {
     // Two exchanged letters of a short word are all that Jaro and Winkler look at.
     let longer = a.chars().count().max(b.chars().count()).max(1);
-    let slips = strsim::osa_distance(a, b);
-    let slips = if slips * 3 <= longer { 1.0 - slips as f64 / (4 * longer) as f64 } else { 0.0 };
-    strsim::jaro_winkler(a, b).max(slips)
+    let (slips, jaro_winkler) = (strsim::osa_distance(a, b), strsim::jaro_winkler(a, b));
+    if slips * 3 > longer {
+        return jaro_winkler;
+    }
+    // Of as many slips the later ones are likelier.
+    let few = 1.0 - slips as f64 / (4 * longer) as f64;
+    jaro_winkler.max(0.9 * few + 0.1 * jaro_winkler)
 }
 
 /// The same of dotted keys, of which the last part may stand for the whole.
@@ -315,9 +319,10 @@ mod tests {
 
     #[test]
     fn names_like_it_are_suggested() {
-        let scorers = ["knn", "gmm", "ssd", "ebm", "ebm.model.steps", "relation"];
+        let scorers = ["gen", "knn", "gmm", "ssd", "ebm", "ebm.model.steps", "relation"];
         for (name, want) in [
             ("KNN", Some("knn")),
+            ("gmn", Some("gmm")),
             ("emb", Some("ebm")),
             ("kn", Some("knn")),
             ("model.step", Some("ebm.model.steps")),
@@ -327,7 +332,7 @@ mod tests {
             assert_eq!(nearest(name, scorers, likeness_of_keys), want, "{name}");
         }
         let error = Error::unknown("scorer", "zebra", scorers).to_string();
-        assert!(error.ends_with("there are: knn, gmm, ssd, ebm, ebm.model.steps, relation"), "{error}");
+        assert!(error.ends_with("there are: gen, knn, gmm, ssd, ebm, ebm.model.steps, relation"), "{error}");
     }
 
     #[test]

@@ -13,11 +13,14 @@ use crate::progress::Progress;
 
 /// Write a file whole, or standard output.
 pub fn write_output(path: Option<&Path>, text: &str) -> Result<()> {
+    write_bytes(path, text.as_bytes())
+}
+
+/// The same of bytes.
+pub fn write_bytes(path: Option<&Path>, bytes: &[u8]) -> Result<()> {
     match path {
-        Some(path) => {
-            heat_ood::io::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
-        }
-        None => std::io::stdout().lock().write_all(text.as_bytes()).context("write results")?,
+        Some(path) => heat_ood::io::write_atomically(path, |w| w.write_all(bytes))?,
+        None => std::io::stdout().lock().write_all(bytes).context("write results")?,
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ impl Shard {
         let Some(rows) = rows else {
             return Err(Error::missing(
                 place,
-                "array `avg`, `std`, `max` or `logits`",
+                "`avg`, `std`, `max` or `logits`",
                 "name the matrix so",
             ));
         };
@@ -166,7 +166,7 @@ pub(super) fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
 
 pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
     let content = file.content();
-    if !["features", "other tensors"].contains(&content) {
+    if !["features", "labels", "other tensors"].contains(&content) {
         return Err(Error::format(file.path(), format!("holds {content}, not features")));
     }
     let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
