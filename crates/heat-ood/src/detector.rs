@@ -247,7 +247,7 @@ impl Detector {
         let bad = |why: String| Error::format(file.path(), why);
         let format = file.metadata("format").unwrap_or_default();
         if format != FORMAT && format != checkpoint::FORMAT {
-            return Err(bad("not a detector: make one with `heat fit` or `heat train`".into()));
+            return Err(bad(format!("holds {}, not a detector", file.content())));
         }
         let version: u32 = file.metadata("version").and_then(|v| v.parse().ok()).unwrap_or(0);
         if version == 0 || version > FORMAT_VERSION {

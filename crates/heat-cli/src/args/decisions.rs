@@ -63,6 +63,9 @@ pub struct SelectArgs {
     /// Refused: test sets are not looked at
     #[arg(long, hide = true, num_args = 1..)]
     pub ood: Vec<String>,
+    /// End with the error of a scorer that cannot be fitted or scored, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
     /// How to write the findings
     #[arg(long, value_enum, default_value_t = Form::Table)]
     pub format: Form,

@@ -9,6 +9,7 @@ mod statistics;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use heat_ood::scorers::Group;
 
 use crate::export::Format;
 
@@ -54,6 +55,15 @@ Common keys: batch_size n_epochs seed pooling normalize accum_iter save_freq exp
   ebm.model.{steps,step_size_start,eps_start,hidden_dim,temperature_prior,proposal_type,precondition}
   ebm.loss.l2_coef ebm.optimizer.opt.lr; the run directory's recipe.toml lists all";
 
+const COMPLETIONS_HELP: &str = "\
+  heat completions bash > ~/.local/share/bash-completion/completions/heat
+  heat completions zsh > ~/.zfunc/_heat
+  heat completions fish > ~/.config/fish/completions/heat.fish";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 an error of the data, of files or of the system; 2 arguments or settings that
+  cannot be understood; 3 an alarm of `heat watch --fail`; 130 stopped by Ctrl-C";
+
 const SWEEP_HELP: &str = "\
 Lists: commas outside brackets and quotes separate values; the first key varies slowest:
   heat sweep ebm=heat_gmm_c10,heat_gmm_std_c10 ebm.model.steps=10,20 seed=0,1,2 --train F --out DIR
@@ -64,7 +74,7 @@ Files: one run directory per combination, as `heat train` writes it, with eval.j
 ///
 /// A score is an energy: higher = more out-of-distribution.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -130,6 +140,13 @@ pub enum Command {
     /// Convert a feature set to another format
     #[command(after_help = files::CONVERT_HELP)]
     Convert(ConvertArgs),
+    /// List the scorers: formulas, settings, what each needs
+    Scorers(ScorersArgs),
+    /// Write a script that completes this command's words in a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages of all commands
+    Man(ManArgs),
     /// Download and verify data sets and weights
     #[command(subcommand, after_help = images::DATA_HELP)]
     Data(DataCommand),
@@ -333,18 +350,29 @@ pub struct EvalArgs {
     /// Out-of-distribution features, as NAME=FEATURES
     #[arg(long, required = true, num_args = 1.., value_name = "NAME=FEATURES")]
     pub ood: Vec<String>,
-    /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std)
+    /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std); or groups of them: all,
+    /// logits, features, head, unlabelled (those that need neither labels nor classifier)
     #[arg(long, value_name = "A,B(key=value),…")]
     pub scorers: Option<String>,
     /// Fitted detectors, as FILE or NAME=FILE
     #[arg(long, num_args = 1.., value_name = "DETECTOR")]
     pub detectors: Vec<String>,
+    /// End with the error of a scorer that cannot be fitted or scored, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
     /// Also evaluate the composition of these scorers and detectors, by name
     #[arg(long, value_name = "A,B,…")]
     pub combine: Vec<String>,
+    /// Names of the compositions, in their order [default: combine(A,B,beta=…)]
+    #[arg(long, value_name = "NAME", requires = "combine")]
+    pub name: Vec<String>,
     /// β of the compositions
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, requires = "combine")]
     pub beta: f64,
+    /// Order of the scorers: `name`; `average`, `near`, `far` or an OOD set, by AUROC; or a
+    /// metric, such as fpr95_id_positive, by its average [default: as given]
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
     /// Beyond the metrics
     #[command(flatten)]
     pub statistics: StatisticsArgs,
@@ -360,6 +388,42 @@ pub struct EvalArgs {
     /// Also write an HTML report with tables and figures
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
+}
+
+/// `heat scorers`
+#[derive(Args)]
+pub struct ScorersArgs {
+    /// Those of a group alone: all, logits, features, head, unlabelled
+    #[arg(value_parser = named_group)]
+    pub group: Option<NamedGroup>,
+    /// How to write the list
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    pub format: Form,
+}
+
+/// A group of scorers by its name.
+#[derive(Clone)]
+pub struct NamedGroup(pub Group);
+
+fn named_group(name: &str) -> Result<NamedGroup, String> {
+    let names: Vec<&str> = Group::ALL.iter().map(|(name, _)| *name).collect();
+    Group::named(name).map(NamedGroup).ok_or_else(|| format!("there are: {}", names.join(", ")))
+}
+
+/// `heat completions`
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// Which shell's
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `heat man`
+#[derive(Args)]
+pub struct ManArgs {
+    /// Directory for heat.1, heat-train.1 …
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// `heat report`

@@ -47,7 +47,7 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
         }
         (None, None) => {
             let remedy = "give the training features with `--train`";
-            return Err(Error::missing("compose", "training set", remedy).into());
+            return Err(Error::needs("a composition", "a training set", remedy).into());
         }
     };
     scorers::detector(scorer, &recipe).save(&args.output)?;

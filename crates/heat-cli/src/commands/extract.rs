@@ -105,7 +105,7 @@ fn transform(args: &ExtractArgs) -> Result<TransformConfig> {
         None if args.mean.is_none() || args.std.is_none() => {
             let remedy = "give what the network was trained with: `--preset cifar10|cifar100|imagenet`, \
                           or `--mean R,G,B --std R,G,B`";
-            return Err(Error::missing("the command", "the normalisation", remedy).into());
+            return Err(Error::needs("the command", "the normalisation of images", remedy).into());
         }
         None => TransformConfig::default(),
     };

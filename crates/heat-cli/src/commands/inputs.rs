@@ -72,15 +72,15 @@ pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress)
         && theirs != head.digest()
     {
         let name = set.name();
-        progress.say(&format!(
-            "warning: {name}: the head given is not that of the network that made the features"
+        progress.warn(&format!(
+            "{name}: the head given is not that of the network that made the features"
         ));
     }
     let Some(agreement) = Agreement::of(set, head)? else { return Ok(()) };
     let name = set.name();
     if agreement.near_chance() {
-        progress.say(&format!(
-            "warning: {name}: {agreement}. Do head, logits and labels belong together? They may be \
+        progress.warn(&format!(
+            "{name}: {agreement}. Do head, logits and labels belong together? They may be \
              another network's or another list of classes; a matrix in column order (numpy's \
              `order='F'`, scikit-learn's `coef_`) is scrambled by `safetensors.numpy`: save \
              `np.ascontiguousarray(W)`"

@@ -9,6 +9,7 @@ use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
 use super::check_origin;
+use super::outputs::made;
 use crate::args::{TestChoice, WatchArgs};
 use crate::progress::Progress;
 
@@ -43,6 +44,7 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         "calibration_rows": calibration.scores().len(),
         "forced": calibration.forced,
         "settings": config,
+        "made": made(Default::default()),
     }))?;
     match set {
         Some(set) => {

@@ -52,7 +52,7 @@ impl HeatConfig {
             PriorKind::El => {
                 if data.head.is_none() {
                     let remedy = "give the classifier's last layer (weight [C, D], bias [C])";
-                    return Err(Error::missing("the `el` prior", "head", remedy));
+                    return Err(Error::needs("the `el` prior", "a head", remedy));
                 }
                 Arc::new(EnergyLogitsConfig::default().fit_in(context)?)
             }

@@ -22,11 +22,11 @@ pub use statistics::Statistics;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::FeatureSet;
 use crate::metrics::{self, Intervals, Metrics};
 use crate::observe::Observer;
-use crate::scorers::{Fitted, ScoredSet, Scorer, score_together};
+use crate::scorers::{Fitted, ScoredSet, Scorer, score_each, score_together};
 
 /// A scorer to be evaluated.
 #[derive(Clone)]
@@ -53,6 +53,9 @@ pub struct Results {
     /// One entry per scorer.
     #[serde(serialize_with = "as_map")]
     pub scorers: Vec<(String, ScorerResults)>,
+    /// Scorers that were asked for and left out, each with the reason.
+    #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<(String, String)>,
     /// Mean and deviation of the scorers named `NAME@SEED`, by NAME.
     #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<(String, SeedResults)>,
@@ -163,6 +166,31 @@ pub fn score_all(
     Ok(Scores { id, ood: theirs.collect::<Result<_>>()? })
 }
 
+/// Which candidates cannot score one of these sets, and why: the place of each, and its first
+/// error. All sets are scored.
+///
+/// # Errors
+/// If a set cannot be read.
+pub fn unscorable(
+    id: &FeatureSet,
+    ood: &[(String, FeatureSet)],
+    candidates: &[Candidate],
+    observer: &mut dyn Observer,
+) -> Result<Vec<(usize, Error)>> {
+    let scorers: Vec<&dyn Scorer> = candidates.iter().map(|c| &*c.scorer).collect();
+    let mut failed: Vec<(usize, Error)> = Vec::new();
+    for set in std::iter::once(id).chain(ood.iter().map(|(_, set)| set)) {
+        let scored = score_each(set, &scorers, false, observer)?.into_iter().enumerate();
+        for (i, error) in scored.filter_map(|(i, scored)| Some((i, scored.err()?))) {
+            if failed.iter().all(|(known, _)| *known != i) {
+                failed.push((i, error));
+            }
+        }
+    }
+    failed.sort_by_key(|(i, _)| *i);
+    Ok(failed)
+}
+
 /// Score the ID set and every OOD set with every candidate, and measure.
 ///
 /// # Errors
@@ -235,6 +263,14 @@ pub fn measure(id: &str, candidates: &[Candidate], scores: &Scores) -> Result<Re
         scorers.push((candidate.name.clone(), results));
     }
     let seeds = seeds::summaries(&scorers)?;
-    let id = id.to_owned();
-    Ok(Results { id, groups: None, ci: None, scorers, seeds, comparison: None, warnings })
+    Ok(Results {
+        id: id.to_owned(),
+        groups: None,
+        ci: None,
+        scorers,
+        skipped: Vec::new(),
+        seeds,
+        comparison: None,
+        warnings,
+    })
 }

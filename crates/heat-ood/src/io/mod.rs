@@ -9,8 +9,10 @@ mod array;
 mod budget;
 mod bytes;
 mod floats;
+mod kind;
 mod npy;
 mod npy_header;
+mod regular;
 mod temporary;
 mod tensors;
 mod write;
@@ -18,10 +20,13 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
+pub use kind::{SAFETENSORS, kind_of};
 pub use npy_header::Header as NpyHeader;
+pub use regular::{open_own, open_regular, read_bounded, read_text};
+pub use temporary::remove_abandoned;
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
-pub use write::{destination, write_atomically};
+pub use write::{destination, is_standard_output, write_atomically};
 pub use zip_directory::zip_entries;
 
 pub(crate) use array::{Array, Dtype};

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::budget::Budget;
+use super::kind::{NPY, NPZ, kind_of};
 use super::npy_header::Header;
 use super::{Array, Bytes, Dtype, map};
 use crate::error::{Error, Result};
@@ -19,8 +20,10 @@ pub(crate) fn open_npy(path: &Path) -> Result<Array> {
 /// Those arrays of an `.npz` file that are `wanted`: mapped where stored, in memory where compressed.
 pub(crate) fn open_npz(path: &Path, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
     let bytes = map(path)?;
-    let broken =
-        |e: zip::result::ZipError| Error::format(path, format!("not a whole .npz (zip) file: {e}"));
+    let broken = |e: zip::result::ZipError| {
+        let problem = format!("not a whole .npz (zip) file: {e}");
+        Error::format(path, told(&bytes, NPZ, &problem))
+    };
     let mut archive = zip::ZipArchive::new(Cursor::new(&bytes[..])).map_err(broken)?;
     let mut out = Vec::new();
     let mut budget = Budget::new(bytes.len());
@@ -90,7 +93,7 @@ fn array(
 ) -> Result<Array> {
     let bad = |problem: String| Error::format(path, problem);
     let Header { kind, by_column, shape, size } =
-        Header::read(&bytes[start..end]).map_err(|e| bad(e.into()))?;
+        Header::read(&bytes[start..end]).map_err(|e| bad(told(&bytes[start..end], NPY, e)))?;
     let offset = start + size;
     let Some((dtype, swapped)) = element(&kind) else {
         return Err(bad(format!("type {kind:.20}; expected a float or integer array")));
@@ -116,6 +119,15 @@ fn array(
         return Err(too_much(path));
     }
     Ok(array.into_native(by_column, swapped))
+}
+
+/// What the bytes are, where they are something else than what was `expected`; else
+/// the problem that was met.
+fn told(bytes: &[u8], expected: &str, problem: &str) -> String {
+    match kind_of(bytes) {
+        Some(kind) if kind != expected => format!("is {kind}, not {expected}"),
+        _ => problem.to_owned(),
+    }
 }
 
 /// The type of a name such as `<f4`, and whether its bytes are in the other order.

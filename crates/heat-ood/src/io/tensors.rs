@@ -8,6 +8,7 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as StDtype, Metadata, SafeTensors, TensorInfo};
 
 use super::budget::{Budget, json_cost};
+use super::kind::{SAFETENSORS, kind_of};
 use super::{Array, Bytes, Dtype, Floats, map, write_atomically};
 use crate::error::{Error, Result};
 use crate::math::parallel::{Pieces, Slices};
@@ -173,6 +174,9 @@ impl TensorFile {
                 ),
             )
         };
+        if let Some(kind) = kind_of(&bytes).filter(|kind| *kind != SAFETENSORS) {
+            return Err(Error::format(path, format!("is {kind}, not a safetensors file")));
+        }
         let mut budget = Budget::new(bytes.len());
         let too_much = || {
             let problem = "its header describes far more than the file's size explains";
@@ -214,6 +218,20 @@ impl TensorFile {
     /// A text of the header's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
+    }
+
+    /// What kind of file it is, in a word for messages: what it says of itself, else by the
+    /// names of its tensors.
+    pub fn content(&self) -> &'static str {
+        match self.metadata("format") {
+            Some("heat-detector") => "a detector",
+            Some("heat-checkpoint") => "a checkpoint",
+            _ if self.has("weight") && self.has("bias") => "a head",
+            _ if ["avg", "std", "max", "logits"].iter().any(|n| self.has(n)) => "features",
+            _ if self.has("label") => "labels",
+            _ if self.arrays.keys().any(|n| n.ends_with(".weight")) => "weights of a network",
+            _ => "other tensors",
+        }
     }
 
     /// Names, types and shapes, sorted by name.

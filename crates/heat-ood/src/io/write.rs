@@ -1,10 +1,18 @@
 //! Writing a file without ever leaving half of it behind.
 
-use std::io::Write;
+use std::io::{Error as IoError, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::temporary;
 use crate::error::{Error, Result};
+
+/// Names of standard output. What is behind it is written to, never replaced.
+const STANDARD_OUTPUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
+/// Whether that name stands for standard output.
+pub fn is_standard_output(path: &Path) -> bool {
+    STANDARD_OUTPUT.iter().any(|name| path == Path::new(name))
+}
 
 /// Where a file of that name is written: what a link leads to.
 ///
@@ -12,6 +20,9 @@ use crate::error::{Error, Result};
 /// If there is something that is no regular file; it would be replaced.
 pub fn destination(path: &Path) -> Result<PathBuf> {
     let failed = || Error::io("write", path);
+    if is_standard_output(path) {
+        return Ok(path.to_owned());
+    }
     let Ok(found) = std::fs::symlink_metadata(path) else {
         return Ok(path.to_owned());
     };
@@ -27,11 +38,13 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
         (_, true) => "is a directory; name a file in it",
         _ => "is a device or a pipe, not a regular file; name a file",
     };
-    Err(failed()(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem)))
+    Err(failed()(IoError::new(ErrorKind::InvalidInput, problem)))
 }
 
 /// Write a whole file or nothing: temporary file in the same directory, flushed
 /// to the disk, then renamed. A link stays one, and what it leads to is replaced.
+/// The new file has the old one's permissions, less what the umask takes; standard
+/// output, by any of its names, is written to as it comes.
 ///
 /// # Errors
 /// If the name is that of a device or a directory, the directory cannot be written or
@@ -43,9 +56,13 @@ pub fn write_atomically(
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
     let real = destination(path)?;
-    let directory = parent(&real);
     let failed = || Error::io("write", path);
-    let mut file = temporary::create(directory).map_err(failed())?;
+    if is_standard_output(&real) {
+        let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        return write(&mut out).and_then(|()| out.flush()).map_err(failed());
+    }
+    let directory = parent(&real);
+    let mut file = temporary::create(directory, permissions(&real)).map_err(failed())?;
     {
         let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
         write(&mut buffered).map_err(failed())?;
@@ -58,6 +75,18 @@ pub fn write_atomically(
         let _ = directory.sync_all();
     }
     Ok(())
+}
+
+/// Those of the file that is replaced; of a new one, everything that the umask allows.
+fn permissions(replaced: &Path) -> u32 {
+    #[cfg(unix)]
+    if let Ok(found) = std::fs::metadata(replaced) {
+        use std::os::unix::fs::PermissionsExt;
+        // Not the bits that would run it as another user.
+        return found.permissions().mode() & 0o777;
+    }
+    let _ = replaced;
+    0o666
 }
 
 /// The directory that holds `path`.
@@ -85,5 +114,32 @@ mod tests {
         assert!(error.contains("write") && error.contains("x"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_kept_and_links_stay_links() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let mode = |name: &str| std::fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+        let whole = |w: &mut dyn Write| w.write_all(b"new");
+        write_atomically(&path("new"), whole).unwrap();
+        let usual = mode("new");
+        for (name, given) in [("private", 0o600), ("shared", 0o640), ("fixed", 0o444)] {
+            std::fs::write(path(name), "old").unwrap();
+            std::fs::set_permissions(path(name), PermissionsExt::from_mode(given)).unwrap();
+            write_atomically(&path(name), whole).unwrap();
+            assert_eq!(mode(name) & !given, 0, "{name}: {:o}", mode(name));
+            assert_eq!(mode(name), given & (usual | 0o700), "{name}: {:o}", mode(name));
+            assert_eq!(std::fs::read(path(name)).unwrap(), b"new");
+        }
+        std::os::unix::fs::symlink(path("private"), path("link")).unwrap();
+        write_atomically(&path("link"), |w| w.write_all(b"through")).unwrap();
+        assert!(std::fs::symlink_metadata(path("link")).unwrap().is_symlink());
+        assert_eq!(
+            (mode("private"), std::fs::read(path("private")).unwrap()),
+            (0o600, b"through".to_vec())
+        );
     }
 }

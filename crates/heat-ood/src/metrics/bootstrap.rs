@@ -167,7 +167,7 @@ impl Intervals {
     pub fn percentile(resamples: &[Metrics], level: f64) -> Result<Self> {
         check_level(level)?;
         if resamples.is_empty() {
-            return Err(Error::missing("interval", "resamples", "draw at least one"));
+            return Err(Error::needs("an interval", "resamples", "draw at least one"));
         }
         let mut low = [0.0; Metrics::COUNT];
         let mut high = low;

@@ -38,7 +38,7 @@ impl Images {
     /// before anything is computed.
     pub fn open(args: &RunArgs, recipe: &Recipe, progress: &mut Progress) -> Result<Self> {
         let absent = |key: &str, example: &str| {
-            Error::missing("the command", format!("`{key}`"), format!("give `{example}`"))
+            Error::needs("the command", format!("`{key}`"), format!("give `{example}`"))
         };
         let dataset = recipe.dataset.as_ref();
         let dataset = dataset.ok_or_else(|| absent("dataset", "dataset=cifar10"))?;

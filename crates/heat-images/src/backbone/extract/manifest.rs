@@ -104,6 +104,11 @@ impl Manifest {
     pub fn begin(&self, out: &Path) -> Result<PathBuf> {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         let directory = parent(out).join(format!(".heat-{name}.tmp"));
+        // What has that name may be another's link, to a directory of value.
+        if fs::symlink_metadata(&directory).is_ok_and(|found| !found.is_dir()) {
+            let problem = "is no directory of this program; remove it, or choose another name";
+            return Err(Error::format(directory, problem));
+        }
         if directory.join(MANIFEST).is_file() {
             if self.describes(&directory) {
                 return Ok(directory);

@@ -94,10 +94,11 @@ impl FeatureSet {
                 safetensors_arrays(&file)?
             }
             Some(FileFormat::Memmap) | None => {
-                return Err(Error::format(
-                    path,
-                    "expected a feature set: .safetensors, .npy, .npz, or a directory of them",
-                ));
+                let bytes = io::map(path)?;
+                let is = io::kind_of(&bytes).map_or(String::new(), |kind| format!("is {kind}; "));
+                let expected = "expected a feature set: .safetensors, .npy, .npz, or a directory of \
+                                them";
+                return Err(Error::format(path, is + expected));
             }
         };
         let shard = Shard::new(path, arrays)?;
