@@ -17,7 +17,7 @@ use crate::features::{FeatureSet, Head, RowSketch};
 use crate::io::{TensorFile, save_tensors};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
-use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, ScoredSet, Scorer, Stored};
+use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, SEALED, ScoredSet, Scorer, Stored};
 
 const FORMAT: &str = "heat-detector";
 
@@ -254,6 +254,9 @@ impl Detector {
             return Err(bad(format!(
                 "has format version {version}, this program reads up to {FORMAT_VERSION}: update it"
             )));
+        }
+        if version >= SEALED && !file.is_sealed() {
+            return Err(bad("is damaged: it has no digest. Copy or create it again".into()));
         }
         let outline: Outline = serde_json::from_str(file.metadata("scorer").unwrap_or_default())
             .map_err(|e| bad(format!("its outline is not readable: {e}")))?;

@@ -3,6 +3,7 @@
 use std::io::{Error as IoError, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use super::digest::Sealing;
 use super::temporary;
 use crate::error::{Error, Result};
 
@@ -56,20 +57,53 @@ pub fn write_atomically(
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
     let real = destination(path)?;
-    let failed = || Error::io("write", path);
     if is_standard_output(&real) {
         let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
-        return write(&mut out).and_then(|()| out.flush()).map_err(failed());
+        return write(&mut out).and_then(|()| out.flush()).map_err(Error::io("write", path));
     }
-    let directory = parent(&real);
-    let mut file = temporary::create(directory, permissions(&real)).map_err(failed())?;
-    {
-        let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-        write(&mut buffered).map_err(failed())?;
-        buffered.flush().map_err(failed())?;
+    replace(path, &real, |file| {
+        let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file);
+        write(&mut buffered)?;
+        buffered.flush()
+    })
+}
+
+/// The same, with the digest of all that was written in its place in the header, where the first
+/// thing written is a header that leaves one (see [`super::digest`]).
+///
+/// # Errors
+/// As [`write_atomically`].
+pub(crate) fn write_sealed(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let real = destination(path)?;
+    if is_standard_output(&real) {
+        // There is no way back to the header.
+        let mut whole = Sealing::new(std::io::Cursor::new(Vec::new()));
+        let sealed = write(&mut whole).and_then(|()| whole.finish());
+        let bytes = sealed.map_err(Error::io("write", path))?.into_inner();
+        return write_atomically(path, |out| out.write_all(&bytes));
     }
+    replace(path, &real, |file| {
+        let mut whole = Sealing::new(std::io::BufWriter::with_capacity(1 << 20, file));
+        write(&mut whole)?;
+        whole.finish().map(drop)
+    })
+}
+
+/// Write a temporary file beside `real` and give it that name; messages say `path`.
+fn replace(
+    path: &Path,
+    real: &Path,
+    write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
+) -> Result<()> {
+    let failed = || Error::io("write", path);
+    let directory = parent(real);
+    let mut file = temporary::create(directory, permissions(real)).map_err(failed())?;
+    write(file.as_file_mut()).map_err(failed())?;
     file.as_file().sync_all().map_err(failed())?;
-    file.persist(&real).map_err(|e| failed()(e.error))?;
+    file.persist(real).map_err(|e| failed()(e.error))?;
     // The rename itself lives in the directory.
     if let Ok(directory) = std::fs::File::open(directory) {
         let _ = directory.sync_all();

@@ -32,7 +32,7 @@ pub use logit_source::LogitsConfig;
 pub use logits::*;
 pub use methods::NAMES;
 pub use neighbours::*;
-pub(crate) use persist::{FORMAT_VERSION, Outline};
+pub(crate) use persist::{FORMAT_VERSION, Outline, SEALED};
 pub use persist::{Section, Stored};
 pub use prior::{Prior, Scratch};
 pub use registry::{PRIORS, load, load_prior, register, register_prior};

@@ -7,7 +7,7 @@ use super::ConvertConfig;
 use super::encode::Output;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, FileFormat};
-use crate::io::{open_own, open_regular, parent, sha256_of, write_atomically};
+use crate::io::{open_own, open_regular, parent, sha256_of, write_sealed};
 
 /// Held while a directory is being filled.
 const LOCK: &str = ".lock";
@@ -87,7 +87,7 @@ pub(super) fn single(
     write: impl FnOnce(&mut Output<'_>) -> Result<()>,
 ) -> Result<usize> {
     let mut failure = None;
-    let done = write_atomically(out, |to| {
+    let done = write_sealed(out, |to| {
         write(&mut Output { to, place: out }).map_err(|error| {
             failure = Some(error);
             std::io::Error::other("stopped")

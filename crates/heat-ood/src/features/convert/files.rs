@@ -10,7 +10,7 @@ use super::encode::{Column, Output, Writer};
 use crate::error::{Error, Result};
 use crate::features::FileFormat;
 use crate::features::origin::{KEY, Origin};
-use crate::io::Dtype;
+use crate::io::{Dtype, digest};
 
 /// A safetensors file of the rows of `range`.
 pub(super) fn safetensors(
@@ -30,9 +30,9 @@ pub(super) fn safetensors_header(
     origin: Option<&Origin>,
 ) -> Vec<u8> {
     let mut header = Map::new();
-    if let Some(origin) = origin {
-        header.insert("__metadata__".into(), json!({ KEY: origin.text() }));
-    }
+    let mut texts = Map::from_iter([(digest::KEY.to_owned(), digest::UNKNOWN.into())]);
+    texts.extend(origin.map(|origin| (KEY.to_owned(), origin.text().into())));
+    header.insert("__metadata__".into(), texts.into());
     let mut end = 0;
     // Labels first: the format asks for offsets without gaps, and they are
     // of the widest type, so that all are aligned.
