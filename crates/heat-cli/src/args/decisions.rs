@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Form, TrainSet};
+use super::{output, Form, TrainSet};
 
 pub const SELECT_HELP: &str = "\
 Pseudo-OOD: classes left out of the fit in turn, and outliers made of validation rows (mixed,
@@ -70,7 +70,7 @@ pub struct SelectArgs {
     #[arg(long, value_enum, default_value_t = Form::Table)]
     pub format: Form,
     /// Fit what was chosen on the whole training set and write this detector file
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
@@ -104,7 +104,7 @@ pub struct CalibrateArgs {
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
     /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }
 
@@ -141,7 +141,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
     /// .csv, .jsonl or .npy (scores only) [default: CSV on standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 

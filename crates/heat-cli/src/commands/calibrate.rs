@@ -3,9 +3,9 @@
 use anyhow::Result;
 use heat_ood::calibrate::{CalibrationConfig, Guarantee};
 use heat_ood::features::{FeatureSet, Head, OpenOptions};
-use heat_ood::{Detector, Error};
+use heat_ood::Error;
 
-use super::{refuse_overwriting, wrote};
+use super::{open_detector, refuse_overwriting, wrote};
 use crate::args::{Bound, CalibrateArgs};
 use crate::progress::Progress;
 
@@ -17,7 +17,7 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
         let problem = "the head tells the predicted class: give `--per-class` with it";
         return Err(Error::config("head", "", problem).into());
     }
-    let mut detector = Detector::open(&args.detector)?;
+    let mut detector = open_detector(&args.detector)?;
     let head = args.head.as_ref().map(Head::open).transpose()?;
     let options = OpenOptions { dim: args.dim, fallback_dim: head.as_ref().map(Head::dim) };
     let id = FeatureSet::open_with(&args.id, &options)?;

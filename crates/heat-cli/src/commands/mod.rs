@@ -26,5 +26,7 @@ pub mod sweep;
 pub mod train;
 pub mod watch;
 
-use inputs::{Data, NamedDetector, TestSets, detectors, named, split};
+use inputs::{
+    Data, NamedDetector, TestSets, detector_file, detectors, named, open_detector, split,
+};
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

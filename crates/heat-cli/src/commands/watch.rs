@@ -8,12 +8,13 @@ use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
+use super::open_detector;
 use super::outputs::made;
 use crate::args::{TestChoice, WatchArgs};
 use crate::progress::Progress;
 
 pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
-    let detector = Detector::open(&args.detector)?;
+    let detector = open_detector(&args.detector)?;
     let Some(calibration) = detector.calibration() else {
         let remedy = "`heat calibrate DETECTOR --id CAL -o OUT` makes one that is";
         let place = args.detector.display().to_string();
