@@ -58,11 +58,16 @@ fn pipes_and_links_under_names_of_ours_are_refused_at_once() {
     // A run's lock is another's link, or a pipe.
     fs::write(path.join("precious"), "x").unwrap();
     let train = data("train");
-    let tiny = ["train", "ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "n_epochs=1", "--train", &train];
+    let tiny =
+        ["train", "ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "n_epochs=1", "--train", &train];
     for (name, make) in [("linked", true), ("piped", false)] {
         fs::create_dir(path.join(name)).unwrap();
         let lock = path.join(name).join(".lock");
-        if make { symlink(path.join("precious"), lock).unwrap() } else { fifo(&lock) }
+        if make {
+            symlink(path.join("precious"), lock).unwrap()
+        } else {
+            fifo(&lock)
+        }
         let (_, error) = fails(path, &[&tiny[..], &["--out", name]].concat());
         contains(&error, &[".lock"]);
     }
@@ -106,8 +111,39 @@ fn what_others_left_or_hold_is_let_alone() {
     assert!(record["sha256"]["train"]["train.safetensors"].is_string(), "{record}");
     let out = ok(path, &["train", "n_epochs=2", "--out", "run", "--resume"]);
     contains(&text(&out.stderr), &["continuing from"]);
-    let (code, error) = fails(path, &["train", "--out", "elsewhere", "--resume", "--train", &train]);
+    let (code, error) =
+        fails(path, &["train", "--out", "elsewhere", "--resume", "--train", &train]);
     assert_eq!(code, 1);
     contains(&error, &["elsewhere", "no run to resume"]);
     assert!(!path.join("elsewhere").exists());
+}
+
+/// A duplicate of a training row among the calibration rows blocks nothing but itself.
+#[test]
+fn duplicates_of_training_rows_can_be_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let row =
+        |i: usize| -> Vec<f32> { (0..3).map(|j| ((i * 7 + j * 3) % 101) as f32 + 0.25).collect() };
+    let write = |name: &str, rows: Vec<Vec<f32>>| {
+        common::npy(&path.join(name), &rows.iter().map(|r| &r[..]).collect::<Vec<_>>());
+    };
+    write("train.npy", (0..60).map(row).collect());
+    // Rows 3 and 17 are training rows.
+    let other = |i: usize| row(i).iter().map(|v| v + 0.5).collect::<Vec<f32>>();
+    let cal = |i: usize| if [3, 17].contains(&i) { row(i) } else { other(i) };
+    write("cal.npy", (0..60).map(cal).collect());
+    ok(path, &["fit", "norm", "--train", "train.npy", "-o", "d.safetensors"]);
+    let calibrate = ["calibrate", "d.safetensors", "--id", "cal.npy", "-o", "c.safetensors"];
+    let (_, error) = fails(path, &calibrate);
+    contains(&error, &["2 of 60 rows", "(row 3, 17)", "--drop-seen"]);
+    let out = text(&ok(path, &[&calibrate[..], &["--drop-seen"]].concat()).stderr);
+    contains(&out, &["2 of 60 rows were in training and are left out"]);
+    assert!(!out.contains("nothing is promised"), "{out}");
+    // The same as of the other rows alone.
+    write("clean.npy", (0..60).filter(|i| ![3, 17].contains(i)).map(cal).collect());
+    let clean = ["calibrate", "d.safetensors", "--id", "clean.npy", "-o", "clean.safetensors"];
+    ok(path, &clean);
+    let verdicts = |d: &str| ok(path, &["score", d, "train.npy"]).stdout;
+    assert!(verdicts("c.safetensors") == verdicts("clean.safetensors"));
 }

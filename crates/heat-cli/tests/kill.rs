@@ -109,7 +109,8 @@ fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
             let delay = length.mul_f64(moments.next());
             let writing = (round % 2 == 1).then_some(path);
             let when = format!("round {round}, attempt {attempt}, after {delay:?}");
-            let child = start(path, if attempt == 0 { args } else { &again(path) });
+            let words = if attempt == 0 { args.to_vec() } else { again(path) };
+            let child = start(path, &words);
             if kill(child, delay, writing) {
                 killed += 1;
             } else {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{output, SubsetArgs, TrainSet};
+use super::{SubsetArgs, TrainSet, output};
 
 pub const CONVERT_HELP: &str = "\
 An existing OUT is kept unless --force is given. A killed conversion leaves nothing under the

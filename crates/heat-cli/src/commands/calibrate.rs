@@ -1,9 +1,9 @@
 //! `heat calibrate`: a detector learns when to say "out-of-distribution".
 
 use anyhow::Result;
+use heat_ood::Error;
 use heat_ood::calibrate::{CalibrationConfig, Guarantee};
 use heat_ood::features::{FeatureSet, Head, OpenOptions};
-use heat_ood::Error;
 
 use super::{open_detector, refuse_overwriting, wrote};
 use crate::args::{Bound, CalibrateArgs};
@@ -20,7 +20,12 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     let mut detector = open_detector(&args.detector)?;
     let head = args.head.as_ref().map(Head::open).transpose()?;
     let options = OpenOptions { dim: args.dim, fallback_dim: head.as_ref().map(Head::dim) };
-    let id = FeatureSet::open_with(&args.id, &options)?;
+    let mut id = FeatureSet::open_with(&args.id, &options)?;
+    if args.drop_seen {
+        let (left, dropped) = detector.provenance().without_seen(&id)?;
+        progress.say(&format!("{dropped} of {} rows were in training and are left out", id.len()));
+        id = left;
+    }
     let config = CalibrationConfig {
         alpha: args.alpha,
         guarantee: match (args.delta, args.bound) {

@@ -87,7 +87,8 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
             Ok(found) => break found,
             Err(error) => error,
         };
-        let failed = if args.strict { Vec::new() } else { unscorable(id, ood, &candidates, progress)? };
+        let failed =
+            if args.strict { Vec::new() } else { unscorable(id, ood, &candidates, progress)? };
         if failed.is_empty() || failed.len() == candidates.len() {
             return Err(error.into());
         }

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use heat_ood::{Detector, printable};
-use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::ebm::checkpoint;
+use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::features::{FeatureSet, Field, FileFormat, Head, OpenOptions, Pooling};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
+use heat_ood::{Detector, printable};
 
 use super::{detector_file, write_output};
 use crate::args::InfoArgs;

@@ -92,7 +92,8 @@ pub fn detector_file(path: &Path) -> Result<PathBuf> {
     }
     let latest = RunDirectory::latest(path)?;
     Ok(latest.ok_or_else(|| {
-        let problem = "is a directory without detector.safetensors and checkpoints: not that of a run";
+        let problem =
+            "is a directory without detector.safetensors and checkpoints: not that of a run";
         Error::format(path, problem)
     })?)
 }

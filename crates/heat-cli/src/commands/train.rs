@@ -44,7 +44,8 @@ const RECORD: &str = "run.json";
 /// What is read: as given, else by the run that is resumed.
 fn remembered(args: &TrainArgs, out: &Path) -> Result<TrainSet> {
     if args.resume && !out.join("recipe.toml").is_file() && RunDirectory::latest(out)?.is_none() {
-        let problem = "there is no run to resume in that directory; leave out `--resume` to begin one";
+        let problem =
+            "there is no run to resume in that directory; leave out `--resume` to begin one";
         return Err(Error::format(out, problem).into());
     }
     let file = out.join(RECORD);
@@ -65,7 +66,12 @@ fn remembered(args: &TrainArgs, out: &Path) -> Result<TrainSet> {
         return Err(Error::missing(place, "record of what it was trained on", remedy).into());
     };
     let dim = args.dim.or_else(|| read["dim"].as_u64().and_then(|dim| dim.try_into().ok()));
-    Ok(TrainSet { train, labels: path(&args.labels, "labels"), head: path(&args.head, "head"), dim })
+    Ok(TrainSet {
+        train,
+        labels: path(&args.labels, "labels"),
+        head: path(&args.head, "head"),
+        dim,
+    })
 }
 
 /// Write how the run is made. A run without this file is none the worse.
@@ -89,6 +95,25 @@ fn record(data: &Data, given: Option<&TrainSet>, out: &Path) -> Result<()> {
     Ok(write_atomically(&out.join(RECORD), |w| w.write_all(format!("{json:#}\n").as_bytes()))?)
 }
 
+/// Incomplete batches are left out of every epoch, as in the published code.
+fn say_what_an_epoch_is(
+    recipe: &Recipe,
+    data: &Data,
+    steps: usize,
+    progress: &Progress,
+) -> Result<()> {
+    let rows = recipe.subset().fit(&data.train)?.apply(&data.train)?.len();
+    let batch = recipe.heat.batch_size;
+    let dropped = match rows - steps * batch {
+        0 => String::new(),
+        left => format!(
+            "; {left} of {rows} rows, others each time, make no whole batch and are left out of it"
+        ),
+    };
+    progress.say(&format!("an epoch: {steps} steps of {batch} rows{dropped}"));
+    Ok(())
+}
+
 /// Train into a run directory.
 pub(super) fn train(
     recipe: &Recipe,
@@ -101,6 +126,7 @@ pub(super) fn train(
     let mut run = TrainingRun::open(recipe, &data.training(), out, resume, progress)?;
     record(data, given, out)?;
     stop_on_ctrl_c()?;
+    say_what_an_epoch_is(recipe, data, run.trainer().batches(), progress)?;
     let start = Instant::now();
     progress.epochs_left = Some(recipe.heat.n_epochs);
     if run.train(progress)? == Outcome::Stopped {

@@ -155,7 +155,10 @@ mod tests {
             (b"\xef\xbb\xbff0,f1\n1,2\n".to_vec(), "a CSV text"),
             (b"airplane\ncat\n".to_vec(), "a text"),
             (b" \n".to_vec(), "blank"),
-            (b"<!DOCTYPE HTML><p>".to_vec(), "an HTML page: what was downloaded was not the file itself"),
+            (
+                b"<!DOCTYPE HTML><p>".to_vec(),
+                "an HTML page: what was downloaded was not the file itself",
+            ),
             (header, SAFETENSORS),
             (onnx_like, SAFETENSORS),
             ([&b"\xc3\xa4"[..]; 2049].concat(), "a text"),

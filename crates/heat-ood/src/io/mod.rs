@@ -22,9 +22,9 @@ pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
 pub use kind::{SAFETENSORS, kind_of};
 pub use regular::{open_own, open_regular, read_bounded, read_text};
+pub use temporary::remove_abandoned;
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
-pub use temporary::remove_abandoned;
 pub use write::{destination, is_standard_output, write_atomically};
 pub use zip_directory::zip_entries;
 

@@ -86,7 +86,10 @@ pub(super) fn open(
     if follow == Follow::Nothing
         && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
     {
-        return Err(IoError::new(ErrorKind::InvalidInput, "is a link, which is not followed; remove it"));
+        return Err(IoError::new(
+            ErrorKind::InvalidInput,
+            "is a link, which is not followed; remove it",
+        ));
     }
     let file = options.open(path).map_err(|error| match std::fs::metadata(path) {
         // A socket or a directory, say, which has its own error.

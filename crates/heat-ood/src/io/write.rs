@@ -137,6 +137,9 @@ mod tests {
         std::os::unix::fs::symlink(path("private"), path("link")).unwrap();
         write_atomically(&path("link"), |w| w.write_all(b"through")).unwrap();
         assert!(std::fs::symlink_metadata(path("link")).unwrap().is_symlink());
-        assert_eq!((mode("private"), std::fs::read(path("private")).unwrap()), (0o600, b"through".to_vec()));
+        assert_eq!(
+            (mode("private"), std::fs::read(path("private")).unwrap()),
+            (0o600, b"through".to_vec())
+        );
     }
 }

@@ -103,9 +103,8 @@ impl Group {
                 listed.map(|l| spec(l.name, false)).collect()
             }
             Group::Unlabelled => {
-                let free = |l: &&Listed| {
-                    l.needs.labels != Labels::Yes && !l.needs.logits && !l.needs.head
-                };
+                let free =
+                    |l: &&Listed| l.needs.labels != Labels::Yes && !l.needs.logits && !l.needs.head;
                 let listed = catalogue().iter().filter(free);
                 listed.map(|l| spec(l.name, l.needs.labels == Labels::UnlessClustered)).collect()
             }
@@ -204,9 +203,9 @@ impl Probe {
             let fitted = spec(name, clustered).fit(&data, &mut Silent);
             // One cluster is no class to compare others with: such scores are all the same.
             fitted.and_then(|scorer| scorer.score(set)).is_ok_and(|scores| {
-                let (low, high) = scores.iter().fold((f32::MAX, f32::MIN), |(low, high), s| {
-                    (low.min(*s), high.max(*s))
-                });
+                let (low, high) = scores
+                    .iter()
+                    .fold((f32::MAX, f32::MIN), |(low, high), s| (low.min(*s), high.max(*s)));
                 high - low > 1e-6
             })
         };
@@ -241,6 +240,11 @@ mod tests {
         for listed in catalogue() {
             println!("{} {:?}", listed.name, listed.needs);
         }
-        println!("{:?}\n{:?}\n{:?}", names(Group::Logits), names(Group::Features), names(Group::Head));
+        println!(
+            "{:?}\n{:?}\n{:?}",
+            names(Group::Logits),
+            names(Group::Features),
+            names(Group::Head)
+        );
     }
 }

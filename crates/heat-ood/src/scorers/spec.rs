@@ -84,7 +84,8 @@ impl ScorerSpec {
         for setting in settings {
             let pair = setting.split_once('=').filter(|(key, _)| !key.trim().is_empty());
             let (key, value) = pair.ok_or_else(|| {
-                let problem = format!("settings of `{name}` are written `key=value`, without spaces");
+                let problem =
+                    format!("settings of `{name}` are written `key=value`, without spaces");
                 Error::config(setting, "", problem)
             })?;
             table.insert(key.trim().to_owned(), parse_value(value.trim()));

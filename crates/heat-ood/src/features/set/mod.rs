@@ -15,7 +15,7 @@ use super::open::OpenOptions;
 use super::shard::{Shard, check_labels, safetensors_arrays};
 use super::{Field, FileFormat, Head, Pooling};
 use crate::error::{Error, Result};
-use crate::io::{self, Array, TensorFile, is_unfinished, open_npy, open_npz};
+use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy, open_npz};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
 
@@ -27,6 +27,8 @@ pub(super) const NAMES: [&str; 5] = ["avg", "std", "max", "logits", "label"];
 pub struct FeatureSet {
     pub(super) name: String,
     files: Vec<PathBuf>,
+    /// The files as they were mapped, whatever has their names since.
+    mapped: Vec<Arc<Bytes>>,
     /// Of the files, once they were asked for.
     digests: Arc<OnceLock<Vec<(String, String)>>>,
     pub(super) shards: Vec<Shard>,
@@ -177,6 +179,7 @@ impl FeatureSet {
             }
         }
         self.labelled = true;
+        self.mapped.push(io::map(path)?);
         self.files.push(path.to_owned());
         self.digests = Arc::default();
         Ok(self)
@@ -228,7 +231,8 @@ impl FeatureSet {
         }
         let (name, view) = (path.display().to_string(), View::default());
         let digests = Arc::default();
-        Ok(FeatureSet { name, files, digests, shards, rows, dims, labelled, view })
+        let mapped = files.iter().map(|file| io::map(file)).collect::<Result<_>>()?;
+        Ok(FeatureSet { name, files, mapped, digests, shards, rows, dims, labelled, view })
     }
 
     /// Where the set came from.
@@ -280,9 +284,9 @@ impl FeatureSet {
 
     fn hash_files(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let hash = |f: &PathBuf| Ok((name(f), io::sha256(f)?));
-        let files: Vec<Result<_>> = self.files.par_iter().map(hash).collect();
-        files.into_iter().collect()
+        let hash = |bytes: &Arc<Bytes>| io::sha256_of([&bytes[..]]);
+        let hashes: Vec<String> = self.mapped.par_iter().map(hash).collect();
+        Ok(self.files.iter().map(name).zip(hashes).collect())
     }
 
     /// Number of rows N.
