@@ -27,7 +27,7 @@ fn one_failing_scorer_is_left_out_and_said_everywhere() {
     let table = forms("table");
     contains(&table, &["knn", "norm", "left out: react: the scorer `react` needs a head"]);
     contains(&forms("markdown"), &["| norm |", "left out: react: "]);
-    contains(&forms("csv"), &["\nknn,mnist,", "\nreact,left out: the scorer `react` needs a head"]);
+    contains(&forms("csv"), &["\nknn,mnist,", "\nreact,\"left out: the scorer `react` needs a head"]);
     let json: Value = serde_json::from_str(&forms("json")).unwrap();
     assert_eq!(json["scorers"].as_object().unwrap().len(), 2);
     assert!(json["skipped"]["react"].as_str().unwrap().contains("needs a head"));
@@ -39,7 +39,7 @@ fn one_failing_scorer_is_left_out_and_said_everywhere() {
     }
     assert_eq!(sha["ood"]["mnist"].as_object().unwrap().len(), 1);
     let board = forms("leaderboard");
-    contains(&board, &["scorer,mean FPR@95,mean AUROC", "\nnorm,", "\nreact,left out: "]);
+    contains(&board, &["scorer,mean FPR@95,mean AUROC", "\nnorm,", "\nreact,\"left out: "]);
     eval(path, &[&scorers[..], &["--report", "r.html", "-o", "t.txt"]].concat());
     contains(&fs::read_to_string(path.join("r.html")).unwrap(), &["Left out: <b>react</b>"]);
     // The composition of one that is left out is left out too.
