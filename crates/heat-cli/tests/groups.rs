@@ -27,7 +27,10 @@ fn one_failing_scorer_is_left_out_and_said_everywhere() {
     let table = forms("table");
     contains(&table, &["knn", "norm", "left out: react: the scorer `react` needs a head"]);
     contains(&forms("markdown"), &["| norm |", "left out: react: "]);
-    contains(&forms("csv"), &["\nknn,mnist,", "\nreact,\"left out: the scorer `react` needs a head"]);
+    contains(
+        &forms("csv"),
+        &["\nknn,mnist,", "\nreact,\"left out: the scorer `react` needs a head"],
+    );
     let json: Value = serde_json::from_str(&forms("json")).unwrap();
     assert_eq!(json["scorers"].as_object().unwrap().len(), 2);
     assert!(json["skipped"]["react"].as_str().unwrap().contains("needs a head"));
