@@ -218,10 +218,32 @@ impl Progress {
             .map_or(String::new(), |n| format!(", {} left", human(seconds * n as u32)));
         let name = if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) };
         self.say(&format!(
-            "{name}epoch {}: loss {:.5}, cd {:.5}, l2 {:.5}, energy real {:.4} generated {:.4} ({}{left})",
-            log.epoch, log.loss, log.cd_loss, log.l2_loss, log.energy_real, log.energy_generated,
+            "{name}epoch {}: loss {}, cd {}, l2 {}, network's energy real {} generated {}, whole {} {} ({}{left})",
+            log.epoch,
+            digits(log.loss),
+            digits(log.cd_loss),
+            digits(log.l2_loss),
+            digits(log.energy_nn_real),
+            digits(log.energy_nn_generated),
+            digits(log.energy_real),
+            digits(log.energy_generated),
             human(seconds),
         ));
+    }
+}
+
+/// Four significant digits; very small and very large numbers with an exponent.
+pub fn digits(value: f64) -> String {
+    const DIGITS: i32 = 4;
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    // Of the rounded number: 9.9999 has two digits before the point.
+    let scientific = format!("{value:.*e}", DIGITS as usize - 1);
+    let exponent: i32 = scientific.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
+    match exponent {
+        -4..7 => format!("{value:.*}", (DIGITS - 1 - exponent).max(0) as usize),
+        _ => scientific,
     }
 }
 
@@ -258,5 +280,27 @@ impl Observer for Progress {
 
     fn should_stop(&self) -> bool {
         STOP.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_digits_say_something() {
+        for (value, want) in [
+            (0.0, "0"),
+            (-0.000_012_34, "-1.234e-5"),
+            (0.000_123_45, "0.0001234"),
+            (-0.5, "-0.5000"),
+            (9.99996, "10.00"),
+            (-612.345, "-612.3"),
+            (123_456.7, "123457"),
+            (1.5e9, "1.500e9"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(digits(value), want, "{value}");
+        }
     }
 }

@@ -10,13 +10,14 @@ use heat_ood::recipe;
 use heat_ood::scorers::catalogue;
 
 /// Words of the library's errors, and the option that gives what they ask for.
-const OPTIONS: [(&str, &str); 11] = [
+const OPTIONS: [(&str, &str); 12] = [
     ("the classifier's last layer", "`--head FILE`"),
     ("the classifier's head", "`--head FILE`"),
     ("class indices", "`--labels FILE`"),
     ("feature dimension D", "`--dim D`"),
     ("allow replacing it", "`--force`"),
     ("is replaced", "`--force`"),
+    ("took no part in training, or insist", "`--drop-seen` leaves them out"),
     ("or insist", "`--force`"),
     ("resume it", "`--resume`"),
     ("near and far sets", "`--near, --far`"),
@@ -103,10 +104,22 @@ const PUBLISHED: [(&str, &str); 16] = [
         "compute_features",
         "`heat extract IMAGES --backbone MODEL -o DIR` (`heat convert` reads features that the published code computed)",
     ),
-    ("--ckpts", "`--detectors FILE…`; `heat import FILE.pt` makes a detector of a published checkpoint"),
-    ("--ckpt", "`--detectors FILE…`; `heat import FILE.pt` makes a detector of a published checkpoint"),
-    ("--config_file", "nothing: a detector file holds its recipe; `--train`, `--head`, `--id`, `--ood` give the data"),
-    ("--config-file", "nothing: a detector file holds its recipe; `--train`, `--head`, `--id`, `--ood` give the data"),
+    (
+        "--ckpts",
+        "`--detectors FILE…`; `heat import FILE.pt` makes a detector of a published checkpoint",
+    ),
+    (
+        "--ckpt",
+        "`--detectors FILE…`; `heat import FILE.pt` makes a detector of a published checkpoint",
+    ),
+    (
+        "--config_file",
+        "nothing: a detector file holds its recipe; `--train`, `--head`, `--id`, `--ood` give the data",
+    ),
+    (
+        "--config-file",
+        "nothing: a detector file holds its recipe; `--train`, `--head`, `--id`, `--ood` give the data",
+    ),
     ("--dir", "`-o FILE` or `--out DIR`"),
     ("--data_dir", "the directory of images itself: `heat extract IMAGES …`"),
     ("--out_dir", "`-o DIR` or `--out DIR`"),

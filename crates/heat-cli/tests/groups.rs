@@ -27,7 +27,10 @@ fn one_failing_scorer_is_left_out_and_said_everywhere() {
     let table = forms("table");
     contains(&table, &["knn", "norm", "left out: react: the scorer `react` needs a head"]);
     contains(&forms("markdown"), &["| norm |", "left out: react: "]);
-    contains(&forms("csv"), &["\nknn,mnist,", "\nreact,left out: the scorer `react` needs a head"]);
+    contains(
+        &forms("csv"),
+        &["\nknn,mnist,", "\nreact,\"left out: the scorer `react` needs a head"],
+    );
     let json: Value = serde_json::from_str(&forms("json")).unwrap();
     assert_eq!(json["scorers"].as_object().unwrap().len(), 2);
     assert!(json["skipped"]["react"].as_str().unwrap().contains("needs a head"));
@@ -39,7 +42,7 @@ fn one_failing_scorer_is_left_out_and_said_everywhere() {
     }
     assert_eq!(sha["ood"]["mnist"].as_object().unwrap().len(), 1);
     let board = forms("leaderboard");
-    contains(&board, &["scorer,mean FPR@95,mean AUROC", "\nnorm,", "\nreact,left out: "]);
+    contains(&board, &["scorer,mean FPR@95,mean AUROC", "\nnorm,", "\nreact,\"left out: "]);
     eval(path, &[&scorers[..], &["--report", "r.html", "-o", "t.txt"]].concat());
     contains(&fs::read_to_string(path.join("r.html")).unwrap(), &["Left out: <b>react</b>"]);
     // The composition of one that is left out is left out too.
@@ -60,7 +63,8 @@ fn one_failing_scorer_is_left_out_and_said_everywhere() {
 fn select_leaves_out_what_fails() {
     let directory = tempfile::tempdir().unwrap();
     let train = data("train");
-    let args = ["select", "--train", &train, "--scorers", "norm,react", "--folds", "2", "--rows", "500"];
+    let args =
+        ["select", "--train", &train, "--scorers", "norm,react", "--folds", "2", "--rows", "500"];
     let out = ok(directory.path(), &args);
     contains(&text(&out.stdout), &["norm", "left out: react: the scorer `react` needs a head"]);
     let (_, error) = fails(directory.path(), &[&args[..], &["--strict"]].concat());
@@ -80,7 +84,10 @@ fn groups_sorting_and_names() {
     for scorer in ["gmm(kmeans=1)", "norm", "knn", "kpca"] {
         assert!(free.contains(&scorer.to_owned()), "{free:?}");
     }
-    assert!(!free.iter().any(|n| ["el", "msp", "react", "vim", "mean"].contains(&&**n)), "{free:?}");
+    assert!(
+        !free.iter().any(|n| ["el", "msp", "react", "vim", "mean"].contains(&&**n)),
+        "{free:?}"
+    );
     // A group and one of its members name it once.
     assert_eq!(names(&["--scorers", "unlabelled,knn"]), free);
     assert_eq!(names(&["--scorers", "norm,knn,mean", "--sort", "name"]), ["knn", "mean", "norm"]);
@@ -91,7 +98,9 @@ fn groups_sorting_and_names() {
         json["scorers"].as_object().unwrap().values().map(value).collect::<Vec<f64>>()
     };
     assert!(by("average", |s| s["average"]["auroc"].as_f64().unwrap()).is_sorted_by(|a, b| a >= b));
-    assert!(by("mnist", |s| s["ood"]["mnist"]["auroc"].as_f64().unwrap()).is_sorted_by(|a, b| a >= b));
+    assert!(
+        by("mnist", |s| s["ood"]["mnist"]["auroc"].as_f64().unwrap()).is_sorted_by(|a, b| a >= b)
+    );
     let fpr = by("fpr95_id_positive", |s| s["average"]["fpr95_id_positive"].as_f64().unwrap());
     assert!(fpr.is_sorted());
     let named = ["--scorers", "norm,knn", "--combine", "norm,knn", "--name", "both"];

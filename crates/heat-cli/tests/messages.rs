@@ -62,12 +62,28 @@ const FEATURES: &[Line] = &[
     ("fit knn --train pointer.safetensors -o d", 1, &["is a Git LFS pointer", "git lfs pull"]),
     ("fit knn --train cut.safetensors -o d", 1, &["not a whole safetensors file", "truncated"]),
     ("fit knn --train empty.npy -o d", 1, &["empty.npy: the file is empty"]),
-    ("fit knn --train misnamed.safetensors -o d", 1, &["is an .npy array, not a safetensors", "ending .npy"]),
+    (
+        "fit knn --train misnamed.safetensors -o d",
+        1,
+        &["is an .npy array, not a safetensors", "ending .npy"],
+    ),
     ("fit knn --train misnamed.npy -o d", 1, &["is a PyTorch checkpoint, not an .npy array"]),
-    ("fit knn --train misnamed.npz -o d", 1, &["is a safetensors file, not an .npz", "ending .safetensors"]),
-    ("fit knn --train norm.safetensors -o d", 1, &["holds a detector, not features", "order of the arguments"]),
+    (
+        "fit knn --train misnamed.npz -o d",
+        1,
+        &["is a safetensors file, not an .npz", "ending .safetensors"],
+    ),
+    (
+        "fit knn --train norm.safetensors -o d",
+        1,
+        &["holds a detector, not features", "order of the arguments"],
+    ),
     ("fit knn --train head.safetensors -o d", 1, &["holds a head, not features"]),
-    ("score train.safetensors test.safetensors", 1, &["holds features, not a detector", "heat fit"]),
+    (
+        "score train.safetensors test.safetensors",
+        1,
+        &["holds features, not a detector", "heat fit"],
+    ),
     ("score model.onnx test.safetensors", 1, &["is an ONNX network", "heat extract"]),
     ("score array.npy test.safetensors", 1, &["is an .npy array, not a safetensors file"]),
     ("calibrate results.json --id test.safetensors -o d", 1, &["is a JSON text"]),
@@ -75,52 +91,124 @@ const FEATURES: &[Line] = &[
 ];
 
 const PATHS: &[Line] = &[
-    ("fit knn --train trian.safetensors -o d", 1, &["trian.safetensors does not exist; did you mean `train.safetensors`?"]),
+    (
+        "fit knn --train trian.safetensors -o d",
+        1,
+        &["trian.safetensors does not exist; did you mean `train.safetensors`?"],
+    ),
     ("fit knn --train train -o d", 1, &["train does not exist; did you mean `train.safetensors`?"]),
-    ("fit knn --train train.npz -o d", 1, &["train.npz does not exist; did you mean `train.safetensors`?"]),
+    (
+        "fit knn --train train.npz -o d",
+        1,
+        &["train.npz does not exist; did you mean `train.safetensors`?"],
+    ),
     ("fit knn --train no/train.npy -o d", 1, &["there is no directory no"]),
-    ("score nrom.safetensors test.safetensors", 1, &["does not exist; did you mean `norm.safetensors`?"]),
+    (
+        "score nrom.safetensors test.safetensors",
+        1,
+        &["does not exist; did you mean `norm.safetensors`?"],
+    ),
     ("info zzz", 1, &["zzz does not exist"]),
-    ("fit el --train train.safetensors --head haed.safetensors -o d", 1, &["haed.safetensors does not exist; did you mean `head.safetensors`?"]),
+    (
+        "fit el --train train.safetensors --head haed.safetensors -o d",
+        1,
+        &["haed.safetensors does not exist; did you mean `head.safetensors`?"],
+    ),
     ("fit knn --train train.safetensors -o no/d", 2, &["that directory does not exist"]),
 ];
 
 const HEADS: &[Line] = &[
-    ("fit el --train train.safetensors --head array.npy -o d", 1, &["array.npy: one array, and a head has two", "np.savez"]),
+    (
+        "fit el --train train.safetensors --head array.npy -o d",
+        1,
+        &["array.npy: one array, and a head has two", "np.savez"],
+    ),
     ("fit el --train train.safetensors --head model.pt -o d", 1, &["is a PyTorch checkpoint"]),
-    ("fit el --train train.safetensors --head train.safetensors -o d", 1, &["holds features, not a head"]),
-    ("fit el --train train.safetensors --head norm.safetensors -o d", 1, &["holds a detector, not a head"]),
+    (
+        "fit el --train train.safetensors --head train.safetensors -o d",
+        1,
+        &["holds features, not a head"],
+    ),
+    (
+        "fit el --train train.safetensors --head norm.safetensors -o d",
+        1,
+        &["holds a detector, not a head"],
+    ),
     ("fit react --train train.safetensors -o d", 1, &["`react` needs a head", "--head FILE"]),
 ];
 
 const SETTINGS: &[Line] = &[
     ("fit KNN --train train.safetensors -o d", 2, &["unknown scorer `KNN`; did you mean `knn`?"]),
     ("fit knnn --train train.safetensors -o d", 2, &["did you mean `knn`?"]),
-    ("fit mahalanobis --train train.safetensors -o d", 2, &["unknown scorer `mahalanobis`", "maha"]),
+    (
+        "fit mahalanobis --train train.safetensors -o d",
+        2,
+        &["unknown scorer `mahalanobis`", "maha"],
+    ),
     ("fit zebra --train train.safetensors -o d", 2, &["there are: msp, max_logit"]),
     ("fit k=50 knn --train train.safetensors -o d", 2, &["`k=50`: the scorer's name comes first"]),
-    ("fit knn 50 --train train.safetensors -o d", 2, &["`50`: settings of `knn` are written `key=value`"]),
+    (
+        "fit knn 50 --train train.safetensors -o d",
+        2,
+        &["`50`: settings of `knn` are written `key=value`"],
+    ),
     ("fit knn =50 --train train.safetensors -o d", 2, &["`=50`: settings of `knn` are written"]),
-    ("fit knn k=abc --train train.safetensors -o d", 2, &["`knn.k` = \"abc\": expected a whole number, 0 or more"]),
+    (
+        "fit knn k=abc --train train.safetensors -o d",
+        2,
+        &["`knn.k` = \"abc\": expected a whole number, 0 or more"],
+    ),
     ("fit knn k=-1 --train train.safetensors -o d", 2, &["`knn.k` = -1"]),
-    ("fit knn k=2.5 --train train.safetensors -o d", 2, &["`knn.k` = 2.5: expected a whole number"]),
+    (
+        "fit knn k=2.5 --train train.safetensors -o d",
+        2,
+        &["`knn.k` = 2.5: expected a whole number"],
+    ),
     ("fit knn normalize=yes --train train.safetensors -o d", 2, &["expected `true` or `false`"]),
-    ("fit knn K=5 --train train.safetensors -o d", 2, &["unknown key `knn.K`; did you mean `knn.k`?"]),
+    (
+        "fit knn K=5 --train train.safetensors -o d",
+        2,
+        &["unknown key `knn.K`; did you mean `knn.k`?"],
+    ),
     ("fit knn --k 50 --train train.safetensors -o d", 2, &["'--k'", "heat fit SCORER k=VALUE"]),
     ("eval --scorers knn --k 50 --id a --ood b=c", 2, &["'--k'", "--scorers 'SCORER(k=VALUE)'"]),
     ("train --n_epochs 5 --train train.safetensors", 2, &["heat train n_epochs=VALUE"]),
     ("train --lr 0.1 --train train.safetensors", 2, &["heat train ebm.optimizer.opt.lr=VALUE"]),
-    ("train emb=heat_gmm_c10 --train train.safetensors --out r", 2, &["unknown key `emb`; did you mean `ebm`?"]),
-    ("train ebm=heat_gmm_c11 --train train.safetensors --out r", 2, &["did you mean `ebm=heat_gmm_c10`?"]),
-    ("train heat_gmm_c10 --train train.safetensors --out r", 2, &["`heat_gmm_c10`: settings are written `key=value`"]),
-    ("train batch_size=many --train train.safetensors --out r", 2, &["`batch_size` = \"many\": expected a whole number"]),
+    (
+        "train emb=heat_gmm_c10 --train train.safetensors --out r",
+        2,
+        &["unknown key `emb`; did you mean `ebm`?"],
+    ),
+    (
+        "train ebm=heat_gmm_c11 --train train.safetensors --out r",
+        2,
+        &["did you mean `ebm=heat_gmm_c10`?"],
+    ),
+    (
+        "train heat_gmm_c10 --train train.safetensors --out r",
+        2,
+        &["`heat_gmm_c10`: settings are written `key=value`"],
+    ),
+    (
+        "train batch_size=many --train train.safetensors --out r",
+        2,
+        &["`batch_size` = \"many\": expected a whole number"],
+    ),
     ("select --train train.safetensors --ood x=y", 2, &["`ood`: test sets are not looked at"]),
     ("fit ssd kmeans=1 --train flat.npy -o d", 1, &["cannot fit ssd"]),
-    ("eval --id test.safetensors --ood x=test.safetensors --scorers knn", 1, &["`--scorers` needs a training set", "--train"]),
+    (
+        "eval --id test.safetensors --ood x=test.safetensors --scorers knn",
+        1,
+        &["`--scorers` needs a training set", "--train"],
+    ),
 ];
 
 const PUBLISHED: &[Line] = &[
-    ("train_ebm ebm=heat_gmm_c10", 2, &["`train_ebm` is a word of the published code", "heat train"]),
+    (
+        "train_ebm ebm=heat_gmm_c10",
+        2,
+        &["`train_ebm` is a word of the published code", "heat train"],
+    ),
     ("heat/train_ebm.py ebm=heat_gmm_c10", 2, &["`train_ebm` is a word of the published code"]),
     ("train-ebm", 2, &["heat train"]),
     ("eval_scorers --scorers x", 2, &["heat eval"]),

@@ -31,7 +31,13 @@ pub enum Error {
         problem: String,
     },
     /// A tensor has another shape than needed.
-    #[error("{}: tensor `{}` has shape {}, expected {}", printable(place), printable(tensor), printable(got), printable(expected))]
+    #[error(
+        "{}: tensor `{}` has shape {}, expected {}",
+        printable(place),
+        printable(tensor),
+        printable(got),
+        printable(expected)
+    )]
     Shape {
         /// File or object concerned.
         place: String,
@@ -60,7 +66,10 @@ pub enum Error {
         value: f32,
     },
     /// The user asked for an end before there was one.
-    #[error("interrupted; what is finished is kept in {}: run the same command again to go on", shown(place))]
+    #[error(
+        "interrupted; what is finished is kept in {}: run the same command again to go on",
+        shown(place)
+    )]
     Interrupted {
         /// Where the finished part lies.
         place: PathBuf,
@@ -234,7 +243,11 @@ impl Error {
             None if known.is_empty() => String::new(),
             None => {
                 let all = known.join(", ");
-                if all.len() <= LONGEST_LIST { format!("; there are: {all}") } else { String::new() }
+                if all.len() <= LONGEST_LIST {
+                    format!("; there are: {all}")
+                } else {
+                    String::new()
+                }
             }
         };
         Error::Unknown { kind, name: name.to_owned(), hint }
@@ -282,7 +295,8 @@ fn absent(path: &Path) -> std::io::Error {
     let text = match std::fs::read_dir(directory) {
         Err(_) => format!("there is no directory {}", shown(directory)),
         Ok(entries) => {
-            let names = entries.take(MOST).flatten().filter_map(|e| e.file_name().into_string().ok());
+            let names =
+                entries.take(MOST).flatten().filter_map(|e| e.file_name().into_string().ok());
             let mut names: Vec<String> = names.filter(|n| !n.starts_with('.')).collect();
             names.sort();
             let wanted = path.file_name().unwrap_or_default().to_string_lossy();
@@ -340,7 +354,10 @@ mod tests {
             assert_eq!(nearest(name, scorers, likeness_of_keys), want, "{name}");
         }
         let error = Error::unknown("scorer", "zebra", scorers).to_string();
-        assert!(error.ends_with("there are: gen, knn, gmm, ssd, ebm, ebm.model.steps, relation"), "{error}");
+        assert!(
+            error.ends_with("there are: gen, knn, gmm, ssd, ebm, ebm.model.steps, relation"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -354,10 +371,7 @@ mod tests {
             let error = std::fs::File::open(&path).map_err(Error::io("open", &path)).unwrap_err();
             error.to_string().replace(&directory.path().display().to_string(), "D")
         };
-        assert_eq!(
-            text("train"),
-            "D/train does not exist; did you mean `D/train.safetensors`?"
-        );
+        assert_eq!(text("train"), "D/train does not exist; did you mean `D/train.safetensors`?");
         assert_eq!(
             text("fetures.npy"),
             "D/fetures.npy does not exist; did you mean `D/features.npy`?"

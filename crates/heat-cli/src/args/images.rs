@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::output;
 use clap::{Args, Subcommand};
 
 use crate::export::Format;
@@ -178,7 +179,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Where to write them, besides the run directory's results.json [default: standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 

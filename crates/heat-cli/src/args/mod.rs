@@ -19,6 +19,11 @@ pub use formats::*;
 pub use images::*;
 pub use statistics::*;
 
+/// Where output goes; `-` is standard output.
+fn output(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(if text == "-" { "/dev/stdout" } else { text }))
+}
+
 const SCORER_HELP: &str = "\
 Scorers and their own settings:
   msp, max_logit, el, klm, cosine, norm, entropy, she
@@ -153,7 +158,7 @@ pub enum Command {
 }
 
 /// The training set and what goes with it.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct TrainSet {
     /// Training features: .safetensors, .npy, .npz, a directory of .safetensors shards, of avg.npy …,
     /// or of the published feat.mmap …
@@ -201,9 +206,18 @@ pub struct TrainArgs {
     /// Recipe groups and keys: ebm=heat_gmm_c10 batch_size=1024 ebm.model.steps=20
     #[arg(value_name = "GROUP=NAME | key.path=value")]
     pub settings: Vec<String>,
-    /// The data
-    #[command(flatten)]
-    pub data: TrainSet,
+    /// Training features, as for `heat fit`; a run that is resumed remembers them
+    #[arg(long, value_name = "FEATURES", required_unless_present = "resume")]
+    pub train: Option<PathBuf>,
+    /// Labels of the training rows (.npy, .npz, .safetensors), where the features have none
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// The classifier's last layer: weight (C × D), bias (C) (.safetensors, .npz)
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// Feature dimension, for raw memmaps without labels or head
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
     /// Run directory [default: LOG_DIR/EXP_NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -252,7 +266,7 @@ pub struct SweepArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Where to write it [default: standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
@@ -280,7 +294,7 @@ pub struct FitArgs {
     #[command(flatten)]
     pub subset: SubsetArgs,
     /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }
 
@@ -309,7 +323,7 @@ pub struct ComposeArgs {
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
     /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }
 
@@ -383,7 +397,7 @@ pub struct EvalArgs {
     #[arg(long, value_enum, default_value_t = EvalFormat::Table)]
     pub format: EvalFormat,
     /// Where to write them [default: standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Also write an HTML report with tables and figures
     #[arg(long, value_name = "FILE.html")]
@@ -433,7 +447,7 @@ pub struct ReportArgs {
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// HTML file to write
-    #[arg(long, short, value_name = "FILE.html", default_value = "report.html")]
+    #[arg(long, short, value_parser = output, value_name = "FILE.html", default_value = "report.html")]
     pub output: PathBuf,
     /// In-distribution test features: evaluate the runs' detectors
     #[arg(long, value_name = "FEATURES", requires = "ood")]

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use heat_images::backbone::{Backbone, ExtractConfig, Perturbation, extract};
 use heat_images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
-use heat_ood::{Detector, Error, recipe};
+use heat_ood::{Error, recipe};
 
 use super::backbone::describe;
-use super::wrote;
+use super::{open_detector, wrote};
 use crate::args::ExtractArgs;
 use crate::progress::Progress;
 
@@ -71,7 +71,7 @@ fn perturbation(args: &ExtractArgs) -> Result<Option<Perturbation>> {
     let Some((path, epsilon)) = args.perturb.as_ref().zip(args.epsilon) else {
         return Ok(None);
     };
-    let detector = Detector::open(path)?;
+    let detector = open_detector(path)?;
     Ok(Some(Perturbation::new(detector.scorer().clone(), epsilon)?))
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use heat_ood::ebm::RunDirectory;
 use heat_ood::evaluate::Agreement;
 use heat_ood::features::{FeatureSet, HEAD, Head, OpenOptions, Subset, SubsetConfig};
 use heat_ood::{Detector, Error, Provenance, TrainingData};
@@ -128,6 +129,29 @@ pub fn named(text: &str) -> (String, PathBuf) {
     }
 }
 
+/// The file of a detector: the path itself, or what a run directory holds: its detector, else the
+/// checkpoint that is furthest on.
+pub fn detector_file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let file = path.join("detector.safetensors");
+    if file.is_file() {
+        return Ok(file);
+    }
+    let latest = RunDirectory::latest(path)?;
+    Ok(latest.ok_or_else(|| {
+        let problem =
+            "is a directory without detector.safetensors and checkpoints: not that of a run";
+        Error::format(path, problem)
+    })?)
+}
+
+/// Open a detector, a checkpoint, or that of a run directory.
+pub fn open_detector(path: &Path) -> Result<Detector> {
+    Ok(Detector::open(detector_file(path)?)?)
+}
+
 /// A detector, and where it was read from.
 pub struct NamedDetector {
     pub name: String,
@@ -152,6 +176,7 @@ pub fn detectors(list: &[String]) -> Result<Vec<NamedDetector>> {
         if out.iter().any(|d| d.name == name) {
             return refuse(&format!("two are named `{name}`; write NAME=FILE"));
         }
+        let file = detector_file(&file)?;
         let detector = Detector::open(&file)?;
         out.push(NamedDetector { name, file, detector });
     }

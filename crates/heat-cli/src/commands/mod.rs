@@ -26,5 +26,8 @@ pub mod sweep;
 pub mod train;
 pub mod watch;
 
-use inputs::{Data, NamedDetector, TestSets, check_origin, detectors, named, say_agreement, split};
+use inputs::{
+    Data, NamedDetector, TestSets, check_origin, detector_file, detectors, named, open_detector,
+    say_agreement, split,
+};
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

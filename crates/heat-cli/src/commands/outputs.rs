@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use heat_ood::Error;
 use heat_ood::features::{FeatureSet, FileFormat};
+use heat_ood::io::is_standard_output;
 
 use serde_json::{Value, json};
 
@@ -65,6 +66,9 @@ pub fn is_directory_name(path: &Path) -> bool {
 /// Say that a file was written.
 pub fn wrote(progress: &mut Progress, path: &Path) {
     progress.clear();
+    if is_standard_output(path) {
+        return;
+    }
     progress.say(&format!("wrote {}", path.display()));
 }
 

@@ -5,9 +5,10 @@ use std::io::Write;
 use anyhow::Result;
 use heat_ood::calibrate::{Ties, benjamini_hochberg};
 use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::io::is_standard_output;
 use heat_ood::{Detector, Error, Prediction};
 
-use super::{check_origin, refuse_overwriting, wrote};
+use super::{check_origin, open_detector, refuse_overwriting, wrote};
 use crate::args::{ScoreArgs, TiesRule};
 use crate::export::{self, ScoreFormat};
 use crate::progress::Progress;
@@ -15,7 +16,7 @@ use crate::progress::Progress;
 pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     let format = format(args)?;
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
-    let mut detector = Detector::open(&args.detector)?;
+    let mut detector = open_detector(&args.detector)?;
     if let Some(alpha) = args.alpha {
         calibrated(&detector, "alpha")?;
         detector.set_alpha(alpha)?;
@@ -58,6 +59,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
 fn format(args: &ScoreArgs) -> Result<ScoreFormat> {
     let format = match &args.output {
         None => ScoreFormat::Csv,
+        Some(path) if is_standard_output(path) => ScoreFormat::Csv,
         Some(path) => ScoreFormat::of(path).ok_or_else(|| {
             Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
         })?,

@@ -62,17 +62,22 @@ pub fn fit_possible(
 /// Scorers as a list names them: `knn(k=50),el`, and groups of them (`all`, `unlabelled`).
 /// With `alternatives`, `knn(k=1|10)` stands for two.
 pub fn specs(list: &str, alternatives: bool) -> Result<Vec<ScorerSpec>> {
+    let (words, mut of_groups) = (split(list), Vec::new());
+    for group in words.iter().filter_map(|word| Group::named(word)) {
+        of_groups.extend(group.scorers());
+    }
     let mut specs: Vec<ScorerSpec> = Vec::new();
-    for word in split(list) {
-        match Group::named(&word) {
-            // What is named beside its group is meant once.
-            Some(group) => {
-                let new = group.scorers().into_iter().filter(|spec| !specs.contains(spec));
-                let new: Vec<ScorerSpec> = new.collect();
-                specs.extend(new);
+    for word in &words {
+        let named = match Group::named(word) {
+            Some(group) => group.scorers(),
+            None if alternatives => ScorerSpec::parse_alternatives(word)?,
+            None => vec![ScorerSpec::parse(word)?],
+        };
+        // What is in a group and named beside it is meant once.
+        for spec in named {
+            if !(of_groups.contains(&spec) && specs.contains(&spec)) {
+                specs.push(spec);
             }
-            None if alternatives => specs.extend(ScorerSpec::parse_alternatives(&word)?),
-            None => specs.push(ScorerSpec::parse(&word)?),
         }
     }
     Ok(specs)

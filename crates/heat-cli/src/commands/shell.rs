@@ -31,7 +31,10 @@ pub fn man(args: &ManArgs, progress: &mut Progress) -> Result<()> {
 
 fn pages(directory: &Path, command: &Command, name: &str) -> Result<usize> {
     let mut page = Vec::new();
-    Man::new(command.clone()).title(name).render(&mut page).map_err(Error::io("write", directory))?;
+    Man::new(command.clone())
+        .title(name)
+        .render(&mut page)
+        .map_err(Error::io("write", directory))?;
     write_bytes(Some(&directory.join(format!("{name}.1"))), &page)?;
     let mut count = 1;
     for part in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {

@@ -188,7 +188,9 @@ fn sorted_lines(text: &str, sorted: &Results) -> String {
     let (header, rest) = text.split_once('\n').unwrap_or((text, ""));
     let place = |line: &str| {
         let starts = |name: &str| {
-            line.trim_start_matches('"').strip_prefix(name).is_some_and(|r| r.starts_with([',', '"']))
+            line.trim_start_matches('"')
+                .strip_prefix(name)
+                .is_some_and(|r| r.starts_with([',', '"']))
         };
         sorted.scorers.iter().position(|(name, _)| starts(name)).unwrap_or(usize::MAX)
     };

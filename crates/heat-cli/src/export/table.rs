@@ -47,8 +47,9 @@ fn fitting(titles: Vec<String>, rows: Vec<Vec<String>>, width: Option<usize>) ->
     // The scorers beside each other, the sets below each other.
     let turned_titles: Vec<String> =
         std::iter::once(&titles[0]).chain(rows.iter().map(|row| &row[0])).cloned().collect();
-    let turned_rows = (1..titles.len())
-        .map(|i| std::iter::once(&titles[i]).chain(rows.iter().map(|row| &row[i])).cloned().collect());
+    let turned_rows = (1..titles.len()).map(|i| {
+        std::iter::once(&titles[i]).chain(rows.iter().map(|row| &row[i])).cloned().collect()
+    });
     let turned = aligned(turned_titles, turned_rows.collect(), 1).to_string();
     if fits(&turned) {
         return turned;
@@ -59,7 +60,8 @@ fn fitting(titles: Vec<String>, rows: Vec<Vec<String>>, width: Option<usize>) ->
         aligned(titles[..kept].to_vec(), rows, 1).to_string()
     };
     let kept = (3..titles.len()).take_while(|&kept| fits(&cut(kept))).last().unwrap_or(2);
-    let hidden: Vec<String> = titles[kept.min(titles.len())..].iter().map(|t| printable(t)).collect();
+    let hidden: Vec<String> =
+        titles[kept.min(titles.len())..].iter().map(|t| printable(t)).collect();
     format!(
         "{}\n(not shown, for want of room: {}; a wider terminal, `-o FILE` or `--format csv` has all)",
         cut(kept.min(titles.len())),

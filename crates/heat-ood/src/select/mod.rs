@@ -28,7 +28,9 @@ use crate::math::parallel::{Pieces, Slices};
 use crate::math::rng::{Purpose, Stream};
 use crate::metrics;
 use crate::observe::{Event, Observer};
-use crate::scorers::{Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, fit_each, score_each};
+use crate::scorers::{
+    Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, fit_each, score_each,
+};
 
 /// Settings of a selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

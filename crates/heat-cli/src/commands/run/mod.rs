@@ -48,7 +48,7 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
             progress.say(&format!("{} already exists", path.display()));
         } else {
             progress.label = run.name.clone();
-            train(&run.recipe, &images.data()?, &run.directory, args.resume, progress)?;
+            train(&run.recipe, &images.data()?, &run.directory, args.resume, None, progress)?;
             progress.label.clear();
         }
         trained.push((run.name.clone(), Detector::open(&path)?.fitted()));

@@ -16,7 +16,7 @@ use super::origin::Origin;
 use super::shard::{Shard, check_labels, safetensors_arrays};
 use super::{Field, FileFormat, Head, Pooling};
 use crate::error::{Error, Result};
-use crate::io::{self, Array, TensorFile, is_unfinished, open_npy, open_npz};
+use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy, open_npz};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
 
@@ -49,6 +49,8 @@ fn same_origin(files: &[PathBuf], origins: Vec<Option<Origin>>) -> Result<Option
 pub struct FeatureSet {
     pub(super) name: String,
     files: Vec<PathBuf>,
+    /// The files as they were mapped, whatever has their names since.
+    mapped: Vec<Arc<Bytes>>,
     /// Of the files, once they were asked for.
     digests: Arc<OnceLock<Vec<(String, String)>>>,
     pub(super) shards: Vec<Shard>,
@@ -215,6 +217,7 @@ impl FeatureSet {
             }
         }
         self.labelled = true;
+        self.mapped.push(io::map(path)?);
         self.files.push(path.to_owned());
         self.digests = Arc::default();
         Ok(self)
@@ -266,8 +269,19 @@ impl FeatureSet {
         }
         let (name, view) = (path.display().to_string(), View::default());
         let digests = Arc::default();
-        let origin = None;
-        Ok(FeatureSet { name, files, digests, shards, rows, dims, labelled, origin, view })
+        let mapped = files.iter().map(|file| io::map(file)).collect::<Result<_>>()?;
+        Ok(FeatureSet {
+            name,
+            files,
+            mapped,
+            digests,
+            shards,
+            rows,
+            dims,
+            labelled,
+            origin: None,
+            view,
+        })
     }
 
     /// Which network made the features, and of images transformed how, where the files say.
@@ -331,9 +345,9 @@ impl FeatureSet {
 
     fn hash_files(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let hash = |f: &PathBuf| Ok((name(f), io::sha256(f)?));
-        let files: Vec<Result<_>> = self.files.par_iter().map(hash).collect();
-        files.into_iter().collect()
+        let hash = |bytes: &Arc<Bytes>| io::sha256_of([&bytes[..]]);
+        let hashes: Vec<String> = self.mapped.par_iter().map(hash).collect();
+        Ok(self.files.iter().map(name).zip(hashes).collect())
     }
 
     /// Number of rows N.
