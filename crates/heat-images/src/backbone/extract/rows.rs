@@ -37,8 +37,7 @@ impl Rows {
         self.problems.extend(done.problems);
     }
 
-    pub fn write(self, path: &Path, config: &ExtractConfig) -> Result<()> {
-        let labelled = self.labels.iter().all(|l| *l >= 0);
+    pub fn write(self, path: &Path, labelled: bool, config: &ExtractConfig) -> Result<()> {
         let labels = labelled.then_some(&self.labels[..]);
         write_rows(path, &self.pooled.batch(self.labels.len())?, labels, config.dtype)
     }
