@@ -158,8 +158,15 @@ fn cifar_in_all_its_forms() {
         assert_images(&*set, "cifar", &[3, 7]);
     }
     for name in [
-        "bytes_keys", "text_keys", "protocol3", "protocol4", "protocol5", "labels_array",
-        "labels_column", "labels_tuple", "planes",
+        "bytes_keys",
+        "text_keys",
+        "protocol3",
+        "protocol4",
+        "protocol5",
+        "labels_array",
+        "labels_column",
+        "labels_tuple",
+        "planes",
     ] {
         fs::copy(golden(&format!("again_{name}.pkl")), path("0/test_batch")).unwrap();
         let set = open(path("0"), &options(None, "")).unwrap_or_else(|e| panic!("{name}: {e}"));

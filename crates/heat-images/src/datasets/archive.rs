@@ -150,7 +150,8 @@ impl Store {
 
     fn single(path: &Path) -> Result<Self> {
         let name = path.file_name().and_then(|n| n.to_str());
-        let name = name.ok_or_else(|| Error::format(path, "a name that is not UTF-8; rename it"))?;
+        let name =
+            name.ok_or_else(|| Error::format(path, "a name that is not UTF-8; rename it"))?;
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         Ok(Self::of(parent.unwrap_or(Path::new(".")), vec![name.to_owned()]))
     }

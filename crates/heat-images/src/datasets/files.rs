@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use super::{ImageDataset, sniff};
 use super::archive::{Store, base};
+use super::{ImageDataset, sniff};
 use crate::{Image, MAX_PIXELS, decode_within};
 use heat_ood::{Error, Result};
 
@@ -178,8 +178,7 @@ pub(super) fn directory(store: Store, split: Option<&str>) -> Result<Files> {
         let empty = empty.filter(|n| split.is_none_or(|s| is_below(n, s))).filter(within);
         classes.extend(empty.map(|n| (&n[class(n).unwrap_or(above..n.len())], 0)));
         classes.values_mut().zip(0..).for_each(|(v, i)| *v = i);
-        let used: BTreeSet<&str> =
-            images.iter().filter_map(|(_, n)| Some(&n[class(n)?])).collect();
+        let used: BTreeSet<&str> = images.iter().filter_map(|(_, n)| Some(&n[class(n)?])).collect();
         for (name, number) in classes.iter().filter(|(name, _)| !used.contains(*name)) {
             notes.push(format!("no image in `{name}`, which keeps its class number, {number}"));
         }

@@ -14,7 +14,15 @@ use heat_ood::{Error, Result};
 
 /// What a first line calls its columns.
 const HEADINGS: [&str; 10] = [
-    "path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "name",
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "image",
+    "image_path",
+    "img",
+    "name",
     "image_id",
 ];
 
@@ -177,7 +185,10 @@ fn labels(path: &Path, written: Vec<&str>) -> Result<(Vec<Option<u32>>, Vec<Stri
         return Ok((labels, Vec::new()));
     }
     if let Some(text) = written.iter().find(|text| number(text).is_some_and(|n| n < -1)) {
-        return Err(Error::format(path, format!("class {text}; expected 0 and above, or -1 for none")));
+        return Err(Error::format(
+            path,
+            format!("class {text}; expected 0 and above, or -1 for none"),
+        ));
     }
     if numbers > 0 {
         let name = written.iter().find(|text| number(text).is_none()).copied().unwrap_or_default();

@@ -184,9 +184,7 @@ impl<'a> Pickle<'a> {
         // The state is version, shape, type, whether columns lie one after the other, values;
         // arrays of protocol 5 say `F`.
         let by_column = parts.iter().any(|i| match self.value(*i) {
-            Value::Items(items) => {
-                items.len() == 5 && matches!(self.value(items[3]), Value::True)
-            }
+            Value::Items(items) => items.len() == 5 && matches!(self.value(items[3]), Value::True),
             Value::Text(at) => &self.bytes[at.clone()] == b"F",
             _ => false,
         });

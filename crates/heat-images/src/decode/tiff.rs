@@ -42,7 +42,8 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     // A tile may be larger than the image, and so may a palette.
     let mut limits = Limits::default();
     limits.decoding_buffer_size = n.saturating_mul(depth.div_ceil(8)).max(PALETTE_SIZE);
-    limits.intermediate_buffer_size = limits.decoding_buffer_size.saturating_mul(4).max(DESCRIPTION);
+    limits.intermediate_buffer_size =
+        limits.decoding_buffer_size.saturating_mul(4).max(DESCRIPTION);
     let mut decoder = decoder.with_limits(limits);
     let premultiplied = decoder.find_tag(Tag::ExtraSamples).map_err(damaged)?;
     let premultiplied = premultiplied.and_then(|v| v.into_u16_vec().ok());
@@ -78,7 +79,9 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
                 [0, 1, 2].map(|c| colour(c).map_or(0, |v| (v >> 8) as u8))
             }
             ColorType::Gray(_) => [at(i, 0); 3],
-            ColorType::GrayA(_) | ColorType::Multiband { num_samples: 2, .. } => [unpremultiplied(at(i, 0), at(i, 1)); 3],
+            ColorType::GrayA(_) | ColorType::Multiband { num_samples: 2, .. } => {
+                [unpremultiplied(at(i, 0), at(i, 1)); 3]
+            }
             ColorType::RGBA(_) => [0, 1, 2].map(|c| unpremultiplied(at(i, c), at(i, 3))),
             ColorType::CMYK(_) => cmyk([0, 1, 2, 3].map(|c| at(i, c))),
             _ => [0, 1, 2].map(|c| at(i, c)),
@@ -136,14 +139,23 @@ fn bytes_of(
         DecodingResult::U8(values) if depth == 8 => values,
         DecodingResult::I8(values) => values.into_iter().map(|v| v as u8).collect(),
         // Pillow keeps grey as it is, and cuts it off.
-        DecodingResult::U16(values) if depth == 16 => {
-            values.into_iter().map(|v| if grey { clipped(v.into()) } else { (v >> 8) as u8 }).collect()
+        DecodingResult::U16(values) if depth == 16 => values
+            .into_iter()
+            .map(|v| if grey { clipped(v.into()) } else { (v >> 8) as u8 })
+            .collect(),
+        DecodingResult::I16(values) if grey => {
+            values.into_iter().map(|v| clipped(v.into())).collect()
         }
-        DecodingResult::I16(values) if grey => values.into_iter().map(|v| clipped(v.into())).collect(),
-        DecodingResult::U32(values) if grey => values.into_iter().map(|v| clipped(v.into())).collect(),
-        DecodingResult::I32(values) if grey => values.into_iter().map(|v| clipped(v.into())).collect(),
+        DecodingResult::U32(values) if grey => {
+            values.into_iter().map(|v| clipped(v.into())).collect()
+        }
+        DecodingResult::I32(values) if grey => {
+            values.into_iter().map(|v| clipped(v.into())).collect()
+        }
         DecodingResult::F32(values) if grey => values.into_iter().map(|v| v as u8).collect(),
-        _ => return Err(format!("a TIFF file of {depth} bits a value, of a kind that is not read")),
+        _ => {
+            return Err(format!("a TIFF file of {depth} bits a value, of a kind that is not read"));
+        }
     })
 }
 

@@ -41,7 +41,17 @@ impl Upsampler {
         let (across, down) = (most[0] / h, most[1] / v);
         let (width, height) = (component.width, component.height);
         let row = vec![0; (width * across).max(pixels)];
-        Ok(Upsampler { samples, stride, width, height, across, down, row, sums: vec![0; width], pixels })
+        Ok(Upsampler {
+            samples,
+            stride,
+            width,
+            height,
+            across,
+            down,
+            row,
+            sums: vec![0; width],
+            pixels,
+        })
     }
 
     /// The row made last.
