@@ -14,6 +14,8 @@ const PHOTOMETRIC: usize = 262;
 const PALETTE: usize = 3;
 const BLACK_IS_ZERO: u8 = 1;
 
+const DAMAGED: &str = "a TIFF file with a damaged directory: copy or create it again";
+
 /// What a palette takes in the crate, at most.
 const PALETTE_SIZE: usize = 1 << 17;
 
@@ -22,7 +24,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
         TiffError::UnsupportedError(e) => format!("a TIFF file of a kind that is not read: {e}"),
         e => format!("not a sound TIFF file: {e}"),
     };
-    let bytes = as_grey(bytes);
+    let bytes = as_grey(bytes)?;
     let mut decoder = Decoder::new(Cursor::new(&bytes[..])).map_err(damaged)?;
     let (width, height) = decoder.dimensions().map_err(damaged)?;
     let (width, height) = (width as usize, height as usize);
@@ -93,7 +95,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
 
 /// A file whose first page has a palette, with that page said to be grey: the crate reads no
 /// palettes, and its values are the same.
-fn as_grey(bytes: &[u8]) -> Cow<'_, [u8]> {
+fn as_grey(bytes: &[u8]) -> Checked<Cow<'_, [u8]>> {
     let little = bytes.first() == Some(&b'I');
     let word = |at: usize| -> Option<usize> {
         let word = *bytes.get(at..)?.first_chunk()?;
@@ -103,16 +105,20 @@ fn as_grey(bytes: &[u8]) -> Cow<'_, [u8]> {
         let long = *bytes.get(at..)?.first_chunk()?;
         Some(if little { u32::from_le_bytes(long) } else { u32::from_be_bytes(long) } as usize)
     };
+    let page = long(4).filter(|_| word(2) == Some(42)).ok_or("a BigTIFF file: save it as TIFF")?;
+    let entries = (0..word(page).ok_or(DAMAGED)?).map(|i| page + 2 + 12 * i);
+    // The crate makes room for as many values as a tag says.
+    if { entries.clone() }.any(|at| long(at + 4).is_none_or(|count| count > bytes.len())) {
+        return Err(DAMAGED.into());
+    }
     let place = || {
-        let page = long(4).filter(|_| word(2) == Some(42))?;
-        let entries = (0..word(page)?).map(|i| page + 2 + 12 * i);
         let at = { entries }.find(|at| word(*at) == Some(PHOTOMETRIC))? + 8;
         (word(at) == Some(PALETTE)).then_some(at)
     };
-    let Some(at) = place() else { return bytes.into() };
+    let Some(at) = place() else { return Ok(bytes.into()) };
     let mut copy = bytes.to_vec();
     copy[at + usize::from(!little)] = BLACK_IS_ZERO;
-    copy.into()
+    Ok(copy.into())
 }
 
 /// Bytes, one for each sample. `row`: samples of a row, of which several share a byte where they
