@@ -209,12 +209,13 @@ fn no_image(store: &Store, split: Option<&str>, others: &[(&str, &str)]) -> Erro
         let problem = format!("no image in a directory of that name in {}", store.path().display());
         return Error::config("split", split, problem);
     }
-    let mut found: Vec<String> =
-        others.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
-    found.extend_from_slice(store.lost());
-    let found = match found.len() {
+    let n = others.len() + store.lost().len();
+    // A few are named, and one more that says that there are more.
+    let named = others.iter().map(|(name, kind)| format!("{name} ({kind})"));
+    let named: Vec<String> = named.chain(store.lost().iter().cloned()).take(4).collect();
+    let found = match n {
         0 => "it is empty".to_owned(),
-        n => format!("its {n} files are {}", few(&found)),
+        n => format!("its {n} files are {}", few(&named)),
     };
     let problem = format!(
         "no image in it (JPEG, PNG, BMP, GIF, WebP, TIFF, PNM: {}) and no data set of a known \
