@@ -90,7 +90,13 @@ fn links_out_of_a_tar_and_to_nothing() {
     let long = format!("b/{}.png", "x".repeat(150));
     let (_kept, path) = tar(
         "x.tar",
-        &[("a/1.png", "../b/1.png"), ("b/1.png", ""), (&long, ""), ("b/2.png", "3.png"), ("c", "b")],
+        &[
+            ("a/1.png", "../b/1.png"),
+            ("b/1.png", ""),
+            (&long, ""),
+            ("b/2.png", "3.png"),
+            ("c", "b"),
+        ],
     );
     let set = open(&path, &ImageOptions::default()).unwrap();
     assert_eq!(counts(&*set), classes(&[1, 2, 2]));
@@ -144,16 +150,17 @@ fn what_is_left_out_is_said_and_shifts_no_class() {
     for name in ["00/x.heic", "01/notes.txt", "labels.csv", "02/._x", "01/Thumbs.db"] {
         fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
         let heic = b"\0\0\0\x18ftypheic\0\0\0\0";
-        fs::write(root.join(name), if name.ends_with("heic") { &heic[..] } else { b"a,0\n" }).unwrap();
+        fs::write(root.join(name), if name.ends_with("heic") { &heic[..] } else { b"a,0\n" })
+            .unwrap();
     }
     let set = open(&root, &ImageOptions::default()).unwrap();
     assert_eq!(counts(&*set), [(Some(1), 3), (Some(3), 1)]);
     assert_eq!(set.classes(), ["00", "01", "02", "03"]);
-    let want = ["00/x.heic (HEIC: convert it to PNG)", "01/notes.txt (a text)", "labels.csv (a text)"];
+    let want =
+        ["00/x.heic (HEIC: convert it to PNG)", "01/notes.txt (a text)", "labels.csv (a text)"];
     assert_eq!(set.left_out(), want);
-    let keeps = |name: &str, i: i32| {
-        format!("no image in `{name}`, which keeps its class number, {i}")
-    };
+    let keeps =
+        |name: &str, i: i32| format!("no image in `{name}`, which keeps its class number, {i}");
     assert_eq!(set.notes(), [keeps("00", 0), keeps("02", 2)]);
     // All readable images in one directory, beside one of images that are not read.
     fs::remove_dir_all(root.join("03")).unwrap();
@@ -273,7 +280,10 @@ fn digits_of_other_types_and_places() {
     let other = directory.path().join("Fashion/raw");
     fs::create_dir_all(&other).unwrap();
     fs::copy(raw.join("t10k-images-idx3-ubyte"), other.join("t10k-images-idx3-ubyte")).unwrap();
-    contains(&refusal(directory.path(), &ImageOptions::default()), &["give one of their directories"]);
+    contains(
+        &refusal(directory.path(), &ImageOptions::default()),
+        &["give one of their directories"],
+    );
 }
 
 /// An `.npy` of bytes.
@@ -311,9 +321,15 @@ fn arrays_of_images() {
         let set = open(path(name), &ImageOptions::default());
         set.map(|set| set.image(0).unwrap().rgb).map_err(|e| e.to_string())
     };
-    assert_eq!(first("grey.npy", "|u1", "(30, 2, 3)").unwrap(), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]);
+    assert_eq!(
+        first("grey.npy", "|u1", "(30, 2, 3)").unwrap(),
+        [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]
+    );
     assert_eq!(first("grey1.npy", "|u1", "(30, 2, 3, 1)").unwrap()[..6], [0, 0, 0, 1, 1, 1]);
-    assert_eq!(first("planes.npy", "|u1", "(15, 3, 2, 2)").unwrap(), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
+    assert_eq!(
+        first("planes.npy", "|u1", "(15, 3, 2, 2)").unwrap(),
+        [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+    );
     assert_eq!(first("rgba.npy", "|u1", "(9, 5, 1, 4)").unwrap()[..6], [0, 1, 2, 4, 5, 6]);
     contains(&first("float.npy", "<f4", "(5, 3, 3)").unwrap_err(), &["uint8", "<f4 [5, 3, 3]"]);
     contains(&first("flat.npy", "|u1", "(5, 36)").unwrap_err(), &["[N, H, W]", "flat |u1 [5, 36]"]);
@@ -328,7 +344,8 @@ fn archives_of_arrays() {
     let write = |files: &[(&str, Vec<u8>)]| {
         let mut zip = zip::ZipWriter::new(fs::File::create(&path).unwrap());
         for (name, bytes) in files {
-            zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+            zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default())
+                .unwrap();
             zip.write_all(bytes).unwrap();
         }
         zip.finish().unwrap();
@@ -365,7 +382,10 @@ fn archives_of_arrays() {
     write(&[("images", images(2)), ("labels", npy("<i8", "(2,)", &words(&[3, -1])))]);
     contains(&refusal(&path, &ImageOptions::default()), &["labels", "row 1", "label -1"]);
     write(&[("weights", npy("<f4", "(2, 2)", &[0; 16]))]);
-    contains(&refusal(&path, &ImageOptions::default()), &["no array of images", "weights <f4 [2, 2]"]);
+    contains(
+        &refusal(&path, &ImageOptions::default()),
+        &["no array of images", "weights <f4 [2, 2]"],
+    );
 }
 
 #[test]
@@ -373,10 +393,16 @@ fn unknown_content_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("set");
     fs::create_dir(&path).unwrap();
-    contains(&refusal(&path, &ImageOptions::default()), &["no image in it", "JPEG, PNG", "it is empty"]);
+    contains(
+        &refusal(&path, &ImageOptions::default()),
+        &["no image in it", "JPEG, PNG", "it is empty"],
+    );
     fs::write(path.join("a.h5"), b"\x89HDF\r\n\x1a\n").unwrap();
     fs::write(path.join("b.parquet"), b"PAR1").unwrap();
     let said = refusal(&path, &ImageOptions::default());
     contains(&said, &["its 2 files are a.h5 (HDF5", "b.parquet (Parquet", "numpy arrays"]);
-    contains(&refusal(path.join("a.h5"), &ImageOptions::default()), &["HDF5", "expected a directory"]);
+    contains(
+        &refusal(path.join("a.h5"), &ImageOptions::default()),
+        &["HDF5", "expected a directory"],
+    );
 }

@@ -1,5 +1,6 @@
 //! `heat extract`: images to features.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -41,6 +42,7 @@ pub(super) fn extract_into(
     progress: &mut Progress,
 ) -> Result<()> {
     let begun = std::time::Instant::now();
+    contents(set).iter().for_each(|line| progress.say(line));
     let done = extract(set, backbone, out, config, progress)?;
     if done.resumed == set.len() {
         progress.clear();
@@ -65,6 +67,30 @@ pub(super) fn extract_into(
         }
     }
     Ok(())
+}
+
+/// What a set holds: images and classes, what is left out, what should be known.
+fn contents(set: &dyn ImageDataset) -> Vec<String> {
+    let named = |names: &[String]| {
+        let more = if names.len() > NAMED { ", …" } else { "" };
+        format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
+    };
+    let n = set.len();
+    let labels: Vec<u32> = (0..n).filter_map(|i| set.label(i)).collect();
+    let classes: BTreeSet<u32> = labels.iter().copied().collect();
+    let classes = match (labels.len(), set.classes()) {
+        (0, _) => "no labels".to_owned(),
+        (k, _) if k < n => format!("labels of {k} alone, so none is kept"),
+        (_, []) => format!("{} classes", classes.len()),
+        (_, names) => format!("{} classes ({})", names.len(), named(names)),
+    };
+    let mut lines = vec![format!("{}: {n} images, {classes}", set.name())];
+    if !set.left_out().is_empty() {
+        let left_out = set.left_out();
+        lines.push(format!("note: {} files left out: {}", left_out.len(), named(left_out)));
+    }
+    lines.extend(set.notes().iter().map(|text| format!("note: {text}")));
+    lines
 }
 
 fn perturbation(args: &ExtractArgs) -> Result<Option<Perturbation>> {

@@ -150,7 +150,8 @@ impl Store {
 
     fn single(path: &Path) -> Result<Self> {
         let name = path.file_name().and_then(|n| n.to_str());
-        let name = name.ok_or_else(|| Error::format(path, "a name that is not UTF-8; rename it"))?;
+        let name =
+            name.ok_or_else(|| Error::format(path, "a name that is not UTF-8; rename it"))?;
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         Ok(Self::of(parent.unwrap_or(Path::new(".")), vec![name.to_owned()]))
     }
@@ -356,8 +357,8 @@ fn tar(path: &Path, bytes: Arc<Bytes>) -> Result<Listed> {
     for entry in archive.entries_with_seek().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
         let name = named(path, &String::from_utf8_lossy(&entry.path_bytes()))?;
-        let target = entry.link_name_bytes().unwrap_or_default();
-        let target = String::from_utf8_lossy(&target).into_owned();
+        let target =
+            || String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
         let entry = match entry.header().entry_type() {
             Regular | Continuous => {
                 let start = usize::try_from(entry.raw_file_position()).unwrap_or(usize::MAX);
@@ -371,8 +372,8 @@ fn tar(path: &Path, bytes: Arc<Bytes>) -> Result<Listed> {
                 if is_directory { Entry::Directory } else { Entry::File(start..end) }
             }
             Directory => Entry::Directory,
-            Symlink => Entry::Link { target, within: parent(&name).to_owned() },
-            Link => Entry::Link { target, within: String::new() },
+            Symlink => Entry::Link { target: target(), within: parent(&name).to_owned() },
+            Link => Entry::Link { target: target(), within: String::new() },
             GNUSparse => Entry::Lost("a sparse file: unpack the archive"),
             _ if entry.header().entry_type().is_pax_global_extensions() => continue,
             _ => Entry::Lost("neither a file nor a directory"),

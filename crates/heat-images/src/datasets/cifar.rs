@@ -85,7 +85,9 @@ fn from_pickle(place: String, bytes: &Slice, fine: bool) -> Result<Piece> {
     let get = |key: &str| {
         pickle.get(key).ok_or_else(|| {
             let names = pickle.names().join(", ");
-            broken(format!("no dictionary with `{key}` in it ({names}); is it another file's name?"))
+            broken(format!(
+                "no dictionary with `{key}` in it ({names}); is it another file's name?"
+            ))
         })
     };
     let key = if fine { "fine_labels" } else { "labels" };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use super::{ImageDataset, sniff};
 use super::archive::{Store, base};
+use super::{ImageDataset, sniff};
 use crate::{Image, MAX_PIXELS, decode_within};
 use heat_ood::{Error, Result};
 
@@ -178,8 +178,7 @@ pub(super) fn directory(store: Store, split: Option<&str>) -> Result<Files> {
         let empty = empty.filter(|n| split.is_none_or(|s| is_below(n, s))).filter(within);
         classes.extend(empty.map(|n| (&n[class(n).unwrap_or(above..n.len())], 0)));
         classes.values_mut().zip(0..).for_each(|(v, i)| *v = i);
-        let used: BTreeSet<&str> =
-            images.iter().filter_map(|(_, n)| Some(&n[class(n)?])).collect();
+        let used: BTreeSet<&str> = images.iter().filter_map(|(_, n)| Some(&n[class(n)?])).collect();
         for (name, number) in classes.iter().filter(|(name, _)| !used.contains(*name)) {
             notes.push(format!("no image in `{name}`, which keeps its class number, {number}"));
         }
@@ -210,12 +209,13 @@ fn no_image(store: &Store, split: Option<&str>, others: &[(&str, &str)]) -> Erro
         let problem = format!("no image in a directory of that name in {}", store.path().display());
         return Error::config("split", split, problem);
     }
-    let mut found: Vec<String> =
-        others.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
-    found.extend_from_slice(store.lost());
-    let found = match found.len() {
+    let n = others.len() + store.lost().len();
+    // A few are named, and one more that says that there are more.
+    let named = others.iter().map(|(name, kind)| format!("{name} ({kind})"));
+    let named: Vec<String> = named.chain(store.lost().iter().cloned()).take(4).collect();
+    let found = match n {
         0 => "it is empty".to_owned(),
-        n => format!("its {n} files are {}", few(&found)),
+        n => format!("its {n} files are {}", few(&named)),
     };
     let problem = format!(
         "no image in it (JPEG, PNG, BMP, GIF, WebP, TIFF, PNM: {}) and no data set of a known \

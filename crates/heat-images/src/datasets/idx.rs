@@ -27,7 +27,15 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let place = path.display().to_string();
     let labels = labels_beside(&path, n)?;
     let pieces = vec![Piece { place: place.clone(), bytes: values, stride, skip: 0, labels }];
-    Ok(Records { name: place, width, height, layout: Layout::Grey, pieces, classes: Vec::new(), notes: Vec::new() })
+    Ok(Records {
+        name: place,
+        width,
+        height,
+        layout: Layout::Grey,
+        pieces,
+        classes: Vec::new(),
+        notes: Vec::new(),
+    })
 }
 
 /// Whether a file is one of these, by its name.

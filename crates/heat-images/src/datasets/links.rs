@@ -126,7 +126,8 @@ impl Tree {
                 Found::Directory(found) => found,
             };
             let below = |name: &str, directory: &str| {
-                directory.is_empty() || name.strip_prefix(directory).is_some_and(|r| r.starts_with('/'))
+                directory.is_empty()
+                    || name.strip_prefix(directory).is_some_and(|r| r.starts_with('/'))
             };
             if below(&to, &found) || passed.contains(&found) || passed.len() >= MAX_LINKS {
                 out.lost.push(format!("{to} (a link that leads back up)"));

@@ -14,7 +14,15 @@ use heat_ood::{Error, Result};
 
 /// What a first line calls its columns.
 const HEADINGS: [&str; 10] = [
-    "path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "name",
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "image",
+    "image_path",
+    "img",
+    "name",
     "image_id",
 ];
 
@@ -26,32 +34,42 @@ pub(super) fn open(path: &Path, root: Option<&Path>) -> Result<Files> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let beside = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let place = Place::open(root.unwrap_or(beside))?;
-    let mut found: Vec<(Cow<str>, Option<&str>)> = Vec::new();
+    // By line: of each name the first number, as lists may name a file often.
+    let mut names: HashMap<Cow<str>, u32> = HashMap::new();
+    let mut lines: Vec<u32> = Vec::new();
+    let mut written: Vec<&str> = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let broken = |problem| Error::format(path, format!("line {}: {problem}", i + 1));
-        let Some(row) = place.row(line) else {
+        let Some((name, label)) = place.row(line) else {
             let name = first(line);
-            if found.is_empty() && HEADINGS.contains(&name.to_lowercase().as_str()) {
+            if lines.is_empty() && HEADINGS.contains(&name.to_lowercase().as_str()) {
                 continue;
             }
             return Err(broken(place.absent(name, root.is_some())));
         };
-        if found.first().is_some_and(|(_, label)| label.is_some() != row.1.is_some()) {
+        if !lines.is_empty() && label.is_some() == written.is_empty() {
             return Err(broken("a class on every line, or on none".into()));
         }
-        found.push(row);
+        let next = names.len() as u32;
+        lines.push(*names.entry(name).or_insert(next));
+        written.extend(label);
     }
-    let (labels, classes) = labels(path, found.iter().filter_map(|(_, label)| *label).collect())?;
-    let names: Vec<Cow<str>> = found.into_iter().map(|(name, _)| name).collect();
-    let store = place.store(&names);
-    let mut labels = labels.into_iter();
-    let rows: Option<Vec<Row>> =
-        names.iter().map(|n| Some((store.index(n)?, labels.next().flatten()))).collect();
-    let rows = rows.ok_or_else(|| Error::format(path, "its files change while it is read"))?;
+    let (labels, classes) = labels(path, &written)?;
+    let store = place.store(names.keys());
+    // From numbers by line to the store's.
+    let mut files = vec![0; names.len()];
+    for (name, number) in &names {
+        let file = store.index(name);
+        let file = file.ok_or_else(|| Error::format(path, "its files change while it is read"))?;
+        files[*number as usize] = file;
+    }
+    let label = |row: usize| labels.get(row).copied().flatten();
+    let rows: Vec<Row> =
+        lines.iter().enumerate().map(|(row, n)| (files[*n as usize], label(row))).collect();
     let without = rows.iter().filter(|r| r.1.is_none()).count();
     let mut notes = Vec::new();
     if without > 0 && without < rows.len() {
@@ -142,12 +160,10 @@ impl<'a> Place<'a> {
         format!("`{name}` is not in {place}; {remedy}")
     }
 
-    fn store(self, names: &[Cow<str>]) -> Store {
+    fn store<'n>(self, names: impl Iterator<Item = &'n Cow<'n, str>>) -> Store {
         match self {
             Place::Archive(store) => store,
-            Place::Directory(root) => {
-                Store::of(root, names.iter().map(|n| n.clone().into_owned()).collect())
-            }
+            Place::Directory(root) => Store::of(root, names.map(|n| n.to_string()).collect()),
         }
     }
 }
@@ -164,7 +180,7 @@ fn unquoted(text: &str) -> &str {
 }
 
 /// Classes by their numbers; names of classes are numbered in their order.
-fn labels(path: &Path, written: Vec<&str>) -> Result<(Vec<Option<u32>>, Vec<String>)> {
+fn labels(path: &Path, written: &[&str]) -> Result<(Vec<Option<u32>>, Vec<String>)> {
     let number = |text: &str| text.parse::<i64>().ok();
     let numbers = written.iter().filter(|text| number(text).is_some_and(|n| n >= 0)).count();
     let absent = written.iter().filter(|text| number(text) == Some(-1)).count();
@@ -177,7 +193,10 @@ fn labels(path: &Path, written: Vec<&str>) -> Result<(Vec<Option<u32>>, Vec<Stri
         return Ok((labels, Vec::new()));
     }
     if let Some(text) = written.iter().find(|text| number(text).is_some_and(|n| n < -1)) {
-        return Err(Error::format(path, format!("class {text}; expected 0 and above, or -1 for none")));
+        return Err(Error::format(
+            path,
+            format!("class {text}; expected 0 and above, or -1 for none"),
+        ));
     }
     if numbers > 0 {
         let name = written.iter().find(|text| number(text).is_none()).copied().unwrap_or_default();

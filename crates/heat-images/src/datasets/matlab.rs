@@ -48,7 +48,10 @@ pub(super) struct Array {
 impl Array {
     /// Its values, if they are whole numbers.
     pub fn integers(&self) -> Option<Vec<i64>> {
-        fn all<const N: usize>(bytes: &[u8], of: impl Fn([u8; N]) -> Option<i64>) -> Option<Vec<i64>> {
+        fn all<const N: usize>(
+            bytes: &[u8],
+            of: impl Fn([u8; N]) -> Option<i64>,
+        ) -> Option<Vec<i64>> {
             let (values, rest) = bytes.as_chunks::<N>();
             if rest.is_empty() { values.iter().map(|v| of(*v)).collect() } else { None }
         }

@@ -129,7 +129,8 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     }
     let stride = Records::size(form.width, form.height, form.layout).filter(|size| *size > 0);
     let bytes = store.read(store.name(images.file))?;
-    let values = stride.and_then(|stride| bytes.checked_part(images.header.size, stride.checked_mul(n)?));
+    let values =
+        stride.and_then(|stride| bytes.checked_part(images.header.size, stride.checked_mul(n)?));
     let (Some(stride), Some(values)) = (stride, values) else {
         return Err(broken(format!("truncated: {} needs more bytes", images.text())));
     };
@@ -238,7 +239,8 @@ fn chosen<'a>(
             format!("none of the arrays of {}: {images}", path.display()),
         )),
         _ => {
-            let problem = format!("holds several arrays of images, name one as the split: {images}");
+            let problem =
+                format!("holds several arrays of images, name one as the split: {images}");
             Err(Error::format(path, problem))
         }
     }
@@ -266,7 +268,8 @@ fn labels_of<'a>(
     let pairs = [("images", "labels"), ("image", "label"), ("x", "y"), ("data", "labels")];
     let twin = |e: &Entry| {
         let renamed = |(from, to): (&str, &str)| {
-            let parts = images.name.split('_').map(|p| if p.eq_ignore_ascii_case(from) { to } else { p });
+            let parts =
+                images.name.split('_').map(|p| if p.eq_ignore_ascii_case(from) { to } else { p });
             parts.collect::<Vec<_>>().join("_").eq_ignore_ascii_case(&e.name)
         };
         pairs.into_iter().any(renamed) || e.name == format!("{}_labels", images.name)
@@ -350,7 +353,8 @@ fn texts(kind: &str, bytes: &Slice, n: usize) -> Option<Vec<String>> {
     let size = length * if letter == "U" { 4 } else { 1 };
     let bytes = bytes.get(..n.checked_mul(size)?)?;
     let point = |value: &[u8; 4]| {
-        let code = if order == ">" { u32::from_be_bytes(*value) } else { u32::from_le_bytes(*value) };
+        let code =
+            if order == ">" { u32::from_be_bytes(*value) } else { u32::from_le_bytes(*value) };
         char::from_u32(code)
     };
     let text = |value: &[u8]| {

@@ -181,8 +181,13 @@ impl<'a> Pickle<'a> {
     /// The bytes and the shape of an array of `length` bytes, row-major.
     pub fn array(&self, array: u32, length: usize) -> Option<(Data, Vec<usize>)> {
         let parts = self.parts(&[array])?;
-        // The only truth in it is that columns lie one after the other.
-        let by_column = parts.iter().any(|i| matches!(self.value(*i), Value::True));
+        // The state is version, shape, type, whether columns lie one after the other, values;
+        // arrays of protocol 5 say `F`.
+        let by_column = parts.iter().any(|i| match self.value(*i) {
+            Value::Items(items) => items.len() == 5 && matches!(self.value(items[3]), Value::True),
+            Value::Text(at) => &self.bytes[at.clone()] == b"F",
+            _ => false,
+        });
         if by_column {
             return None;
         }

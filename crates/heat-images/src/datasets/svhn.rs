@@ -48,7 +48,15 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let bytes = images.values;
     let pieces = vec![Piece { place: place.clone(), bytes, stride, skip: 0, labels: Some(labels) }];
     let classes = (0..10).map(|d| d.to_string()).collect();
-    Ok(Records { name: place, width, height, layout: Layout::Columns, pieces, classes, notes: Vec::new() })
+    Ok(Records {
+        name: place,
+        width,
+        height,
+        layout: Layout::Columns,
+        pieces,
+        classes,
+        notes: Vec::new(),
+    })
 }
 
 fn digits(array: &Array) -> Option<Vec<u32>> {

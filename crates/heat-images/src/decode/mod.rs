@@ -68,7 +68,9 @@ fn kind(bytes: &[u8]) -> Option<Kind> {
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Kind::Gif,
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Kind::Webp,
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Kind::Tiff,
-        [b'P', b'1'..=b'6', blank, ..] if blank.is_ascii_whitespace() || *blank == b'#' => Kind::Pnm,
+        [b'P', b'1'..=b'6', blank, ..] if blank.is_ascii_whitespace() || *blank == b'#' => {
+            Kind::Pnm
+        }
         [b'B', b'M', ..] => Kind::Bmp,
         _ => return None,
     })

@@ -24,12 +24,16 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     let n = width * height * samples;
     let values: Vec<u8> = match (plain, kind) {
         (true, 0) => text.bits(n)?,
-        (true, _) => (0..n).map(|_| Ok(scaled(text.number()?, most, samples))).collect::<Checked<_>>()?,
+        (true, _) => {
+            (0..n).map(|_| Ok(scaled(text.number()?, most, samples))).collect::<Checked<_>>()?
+        }
         (false, 0) => {
             let stride = width.div_ceil(8);
             let data = text.raw(stride * height)?;
             let bit = |(x, row): (usize, &[u8])| 255 * (1 - (row[x / 8] >> (7 - x % 8) & 1));
-            data.chunks_exact(stride).flat_map(|row| (0..width).map(move |x| bit((x, row)))).collect()
+            data.chunks_exact(stride)
+                .flat_map(|row| (0..width).map(move |x| bit((x, row))))
+                .collect()
         }
         (false, _) if most < 256 => {
             text.raw(n)?.iter().map(|v| scaled((*v).into(), most, samples)).collect()
@@ -74,7 +78,8 @@ impl<'a> Text<'a> {
         let length = self.0.iter().take_while(|b| b.is_ascii_digit()).count();
         let digits = std::str::from_utf8(&self.0[..length.min(MAX_DIGITS)]).unwrap_or_default();
         let number = digits.parse().ok().filter(|_| length <= MAX_DIGITS);
-        let problem = if self.0.is_empty() { TRUNCATED } else { "a PNM file with a damaged number" };
+        let problem =
+            if self.0.is_empty() { TRUNCATED } else { "a PNM file with a damaged number" };
         self.0 = &self.0[length..];
         number.ok_or_else(|| problem.into())
     }

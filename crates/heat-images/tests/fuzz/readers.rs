@@ -17,6 +17,7 @@ pub const READERS: &[(&str, Reader)] = &[
     ("image", image),
     ("image_archive", archive),
     ("cifar", cifar),
+    ("image_arrays", arrays),
     ("svhn", svhn),
     ("idx", idx),
     ("image_lists", lists),
@@ -89,6 +90,14 @@ fn cifar(directory: &Path, bytes: &[u8]) {
         file(&set, used, bytes);
         look(&set, Some(format), None);
     }
+}
+
+/// An `.npy`, or an `.npz`.
+fn arrays(directory: &Path, bytes: &[u8]) {
+    let name = if bytes.starts_with(b"PK") { "x.npz" } else { "x.npy" };
+    let path = file(directory, name, bytes);
+    look(&path, None, None);
+    look(&path, None, Some("3"));
 }
 
 fn svhn(directory: &Path, bytes: &[u8]) {

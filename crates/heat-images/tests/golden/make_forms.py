@@ -4,6 +4,7 @@ python make_forms.py, with Pillow 13, NumPy and safetensors, writes `forms/` bes
 
 import io
 import pathlib
+import pickle
 import struct
 
 import numpy as np
@@ -297,5 +298,27 @@ keep("plain.ppm", b"P3 7 5 255\n" + text(picture(w, h)) + b"\n")
 keep("plain.pgm", b"P2\n7 5\n31\n" + text(RNG.integers(0, 32, (h, w))) + b"\n")
 keep("plain.pbm", b"P1\n7 5\n" + text(bits) + b"\n")
 keep("plain_dense.pbm", b"P1\n7 5\n" + text(bits).replace(b" ", b"") + b"\n")
+
+# CIFAR's batch, pickled again by other programs: keys and data as bytes in protocol 2, labels as
+# an array, other protocols, and the images the other way round, which must be refused.
+IMAGES = OUT.parent / "images"
+batch = pickle.loads((IMAGES / "python3.pkl").read_bytes(), encoding="bytes")
+text = {(k.decode() if isinstance(k, bytes) else k): v for k, v in batch.items()}
+labels = text["labels"]
+keys = {k.encode(): v for k, v in text.items()}
+for name, value, protocol in [
+    ("bytes_keys", keys, 2),
+    ("text_keys", text, 2),
+    ("protocol3", keys, 3),
+    ("protocol4", keys, 4),
+    ("protocol5", text, 5),
+    ("labels_array", {**keys, b"labels": np.array(labels, np.int64)}, 2),
+    ("labels_column", {**text, "labels": np.array(labels, np.uint8)}, 4),
+    ("labels_tuple", {**text, "labels": tuple(labels)}, 2),
+    ("planes", {**text, "data": text["data"].reshape(-1, 3, 32, 32)}, 4),
+    ("pixels", {**text, "data": text["data"].reshape(-1, 32, 32, 3)}, 4),
+    ("columns", {**text, "data": np.asfortranarray(text["data"])}, 2),
+]:
+    (IMAGES / f"again_{name}.pkl").write_bytes(pickle.dumps(value, protocol))
 
 save_file(EXPECTED, OUT / "expected.safetensors")

@@ -36,6 +36,43 @@ pub(super) struct Manifest {
     /// that of each shard's, in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pixels_sha256: Option<String>,
+    /// What became of the data set, known at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    summary: Option<Summary>,
+}
+
+/// What became of a data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Summary {
+    rows: usize,
+    /// Images that could not be read.
+    unreadable: usize,
+    /// Names of the classes, in the order of their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<String>,
+    /// Files that are no image to be read.
+    left_out: usize,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left_out_files: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+}
+
+/// Files that are named.
+const NAMED: usize = 100;
+
+impl Summary {
+    pub fn new(dataset: &dyn ImageDataset, unreadable: usize) -> Self {
+        Summary {
+            rows: dataset.len() - unreadable,
+            unreadable,
+            classes: dataset.classes().to_vec(),
+            left_out: dataset.left_out().len(),
+            left_out_files: dataset.left_out().iter().take(NAMED).cloned().collect(),
+            notes: dataset.notes().to_vec(),
+        }
+    }
 }
 
 const MANIFEST: &str = "extract.json";
@@ -66,6 +103,7 @@ impl Manifest {
             perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
+            summary: None,
         })
     }
 
@@ -90,7 +128,8 @@ impl Manifest {
     /// Whether the finished features in `directory` are those that this manifest
     /// stands for.
     pub fn describes(&self, directory: &Path) -> bool {
-        Self::read(directory).map(|m| Manifest { pixels_sha256: None, ..m }).as_ref() == Some(self)
+        let begun = |m| Manifest { pixels_sha256: None, summary: None, ..m };
+        Self::read(directory).map(begun).as_ref() == Some(self)
     }
 
     pub fn write(&self, directory: &Path) -> Result<()> {
@@ -122,9 +161,9 @@ impl Manifest {
         Ok(directory)
     }
 
-    /// Write the manifest with the hash of all pixels, of which each shard
-    /// left its own in a file.
-    pub fn finish(mut self, directory: &Path, shards: usize) -> Result<()> {
+    /// Write the manifest with the summary and the hash of all pixels, of
+    /// which each shard left its own in a file.
+    pub fn finish(mut self, directory: &Path, shards: usize, summary: Summary) -> Result<()> {
         if Self::read(directory).is_some_and(|m| m.pixels_sha256.is_some()) {
             // By an earlier run, which may have removed the files since.
             return Ok(());
@@ -133,6 +172,7 @@ impl Manifest {
         let read = |f: &PathBuf| fs::read_to_string(f).map_err(Error::io("read", f));
         let digests = files.iter().map(read).collect::<Result<Vec<String>>>()?;
         self.pixels_sha256 = Some(sha256_of(digests));
+        self.summary = Some(summary);
         self.write(directory)
     }
 }

@@ -20,7 +20,7 @@ use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
 
-use manifest::{Manifest, digest_file};
+use manifest::{Manifest, Summary, digest_file};
 use rows::Source;
 
 /// How to extract.
@@ -90,6 +90,8 @@ pub fn extract(
     }
     let origin = manifest.origin(backbone);
     let unfinished = manifest.begin(out)?;
+    // All rows have labels, or none has, whatever the shard.
+    let labelled = (0..dataset.len()).all(|i| dataset.label(i).is_some());
     let source = Source { dataset, config };
     let mut loaded = Vec::new();
     let mut done = Extracted::default();
@@ -117,7 +119,7 @@ pub fn extract(
                 write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
             }
             if !rows.labels.is_empty() {
-                rows.write(&shard, config, &origin)?;
+                rows.write(&shard, labelled, config, &origin)?;
             }
         }
         if list.is_file() {
@@ -133,7 +135,8 @@ pub fn extract(
     if let Some(head) = backbone.head() {
         head.save(unfinished.join(HEAD))?;
     }
-    manifest.finish(&unfinished, shards.len())?;
+    let summary = Summary::new(dataset, done.unreadable.len());
+    manifest.finish(&unfinished, shards.len(), summary)?;
     for file in (0..shards.len()).map(|i| digest_file(&unfinished, i)).filter(|f| f.exists()) {
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
     }

@@ -37,8 +37,13 @@ impl Rows {
         self.problems.extend(done.problems);
     }
 
-    pub fn write(self, path: &Path, config: &ExtractConfig, origin: &Origin) -> Result<()> {
-        let labelled = self.labels.iter().all(|l| *l >= 0);
+    pub fn write(
+        self,
+        path: &Path,
+        labelled: bool,
+        config: &ExtractConfig,
+        origin: &Origin,
+    ) -> Result<()> {
         let labels = labelled.then_some(&self.labels[..]);
         let rows = self.pooled.batch(self.labels.len())?;
         write_rows(path, &rows, labels, config.dtype, Some(origin))

@@ -145,7 +145,8 @@ impl<'a> Bits<'a> {
 
     /// Go on after the next restart marker, if that is what comes next.
     pub fn restart(&mut self) {
-        let at = self.data[self.at..].windows(2).position(|w| w[0] == 0xff && !matches!(w[1], 0 | 0xff));
+        let at =
+            self.data[self.at..].windows(2).position(|w| w[0] == 0xff && !matches!(w[1], 0 | 0xff));
         self.at = at.map_or(self.data.len(), |at| self.at + at);
         (self.buffer, self.count, self.padding) = (0, 0, 0);
         let found = matches!(self.data.get(self.at + 1), Some(0xd0..=0xd7));

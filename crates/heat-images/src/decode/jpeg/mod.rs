@@ -113,9 +113,16 @@ impl Decoder {
         }
     }
 
-    fn frame(&mut self, progressive: bool, body: &[u8], file: usize, max_pixels: u64) -> Checked<()> {
+    fn frame(
+        &mut self,
+        progressive: bool,
+        body: &[u8],
+        file: usize,
+        max_pixels: u64,
+    ) -> Checked<()> {
         let (&[depth, h1, h0, w1, w0, n], rest) = body.split_first_chunk().ok_or(TRUNCATED)?;
-        let (height, width) = (usize::from(h1) << 8 | usize::from(h0), usize::from(w1) << 8 | usize::from(w0));
+        let (height, width) =
+            (usize::from(h1) << 8 | usize::from(h0), usize::from(w1) << 8 | usize::from(w0));
         if !self.components.is_empty() {
             return Err("a JPEG file of several images in one".into());
         }
@@ -215,30 +222,31 @@ impl Decoder {
         for component in self.components {
             rows.push(Upsampler::new(component, most, width)?);
         }
-        let mut rgb = Vec::with_capacity(width * height * 3);
+        let mut rgb = vec![0; width * height * 3];
         let convert = Conversion::new();
-        for y in 0..height {
+        for (y, out) in rgb.chunks_exact_mut(3 * width).enumerate() {
             rows.iter_mut().for_each(|r| r.go_to(y));
+            let out = out.as_chunks_mut::<3>().0.iter_mut();
             match (&rows[..], colours) {
-                ([grey], _) => rgb.extend(grey.row().iter().flat_map(|v| [*v; 3])),
+                ([grey], _) => out.zip(grey.row()).for_each(|(out, v)| *out = [*v; 3]),
                 ([a, b, c], Colours::Plain) => {
                     let pixels = a.row().iter().zip(b.row()).zip(c.row());
-                    rgb.extend(pixels.flat_map(|((a, b), c)| [*a, *b, *c]));
+                    out.zip(pixels).for_each(|(out, ((a, b), c))| *out = [*a, *b, *c]);
                 }
-                ([a, b, c], _) => {
+                ([a, b, c], Colours::Luma) => {
                     let pixels = a.row().iter().zip(b.row()).zip(c.row());
-                    rgb.extend(pixels.flat_map(|((a, b), c)| convert.rgb(*a, *b, *c)));
+                    out.zip(pixels).for_each(|(out, ((a, b), c))| *out = convert.rgb(*a, *b, *c));
                 }
                 ([a, b, c, k], colours) => {
                     let pixels = a.row().iter().zip(b.row()).zip(c.row()).zip(k.row());
                     // Adobe's are inverted, and Pillow takes all for such.
-                    rgb.extend(pixels.flat_map(|(((a, b), c), k)| {
-                        let [c, m, y] = match colours {
+                    out.zip(pixels).for_each(|(out, (((a, b), c), k))| {
+                        let inks = match colours {
                             Colours::Plain => [*a, *b, *c].map(|v| 255 - v),
                             Colours::Luma => convert.rgb(*a, *b, *c),
                         };
-                        cmyk([c, m, y, 255 - k])
-                    }));
+                        *out = cmyk([inks[0], inks[1], inks[2], 255 - k]);
+                    });
                 }
                 _ => return Err("a JPEG file of an unknown kind of colour".into()),
             }
@@ -276,7 +284,8 @@ struct Conversion {
 
 impl Conversion {
     fn new() -> Self {
-        let table = |factor: i32, half: i32| std::array::from_fn(|i| factor * (i as i32 - 128) + half);
+        let table =
+            |factor: i32, half: i32| std::array::from_fn(|i| factor * (i as i32 - 128) + half);
         let whole = |factor| table(factor, 1 << 15).map(|v: i32| v >> 16);
         Conversion {
             red: whole(91881),

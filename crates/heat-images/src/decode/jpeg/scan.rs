@@ -68,7 +68,12 @@ impl Scan {
         decoded
     }
 
-    fn blocks(&self, tables: &Decoder, components: &mut [Component], data: &[u8]) -> Checked<usize> {
+    fn blocks(
+        &self,
+        tables: &Decoder,
+        components: &mut [Component],
+        data: &[u8],
+    ) -> Checked<usize> {
         let mut bits = Bits::new(data);
         let mut state = State { last: [0; 4], ended: 0 };
         // A component alone has no blocks beyond its edge.
@@ -77,7 +82,10 @@ impl Scan {
             ([(i, ..)], true) => {
                 [components[*i].width.div_ceil(8), components[*i].height.div_ceil(8)]
             }
-            _ => [tables.width.div_ceil(8 * tables.most[0]), tables.height.div_ceil(8 * tables.most[1])],
+            _ => [
+                tables.width.div_ceil(8 * tables.most[0]),
+                tables.height.div_ceil(8 * tables.most[1]),
+            ],
         };
         for unit in 0..units[0] * units[1] {
             if tables.restart > 0 && unit > 0 && unit % tables.restart == 0 {

@@ -24,7 +24,7 @@ pub(super) struct Upsampler {
 impl Upsampler {
     pub fn new(component: Component, most: [usize; 2], pixels: usize) -> Checked<Self> {
         let [h, v] = component.sampling;
-        if most[0] % h != 0 || most[1] % v != 0 {
+        if !most[0].is_multiple_of(h) || !most[1].is_multiple_of(v) {
             return Err("a JPEG file whose colours are sampled by fractions: save it again".into());
         }
         let quantisation = component.quantisation.unwrap_or([1; 64]);
@@ -41,7 +41,17 @@ impl Upsampler {
         let (across, down) = (most[0] / h, most[1] / v);
         let (width, height) = (component.width, component.height);
         let row = vec![0; (width * across).max(pixels)];
-        Ok(Upsampler { samples, stride, width, height, across, down, row, sums: vec![0; width], pixels })
+        Ok(Upsampler {
+            samples,
+            stride,
+            width,
+            height,
+            across,
+            down,
+            row,
+            sums: vec![0; width],
+            pixels,
+        })
     }
 
     /// The row made last.
