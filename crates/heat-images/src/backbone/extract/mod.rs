@@ -6,13 +6,14 @@
 //! finished, in the directory's temporary name: a killed extraction goes on after
 //! the last whole one.
 
+mod accuracy;
 mod manifest;
 mod rows;
 
 use std::fs;
 use std::path::Path;
 
-use super::{Backbone, Perturbation, networks};
+use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::features::FloatType;
 use heat_ood::io::write_atomically;
@@ -20,6 +21,7 @@ use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
 
+pub use accuracy::Accuracy;
 use manifest::{Manifest, digest_file};
 use rows::Source;
 
@@ -63,6 +65,9 @@ pub struct Extracted {
     pub resumed: usize,
     /// Images left out, each with the reason.
     pub unreadable: Vec<String>,
+    /// How many labelled rows the network's logits get right, where there are
+    /// labels and logits.
+    pub accuracy: Option<Accuracy>,
 }
 
 /// Extract `dataset` into the directory `out`, and the head into
@@ -96,6 +101,14 @@ pub fn extract(
     let task = format!("extract {}", dataset.name());
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
     let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
+    loaded.push(backbone.load()?);
+    let checked = match source.first_size()? {
+        Some(size) => loaded[0].check(size)?,
+        None => Checked::default(),
+    };
+    for note in backbone.notes_of(&checked) {
+        observer.on(Event::Note(&note));
+    }
     for (i, range) in shards.iter().enumerate() {
         let shard = unfinished.join(format!("shard-{i:05}.safetensors"));
         let list = unfinished.join(format!("unreadable-{i:05}.txt"));
@@ -130,7 +143,7 @@ pub fn extract(
     if done.rows == 0 {
         return Err(Error::format(dataset.name(), "none of its images can be read"));
     }
-    if let Some(head) = backbone.head() {
+    if let Some(head) = backbone.head().filter(|_| checked.headless.is_none()) {
         head.save(parent(out).join("head.safetensors"))?;
     }
     manifest.finish(&unfinished, shards.len())?;
@@ -138,6 +151,7 @@ pub fn extract(
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
     }
     fs::rename(&unfinished, out).map_err(Error::io("rename", &unfinished))?;
+    done.accuracy = accuracy::of(out)?;
     Ok(done)
 }
 
@@ -151,6 +165,7 @@ fn finished(out: &Path, images: usize, config: &ExtractConfig) -> Result<Extract
         }
     }
     done.rows = images.saturating_sub(done.unreadable.len());
+    done.accuracy = accuracy::of(out)?;
     Ok(done)
 }
 
