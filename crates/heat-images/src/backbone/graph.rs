@@ -9,7 +9,7 @@ use super::constants::Constants;
 use super::linear::{Finder, Linear, Source};
 use super::meter::{self, Flaw};
 use super::pooling::{self, Layout, Pooled};
-use super::proto::{FLOAT, Graph, Model, Node, Value};
+use super::proto::{ADDED, FLOAT, Graph, Model, Node, Value};
 use heat_ood::features::Head;
 use heat_ood::{Error, Result};
 
@@ -176,7 +176,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Model> {
 
 /// Whether a name is that of something added to a graph.
 fn is_added(name: &str) -> bool {
-    name.starts_with(super::outputs::PREFIX)
+    name.starts_with(ADDED)
 }
 
 impl<'a> Reader<'a> {

@@ -60,7 +60,7 @@ pub(super) struct Finder<'a> {
 }
 
 /// What stands between the logits and an output.
-const AFTER: [&str; 22] = [
+const AFTER: [&str; 20] = [
     "Softmax",
     "LogSoftmax",
     "Sigmoid",
@@ -81,8 +81,6 @@ const AFTER: [&str; 22] = [
     "DequantizeLinear",
     "Normalizer",
     "ZipMap",
-    "Transpose",
-    "Gather",
 ];
 
 impl<'a> Finder<'a> {

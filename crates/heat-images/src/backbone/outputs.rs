@@ -3,10 +3,7 @@
 use prost::Message;
 
 use super::graph::{Found, Tap};
-use super::proto::{Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
-
-/// What the names of everything added begin with.
-pub(super) const PREFIX: &str = "heat_pooled_";
+use super::proto::{ADDED, Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
 
 /// Names of the outputs that are read.
 pub(super) struct Names {
@@ -22,7 +19,7 @@ pub(super) struct Names {
 
 /// The name of something added.
 pub(super) fn added(part: &str) -> String {
-    format!("{PREFIX}{part}")
+    format!("{ADDED}{part}")
 }
 
 impl Found {

@@ -153,6 +153,9 @@ pub struct Dim {
     pub name: Option<String>,
 }
 
+/// What the names of outputs added to a graph begin with.
+pub const ADDED: &str = "heat_pooled_";
+
 /// Element types.
 pub const FLOAT: i32 = 1;
 pub const UINT8: i32 = 2;
