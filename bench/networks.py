@@ -12,6 +12,7 @@ seen by a hook. Printed as Markdown.
 """
 import argparse
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -76,6 +77,9 @@ def apart(got, want):
 
 
 rows = []
+# Exporters write to standard output as they like: the table alone stays there.
+table = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 
 
 def show(network, exporter, found=None, want=None, said="", error=None, limits=(1e-4, 1e-4)):
@@ -91,7 +95,7 @@ def show(network, exporter, found=None, want=None, said="", error=None, limits=(
         note = f"**missing: {', '.join(missing)}**" if missing else "**differs**" if any(wrong) else spread
         row = (network, exporter, *shown, note)
     rows.append(row)
-    print("| " + " | ".join(row) + " |", flush=True)
+    print("| " + " | ".join(row) + " |", flush=True, file=table)
 
 
 def hooked(model, x):
@@ -341,7 +345,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", default="")
     parser.add_argument("--families", default=",".join(FAMILIES))
     args = parser.parse_args()
-    print("| network | exporter | features | logits | head | written |\n|---|---|---|---|---|---|")
+    print("| network | exporter | features | logits | head | written |\n|---|---|---|---|---|---|", flush=True, file=table)
     for family in args.families.split(","):
         run, needs = FAMILIES[family]
         absent = [name for name in needs if importlib.util.find_spec(name) is None]
@@ -351,4 +355,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as room:
             run(Path(args.heat).resolve(), args.only, Path(room))
     bad = [row for row in rows if "**" in row[-1]]
-    print(f"\n{len(rows) - len(bad)} of {len(rows)} as in the framework.")
+    print(f"\n{len(rows) - len(bad)} of {len(rows)} as in the framework.", file=table)

@@ -1,5 +1,5 @@
 //! Whether what was found in a graph is what it is taken for: seen by running
-//! it once, on an image of noise.
+//! it once, on the first image, or on noise where there is none.
 //!
 //! Shapes may depend on the images' size, and a graph may pool otherwise than
 //! its operators suggest. So the mean of the map is compared with what the
@@ -23,18 +23,29 @@ pub struct Checked {
 }
 
 impl Network {
-    /// What makes sense for images of that height and width.
+    /// What makes sense for images of that height and width, seen on noise.
     ///
     /// # Errors
     /// If the runtime refuses such images.
     pub fn check(&mut self, size: [usize; 2]) -> Result<Checked> {
+        let image = noise(3 * size[0] * size[1]);
+        self.check_on(&image, size)
+    }
+
+    /// The same, seen on the first of some images; it holds for all others of
+    /// that size. (Values of eight bits end where calibration did, which noise
+    /// may exceed.)
+    ///
+    /// # Errors
+    /// If the runtime refuses it.
+    pub fn check_on(&mut self, images: &[f32], size: [usize; 2]) -> Result<Checked> {
         if let Some((of, checked)) = &self.checked
             && *of == size
         {
             return Ok(checked.clone());
         }
-        let images = noise(3 * size[0] * size[1]);
-        let made = self.outputs(images, [1, 3, size[0], size[1]])?;
+        let image = &images[..(3 * size[0] * size[1]).min(images.len())];
+        let made = self.outputs(image.to_vec(), [1, 3, size[0], size[1]])?;
         let names = self.found.names();
         let get = |name: &Option<String>| {
             name.as_ref().and_then(|n| made.get(n)).map_or(&[][..], Vec::as_slice)
@@ -50,6 +61,11 @@ impl Network {
         };
         self.checked = Some((size, checked.clone()));
         Ok(checked)
+    }
+
+    /// Take for images of that size what another copy of the network has seen.
+    pub(super) fn assume(&mut self, size: [usize; 2], checked: &Checked) {
+        self.checked = Some((size, checked.clone()));
     }
 }
 

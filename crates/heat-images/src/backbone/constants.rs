@@ -92,7 +92,8 @@ impl<'a> Constants<'a> {
                 let dims = sizes(&input(0)?.into_ints())?;
                 self.spend(product(&dims)?)?;
                 let fill = node.attribute("value").and_then(|a| a.t.as_ref());
-                let fill = fill.map_or_else(|| Some(Array::floats(vec![1], vec![0.0])), Array::of)?;
+                let fill =
+                    fill.map_or_else(|| Some(Array::floats(vec![1], vec![0.0])), Array::of)?;
                 Some(fill.gather(dims.clone(), vec![0; product(&dims)?]))
             }
             "Identity" | "Dropout" => input(0),
@@ -138,8 +139,7 @@ impl<'a> Constants<'a> {
                 let of_one = chosen.dims.is_empty();
                 let size = array.dims[axis];
                 let places: Vec<i64> = chosen.into_ints();
-                let places =
-                    places.iter().map(|&i| place(i, size)).collect::<Option<Vec<_>>>()?;
+                let places = places.iter().map(|&i| place(i, size)).collect::<Option<Vec<_>>>()?;
                 self.spend(array.len() / size.max(1) * places.len())?;
                 let mut array = array.take(axis, &places)?;
                 if of_one {
@@ -166,9 +166,8 @@ impl<'a> Constants<'a> {
                 };
                 let (scale, zero) = per_axis(node, &array.dims, &scale, zero.as_ref())?;
                 let values = array.into_floats().into_iter().enumerate();
-                let values = values.map(|(i, v)| {
-                    ((v / scale[i]).round_ties_even() + zero[i]).clamp(low, high)
-                });
+                let values = values
+                    .map(|(i, v)| ((v / scale[i]).round_ties_even() + zero[i]).clamp(low, high));
                 let values = Values::Floats(values.collect());
                 Some(Array { dims: input(0)?.dims, element, values })
             }
@@ -246,8 +245,7 @@ impl<'a> Constants<'a> {
             Values::Ints(values) => values.into_iter().map(|v| v as f64).collect(),
         };
         let values = wide.into_iter().enumerate();
-        let values =
-            values.map(|(i, v)| ((v - f64::from(zero[i])) * f64::from(scale[i])) as f32);
+        let values = values.map(|(i, v)| ((v - f64::from(zero[i])) * f64::from(scale[i])) as f32);
         Some(Array::floats(dims, values.collect()))
     }
 
@@ -519,9 +517,7 @@ fn walk(dims: &[usize], strides: &[usize]) -> Vec<usize> {
 /// The shape of two that are combined by numpy's rules.
 fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
-    let at = |dims: &[usize], i: usize| {
-        (i + dims.len()).checked_sub(rank).map_or(1, |i| dims[i])
-    };
+    let at = |dims: &[usize], i: usize| (i + dims.len()).checked_sub(rank).map_or(1, |i| dims[i]);
     (0..rank)
         .map(|i| match (at(a, i), at(b, i)) {
             (x, y) if x == y => Some(x),

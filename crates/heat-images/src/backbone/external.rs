@@ -144,12 +144,13 @@ fn filled(path: &Path, body: &[u8], files: &mut Files) -> Result<Option<Vec<u8>>
     let location = entry("location").map(|e| e.value.clone());
     let location =
         location.ok_or_else(|| refuse("its values are in a file that is not named".into()))?;
-    let number = |key: &str| match entry(key) {
-        None => Ok(None),
-        Some(e) => e.value.parse::<usize>().map(Some).map_err(|_| {
-            refuse(format!("its {key} is `{}`, expected a number of bytes", e.value))
-        }),
-    };
+    let number =
+        |key: &str| match entry(key) {
+            None => Ok(None),
+            Some(e) => e.value.parse::<usize>().map(Some).map_err(|_| {
+                refuse(format!("its {key} is `{}`, expected a number of bytes", e.value))
+            }),
+        };
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     let size = tensor.count().zip(element_size(tensor.data_type));
     let size = size.and_then(|(n, bits)| n.checked_mul(bits)).map(|bits| bits.div_ceil(8));

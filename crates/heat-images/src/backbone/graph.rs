@@ -232,10 +232,7 @@ impl<'a> Reader<'a> {
 
     /// The classifier's linear layer, if one is found, which output it leads
     /// to where there are several, and that output.
-    fn classifier(
-        &self,
-        asked: Asked<'_>,
-    ) -> Result<(Option<Linear>, Option<Chosen>, String)> {
+    fn classifier(&self, asked: Asked<'_>) -> Result<(Option<Linear>, Option<Chosen>, String)> {
         let outputs = self.graph.output.iter().map(|o| o.name.as_str());
         let outputs: Vec<&str> = outputs.filter(|name| !is_added(name)).collect();
         let finder = Finder::new(self.makers, self.constants);
@@ -277,7 +274,8 @@ impl<'a> Reader<'a> {
         }
         let alone = candidates.len() == 1;
         let fits = |l: &Linear| asked.classes == Some(l.head.classes());
-        let mut why = if alone { "as the only one with a linear layer" } else { "as the last" }.to_owned();
+        let mut why =
+            if alone { "as the only one with a linear layer" } else { "as the last" }.to_owned();
         if let Some(classes) = asked.classes
             && candidates.iter().any(|(_, l)| fits(l))
             && !candidates.iter().all(|(_, l)| fits(l))
@@ -380,7 +378,9 @@ impl<'a> Reader<'a> {
             sound.then_some((made, pooled))
         });
         let ends = self.last_operators(output);
-        let ends = format!("no linear layer with constant weights at its end (it ends in {ends}, last first)");
+        let ends = format!(
+            "no linear layer with constant weights at its end (it ends in {ends}, last first)"
+        );
         found.headless = Some(ends);
         // The types of intermediate tensors are not known.
         found.plan.cast = true;
@@ -501,7 +501,8 @@ impl<'a> Reader<'a> {
 /// How much a name sounds like that of a classifier's output.
 fn likeness(name: &str) -> u8 {
     let name = name.to_lowercase();
-    let others = ["aux", "emb", "feat", "hidden", "box", "mask", "proj", "pool", "token", "recon", "attn"];
+    let others =
+        ["aux", "emb", "feat", "hidden", "box", "mask", "proj", "pool", "token", "recon", "attn"];
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     match () {
         () if has(&others) => 0,

@@ -205,7 +205,8 @@ impl<'a> Finder<'a> {
 
     fn less_maximum(&self, name: &'a str) -> &'a str {
         let node = self.makers.get(name).filter(|n| n.op == "Sub");
-        let of = node.and_then(|n| Some((n.input.first()?, self.makers.get(n.input.get(1)?.as_str())?)));
+        let of =
+            node.and_then(|n| Some((n.input.first()?, self.makers.get(n.input.get(1)?.as_str())?)));
         match of {
             Some((l, max)) if max.op == "ReduceMax" && max.input.first() == Some(l) => l.as_str(),
             _ => name,
@@ -301,7 +302,8 @@ impl<'a> Finder<'a> {
                 let (start, end) = (list(1, "starts")?, list(2, "ends")?);
                 let axes = list(3, "axes").unwrap_or_default();
                 let step = list(4, "steps").unwrap_or_else(|| vec![1]);
-                let ([start], [end], [1 | -1], [step]) = (&start[..], &end[..], &axes[..], &step[..])
+                let ([start], [end], [1 | -1], [step]) =
+                    (&start[..], &end[..], &axes[..], &step[..])
                 else {
                     return None;
                 };
@@ -405,7 +407,9 @@ impl<'a> Finder<'a> {
         let at = sides.iter().position(|s| maker(s).is_some_and(|n| n.op == "Cast"))?;
         let product = maker(maker(sides[at])?.input.first()?)?;
         let scales = maker(sides[1 - at])?;
-        if (product.op.as_str(), scales.op.as_str(), node.op.as_str()) != ("MatMulInteger", "Mul", "Mul") {
+        if (product.op.as_str(), scales.op.as_str(), node.op.as_str())
+            != ("MatMulInteger", "Mul", "Mul")
+        {
             return None;
         }
         let rounding = maker(product.input.first()?)?;
@@ -421,7 +425,8 @@ impl<'a> Finder<'a> {
             Some(name) => self.constants.value(name)?.into_floats(),
             None => vec![0.0],
         };
-        let per_class = |v: &[f32], c: usize| if v.len() == 1 { Some(v[0]) } else { v.get(c).copied() };
+        let per_class =
+            |v: &[f32], c: usize| if v.len() == 1 { Some(v[0]) } else { v.get(c).copied() };
         let values = weight.into_floats().into_iter().enumerate();
         let values = values.map(|(i, v)| {
             let c = i % classes;

@@ -246,10 +246,11 @@ impl Network {
     /// # Errors
     /// If the runtime refuses them, or what comes out is not `n` rows.
     pub fn run(&mut self, images: Vec<f32>, shape: [usize; 4]) -> Result<Pooled> {
-        let alone = self.check([shape[2], shape[3]])?.alone.is_some();
+        let alone = self.check_on(&images, [shape[2], shape[3]])?.alone.is_some();
         let mut made = self.outputs(images, shape)?;
         let names = self.found.names();
-        let mut take = |name: Option<String>| name.and_then(|n| made.remove(&n)).unwrap_or_default();
+        let mut take =
+            |name: Option<String>| name.and_then(|n| made.remove(&n)).unwrap_or_default();
         let avg = take(Some(names.avg));
         let logits = take(names.logits);
         if alone {
@@ -372,7 +373,10 @@ impl Network {
 fn turned(images: &[f32], [_, channels, height, width]: [usize; 4]) -> Vec<f32> {
     let cells = height * width;
     let image = |image: &[f32]| -> Vec<f32> {
-        (0..cells).flat_map(|i| (0..channels).map(move |c| c * cells + i)).map(|at| image[at]).collect()
+        (0..cells)
+            .flat_map(|i| (0..channels).map(move |c| c * cells + i))
+            .map(|at| image[at])
+            .collect()
     };
     images.chunks_exact((channels * cells).max(1)).flat_map(image).collect()
 }
@@ -381,7 +385,10 @@ fn turned(images: &[f32], [_, channels, height, width]: [usize; 4]) -> Vec<f32> 
 fn turned_back(images: &[f32], [_, channels, height, width]: [usize; 4]) -> Vec<f32> {
     let cells = height * width;
     let image = |image: &[f32]| -> Vec<f32> {
-        (0..channels).flat_map(|c| (0..cells).map(move |i| i * channels + c)).map(|at| image[at]).collect()
+        (0..channels)
+            .flat_map(|c| (0..cells).map(move |i| i * channels + c))
+            .map(|at| image[at])
+            .collect()
     };
     images.chunks_exact((channels * cells).max(1)).flat_map(image).collect()
 }

@@ -92,7 +92,11 @@ pub(super) fn with_pooled_outputs(bytes: &[u8], found: &Found) -> Vec<u8> {
         }
         (None, Some(to), Some(head)) if missing(to) => {
             let (w, b) = (added("weight"), added("bias"));
-            graph.initializer.push(Tensor::of_floats(&w, &[head.classes(), head.dim()], head.weight()));
+            graph.initializer.push(Tensor::of_floats(
+                &w,
+                &[head.classes(), head.dim()],
+                head.weight(),
+            ));
             graph.initializer.push(Tensor::of_floats(&b, &[head.classes()], head.bias()));
             let turned = vec![Attribute::int("transB", 1)];
             graph.node.push(Node::new("Gemm", &[&names.avg, &w, &b], to, turned));

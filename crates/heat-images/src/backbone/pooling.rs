@@ -89,7 +89,10 @@ fn over(
             let inner = makers.get(map.as_str()).filter(|n| n.op == node.op);
             let last = inner.and_then(|n| axes(n)).is_some_and(|a| matches!(a[..], [3] | [-1]));
             if let (Some(inner), true) = (inner, last) {
-                return Some(Pooled { map: inner.input.first()?.clone(), layout: Layout::Channels });
+                return Some(Pooled {
+                    map: inner.input.first()?.clone(),
+                    layout: Layout::Channels,
+                });
             }
             Layout::TokensLast
         }

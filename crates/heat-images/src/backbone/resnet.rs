@@ -206,11 +206,13 @@ impl ResNet {
                 let three = shape.iter().product::<usize>() == 3 && shape.len() <= 4;
                 three.then(|| dict.values(ending)).transpose()
             };
-            let pairs = [("mean", "std"), ("means", "sds"), ("mu", "sigma"), ("new_mean", "new_std")];
+            let pairs =
+                [("mean", "std"), ("means", "sds"), ("mu", "sigma"), ("new_mean", "new_std")];
             let pair = pairs.iter().find_map(|(m, s)| Some((name.strip_suffix(m)?, *s)));
             let Some((stem, deviation)) = pair else {
                 if !pairs.iter().any(|(m, s)| {
-                    name.strip_suffix(s).is_some_and(|stem| left.contains(&format!("{stem}{m}").as_str()))
+                    name.strip_suffix(s)
+                        .is_some_and(|stem| left.contains(&format!("{stem}{m}").as_str()))
                 }) {
                     notes.push(format!("`{name}` is no part of a ResNet: left out"));
                 }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
+use heat_ood::Result;
 use heat_ood::features::{FeatureSet, Field};
 use heat_ood::math::blocks;
-use heat_ood::Result;
 
 /// Rows read at a time.
 const ROWS: usize = 4096;

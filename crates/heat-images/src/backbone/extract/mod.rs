@@ -102,8 +102,9 @@ pub fn extract(
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
     let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
     loaded.push(backbone.load()?);
-    let checked = match source.first_size()? {
-        Some(size) => loaded[0].check(size)?,
+    let first = source.first()?;
+    let checked = match &first {
+        Some((image, size)) => loaded[0].check_on(image, *size)?,
         None => Checked::default(),
     };
     for note in backbone.notes_of(&checked) {
@@ -118,7 +119,9 @@ pub fn extract(
         } else {
             let batches = range.len().div_ceil(config.batch_size);
             while loaded.len() < networks().min(batches) {
-                loaded.push(backbone.load()?);
+                let mut network = backbone.load()?;
+                first.iter().for_each(|(_, size)| network.assume(*size, &checked));
+                loaded.push(network);
             }
             let Some(rows) = source.rows(&mut loaded, range.clone(), observer)? else {
                 return Err(Error::Interrupted { place: unfinished });
