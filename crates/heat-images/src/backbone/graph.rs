@@ -378,9 +378,16 @@ impl<'a> Reader<'a> {
             sound.then_some((made, pooled))
         });
         let ends = self.last_operators(output);
-        let ends = format!(
+        let mut ends = format!(
             "no linear layer with constant weights at its end (it ends in {ends}, last first)"
         );
+        let quantised = |n: &&Node| n.op.starts_with("QLinear") || n.op == "QGemm";
+        if let Some(node) = self.graph.node.iter().rev().find(quantised) {
+            ends += &format!(
+                "; its weights are within operators of eight bits ({}): quantise it in the form QDQ",
+                node.op
+            );
+        }
         found.headless = Some(ends);
         // The types of intermediate tensors are not known.
         found.plan.cast = true;
