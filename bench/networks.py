@@ -44,7 +44,7 @@ def pictures(folder, side):
         pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
         all_pixels.append(pixels)
-    return np.stack(all_pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    return np.ascontiguousarray(np.stack(all_pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255)
 
 
 def extract(heat, model, folder, out):
