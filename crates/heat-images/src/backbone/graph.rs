@@ -355,13 +355,21 @@ impl<'a> Reader<'a> {
             if let Some(found) = pooling::of(node, self.constants, self.makers) {
                 return Some((found, cast));
             }
-            if !PASSING.contains(&node.op.as_str()) {
+            if !PASSING.contains(&node.op.as_str()) && !self.gathers_all(node) {
                 return None;
             }
             cast |= node.op == "Cast";
             name = node.input.first()?;
         }
         None
+    }
+
+    /// Whether a node takes all values in their order, as PyTorch's exporter
+    /// writes a view of what lies with its channels last.
+    fn gathers_all(&self, node: &Node) -> bool {
+        let places = node.input.get(1).filter(|_| node.op == "Gather" && node.int("axis", 0) == 0);
+        let places = places.and_then(|name| self.constants.ints(name));
+        places.is_some_and(|p| p.len() > 1 && p.iter().zip(0..).all(|(at, i)| *at == i))
     }
 
     /// Features alone: the last pooling that all goes through, or the output.
