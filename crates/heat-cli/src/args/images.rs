@@ -107,9 +107,14 @@ pub struct NetworkArgs {
     /// Tensor to take as features, if the wrong one is found
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
-    /// Architecture that weights must be of: resnet18, resnet34, resnet50, resnet20 …
-    /// [default: inferred from them]
+    /// The classifier's output, if the graph has several [default: by the labels' classes, its name,
+    /// or as the last]
     #[arg(long, value_name = "NAME")]
+    pub output_name: Option<String>,
+    /// Architecture that weights must be of (resnet18, resnet50, resnet20 …), and what they do not
+    /// tell: stem=cifar|cifar+pool|imagenet|stride2|stride2+pool, stride_in=conv1|conv2; apart by
+    /// commas [default: inferred from them]
+    #[arg(long, value_name = "NAME,key=value")]
     pub arch: Option<String>,
     /// Prefix of the names of the weights, if the file holds several networks
     #[arg(long, value_name = "PREFIX")]

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
-use heat_images::backbone::{Backbone, ExtractConfig, Perturbation, extract};
+use heat_images::backbone::{
+    Accuracy, Backbone, BackboneOptions, ExtractConfig, Perturbation, extract,
+};
 use heat_images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
 use heat_ood::{Error, recipe};
 
@@ -17,7 +19,11 @@ use crate::progress::Progress;
 const NAMED: usize = 5;
 
 pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
-    let backbone = Backbone::open(&args.backbone, &args.network.options())?;
+    let format = args.format.as_deref().map(format).transpose()?;
+    let (split, root) = (args.split.clone(), args.root.clone());
+    let set = open(&args.images, &ImageOptions { format, split, root, max_pixels: None })?;
+    let options = BackboneOptions { classes: classes(&*set), ..args.network.options() };
+    let backbone = Backbone::open(&args.backbone, &options)?;
     let config = ExtractConfig {
         transform: transform(args)?,
         batch_size: backbone.found().batch().unwrap_or(args.batch_size),
@@ -26,28 +32,34 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         dtype: args.dtype.parse()?,
         perturb: perturbation(args)?,
     };
-    let format = args.format.as_deref().map(format).transpose()?;
-    let (split, root) = (args.split.clone(), args.root.clone());
-    let set = open(&args.images, &ImageOptions { format, split, root, max_pixels: None })?;
     describe(&backbone).iter().for_each(|line| progress.say(line));
-    extract_into(&*set, &backbone, &args.output, &config, progress)
+    let accuracy = extract_into(&*set, &backbone, &args.output, &config, progress)?;
+    accuracy.iter().for_each(|accuracy| say_accuracy(accuracy, progress));
+    Ok(())
 }
 
-/// Extract, and say what was done.
+/// Classes of the labels, numbered from 0.
+fn classes(set: &dyn ImageDataset) -> Option<usize> {
+    let largest = (0..set.len()).filter_map(|i| set.label(i)).max();
+    largest.map(|label| label as usize + 1)
+}
+
+/// Extract, and say what was done; how many labelled rows the network gets
+/// right is for the caller to say, who may know that the labels are its classes.
 pub(super) fn extract_into(
     set: &dyn ImageDataset,
     backbone: &Backbone,
     out: &Path,
     config: &ExtractConfig,
     progress: &mut Progress,
-) -> Result<()> {
+) -> Result<Option<Accuracy>> {
     let begun = std::time::Instant::now();
     contents(set).iter().for_each(|line| progress.say(line));
     let done = extract(set, backbone, out, config, progress)?;
     if done.resumed == set.len() {
         progress.clear();
         progress.say(&format!("{} already exists: {} rows", out.display(), done.rows));
-        return Ok(());
+        return Ok(done.accuracy);
     }
     wrote(progress, out);
     let seconds = begun.elapsed().as_secs_f64();
@@ -66,7 +78,31 @@ pub(super) fn extract_into(
             progress.say(&format!("  {line}"));
         }
     }
-    Ok(())
+    Ok(done.accuracy)
+}
+
+pub(super) fn say_accuracy(accuracy: &Accuracy, progress: &mut Progress) {
+    let Accuracy { right, rows, classes, strangers } = accuracy;
+    if *strangers > 0 {
+        progress.say(&format!(
+            "note: {strangers} of {rows} rows have a label beyond the network's {classes} classes: its \
+             accuracy says nothing"
+        ));
+        return;
+    }
+    let percent = |part: f64| 100.0 * part;
+    progress.say(&format!(
+        "accuracy  {:.2} %: the logits get {right} of {rows} labelled rows right",
+        percent(*right as f64 / *rows as f64)
+    ));
+    if accuracy.is_at_chance() {
+        progress.say(&format!(
+            "warning: that is chance ({:.2} % for {classes} classes). Unless these images are of other \
+             classes than the network's, its weights are read wrongly (`--arch stem=…`, \
+             `stride_in=…`), the preprocessing is another, or classes are in another order",
+            percent(1.0 / *classes as f64)
+        ));
+    }
 }
 
 /// What a set holds: images and classes, what is left out, what should be known.

@@ -11,7 +11,7 @@ use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, ImagesRecipe, Recipe, tran
 
 use crate::args::RunArgs;
 use crate::commands::backbone::describe;
-use crate::commands::extract::extract_into;
+use crate::commands::extract::{extract_into, say_accuracy};
 use crate::commands::{Data, TestSets};
 use crate::progress::Progress;
 
@@ -91,7 +91,12 @@ impl Images {
         progress: &mut Progress,
     ) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
-        extract_into(set, &self.backbone, &directory.join(name), config, progress)
+        let accuracy = extract_into(set, &self.backbone, &directory.join(name), config, progress)?;
+        // Other sets have classes of their own.
+        if let Some(accuracy) = accuracy.filter(|_| [TRAIN, TEST].contains(&name)) {
+            say_accuracy(&accuracy, progress);
+        }
+        Ok(())
     }
 
     /// The training features with the network's head.

@@ -9,7 +9,7 @@ use super::{ExtractConfig, parent};
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, TransformConfig};
 use heat_ood::features::Origin;
-use heat_ood::io::{sha256, sha256_of, write_atomically};
+use heat_ood::io::{sha256_of, write_atomically};
 use heat_ood::{Error, Result};
 
 /// The manifest, `extract.json`.
@@ -90,7 +90,7 @@ impl Manifest {
         let name = backbone.path().file_name().unwrap_or_default();
         Ok(Manifest {
             backbone: name.to_string_lossy().into_owned(),
-            backbone_sha256: sha256(backbone.path())?,
+            backbone_sha256: backbone.sha256().to_owned(),
             architecture: backbone.architecture().map(str::to_owned),
             tap: format!("{:?}", backbone.found().tap),
             dataset: dataset.name().to_owned(),

@@ -6,13 +6,14 @@
 //! finished, in the directory's temporary name: a killed extraction goes on after
 //! the last whole one.
 
+mod accuracy;
 mod manifest;
 mod rows;
 
 use std::fs;
 use std::path::Path;
 
-use super::{Backbone, Perturbation, networks};
+use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::features::{FloatType, HEAD};
 use heat_ood::io::write_atomically;
@@ -20,6 +21,7 @@ use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
 
+pub use accuracy::Accuracy;
 use manifest::{Manifest, Summary, digest_file};
 use rows::Source;
 
@@ -63,6 +65,9 @@ pub struct Extracted {
     pub resumed: usize,
     /// Images left out, each with the reason.
     pub unreadable: Vec<String>,
+    /// How many labelled rows the network's logits get right, where there are
+    /// labels and logits.
+    pub accuracy: Option<Accuracy>,
 }
 
 /// Extract `dataset` into the directory `out`, and the network's head into its `head.safetensors`.
@@ -98,6 +103,15 @@ pub fn extract(
     let task = format!("extract {}", dataset.name());
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
     let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
+    loaded.push(backbone.load()?);
+    let first = source.first()?;
+    let checked = match &first {
+        Some((image, size)) => loaded[0].check_on(image, *size)?,
+        None => Checked::default(),
+    };
+    for note in backbone.notes_of(&checked) {
+        observer.on(Event::Note(&note));
+    }
     for (i, range) in shards.iter().enumerate() {
         let shard = unfinished.join(format!("shard-{i:05}.safetensors"));
         let list = unfinished.join(format!("unreadable-{i:05}.txt"));
@@ -107,7 +121,9 @@ pub fn extract(
         } else {
             let batches = range.len().div_ceil(config.batch_size);
             while loaded.len() < networks().min(batches) {
-                loaded.push(backbone.load()?);
+                let mut network = backbone.load()?;
+                first.iter().for_each(|(_, size)| network.assume(*size, &checked));
+                loaded.push(network);
             }
             let Some(rows) = source.rows(&mut loaded, range.clone(), observer)? else {
                 return Err(Error::Interrupted { place: unfinished });
@@ -132,7 +148,7 @@ pub fn extract(
     if done.rows == 0 {
         return Err(Error::format(dataset.name(), "none of its images can be read"));
     }
-    if let Some(head) = backbone.head() {
+    if let Some(head) = backbone.head().filter(|_| checked.headless.is_none()) {
         head.save(unfinished.join(HEAD))?;
     }
     let summary = Summary::new(dataset, done.unreadable.len());
@@ -141,6 +157,7 @@ pub fn extract(
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
     }
     fs::rename(&unfinished, out).map_err(Error::io("rename", &unfinished))?;
+    done.accuracy = accuracy::of(out)?;
     Ok(done)
 }
 
@@ -154,6 +171,7 @@ fn finished(out: &Path, images: usize, config: &ExtractConfig) -> Result<Extract
         }
     }
     done.rows = images.saturating_sub(done.unreadable.len());
+    done.accuracy = accuracy::of(out)?;
     Ok(done)
 }
 

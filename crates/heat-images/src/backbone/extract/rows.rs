@@ -188,6 +188,20 @@ impl Source<'_> {
         Ok(ready)
     }
 
+    /// The first image that can be read, as the network gets it, with its
+    /// height and width.
+    pub fn first(&self) -> Result<Option<(Vec<f32>, [usize; 2])>> {
+        let mut transform = None;
+        for i in 0..self.dataset.len() {
+            match self.image(&mut transform, i) {
+                Ok(image) => return Ok(Some((image.values, image.size))),
+                Err(_) if self.config.skip_unreadable => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     fn image(&self, transform: &mut Option<Transform>, i: usize) -> Result<Prepared> {
         let transform = match transform {
             Some(transform) => transform,
