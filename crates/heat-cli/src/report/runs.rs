@@ -130,9 +130,7 @@ impl Found {
             "is not the results of an evaluation; write them with `heat eval --format json`";
         let text = self.text(file.clone()).map_err(|e| match e {
             // Not even text.
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
-                Error::format(&file, problem)
-            }
+            Error::Format { .. } => Error::format(&file, problem),
             other => other,
         })?;
         let json: Option<Value> = serde_json::from_str(&text).ok();

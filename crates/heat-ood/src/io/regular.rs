@@ -55,7 +55,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     const MOST: u64 = 64 << 20;
     String::from_utf8(read_bounded(path, MOST)?).map_err(|e| {
         let problem = match kind_of(e.as_bytes()) {
-            Some(kind) => format!("is {kind}, and a text is expected here"),
+            Some(kind) => format!("no text, but {kind}"),
             None => "is not UTF-8 text".to_owned(),
         };
         Error::format(path, problem)

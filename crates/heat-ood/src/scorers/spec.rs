@@ -139,7 +139,7 @@ pub fn fit_each(
     specs: &[ScorerSpec],
     data: &TrainingData,
     observer: &mut dyn Observer,
-) -> Vec<Result<(Fitted<dyn Scorer>, f64)>> {
+) -> Vec<Result<Timed>> {
     let mut scorers = Vec::new();
     let ended = fit_many(specs, data, observer, &mut |fitted| {
         scorers.push(fitted);
@@ -149,13 +149,16 @@ pub fn fit_each(
     scorers
 }
 
+/// A fitted scorer, and the seconds that it took.
+type Timed = (Fitted<dyn Scorer>, f64);
+
 /// Fit many scorers, and give each, or why it could not be, to `take`, in their order; until
 /// it refuses one.
 fn fit_many(
     specs: &[ScorerSpec],
     data: &TrainingData,
     observer: &mut dyn Observer,
-    take: &mut dyn FnMut(Result<(Fitted<dyn Scorer>, f64)>) -> Result<()>,
+    take: &mut dyn FnMut(Result<Timed>) -> Result<()>,
 ) -> Result<()> {
     let mut context = FitContext::new(data, observer);
     let start = Instant::now();
