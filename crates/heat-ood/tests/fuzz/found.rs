@@ -12,7 +12,7 @@ use heat_ood::scorers::{Scorer, ScorerSpec};
 use heat_ood::{Detector, Fit, Result, Silent, TrainingData};
 use safetensors::Dtype;
 
-use super::bytes::npy;
+use super::bytes::{npy, unsealed};
 use super::readers::{C, D, N, head, train, training};
 use super::seeds::{npz, safetensors, seeds};
 
@@ -82,7 +82,7 @@ fn a_residual_energy_reads_what_its_prior_reads() {
         config.fit_prior(&TrainingData::new(&train()).with_head(&head()), &mut Silent).unwrap();
     let heat = config.train(prior, &TrainingData::new(&train()), &mut Silent).unwrap();
     Detector::new(heat).save(&path).unwrap();
-    let seed = fs::read(&path).unwrap();
+    let seed = unsealed(fs::read(&path).unwrap());
     let inner = r#"\"temperature_prior\":1000.0,\"input_dim\":6"#;
     let other = with_header(&seed, inner, &inner.replace("6", "7"));
     fs::write(&path, other).unwrap();
