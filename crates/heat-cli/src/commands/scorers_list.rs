@@ -71,12 +71,13 @@ pub fn run(args: &ScorersArgs) -> Result<()> {
 }
 
 fn needs(listed: &Listed) -> String {
-    let labels = match listed.needs.labels {
+    let needs = listed.needs();
+    let labels = match needs.labels {
         Labels::No => None,
         Labels::Yes => Some("labels"),
-        Labels::UnlessClustered => Some("labels or kmeans="),
+        Labels::UnlessClustered | Labels::UnlessSeveral => Some("labels or kmeans="),
     };
-    let classifier = match (listed.needs.head, listed.needs.logits) {
+    let classifier = match (needs.head, needs.logits) {
         (true, _) => Some("head"),
         (_, true) => Some("logits or head"),
         _ => None,
@@ -122,12 +123,13 @@ fn table(listed: &[&Listed]) -> String {
 fn json(listed: &[&Listed]) -> String {
     let one = |l: &&Listed| {
         let settings: serde_json::Map<String, Value> = l.settings.iter().cloned().collect();
-        let labels = match l.needs.labels {
+        let needs = l.needs();
+        let labels = match needs.labels {
             Labels::No => json!(false),
             Labels::Yes => json!(true),
-            Labels::UnlessClustered => json!("unless kmeans="),
+            Labels::UnlessClustered | Labels::UnlessSeveral => json!("unless kmeans="),
         };
-        let needs = json!({"labels": labels, "logits": l.needs.logits, "head": l.needs.head});
+        let needs = json!({"labels": labels, "logits": needs.logits, "head": needs.head});
         let about = json!({"formula": formula(l.name), "needs": needs, "settings": settings});
         (l.name.to_owned(), about)
     };

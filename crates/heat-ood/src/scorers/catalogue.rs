@@ -3,6 +3,7 @@
 //! What a method needs is found by fitting it on a few made-up rows with and
 //! without labels, logits and head: it cannot differ from what its fit asks for.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::method::Entry;
@@ -20,8 +21,24 @@ pub struct Listed {
     pub name: &'static str,
     /// Its settings by name with their defaults; those without are null.
     pub settings: Vec<(String, serde_json::Value)>,
-    /// What a fit needs besides the features.
-    pub needs: Needs,
+}
+
+impl Listed {
+    /// What a fit needs besides the features; found out by fitting all scorers, once.
+    pub fn needs(&self) -> Needs {
+        static FOUND: LazyLock<HashMap<&str, Needs>> = LazyLock::new(|| {
+            let probe = Probe::new().ok();
+            let needs = |listed: &Listed| {
+                // Whoever cannot be tried is taken to need everything.
+                let everything = Needs { labels: Labels::Yes, logits: true, head: true };
+                let clusters = listed.settings.iter().any(|(key, _)| key == "kmeans");
+                let found = probe.as_ref().map(|probe| probe.needs(listed.name, clusters));
+                (listed.name, found.unwrap_or(everything))
+            };
+            catalogue().iter().map(needs).collect()
+        });
+        FOUND[self.name]
+    }
 }
 
 /// What a fit needs besides the features.
@@ -42,8 +59,10 @@ pub enum Labels {
     No,
     /// Yes.
     Yes,
-    /// Unless clusters are found in their place (`kmeans=`).
+    /// Unless clusters are found in their place (`kmeans=`); one will do.
     UnlessClustered,
+    /// Unless several clusters are.
+    UnlessSeveral,
 }
 
 /// Scorers that are chosen together.
@@ -83,14 +102,14 @@ impl Group {
     pub fn scorers(self) -> Vec<ScorerSpec> {
         let of = |directories: &[&[&[Entry]]]| {
             let entries = directories.iter().flat_map(|d| d.iter()).flat_map(|f| f.iter());
-            entries.map(|entry| spec(entry.name, false)).collect()
+            entries.map(|entry| spec(entry.name, None)).collect()
         };
         match self {
-            Group::All => methods::NAMES.iter().map(|name| spec(name, false)).collect(),
+            Group::All => methods::NAMES.iter().map(|name| spec(name, None)).collect(),
             Group::Logits => of(&[logits::METHODS]),
             Group::Features => {
                 let needs_head = |s: &ScorerSpec| {
-                    let needs = catalogue().iter().find(|l| l.name == s.name).map(|l| l.needs);
+                    let needs = catalogue().iter().find(|l| l.name == s.name).map(Listed::needs);
                     needs.is_some_and(|n| n.head || n.logits)
                 };
                 let mut all: Vec<ScorerSpec> =
@@ -99,48 +118,46 @@ impl Group {
                 all
             }
             Group::Head => {
-                let listed = catalogue().iter().filter(|l| l.needs.head);
-                listed.map(|l| spec(l.name, false)).collect()
+                let listed = catalogue().iter().filter(|l| l.needs().head);
+                listed.map(|l| spec(l.name, None)).collect()
             }
             Group::Unlabelled => {
-                let free =
-                    |l: &&Listed| l.needs.labels != Labels::Yes && !l.needs.logits && !l.needs.head;
-                let listed = catalogue().iter().filter(free);
-                listed.map(|l| spec(l.name, l.needs.labels == Labels::UnlessClustered)).collect()
+                let with_needs = catalogue().iter().map(|l| (l, l.needs()));
+                let alone = with_needs.filter(|(_, n)| !n.logits && !n.head);
+                let one = |(listed, needs): (&Listed, Needs)| match needs.labels {
+                    Labels::No => Some(spec(listed.name, None)),
+                    Labels::UnlessClustered => Some(spec(listed.name, Some(1))),
+                    Labels::Yes | Labels::UnlessSeveral => None,
+                };
+                alone.filter_map(one).collect()
             }
         }
     }
 }
 
-fn spec(name: &str, clustered: bool) -> ScorerSpec {
+fn spec(name: &str, clusters: Option<i64>) -> ScorerSpec {
     let mut settings = toml::Table::new();
-    if clustered {
-        settings.insert("kmeans".into(), 1.into());
+    if let Some(clusters) = clusters {
+        settings.insert("kmeans".into(), clusters.into());
     }
     ScorerSpec { name: name.to_owned(), settings }
 }
 
-/// Every scorer with its settings and what it needs.
+/// Every scorer with its settings.
 pub fn catalogue() -> &'static [Listed] {
-    static LISTED: LazyLock<Vec<Listed>> = LazyLock::new(|| {
-        let probe = Probe::new().ok();
-        methods::NAMES.iter().map(|name| listed(name, probe.as_ref())).collect()
-    });
+    static LISTED: LazyLock<Vec<Listed>> =
+        LazyLock::new(|| methods::NAMES.iter().map(|name| listed(name)).collect());
     &LISTED
 }
 
-fn listed(name: &'static str, probe: Option<&Probe>) -> Listed {
+fn listed(name: &'static str) -> Listed {
     let entry = methods::find(name);
     let (keys, defaults) = entry.map_or_else(Default::default, |e| ((e.keys)(), (e.defaults)()));
-    let clusters = keys.iter().any(|k| k == "kmeans");
     let value = |key: String| {
         let value = defaults.get(&key).cloned().unwrap_or_default();
         (key, value)
     };
-    // Whoever cannot be tried is taken to need everything.
-    let everything = Needs { labels: Labels::Yes, logits: true, head: true };
-    let needs = probe.map_or(everything, |probe| probe.needs(name, clusters));
-    Listed { name, settings: keys.into_iter().map(value).collect(), needs }
+    Listed { name, settings: keys.into_iter().map(value).collect() }
 }
 
 /// Made-up rows of two classes, with what may go with them.
@@ -155,7 +172,8 @@ struct Probe {
 impl Probe {
     fn new() -> Result<Self> {
         const ROWS: usize = 600;
-        const DIM: usize = 8;
+        // So that a twentieth of the columns is some.
+        const DIM: usize = 40;
         const CLASSES: usize = 4;
         let mut stream = Stream::new(0, Purpose::HoldOut, 3, 0);
         let mut rows = vec![0.0f32; ROWS * DIM];
@@ -198,10 +216,10 @@ impl Probe {
 
     /// The least with which it can be fitted.
     fn needs(&self, name: &str, clusters: bool) -> Needs {
-        let fits = |set: &FeatureSet, head: bool, clustered: bool| {
+        let fits = |set: &FeatureSet, head: bool, clusters: Option<i64>| {
             let data = TrainingData::new(set).with_head(head.then_some(&self.head));
-            let fitted = spec(name, clustered).fit(&data, &mut Silent);
-            // One cluster is no class to compare others with: such scores are all the same.
+            let fitted = spec(name, clusters).fit(&data, &mut Silent);
+            // Where one cluster is no class to compare others with, all scores are the same.
             fitted.and_then(|scorer| scorer.score(set)).is_ok_and(|scores| {
                 let (low, high) = scores
                     .iter()
@@ -209,15 +227,20 @@ impl Probe {
                 high - low > 1e-6
             })
         };
-        use Labels::{No, UnlessClustered, Yes};
+        use Labels::{No, UnlessClustered, UnlessSeveral, Yes};
         let needs = |labels, logits, head| Needs { labels, logits, head };
         match () {
-            _ if fits(&self.plain, false, false) => needs(No, false, false),
-            _ if clusters && fits(&self.plain, false, true) => needs(UnlessClustered, false, false),
-            _ if fits(&self.labelled, false, false) => needs(Yes, false, false),
-            _ if fits(&self.with_logits, false, false) => needs(No, true, false),
-            _ if fits(&self.complete, false, false) => needs(Yes, true, false),
-            _ if fits(&self.plain, true, false) => needs(No, true, true),
+            _ if fits(&self.plain, false, None) => needs(No, false, false),
+            _ if clusters && fits(&self.plain, false, Some(1)) => {
+                needs(UnlessClustered, false, false)
+            }
+            _ if clusters && fits(&self.plain, false, Some(4)) => {
+                needs(UnlessSeveral, false, false)
+            }
+            _ if fits(&self.labelled, false, None) => needs(Yes, false, false),
+            _ if fits(&self.with_logits, false, None) => needs(No, true, false),
+            _ if fits(&self.complete, false, None) => needs(Yes, true, false),
+            _ if fits(&self.plain, true, None) => needs(No, true, true),
             _ => needs(Yes, true, true),
         }
     }
@@ -234,17 +257,30 @@ mod tests {
             group.scorers().iter().map(ScorerSpec::to_string).collect()
         };
         assert_eq!(names(Group::All), methods::NAMES);
-        let clustered = ["gmm", "ssd", "maha", "mds_pp"].map(|name| format!("{name}(kmeans=1)"));
-        let alone = ["norm", "knn", "cfood", "kpca"].map(str::to_owned);
-        assert_eq!(names(Group::Unlabelled), [&clustered[..], &alone[..]].concat());
+        let clustered = ["gmm", "ssd", "maha", "mds_pp"];
+        let alone = ["norm", "knn", "cfood", "kpca"];
+        let of_one = clustered.map(|name| format!("{name}(kmeans=1)"));
+        assert_eq!(names(Group::Unlabelled), [&of_one[..], &alone.map(str::to_owned)].concat());
+        let several = ["rmds", "rmds_pp"];
+        let logits = ["msp", "max_logit", "el", "odin", "klm", "gen", "entropy", "temperature"];
+        assert_eq!(names(Group::Logits), logits);
+        let features = ["gmm", "ssd", "maha", "mds_pp", "rmds", "rmds_pp", "mean", "norm"];
+        let features = [&features[..], &["knn", "cfood", "kpca"]].concat();
+        assert_eq!(names(Group::Features), features);
+        let of_head = |name: &&str| !logits.contains(name) && !features.contains(name);
+        let head: Vec<&str> = methods::NAMES.iter().copied().filter(|n| of_head(n)).collect();
+        assert_eq!(names(Group::Head), head);
         for listed in catalogue() {
-            println!("{} {:?}", listed.name, listed.needs);
+            let name = listed.name;
+            let labels = match () {
+                _ if ["mean", "temperature", "she"].contains(&name) => Labels::Yes,
+                _ if clustered.contains(&name) => Labels::UnlessClustered,
+                _ if several.contains(&name) => Labels::UnlessSeveral,
+                _ => Labels::No,
+            };
+            let head = head.contains(&name);
+            let logits = head || logits.contains(&name);
+            assert_eq!(listed.needs(), Needs { labels, logits, head }, "{name}");
         }
-        println!(
-            "{:?}\n{:?}\n{:?}",
-            names(Group::Logits),
-            names(Group::Features),
-            names(Group::Head)
-        );
     }
 }
