@@ -90,7 +90,7 @@ pub enum Error {
         classes: usize,
     },
     /// Features come from another network or transform than something was fitted on.
-    #[error("{place}: {problem}")]
+    #[error("{}: {}", printable(place), printable_lines(problem))]
     Foreign {
         /// Set concerned.
         place: String,

@@ -66,6 +66,9 @@ pub struct SelectArgs {
     /// End with the error of a scorer that cannot be fitted or scored, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    /// Take validation features of another network or transform than the training features
+    #[arg(long)]
+    pub force: bool,
     /// How to write the findings
     #[arg(long, value_enum, default_value_t = Form::Table)]
     pub format: Form,

@@ -10,7 +10,9 @@ use heat_ood::scorers::Scorer;
 use heat_ood::{Error, Fitted, TrainingData};
 
 use super::scorers;
-use super::{NamedDetector, check_origin, detectors, named, refuse_overwriting, wrote};
+use super::{
+    NamedDetector, check_origin, detectors, named, refuse_overwriting, unless_forced, wrote,
+};
 use crate::args::{ComposeArgs, PValueRule};
 use crate::progress::Progress;
 
@@ -20,9 +22,7 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     inputs.extend(args.train.as_deref());
     refuse_overwriting(Some(&args.output), &inputs)?;
     let members = detectors(&args.detectors)?;
-    if !args.force {
-        same_origin(&members)?;
-    }
+    unless_forced(same_origin(&members), args.force)?;
     let names: Vec<&str> = members.iter().map(|m| &*m.name).collect();
     let names = names.join(" ");
     say_what_is_left_out(args, &members, progress);
@@ -56,17 +56,14 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
 }
 
 /// Refuse members of different networks or transforms.
-fn same_origin(members: &[NamedDetector]) -> Result<()> {
+fn same_origin(members: &[NamedDetector]) -> heat_ood::Result<()> {
     let mut known =
         members.iter().filter_map(|m| Some((m, m.detector.provenance().origin.as_ref()?)));
     let Some((first, origin)) = known.next() else { return Ok(()) };
     for (member, other) in known {
         if let Some(difference) = origin.difference(other) {
-            let problem = format!(
-                "fitted on features of {difference}, as `{}` was; `--force` goes on all the same",
-                first.name
-            );
-            return Err(Error::Foreign { place: member.name.clone(), problem }.into());
+            let problem = format!("fitted on features of {difference}, as `{}` was", first.name);
+            return Err(Error::Foreign { place: member.name.clone(), problem });
         }
     }
     Ok(())

@@ -22,7 +22,8 @@ pub struct Data {
 }
 
 impl Data {
-    /// The head is that given, else the one in the set's directory. Also says how far head and labels agree.
+    /// The head is that given, else the one in the set's directory. Also says how far head and
+    /// labels agree.
     pub fn open(args: &TrainSet, progress: &Progress) -> Result<Self> {
         let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
         let data = Self::from(&args.train, labels, head, args.dim)?;
@@ -65,8 +66,8 @@ impl Data {
 }
 
 /// Say whether the head is that of the network that made the features, and how many labelled rows
-/// it gets right: a head or labels of another network, or
-/// written in another order, would give confident nonsense.
+/// it gets right: a head or labels of another network, or written in another order, would give
+/// confident nonsense.
 pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress) -> Result<()> {
     let made_by = set.origin().and_then(|origin| origin.head_sha256.clone());
     if let (Some(theirs), Some(head)) = (made_by, head)
@@ -94,14 +95,18 @@ pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress)
 
 /// Refuse features of another network or transform than something was fitted on.
 pub fn check_origin(provenance: &Provenance, set: &FeatureSet, force: bool) -> Result<()> {
-    match provenance.check_origin(set) {
-        Err(error) if !force => {
-            let told = error.to_string();
-            let (place, problem) = told.split_once(": ").unwrap_or(("", &told));
+    unless_forced(provenance.check_origin(set), force)
+}
+
+/// What was found out about an origin, which `--force` overrules.
+pub fn unless_forced(checked: heat_ood::Result<()>, force: bool) -> Result<()> {
+    match checked {
+        Err(Error::Foreign { .. }) if force => Ok(()),
+        Err(Error::Foreign { place, problem }) => {
             let problem = format!("{problem}; `--force` goes on all the same");
-            Err(Error::Foreign { place: place.into(), problem }.into())
+            Err(Error::Foreign { place, problem }.into())
         }
-        _ => Ok(()),
+        other => Ok(other?),
     }
 }
 

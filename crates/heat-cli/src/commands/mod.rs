@@ -28,6 +28,6 @@ pub mod watch;
 
 use inputs::{
     Data, NamedDetector, TestSets, check_origin, detector_file, detectors, named, open_detector,
-    say_agreement, split,
+    say_agreement, split, unless_forced,
 };
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

@@ -9,7 +9,9 @@ use heat_ood::{Detector, Error, printable};
 
 use super::outputs::made;
 use super::statistics::with_made;
-use super::{Data, TestSets, named, refuse_overwriting, scorers, write_output, wrote};
+use super::{
+    Data, TestSets, named, refuse_overwriting, scorers, unless_forced, write_output, wrote,
+};
 use crate::args::{Form, SelectArgs};
 use crate::export::aligned;
 use crate::progress::Progress;
@@ -65,7 +67,9 @@ fn tuned(
     let sets = TestSets::open(id, &args.tune_on, &data.options)?;
     if let Some(origin) = data.train.origin() {
         let theirs = sets.ood.iter().map(|(_, set)| set);
-        std::iter::once(&sets.id).chain(theirs).try_for_each(|set| set.check_origin(origin))?;
+        std::iter::once(&sets.id)
+            .chain(theirs)
+            .try_for_each(|set| unless_forced(set.check_origin(origin), args.force))?;
     }
     let found = tune(specs, &data.training(), &sets.id, &sets.ood, args.strict, progress)?;
     warn_without_effect(&found, progress);
