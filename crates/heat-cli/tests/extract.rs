@@ -141,7 +141,7 @@ fn from_images_to_scores() {
     let extract = ["extract", "images", "--backbone", &plain, "--preset", "cifar10"];
     let out = ["--resize", "8x8", "-o", "train"];
     let said = text(&ok(path, &[&extract[..], &out].concat()).stderr);
-    contains(&said, &["map: a map", "6 rows; 6 images"]);
+    contains(&said, &["map: a map", "6 rows; 6 images", "of 6 labelled rows right"]);
     // One network alone, and four that share more threads than there are networks.
     for threads in ["1", "6"] {
         let more = ["--resize", "8x8", "--batch-size", "2", "--threads", threads, "-o", threads];

@@ -90,6 +90,14 @@ impl Provenance {
         }
     }
 
+    /// Whether another has seen the same rows and files.
+    pub(crate) fn has_seen_as(&self, other: &Provenance) -> bool {
+        self.train == other.train
+            && self.rows == other.rows
+            && self.tuned_on == other.tuned_on
+            && self.tuned_rows == other.tuned_rows
+    }
+
     /// Refuse features that are known to come from another network, layer or transform than those
     /// fitted on.
     ///

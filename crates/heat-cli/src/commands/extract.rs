@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
-use heat_images::backbone::{
-    Accuracy, Backbone, BackboneOptions, ExtractConfig, Perturbation, extract,
-};
+use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbation, extract};
 use heat_images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
+use heat_ood::evaluate::Agreement;
 use heat_ood::{Error, recipe};
 
 use super::backbone::describe;
@@ -33,8 +32,17 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         perturb: perturbation(args)?,
     };
     describe(&backbone).iter().for_each(|line| progress.say(line));
-    let accuracy = extract_into(&*set, &backbone, &args.output, &config, progress)?;
-    accuracy.iter().for_each(|accuracy| say_accuracy(accuracy, progress));
+    let agreement = extract_into(&*set, &backbone, &args.output, &config, progress)?;
+    match (agreement, classes(&*set), backbone.head()) {
+        (Some(agreement), ..) => say_agreement(&agreement, progress),
+        (None, Some(labels), Some(head)) if labels > head.classes() => progress.say(&format!(
+            "note: labels go up to {}, and the network has {} classes: how many it gets right says \
+             nothing",
+            labels - 1,
+            head.classes()
+        )),
+        _ => {}
+    }
     Ok(())
 }
 
@@ -52,14 +60,14 @@ pub(super) fn extract_into(
     out: &Path,
     config: &ExtractConfig,
     progress: &mut Progress,
-) -> Result<Option<Accuracy>> {
+) -> Result<Option<Agreement>> {
     let begun = std::time::Instant::now();
     contents(set).iter().for_each(|line| progress.say(line));
     let done = extract(set, backbone, out, config, progress)?;
     if done.resumed == set.len() {
         progress.clear();
         progress.say(&format!("{} already exists: {} rows", out.display(), done.rows));
-        return Ok(done.accuracy);
+        return Ok(done.agreement);
     }
     wrote(progress, out);
     let seconds = begun.elapsed().as_secs_f64();
@@ -78,30 +86,17 @@ pub(super) fn extract_into(
             progress.say(&format!("  {line}"));
         }
     }
-    Ok(done.accuracy)
+    Ok(done.agreement)
 }
 
-pub(super) fn say_accuracy(accuracy: &Accuracy, progress: &mut Progress) {
-    let Accuracy { right, rows, classes, strangers } = accuracy;
-    if *strangers > 0 {
-        progress.say(&format!(
-            "note: {strangers} of {rows} rows have a label beyond the network's {classes} classes: its \
-             accuracy says nothing"
-        ));
-        return;
-    }
-    let percent = |part: f64| 100.0 * part;
-    progress.say(&format!(
-        "accuracy  {:.2} %: the logits get {right} of {rows} labelled rows right",
-        percent(*right as f64 / *rows as f64)
-    ));
-    if accuracy.is_at_chance() {
-        progress.say(&format!(
-            "warning: that is chance ({:.2} % for {classes} classes). Unless these images are of other \
-             classes than the network's, its weights are read wrongly (`--arch stem=…`, \
-             `stride_in=…`), the preprocessing is another, or classes are in another order",
-            percent(1.0 / *classes as f64)
-        ));
+pub(super) fn say_agreement(agreement: &Agreement, progress: &Progress) {
+    progress.say(&agreement.to_string());
+    if agreement.near_chance() {
+        progress.warn(
+            "that is hardly more than chance. Unless these images are of other classes than the \
+             network's, its weights are read wrongly (`--arch stem=…`, `stride_in=…`), the \
+             preprocessing is another, or classes are in another order",
+        );
     }
 }
 

@@ -36,7 +36,7 @@ use heat_ood::math::parallel;
 use heat_ood::{Error, Result};
 
 pub use check::Checked;
-pub use extract::{Accuracy, ExtractConfig, Extracted, extract};
+pub use extract::{ExtractConfig, Extracted, extract};
 pub use graph::{Chosen, Found, Tap};
 pub use perturb::{Perturbation, PerturbedBy};
 pub use runtime::{Library, find_library};

@@ -64,15 +64,25 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Rows looked at, at most: evenly spread over the set.
-    const ROWS: usize = 10_000;
-
-    /// Of a set's labels with its logits, or those of `avg` and the head. `None` where there are
-    /// no labels of two classes, or no logits.
+    /// Of the labels of at most 10,000 rows, evenly spread over the set, with their logits, or
+    /// those of `avg` and the head. `None` where there are no labels of two classes, or no
+    /// logits.
     ///
     /// # Errors
     /// If rows cannot be read.
     pub fn of(set: &FeatureSet, head: Option<&Head>) -> Result<Option<Self>> {
+        Self::of_rows(set, head, 10_000)
+    }
+
+    /// The same of all rows.
+    ///
+    /// # Errors
+    /// If rows cannot be read.
+    pub fn of_all(set: &FeatureSet, head: Option<&Head>) -> Result<Option<Self>> {
+        Self::of_rows(set, head, usize::MAX)
+    }
+
+    fn of_rows(set: &FeatureSet, head: Option<&Head>, most: usize) -> Result<Option<Self>> {
         let avg = Field::Features(Pooling::Avg);
         let (field, classes, head) = match (head, set.dim(Field::Logits)) {
             (Some(head), _) if set.dim(avg) == Some(head.dim()) => {
@@ -85,7 +95,7 @@ impl Agreement {
         let Ok(labels) = set.labels(0..if set.labelled() { set.len() } else { 0 }, classes) else {
             return Ok(None);
         };
-        let step = labels.len().div_ceil(Self::ROWS).max(1);
+        let step = labels.len().div_ceil(most).max(1);
         let rows: Vec<u32> = (0..labels.len() as u32).step_by(step).collect();
         let (mut features, mut logits, mut scratch) = (Vec::new(), Vec::new(), Aligned::default());
         let mut counts = vec![[0u64; 2]; classes];
@@ -117,11 +127,12 @@ impl Agreement {
     }
 
     /// Whether that is hardly more than chance: a tenth of the way to all, or three standard
-    /// deviations.
+    /// deviations. Of too few rows for these nothing is said.
     pub fn near_chance(&self) -> bool {
         let (n, chance) = (self.rows as f64, self.chance);
         let deviation = (chance * (1.0 - chance) / n).sqrt();
-        (self.right as f64 / n) < chance + (3.0 * deviation).max(0.1 * (1.0 - chance))
+        let more = chance + (3.0 * deviation).max(0.1 * (1.0 - chance));
+        more < 1.0 && (self.right as f64 / n) < more
     }
 }
 
@@ -134,5 +145,29 @@ impl std::fmt::Display for Agreement {
             "the classifier gets {right} of {rows} labelled rows right ({percent:.1} %; chance: {:.1} %)",
             100.0 * chance
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: of 100 rows at chance 0.1 three standard deviations are 0.09, of 6 at 0.5 they are
+    /// 0.61, more than there is room for.
+    #[test]
+    fn what_is_near_chance() {
+        for (right, rows, chance, near) in [
+            (18, 100, 0.1, true),
+            (20, 100, 0.1, false),
+            (3, 180, 0.17, true),
+            (0, 6, 0.5, false),
+            (6, 6, 0.5, false),
+            // A tenth of the way to all, where rows are many.
+            (1050, 10_000, 0.01, true),
+            (1200, 10_000, 0.01, false),
+        ] {
+            let agreement = Agreement { right, rows, chance };
+            assert_eq!(agreement.near_chance(), near, "{agreement}");
+        }
     }
 }

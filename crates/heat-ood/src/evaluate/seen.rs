@@ -38,8 +38,8 @@ pub fn seen(
     Ok(warnings)
 }
 
-/// What is found of the candidates' records, each with the names of those it is true of. Equal
-/// records are looked at once.
+/// What is found of the candidates' records, each with the names of those it is true of. Those who
+/// have seen the same are looked at once.
 fn by_finding<'a>(
     candidates: &'a [Candidate],
     find: &dyn Fn(&Provenance) -> Result<Option<String>>,
@@ -48,7 +48,7 @@ fn by_finding<'a>(
     let mut findings: Vec<(String, Vec<&str>)> = Vec::new();
     for candidate in candidates {
         let provenance = candidate.scorer.provenance();
-        let found = match known.iter().find(|(other, _)| *other == provenance) {
+        let found = match known.iter().find(|(other, _)| other.has_seen_as(provenance)) {
             Some((_, found)) => found.clone(),
             None => {
                 let found = find(provenance)?;

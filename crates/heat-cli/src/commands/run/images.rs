@@ -11,7 +11,7 @@ use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, ImagesRecipe, Recipe, tran
 
 use crate::args::RunArgs;
 use crate::commands::backbone::describe;
-use crate::commands::extract::{extract_into, say_accuracy};
+use crate::commands::extract::{extract_into, say_agreement};
 use crate::commands::{Data, TestSets};
 use crate::progress::Progress;
 
@@ -91,10 +91,10 @@ impl Images {
         progress: &mut Progress,
     ) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
-        let accuracy = extract_into(set, &self.backbone, &directory.join(name), config, progress)?;
+        let agreement = extract_into(set, &self.backbone, &directory.join(name), config, progress)?;
         // Other sets have classes of their own.
-        if let Some(accuracy) = accuracy.filter(|_| [TRAIN, TEST].contains(&name)) {
-            say_accuracy(&accuracy, progress);
+        if let Some(agreement) = agreement.filter(|_| [TRAIN, TEST].contains(&name)) {
+            say_agreement(&agreement, progress);
         }
         Ok(())
     }

@@ -6,7 +6,6 @@
 //! finished, in the directory's temporary name: a killed extraction goes on after
 //! the last whole one.
 
-mod accuracy;
 mod manifest;
 mod rows;
 
@@ -15,13 +14,13 @@ use std::path::Path;
 
 use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
-use heat_ood::features::{FloatType, HEAD};
+use heat_ood::evaluate::Agreement;
+use heat_ood::features::{FeatureSet, FloatType, HEAD};
 use heat_ood::io::write_atomically;
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
 
-pub use accuracy::Accuracy;
 use manifest::{Manifest, Summary, digest_file};
 use rows::Source;
 
@@ -65,9 +64,9 @@ pub struct Extracted {
     pub resumed: usize,
     /// Images left out, each with the reason.
     pub unreadable: Vec<String>,
-    /// How many labelled rows the network's logits get right, where there are
-    /// labels and logits.
-    pub accuracy: Option<Accuracy>,
+    /// How far the network's logits and the labels agree, where there are both: wrong weights,
+    /// strides or preprocessing give features that look like any others.
+    pub agreement: Option<Agreement>,
 }
 
 /// Extract `dataset` into the directory `out`, and the network's head into its `head.safetensors`.
@@ -157,7 +156,7 @@ pub fn extract(
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
     }
     fs::rename(&unfinished, out).map_err(Error::io("rename", &unfinished))?;
-    done.accuracy = accuracy::of(out)?;
+    done.agreement = Agreement::of_all(&FeatureSet::open(out)?, None)?;
     Ok(done)
 }
 
@@ -171,7 +170,7 @@ fn finished(out: &Path, images: usize, config: &ExtractConfig) -> Result<Extract
         }
     }
     done.rows = images.saturating_sub(done.unreadable.len());
-    done.accuracy = accuracy::of(out)?;
+    done.agreement = Agreement::of_all(&FeatureSet::open(out)?, None)?;
     Ok(done)
 }
 
