@@ -103,6 +103,16 @@ fn groups_sorting_and_names() {
     );
     let fpr = by("fpr95_id_positive", |s| s["average"]["fpr95_id_positive"].as_f64().unwrap());
     assert!(fpr.is_sorted());
+    // A leaderboard too: the same lines in another order.
+    let board =
+        |more: &[&str]| eval(path, &[&table[..2], &["--format", "leaderboard"], more].concat());
+    let (given, sorted) = (board(&[]), board(&["--sort", "name"]));
+    let first = |board: &str| -> Vec<String> {
+        board.lines().map(|l| l.split(',').next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(first(&given), ["scorer", "norm", "knn", "mean"]);
+    assert_eq!(first(&sorted), ["scorer", "knn", "mean", "norm"]);
+    assert!(given.lines().all(|line| sorted.lines().any(|other| other == line)));
     let named = ["--scorers", "norm,knn", "--combine", "norm,knn", "--name", "both"];
     assert_eq!(names(&named), ["norm", "knn", "both"]);
     let (id, ood) = (data("test"), format!("mnist={}", data("ood_mnist")));

@@ -109,8 +109,10 @@ pub fn write(
             return write_files(&files, output, progress);
         }
         EvalFormat::Leaderboard => {
-            let text = export::leaderboard(results, scores, accuracy)?;
-            let text = sorted_lines(&text, sorted);
+            // Names are each one scorer's.
+            let place = |(name, _): &(String, _)| results.scorers.iter().position(|s| s.0 == *name);
+            let order: Vec<usize> = sorted.scorers.iter().filter_map(place).collect();
+            let text = export::leaderboard(results, scores, &order, accuracy)?;
             write_output(output, &text)?;
             if let Some(path) = output {
                 wrote(progress, path);
@@ -181,22 +183,6 @@ pub fn sort(mut results: Results, column: &str) -> Result<Results> {
     let value = |r: &ScorerResults| key(r).map_or(f64::INFINITY, |v| sign * v);
     results.scorers.sort_by(|a, b| value(&a.1).total_cmp(&value(&b.1)));
     Ok(results)
-}
-
-/// Lines that begin with a scorer's name, in the order of the results; others stay.
-fn sorted_lines(text: &str, sorted: &Results) -> String {
-    let (header, rest) = text.split_once('\n').unwrap_or((text, ""));
-    let place = |line: &str| {
-        let starts = |name: &str| {
-            line.trim_start_matches('"')
-                .strip_prefix(name)
-                .is_some_and(|r| r.starts_with([',', '"']))
-        };
-        sorted.scorers.iter().position(|(name, _)| starts(name)).unwrap_or(usize::MAX)
-    };
-    let mut lines: Vec<&str> = rest.lines().collect();
-    lines.sort_by_key(|line| place(line));
-    std::iter::once(header).chain(lines).map(|line| format!("{line}\n")).collect()
 }
 
 /// Several files into a directory; one also to standard output or under a name.

@@ -51,21 +51,27 @@ pub fn files(
     Ok(files)
 }
 
-/// All scorers in one CSV, a line each: the values of every group and set, in percent, then the
+/// All scorers in one CSV, a line each, in this order of their places: the values of every group and set, in percent, then the
 /// classifier's accuracy. Scorers that were left out have a line with the reason.
 ///
 /// # Errors
 /// As [`files`].
-pub fn leaderboard(results: &Results, scores: &Scores, accuracy: Option<f64>) -> Result<String> {
+pub fn leaderboard(
+    results: &Results,
+    scores: &Scores,
+    order: &[usize],
+    accuracy: Option<f64>,
+) -> Result<String> {
     let mut out = String::new();
     let accuracy = accuracy.map_or(String::new(), |a| format!("{:.2}", 100.0 * a));
     let mut columns = 0;
-    for (i, (name, _)) in results.scorers.iter().enumerate() {
+    for &i in order {
+        let name = &results.scorers[i].0;
         let lines = lines(results, &sets(results, scores, i)?);
         // Groups and means first.
         let (sets, means): (Vec<_>, Vec<_>) = lines.iter().partition(|line| !line.is_mean);
         let lines: Vec<&Line> = means.into_iter().chain(sets).collect();
-        if i == 0 {
+        if out.is_empty() {
             out.push_str("scorer");
             for (line, metric) in lines.iter().flat_map(|l| NAMES.map(|metric| (l, metric))) {
                 let _ = write!(out, ",{}", quoted(&format!("{} {metric}", line.name)));
