@@ -123,6 +123,13 @@ fn other_networks_are_refused(path: &Path, plain: &str) {
     let mut bytes = fs::read(path.join("train/head.safetensors")).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 0x80;
+    // One byte off its own digest it would be damaged; without one it is another head.
+    fs::write(path.join("other_head.safetensors"), &bytes).unwrap();
+    let (_, damaged) = fails(path, &[&["fit", "el", "--train", "train"][..], &head].concat());
+    contains(&damaged, &["other_head.safetensors: is damaged"]);
+    let digest = br#""digest":"#;
+    let at = bytes.windows(digest.len()).position(|w| w == digest).expect("a digest");
+    bytes[at + 1] = b'n';
     fs::write(path.join("other_head.safetensors"), bytes).unwrap();
     let said = ok(path, &[&["fit", "el", "--train", "train"][..], &head].concat()).stderr;
     contains(&text(&said), &["the head given is not that of the network"]);
@@ -164,5 +171,5 @@ fn from_images_to_scores() {
     // Images of another size than the graph's.
     let (code, error) = fails(path, &[&extract[..], &["-o", "large"]].concat());
     assert_eq!(code, 1);
-    contains(&error, &["[?, 3, 8, 8]", "[6, 3, 32, 32]", "resizing"]);
+    contains(&error, &["[?, 3, 8, 8]", "[1, 3, 32, 32]", "resizing"]);
 }

@@ -114,6 +114,9 @@ fn from_images_to_results() {
     let mut second: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     let mut first = results.clone();
     for all in [&mut first, &mut second] {
+        // Of two command lines.
+        let made = all.as_object_mut().unwrap().remove("made").unwrap();
+        assert!(made["command"].as_str().unwrap().starts_with("heat run"), "{made}");
         let scorers = all["scorers"].as_object_mut().unwrap();
         scorers.values_mut().for_each(|s| drop(s.as_object_mut().unwrap().remove("seconds")));
     }

@@ -179,7 +179,7 @@ fn extraction_keeps_order_resumes_and_lists_what_it_skips() {
         let pooled = network.run(values, [1, 3, h, w]).unwrap();
         close("row", &avg[i * 6..][..6], &pooled.avg, 1e-6);
     }
-    let head = Head::open(path("head.safetensors")).unwrap();
+    let head = Head::open(path("out/head.safetensors")).unwrap();
     let mut logits = vec![0.0; 23 * 4];
     head.logits(&avg, &mut logits, &mut Default::default());
     close("logits", &all(&features, Field::Logits), &logits, 1e-5);
