@@ -132,7 +132,7 @@ def transforms(timings, rounds):
 def agreement(out, npz):
     from safetensors.numpy import load_file
 
-    shards = [load_file(p) for p in sorted(Path(out).glob("*.safetensors"))]
+    shards = [load_file(p) for p in sorted(Path(out).glob("shard-*.safetensors"))]
     theirs = np.load(npz)
     for part in ("avg", "std", "logits"):
         got = np.concatenate([s[part] for s in shards]).astype(np.float32)

@@ -4,8 +4,8 @@ use crate::calibrate::CalibrationScores;
 
 /// Scores in sorted runs, each at most [`GROWTH`] times as long as the one before. A rank
 /// costs two binary searches in each, of which there are as many as digits of N to that base;
-/// an insertion that many times a few moves on average: neither grows noticeably with the
-/// stream. 4 bytes a score.
+/// an insertion that many times a few moves on average: both grow with the logarithm of the
+/// stream, and where its runs leave the cache. 4 bytes a score.
 pub(super) struct Pool {
     /// The shortest first.
     runs: Vec<Vec<f32>>,
