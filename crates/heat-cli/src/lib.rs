@@ -51,7 +51,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// What the library's errors ask for, and the option that gives it.
-const OPTIONS: [(&str, &str); 11] = [
+const OPTIONS: [(&str, &str); 15] = [
     ("the classifier's last layer", "--head FILE"),
     ("the classifier's head", "--head FILE"),
     ("class indices", "--labels FILE"),
@@ -61,7 +61,11 @@ const OPTIONS: [(&str, &str); 11] = [
     ("or insist", "--force"),
     ("resume it", "--resume"),
     ("near and far sets", "--near, --far"),
-    ("write it as", "--dtype TYPE"),
+    ("write it as `f32`", "--dtype f32"),
+    ("write it as `f64`", "--dtype f64"),
+    ("write it as `bf16` or `f32`", "--dtype f32"),
+    ("memory limit", "--memory SIZE"),
+    ("of memory, and", "--memory SIZE"),
     ("say which form it is", "--to FORM"),
 ];
 
@@ -82,6 +86,10 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         parallel::set_threads(threads)?;
     }
     heat_ood::math::check_instruction_set()?;
+    if let Some(bytes) = cli.memory {
+        heat_ood::io::set_memory_limit(bytes);
+    }
+    commands::set_label_column(cli.label_column.as_deref());
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart::run(args, progress),
         Command::Train(args) => commands::train::run(args, progress),

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use heat_ood::calibrate::{CalibrationConfig, Guarantee};
-use heat_ood::features::{FeatureSet, Head, OpenOptions};
+use heat_ood::features::Head;
 use heat_ood::{Detector, Error};
 
-use super::{refuse_overwriting, wrote};
+use super::{open, open_options, refuse_overwriting, wrote};
 use crate::args::{Bound, CalibrateArgs};
 use crate::progress::Progress;
 
@@ -19,8 +19,8 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     }
     let mut detector = Detector::open(&args.detector)?;
     let head = args.head.as_ref().map(Head::open).transpose()?;
-    let options = OpenOptions { dim: args.dim, fallback_dim: head.as_ref().map(Head::dim) };
-    let id = FeatureSet::open_with(&args.id, &options)?;
+    let options = open_options(args.dim, head.as_ref());
+    let id = open(&args.id, &options, head.as_ref(), progress)?;
     let config = CalibrationConfig {
         alpha: args.alpha,
         guarantee: match (args.delta, args.bound) {

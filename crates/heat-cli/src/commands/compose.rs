@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use heat_ood::calibrate::{Fusion, FusionRule};
 use heat_ood::compose::Part;
-use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::features::FeatureSet;
 use heat_ood::scorers::Scorer;
 use heat_ood::{Error, Fitted, TrainingData};
 
 use super::scorers;
-use super::{NamedDetector, detectors, named, refuse_overwriting, wrote};
+use super::{open, open_options, NamedDetector, detectors, named, refuse_overwriting, wrote};
 use crate::args::{ComposeArgs, PValueRule};
 use crate::progress::Progress;
 
@@ -29,8 +29,7 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
             (fuse(rule, &members)?.into(), format!("compose {names} --p-values {word}"))
         }
         (None, Some(train)) => {
-            let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-            let train = FeatureSet::open_with(train, &options)?;
+            let train = open(train, &open_options(args.dim, None), None, progress)?;
             let scorer = standardise(&members, args, &train, progress)?;
             let weights: Vec<String> = args.weights.iter().map(f64::to_string).collect();
             let mut recipe = format!("compose {names} --beta {}", args.beta);

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::evaluate::{Candidate, Results, accuracy};
-use heat_ood::features::{Head, OpenOptions};
+use heat_ood::features::Head;
 use heat_ood::scorers::ScorerSpec;
 
 use super::outputs::command_line;
 use super::scorers::{combine, fit};
 use super::statistics::{check_scorers, write};
 use super::{
-    Data, NamedDetector, TestSets, detectors, is_directory_name, named, refuse_overwriting, split,
+    Data, NamedDetector, TestSets, detectors, is_directory_name, named, open_options,
+    refuse_overwriting, split,
     wrote,
 };
 use crate::args::{EvalArgs, EvalFormat};
@@ -64,7 +65,7 @@ pub(super) struct Evaluated {
 
 /// Fit, score and measure.
 pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Evaluated> {
-    let data = training(args)?;
+    let data = training(args, progress)?;
     let sets = test_sets(args, data.as_ref(), progress)?;
     let names: Vec<&str> = sets.ood.iter().map(|(name, _)| &**name).collect();
     let statistics = args.statistics.plan(&names, progress)?;
@@ -92,11 +93,11 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
 }
 
 /// The training set, where one is given.
-fn training(args: &EvalArgs) -> Result<Option<Data>> {
+fn training(args: &EvalArgs, progress: &Progress) -> Result<Option<Data>> {
     let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
     let config = args.subset.config();
     match &args.train {
-        Some(train) => Ok(Some(Data::from(train, labels, head, args.dim)?.subset(&config)?)),
+        Some(train) => Ok(Some(Data::from(train, labels, head, args.dim, progress)?.subset(&config)?)),
         None if config.is_whole() => Ok(None),
         None => {
             let problem = "there is no training set to take a part of: give it with `--train`";
@@ -108,10 +109,10 @@ fn training(args: &EvalArgs) -> Result<Option<Data>> {
 /// The test sets, or the part of them that goes with the part of the training set.
 fn test_sets(args: &EvalArgs, data: Option<&Data>, progress: &Progress) -> Result<TestSets> {
     let Some(data) = data else {
-        let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-        return TestSets::open(&args.id, &args.ood, &options);
+        let options = open_options(args.dim, None);
+        return TestSets::open(&args.id, &args.ood, &options, None, progress);
     };
-    let all = TestSets::open(&args.id, &args.ood, &data.options)?;
+    let all = TestSets::open(&args.id, &args.ood, &data.options, Some(data), progress)?;
     let sets = all.part(&data.subset)?;
     if let Some(classes) = &data.subset.classes {
         let (part, whole) = (sets.id.len(), all.id.len());

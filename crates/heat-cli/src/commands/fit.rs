@@ -14,7 +14,7 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     let mut inputs = vec![&*args.data.train];
     inputs.extend([&args.data.labels, &args.data.head].into_iter().flatten().map(|p| &**p));
     refuse_overwriting(Some(&args.output), &inputs)?;
-    let data = Data::open(&args.data)?.subset(&args.subset.config())?;
+    let data = Data::open(&args.data, progress)?.subset(&args.subset.config())?;
     let fitted = scorers::fit(std::slice::from_ref(&spec), &data, progress)?.remove(0);
     scorers::detector(fitted.scorer, &spec.to_string()).save(&args.output)?;
     wrote(progress, &args.output);

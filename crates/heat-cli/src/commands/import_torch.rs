@@ -22,7 +22,7 @@ pub fn run(args: &ImportArgs, progress: &mut Progress) -> Result<()> {
     for notice in &recipe.notices {
         progress.say(&format!("note: {notice}"));
     }
-    let data = recipe.training_data(&Data::open(&args.data)?.training())?;
+    let data = recipe.training_data(&Data::open(&args.data, progress)?.training())?;
     recipe.check_backbone(&data.features)?;
     let field = Field::Features(recipe.heat.pooling);
     let input_dim = data.features.require(field)?;

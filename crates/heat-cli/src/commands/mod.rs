@@ -24,5 +24,8 @@ pub mod sweep;
 pub mod train;
 pub mod watch;
 
-use inputs::{Data, NamedDetector, TestSets, detectors, named, split};
+pub use inputs::set_label_column;
+use inputs::{
+    Data, NamedDetector, TestSets, detectors, named, open, open_options, split,
+};
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

@@ -4,10 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Ties, benjamini_hochberg};
-use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::{Detector, Error, Prediction};
 
-use super::{refuse_overwriting, wrote};
+use super::{open, open_options, refuse_overwriting, wrote};
 use crate::args::{ScoreArgs, TiesRule};
 use crate::export::{self, ScoreFormat};
 use crate::progress::Progress;
@@ -23,8 +22,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     if args.fdr.is_some() {
         calibrated(&detector, "fdr")?;
     }
-    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-    let set = FeatureSet::open_with(&args.features, &options)?;
+    let set = open(&args.features, &open_options(args.dim, None), None, progress)?;
     let ties = match (args.ties, args.ties_seed) {
         (Some(TiesRule::Randomized), Some(seed)) => {
             calibrated(&detector, "ties")?;

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
     refuse(args)?;
     let specs = specs(args)?;
-    let data = Data::open(&args.data)?;
+    let data = Data::open(&args.data, progress)?;
     let choice = match &args.id_val {
         Some(id) => tuned(args, &specs, &data, id, progress)?,
         None => selected(args, &specs, &data, progress)?,
@@ -59,7 +59,7 @@ fn tuned(
     id: &Path,
     progress: &mut Progress,
 ) -> Result<Choice> {
-    let sets = TestSets::open(id, &args.tune_on, &data.options)?;
+    let sets = TestSets::open(id, &args.tune_on, &data.options, Some(data), progress)?;
     let found = tune(specs, &data.training(), &sets.id, &sets.ood, progress)?;
     warn_without_effect(&found, progress);
     Ok(Choice {

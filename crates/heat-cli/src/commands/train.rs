@@ -28,7 +28,8 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     for (key, _) in of_images.iter().filter(|(_, given)| *given) {
         progress.say(&format!("note: `{key}` has no effect: features are read, not images"));
     }
-    train(&recipe, &Data::open(&args.data)?, &out, args.resume, progress)
+    let data = Data::open(&args.data, progress)?;
+    train(&recipe, &data, &out, args.resume, progress)
 }
 
 /// Train into a run directory.

@@ -4,10 +4,11 @@ use std::io::{BufRead, Read, Write};
 
 use anyhow::{Context, Result};
 use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Tests};
-use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::features::FeatureSet;
 use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
+use super::{open, open_options};
 use crate::args::{TestChoice, WatchArgs};
 use crate::progress::Progress;
 
@@ -39,8 +40,7 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
     }))?;
     match args.source.as_deref().filter(|s| s.as_os_str() != "-") {
         Some(path) => {
-            let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-            let set = FeatureSet::open_with(path, &options)?;
+            let set = open(path, &open_options(args.dim, None), None, progress)?;
             for score in detector.scorer().score_observed(&set, progress)? {
                 if !watch.take(score)? {
                     break;

@@ -3,14 +3,16 @@
 //!
 //! Everything read here may come from a stranger: what a file says of itself
 //! is checked before memory is set aside for it, and at most four times its
-//! size (or 32 MiB) is.
+//! size (or 32 MiB) is; for rows that cannot be mapped, what [`memory_limit`] says.
 
 mod array;
 mod budget;
 mod bytes;
 mod floats;
+mod memory;
 mod npy;
 mod npy_header;
+mod npy_text;
 mod temporary;
 mod tensors;
 mod write;
@@ -18,12 +20,15 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
+pub use memory::{memory_limit, set_memory_limit};
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
 pub use write::{destination, write_atomically};
 pub use zip_directory::zip_entries;
 
-pub(crate) use array::{Array, Dtype};
-pub(crate) use npy::{open_npy, open_npz};
+pub(crate) use array::{Array, Dtype, Names};
+pub(crate) use budget::Budget;
+pub(crate) use memory::{check_means, check_moments, readable};
+pub(crate) use npy::{Npz, NpzEntry, open_npy};
 pub(crate) use temporary::is_unfinished;
 pub(crate) use write::parent;

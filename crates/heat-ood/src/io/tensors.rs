@@ -196,6 +196,7 @@ impl TensorFile {
                 offset: start + info.data_offsets.0,
                 dtype: from_st(info.dtype).unwrap_or(Dtype::U8),
                 shape: info.shape.clone(),
+                names: None,
             };
             arrays.insert(name, (info.dtype, array));
         }
@@ -214,6 +215,18 @@ impl TensorFile {
     /// A text of the header's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
+    }
+
+    /// Names of the classes, which files of features may list.
+    ///
+    /// # Errors
+    /// If they are no list of texts.
+    pub(crate) fn class_names(&self) -> Result<Option<Vec<String>>> {
+        let Some(text) = self.metadata("classes") else { return Ok(None) };
+        let names = serde_json::from_str(text).map_err(|_| {
+            Error::format(&self.path, "its metadata `classes` is no JSON list of names")
+        })?;
+        Ok(Some(names))
     }
 
     /// Names, types and shapes, sorted by name.
@@ -348,7 +361,7 @@ impl TensorFile {
             None => Err(Error::format(
                 &self.path,
                 format!(
-                    "tensor `{name}` has type {st:?}, expected f16, bf16, f32, f64 or an integer"
+                    "tensor `{name}` has type {st:?}, expected f16, bf16, f32, f64, bool or an integer"
                 ),
             )),
         })
@@ -374,7 +387,7 @@ fn from_st(dtype: StDtype) -> Option<Dtype> {
         StDtype::I16 => Dtype::I16,
         StDtype::I32 => Dtype::I32,
         StDtype::I64 => Dtype::I64,
-        StDtype::U8 => Dtype::U8,
+        StDtype::U8 | StDtype::BOOL => Dtype::U8,
         StDtype::U16 => Dtype::U16,
         StDtype::U32 => Dtype::U32,
         StDtype::U64 => Dtype::U64,

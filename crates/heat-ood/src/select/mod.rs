@@ -143,7 +143,8 @@ impl SelectConfig {
         observer: &mut dyn Observer,
     ) -> Result<Selection> {
         let train = &data.features;
-        let classes = data.count_classes()?;
+        let present = train.present(data.count_classes()?)?;
+        let classes = present.count;
         let folds = self.check(classes)?;
         if specs.is_empty() {
             return Err(Error::config("scorers", "", "name at least one, e.g. `knn,el`"));
@@ -151,11 +152,13 @@ impl SelectConfig {
         if let Some(twice) = (1..specs.len()).find(|&i| specs[..i].contains(&specs[i])) {
             return Err(Error::config("scorers", &specs[twice], "is named twice"));
         }
-        let labels = train.labels(0..train.len(), classes)?;
+        let labels = train.labels(0..train.len(), data.count_classes()?)?;
         let order = Stream::new(self.seed, Purpose::HoldOut, 1, 0).permutation(classes as u32);
         let mut found = Vec::new();
         for fold in 0..folds {
-            let left_out: Vec<u32> = order.iter().copied().skip(fold).step_by(folds).collect();
+            let left_out = order.iter().skip(fold).step_by(folds);
+            let left_out: Vec<u32> =
+                left_out.map(|number| present.class(*number as usize) as u32).collect();
             found.push(self.fold(specs, data, &labels, &left_out, fold, observer)?);
         }
         Ok(self.conclude(specs, &found))

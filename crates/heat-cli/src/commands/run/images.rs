@@ -95,10 +95,10 @@ impl Images {
     }
 
     /// The training features with the network's head.
-    pub fn data(&self) -> Result<Data> {
+    pub fn data(&self, progress: &Progress) -> Result<Data> {
         let head = self.directory.join("head.safetensors");
         let head = self.backbone.head().map(|_| head.as_path());
-        Data::from(&self.directory.join(TRAIN), None, head, None)
+        Data::from(&self.directory.join(TRAIN), None, head, None, progress)
     }
 
     /// Features of the ID test set and the OOD sets.

@@ -92,7 +92,7 @@ pub fn extract(
     let unfinished = manifest.begin(out)?;
     let source = Source { dataset, config };
     let mut loaded = Vec::new();
-    let mut done = Extracted::default();
+    let (mut done, mut lost) = (Extracted::default(), 0);
     let task = format!("extract {}", dataset.name());
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
     let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
@@ -117,7 +117,7 @@ pub fn extract(
                 write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
             }
             if !rows.labels.is_empty() {
-                rows.write(&shard, config)?;
+                lost += rows.write(&shard, config)?;
             }
         }
         if list.is_file() {
@@ -126,6 +126,11 @@ pub fn extract(
         observer.on(Event::Advance { done: range.end as u64, loss: None });
     }
     observer.on(Event::End);
+    if lost > 0 {
+        let narrow = format!("{:?}", config.dtype).to_lowercase();
+        let problem = format!("{lost} values became 0 as {narrow}, which f32 would keep");
+        observer.on(Event::Warning(&problem));
+    }
     done.rows = dataset.len() - done.unreadable.len();
     if done.rows == 0 {
         return Err(Error::format(dataset.name(), "none of its images can be read"));

@@ -37,7 +37,8 @@ impl Rows {
         self.problems.extend(done.problems);
     }
 
-    pub fn write(self, path: &Path, config: &ExtractConfig) -> Result<()> {
+    /// Write them; the number of values that became 0 in the type of the features.
+    pub fn write(self, path: &Path, config: &ExtractConfig) -> Result<u64> {
         let labelled = self.labels.iter().all(|l| *l >= 0);
         let labels = labelled.then_some(&self.labels[..]);
         write_rows(path, &self.pooled.batch(self.labels.len())?, labels, config.dtype)

@@ -35,8 +35,8 @@ impl Basis {
 }
 
 /// The statistic that [`Subspace::of_head`] asks for.
-pub(super) fn request(source: &Source) -> StatisticRequest {
-    ClassMoments::request(source, By::All)
+pub(super) fn request(scorer: &str, source: &Source) -> Result<StatisticRequest> {
+    ClassMoments::request(scorer, source, By::All)
 }
 
 impl Subspace {
@@ -69,7 +69,7 @@ impl Subspace {
         let mut origin =
             pinv_times(&double(head.weight()), &double(head.bias())).ok_or_else(unsolved)?;
         origin.iter_mut().for_each(|v| *v = -*v);
-        let moments = context.find::<ClassMoments>(request(source))?;
+        let moments = context.find::<ClassMoments>(request(scorer, source)?)?;
         let (_, covariance) = moments.moments.clone().finish();
         let (_, vectors) = eigh(&covariance, dim).ok_or_else(unsolved)?;
         Ok((Subspace::new(origin, vectors, p), head))
