@@ -11,7 +11,7 @@ use heat_ood::features::{
     ConvertConfig, FeatureSet, Field, FloatType, Form, Head, OpenOptions, Pooling, convert,
 };
 use heat_ood::io::set_memory_limit;
-use heat_ood::scorers::{Scorer, ScorerSpec};
+use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Detector, Event, Observer, Silent, TrainingData, Warnings};
 use ndarray::Array2;
 
@@ -47,8 +47,8 @@ impl Observer for Told {
     }
 }
 
-/// A file in a directory of its own.
-struct Written(tempfile::TempDir, PathBuf);
+/// A file, and its directory, which goes with it.
+struct Written(#[allow(dead_code)] tempfile::TempDir, PathBuf);
 
 fn written(name: &str, bytes: impl AsRef<[u8]>) -> Written {
     let directory = tempfile::tempdir().unwrap();
@@ -90,10 +90,15 @@ fn matrices_of_more_dimensions() {
     let data = f32s(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     for shape in ["(2, 1, 3)", "(2, 3, 1, 1)", "(2, 1, 3, 1)", "(2, 3)"] {
         let set = FeatureSet::open(&written("x.npy", npy("<f4", false, shape, &data)).1).unwrap();
-        assert_eq!((set.len(), values(&set, AVG)), (2, vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]), "{shape}");
+        assert_eq!(
+            (set.len(), values(&set, AVG)),
+            (2, vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+            "{shape}"
+        );
     }
     // Column by column.
-    let set = FeatureSet::open(&written("x.npy", npy("<f4", true, "(2, 3, 1, 1)", &data)).1).unwrap();
+    let set =
+        FeatureSet::open(&written("x.npy", npy("<f4", true, "(2, 3, 1, 1)", &data)).1).unwrap();
     assert_eq!(values(&set, AVG), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
     let maps = refused(&written("x.npy", npy("<f4", false, "(1, 2, 3, 1)", &data)).1);
     contains(&maps, &["[1, 2, 3]", "[N, D]"]);
@@ -230,7 +235,10 @@ fn probabilities_are_a_field_of_their_own() {
         set.check_logits(None).unwrap().join(" ")
     };
     contains(&odd(probabilities.clone()), &["are probabilities", "`probs`"]);
-    contains(&odd(probabilities.iter().map(|p| p.ln()).collect()), &["logarithms of probabilities"]);
+    contains(
+        &odd(probabilities.iter().map(|p| p.ln()).collect()),
+        &["logarithms of probabilities"],
+    );
     assert_eq!(odd(logits.clone()), "");
     let plain = FeatureSet::in_memory("x").logits(matrix(logits)).build().unwrap();
     let probs = FeatureSet::in_memory("x").probabilities(matrix(probabilities)).build().unwrap();
@@ -249,7 +257,8 @@ fn probabilities_are_a_field_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("msp.safetensors");
     msp.save(&path).unwrap();
-    let (a, b) = (msp.score(&probs).unwrap(), Detector::open(&path).unwrap().score(&probs).unwrap());
+    let (a, b) =
+        (msp.score(&probs).unwrap(), Detector::open(&path).unwrap().score(&probs).unwrap());
     assert_eq!(a, b);
     let wrong = Array2::from_elem((2, 3), 0.5f32);
     let wrong = FeatureSet::in_memory("x").probabilities(wrong).build().unwrap();
@@ -293,8 +302,20 @@ fn labels_of_every_type() {
         ("<u8", "(4,)", i64s(&[0, 1, 2, 1]), [0, 1, 2, 1], vec![]),
         ("|b1", "(4,)", vec![1, 0, 1, 0], [1, 0, 1, 0], vec![]),
         ("<f4", "(4,)", f32s(&[0.0, 2.0, 1.0, 2.0]), [0, 2, 1, 2], vec![]),
-        ("<f4", "(4, 3)", f32s(&[1., 0., 0., 0., 0., 1., 0., 1., 0., 0., 0., 1.]), [0, 2, 1, 2], vec![]),
-        ("<U3", "(4,)", wide(&["bee", "ant", "dog", "ant"], 3), [1, 0, 2, 0], vec!["ant", "bee", "dog"]),
+        (
+            "<f4",
+            "(4, 3)",
+            f32s(&[1., 0., 0., 0., 0., 1., 0., 1., 0., 0., 0., 1.]),
+            [0, 2, 1, 2],
+            vec![],
+        ),
+        (
+            "<U3",
+            "(4,)",
+            wide(&["bee", "ant", "dog", "ant"], 3),
+            [1, 0, 2, 0],
+            vec!["ant", "bee", "dog"],
+        ),
         ("|S3", "(4,)", b"bee\0\0\0beeox\0".to_vec(), [1, 0, 1, 2], vec!["", "bee", "ox"]),
         // Numbers written as texts keep their order.
         ("<U2", "(4,)", wide(&["10", "9", "10", "2"], 2), [2, 1, 2, 0], vec!["2", "9", "10"]),
@@ -348,7 +369,8 @@ fn class_names_travel() {
         assert_eq!(values(&back, AVG), values(&set, AVG), "{name}");
     }
     let spec = ScorerSpec::parse("gmm").unwrap();
-    let detector = Detector::new(spec.fit(&TrainingData::new(&set), &mut Silent).unwrap());
+    let stored = FeatureSet::open(directory.path().join("a.npz")).unwrap();
+    let detector = Detector::new(spec.fit(&TrainingData::new(&stored), &mut Silent).unwrap());
     let path = directory.path().join("gmm");
     detector.save(&path).unwrap();
     assert_eq!(Detector::open(&path).unwrap().provenance().classes, ["ant", "cat", "dog"]);
@@ -420,23 +442,34 @@ fn tables_of_text() {
     }
     let left = table("x.csv", "file,a,label\nx.png,0.5,cat\ny.png,1,ant\n").unwrap();
     contains(&left.notices()[0], &["left out 1 column(s)", "`file`"]);
-    assert_eq!((left.class_names(), all_labels(&left)), (vec!["ant".into(), "cat".into()], vec![1, 0]));
+    assert_eq!(
+        (left.class_names(), all_labels(&left)),
+        (vec!["ant".into(), "cat".into()], vec![1, 0])
+    );
     // Without a header all columns are features, unless told.
     for text in ["0.5,-2\n1e-3,4\n", "0,1\n0.5,-2\n1e-3,4\n", "0.5 -2\n0.001 4\n"] {
         let set = table("x.csv", text).unwrap();
-        assert_eq!((values(&set, AVG), set.labelled()), (vec![0.5, -2.0, 1e-3, 4.0], false), "{text}");
+        assert_eq!(
+            (values(&set, AVG), set.labelled()),
+            (vec![0.5, -2.0, 1e-3, 4.0], false),
+            "{text}"
+        );
     }
     let told = |text: &str, column: &str| {
         let options = OpenOptions { label_column: Some(column.into()), ..OpenOptions::default() };
         FeatureSet::open_with(&written("x.csv", text).1, &options)
     };
     let set = told("3,0.5,-2\n7,1e-3,4\n", "1").unwrap();
-    assert_eq!((values(&set, AVG), set.class_names()), (vec![0.5, -2.0, 1e-3, 4.0], vec!["3".to_owned(), "7".into()]));
+    assert_eq!(
+        (values(&set, AVG), set.class_names()),
+        (vec![0.5, -2.0, 1e-3, 4.0], vec!["3".to_owned(), "7".into()])
+    );
     let set = told("a,b,Kind\n0.5,-2,cat\n1,4,ant\n", "kind").unwrap();
     assert_eq!(all_labels(&set), [1, 0]);
     let error = told("a,b\n1,2\n", "kind").err().unwrap().to_string();
     contains(&error, &["`label_column` = kind", "a, b", "number from 1"]);
-    let fields = table("x.csv", "avg_0,avg_1,logits_0,probs_0,label\n1,2,3,1,-1\n4,5,6,1,-1\n").unwrap();
+    let fields =
+        table("x.csv", "avg_0,avg_1,logits_0,probs_0,label\n1,2,3,1,-1\n4,5,6,1,-1\n").unwrap();
     assert_eq!(values(&fields, Field::Logits), [3.0, 6.0]);
     assert!(!fields.labelled());
 }
@@ -479,6 +512,9 @@ fn labels_of_a_table_of_their_own() {
     for text in ["label\n4\n9\n4\n", "4\n9\n4\n", "id,label\n1,4\n2,9\n3,4\n"] {
         let labels = written("y.csv", text);
         let set = FeatureSet::open(&avg.1).unwrap().with_labels(&labels.1).unwrap();
-        assert_eq!((all_labels(&set), set.class_names()), (vec![0, 1, 0], vec!["4".into(), "9".into()]));
+        assert_eq!(
+            (all_labels(&set), set.class_names()),
+            (vec![0, 1, 0], vec!["4".into(), "9".into()])
+        );
     }
 }

@@ -96,7 +96,8 @@ fn size(text: &str) -> Result<usize, String> {
             (place as i32 + 1, if unit.contains('i') { 1024 } else { 1000 })
         }
     };
-    let number: f64 = digits.trim().parse().map_err(|_| "expected a size such as 4GiB".to_owned())?;
+    let number: f64 =
+        digits.trim().parse().map_err(|_| "expected a size such as 4GiB".to_owned())?;
     let bytes = number * f64::powi(base.into(), power);
     if !(1.0..=1e18).contains(&bytes) {
         return Err("expected a size such as 4GiB".to_owned());

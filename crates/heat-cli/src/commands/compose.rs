@@ -10,7 +10,7 @@ use heat_ood::scorers::Scorer;
 use heat_ood::{Error, Fitted, TrainingData};
 
 use super::scorers;
-use super::{open, open_options, NamedDetector, detectors, named, refuse_overwriting, wrote};
+use super::{NamedDetector, detectors, named, open, open_options, refuse_overwriting, wrote};
 use crate::args::{ComposeArgs, PValueRule};
 use crate::progress::Progress;
 

@@ -13,8 +13,7 @@ use super::scorers::{combine, fit};
 use super::statistics::{check_scorers, write};
 use super::{
     Data, NamedDetector, TestSets, detectors, is_directory_name, named, open_options,
-    refuse_overwriting, split,
-    wrote,
+    refuse_overwriting, split, wrote,
 };
 use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
@@ -97,7 +96,9 @@ fn training(args: &EvalArgs, progress: &Progress) -> Result<Option<Data>> {
     let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
     let config = args.subset.config();
     match &args.train {
-        Some(train) => Ok(Some(Data::from(train, labels, head, args.dim, progress)?.subset(&config)?)),
+        Some(train) => {
+            Ok(Some(Data::from(train, labels, head, args.dim, progress)?.subset(&config)?))
+        }
         None if config.is_whole() => Ok(None),
         None => {
             let problem = "there is no training set to take a part of: give it with `--train`";

@@ -174,9 +174,9 @@ impl TestSets {
         data: Option<&Data>,
         progress: &Progress,
     ) -> Result<Self> {
-        let head = data.and_then(|d| d.head.as_ref()).filter(|_| {
-            data.is_some_and(|d| d.subset.classes.is_none())
-        });
+        let head = data
+            .and_then(|d| d.head.as_ref())
+            .filter(|_| data.is_some_and(|d| d.subset.classes.is_none()));
         let mut id = open(id, options, head, progress)?;
         if let Some(data) = data {
             id = id.numbered_as(&data.whole);

@@ -25,7 +25,5 @@ pub mod train;
 pub mod watch;
 
 pub use inputs::set_label_column;
-use inputs::{
-    Data, NamedDetector, TestSets, detectors, named, open, open_options, split,
-};
+use inputs::{Data, NamedDetector, TestSets, detectors, named, open, open_options, split};
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

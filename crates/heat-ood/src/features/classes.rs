@@ -82,7 +82,8 @@ impl Classes {
     }
 
     pub(super) fn number(&mut self, numbers: Vec<u32>) {
-        self.count = numbers.iter().filter(|n| **n != u32::MAX).max().map_or(0, |n| *n as usize + 1);
+        self.count =
+            numbers.iter().filter(|n| **n != u32::MAX).max().map_or(0, |n| *n as usize + 1);
         self.numbers = Some(Arc::new(numbers));
     }
 
@@ -132,9 +133,11 @@ impl Classes {
                 names
             }
             None => match &self.names {
-                Some(names) => {
-                    names.iter().cloned().chain((names.len()..self.count).map(|i| i.to_string())).collect()
-                }
+                Some(names) => names
+                    .iter()
+                    .cloned()
+                    .chain((names.len()..self.count).map(|i| i.to_string()))
+                    .collect(),
                 None => Vec::new(),
             },
         }

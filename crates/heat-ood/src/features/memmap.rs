@@ -39,8 +39,13 @@ pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<(Vec<PathB
         Some(labels) => dim_from_labels(&path, values, labels.rows(), options)?,
         None => dim_as_told(&path, values, options)?,
     };
-    let matrix =
-        |bytes| Array { bytes, offset: 0, dtype: Dtype::F64, shape: vec![values / dim, dim], names: None };
+    let matrix = |bytes| Array {
+        bytes,
+        offset: 0,
+        dtype: Dtype::F64,
+        shape: vec![values / dim, dim],
+        names: None,
+    };
     let size = bytes.len();
     let mut files = vec![path];
     let mut arrays = vec![("avg".to_owned(), matrix(bytes))];

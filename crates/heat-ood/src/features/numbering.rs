@@ -1,6 +1,6 @@
 //! The classes of a set: their numbers, their names, and which of them have rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::FeatureSet;
@@ -11,27 +11,34 @@ use crate::math::blocks;
 /// The classes that have rows, numbered in ascending order.
 #[derive(Debug, Clone)]
 pub(crate) struct Present {
-    /// By class; `u32::MAX` for those without rows.
-    numbers: Vec<u32>,
+    /// Of so many.
+    classes: usize,
+    /// Those that have rows, ascending.
+    there: Vec<u32>,
     /// How many there are.
     pub count: usize,
 }
 
 impl Present {
-    /// Classes without rows.
-    pub fn absent(&self) -> Vec<usize> {
-        (0..self.numbers.len()).filter(|c| self.numbers[*c] == u32::MAX).collect()
+    /// Number of classes without rows, and the first of them.
+    pub fn absent(&self, most: usize) -> (usize, Vec<usize>) {
+        let absent = |c: &usize| self.there.binary_search(&(*c as u32)).is_err();
+        (self.classes - self.count, (0..self.classes).filter(absent).take(most).collect())
     }
 
     /// The class that has this number.
     pub fn class(&self, number: usize) -> usize {
-        self.numbers.iter().position(|n| *n as usize == number).unwrap_or(number)
+        self.there[number] as usize
     }
 
     /// The labels of some rows in this numbering.
     pub fn labels(&self, set: &FeatureSet, range: Range<usize>) -> Result<Vec<u32>> {
-        let mut labels = set.labels(range, self.numbers.len())?;
-        labels.iter_mut().for_each(|l| *l = self.numbers[*l as usize]);
+        let mut labels = set.labels(range, self.classes)?;
+        // All below their number: they are the numbers.
+        if self.there.last().is_some_and(|last| *last as usize >= self.count) {
+            let number = |l: &u32| self.there.binary_search(l).unwrap_or(0) as u32;
+            labels.iter_mut().for_each(|l| *l = number(l));
+        }
         Ok(labels)
     }
 }
@@ -138,8 +145,7 @@ impl FeatureSet {
     /// The first labels, for a message.
     fn listed(&self) -> String {
         let values = &self.classes.values;
-        let mut shown: Vec<_> =
-            values.iter().take(SHOWN).map(|v| self.classes.name(*v)).collect();
+        let mut shown: Vec<_> = values.iter().take(SHOWN).map(|v| self.classes.name(*v)).collect();
         if values.len() > SHOWN {
             shown.push(format!("… {}", self.classes.name(values[values.len() - 1])));
         }
@@ -152,12 +158,14 @@ impl FeatureSet {
     /// As [`FeatureSet::labels`].
     pub(crate) fn present(&self, classes: usize) -> Result<Present> {
         self.check_classes(classes)?;
-        let mut numbers = vec![u32::MAX; classes];
+        let mut there = BTreeSet::new();
         for range in blocks(self.rows, 1 << 16) {
-            self.labels(range, classes)?.into_iter().for_each(|l| numbers[l as usize] = 0);
+            let mut labels = self.labels(range, classes)?;
+            labels.sort_unstable();
+            labels.dedup();
+            there.extend(labels);
         }
-        let there = numbers.iter_mut().filter(|n| **n == 0);
-        let count = there.zip(0..).map(|(n, i)| *n = i).count();
-        Ok(Present { numbers, count })
+        let there: Vec<u32> = there.into_iter().collect();
+        Ok(Present { classes, count: there.len(), there })
     }
 }

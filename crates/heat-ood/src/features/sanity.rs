@@ -86,7 +86,8 @@ impl FeatureSet {
                 let w = &head.weight()[c * dim..][..dim];
                 let square: f64 =
                     z.iter().zip(w).map(|(z, w)| (f64::from(*z) * f64::from(*w)).powi(2)).sum();
-                let size = square + f64::from(stored[c]).powi(2) + f64::from(head.bias()[c]).powi(2);
+                let size =
+                    square + f64::from(stored[c]).powi(2) + f64::from(head.bias()[c]).powi(2);
                 let allowed = DEVIATIONS * ROUNDING * size.sqrt();
                 let d = difference(c).abs();
                 row_is_odd |= d > allowed;

@@ -84,8 +84,15 @@ impl Shard {
             let expected = format!("[N, {}], the dimension of {}", a.cols(), first.name());
             return Err(shape_error(other.name(), expected, b));
         }
-        let mut shard =
-            Shard { label_place: place.clone(), place, start: 0, rows, fields, label: None, texts: false };
+        let mut shard = Shard {
+            label_place: place.clone(),
+            place,
+            start: 0,
+            rows,
+            fields,
+            label: None,
+            texts: false,
+        };
         if let Some(mut label) = label {
             if label.names.is_none() {
                 label.names = names;
@@ -127,7 +134,11 @@ impl Shard {
     /// Refuse values of rows `start..` that are not finite.
     pub(super) fn check(&self, field: Field, start: usize, dim: usize, rows: &[f32]) -> Result<()> {
         if reduce::all_finite(rows) {
-            return if field == Field::Probabilities { self.sums(start, dim, rows) } else { Ok(()) };
+            return if field == Field::Probabilities {
+                self.sums(start, dim, rows)
+            } else {
+                Ok(())
+            };
         }
         self.finite(field, start, dim, rows, f32::is_finite)
     }
@@ -186,8 +197,7 @@ impl Shard {
 }
 
 /// Names of arrays that a set may have.
-pub(super) const NAMES: [&str; 7] =
-    ["avg", "std", "max", "logits", "probs", "label", CLASS_NAMES];
+pub(super) const NAMES: [&str; 7] = ["avg", "std", "max", "logits", "probs", "label", CLASS_NAMES];
 
 /// The array of class names in files of numpy's.
 pub(super) const CLASS_NAMES: &str = "classes";

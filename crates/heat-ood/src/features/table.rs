@@ -197,8 +197,9 @@ impl Form {
     }
 
     fn label_column(&self, file: &Text<'_>, told: Option<&str>) -> Result<Option<usize>> {
-        let by_name =
-            |name: &str| self.names.iter().position(|n| self.header && n.eq_ignore_ascii_case(name));
+        let by_name = |name: &str| {
+            self.names.iter().position(|n| self.header && n.eq_ignore_ascii_case(name))
+        };
         let Some(told) = told else {
             return Ok(LABELS.iter().find_map(|name| by_name(name)));
         };
@@ -267,7 +268,11 @@ impl Form {
                     Role::Value(..) => {
                         let value = number(text, self.delimiter).filter(|v| v.is_finite());
                         let value = value.ok_or_else(|| {
-                            let text = if text.is_empty() { "empty".into() } else { format!("`{}`", shown(text)) };
+                            let text = if text.is_empty() {
+                                "empty".into()
+                            } else {
+                                format!("`{}`", shown(text))
+                            };
                             let problem = format!(
                                 "is {text}, and every value must be a finite number of single \
                                  precision: remove or repair that row"

@@ -84,8 +84,11 @@ fn guess(
 ) -> Result<(String, Option<String>)> {
     let matrices: Vec<&Entry> = entries.iter().filter(|e| e.matrix).collect();
     let [matrix] = matrices[..] else {
-        let mut list: Vec<String> =
-            entries.iter().take(SHOWN).map(|e| format!("`{}` {:?}", shown(&e.name), e.shape)).collect();
+        let mut list: Vec<String> = entries
+            .iter()
+            .take(SHOWN)
+            .map(|e| format!("`{}` {:?}", shown(&e.name), e.shape))
+            .collect();
         if entries.len() > SHOWN {
             list.push(format!("… {} arrays in all", entries.len()));
         }
@@ -123,7 +126,9 @@ pub(super) fn refused(path: &Path) -> Error {
         )
     };
     let problem = match &*ending {
-        "parquet" => lines("d = pandas.read_parquet(path); y = d.pop('label')", "d.to_numpy('float32')"),
+        "parquet" => {
+            lines("d = pandas.read_parquet(path); y = d.pop('label')", "d.to_numpy('float32')")
+        }
         "feather" | "arrow" => {
             lines("d = pandas.read_feather(path); y = d.pop('label')", "d.to_numpy('float32')")
         }

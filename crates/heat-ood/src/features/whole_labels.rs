@@ -25,9 +25,8 @@ pub(super) fn whole(path: &Path, label: Array, rows: usize) -> Result<Array> {
             label.read_f32(i * row.len(), &mut row);
             let hot = row.iter().filter(|v| **v == 1.0).count();
             let cold = row.iter().filter(|v| **v == 0.0).count();
-            (hot == 1 && cold + 1 == row.len()).then(|| {
-                row.iter().position(|v| *v == 1.0).map_or(0, |c| c as i64)
-            })
+            (hot == 1 && cold + 1 == row.len())
+                .then(|| row.iter().position(|v| *v == 1.0).map_or(0, |c| c as i64))
         };
         (0..rows).map(class).collect::<Option<_>>().ok_or_else(|| wrong_shape(&label))?
     } else if let Some(numbers) = label.names.as_ref().and_then(|names| numbers(names)) {

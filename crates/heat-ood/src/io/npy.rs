@@ -169,10 +169,8 @@ fn array(
         return Err(bad(format!("type {kind:.20}; expected a float or integer array")));
     };
     let width = text.map_or(dtype.size(), |text| text.bytes());
-    let need = shape
-        .iter()
-        .try_fold(width, |n, &d| n.checked_mul(d))
-        .and_then(|n| n.checked_add(offset));
+    let need =
+        shape.iter().try_fold(width, |n, &d| n.checked_mul(d)).and_then(|n| n.checked_add(offset));
     if need.is_none_or(|n| n > end) {
         return Err(bad(format!(
             "truncated: shape {shape:?} needs more bytes than the file has; copy or create it again"

@@ -104,7 +104,8 @@ mod tests {
             let points = text.chars().map(u32::from).chain(std::iter::repeat(0));
             points.take(width).flat_map(u32::to_le_bytes).collect()
         };
-        let bytes: Vec<u8> = ["dog", "äpfel", "cat", "dog"].iter().flat_map(|t| code(t, 5)).collect();
+        let bytes: Vec<u8> =
+            ["dog", "äpfel", "cat", "dog"].iter().flat_map(|t| code(t, 5)).collect();
         let text = text_width("<U5").unwrap();
         let array = text.array(&bytes, vec![4], &mut Budget::new(0)).unwrap();
         assert_eq!(**array.names.as_ref().unwrap(), ["cat", "dog", "äpfel"]);

@@ -139,13 +139,12 @@ impl<'a> FitContext<'a> {
         }
         let classes = self.classes()?;
         let present = Arc::new(self.train.present(classes)?);
-        let absent = present.absent();
-        if !absent.is_empty() {
-            let first: Vec<String> = absent.iter().take(5).map(usize::to_string).collect();
-            let more = if absent.len() > first.len() { ", …" } else { "" };
+        let (absent, first) = present.absent(5);
+        if absent > 0 {
+            let more = if absent > first.len() { ", …" } else { "" };
+            let first: Vec<String> = first.iter().map(usize::to_string).collect();
             self.observer.on(Event::Note(&format!(
-                "{} of {classes} classes have no row in {} and take no part in the fit ({}{more})",
-                absent.len(),
+                "{absent} of {classes} classes have no row in {} and take no part in the fit ({}{more})",
                 self.train.name(),
                 first.join(", ")
             )));

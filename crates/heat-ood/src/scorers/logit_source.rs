@@ -160,7 +160,13 @@ impl LogitSource {
             Ok::<_, Error>((head, stepped))
         };
         let of_probabilities = serves(scorer);
-        Ok(LogitSource { head: head.map(stepped).transpose()?, config, input, classes, of_probabilities })
+        Ok(LogitSource {
+            head: head.map(stepped).transpose()?,
+            config,
+            input,
+            classes,
+            of_probabilities,
+        })
     }
 
     /// Names the logits that these settings give.

@@ -51,6 +51,11 @@ impl Column<'_> {
         self.cols() * self.dtype.size()
     }
 
+    /// What becomes 0 of its values, none yet.
+    pub(super) fn underflow(&self) -> Underflow {
+        Underflow::of(self.name, self.cols(), self.dtype)
+    }
+
     /// Shape with `rows` rows.
     pub(super) fn shape(&self, rows: usize) -> Vec<usize> {
         std::iter::once(rows).chain(self.width).collect()
@@ -79,7 +84,7 @@ impl<'a> Writer<'a> {
         out: &mut Output<'_>,
     ) -> Result<()> {
         let set = self.set;
-        let seen = self.underflow.entry(column.name).or_insert_with(|| Underflow::of(column));
+        let seen = self.underflow.entry(column.name).or_insert_with(|| column.underflow());
         let rows = |start: usize, bytes: &mut [u8]| {
             if let Source::Label = column.source {
                 return labels(set, start..start + bytes.len() / 8, column.dtype, bytes);
@@ -98,7 +103,7 @@ impl<'a> Writer<'a> {
     /// Values of some rows of a column, as they become in its type.
     pub(super) fn values(&mut self, column: &Column<'_>, range: Range<usize>) -> Result<Vec<f64>> {
         let mut values = values(self.set, column, range.clone())?;
-        let seen = self.underflow.entry(column.name).or_insert_with(|| Underflow::of(column));
+        let seen = self.underflow.entry(column.name).or_insert_with(|| column.underflow());
         seen.see(range.start, &values);
         let mut bytes = vec![0; values.len() * column.dtype.size()];
         round(self.set.name(), column, range.start, &values, &mut bytes)?;
@@ -117,8 +122,8 @@ impl<'a> Writer<'a> {
     pub(super) fn finish(&mut self, columns: &[Column<'_>]) -> Result<()> {
         for column in columns {
             let Some(seen) = self.underflow.get(column.name) else { continue };
-            let lost = seen.finish(self.set.name(), column, 1)?;
-            if let Some(text) = Underflow::warning(self.set.name(), column, lost) {
+            let lost = seen.finish(self.set.name(), 1)?;
+            if let Some(text) = seen.warning(self.set.name(), lost) {
                 self.observer.on(Event::Warning(&text));
             }
         }

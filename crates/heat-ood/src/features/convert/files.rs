@@ -29,11 +29,7 @@ pub(super) fn safetensors(
 
 /// What stands before the columns, one after the other; `names` are those of
 /// the classes, if they have some.
-pub(super) fn safetensors_header(
-    columns: &[Column<'_>],
-    rows: usize,
-    names: &[String],
-) -> Vec<u8> {
+pub(super) fn safetensors_header(columns: &[Column<'_>], rows: usize, names: &[String]) -> Vec<u8> {
     let mut header = Map::new();
     if !names.is_empty() && columns.iter().any(|c| c.name == "label") {
         header.insert("__metadata__".into(), json!({ CLASS_NAMES: json!(names).to_string() }));
@@ -83,9 +79,9 @@ pub(super) fn npy(
 pub(super) fn texts(texts: &[String], out: &mut Output<'_>) -> Result<()> {
     let width = texts.iter().map(|t| t.chars().count()).max().unwrap_or(0).max(1);
     out.write(&header_of(&format!("<U{width}"), &format!("({},)", texts.len())))?;
-    let points = texts.iter().flat_map(|text| {
-        text.chars().map(u32::from).chain(std::iter::repeat(0)).take(width)
-    });
+    let points = texts
+        .iter()
+        .flat_map(|text| text.chars().map(u32::from).chain(std::iter::repeat(0)).take(width));
     out.write(&points.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
 }
 
@@ -117,7 +113,9 @@ pub(super) fn table(
             if columns.iter().any(|c| c.width.is_none()) {
                 let label = set.raw_label(row)?;
                 let name = usize::try_from(label).ok().and_then(|l| names.get(l));
-                table.write_field(name.cloned().unwrap_or_else(|| label.to_string())).map_err(failed)?;
+                table
+                    .write_field(name.cloned().unwrap_or_else(|| label.to_string()))
+                    .map_err(failed)?;
             }
             for (column, values) in &values {
                 for v in &values[i * column.cols()..][..column.cols()] {
@@ -179,7 +177,8 @@ pub(super) fn npz(
     }
     let names = writer.set.stored_names();
     if !names.is_empty() && columns.iter().any(|c| c.name == "label") {
-        let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let options =
+            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
         zip.start_file(FileFormat::Npy.file(CLASS_NAMES), options).map_err(failed)?;
         texts(&names, &mut Output { to: &mut zip, place })?;
     }

@@ -55,13 +55,13 @@ pub fn write_rows(
         for column in &columns {
             match column.source {
                 Source::Field(field) => {
-                    let seen = Underflow::of(column);
+                    let seen = column.underflow();
                     let encode = |start: usize, out: &mut [u8]| {
                         let values = &rows.get(field)[start * column.cols()..];
                         encode(&place, column, start, values, out, &seen)
                     };
                     stream(column, 0..n, out, encode, |_| {})?;
-                    lost += seen.finish(&place, column, few)?;
+                    lost += seen.finish(&place, few)?;
                 }
                 _ => out.write(bytemuck::cast_slice(labels.unwrap_or_default()))?,
             }

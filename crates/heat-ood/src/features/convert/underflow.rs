@@ -5,12 +5,13 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use super::encode::Column;
 use crate::error::{Error, Result};
 use crate::io::Dtype;
 
 /// What was seen of the values of one matrix.
 pub(super) struct Underflow {
+    name: &'static str,
+    dtype: Dtype,
     /// Values up to here become 0; 0 where none does.
     largest: f64,
     columns: Vec<Seen>,
@@ -27,18 +28,20 @@ struct Seen {
 }
 
 impl Underflow {
-    pub(super) fn of(column: &Column<'_>) -> Self {
+    /// Of a matrix of that name, so many columns and this type.
+    pub(super) fn of(name: &'static str, cols: usize, dtype: Dtype) -> Self {
         // Half of the smallest number, which is a tie and goes to the even 0.
-        let exponent = match column.dtype {
+        let exponent = match dtype {
             Dtype::F16 => -25,
             Dtype::Bf16 => -134,
             Dtype::F32 => -150,
             _ => 0,
         };
         let largest = if exponent == 0 { 0.0 } else { 2f64.powi(exponent) };
-        let columns = if exponent == 0 { 0 } else { column.cols() };
+        let columns = if exponent == 0 { 0 } else { cols };
         let columns = (0..columns).map(|_| Seen::default()).collect();
-        Underflow { largest, columns, lost: AtomicU64::new(0), row: AtomicUsize::new(0) }
+        let (lost, row) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Underflow { name, dtype, largest, columns, lost, row }
     }
 
     /// Take in the rows from `start`.
@@ -75,7 +78,7 @@ impl Underflow {
     ///
     /// # Errors
     /// If a column or a row has become 0.
-    pub(super) fn finish(&self, place: &str, column: &Column<'_>, few: u32) -> Result<u64> {
+    pub(super) fn finish(&self, place: &str, few: u32) -> Result<u64> {
         let lost = self.lost.load(Relaxed);
         let gone = |s: &&Seen| {
             s.kept.load(Relaxed) == 0 && s.lost.load(Relaxed) > 0 && s.lost.load(Relaxed) >= few
@@ -89,20 +92,20 @@ impl Underflow {
             (None, row) => format!("all of row {}", row - 1),
         };
         let kept: u64 = self.columns.iter().map(|s| u64::from(s.kept.load(Relaxed))).sum();
-        let wider = if column.dtype == Dtype::F32 { "f64" } else { "f32" };
+        let wider = if self.dtype == Dtype::F32 { "f64" } else { "f32" };
         let problem = format!(
             "{lost} of {} values of `{}` that are not 0 would become 0 as {}, {what}: write it as \
              `{wider}`, or scale the features",
             lost + kept,
-            column.name,
-            name(column.dtype),
+            self.name,
+            name(self.dtype),
         );
         Err(Error::format(place, problem))
     }
 
     /// What to say of so many values.
-    pub(super) fn warning(place: &str, column: &Column<'_>, lost: u64) -> Option<String> {
-        let (field, narrow) = (column.name, name(column.dtype));
+    pub(super) fn warning(&self, place: &str, lost: u64) -> Option<String> {
+        let (field, narrow) = (self.name, name(self.dtype));
         let text = format!("{lost} values of `{field}` of {place} became 0 as {narrow}");
         (lost > 0).then_some(text)
     }
@@ -119,15 +122,12 @@ fn name(dtype: Dtype) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::encode::Source;
     use super::*;
 
     fn seen(dtype: Dtype, rows: &[[f64; 2]], few: u32) -> Result<u64> {
-        let source = Source::Label;
-        let column = Column { name: "avg", source, width: Some(2), dtype };
-        let underflow = Underflow::of(&column);
+        let underflow = Underflow::of("avg", 2, dtype);
         underflow.see(0, rows.as_flattened());
-        underflow.finish("x", &column, few)
+        underflow.finish("x", few)
     }
 
     /// The smallest half is 2⁻²⁴, the smallest bf16 2⁻¹³³, the smallest f32 2⁻¹⁴⁹.

@@ -165,7 +165,7 @@ impl FeatureSet {
         }
         let mut label = open_labels(path)?;
         let texts = label.names.is_some() && FileFormat::of(path) != Some(FileFormat::Safetensors);
-        let listed = label.names.take().filter(|_| !texts);
+        let listed = if texts { None } else { label.names.take() };
         label = whole(path, label, self.rows)?;
         let texts = label.names.is_some();
         label.names = label.names.or(listed);
@@ -243,8 +243,18 @@ impl FeatureSet {
         }
         let (name, view) = (path.display().to_string(), View::default());
         let (digests, notices, classes) = Default::default();
-        let mut set =
-            FeatureSet { name, files, digests, shards, rows, dims, labelled, classes, notices, view };
+        let mut set = FeatureSet {
+            name,
+            files,
+            digests,
+            shards,
+            rows,
+            dims,
+            labelled,
+            classes,
+            notices,
+            view,
+        };
         set.take_classes();
         Ok(set)
     }

@@ -56,7 +56,8 @@ impl Method for PnmlConfig {
         let input = WithHead::fit("pnml", self, context)?;
         let dim = input.dim();
         let source = context.source(self)?;
-        let found = context.find::<ClassMoments>(ClassMoments::request("pnml", &source, By::All)?)?;
+        let found =
+            context.find::<ClassMoments>(ClassMoments::request("pnml", &source, By::All)?)?;
         let n = found.moments.counts()[0] as f64;
         let (mean, mut gram) = found.moments.clone().finish();
         for (row, a) in gram.chunks_exact_mut(dim).zip(&mean) {

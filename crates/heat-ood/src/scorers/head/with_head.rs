@@ -8,8 +8,8 @@ use crate::features::Head;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
-use crate::scorers::logit_source::check_logit_count;
 use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
+use crate::scorers::logit_source::check_logit_count;
 use crate::scorers::{Section, Stored};
 
 /// The features a fitted scorer reads, and the head for them.

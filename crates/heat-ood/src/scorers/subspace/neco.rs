@@ -66,7 +66,8 @@ impl Method for NecoConfig {
             return Err(Error::config("dim", most, format!("must lie in 1..={dim}")));
         }
         let source = context.source(self)?;
-        let found = context.find::<ClassMoments>(ClassMoments::request("neco", &source, By::All)?)?;
+        let found =
+            context.find::<ClassMoments>(ClassMoments::request("neco", &source, By::All)?)?;
         let (mean, mut covariance) = found.moments.clone().finish();
         let spread = |j: usize| covariance[j * dim + j].max(0.0).sqrt();
         // A column that never changes has no spread to be divided by.
