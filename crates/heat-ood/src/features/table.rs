@@ -227,7 +227,8 @@ impl Form {
         };
         let fields: Vec<Field> = Field::ALL.into_iter().filter(|f| self.width(*f) > 0).collect();
         let mut values: Vec<Vec<u8>> = vec![Vec::new(); fields.len()];
-        let width: usize = fields.iter().map(|f| self.width(*f)).sum();
+        let widths: Vec<usize> = fields.iter().map(|f| self.width(*f)).collect();
+        let width: usize = widths.iter().sum();
         let mut places: Vec<(usize, usize)> = vec![(usize::MAX, 0); self.roles.len()];
         for (place, role) in places.iter_mut().zip(&self.roles) {
             if let Role::Value(field, at) = role {
@@ -245,8 +246,8 @@ impl Form {
             if !budget.spend(4 * (width + 1)) {
                 return Err(too_much());
             }
-            for (values, field) in values.iter_mut().zip(&fields) {
-                let bytes = 4 * self.width(*field);
+            for (values, width) in values.iter_mut().zip(&widths) {
+                let bytes = 4 * width;
                 values.try_reserve(bytes).map_err(|_| too_much())?;
                 values.resize(values.len() + bytes, 0);
             }
@@ -280,7 +281,7 @@ impl Form {
                             self.wrong(file, &record, i, &problem)
                         })?;
                         let (field, at) = places[i];
-                        let at = 4 * (rows * self.width(fields[field]) + at);
+                        let at = 4 * (rows * widths[field] + at);
                         values[field][at..at + 4].copy_from_slice(&value.to_le_bytes());
                     }
                 }
@@ -291,9 +292,9 @@ impl Form {
         if self.roles.contains(&Role::Label) {
             out.push(("label".to_owned(), labels(&codes, names)));
         }
-        let matrices = fields.iter().zip(values);
-        out.extend(matrices.map(|(field, bytes)| {
-            let shape = [rows, self.width(*field)];
+        let matrices = fields.iter().zip(values).zip(widths);
+        out.extend(matrices.map(|((field, bytes), width)| {
+            let shape = [rows, width];
             (field.name().to_owned(), Array::owned(bytes, Dtype::F32, &shape))
         }));
         Ok(out)
