@@ -47,11 +47,8 @@ unsafe impl GlobalAlloc for Refusing {
 #[global_allocator]
 static ALLOCATOR: Refusing = Refusing;
 
-const FITS: [&str; 22] = [
-    "msp", "max_logit", "el", "klm", "gen", "temperature", "gmm", "ssd", "rmds", "mean", "norm",
-    "knn(k=1)", "kpca", "vim", "residual", "she", "cosine", "fdbd", "cadref", "pnml", "gmm(pca=1)",
-    "neco",
-];
+const FITS: &str = "msp max_logit el klm gen temperature gmm ssd rmds mean norm knn(k=1) kpca vim \
+                    residual she cosine fdbd cadref pnml gmm(pca=1) neco";
 
 /// Open it, read everything, and fit everything on it; errors are as good as results.
 fn work(path: &Path) {
@@ -60,7 +57,7 @@ fn work(path: &Path) {
     let avg = Field::Features(Pooling::Avg);
     let dim = set.dim(avg).unwrap_or(1);
     let head = (dim < 1 << 17).then(|| Head::new(vec![0.5; 3 * dim], vec![0.0; 3]).unwrap());
-    for spec in FITS {
+    for spec in FITS.split_whitespace() {
         let spec = ScorerSpec::parse(spec).unwrap();
         for data in [TrainingData::new(&set), TrainingData::new(&set).with_head(head.as_ref())] {
             let fitted = spec.fit(&data, &mut Silent);
@@ -107,7 +104,9 @@ fn nothing_that_a_file_says_is_believed() {
     let zeros = npy("<f4", false, "(4000, 8000)", &vec![0; 4 * 8_000_000]);
     file("x.npz", &zip(&[("avg.npy", zeros)], deflated));
     // Headers that promise more than is there.
-    for shape in ["(99999999, 999)", "(4611686018427387904, 1)", "(1, 4611686018427387904)", "(0, 5)"] {
+    for shape in
+        ["(99999999, 999)", "(4611686018427387904, 1)", "(1, 4611686018427387904)", "(0, 5)"]
+    {
         for order in [false, true] {
             for kind in ["<f4", ">f8", "<U9", "|S1048576", "<i8"] {
                 file("x.npy", &npy(kind, order, shape, &[0; 64]));
@@ -116,8 +115,8 @@ fn nothing_that_a_file_says_is_believed() {
     }
     // Tables: one long line, many short ones, many names, a bomb.
     file("x.csv", &b"1,".repeat(400_000));
-    file("x.csv", &b"1\n".repeat(400_000));
-    let names: String = (0..60_000).map(|i| format!("1,n{i}\n")).collect();
+    file("x.csv", &b"1\n".repeat(4000));
+    let names: String = (0..4000).map(|i| format!("1,n{i}\n")).collect();
     file("x.csv", format!("a,label\n{names}").as_bytes());
     file("x.csv", format!("a,label\n1,{}\n", "x".repeat(1 << 20)).as_bytes());
     let bomb = {
