@@ -2,7 +2,8 @@
 //! class k that are predicted correctly, ŷ the predicted class.
 //!
 //! One pass over the training set, O(N·D·C); cost per row O(D·C). A class
-//! without a correctly predicted row has no pattern, and is an error.
+//! without a correctly predicted row has no pattern, which is said; rows that
+//! would need it are compared with the likeliest class that has one.
 //!
 //! Reference: Zhang et al., *Out-of-Distribution Detection based on In-Distribution Data Patterns Memorization with Modern Hopfield Energy*, ICLR 2023.
 
