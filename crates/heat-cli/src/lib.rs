@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod download;
 mod progress;
+mod words;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -24,10 +25,12 @@ use progress::Progress;
 /// Run the command with these arguments, of which the first is the program's name. It reads and
 /// writes the standard streams, and answers Ctrl-C.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         // Help is such an "error" too; with nobody left to read it, the exit code still tells.
-        Err(error) => {
+        Err(mut error) => {
+            words::explain(&mut error, &args);
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
@@ -43,42 +46,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     // The library's errors name their causes; others are chained.
     let text = match error.downcast_ref::<Error>() {
-        Some(error) => with_options(error.to_string()),
+        Some(error) => words::with_help(error.to_string()),
         None => format!("{error:#}"),
     };
     let _ = writeln!(std::io::stderr(), "error: {text}");
     ExitCode::from(exit_code(&error))
-}
-
-/// What the library's errors ask for, and the option that gives it.
-const OPTIONS: [(&str, &str); 15] = [
-    ("the classifier's last layer", "--head FILE"),
-    ("the classifier's head", "--head FILE"),
-    ("class indices", "--labels FILE"),
-    ("feature dimension D", "--dim D"),
-    ("allow replacing it", "--force"),
-    ("is replaced", "--force"),
-    ("or insist", "--force"),
-    ("resume it", "--resume"),
-    ("near and far sets", "--near, --far"),
-    ("write it as `f32`", "--dtype f32"),
-    ("write it as `f64`", "--dtype f64"),
-    ("write it as `bf16` or `f32`", "--dtype f32"),
-    ("memory limit", "--memory SIZE"),
-    ("of memory, and", "--memory SIZE"),
-    ("say which form it is", "--to FORM"),
-];
-
-/// An error of the library, which knows no command line, with the options that help.
-fn with_options(text: String) -> String {
-    let mut options: Vec<String> = Vec::new();
-    for (words, option) in OPTIONS {
-        let option = format!("`{option}`");
-        if text.contains(words) && !options.contains(&option) {
-            options.push(option);
-        }
-    }
-    if options.is_empty() { text } else { format!("{text} ({})", options.join(", ")) }
 }
 
 fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
@@ -110,6 +82,9 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Run(args) => commands::run::run(args, progress),
         Command::Doctor => commands::backbone::doctor(),
         Command::Convert(args) => commands::convert::run(args, progress),
+        Command::Scorers(args) => commands::scorers_list::run(args),
+        Command::Completions(args) => commands::shell::completions(args),
+        Command::Man(args) => commands::shell::man(args, progress),
         Command::Data(command) => commands::data::run(command, progress),
     }
 }
@@ -125,12 +100,14 @@ fn threads(cli: &Cli) -> heat_ood::Result<Option<usize>> {
     Ok(Some(number))
 }
 
-/// 2 for settings that cannot be understood, 3 for an alarm, 1 for everything else.
+/// 2 for settings that cannot be understood, 3 for an alarm, 130 after Ctrl-C, 1 for
+/// everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Alarmed>() {
         return 3;
     }
     match error.downcast_ref::<Error>() {
+        _ if progress::interrupted() => progress::INTERRUPTED,
         Some(Error::Unknown { .. } | Error::Config { .. }) => 2,
         _ => 1,
     }

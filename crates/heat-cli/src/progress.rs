@@ -4,10 +4,18 @@ use std::io::{IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use heat_ood::{Event, Observer};
+use heat_ood::{Event, Observer, printable};
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 static STOP: AtomicBool = AtomicBool::new(false);
+
+/// The exit code after Ctrl-C, as a shell gives it to a command that the signal ended.
+pub const INTERRUPTED: u8 = 130;
+
+/// Whether a stop was asked for.
+pub fn interrupted() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
 
 /// Whether something listens to Ctrl-C already.
 static LISTENING: AtomicBool = AtomicBool::new(false);
@@ -20,7 +28,7 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<()> {
     }
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::SeqCst) {
-            std::process::exit(1);
+            std::process::exit(INTERRUPTED.into());
         }
         let _ = writeln!(
             std::io::stderr(),
@@ -53,19 +61,37 @@ pub fn obey_parent() -> anyhow::Result<()> {
 pub fn leave_on_ctrl_c(text: &'static str) -> anyhow::Result<()> {
     ctrlc::set_handler(move || {
         let _ = writeln!(std::io::stderr(), "\n{text}");
-        std::process::exit(1);
+        std::process::exit(INTERRUPTED.into());
     })?;
     Ok(())
 }
 
-/// How often the bytes so far are told where there is no terminal.
+/// How often it is told how far work is where there is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
 
-/// Bytes told in plain lines.
-struct PlainBytes {
+/// Work that is told in plain lines.
+struct Plain {
     task: String,
     total: Option<u64>,
+    /// Whether it is counted in bytes.
+    bytes: bool,
+    begun: Instant,
     told: Instant,
+}
+
+impl Plain {
+    fn new(task: String, total: Option<u64>, bytes: bool) -> Self {
+        let now = Instant::now();
+        Plain { task, total, bytes, begun: now, told: now }
+    }
+
+    fn line(&self, done: u64, loss: Option<f64>) -> String {
+        let amount = |n| if self.bytes { DecimalBytes(n).to_string() } else { n.to_string() };
+        let of = self.total.map_or(String::new(), |total| format!(" of {}", amount(total)));
+        let loss = loss.map_or(String::new(), |loss| format!(", loss {loss:.5}"));
+        let time = human(self.begun.elapsed());
+        format!("{}: {}{of}{loss}, {time} elapsed", self.task, amount(done))
+    }
 }
 
 /// Shows events on standard error.
@@ -73,7 +99,7 @@ pub struct Progress {
     quiet: bool,
     terminal: bool,
     bar: Option<ProgressBar>,
-    plain: Option<PlainBytes>,
+    plain: Option<Plain>,
     /// Put before the names of tasks.
     pub label: String,
     /// Epochs still to come, for the time left.
@@ -100,14 +126,25 @@ impl Progress {
 
     /// A line of text, above the bar.
     pub fn say(&self, text: &str) {
-        if self.quiet {
-            return;
+        if !self.quiet {
+            self.tell(text);
         }
+    }
+
+    fn tell(&self, text: &str) {
+        // Names and other texts of files may be in it.
+        let lines: Vec<String> = text.lines().map(printable).collect();
+        let text = lines.join("\n");
         match &self.bar {
             Some(bar) => bar.println(text),
             // Nobody may be listening any more; that is no reason to stop.
             None => drop(writeln!(std::io::stderr(), "{text}")),
         }
+    }
+
+    /// A warning, which is told even to who wants no progress.
+    pub fn warn(&self, text: &str) {
+        self.tell(&format!("warning: {text}"));
     }
 
     /// Remove the bar.
@@ -125,7 +162,7 @@ impl Progress {
             return;
         }
         if !self.terminal {
-            self.plain = Some(PlainBytes { task: task.to_owned(), total, told: Instant::now() });
+            self.plain = Some(Plain::new(task.to_owned(), total, true));
             return;
         }
         let template = match total {
@@ -144,28 +181,31 @@ impl Progress {
         self.bar = Some(bar);
     }
 
-    fn plain_bytes(&mut self, done: u64) {
+    fn plain_line(&mut self, done: u64, loss: Option<f64>) {
         let Some(plain) = self.plain.as_mut().filter(|p| p.told.elapsed() >= PLAIN_EVERY) else {
             return;
         };
         plain.told = Instant::now();
-        let of = plain.total.map_or(String::new(), |t| format!(" of {}", DecimalBytes(t)));
-        let line = format!("{}: {}{of}", plain.task, DecimalBytes(done));
+        let line = plain.line(done, loss);
         self.say(&line);
     }
 
     fn begin(&mut self, task: &str, total: u64) {
         self.clear();
         self.epoch_start = Instant::now();
-        if self.quiet || !self.terminal {
+        if self.quiet {
+            return;
+        }
+        let name =
+            if self.label.is_empty() { task.to_owned() } else { format!("{}: {task}", self.label) };
+        if !self.terminal {
+            self.plain = Some(Plain::new(name, (total > 0).then_some(total), false));
             return;
         }
         let template = "{msg} {wide_bar} {pos}/{len} {prefix} {elapsed} elapsed, {eta} left";
         let style =
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(total).with_style(style);
-        let name =
-            if self.label.is_empty() { task.to_owned() } else { format!("{}: {task}", self.label) };
         bar.set_message(name);
         self.bar = Some(bar);
     }
@@ -178,10 +218,32 @@ impl Progress {
             .map_or(String::new(), |n| format!(", {} left", human(seconds * n as u32)));
         let name = if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) };
         self.say(&format!(
-            "{name}epoch {}: loss {:.5}, cd {:.5}, l2 {:.5}, energy real {:.4} generated {:.4} ({}{left})",
-            log.epoch, log.loss, log.cd_loss, log.l2_loss, log.energy_real, log.energy_generated,
+            "{name}epoch {}: loss {}, cd {}, l2 {}, network's energy real {} generated {}, whole {} {} ({}{left})",
+            log.epoch,
+            digits(log.loss),
+            digits(log.cd_loss),
+            digits(log.l2_loss),
+            digits(log.energy_nn_real),
+            digits(log.energy_nn_generated),
+            digits(log.energy_real),
+            digits(log.energy_generated),
             human(seconds),
         ));
+    }
+}
+
+/// Four significant digits; very small and very large numbers with an exponent.
+pub fn digits(value: f64) -> String {
+    const DIGITS: i32 = 4;
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    // Of the rounded number: 9.9999 has two digits before the point.
+    let scientific = format!("{value:.*e}", DIGITS as usize - 1);
+    let exponent: i32 = scientific.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
+    match exponent {
+        -4..7 => format!("{value:.*}", (DIGITS - 1 - exponent).max(0) as usize),
+        _ => scientific,
     }
 }
 
@@ -206,21 +268,39 @@ impl Observer for Progress {
                         bar.set_prefix(format!("loss {loss:.5}"));
                     }
                 }
-                self.plain_bytes(done);
+                self.plain_line(done, loss.map(f64::from));
             }
             Event::End => self.clear(),
             Event::Epoch(log) => self.epoch(log),
             Event::Note(text) => self.say(text),
-            Event::Warning(text) => {
-                let quiet = std::mem::take(&mut self.quiet);
-                self.say(&format!("warning: {text}"));
-                self.quiet = quiet;
-            }
+            Event::Warning(text) => self.warn(text),
             _ => {}
         }
     }
 
     fn should_stop(&self) -> bool {
         STOP.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_digits_say_something() {
+        for (value, want) in [
+            (0.0, "0"),
+            (-0.000_012_34, "-1.234e-5"),
+            (0.000_123_45, "0.0001234"),
+            (-0.5, "-0.5000"),
+            (9.99996, "10.00"),
+            (-612.345, "-612.3"),
+            (123_456.7, "123457"),
+            (1.5e9, "1.500e9"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(digits(value), want, "{value}");
+        }
     }
 }

@@ -228,7 +228,7 @@ fn killed_downloads_go_on() {
     contains(&place.fails(&GET), &[".heat-a.bin.part: another process is downloading this file"]);
     #[cfg(unix)]
     {
-        assert_eq!(common::interrupt(&mut child), Some(1));
+        assert_eq!(common::interrupt(&mut child), Some(130));
         let out = child.wait_with_output().unwrap();
         contains(&text(&out.stderr), &["stopped; what is downloaded is kept"]);
     }

@@ -61,6 +61,74 @@ fn what_is_missing_is_said() {
     assert!(!directory.path().join("out").exists());
 }
 
+/// Features of another network, and of images transformed otherwise, are refused by whatever was
+/// fitted on these, unless told to go on.
+fn other_networks_are_refused(path: &Path, plain: &str) {
+    let copy = path.join("other.onnx");
+    let mut bytes = fs::read(plain).unwrap();
+    // An unknown field of the message: another file, the same network to the runtime.
+    bytes.extend([0xfa, 0x3f, 0x01, b'x']);
+    fs::write(&copy, bytes).unwrap();
+    let extract = |backbone: &str, mean: &str, out: &str| {
+        let network = ["extract", "images", "--backbone", backbone, "--preset", "cifar10"];
+        let transform = ["--resize", "8x8", "--mean", mean, "-o", out];
+        ok(path, &[&network[..], &transform].concat());
+    };
+    extract(copy.to_str().unwrap(), "0.4914,0.4822,0.4465", "other");
+    extract(plain, "0,0,0", "moved");
+    let knn = ["fit", "knn(k=3)", "--train"];
+    ok(path, &[&knn[..], &["train", "-o", "knn"]].concat());
+    ok(path, &[&knn[..], &["other", "-o", "knn_other"]].concat());
+    ok(path, &["calibrate", "knn", "--id", "train", "--force", "--alpha", "0.5", "-o", "sure"]);
+    for (set, parts) in [
+        ("other", ["network other.onnx (", "and not plain.onnx ("]),
+        ("moved", ["transform {", "with the same network and transform"]),
+    ] {
+        let id = format!("x={set}");
+        for command in [
+            &["score", "knn", set][..],
+            &["calibrate", "knn", "--id", set, "--alpha", "0.5", "-o", "no"],
+            &["watch", "sure", set],
+            &["eval", "--detectors", "knn", "--id", "train", "--ood", &id],
+            &["eval", "--train", "train", "--scorers", "el", "--id", "train", "--ood", &id],
+            &["compose", "knn", "el", "--train", set, "-o", "no"],
+            &["compose", "knn", "knn_other", "--train", "train", "-o", "no"],
+        ] {
+            let parts =
+                if command[1..3] == ["knn", "knn_other"] { &["network"][..] } else { &parts };
+            let (code, error) = fails(path, command);
+            assert_eq!(code, 1, "{command:?}: {error}");
+            contains(&error, parts);
+            contains(&error, &["`--force`"]);
+            // Six rows are too few to watch.
+            if command[0] != "watch" {
+                ok(path, &[command, &["--force"]].concat());
+            }
+            let _ = fs::remove_file(path.join("no"));
+        }
+    }
+    // A conversion keeps what it knows; a set that says nothing passes.
+    ok(path, &["convert", "other", "-o", "converted.safetensors"]);
+    contains(&fails(path, &["score", "knn", "converted.safetensors"]).1, &["network other.onnx"]);
+    ok(path, &["convert", "other", "-o", "mute.npz"]);
+    ok(path, &["score", "knn", "mute.npz"]);
+    // Shards of two networks are no set.
+    fs::create_dir(path.join("mixed")).unwrap();
+    for (from, to) in [("train", "a"), ("other", "b")] {
+        let to = path.join("mixed").join(to).with_extension("safetensors");
+        fs::copy(path.join(from).join("shard-00000.safetensors"), to).unwrap();
+    }
+    contains(&fails(path, &["info", "mixed"]).1, &["no shards of one set"]);
+    // The head of another network is said.
+    let head = ["--head", "other_head.safetensors", "-o", "x"];
+    let mut bytes = fs::read(path.join("train/head.safetensors")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 0x80;
+    fs::write(path.join("other_head.safetensors"), bytes).unwrap();
+    let said = ok(path, &[&["fit", "el", "--train", "train"][..], &head].concat()).stderr;
+    contains(&text(&said), &["the head given is not that of the network"]);
+}
+
 #[test]
 fn from_images_to_scores() {
     if !runtime("from_images_to_scores") {
@@ -86,8 +154,14 @@ fn from_images_to_scores() {
         &text(&ok(path, &["info", "train"]).stdout),
         &["6 rows", "std    [6, 6]", "2 classes"],
     );
-    ok(path, &["fit", "el", "--train", "train", "--head", "head.safetensors", "-o", "el"]);
+    // The network's head lies in the set's directory, and is taken from there.
+    let head = "train/head.safetensors";
+    ok(path, &["fit", "el", "--train", "train", "--head", head, "-o", "given"]);
+    ok(path, &["fit", "el", "--train", "train", "-o", "el"]);
+    let file = |name: &str| fs::read(path.join(name)).unwrap();
+    assert!(file("given") == file("el"));
     assert_eq!(text(&ok(path, &["score", "el", "train"]).stdout).lines().count(), 7);
+    other_networks_are_refused(path, &plain);
     // Images of another size than the graph's.
     let (code, error) = fails(path, &[&extract[..], &["-o", "large"]].concat());
     assert_eq!(code, 1);

@@ -93,7 +93,12 @@ fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
     let mut length = begun.elapsed();
     let want = results(whole.path());
     assert!(!want.is_empty());
-    let again = [args, resume].concat();
+    // A run that was killed before its recipe was written is begun, not resumed.
+    let begun = |path: &Path| args[0] != "train" || path.join("run/recipe.toml").is_file();
+    let again = |path: &Path| match begun(path) {
+        true => [args, resume].concat(),
+        false => args.to_vec(),
+    };
     let mut moments = Moments(seed);
     let (mut killed, mut half_written) = (0, 0);
     for round in 0..rounds {
@@ -104,7 +109,8 @@ fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
             let delay = length.mul_f64(moments.next());
             let writing = (round % 2 == 1).then_some(path);
             let when = format!("round {round}, attempt {attempt}, after {delay:?}");
-            let child = start(path, if attempt == 0 { args } else { &again });
+            let words = if attempt == 0 { args.to_vec() } else { again(path) };
+            let child = start(path, &words);
             if kill(child, delay, writing) {
                 killed += 1;
             } else {
@@ -120,7 +126,7 @@ fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
                 assert!(!complete || want.get(&final_name(&name)) == Some(&bytes), "{name} {when}");
             }
         }
-        ok(path, &again);
+        ok(path, &again(path));
         assert_same(&results(path), &want, &format!("after round {round}"));
     }
     println!("{killed} were killed, {half_written} of them while writing a file");

@@ -204,7 +204,7 @@ fn ctrl_c_reaches_every_run() {
     let mut child = start(path, &[&["sweep"], &TINY[..4], &long].concat());
     let begun = |run: &str| path.join(run).join("checkpoints/epoch_1.safetensors").exists();
     common::wait_until(&mut child, || begun("s/seed=0") && begun("s/seed=1"));
-    assert_eq!(common::interrupt(&mut child), Some(1));
+    assert_eq!(common::interrupt(&mut child), Some(130));
     let files = tree(&path.join("s"));
     let stopped = files.keys().filter(|n| n.contains("checkpoints/step_"));
     assert_eq!(stopped.count(), 2);

@@ -17,7 +17,7 @@ use crate::features::{FeatureSet, Head, RowSketch};
 use crate::io::{TensorFile, save_tensors};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
-use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, ScoredSet, Scorer, Stored};
+use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, SEALED, ScoredSet, Scorer, Stored};
 
 const FORMAT: &str = "heat-detector";
 
@@ -35,6 +35,8 @@ pub struct Detector {
     scorer: Arc<dyn Scorer>,
     provenance: Provenance,
     calibration: Option<Arc<Calibration>>,
+    /// Whether features of another network are taken.
+    any_origin: bool,
 }
 
 /// Scores of a set with what is thought of its rows.
@@ -54,7 +56,7 @@ impl Detector {
     /// A detector of a fitted scorer. It remembers what the fit has seen.
     pub fn new(fitted: impl Into<Fitted<dyn Scorer>>) -> Self {
         let (scorer, provenance) = fitted.into().into_parts();
-        Detector { scorer, provenance, calibration: None }
+        Detector { scorer, provenance, calibration: None, any_origin: false }
     }
 
     /// The scorer.
@@ -70,6 +72,18 @@ impl Detector {
     /// Where it comes from, and what it has seen.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// The same detector, which also takes features that are known to come from another network or
+    /// transform than those it was fitted on. Its scores then mean nothing unless you know why.
+    #[must_use]
+    pub fn of_any_origin(mut self) -> Self {
+        self.any_origin = true;
+        self
+    }
+
+    fn check_origin(&self, set: &FeatureSet) -> Result<()> {
+        if self.any_origin { Ok(()) } else { self.provenance.check_origin(set) }
     }
 
     /// What turns its scores into verdicts, once calibrated.
@@ -120,8 +134,9 @@ impl Detector {
     /// One score per row of the set; higher = more out-of-distribution.
     ///
     /// # Errors
-    /// If the set lacks a field or holds NaN or infinity.
+    /// If the set lacks a field, holds NaN or infinity, or comes from another network or transform.
     pub fn score(&self, set: &FeatureSet) -> Result<Vec<f32>> {
+        self.check_origin(set)?;
         self.scorer.score(set)
     }
 
@@ -138,11 +153,14 @@ impl Detector {
         force: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
+        if !force {
+            self.check_origin(id)?;
+        }
         let seen = self.provenance.contamination(id)?;
         if let Some(problem) = seen.as_ref().filter(|_| !force) {
             let remedy = "calibrate on rows that took no part in training, or insist: nothing is \
                           promised then";
-            let problem = format!("{problem}; {remedy}");
+            let problem = format!("{problem} (of {}); {remedy}", id.name());
             return Err(Error::Fit { what: "calibration".into(), problem });
         }
         let mut calibration = config.fit(&*self.scorer, id, head, observer)?;
@@ -154,13 +172,14 @@ impl Detector {
     /// Scores, components and verdicts of a set, which is read once.
     ///
     /// # Errors
-    /// If the set lacks a field or holds NaN or infinity.
+    /// If the set lacks a field, holds NaN or infinity, or comes from another network or transform.
     pub fn predict(
         &self,
         set: &FeatureSet,
         ties: Ties,
         observer: &mut dyn Observer,
     ) -> Result<Prediction> {
+        self.check_origin(set)?;
         let scorer = &*self.scorer;
         let (found, classes) = match self.calibration.as_ref().and_then(|c| c.predictor()) {
             Some(predictor) => {
@@ -231,13 +250,16 @@ impl Detector {
         let bad = |why: String| Error::format(file.path(), why);
         let format = file.metadata("format").unwrap_or_default();
         if format != FORMAT && format != checkpoint::FORMAT {
-            return Err(bad("not a detector: make one with `heat fit` or `heat train`".into()));
+            return Err(bad(format!("holds {}, not a detector", file.content())));
         }
         let version: u32 = file.metadata("version").and_then(|v| v.parse().ok()).unwrap_or(0);
         if version == 0 || version > FORMAT_VERSION {
             return Err(bad(format!(
                 "has format version {version}, this program reads up to {FORMAT_VERSION}: update it"
             )));
+        }
+        if version >= SEALED && !file.is_sealed() {
+            return Err(bad("is damaged: it has no digest. Copy or create it again".into()));
         }
         let outline: Outline = serde_json::from_str(file.metadata("scorer").unwrap_or_default())
             .map_err(|e| bad(format!("its outline is not readable: {e}")))?;
@@ -247,7 +269,7 @@ impl Detector {
             .transpose()
             .map_err(|e| bad(format!("its provenance is not readable: {e}")))?
             .unwrap_or_default();
-        let mut detector = Detector { scorer, provenance, calibration: None };
+        let mut detector = Detector { scorer, provenance, calibration: None, any_origin: false };
         for (i, rows) in detector.provenance.rows.iter_mut().enumerate() {
             rows.read(file, &format!("{TRAIN_ROWS}.{i}"))?;
         }

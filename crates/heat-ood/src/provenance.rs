@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::features::{FeatureSet, FieldSet, RowSketch};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, FieldSet, Origin, RowSketch};
 
 /// Where a detector comes from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -16,6 +16,10 @@ pub struct Provenance {
     /// Seed of the training run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Which network made the training features, and of images transformed how, where their
+    /// files say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Name and SHA-256 of each file of the training set.
     #[serde(default)]
     pub train: Vec<(String, String)>,
@@ -37,7 +41,7 @@ pub struct Provenance {
 }
 
 /// The fraction of seen rows from which a set is called seen.
-const SEEN: f64 = 0.01;
+pub(crate) const SEEN: f64 = 0.01;
 
 impl Provenance {
     /// Of something made by this version of the library that has seen nothing.
@@ -53,12 +57,16 @@ impl Provenance {
         let mut provenance = Self::new();
         provenance.train = train.digests()?;
         provenance.classes = train.class_names();
+        provenance.origin = train.origin().cloned();
         provenance.rows.push(RowSketch::of(train, needs)?);
         Ok(provenance)
     }
 
     /// Also what another detector, a part of this one, has seen.
     pub fn include(&mut self, part: &Provenance) {
+        if self.origin.is_none() {
+            self.origin.clone_from(&part.origin);
+        }
         for file in &part.train {
             if !self.train.contains(file) {
                 self.train.push(file.clone());
@@ -89,6 +97,15 @@ impl Provenance {
         }
     }
 
+    /// Refuse features that are known to come from another network, layer or transform than those
+    /// fitted on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Foreign`], which says what differs.
+    pub fn check_origin(&self, set: &FeatureSet) -> Result<()> {
+        self.origin.as_ref().map_or(Ok(()), |origin| origin.check(set))
+    }
+
     /// Whether settings were chosen on rows of this set, or on a file of it.
     ///
     /// # Errors
@@ -106,6 +123,39 @@ impl Provenance {
         Ok(self.tuned_on.iter().any(|(_, d)| digests.iter().any(|(_, other)| other == d)))
     }
 
+    /// The rows of a set without those that the scorer has seen, and how many these were.
+    ///
+    /// # Errors
+    /// If the set cannot be read, the scorer remembers a sample of its rows alone or none, so
+    /// that some of them could not be known again, or no row is left.
+    pub fn without_seen(&self, id: &FeatureSet) -> Result<(FeatureSet, usize)> {
+        let mut seen = vec![false; id.len()];
+        for rows in &self.rows {
+            let shared = rows.shared(id)?.filter(|_| rows.is_whole());
+            let Some((_, shared)) = shared else {
+                let problem = format!(
+                    "of its {} training rows the detector remembers a sample alone, so that not all \
+                     could be left out; take the rows that are also among the training rows out of {}",
+                    rows.rows,
+                    id.name()
+                );
+                return Err(Error::Fit { what: "calibration".into(), problem });
+            };
+            shared.into_iter().for_each(|row| seen[row as usize] = true);
+        }
+        let kept: Vec<u32> = (0..id.len() as u32).filter(|row| !seen[*row as usize]).collect();
+        if self.rows.is_empty() || kept.is_empty() {
+            let problem = match self.rows.is_empty() {
+                true => "the detector does not remember its training rows".to_owned(),
+                false => format!("every row of {} is a training row", id.name()),
+            };
+            return Err(Error::Fit { what: "calibration".into(), problem });
+        }
+        let dropped = id.len() - kept.len();
+        let left = if dropped == 0 { id.clone() } else { id.select(kept, None)? };
+        Ok((left, dropped))
+    }
+
     /// Which of these rows the scorer has seen, in words: more than one in a
     /// hundred of those that can be compared; or, where a sample allows no
     /// comparison of ten rows, a whole file.
@@ -117,16 +167,20 @@ impl Provenance {
         const FEW: usize = 10;
         let mut sampled = !self.rows.is_empty();
         for rows in &self.rows {
-            match rows.overlap(id)? {
-                Some(o) if o.fraction() > SEEN => {
+            match rows.shared(id)? {
+                Some((o, shared)) if o.fraction() > SEEN => {
+                    const LISTED: usize = 10;
+                    let listed: Vec<String> =
+                        shared.iter().take(LISTED).map(u32::to_string).collect();
+                    let more = if shared.len() > LISTED { ", …" } else { "" };
                     return Ok(Some(format!(
-                        "{} of {} rows of {} that were compared are training rows",
+                        "{} of {} rows that were compared are training rows (row {}{more})",
                         o.shared,
                         o.compared,
-                        id.name()
+                        listed.join(", ")
                     )));
                 }
-                Some(o) if o.compared >= FEW.min(id.len()) => {}
+                Some((o, _)) if o.compared >= FEW.min(id.len()) => {}
                 _ => sampled = false,
             }
         }

@@ -147,7 +147,7 @@ impl Recipe {
         if !resume || !saved.is_file() {
             return Ok((recipe, directory));
         }
-        let text = std::fs::read_to_string(&saved).map_err(Error::io("read", &saved))?;
+        let text = crate::io::read_text(&saved)?;
         Ok((Self::resolve_onto(&text, arguments, recipes)?, directory))
     }
 

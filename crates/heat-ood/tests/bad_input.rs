@@ -116,7 +116,7 @@ fn files_that_are_not_whole_or_not_features() {
     contains(&error(&path("bad.npz")), &["zip"]);
     fs::write(path("x.txt"), b"1 2 3").unwrap();
     contains(&error(&path("x.txt")), &["expected a feature set"]);
-    contains(&error(&path("absent.npy")), &["open", "absent.npy"]);
+    contains(&error(&path("absent.npy")), &["absent.npy does not exist"]);
     fs::create_dir(path("nothing")).unwrap();
     contains(&error(&path("nothing")), &["no .safetensors shards"]);
 }
@@ -154,7 +154,7 @@ fn heads_that_do_not_fit() {
     let path = directory.path().join("head.safetensors");
     fs::write(&path, safetensors(&[avg(5, 7)])).unwrap();
     let error = Head::open(&path).err().unwrap().to_string();
-    contains(&error, &["`weight`", "it holds: avg"]);
+    contains(&error, &["`weight`", "holds features, not a head"]);
 }
 
 #[test]
@@ -284,7 +284,9 @@ fn hostile_npy_headers_are_refused_at_once() {
     long.extend(u32::MAX.to_le_bytes());
     for bytes in [nested, long, b"\x93NUMPY\x01\x00".to_vec(), b"hello".to_vec()] {
         fs::write(&path, bytes).unwrap();
-        contains(&FeatureSet::open(&path).err().unwrap().to_string(), &["x.npy", "damaged"]);
+        let error = FeatureSet::open(&path).err().unwrap().to_string();
+        contains(&error, &["x.npy"]);
+        assert!(error.contains("damaged") || error.contains("not an .npy array"), "{error}");
     }
 }
 

@@ -43,7 +43,7 @@ fn version_1_keeps_its_msp() {
         let path = directory.path().join(name);
         old.save(&path).unwrap();
         let again = TensorFile::open(&path).unwrap();
-        assert_eq!(again.metadata("version"), Some("2"), "{name}");
+        assert_eq!(again.metadata("version"), Some("3"), "{name}");
         for detector in [old, Detector::from_file(&again).unwrap()] {
             let found = detector.predict(&rows, Ties::Conservative, &mut Silent).unwrap();
             let want = get(&expected, &format!("{key}.score"));
@@ -51,6 +51,37 @@ fn version_1_keeps_its_msp() {
             let p = found.verdicts.unwrap().iter().map(|v| v.p_value as f32).collect::<Vec<_>>();
             assert_eq!(p, get(&expected, &format!("{key}.p_value")), "{name}");
         }
+    }
+}
+
+/// Files of `vim` and `residual` that were written before there was a `center` hold the mean's.
+#[test]
+fn without_a_center_it_is_the_mean() {
+    let golden = common::Golden::open();
+    let (train, head, test) = (golden.train(), golden.head(), golden.set("test.avg"));
+    let data = TrainingData::new(&train).with_head(&head);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("old.safetensors");
+    for name in ["vim", "residual"] {
+        let text = format!("{name}(principal_dim=8,center=mean)");
+        let spec = heat_ood::scorers::ScorerSpec::parse(&text).unwrap();
+        let scorer = spec.fit(&data, &mut Silent).unwrap();
+        Detector::new(scorer.clone()).save(&path).unwrap();
+        // As version 2 had it: without the key, which is blanked out so that no offset moves, and
+        // without a digest.
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (old, new) in [
+            (r#"\"center\":\"mean\","#, ""),
+            (r#""version":"3""#, r#""version":"2""#),
+            (r#""digest":"#, r#""nothin":"#),
+        ] {
+            let at = bytes.windows(old.len()).position(|w| w == old.as_bytes()).expect(old);
+            bytes[at..at + old.len()].fill(b' ');
+            bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let old = Detector::open(&path).unwrap();
+        assert_eq!(old.score(&test).unwrap(), scorer.score(&test).unwrap(), "{name}");
     }
 }
 

@@ -35,7 +35,7 @@ fn scores_of_every_scorer() {
         ("cosine", "cosine"),
         ("dice(percentile=70)", "dice_p70"),
         ("dice(percentile=10)", "dice_p10"),
-        ("vim(principal_dim=8)", "vim_d8"),
+        ("vim(principal_dim=8,center=mean)", "vim_d8"),
         ("mean", "mean_max"),
         ("mean(reduce=logsumexp)", "mean_logsumexp"),
         ("norm", "norm"),

@@ -166,6 +166,14 @@ fn main() {
             Ok(())
         })
     }));
+    for name in NAMES.iter().filter(|name| !OF_A_UNIT.contains(name)) {
+        for scale in [2f32.powi(-50), 2f32.powi(17)] {
+            trials.push(Trial::test(format!("units: {name} × {scale:.0e}"), move || {
+                units_do_not_matter(name, scale);
+                Ok(())
+            }));
+        }
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -272,6 +280,61 @@ fn close(name: &str, law: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{name}: {law}");
     for (g, w) in got.iter().zip(want) {
         assert!((g - w).abs() <= 2e-7 * w.abs().max(1.0), "{name}: {law}: {g} {w}");
+    }
+}
+
+/// Scorers whose formula adds a length to what has no unit, or clips at 1e5 (METHOD §3).
+const OF_A_UNIT: [&str; 2] = ["nci", "dice"];
+
+/// A set times a power of two, in which nothing is rounded.
+fn in_units(features: &FeatureSet, scale: f32) -> FeatureSet {
+    let n = features.len();
+    let fields = [Pooling::Avg, Pooling::Std].map(|pooling| {
+        let mut values = vec![0.0; n * DIM];
+        features.read_parallel(Field::Features(pooling), 0..n, &mut values).unwrap();
+        values.iter().flat_map(|v| (v * scale).to_le_bytes()).collect::<Vec<u8>>()
+    });
+    let labels = features.labels(0..n, 10).unwrap();
+    let labels: Vec<u8> = labels.iter().flat_map(|y| i64::from(*y).to_le_bytes()).collect();
+    use safetensors::{Dtype, tensor::TensorView};
+    let view = |kind, shape, bytes| TensorView::new(kind, shape, bytes).unwrap();
+    let views = [
+        ("avg", view(Dtype::F32, vec![n, DIM], &fields[0])),
+        ("std", view(Dtype::F32, vec![n, DIM], &fields[1])),
+        ("label", view(Dtype::I64, vec![n], &labels)),
+    ];
+    let file = safetensors::serialize(views, None).unwrap();
+    FeatureSet::from_safetensors("in units", file).unwrap()
+}
+
+/// The same rows in other units, with the head in the inverse unit, so that logits stay: scores
+/// are the same but for a factor and a constant (METHOD §2, §3).
+fn units_do_not_matter(name: &str, scale: f32) {
+    let test = FeatureSet::open(data("test")).unwrap();
+    let scores = |scale: f32| {
+        let weight = HEAD.weight().iter().map(|w| w / scale).collect();
+        let head = Head::new(weight, HEAD.bias().to_vec()).unwrap();
+        let train = in_units(&TRAIN, scale);
+        // pNML normalises by default, but the head stays in its unit.
+        let text = match name {
+            "weiper" => "weiper(repeats=8)",
+            "pnml" => "pnml(normalize=false)",
+            name => name,
+        };
+        let data = TrainingData::new(&train).with_head(&head);
+        let scorer = ScorerSpec::parse(text).unwrap().fit(&data, &mut Silent).unwrap();
+        scorer.score(&in_units(&test, scale)).unwrap()
+    };
+    let (one, other) = (scores(1.0), scores(scale));
+    let n = one.len() as f64;
+    let standard = |scores: &[f32]| -> Vec<f64> {
+        let mean = scores.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+        let off: Vec<f64> = scores.iter().map(|v| f64::from(*v) - mean).collect();
+        let std = (off.iter().map(|v| v * v).sum::<f64>() / n).sqrt();
+        off.iter().map(|v| v / std).collect()
+    };
+    for (row, (a, b)) in standard(&one).into_iter().zip(standard(&other)).enumerate() {
+        assert!((a - b).abs() < 1e-4, "{name} × {scale:e}: row {row}: {a} {b} (standardised)");
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Form, TrainSet};
+use super::{Form, TrainSet, output};
 
 pub const SELECT_HELP: &str = "\
 Pseudo-OOD: classes left out of the fit in turn, and outliers made of validation rows (mixed,
@@ -63,11 +63,14 @@ pub struct SelectArgs {
     /// Refused: test sets are not looked at
     #[arg(long, hide = true, num_args = 1..)]
     pub ood: Vec<String>,
+    /// End with the error of a scorer that cannot be fitted or scored, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
     /// How to write the findings
     #[arg(long, value_enum, default_value_t = Form::Table)]
     pub format: Form,
     /// Fit what was chosen on the whole training set and write this detector file
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
@@ -94,14 +97,18 @@ pub struct CalibrateArgs {
     /// The classifier's last layer, for --per-class where the features have no logits
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
-    /// Calibrate even on training rows: the bound then does not hold
+    /// Leave out the rows that were in training (duplicates, say): the bound holds
     #[arg(long)]
+    pub drop_seen: bool,
+    /// Calibrate even on training rows, or on features of another network or transform: the bound
+    /// then does not hold
+    #[arg(long, conflicts_with = "drop_seen")]
     pub force: bool,
     /// Feature dimension, for raw memmaps without labels or head
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
     /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }
 
@@ -134,11 +141,14 @@ pub struct ScoreArgs {
     /// Seed of randomized ties: use a new one for every batch
     #[arg(long, value_name = "SEED", requires = "ties", required_if_eq("ties", "randomized"))]
     pub ties_seed: Option<u64>,
+    /// Take features that come from another network or transform than the detector's
+    #[arg(long)]
+    pub force: bool,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
     /// .csv, .jsonl or .npy (scores only) [default: CSV on standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
@@ -158,6 +168,9 @@ pub struct WatchArgs {
     pub detector: PathBuf,
     /// Features to read as a stream [default: lines on standard input]
     pub source: Option<PathBuf>,
+    /// What a line of one number is, where the detector reads rows of one feature
+    #[arg(long, value_enum, conflicts_with = "source")]
+    pub lines: Option<LineForm>,
     /// Bound on the probability of a false alarm within the horizon
     #[arg(long, default_value_t = 0.01, allow_hyphen_values = true)]
     pub alpha: f64,
@@ -185,9 +198,21 @@ pub struct WatchArgs {
     /// End at the first alarm, with exit code 3
     #[arg(long)]
     pub fail: bool,
+    /// Take features that come from another network or transform than the detector's
+    #[arg(long)]
+    pub force: bool,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
+}
+
+/// What lines of one number are.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum LineForm {
+    /// Scores
+    Scores,
+    /// Rows of one feature
+    Features,
 }
 
 /// Tests of `heat watch`.

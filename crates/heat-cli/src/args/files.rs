@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{SubsetArgs, TrainSet};
+use super::{SubsetArgs, TrainSet, output};
 
 pub const CONVERT_HELP: &str = "\
 An existing OUT is kept unless --force is given. A killed conversion leaves nothing under the
@@ -19,7 +19,7 @@ pub struct ExportArgs {
     /// Detector or checkpoint of a residual energy
     pub detector: PathBuf,
     /// PyTorch file to write: {"model_state": {"mlp.0.weight": …}}
-    #[arg(long, short, value_name = "FILE.pt")]
+    #[arg(long, short, value_parser = output, value_name = "FILE.pt")]
     pub output: PathBuf,
 }
 
@@ -42,7 +42,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "DIR")]
     pub recipes: Option<PathBuf>,
     /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }
 

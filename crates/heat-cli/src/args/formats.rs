@@ -33,6 +33,8 @@ pub enum EvalFormat {
     Markdown,
     /// OpenOOD v1.5's CSV; of several scorers, one file each in the directory -o
     Openood,
+    /// OpenOOD's values of all scorers in one CSV, a line each
+    Leaderboard,
 }
 
 /// For people, or for programs.

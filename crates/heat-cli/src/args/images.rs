@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::output;
 use clap::{Args, Subcommand};
 
 use crate::export::Format;
@@ -45,15 +46,19 @@ pub struct ExtractArgs {
     /// What that file does not say
     #[command(flatten)]
     pub network: NetworkArgs,
-    /// Directory for the feature set; the head is written beside it, to head.safetensors
+    /// Directory for the feature set; the network's last layer lies in it as head.safetensors
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, directory or list [default: told by the files]
+    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, folder, list or numpy [default: told by the files]
     #[arg(long, value_name = "NAME")]
     pub format: Option<String>,
-    /// train, val or test (textures: test1 …) [default: the one used for evaluation]
+    /// train, val or test (textures: test1 …; a folder: the directory of that name; CIFAR-10-C: a
+    /// severity from 1 to 5) [default: the one used for evaluation]
     #[arg(long, value_name = "SPLIT")]
     pub split: Option<String>,
+    /// Directory or archive that the paths of a list are in [default: the list's directory]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Preprocessing: cifar10, cifar100, imagenet, cifar10_imagenet, or DIR/transform/NAME.toml
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
@@ -102,9 +107,14 @@ pub struct NetworkArgs {
     /// Tensor to take as features, if the wrong one is found
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
-    /// Architecture that weights must be of: resnet18, resnet34, resnet50, resnet20 …
-    /// [default: inferred from them]
+    /// The classifier's output, if the graph has several [default: by the labels' classes, its name,
+    /// or as the last]
     #[arg(long, value_name = "NAME")]
+    pub output_name: Option<String>,
+    /// Architecture that weights must be of (resnet18, resnet50, resnet20 …), and what they do not
+    /// tell: stem=cifar|cifar+pool|imagenet|stride2|stride2+pool, stride_in=conv1|conv2; apart by
+    /// commas [default: inferred from them]
+    #[arg(long, value_name = "NAME,key=value")]
     pub arch: Option<String>,
     /// Prefix of the names of the weights, if the file holds several networks
     #[arg(long, value_name = "PREFIX")]
@@ -174,7 +184,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Where to write them, besides the run directory's results.json [default: standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 

@@ -9,6 +9,7 @@ mod statistics;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use heat_ood::scorers::Group;
 
 use crate::export::Format;
 
@@ -17,6 +18,11 @@ pub use files::*;
 pub use formats::*;
 pub use images::*;
 pub use statistics::*;
+
+/// Where output goes; `-` is standard output.
+fn output(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(if text == "-" { "/dev/stdout" } else { text }))
+}
 
 const SCORER_HELP: &str = "\
 Scorers and their own settings:
@@ -54,6 +60,15 @@ Common keys: batch_size n_epochs seed pooling normalize accum_iter save_freq exp
   ebm.model.{steps,step_size_start,eps_start,hidden_dim,temperature_prior,proposal_type,precondition}
   ebm.loss.l2_coef ebm.optimizer.opt.lr; the run directory's recipe.toml lists all";
 
+const COMPLETIONS_HELP: &str = "\
+  heat completions bash > ~/.local/share/bash-completion/completions/heat
+  heat completions zsh > ~/.zfunc/_heat
+  heat completions fish > ~/.config/fish/completions/heat.fish";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 an error of the data, of files or of the system; 2 arguments or settings that
+  cannot be understood; 3 an alarm of `heat watch --fail`; 130 stopped by Ctrl-C";
+
 const SWEEP_HELP: &str = "\
 Lists: commas outside brackets and quotes separate values; the first key varies slowest:
   heat sweep ebm=heat_gmm_c10,heat_gmm_std_c10 ebm.model.steps=10,20 seed=0,1,2 --train F --out DIR
@@ -64,7 +79,7 @@ Files: one run directory per combination, as `heat train` writes it, with eval.j
 ///
 /// A score is an energy: higher = more out-of-distribution.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -158,13 +173,20 @@ pub enum Command {
     /// Convert a feature set to another format
     #[command(after_help = files::CONVERT_HELP)]
     Convert(ConvertArgs),
+    /// List the scorers: formulas, settings, what each needs
+    Scorers(ScorersArgs),
+    /// Write a script that completes this command's words in a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages of all commands
+    Man(ManArgs),
     /// Download and verify data sets and weights
     #[command(subcommand, after_help = images::DATA_HELP)]
     Data(DataCommand),
 }
 
 /// The training set and what goes with it.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct TrainSet {
     /// Training features: .safetensors, .npy, .npz, .csv, a directory of .safetensors shards, of
     /// avg.npy …, or of the published feat.mmap …
@@ -212,9 +234,18 @@ pub struct TrainArgs {
     /// Recipe groups and keys: ebm=heat_gmm_c10 batch_size=1024 ebm.model.steps=20
     #[arg(value_name = "GROUP=NAME | key.path=value")]
     pub settings: Vec<String>,
-    /// The data
-    #[command(flatten)]
-    pub data: TrainSet,
+    /// Training features, as for `heat fit`; a run that is resumed remembers them
+    #[arg(long, value_name = "FEATURES", required_unless_present = "resume")]
+    pub train: Option<PathBuf>,
+    /// Labels of the training rows (.npy, .npz, .safetensors), where the features have none
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// The classifier's last layer: weight (C × D), bias (C) (.safetensors, .npz)
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// Feature dimension, for raw memmaps without labels or head
+    #[arg(long, value_name = "D")]
+    pub dim: Option<usize>,
     /// Run directory [default: LOG_DIR/EXP_NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -263,7 +294,7 @@ pub struct SweepArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Where to write it [default: standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
@@ -291,7 +322,7 @@ pub struct FitArgs {
     #[command(flatten)]
     pub subset: SubsetArgs,
     /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }
 
@@ -313,11 +344,14 @@ pub struct ComposeArgs {
     /// Training features, for the mean and standard deviation of each score
     #[arg(long, value_name = "FEATURES", required_unless_present = "p_values")]
     pub train: Option<PathBuf>,
+    /// Compose detectors of different networks or transforms
+    #[arg(long)]
+    pub force: bool,
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
     /// Detector file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }
 
@@ -358,30 +392,80 @@ pub struct EvalArgs {
     /// Out-of-distribution features, as NAME=FEATURES
     #[arg(long, required = true, num_args = 1.., value_name = "NAME=FEATURES")]
     pub ood: Vec<String>,
-    /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std)
+    /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std); or groups of them: all,
+    /// logits, features, head, unlabelled (those that need neither labels nor classifier)
     #[arg(long, value_name = "A,B(key=value),…")]
     pub scorers: Option<String>,
     /// Fitted detectors, as FILE or NAME=FILE
     #[arg(long, num_args = 1.., value_name = "DETECTOR")]
     pub detectors: Vec<String>,
+    /// End with the error of a scorer that cannot be fitted or scored, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
     /// Also evaluate the composition of these scorers and detectors, by name
     #[arg(long, value_name = "A,B,…")]
     pub combine: Vec<String>,
+    /// Names of the compositions, in their order [default: combine(A,B,beta=…)]
+    #[arg(long, value_name = "NAME", requires = "combine")]
+    pub name: Vec<String>,
     /// β of the compositions
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, requires = "combine")]
     pub beta: f64,
+    /// Order of the scorers: `name`; `average`, `near`, `far` or an OOD set, by AUROC; or a
+    /// metric, such as fpr95_id_positive, by its average [default: as given]
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
     /// Beyond the metrics
     #[command(flatten)]
     pub statistics: StatisticsArgs,
+    /// Take features that come from another network or transform than was fitted on
+    #[arg(long)]
+    pub force: bool,
     /// How to write the results
     #[arg(long, value_enum, default_value_t = EvalFormat::Table)]
     pub format: EvalFormat,
     /// Where to write them [default: standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Also write an HTML report with tables and figures
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
+}
+
+/// `heat scorers`
+#[derive(Args)]
+pub struct ScorersArgs {
+    /// Those of a group alone: all, logits, features, head, unlabelled
+    #[arg(value_parser = named_group)]
+    pub group: Option<NamedGroup>,
+    /// How to write the list
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    pub format: Form,
+}
+
+/// A group of scorers by its name.
+#[derive(Clone)]
+pub struct NamedGroup(pub Group);
+
+fn named_group(name: &str) -> Result<NamedGroup, String> {
+    let names: Vec<&str> = Group::ALL.iter().map(|(name, _)| *name).collect();
+    Group::named(name).map(NamedGroup).ok_or_else(|| format!("there are: {}", names.join(", ")))
+}
+
+/// `heat completions`
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// Which shell's
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `heat man`
+#[derive(Args)]
+pub struct ManArgs {
+    /// Directory for heat.1, heat-train.1 …
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// `heat report`
@@ -391,7 +475,7 @@ pub struct ReportArgs {
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// HTML file to write
-    #[arg(long, short, value_name = "FILE.html", default_value = "report.html")]
+    #[arg(long, short, value_parser = output, value_name = "FILE.html", default_value = "report.html")]
     pub output: PathBuf,
     /// In-distribution test features: evaluate the runs' detectors
     #[arg(long, value_name = "FEATURES", requires = "ood")]

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use heat_images::backbone::{Backbone, BackboneOptions, Tap, find_library};
+use heat_images::backbone::{Backbone, BackboneOptions, Chosen, Tap, find_library};
 
 use super::{refuse_overwriting, wrote};
 use crate::args::{BackboneCommand, NetworkArgs};
@@ -13,6 +13,8 @@ impl NetworkArgs {
     pub fn options(&self) -> BackboneOptions {
         BackboneOptions {
             tap: self.tap.clone(),
+            output: self.output_name.clone(),
+            classes: None,
             arch: self.arch.clone(),
             prefix: self.prefix.clone(),
             library: None,
@@ -25,7 +27,7 @@ pub fn run(command: &BackboneCommand, progress: &mut Progress) -> Result<()> {
         BackboneCommand::Inspect { file, network } => {
             let backbone = Backbone::open(file, &network.options())?;
             let mut out = std::io::stdout().lock();
-            for line in describe(&backbone) {
+            for line in describe(&backbone).into_iter().chain(seen(&backbone)) {
                 writeln!(out, "{line}")?;
             }
         }
@@ -45,21 +47,45 @@ pub fn describe(backbone: &Backbone) -> Vec<String> {
     let found = backbone.found();
     let network = backbone.architecture().map(|name| format!("weights   of a {name}"));
     let mut lines: Vec<String> = network.into_iter().collect();
+    let last = if found.channels_last { ", channels last: images are turned" } else { "" };
     lines.extend([
-        format!("input     {} {}", found.input, found.input_text()),
+        format!("input     {} {}{last}", found.input, found.input_text()),
         match &found.tap {
             Tap::Map(name) => format!("features  {name}: a map, pooled to avg, std and max"),
             Tap::Vector(name) => format!("features  {name}: a vector, avg alone"),
         },
     ]);
-    lines.push(match (&found.head, &found.linear) {
-        (Some(head), Some((node, output))) => {
+    lines.push(match (&found.head, &found.linear, &found.headless) {
+        (Some(head), Some((node, output)), _) => {
             format!("head      {node}: {} → {} classes, as {output}", head.dim(), head.classes())
         }
-        _ => "head      none: no linear layer with constant weights at the end".into(),
+        (_, _, Some(why)) => format!("head      none: {why}"),
+        _ => "head      none".into(),
     });
+    if let Some(Chosen { output, others, why }) = &found.chosen {
+        let others = others.join(", ");
+        lines.push(format!(
+            "output    {output}, chosen {why}; others: {others} (--output-name takes another)"
+        ));
+    }
     lines.push(format!("graph     {} nodes, opset {}", found.nodes, found.opset));
+    lines.extend(backbone.notes().iter().map(|note| format!("note: {note}")));
     lines
+}
+
+/// What is seen when it is run, where there is a runtime and the graph fixes
+/// the size of its images.
+fn seen(backbone: &Backbone) -> Vec<String> {
+    let Some(size) = backbone.found().image_size().filter(|_| find_library(None).is_ok()) else {
+        return Vec::new();
+    };
+    match backbone.load().and_then(|mut network| network.check(size)) {
+        Ok(checked) => {
+            let notes = backbone.notes_of(&checked);
+            notes.into_iter().map(|note| format!("note: {note}")).collect()
+        }
+        Err(error) => vec![format!("note: it cannot be run: {error}")],
+    }
 }
 
 pub fn doctor() -> Result<()> {

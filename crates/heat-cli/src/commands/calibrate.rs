@@ -1,11 +1,11 @@
 //! `heat calibrate`: a detector learns when to say "out-of-distribution".
 
 use anyhow::Result;
+use heat_ood::Error;
 use heat_ood::calibrate::{CalibrationConfig, Guarantee};
 use heat_ood::features::Head;
-use heat_ood::{Detector, Error};
 
-use super::{open, open_options, refuse_overwriting, wrote};
+use super::{check_origin, open, open_detector, open_options, refuse_overwriting, wrote};
 use crate::args::{Bound, CalibrateArgs};
 use crate::progress::Progress;
 
@@ -17,10 +17,16 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
         let problem = "the head tells the predicted class: give `--per-class` with it";
         return Err(Error::config("head", "", problem).into());
     }
-    let mut detector = Detector::open(&args.detector)?;
+    let mut detector = open_detector(&args.detector)?;
     let head = args.head.as_ref().map(Head::open).transpose()?;
     let options = open_options(args.dim, head.as_ref());
-    let id = open(&args.id, &options, head.as_ref(), progress)?;
+    let mut id = open(&args.id, &options, head.as_ref(), progress)?;
+    check_origin(detector.provenance(), &id, args.force)?;
+    if args.drop_seen {
+        let (left, dropped) = detector.provenance().without_seen(&id)?;
+        progress.say(&format!("{dropped} of {} rows were in training and are left out", id.len()));
+        id = left;
+    }
     let config = CalibrationConfig {
         alpha: args.alpha,
         guarantee: match (args.delta, args.bound) {

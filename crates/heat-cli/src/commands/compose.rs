@@ -10,7 +10,9 @@ use heat_ood::scorers::Scorer;
 use heat_ood::{Error, Fitted, TrainingData};
 
 use super::scorers;
-use super::{NamedDetector, detectors, named, open, open_options, refuse_overwriting, wrote};
+use super::{
+    NamedDetector, check_origin, detectors, named, open, open_options, refuse_overwriting, wrote,
+};
 use crate::args::{ComposeArgs, PValueRule};
 use crate::progress::Progress;
 
@@ -20,6 +22,9 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     inputs.extend(args.train.as_deref());
     refuse_overwriting(Some(&args.output), &inputs)?;
     let members = detectors(&args.detectors)?;
+    if !args.force {
+        same_origin(&members)?;
+    }
     let names: Vec<&str> = members.iter().map(|m| &*m.name).collect();
     let names = names.join(" ");
     say_what_is_left_out(args, &members, progress);
@@ -30,6 +35,9 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
         }
         (None, Some(train)) => {
             let train = open(train, &open_options(args.dim, None), None, progress)?;
+            for member in &members {
+                check_origin(member.detector.provenance(), &train, args.force)?;
+            }
             let scorer = standardise(&members, args, &train, progress)?;
             let weights: Vec<String> = args.weights.iter().map(f64::to_string).collect();
             let mut recipe = format!("compose {names} --beta {}", args.beta);
@@ -40,11 +48,28 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
         }
         (None, None) => {
             let remedy = "give the training features with `--train`";
-            return Err(Error::missing("compose", "training set", remedy).into());
+            return Err(Error::needs("a composition", "a training set", remedy).into());
         }
     };
     scorers::detector(scorer, &recipe).save(&args.output)?;
     wrote(progress, &args.output);
+    Ok(())
+}
+
+/// Refuse members of different networks or transforms.
+fn same_origin(members: &[NamedDetector]) -> Result<()> {
+    let mut known =
+        members.iter().filter_map(|m| Some((m, m.detector.provenance().origin.as_ref()?)));
+    let Some((first, origin)) = known.next() else { return Ok(()) };
+    for (member, other) in known {
+        if let Some(difference) = origin.difference(other) {
+            let problem = format!(
+                "fitted on features of {difference}, as `{}` was; `--force` goes on all the same",
+                first.name
+            );
+            return Err(Error::Foreign { place: member.name.clone(), problem }.into());
+        }
+    }
     Ok(())
 }
 

@@ -4,26 +4,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use heat_ood::Error;
-use heat_ood::evaluate::{Candidate, Results, accuracy};
+use heat_ood::evaluate::{Candidate, Results, accuracy, unscorable};
 use heat_ood::features::Head;
-use heat_ood::scorers::ScorerSpec;
+use serde_json::{Map, Value};
 
-use super::outputs::command_line;
-use super::scorers::{combine, fit};
-use super::statistics::{check_scorers, write};
+use super::outputs::{command_line, hashes, made};
+use super::scorers::{self, Skipped, combine};
+use super::statistics::{Writing, check_scorers, write};
 use super::{
-    Data, NamedDetector, TestSets, detectors, is_directory_name, named, open_options,
-    refuse_overwriting, split, wrote,
+    Data, NamedDetector, TestSets, check_origin, detectors, is_directory_name, named, open_options,
+    refuse_overwriting, say_agreement, split, wrote,
 };
 use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
 use crate::report::{self, Evaluation, ReportData};
+use crate::words::with_help;
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     refuse_outputs(args)?;
-    let Evaluated { results, evaluation, accuracy } = evaluated(args, progress)?;
-    let output = args.output.as_deref();
-    write(&results, evaluation.scores(), args.format, output, accuracy, progress)?;
+    let Evaluated { results, evaluation, accuracy, made } = evaluated(args, progress)?;
+    let (output, sort) = (args.output.as_deref(), args.sort.as_deref());
+    let writing = Writing { format: args.format, output, sort, accuracy, made: &made };
+    write(&results, evaluation.scores(), &writing, progress)?;
     if let Some(path) = &args.report {
         let data = ReportData::new(command_line(), Vec::new()).with_results(&results, evaluation);
         report::write(path, &data)?;
@@ -60,27 +62,58 @@ pub(super) struct Evaluated {
     pub evaluation: Evaluation,
     /// The classifier's on the ID set, where OpenOOD's form is asked for.
     accuracy: Option<f64>,
+    /// For JSON: version, command line, hashes.
+    made: Value,
 }
 
 /// Fit, score and measure.
 pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Evaluated> {
     let data = training(args, progress)?;
     let sets = test_sets(args, data.as_ref(), progress)?;
+    let head = data.as_ref().and_then(|d| d.head.as_ref());
+    if let Some(data) = &data {
+        say_agreement(&data.train, head, progress)?;
+    }
+    say_agreement(&sets.id, head, progress)?;
     let names: Vec<&str> = sets.ood.iter().map(|(name, _)| &**name).collect();
     let statistics = args.statistics.plan(&names, progress)?;
     let read = detectors(&args.detectors)?;
-    let candidates = candidates(args, data.as_ref(), &read, progress)?;
-    read.iter().try_for_each(|detector| warn_seen(detector, &sets, progress))?;
-    let names: Vec<&str> = candidates.iter().map(|c| &*c.name).collect();
-    check_scorers(&statistics, &names, args.format, args.output.as_deref(), progress)?;
+    let (mut candidates, mut skipped) = candidates(args, data.as_ref(), &read, progress)?;
+    for set in std::iter::once(&sets.id).chain(sets.ood.iter().map(|(_, set)| set)) {
+        let mut made_by = candidates.iter().map(|c| c.scorer.provenance());
+        made_by.try_for_each(|provenance| check_origin(provenance, set, args.force))?;
+    }
     let TestSets { id, ood } = &sets;
-    let (mut results, mut evaluation) = match args.report.is_some() {
-        true => Evaluation::of(id, ood, &candidates, progress)?,
-        false => Evaluation::brief(id, ood, &candidates, progress)?,
+    let score = match args.report.is_some() {
+        true => Evaluation::of,
+        false => Evaluation::brief,
     };
+    let found = loop {
+        let names: Vec<&str> = candidates.iter().map(|c| &*c.name).collect();
+        check_scorers(&statistics, &names, args.format, args.output.as_deref(), progress)?;
+        let error = match score(id, ood, &candidates, progress) {
+            Ok(found) => break found,
+            Err(error) => error,
+        };
+        let failed =
+            if args.strict { Vec::new() } else { unscorable(id, ood, &candidates, progress)? };
+        if failed.is_empty() || failed.len() == candidates.len() {
+            return Err(error.into());
+        }
+        for (i, error) in failed.into_iter().rev() {
+            skipped.push((candidates.remove(i).name, with_help(error.to_string())));
+        }
+    };
+    let (mut results, mut evaluation) = found;
+    progress.clear();
+    for (name, reason) in &skipped {
+        progress.warn(&format!("{name} is left out: {reason}"));
+    }
+    results.skipped = skipped;
     statistics.add_to(&mut results, evaluation.scores(), progress)?;
     if args.report.is_some() {
-        for NamedDetector { name, file, detector } in &read {
+        let kept = |d: &&NamedDetector| results.skipped.iter().all(|(name, _)| *name != d.name);
+        for NamedDetector { name, file, detector } in read.iter().filter(kept) {
             evaluation = evaluation.with_detector(name, file, detector, id, ood)?;
         }
         if let Some(Data { train, head, .. }) = &data {
@@ -88,7 +121,35 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
         }
     }
     progress.clear();
-    Ok(Evaluated { results, evaluation, accuracy: accuracy_of(args, data.as_ref(), &sets)? })
+    results.warnings.iter().for_each(|warning| progress.warn(warning));
+    let accuracy = accuracy_of(args, data.as_ref(), &sets)?;
+    let made = match args.format {
+        EvalFormat::Json => made(read_hashes(data.as_ref(), &sets, &read)?),
+        _ => Value::Null,
+    };
+    Ok(Evaluated { results, evaluation, accuracy, made })
+}
+
+/// Of everything that was read.
+fn read_hashes(
+    data: Option<&Data>,
+    sets: &TestSets,
+    read: &[NamedDetector],
+) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    if let Some(data) = data {
+        all.insert("train".into(), hashes(&data.train)?);
+        all.extend(data.head.as_ref().map(|head| ("head".to_owned(), head.digest().into())));
+    }
+    all.insert("id".into(), hashes(&sets.id)?);
+    let ood = sets.ood.iter().map(|(name, set)| Ok((name.clone(), hashes(set)?)));
+    all.insert("ood".into(), Value::Object(ood.collect::<Result<_>>()?));
+    if !read.is_empty() {
+        let sha = |d: &NamedDetector| Ok((d.name.clone(), heat_ood::io::sha256(&d.file)?.into()));
+        let detectors = read.iter().map(sha).collect::<Result<_>>()?;
+        all.insert("detectors".into(), Value::Object(detectors));
+    }
+    Ok(all)
 }
 
 /// The training set, where one is given.
@@ -128,29 +189,41 @@ fn candidates(
     data: Option<&Data>,
     read: &[NamedDetector],
     progress: &mut Progress,
-) -> Result<Vec<Candidate>> {
-    let specs = split(args.scorers.as_deref().unwrap_or_default());
+) -> Result<(Vec<Candidate>, Skipped)> {
+    let specs = scorers::specs(args.scorers.as_deref().unwrap_or_default(), false)?;
     if specs.is_empty() && read.is_empty() {
         let problem = "give `--scorers el,knn(k=50)` or `--detectors FILE`, or both";
         return Err(Error::config("scorers", "", problem).into());
     }
-    let specs = specs.iter().map(|s| ScorerSpec::parse(s)).collect::<Result<Vec<_>, _>>()?;
+    if args.name.len() > args.combine.len() {
+        let problem = "is that of a composition: give as many `--combine` as names";
+        return Err(Error::config("name", args.name.join(" "), problem).into());
+    }
     let needs_train = |what: &str| {
         let remedy = "give the training features with `--train`";
-        data.ok_or_else(|| Error::missing(what, "training set", remedy))
+        data.ok_or_else(|| Error::needs(what, "a training set", remedy))
     };
-    let mut candidates = match specs.is_empty() {
-        true => Vec::new(),
-        false => fit(&specs, needs_train("--scorers")?, progress)?,
+    let (mut candidates, mut skipped) = match specs.is_empty() {
+        true => Default::default(),
+        false => {
+            let strict = args.strict || read.is_empty() && specs.len() == 1;
+            scorers::fit_possible(&specs, needs_train("`--scorers`")?, strict, progress)?
+        }
     };
     candidates.extend(read.iter().map(|NamedDetector { name, detector, .. }| Candidate {
         name: name.clone(),
         scorer: detector.fitted(),
         fit_seconds: None,
     }));
-    for list in &args.combine {
-        let data = needs_train("--combine")?;
-        candidates.push(combine(&split(list), args.beta, &candidates, data, progress)?);
+    for (i, list) in args.combine.iter().enumerate() {
+        let data = needs_train("`--combine`")?;
+        let (name, members) = (args.name.get(i).map(String::as_str), split(list));
+        if let Some((member, _)) = skipped.iter().find(|(name, _)| members.contains(name)) {
+            let reason = format!("its member {member} is left out");
+            skipped.push((name.map_or_else(|| format!("combine({list})"), str::to_owned), reason));
+            continue;
+        }
+        candidates.push(combine(name, &members, args.beta, &candidates, data, progress)?);
     }
     for (i, c) in candidates.iter().enumerate() {
         if candidates[..i].iter().any(|other| other.name == c.name) {
@@ -159,33 +232,16 @@ fn candidates(
             return Err(Error::config("scorers", &c.name, problem).into());
         }
     }
-    Ok(candidates)
+    Ok((candidates, skipped))
 }
 
 /// The classifier's accuracy, for OpenOOD's form.
 fn accuracy_of(args: &EvalArgs, data: Option<&Data>, sets: &TestSets) -> Result<Option<f64>> {
-    if args.format != EvalFormat::Openood {
+    if ![EvalFormat::Openood, EvalFormat::Leaderboard].contains(&args.format) {
         return Ok(None);
     }
     Ok(match (data, &args.head) {
         (None, Some(head)) => accuracy(&sets.id, Some(&Head::open(head)?))?,
         (data, _) => accuracy(&sets.id, data.and_then(|d| d.head.as_ref()))?,
     })
-}
-
-/// Say where settings were chosen on one of these sets, or ID rows were seen.
-fn warn_seen(read: &NamedDetector, sets: &TestSets, progress: &Progress) -> Result<()> {
-    let NamedDetector { name, detector, .. } = read;
-    if let Some(problem) = detector.provenance().contamination(&sets.id)? {
-        progress.say(&format!("warning: {name}: {problem}: its results on them say little"));
-    }
-    for (set, features) in &sets.ood {
-        if detector.provenance().was_tuned_on(features)? {
-            progress.say(&format!(
-                "warning: the settings of {name} were chosen on {set}: its results there say \
-                 nothing about unknown data"
-            ));
-        }
-    }
-    Ok(())
 }

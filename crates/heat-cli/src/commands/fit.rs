@@ -1,6 +1,7 @@
 //! `heat fit`: one scorer, one detector file.
 
 use anyhow::Result;
+use heat_ood::Error;
 use heat_ood::scorers::ScorerSpec;
 
 use super::{Data, refuse_overwriting, scorers, wrote};
@@ -8,6 +9,10 @@ use crate::args::FitArgs;
 use crate::progress::Progress;
 
 pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
+    if args.scorer.contains('=') && !args.scorer.contains('(') {
+        let problem = "the scorer's name comes first, then its settings: `heat fit knn k=50 …`";
+        return Err(Error::config(&args.scorer, "", problem).into());
+    }
     let mut spec = ScorerSpec::parse(&args.scorer)?;
     let more = ScorerSpec::new(&spec.name, args.settings.iter().map(String::as_str))?;
     spec.settings.extend(more.settings);

@@ -3,27 +3,20 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use heat_ood::Detector;
+use heat_ood::ebm::checkpoint;
 use heat_ood::ebm::torch::{self, ReadOptions};
-use heat_ood::ebm::{RunDirectory, checkpoint};
 use heat_ood::features::{FeatureSet, Field, FileFormat, Head, Pooling};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
+use heat_ood::{Detector, printable};
 
-use super::{open_options, write_output};
+use super::{detector_file, open_options, write_output};
 use crate::args::InfoArgs;
 
 pub fn run(args: &InfoArgs) -> Result<()> {
     let path = &args.file;
-    // A run directory goes by its detector, or the checkpoint that is furthest on.
     let run = path.join("recipe.toml").is_file();
-    let detector_file = path.join("detector.safetensors");
-    let latest = if run && !detector_file.is_file() { RunDirectory::latest(path)? } else { None };
-    let path = match latest {
-        Some(checkpoint) => &checkpoint.clone(),
-        None if run => &detector_file,
-        None => path,
-    };
+    let path = if run { &detector_file(path)? } else { path };
     let numpy = matches!(FileFormat::of(path), Some(FileFormat::Npy | FileFormat::Npz));
     let options = open_options(args.dim, None);
     let torch = path.is_file() && path.extension().is_some_and(|e| e == "pt" || e == "pth");
@@ -53,7 +46,9 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     } else {
         features(&mut out, &FeatureSet::open_with(path, &options)?)?;
     }
-    write_output(None, &out)
+    // Names, provenance and settings are texts of the file.
+    let lines: Vec<String> = out.lines().map(|line| printable(line) + "\n").collect();
+    write_output(None, &lines.concat())
 }
 
 fn head(out: &mut String, head: &Head) -> Result<()> {

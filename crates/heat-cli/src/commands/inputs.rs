@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::Result;
-use heat_ood::features::{FeatureSet, Head, OpenOptions, Subset, SubsetConfig};
-use heat_ood::{Detector, Error, TrainingData};
+use heat_ood::ebm::RunDirectory;
+use heat_ood::evaluate::Agreement;
+use heat_ood::features::{FeatureSet, HEAD, Head, OpenOptions, Subset, SubsetConfig};
+use heat_ood::{Detector, Error, Provenance, TrainingData};
 
 use crate::args::{SubsetArgs, TrainSet};
 use crate::progress::Progress;
@@ -60,9 +62,12 @@ pub struct Data {
 }
 
 impl Data {
+    /// The head is that given, else the one in the set's directory. Also says how far head and labels agree.
     pub fn open(args: &TrainSet, progress: &Progress) -> Result<Self> {
         let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
-        Self::from(&args.train, labels, head, args.dim, progress)
+        let data = Self::from(&args.train, labels, head, args.dim, progress)?;
+        say_agreement(&data.train, data.head.as_ref(), progress)?;
+        Ok(data)
     }
 
     pub fn from(
@@ -72,6 +77,8 @@ impl Data {
         dim: Option<usize>,
         progress: &Progress,
     ) -> Result<Self> {
+        let beside = train.join(HEAD);
+        let head = head.or_else(|| beside.is_file().then_some(&*beside));
         let head = head.map(Head::open).transpose()?;
         let options = open_options(dim, head.as_ref());
         let mut train = FeatureSet::open_with(train, &options)?;
@@ -105,6 +112,47 @@ impl Data {
     }
 }
 
+/// Say whether the head is that of the network that made the features, and how many labelled rows
+/// it gets right: a head or labels of another network, or
+/// written in another order, would give confident nonsense.
+pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress) -> Result<()> {
+    let made_by = set.origin().and_then(|origin| origin.head_sha256.clone());
+    if let (Some(theirs), Some(head)) = (made_by, head)
+        && theirs != head.digest()
+    {
+        let name = set.name();
+        progress.warn(&format!(
+            "{name}: the head given is not that of the network that made the features"
+        ));
+    }
+    let Some(agreement) = Agreement::of(set, head)? else { return Ok(()) };
+    let name = set.name();
+    if agreement.near_chance() {
+        progress.warn(&format!(
+            "{name}: {agreement}. Do head, logits and labels belong together? They may be \
+             another network's or another list of classes; a matrix in column order (numpy's \
+             `order='F'`, scikit-learn's `coef_`) is scrambled by `safetensors.numpy`: save \
+             `np.ascontiguousarray(W)`"
+        ));
+    } else {
+        progress.say(&format!("note: {name}: {agreement}"));
+    }
+    Ok(())
+}
+
+/// Refuse features of another network or transform than something was fitted on.
+pub fn check_origin(provenance: &Provenance, set: &FeatureSet, force: bool) -> Result<()> {
+    match provenance.check_origin(set) {
+        Err(error) if !force => {
+            let told = error.to_string();
+            let (place, problem) = told.split_once(": ").unwrap_or(("", &told));
+            let problem = format!("{problem}; `--force` goes on all the same");
+            Err(Error::Foreign { place: place.into(), problem }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 impl SubsetArgs {
     pub fn config(&self) -> SubsetConfig {
         SubsetConfig {
@@ -127,6 +175,29 @@ pub fn named(text: &str) -> (String, PathBuf) {
             (name, path)
         }
     }
+}
+
+/// The file of a detector: the path itself, or what a run directory holds: its detector, else the
+/// checkpoint that is furthest on.
+pub fn detector_file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let file = path.join("detector.safetensors");
+    if file.is_file() {
+        return Ok(file);
+    }
+    let latest = RunDirectory::latest(path)?;
+    Ok(latest.ok_or_else(|| {
+        let problem =
+            "is a directory without detector.safetensors and checkpoints: not that of a run";
+        Error::format(path, problem)
+    })?)
+}
+
+/// Open a detector, a checkpoint, or that of a run directory.
+pub fn open_detector(path: &Path) -> Result<Detector> {
+    Ok(Detector::open(detector_file(path)?)?)
 }
 
 /// A detector, and where it was read from.
@@ -153,6 +224,7 @@ pub fn detectors(list: &[String]) -> Result<Vec<NamedDetector>> {
         if out.iter().any(|d| d.name == name) {
             return refuse(&format!("two are named `{name}`; write NAME=FILE"));
         }
+        let file = detector_file(&file)?;
         let detector = Detector::open(&file)?;
         out.push(NamedDetector { name, file, detector });
     }

@@ -18,12 +18,17 @@ pub mod report;
 pub mod run;
 pub mod score;
 mod scorers;
+pub mod scorers_list;
 pub mod select;
+pub mod shell;
 pub mod statistics;
 pub mod sweep;
 pub mod train;
 pub mod watch;
 
 pub use inputs::set_label_column;
-use inputs::{Data, NamedDetector, TestSets, detectors, named, open, open_options, split};
+use inputs::{
+    Data, NamedDetector, TestSets, check_origin, detector_file, detectors, named, open,
+    open_detector, open_options, say_agreement, split,
+};
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

@@ -5,17 +5,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use heat_ood::Error;
-use heat_ood::features::FileFormat;
+use heat_ood::features::{FeatureSet, FileFormat};
+use heat_ood::io::is_standard_output;
+
+use serde_json::{Value, json};
 
 use crate::progress::Progress;
 
 /// Write a file whole, or standard output.
 pub fn write_output(path: Option<&Path>, text: &str) -> Result<()> {
+    write_bytes(path, text.as_bytes())
+}
+
+/// The same of bytes.
+pub fn write_bytes(path: Option<&Path>, bytes: &[u8]) -> Result<()> {
     match path {
-        Some(path) => {
-            heat_ood::io::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
-        }
-        None => std::io::stdout().lock().write_all(text.as_bytes()).context("write results")?,
+        Some(path) => heat_ood::io::write_atomically(path, |w| w.write_all(bytes))?,
+        None => std::io::stdout().lock().write_all(bytes).context("write results")?,
     }
     Ok(())
 }
@@ -60,6 +66,9 @@ pub fn is_directory_name(path: &Path) -> bool {
 /// Say that a file was written.
 pub fn wrote(progress: &mut Progress, path: &Path) {
     progress.clear();
+    if is_standard_output(path) {
+        return;
+    }
     progress.say(&format!("wrote {}", path.display()));
 }
 
@@ -70,6 +79,21 @@ pub fn command_line() -> String {
         _ => quoted(&word),
     });
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// How something came about, for JSON: this program's version, the command line, and the hashes
+/// of what was read, by name.
+pub fn made(read: serde_json::Map<String, Value>) -> Value {
+    let mut made = json!({"version": env!("CARGO_PKG_VERSION"), "command": command_line()});
+    if !read.is_empty() {
+        made["sha256"] = Value::Object(read);
+    }
+    made
+}
+
+/// The hashes of a set's files, by their names.
+pub fn hashes(set: &FeatureSet) -> Result<Value> {
+    Ok(set.digests()?.into_iter().map(|(name, sha)| (name, Value::String(sha))).collect())
 }
 
 fn quoted(word: &str) -> String {

@@ -11,8 +11,9 @@ use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{Scorer, ScorerSpec};
 use heat_ood::{Detector, Error, Fit, Fitted};
 
-use super::outputs::command_line;
+use super::outputs::{command_line, made};
 use super::scorers::{compose, fit};
+use super::statistics::{shown, with_made};
 use super::{Data, TestSets, write_output};
 use crate::args::QuickstartArgs;
 use crate::export::{self, Format};
@@ -67,9 +68,10 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     let report = ReportData::new(command_line(), Vec::new()).with_results(&results, evaluation);
     report::write(&page, &report)?;
     progress.clear();
-    write_output(None, &export::results(&results, Format::Table))?;
+    write_output(None, &shown(&results))?;
     let json = args.out.join("results.json");
-    write_output(Some(&json), &export::results(&results, Format::Json))?;
+    let text = with_made(&export::results(&results, Format::Json), &made(Default::default()));
+    write_output(Some(&json), &text)?;
     progress.say(&format!(
         "wrote {}, {} for a browser, and the composed detector {}; {} in all",
         json.display(),

@@ -44,6 +44,7 @@ fn evaluation(args: &ReportArgs, id: &Path, found: &Found) -> Result<EvalArgs> {
     let whole = |path: &PathBuf| path.canonicalize().map_err(Error::io("find", path));
     let detectors = found.detectors.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
     Ok(EvalArgs {
+        force: false,
         train: args.train.clone(),
         labels: args.labels.clone(),
         head: args.head.clone(),
@@ -53,6 +54,9 @@ fn evaluation(args: &ReportArgs, id: &Path, found: &Found) -> Result<EvalArgs> {
         ood: args.ood.clone(),
         scorers: args.scorers.clone(),
         detectors: detectors.iter().map(|p| p.display().to_string()).collect(),
+        strict: false,
+        name: Vec::new(),
+        sort: None,
         combine: args.combine.clone(),
         beta: args.beta,
         format: EvalFormat::Table,

@@ -4,9 +4,10 @@ use std::io::Write;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Ties, benjamini_hochberg};
+use heat_ood::io::is_standard_output;
 use heat_ood::{Detector, Error, Prediction};
 
-use super::{open, open_options, refuse_overwriting, wrote};
+use super::{check_origin, open, open_detector, open_options, refuse_overwriting, wrote};
 use crate::args::{ScoreArgs, TiesRule};
 use crate::export::{self, ScoreFormat};
 use crate::progress::Progress;
@@ -14,7 +15,7 @@ use crate::progress::Progress;
 pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     let format = format(args)?;
     refuse_overwriting(args.output.as_deref(), &[&args.detector, &args.features])?;
-    let mut detector = Detector::open(&args.detector)?;
+    let mut detector = open_detector(&args.detector)?;
     if let Some(alpha) = args.alpha {
         calibrated(&detector, "alpha")?;
         detector.set_alpha(alpha)?;
@@ -23,6 +24,8 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
         calibrated(&detector, "fdr")?;
     }
     let set = open(&args.features, &open_options(args.dim, None), None, progress)?;
+    check_origin(detector.provenance(), &set, args.force)?;
+    let detector = detector.of_any_origin();
     let ties = match (args.ties, args.ties_seed) {
         (Some(TiesRule::Randomized), Some(seed)) => {
             calibrated(&detector, "ties")?;
@@ -54,6 +57,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
 fn format(args: &ScoreArgs) -> Result<ScoreFormat> {
     let format = match &args.output {
         None => ScoreFormat::Csv,
+        Some(path) if is_standard_output(path) => ScoreFormat::Csv,
         Some(path) => ScoreFormat::of(path).ok_or_else(|| {
             Error::config("output", path.display(), "the ending must be .csv, .jsonl or .npy")
         })?,

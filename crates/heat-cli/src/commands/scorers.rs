@@ -5,10 +5,10 @@ use std::time::Instant;
 use anyhow::Result;
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::evaluate::Candidate;
-use heat_ood::scorers::{Scorer, ScorerSpec, fit_all};
+use heat_ood::scorers::{Group, Scorer, ScorerSpec, fit_all, fit_each};
 use heat_ood::{Detector, Error, Fit, Fitted, TrainingData};
 
-use super::Data;
+use super::{Data, split};
 use crate::progress::Progress;
 
 /// Fit scorers, all in one pass over the training set as far as they share what they need.
@@ -20,6 +20,67 @@ pub fn fit(specs: &[ScorerSpec], data: &Data, progress: &mut Progress) -> Result
         fit_seconds: Some(seconds),
     });
     Ok(candidates.collect())
+}
+
+/// Names with the reasons why they were left out.
+pub type Skipped = Vec<(String, String)>;
+
+/// The same, but that scorers which cannot be fitted are left out, unless this is `strict`.
+///
+/// # Errors
+/// If it is strict and one cannot be fitted, or none can.
+pub fn fit_possible(
+    specs: &[ScorerSpec],
+    data: &Data,
+    strict: bool,
+    progress: &mut Progress,
+) -> Result<(Vec<Candidate>, Skipped)> {
+    if strict {
+        return Ok((fit(specs, data, progress)?, Vec::new()));
+    }
+    let (mut candidates, mut skipped, mut first) = (Vec::new(), Vec::new(), None);
+    for (spec, fitted) in specs.iter().zip(fit_each(specs, &data.training(), progress)) {
+        match fitted {
+            Ok((scorer, seconds)) => candidates.push(Candidate {
+                name: spec.to_string(),
+                scorer,
+                fit_seconds: Some(seconds),
+            }),
+            Err(error) => {
+                skipped.push((spec.to_string(), crate::words::with_help(error.to_string())));
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        // One alone has its own error.
+        Some(error) if candidates.is_empty() => Err(error.into()),
+        _ => Ok((candidates, skipped)),
+    }
+}
+
+/// Scorers as a list names them: `knn(k=50),el`, and groups of them (`all`, `unlabelled`).
+/// With `alternatives`, `knn(k=1|10)` stands for two.
+pub fn specs(list: &str, alternatives: bool) -> Result<Vec<ScorerSpec>> {
+    let (words, mut of_groups) = (split(list), Vec::new());
+    for group in words.iter().filter_map(|word| Group::named(word)) {
+        of_groups.extend(group.scorers());
+    }
+    let mut specs: Vec<ScorerSpec> = Vec::new();
+    for word in &words {
+        let named = match Group::named(word) {
+            Some(group) => group.scorers(),
+            None if alternatives => ScorerSpec::parse_alternatives(word)?,
+            None => vec![ScorerSpec::parse(word)?],
+        };
+        // What is in a group and named beside it is meant once.
+        for spec in named {
+            if !(of_groups.contains(&spec) && specs.contains(&spec)) {
+                specs.push(spec);
+            }
+        }
+    }
+    Ok(specs)
 }
 
 /// The composition of fitted scorers, with their statistics over the training set.
@@ -38,6 +99,7 @@ pub fn compose(
 
 /// The composition of candidates, by their names.
 pub fn combine(
+    name: Option<&str>,
     names: &[String],
     beta: f64,
     candidates: &[Candidate],
@@ -52,8 +114,8 @@ pub fn combine(
         })?;
         members.push(Part::new(name, found.scorer.clone()));
     }
-    let name = format!("combine({},beta={beta})", names.join(","));
-    compose(&name, members, beta, &data.training(), progress)
+    let usual = format!("combine({},beta={beta})", names.join(","));
+    compose(name.unwrap_or(&usual), members, beta, &data.training(), progress)
 }
 
 /// A detector that says how it was made.

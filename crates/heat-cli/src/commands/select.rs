@@ -3,14 +3,17 @@
 use std::path::Path;
 
 use anyhow::Result;
-use heat_ood::scorers::{NAMES, ScorerSpec};
+use heat_ood::scorers::ScorerSpec;
 use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, printable};
 
-use super::{Data, TestSets, named, refuse_overwriting, scorers, split, write_output, wrote};
+use super::outputs::made;
+use super::statistics::with_made;
+use super::{Data, TestSets, named, refuse_overwriting, scorers, write_output, wrote};
 use crate::args::{Form, SelectArgs};
 use crate::export::aligned;
 use crate::progress::Progress;
+use crate::words::with_help;
 
 pub fn run(args: &SelectArgs, progress: &mut Progress) -> Result<()> {
     refuse(args)?;
@@ -60,7 +63,11 @@ fn tuned(
     progress: &mut Progress,
 ) -> Result<Choice> {
     let sets = TestSets::open(id, &args.tune_on, &data.options, Some(data), progress)?;
-    let found = tune(specs, &data.training(), &sets.id, &sets.ood, progress)?;
+    if let Some(origin) = data.train.origin() {
+        let theirs = sets.ood.iter().map(|(_, set)| set);
+        std::iter::once(&sets.id).chain(theirs).try_for_each(|set| origin.check(set))?;
+    }
+    let found = tune(specs, &data.training(), &sets.id, &sets.ood, args.strict, progress)?;
     warn_without_effect(&found, progress);
     Ok(Choice {
         text: tuning_text(&found, args.format),
@@ -75,8 +82,8 @@ fn selected(
     data: &Data,
     progress: &mut Progress,
 ) -> Result<Choice> {
-    let config =
-        SelectConfig { folds: args.folds, rows: args.rows, members: args.members, seed: args.seed };
+    let SelectArgs { folds, rows, members, seed, strict, .. } = *args;
+    let config = SelectConfig { folds, rows, members, seed, strict };
     let found = config.run(specs, &data.training(), progress)?;
     let text = selection_text(&found, args.format);
     Ok(Choice { text, composition: found.composition, validation: None })
@@ -98,19 +105,7 @@ fn detector(choice: &Choice, data: &Data, progress: &mut Progress) -> Result<Det
 }
 
 fn specs(args: &SelectArgs) -> Result<Vec<ScorerSpec>> {
-    let Some(list) = &args.scorers else {
-        if args.data.head.is_none() {
-            let problem = "without a list, scorers of the head are tried too: give `--head FILE`, \
-                           or name some, e.g. `--scorers knn,gmm,mean`";
-            return Err(Error::config("scorers", "", problem).into());
-        }
-        return Ok(NAMES.iter().map(|n| ScorerSpec::parse(n)).collect::<Result<_, _>>()?);
-    };
-    let mut specs = Vec::new();
-    for one in split(list) {
-        specs.extend(ScorerSpec::parse_alternatives(&one)?);
-    }
-    Ok(specs)
+    scorers::specs(args.scorers.as_deref().unwrap_or("all"), true)
 }
 
 /// Settings that change nothing that was fitted, and no score.
@@ -133,9 +128,18 @@ fn percent(value: f64) -> String {
     format!("{:.2}", 100.0 * value)
 }
 
+/// Scorers that could not be tried.
+fn left_out(skipped: &[(String, String)]) -> String {
+    let line = |(name, reason): &(String, String)| {
+        format!("left out: {name}: {}\n", printable(&with_help(reason.clone())))
+    };
+    skipped.iter().map(line).collect()
+}
+
 fn selection_text(found: &Selection, form: Form) -> String {
     if form == Form::Json {
-        return serde_json::to_string_pretty(found).unwrap_or_default() + "\n";
+        let json = serde_json::to_string(found).unwrap_or_default();
+        return with_made(&json, &made(Default::default()));
     }
     let mut titles = vec!["scorer".to_owned(), "AUROC".into(), "± error".into()];
     titles.extend(kinds().into_iter().map(str::to_owned));
@@ -149,19 +153,21 @@ fn selection_text(found: &Selection, form: Form) -> String {
     format!(
         "{}\n\nAUROC on pseudo-OOD rows made of the training set alone, in percent, mean of {} folds.\n\
          agreement of the kinds of outliers (rank correlation): {}: {}\n\
-         composition: {} ({} on the rows that chose it)\n",
+         composition: {} ({} on the rows that chose it)\n{}",
         aligned(titles, rows.collect(), 1),
         found.folds,
         found.agreement.map_or("–".to_owned(), |a| format!("{a:.2}")),
         found.trust(),
         members.join(" + "),
         percent(found.composed_auroc),
+        left_out(&found.skipped),
     )
 }
 
 fn tuning_text(found: &Tuning, form: Form) -> String {
     if form == Form::Json {
-        return serde_json::to_string_pretty(found).unwrap_or_default() + "\n";
+        let json = serde_json::to_string(found).unwrap_or_default();
+        return with_made(&json, &made(Default::default()));
     }
     let sets = found.candidates[0].by_set.iter().map(|(name, _)| name.clone());
     let titles = ["fit", "scorer", "fitted sha256", "AUROC"].map(str::to_owned);
@@ -173,8 +179,9 @@ fn tuning_text(found: &Tuning, form: Form) -> String {
     });
     format!(
         "{}\n\nEach candidate was fitted anew on the training set. best: {}\n\
-         The validation sets are no sets to report results on.\n",
+         The validation sets are no sets to report results on.\n{}",
         aligned(titles.into_iter().chain(sets).collect(), rows.collect(), 3),
         found.candidates[found.best].name,
+        left_out(&found.skipped),
     )
 }

@@ -1,15 +1,19 @@
 //! `heat train`: a run directory from a recipe.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use heat_ood::ebm::Outcome;
+use heat_ood::Error;
+use heat_ood::ebm::{Outcome, RunDirectory};
+use heat_ood::io::{read_text, write_atomically};
 use heat_ood::recipe::Recipe;
 use heat_ood::run::TrainingRun;
+use serde_json::{Map, Value, json};
 
+use super::outputs::{hashes, made};
 use super::{Data, wrote};
-use crate::args::TrainArgs;
+use crate::args::{TrainArgs, TrainSet};
 use crate::progress::{Progress, human, obey_parent, stop_on_ctrl_c};
 
 pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
@@ -28,8 +32,86 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     for (key, _) in of_images.iter().filter(|(_, given)| *given) {
         progress.say(&format!("note: `{key}` has no effect: features are read, not images"));
     }
-    let data = Data::open(&args.data, progress)?;
-    train(&recipe, &data, &out, args.resume, progress)
+    let data = remembered(args, &out)?;
+    let opened = Data::open(&data, progress)?;
+    train(&recipe, &opened, &out, args.resume, Some(&data), progress)
+}
+
+/// What a run was made of, beside its recipe: for people, and for a run that is resumed. It is no
+/// part of what decides a result.
+const RECORD: &str = "run.json";
+
+/// What is read: as given, else by the run that is resumed.
+fn remembered(args: &TrainArgs, out: &Path) -> Result<TrainSet> {
+    if args.resume && !out.join("recipe.toml").is_file() && RunDirectory::latest(out)?.is_none() {
+        let problem =
+            "there is no run to resume in that directory; leave out `--resume` to begin one";
+        return Err(Error::format(out, problem).into());
+    }
+    let file = out.join(RECORD);
+    let read = match args.train.is_none() && file.exists() {
+        true => {
+            let json: Value = serde_json::from_str(&read_text(&file)?)
+                .map_err(|e| Error::format(&file, format!("is not readable: {e}")))?;
+            json["read"].clone()
+        }
+        false => Value::Null,
+    };
+    let path = |given: &Option<PathBuf>, key: &str| {
+        given.clone().or_else(|| read[key].as_str().map(PathBuf::from))
+    };
+    let Some(train) = path(&args.train, "train") else {
+        let place = out.display().to_string();
+        let remedy = "give the training features with `--train`";
+        return Err(Error::missing(place, "record of what it was trained on", remedy).into());
+    };
+    let dim = args.dim.or_else(|| read["dim"].as_u64().and_then(|dim| dim.try_into().ok()));
+    Ok(TrainSet {
+        train,
+        labels: path(&args.labels, "labels"),
+        head: path(&args.head, "head"),
+        dim,
+    })
+}
+
+/// Write how the run is made. A run without this file is none the worse.
+fn record(data: &Data, given: Option<&TrainSet>, out: &Path) -> Result<()> {
+    let mut read = Map::new();
+    read.insert("train".into(), hashes(&data.train)?);
+    read.extend(data.head.as_ref().map(|head| ("head".to_owned(), head.digest().into())));
+    let mut json = made(read);
+    if let Some(given) = given {
+        // By whole paths: who resumes may stand elsewhere.
+        let path = |p: &PathBuf| {
+            std::path::absolute(p).unwrap_or_else(|_| p.clone()).display().to_string()
+        };
+        json["read"] = json!({
+            "train": path(&given.train),
+            "labels": given.labels.as_ref().map(path),
+            "head": given.head.as_ref().map(path),
+            "dim": given.dim,
+        });
+    }
+    Ok(write_atomically(&out.join(RECORD), |w| w.write_all(format!("{json:#}\n").as_bytes()))?)
+}
+
+/// Incomplete batches are left out of every epoch, as in the published code.
+fn say_what_an_epoch_is(
+    recipe: &Recipe,
+    data: &Data,
+    steps: usize,
+    progress: &Progress,
+) -> Result<()> {
+    let rows = recipe.subset().fit(&data.train)?.apply(&data.train)?.len();
+    let batch = recipe.heat.batch_size;
+    let dropped = match rows - steps * batch {
+        0 => String::new(),
+        left => format!(
+            "; {left} of {rows} rows, others each time, make no whole batch and are left out of it"
+        ),
+    };
+    progress.say(&format!("an epoch: {steps} steps of {batch} rows{dropped}"));
+    Ok(())
 }
 
 /// Train into a run directory.
@@ -38,10 +120,13 @@ pub(super) fn train(
     data: &Data,
     out: &Path,
     resume: bool,
+    given: Option<&TrainSet>,
     progress: &mut Progress,
 ) -> Result<()> {
     let mut run = TrainingRun::open(recipe, &data.training(), out, resume, progress)?;
+    record(data, given, out)?;
     stop_on_ctrl_c()?;
+    say_what_an_epoch_is(recipe, data, run.trainer().batches(), progress)?;
     let start = Instant::now();
     progress.epochs_left = Some(recipe.heat.n_epochs);
     if run.train(progress)? == Outcome::Stopped {

@@ -8,17 +8,24 @@ use heat_ood::features::FeatureSet;
 use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
-use super::{open, open_options};
-use crate::args::{TestChoice, WatchArgs};
+use super::outputs::made;
+use super::{check_origin, open, open_detector, open_options};
+use crate::args::{LineForm, TestChoice, WatchArgs};
 use crate::progress::Progress;
 
 pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
-    let detector = Detector::open(&args.detector)?;
+    let detector = open_detector(&args.detector)?;
     let Some(calibration) = detector.calibration() else {
         let remedy = "`heat calibrate DETECTOR --id CAL -o OUT` makes one that is";
         let place = args.detector.display().to_string();
         return Err(Error::missing(place, "calibration", remedy).into());
     };
+    let source = args.source.as_deref().filter(|s| s.as_os_str() != "-");
+    let options = open_options(args.dim, None);
+    let set = source.map(|path| open(path, &options, None, progress)).transpose()?;
+    if let Some(set) = &set {
+        check_origin(detector.provenance(), set, args.force)?;
+    }
     let config = config(args);
     let drift = Drift::new(config.clone(), calibration.scores())?;
     if args.source.is_none() && args.dim.is_some() {
@@ -37,10 +44,10 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         "calibration_rows": calibration.scores().len(),
         "forced": calibration.forced,
         "settings": config,
+        "made": made(Default::default()),
     }))?;
-    match args.source.as_deref().filter(|s| s.as_os_str() != "-") {
-        Some(path) => {
-            let set = open(path, &open_options(args.dim, None), None, progress)?;
+    match set {
+        Some(set) => {
             for score in detector.scorer().score_observed(&set, progress)? {
                 if !watch.take(score)? {
                     break;
@@ -125,7 +132,8 @@ impl<W: Write> Watch<'_, W> {
     }
 
     fn lines(&mut self, detector: &Detector, mut input: impl BufRead) -> Result<()> {
-        let (mut bytes, mut number, mut form) = (Vec::new(), 0u64, Form::default());
+        let mut form = Form { lines: self.args.lines, ..Form::default() };
+        let (mut bytes, mut number) = (Vec::new(), 0u64);
         loop {
             bytes.clear();
             let mut limited = input.by_ref().take(LONGEST);
@@ -177,6 +185,8 @@ fn alarm_event(alarm: &Alarm) -> Value {
 struct Form {
     /// Column of the score, after a header.
     column: Option<usize>,
+    /// What a line of one number is; told, or found out by the first.
+    lines: Option<LineForm>,
 }
 
 impl Form {
@@ -201,7 +211,13 @@ impl Form {
                 }
             };
         }
-        let cells: Vec<&str> = line.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
+        let quoted;
+        let cells: Vec<&str> = if line.contains('"') {
+            quoted = fields(line)?;
+            quoted.iter().map(str::trim).collect()
+        } else {
+            line.split(',').map(str::trim).collect()
+        };
         if let Some(at) = cells.iter().position(|c| *c == "score") {
             self.column = Some(at);
             return Ok(None);
@@ -213,11 +229,44 @@ impl Form {
                 let cell = cells.get(at).ok_or(format!("{n} fields, the header has more"))?;
                 finite(number(cell)?).map(Some)
             }
-            (None, 1) => finite(number(cells[0])?).map(Some),
+            (None, 1) => {
+                let value = finite(number(cells[0])?)?;
+                let lines = match self.lines {
+                    Some(told) => told,
+                    None => *self.lines.insert(told_by(value, detector)?),
+                };
+                match lines {
+                    LineForm::Scores => Ok(Some(value)),
+                    LineForm::Features => features(vec![value], detector).map(Some),
+                }
+            }
             (None, _) => {
                 let row = cells.into_iter().map(number).collect::<Result<_, _>>()?;
                 features(row, detector).map(Some)
             }
+        }
+    }
+}
+
+/// The fields of a line with quotes.
+fn fields(line: &str) -> Result<csv::StringRecord, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+    let mut record = csv::StringRecord::new();
+    match reader.read_record(&mut record) {
+        Ok(true) => Ok(record),
+        Ok(false) => Err("has no fields".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What one number is: a score, unless it could be a row too.
+fn told_by(value: f32, detector: &Detector) -> Result<LineForm, String> {
+    match features(vec![value], detector) {
+        Err(_) => Ok(LineForm::Scores),
+        Ok(_) => {
+            Err("one number is a score or, since the detector reads rows of one feature, such \
+                      a row: say which with `--lines scores` or `--lines features`"
+                .into())
         }
     }
 }
@@ -228,7 +277,11 @@ fn unmarked(line: &str, number: u64) -> &str {
 }
 
 fn finite(score: f32) -> Result<f32, String> {
-    if score.is_nan() { Err("the score is NaN".into()) } else { Ok(score) }
+    if score.is_finite() {
+        Ok(score)
+    } else {
+        Err(format!("the score is {score}, not a finite number"))
+    }
 }
 
 fn features(row: Vec<f32>, detector: &Detector) -> Result<f32, String> {

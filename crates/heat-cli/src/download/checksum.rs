@@ -143,7 +143,7 @@ impl Records {
     /// Add a file's SHA-256. The lock keeps what another process adds meanwhile.
     pub fn add(&self, name: &str, sha256: &str) -> Result<()> {
         let lock = self.0.with_file_name(".heat-checksums.lock");
-        let held = File::create(&lock).map_err(Error::io("write", &lock))?;
+        let held = heat_ood::io::open_own(&lock)?;
         // Where the file system has no locks, two processes may lose a line.
         let _ = held.lock();
         let mut table = self.read()?;

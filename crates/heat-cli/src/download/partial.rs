@@ -3,11 +3,11 @@
 //!
 //! The writer holds a lock on the partial file, which ends with its process.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use heat_ood::io::write_atomically;
+use heat_ood::io::{open_own, read_text, write_atomically};
 use heat_ood::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -67,9 +67,7 @@ impl Partial {
     pub fn open(target: &Path) -> Result<Option<Self>> {
         let path = path_of(target);
         loop {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false);
-            let file = options.open(&path).map_err(Error::io("write", &path))?;
+            let file = open_own(&path)?;
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => {
                     let problem =
@@ -163,6 +161,6 @@ impl Partial {
 
 /// An origin that cannot be read is none: the download starts over.
 fn read_origin(part: &Path) -> Origin {
-    let text = std::fs::read_to_string(origin_path(part)).unwrap_or_default();
+    let text = read_text(&origin_path(part)).unwrap_or_default();
     toml::from_str(&text).unwrap_or_default()
 }

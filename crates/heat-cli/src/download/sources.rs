@@ -105,7 +105,7 @@ impl Sources {
     pub fn open(own: Option<&Path>) -> Result<Self> {
         let mut all = parse(BUILT_IN, Path::new("sources.toml"))?;
         if let Some(path) = own {
-            let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+            let text = heat_ood::io::read_text(path)?;
             for (name, source) in parse(&text, path)? {
                 match all.iter_mut().find(|(n, _)| *n == name) {
                     Some(entry) => entry.1 = source,

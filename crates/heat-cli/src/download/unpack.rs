@@ -14,7 +14,7 @@ pub fn directory_of(archive: &Path) -> PathBuf {
 
 /// Unpack unless that is done already; whether it was needed.
 pub fn unpack(archive: &Path) -> Result<bool> {
-    let file = File::open(archive).map_err(Error::io("open", archive))?;
+    let file = heat_ood::io::open_regular(archive)?;
     // Two processes must not unpack at once; without locks they may.
     let _ = file.lock();
     let mut zip = open(archive, &file)?;
@@ -24,10 +24,18 @@ pub fn unpack(archive: &Path) -> Result<bool> {
         return Ok(false);
     }
     let name = target.file_name().unwrap_or_default().to_string_lossy();
+    // The lock on the archive says that nobody else is unpacking it.
     let temporary = target.with_file_name(format!(".heat-{name}.unpacking"));
-    if temporary.exists() {
-        std::fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
+    match std::fs::symlink_metadata(&temporary) {
+        Ok(found) if !found.is_dir() => {
+            let problem = "is no directory of this program; remove it";
+            return Err(Error::format(temporary, problem));
+        }
+        Ok(_) => std::fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?,
+        Err(_) => {}
     }
+    // Not `create_dir_all`, which takes what has come there since.
+    std::fs::create_dir(&temporary).map_err(Error::io("create", &temporary))?;
     let entries = entries(archive, &mut zip)?;
     for (i, entry) in entries.iter().enumerate() {
         let path = temporary.join(&entry.path);
@@ -37,7 +45,7 @@ pub fn unpack(archive: &Path) -> Result<bool> {
         }
         if !entry.is_directory {
             let mut reader = zip.by_index(i).map_err(|e| damaged(archive, &e))?.take(entry.size);
-            let mut out = File::create(&path).map_err(Error::io("create", &path))?;
+            let mut out = File::create_new(&path).map_err(Error::io("create", &path))?;
             std::io::copy(&mut reader, &mut out).map_err(Error::io("write", &path))?;
             out.sync_all().map_err(Error::io("write", &path))?;
         }
@@ -49,7 +57,7 @@ pub fn unpack(archive: &Path) -> Result<bool> {
 /// Whether the directory of an archive holds all its files.
 pub fn is_unpacked(archive: &Path) -> Result<bool> {
     let target = directory_of(archive);
-    let file = File::open(archive).map_err(Error::io("open", archive))?;
+    let file = heat_ood::io::open_regular(archive)?;
     let mut zip = open(archive, &file)?;
     if target.exists() {
         check(archive, &mut zip, &target)?;

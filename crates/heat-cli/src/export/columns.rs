@@ -2,6 +2,7 @@
 
 use heat_ood::evaluate::{MetricsSpread, Results, SeedResults};
 use heat_ood::metrics::{Intervals, Metrics};
+use heat_ood::printable;
 
 /// Takes one metric.
 pub(super) type Value = fn(&Metrics) -> f64;
@@ -92,8 +93,15 @@ pub(super) fn legend(results: &Results) -> String {
     if !results.seeds.is_empty() {
         out.push_str("(seeds): mean ± standard deviation over the seeds.\n");
     }
+    for (name, reason) in &results.skipped {
+        let (name, reason) = (printable(name), printable(reason));
+        out.push_str(&format!("left out: {name}: {reason}\n"));
+    }
     if results.comparison.is_some() {
         out.push_str("p: of AUROC by DeLong's test, of others by the paired bootstrap.\n");
+    }
+    for warning in &results.warnings {
+        out.push_str(&format!("WARNING: {warning}.\n"));
     }
     out
 }

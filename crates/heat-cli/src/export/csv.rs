@@ -23,6 +23,7 @@ pub fn render(results: &Results) -> String {
         }
     }
     out.push_str(if reference.is_some() { ",reference\n" } else { "\n" });
+    let width = out.trim_end().split(',').count();
     let mut line = |name: &str, set: &str, metrics: &Metrics, more: [Option<Vec<f64>>; 3]| {
         let _ = write!(out, "{},{}", quoted(name), quoted(set));
         metrics.to_array().iter().for_each(|&v| out.push_str(&cell(v)));
@@ -49,6 +50,11 @@ pub fn render(results: &Results) -> String {
             let std = spread.std.to_array().to_vec();
             line(name, set, &spread.mean, [None, Some(std), None]);
         }
+    }
+    // With the reason where the set would be, and no values.
+    for (name, reason) in &results.skipped {
+        let reason = format!("left out: {}", heat_ood::printable(reason));
+        let _ = writeln!(out, "{},{}{}", quoted(name), quoted(&reason), ",".repeat(width - 2));
     }
     out
 }

@@ -32,16 +32,22 @@ mod table;
 use heat_ood::evaluate::Results;
 
 pub use format::Format;
-pub use openood::files as openood;
+pub use openood::{files as openood, leaderboard};
 pub use scores::{ScoreFormat, write as scores};
 pub use summary::{Outcome, Summary};
 pub use sweep::render as sweep;
 pub(crate) use table::aligned;
 
+/// The table of results for a terminal of so many columns: with its scorers beside each other
+/// if it is too wide, else with as many columns as fit, and a word on what is not shown.
+pub fn table_within(results: &Results, width: usize) -> String {
+    table::render(results, Some(width))
+}
+
 /// Results as text.
 pub fn results(results: &Results, format: Format) -> String {
     match format {
-        Format::Table => table::render(results),
+        Format::Table => table::render(results, None),
         Format::Json => json::render(results),
         Format::Csv => csv::render(results),
         Format::Markdown => markdown::render(results),

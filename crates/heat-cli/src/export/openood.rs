@@ -16,6 +16,15 @@ type Values = [f64; 4];
 
 const HEADER: &str = "dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC\n";
 
+const NAMES: [&str; 4] = ["FPR@95", "AUROC", "AUPR_IN", "AUPR_OUT"];
+
+/// A set, or the mean of some.
+struct Line<'a> {
+    name: &'a str,
+    values: Values,
+    is_mean: bool,
+}
+
 /// OpenOOD v1.5's CSV of each scorer: the name of a file, and its text. `scores` are those behind
 /// `results`, `accuracy` is the classifier's on the ID set, where known.
 ///
@@ -40,6 +49,38 @@ pub fn files(
         files.push((free, text));
     }
     Ok(files)
+}
+
+/// All scorers in one CSV, a line each: the values of every group and set, in percent, then the
+/// classifier's accuracy. Scorers that were left out have a line with the reason.
+///
+/// # Errors
+/// As [`files`].
+pub fn leaderboard(results: &Results, scores: &Scores, accuracy: Option<f64>) -> Result<String> {
+    let mut out = String::new();
+    let accuracy = accuracy.map_or(String::new(), |a| format!("{:.2}", 100.0 * a));
+    let mut columns = 0;
+    for (i, (name, _)) in results.scorers.iter().enumerate() {
+        let lines = lines(results, &sets(results, scores, i)?);
+        // Groups and means first.
+        let (sets, means): (Vec<_>, Vec<_>) = lines.iter().partition(|line| !line.is_mean);
+        let lines: Vec<&Line> = means.into_iter().chain(sets).collect();
+        if i == 0 {
+            out.push_str("scorer");
+            for (line, metric) in lines.iter().flat_map(|l| NAMES.map(|metric| (l, metric))) {
+                let _ = write!(out, ",{}", quoted(&format!("{} {metric}", line.name)));
+            }
+            out.push_str(",ACC\n");
+            columns = lines.len() * NAMES.len() + 2;
+        }
+        let values = lines.iter().flat_map(|l| l.values.map(|v| format!(",{:.2}", 100.0 * v)));
+        let _ = writeln!(out, "{}{},{accuracy}", quoted(name), values.collect::<String>());
+    }
+    for (name, reason) in &results.skipped {
+        let reason = quoted(&format!("left out: {}", heat_ood::printable(reason)));
+        let _ = writeln!(out, "{},{reason}{}", quoted(name), ",".repeat(columns - 2));
+    }
+    Ok(out)
 }
 
 /// One scorer on each set.
@@ -73,15 +114,23 @@ fn safe(name: &str) -> String {
 fn render(results: &Results, sets: &[(&String, Values)], accuracy: Option<f64>) -> String {
     let mut out = HEADER.to_owned();
     let accuracy = accuracy.map_or(String::new(), |a| format!("{:.2}", 100.0 * a));
-    let mut block = |sets: &[(&String, Values)], title: &str| {
+    for Line { name, values, .. } in lines(results, sets) {
+        let values = values.map(|v| format!("{:.2}", 100.0 * v)).join(",");
+        let _ = writeln!(out, "{},{values},{accuracy}", quoted(name));
+    }
+    out
+}
+
+/// The sets of each group with their mean, or all sets with theirs.
+fn lines<'a>(results: &'a Results, sets: &[(&'a String, Values)]) -> Vec<Line<'a>> {
+    let mut out = Vec::new();
+    let mut block = |sets: &[(&'a String, Values)], title: &'a str| {
         let mean = std::array::from_fn(|i| {
             sets.iter().map(|(_, values)| values[i]).sum::<f64>() / sets.len() as f64
         });
-        let named = sets.iter().map(|(name, values)| (name.as_str(), *values));
-        for (name, values) in named.chain([(title, mean)]) {
-            let values = values.map(|v| format!("{:.2}", 100.0 * v)).join(",");
-            let _ = writeln!(out, "{},{values},{accuracy}", quoted(name));
-        }
+        let named = sets.iter().map(|(name, values)| (name.as_str(), *values, false));
+        let named = named.chain([(title, mean, true)]);
+        out.extend(named.map(|(name, values, is_mean)| Line { name, values, is_mean }));
     };
     match &results.groups {
         Some(groups) => {

@@ -40,6 +40,10 @@ pub(crate) struct ResultsTable {
     pub(super) rows: Vec<Row>,
     /// Paired tests against one scorer, where they were asked for.
     pub(super) comparison: Option<Comparison>,
+    /// Why some of the numbers say less than they seem to.
+    pub(super) warnings: Vec<String>,
+    /// Scorers that were left out, with the reasons.
+    pub(super) skipped: Vec<(String, String)>,
 }
 
 /// Every scorer against one, by average AUROC.
@@ -134,7 +138,12 @@ impl ResultsTable {
         };
         let rows = rows.filter(|r| !r.is_empty())?;
         let comparison = json.get("comparison").and_then(Comparison::read);
-        Some(ResultsTable { title: title.to_owned(), id, rows, comparison })
+        let warnings = json.get("warnings").and_then(Value::as_array).into_iter().flatten();
+        let warnings = warnings.filter_map(|w| w.as_str().map(str::to_owned)).collect();
+        let skipped = json.get("skipped").and_then(Value::as_object).into_iter().flatten();
+        let skipped = skipped.filter_map(|(name, why)| Some((name.clone(), why.as_str()?.into())));
+        let (title, skipped) = (title.to_owned(), skipped.collect());
+        Some(ResultsTable { title, id, rows, comparison, warnings, skipped })
     }
 }
 

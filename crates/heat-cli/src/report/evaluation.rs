@@ -88,7 +88,7 @@ impl Evaluation {
         let sets = |(name, set): &(String, FeatureSet)| Set::of(name, set);
         let (id_set, ood_sets) =
             (Set::of(id.name(), id)?, ood.iter().map(sets).collect::<Result<_>>()?);
-        let results = measure(id.name(), candidates, &scores)?;
+        let results = measure(id.name(), candidates, &scores)?.with_seen(id, ood, candidates)?;
         Ok((results, Evaluation::new(id_set, ood_sets, candidates, scores, compositions)))
     }
 
@@ -100,7 +100,7 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<(Results, Self)> {
         let scores = score_all(id, ood, candidates, false, observer)?;
-        let results = measure(id.name(), candidates, &scores)?;
+        let results = measure(id.name(), candidates, &scores)?.with_seen(id, ood, candidates)?;
         let sets = ood.iter().map(|(name, set)| Set::unread(name, set)).collect();
         let id = Set::unread(id.name(), id);
         Ok((results, Evaluation::new(id, sets, candidates, scores, Vec::new())))

@@ -57,7 +57,7 @@ fn name_of(directory: &Path) -> String {
 
 impl Found {
     fn text(&mut self, file: PathBuf) -> Result<String> {
-        let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+        let text = heat_ood::io::read_text(&file)?;
         self.files.push(file);
         Ok(text)
     }

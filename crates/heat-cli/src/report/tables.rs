@@ -63,7 +63,15 @@ pub fn render(n: usize, table: &ResultsTable) -> String {
         let title = format!("Compared with {}, on the same rows", c.reference);
         details(&title, false, &compared(n, c).html())
     });
-    format!("{heading}{legend}{}{compared}{all}", wide(n, table).html())
+    let warnings = table.warnings.iter();
+    let warnings = warnings
+        .map(|w| format!("<p class=\"warning\"><b>Warning:</b> {}.</p>\n", escape(w)))
+        .collect::<String>();
+    let left_out = table.skipped.iter().map(|(name, reason)| {
+        format!("<p>Left out: <b>{}</b>: {}</p>\n", escape(name), escape(reason))
+    });
+    let left_out: String = left_out.collect();
+    format!("{heading}{warnings}{legend}{}{left_out}{compared}{all}", wide(n, table).html())
 }
 
 /// A row per scorer: how far it is from the reference, and whether by chance.

@@ -161,8 +161,11 @@ impl<'a> Tape<'a> {
         let names = found.names();
         let input = seed(field);
         let at = match field {
-            Field::Logits => names.logits,
-            Field::Features(Pooling::Avg) => Some(names.avg.clone()),
+            Field::Logits => found.plan.logits.clone(),
+            Field::Features(Pooling::Avg) => match &found.plan.sources[..] {
+                [name] => Some(name.clone()),
+                _ => Some(names.avg.clone()),
+            },
             Field::Features(Pooling::Std) => names.std,
             Field::Features(Pooling::Max) => names.max,
             Field::Probabilities => None,
@@ -278,6 +281,10 @@ impl<'a> Tape<'a> {
                 _ => g,
             },
             "Identity" | "Dropout" => g,
+            // The images' channels, put first; the gradient is turned as they were.
+            "Transpose" => {
+                self.add("Transpose", &[&g], vec![Attribute::ints("perm", &[0, 2, 3, 1])])
+            }
             "Gemm" if node.int("transB", 0) != 0 => {
                 let w = node.input.get(1).cloned().unwrap_or_default();
                 self.add("MatMul", &[&g, &w], vec![])

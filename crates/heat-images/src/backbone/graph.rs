@@ -1,12 +1,15 @@
-//! Finding the features in a classifier's graph, and adding their poolings.
+//! Finding features and classifier in a network's graph.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use prost::Message;
 
+use super::constants::Constants;
+use super::linear::{Finder, Linear, Source};
 use super::meter::{self, Flaw};
-use super::proto::{FLOAT, Graph, Model, Node, Tensor, Value};
+use super::pooling::{self, Layout, Pooled};
+use super::proto::{ADDED, FLOAT, Graph, Model, Node, Value};
 use heat_ood::features::Head;
 use heat_ood::{Error, Result};
 
@@ -19,13 +22,28 @@ pub enum Tap {
     Vector(String),
 }
 
+/// Which of several outputs is the classifier's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its name.
+    pub output: String,
+    /// The other outputs.
+    pub others: Vec<String>,
+    /// By what it was chosen.
+    pub why: String,
+}
+
 /// What was found in a graph.
 #[derive(Clone)]
 pub struct Found {
     /// Name of the input, and its shape where fixed.
     pub input: String,
-    /// `[N, channels, height, width]`; `None`: any size.
+    /// `[N, channels, height, width]`, or `[N, height, width, channels]`;
+    /// `None`: any size.
     pub input_shape: Vec<Option<usize>>,
+    /// Whether the graph takes images as `[N, height, width, channels]`; they
+    /// are turned before they enter it.
+    pub channels_last: bool,
     /// Where features are taken.
     pub tap: Tap,
     /// The pooled features within the graph, where the linear layer reads them.
@@ -34,86 +52,138 @@ pub struct Found {
     pub head: Option<Head>,
     /// Its node and output.
     pub linear: Option<(String, String)>,
+    /// Why there is no head, where there is none.
+    pub headless: Option<String>,
+    /// The output that was chosen, where there are several.
+    pub chosen: Option<Chosen>,
     /// Version of the standard operators.
     pub opset: i64,
     /// Number of nodes.
     pub nodes: usize,
     /// Outputs that the graph already has.
     pub(super) declared: Vec<String>,
+    /// What is read from it, and how.
+    pub(super) plan: Plan,
 }
 
-/// Operations that only change the shape, or nothing when a network is applied.
-const PASSING: [&str; 7] =
-    ["Flatten", "Reshape", "Squeeze", "Identity", "Dropout", "Cast", "Unsqueeze"];
-/// Operations after the last linear layer.
-const AFTER: [&str; 4] = ["Softmax", "LogSoftmax", "Sigmoid", "Identity"];
+/// How outputs are had from the tensors of the graph.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// How the map lies.
+    pub layout: Layout,
+    /// What the linear layer reads, side by side; empty where the features
+    /// are the mean of the map.
+    pub sources: Vec<String>,
+    /// Whether sources and map are to be cast to single precision.
+    pub cast: bool,
+    /// Whether there are logits; the tensor that holds them.
+    pub logits: Option<String>,
+    pub cast_logits: bool,
+    /// The graph holds no tensor with the logits: they are computed from the
+    /// features.
+    pub apply_head: bool,
+}
+
+/// What the user says of a graph.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked<'a> {
+    pub tap: Option<&'a str>,
+    pub output: Option<&'a str>,
+    pub classes: Option<usize>,
+}
+
+/// Operations that only change the shape or the type, or nothing when a
+/// network is applied. A transposition is one after a pooling.
+const PASSING: [&str; 10] = [
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "Identity",
+    "Dropout",
+    "Cast",
+    "Unsqueeze",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Transpose",
+];
 
 struct Reader<'a> {
     path: &'a Path,
     graph: &'a Graph,
     /// The node that makes each tensor.
-    makers: HashMap<&'a str, &'a Node>,
-    weights: HashMap<&'a str, &'a Tensor>,
+    makers: &'a HashMap<&'a str, &'a Node>,
+    constants: &'a Constants<'a>,
 }
 
 /// Read a model.
-pub(super) fn read(path: &Path, bytes: &[u8], tap: Option<&str>) -> Result<Found> {
+pub(super) fn read(path: &Path, bytes: &[u8], asked: Asked<'_>) -> Result<Found> {
+    let model = decode(path, bytes)?;
     let broken = |problem: String| Error::format(path, problem);
-    meter::check(bytes).map_err(|flaw| match flaw {
-        Flaw::Damaged => broken("not a whole ONNX model; export or copy it again".into()),
-        Flaw::TooMuch => broken("describes far more than the file's size explains: refused".into()),
-    })?;
-    let model = Model::decode(bytes).map_err(|e| broken(format!("not a whole ONNX model: {e}")))?;
     let graph = model.graph.as_ref().filter(|g| !g.node.is_empty());
     let graph = graph.ok_or_else(|| broken("not an ONNX model: it has no graph".into()))?;
-    if graph.initializer.iter().any(|t| t.data_location != 0) {
-        let problem = "its weights are in another file; save it as one file \
-                       (`onnx.save(onnx.load(path), path)`)";
-        return Err(broken(problem.into()));
-    }
     let mut makers = HashMap::new();
     for node in &graph.node {
         for output in &node.output {
             makers.insert(output.as_str(), node);
         }
     }
-    let weights: HashMap<_, _> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    let reader = Reader { path, graph, makers, weights };
-    let (input, input_shape) = reader.input()?;
-    let linear = reader.linear();
-    let (pooled, found_tap) = match (&linear, tap) {
-        (_, Some(name)) => (None, reader.named(name)?),
-        (Some(linear), None) => (Some(linear.input.clone()), reader.tap(&linear.input)),
-        (None, None) => return Err(reader.no_linear()),
-    };
+    let constants = Constants::new(graph, &makers, bytes.len());
+    let reader = Reader { path, graph, makers: &makers, constants: &constants };
+    let (input, input_shape, channels_last) = reader.input()?;
     let opset = model.opset.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx");
-    Ok(Found {
+    let (linear, chosen, output) = reader.classifier(asked)?;
+    let found = Found {
         input,
         input_shape,
-        tap: found_tap,
-        pooled,
-        linear: linear.as_ref().map(|l| (l.node.clone(), l.output.clone())),
-        head: linear.map(|l| l.head),
+        channels_last,
+        tap: Tap::Vector(output.clone()),
+        pooled: None,
+        linear: None,
+        head: None,
+        headless: None,
+        chosen,
         opset: opset.map_or(0, |o| o.version),
         nodes: graph.node.len(),
         declared: graph.output.iter().map(|o| o.name.clone()).collect(),
-    })
+        plan: Plan {
+            layout: Layout::Channels,
+            sources: Vec::new(),
+            cast: false,
+            logits: None,
+            cast_logits: false,
+            apply_head: false,
+        },
+    };
+    let found = match linear {
+        Some(linear) => reader.with_head(found, linear),
+        None => reader.without_head(found, &output),
+    };
+    match asked.tap {
+        Some(tap) => reader.tapped(found, tap),
+        None => Ok(found),
+    }
 }
 
-/// The last linear layer.
-struct Linear {
-    node: String,
-    input: String,
-    output: String,
-    head: Head,
+/// The messages of a model.
+pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Model> {
+    let broken = |problem: String| Error::format(path, problem);
+    meter::check(bytes).map_err(|flaw| match flaw {
+        Flaw::Damaged => broken("not a whole ONNX model; export or copy it again".into()),
+        Flaw::TooMuch => broken("describes far more than the file's size explains: refused".into()),
+    })?;
+    Model::decode(bytes).map_err(|e| broken(format!("not a whole ONNX model: {e}")))
+}
+
+/// Whether a name is that of something added to a graph.
+fn is_added(name: &str) -> bool {
+    name.starts_with(ADDED)
 }
 
 impl<'a> Reader<'a> {
-    /// The one input that is not a weight.
-    fn input(&self) -> Result<(String, Vec<Option<usize>>)> {
+    /// The one input that is not a weight: name, shape, whether channels are last.
+    fn input(&self) -> Result<(String, Vec<Option<usize>>, bool)> {
         let inputs = self.graph.input.iter();
-        let inputs: Vec<&Value> =
-            inputs.filter(|v| !self.weights.contains_key(v.name.as_str())).collect();
+        let inputs: Vec<&Value> = inputs.filter(|v| !self.constants.stores(&v.name)).collect();
         let [input] = inputs[..] else {
             let names: Vec<_> = inputs.iter().map(|v| v.name.as_str()).collect();
             let problem = format!("has the inputs [{}]; expected one, an image", names.join(", "));
@@ -131,158 +201,329 @@ impl<'a> Reader<'a> {
         let dims = kind.shape.unwrap_or_default().dim;
         let shape: Vec<Option<usize>> =
             dims.iter().map(|d| d.value.and_then(|v| usize::try_from(v).ok())).collect();
-        let image = shape.is_empty() || (shape.len() == 4 && matches!(shape[1], None | Some(3)));
+        let last = match shape[..] {
+            [_, channels, _, Some(3)] if channels != Some(3) => true,
+            [_, None, None, None] | [] => self.is_turned_first(&input.name),
+            _ => false,
+        };
+        let image = match shape[..] {
+            [] => true,
+            [_, channels, ..] if shape.len() == 4 => last || matches!(channels, None | Some(3)),
+            _ => false,
+        };
         if !image {
             return Err(Error::Shape {
                 place: self.path.display().to_string(),
                 tensor: input.name.clone(),
-                expected: "[N, 3, height, width]".into(),
+                expected: "[N, 3, height, width] or [N, height, width, 3]".into(),
                 got: text(&shape),
             });
         }
-        Ok((input.name.clone(), shape))
+        Ok((input.name.clone(), shape, last))
     }
 
-    /// Backwards from the outputs, past what follows it.
-    fn linear(&self) -> Option<Linear> {
-        for output in &self.graph.output {
-            let mut name = output.name.as_str();
-            // A damaged graph may lead back to where it came from.
-            for _ in 0..self.graph.node.len() {
-                let Some(node) = self.makers.get(name) else {
-                    break;
-                };
-                if let Some(linear) = self.as_linear(node, name) {
-                    return Some(linear);
+    /// Whether the graph first puts the channels of its input before the rest.
+    fn is_turned_first(&self, input: &str) -> bool {
+        let mut readers = self.graph.node.iter().filter(|n| n.input.iter().any(|i| i == input));
+        readers.any(|n| {
+            n.op == "Transpose" && n.attribute("perm").is_some_and(|a| a.ints == [0, 3, 1, 2])
+        })
+    }
+
+    /// The classifier's linear layer, if one is found, which output it leads
+    /// to where there are several, and that output.
+    fn classifier(&self, asked: Asked<'_>) -> Result<(Option<Linear>, Option<Chosen>, String)> {
+        let outputs = self.graph.output.iter().map(|o| o.name.as_str());
+        let outputs: Vec<&str> = outputs.filter(|name| !is_added(name)).collect();
+        let finder = Finder::new(self.makers, self.constants);
+        let choose = |name: &str, why: String| {
+            let others: Vec<String> =
+                outputs.iter().filter(|o| **o != name).map(|o| o.to_string()).collect();
+            (!others.is_empty()).then(|| Chosen { output: name.to_owned(), others, why })
+        };
+        if let Some(name) = asked.output {
+            if !self.makers.contains_key(name) {
+                return Err(Error::unknown("output", name, outputs.iter().copied()));
+            }
+            let chosen = choose(name, "as asked".into());
+            return Ok((finder.before(name), chosen, name.to_owned()));
+        }
+        let Some(last) = outputs.last() else {
+            return Err(Error::format(self.path, "has no output"));
+        };
+        let all = outputs.iter().map(|name| (*name, finder.before(name)));
+        let mut candidates: Vec<(&str, Linear)> =
+            all.filter_map(|(name, linear)| Some((name, linear?))).collect();
+        // What another layer reads are features.
+        let read: HashSet<String> = candidates
+            .iter()
+            .flat_map(|(_, l)| &l.sources)
+            .flat_map(|source| match source {
+                Source::Tensor(name) => self.passed(name),
+                Source::Mean(_) => Vec::new(),
+            })
+            .collect();
+        if candidates.iter().any(|(name, _)| !read.contains(*name)) {
+            candidates.retain(|(name, _)| !read.contains(*name));
+        }
+        if candidates.is_empty() {
+            let best = outputs.iter().rev().max_by_key(|name| likeness(name)).unwrap_or(last);
+            let named = outputs.iter().any(|o| likeness(o) < likeness(best));
+            let why = if named { "by its name" } else { "as the last" };
+            return Ok((None, choose(best, why.into()), (*best).to_owned()));
+        }
+        let alone = candidates.len() == 1;
+        let fits = |l: &Linear| asked.classes == Some(l.head.classes());
+        let mut why =
+            if alone { "as the only one with a linear layer" } else { "as the last" }.to_owned();
+        if let Some(classes) = asked.classes
+            && candidates.iter().any(|(_, l)| fits(l))
+            && !candidates.iter().all(|(_, l)| fits(l))
+        {
+            candidates.retain(|(_, l)| fits(l));
+            why = format!("for its {classes} classes, as the labels have");
+        }
+        let best = candidates.iter().map(|(name, _)| likeness(name)).max();
+        if candidates.iter().any(|(name, _)| Some(likeness(name)) != best) {
+            candidates.retain(|(name, _)| Some(likeness(name)) == best);
+            why = "by its name".into();
+        }
+        let (name, linear) = candidates.pop().expect("one is left");
+        let chosen = choose(name, why);
+        Ok((Some(linear), chosen, name.to_owned()))
+    }
+
+    /// A tensor and those before it that hold the same values.
+    fn passed(&self, name: &str) -> Vec<String> {
+        let mut all = vec![name.to_owned()];
+        let mut name = name;
+        for _ in 0..self.graph.node.len() {
+            let Some(node) = self.makers.get(name).filter(|n| PASSING.contains(&n.op.as_str()))
+            else {
+                break;
+            };
+            let Some(before) = node.input.first() else { break };
+            all.push(before.clone());
+            name = before;
+        }
+        all
+    }
+
+    fn with_head(&self, mut found: Found, linear: Linear) -> Found {
+        let names = linear.sources.iter().map(|source| match source {
+            Source::Tensor(name) => Some(name.clone()),
+            Source::Mean(_) => None,
+        });
+        let names: Option<Vec<String>> = names.collect();
+        found.plan.cast = linear.reads != FLOAT;
+        match (names, &linear.sources[..]) {
+            (Some(names), _) => {
+                found.pooled = Some(names.join(" + "));
+                found.tap = Tap::Vector(names.join(" + "));
+                if let [name] = &names[..]
+                    && let Some((pooled, cast)) = self.map_of(name)
+                {
+                    found.tap = Tap::Map(pooled.map);
+                    found.plan.layout = pooled.layout;
+                    found.plan.cast |= cast;
                 }
-                if !AFTER.contains(&node.op.as_str()) {
-                    break;
+                found.plan.sources = names;
+            }
+            (None, [Source::Mean(pooled)]) => {
+                found.tap = Tap::Map(pooled.map.clone());
+                found.plan.layout = pooled.layout;
+            }
+            // Layers before several poolings: none is known.
+            (None, _) => {
+                let output = linear.output.clone().unwrap_or_default();
+                return self.without_head(found, &output);
+            }
+        }
+        found.plan.apply_head = linear.output.is_none();
+        found.plan.cast_logits = linear.element != FLOAT;
+        found.plan.logits = linear.output.clone();
+        found.linear = Some((linear.node, linear.output.unwrap_or_else(|| "logits".into())));
+        found.head = Some(linear.head);
+        found
+    }
+
+    /// The map whose mean a vector is, and whether it is of another type.
+    fn map_of(&self, pooled: &str) -> Option<(Pooled, bool)> {
+        let (mut name, mut cast) = (pooled, false);
+        for _ in 0..self.graph.node.len() {
+            let node = *self.makers.get(name)?;
+            if let Some(found) = pooling::of(node, self.constants, self.makers) {
+                return Some((found, cast));
+            }
+            if !PASSING.contains(&node.op.as_str()) && !self.gathers_all(node) {
+                return None;
+            }
+            cast |= node.op == "Cast";
+            name = node.input.first()?;
+        }
+        None
+    }
+
+    /// Whether a node takes all values in their order, as PyTorch's exporter
+    /// writes a view of what lies with its channels last.
+    fn gathers_all(&self, node: &Node) -> bool {
+        let places = node.input.get(1).filter(|_| node.op == "Gather" && node.int("axis", 0) == 0);
+        let places = places.and_then(|name| self.constants.ints(name));
+        places.is_some_and(|p| p.len() > 1 && p.iter().zip(0..).all(|(at, i)| *at == i))
+    }
+
+    /// Features alone: the last pooling that all goes through, or the output.
+    fn without_head(&self, mut found: Found, output: &str) -> Found {
+        let finder = Finder::new(self.makers, self.constants);
+        let logits = finder.logits(output);
+        let probabilities = self.makers.get(output).is_some_and(|n| n.op == "Softmax")
+            || finder.logits(output) != output && !self.passed(output).contains(&logits);
+        let nodes = self.graph.node.iter().rev();
+        let mut pooled = nodes.filter_map(|node| {
+            let pooled = pooling::of(node, self.constants, self.makers)?;
+            let made = node.output.first()?;
+            let sound = pooled.layout != Layout::TokensLast && self.is_on_every_way(made, &logits);
+            sound.then_some((made, pooled))
+        });
+        let ends = self.last_operators(output);
+        let mut ends = format!(
+            "no linear layer with constant weights at its end (it ends in {ends}, last first)"
+        );
+        let quantised = |n: &&Node| n.op.starts_with("QLinear") || n.op == "QGemm";
+        if let Some(node) = self.graph.node.iter().rev().find(quantised) {
+            ends += &format!(
+                "; its weights are within operators of eight bits ({}): quantise it in the form QDQ",
+                node.op
+            );
+        }
+        found.headless = Some(ends);
+        // The types of intermediate tensors are not known.
+        found.plan.cast = true;
+        found.plan.cast_logits = true;
+        let Some((made, mut pooled)) = pooled.next() else {
+            found.plan.sources = vec![logits.clone()];
+            found.tap = Tap::Vector(logits.clone());
+            if probabilities {
+                found.plan.logits = Some(logits);
+            }
+            return found;
+        };
+        let direct = self.passed(&logits).iter().any(|name| name == made);
+        if !direct || probabilities {
+            found.plan.logits = Some(logits);
+        }
+        if direct && probabilities {
+            // Convolution, ReLU, pooling, softmax: the classes are its channels.
+            if let Some(before) = self.before_last_convolution(&pooled.map) {
+                pooled.map = before;
+            }
+        }
+        found.tap = Tap::Map(pooled.map);
+        found.plan.layout = pooled.layout;
+        found
+    }
+
+    fn before_last_convolution(&self, map: &str) -> Option<String> {
+        let mut name = map;
+        for _ in 0..4 {
+            let node = self.makers.get(name)?;
+            match node.op.as_str() {
+                "Conv" => return node.input.first().cloned(),
+                "Relu" | "Clip" | "BatchNormalization" | "Identity" | "Dropout" => {
+                    name = node.input.first()?;
                 }
-                name = node.input.first()?;
+                _ => return None,
             }
         }
         None
     }
 
-    /// Gemm, or MatMul and Add, with constant weights.
-    fn as_linear(&self, node: &'a Node, output: &str) -> Option<Linear> {
-        match node.op.as_str() {
-            "Gemm" => self.gemm(node, output),
-            "MatMul" => self.product(node, None, output),
-            "Add" => {
-                let inputs = [node.input.first()?, node.input.get(1)?];
-                let bias = inputs.iter().position(|n| self.weights.contains_key(n.as_str()))?;
-                let product = self.makers.get(inputs[1 - bias].as_str())?;
-                let bias = self.weights.get(inputs[bias].as_str())?;
-                (product.op == "MatMul").then(|| self.product(product, Some(bias), output))?
+    /// Whether nothing comes from the images to `end` but through `tensor`.
+    fn is_on_every_way(&self, tensor: &str, end: &str) -> bool {
+        if tensor == end {
+            return true;
+        }
+        let mut met = HashSet::from([end]);
+        let mut open = vec![end];
+        let mut passes = false;
+        while let Some(name) = open.pop() {
+            if name == tensor {
+                passes = true;
+                continue;
             }
-            _ => None,
-        }
-    }
-
-    fn gemm(&self, node: &Node, output: &str) -> Option<Linear> {
-        let factor = |name: &str| node.attribute(name).map_or(1.0, |a| a.f);
-        if node.int("transA", 0) != 0 || factor("alpha") != 1.0 || factor("beta") != 1.0 {
-            return None;
-        }
-        let weight = *self.weights.get(node.input.get(1)?.as_str())?;
-        let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
-            Some(name) => Some(*self.weights.get(name.as_str())?),
-            None => None,
-        };
-        self.build(node, weight, node.int("transB", 0) != 0, bias, output)
-    }
-
-    fn product(&self, node: &Node, bias: Option<&Tensor>, output: &str) -> Option<Linear> {
-        let weight = self.weights.get(node.input.get(1)?.as_str())?;
-        self.build(node, weight, false, bias, output)
-    }
-
-    fn build(
-        &self,
-        node: &Node,
-        weight: &Tensor,
-        rows_are_classes: bool,
-        bias: Option<&Tensor>,
-        output: &str,
-    ) -> Option<Linear> {
-        let &[a, b] = &weight.dims[..] else {
-            return None;
-        };
-        let (a, b) = (usize::try_from(a).ok()?, usize::try_from(b).ok()?);
-        let values = weight.floats();
-        let values = values.filter(|v| !v.is_empty() && Some(v.len()) == a.checked_mul(b))?;
-        let (classes, weight) = if rows_are_classes {
-            (a, values)
-        } else {
-            let column = |c: usize| values.iter().skip(c).step_by(b).copied();
-            (b, (0..b).flat_map(column).collect())
-        };
-        let bias = match bias {
-            Some(bias) => bias.floats()?,
-            None => vec![0.0; classes],
-        };
-        let head = Head::new(weight, bias).ok().filter(|h| h.classes() == classes)?;
-        let input = node.input.first()?.clone();
-        Some(Linear { node: node.name.clone(), input, output: output.to_owned(), head })
-    }
-
-    /// The map before the global pooling that makes `pooled`.
-    fn tap(&self, pooled: &str) -> Tap {
-        let mut name = pooled;
-        for _ in 0..self.graph.node.len() {
-            let node = self.makers.get(name);
-            let Some((node, before)) = node.and_then(|n| Some((n, n.input.first()?))) else {
-                break;
+            let Some(node) = self.makers.get(name) else {
+                if name.is_empty() || self.constants.stores(name) {
+                    continue;
+                }
+                return false;
             };
-            if is_global_average(node) {
-                return Tap::Map(before.clone());
+            for input in &node.input {
+                if met.insert(input.as_str()) {
+                    open.push(input);
+                }
             }
-            if !PASSING.contains(&node.op.as_str()) {
-                break;
-            }
-            name = before;
         }
-        Tap::Vector(pooled.to_owned())
+        passes
     }
 
     /// A tensor that the user names: a map when a pooling or a convolution
     /// reads or makes it, else what follows it decides.
-    fn named(&self, name: &str) -> Result<Tap> {
+    fn tapped(&self, mut found: Found, name: &str) -> Result<Found> {
         if !self.makers.contains_key(name) {
             let names = self.makers.keys().copied();
             return Err(Error::unknown("tap", name, names));
         }
         let maps = ["Conv", "BatchNormalization", "MaxPool", "AveragePool", "GlobalAveragePool"];
         let makes = self.makers.get(name).is_some_and(|n| maps[..4].contains(&n.op.as_str()));
-        let mut readers = self.graph.node.iter().filter(|n| n.input.iter().any(|i| i == name));
-        let read = readers.any(|n| maps.contains(&n.op.as_str()) || is_global_average(n));
-        Ok(if makes || read { Tap::Map(name.to_owned()) } else { Tap::Vector(name.to_owned()) })
+        let readers = self.graph.node.iter().filter(|n| n.input.iter().any(|i| i == name));
+        let mut read = false;
+        found.plan.layout = Layout::Channels;
+        for node in readers {
+            read |= maps.contains(&node.op.as_str());
+            if let Some(pooled) = pooling::of(node, self.constants, self.makers) {
+                read = true;
+                found.plan.layout = pooled.layout;
+            }
+        }
+        found.pooled = None;
+        found.plan.cast = true;
+        found.plan.apply_head = false;
+        if makes || read {
+            found.tap = Tap::Map(name.to_owned());
+            found.plan.sources = Vec::new();
+        } else {
+            found.tap = Tap::Vector(name.to_owned());
+            found.plan.sources = vec![name.to_owned()];
+        }
+        Ok(found)
     }
 
-    fn no_linear(&self) -> Error {
-        let last: Vec<String> =
-            self.graph.node.iter().rev().take(4).map(|n| n.op.clone()).collect();
-        let problem = format!(
-            "no linear layer with constant weights at its end (it ends in {}, last first); \
-             name the tensor that holds the features as the tap",
-            last.join(", ")
-        );
-        Error::format(self.path, problem)
+    fn last_operators(&self, output: &str) -> String {
+        let (mut ops, mut name) = (Vec::new(), output);
+        while ops.len() < 4 {
+            let Some(node) = self.makers.get(name) else { break };
+            ops.push(node.op.clone());
+            let Some(before) = node.input.iter().find(|i| self.makers.contains_key(i.as_str()))
+            else {
+                break;
+            };
+            name = before;
+        }
+        ops.join(", ")
     }
 }
 
-/// Whether a node averages over the whole map.
-fn is_global_average(node: &Node) -> bool {
-    match node.op.as_str() {
-        "GlobalAveragePool" => true,
-        // Before a linear layer of as many columns as the map has channels,
-        // an average can only be over all of it.
-        "AveragePool" => true,
-        "ReduceMean" => node
-            .attribute("axes")
-            .is_none_or(|a| matches!(a.ints[..], [2, 3] | [-2, -1] | [-1, -2] | [3, 2])),
-        _ => false,
+/// How much a name sounds like that of a classifier's output.
+fn likeness(name: &str) -> u8 {
+    let name = name.to_lowercase();
+    let others =
+        ["aux", "emb", "feat", "hidden", "box", "mask", "proj", "pool", "token", "recon", "attn"];
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    match () {
+        () if has(&others) => 0,
+        () if has(&["logit"]) => 3,
+        () if has(&["out", "pred", "class", "cls", "prob", "score", "softmax", "fc"]) => 2,
+        () => 1,
     }
 }
 
@@ -293,11 +534,21 @@ fn text(shape: &[Option<usize>]) -> String {
 }
 
 impl Found {
-    /// Expected and found shape, if images of that shape do not fit.
+    /// Expected and found shape, if images `[N, channels, height, width]` do
+    /// not fit.
     pub(super) fn mismatch(&self, shape: [usize; 4]) -> Option<(String, String)> {
+        let shape = self.as_taken(shape);
         let fits =
             self.input_shape.iter().zip(shape).skip(1).all(|(w, g)| w.is_none_or(|w| w == g));
         (!fits).then(|| (text(&self.input_shape), format!("{shape:?}")))
+    }
+
+    /// A shape `[N, channels, height, width]` as the graph takes images.
+    pub(super) fn as_taken(&self, [n, channels, height, width]: [usize; 4]) -> [usize; 4] {
+        match self.channels_last {
+            true => [n, height, width, channels],
+            false => [n, channels, height, width],
+        }
     }
 
     /// The fixed size of a batch, if the graph has one.
@@ -307,7 +558,8 @@ impl Found {
 
     /// Height and width of the images, where the graph fixes them.
     pub fn image_size(&self) -> Option<[usize; 2]> {
-        Some([*self.input_shape.get(2)?.as_ref()?, *self.input_shape.get(3)?.as_ref()?])
+        let at = |i: usize| self.input_shape.get(if self.channels_last { i - 1 } else { i });
+        Some([*at(2)?.as_ref()?, *at(3)?.as_ref()?])
     }
 
     /// Shape of the input as text.

@@ -1,7 +1,7 @@
 //! What a model's messages would take in memory, counted before they are
 //! decoded: two bytes can be a message of a hundred.
 
-use super::proto::{Attribute, Dim, Node, Opset, Tensor, Value};
+use super::proto::{self, Attribute, Dim, Entry, Node, Opset, Tensor, Value};
 
 /// Decoding takes at most this, or four times the file's size if that is more.
 const FLOOR: usize = 32 << 20;
@@ -21,6 +21,7 @@ enum Kind {
     Node,
     Attribute,
     Tensor,
+    Entry,
     Value,
     Type,
     TensorType,
@@ -47,14 +48,16 @@ fn field(kind: Kind, number: u64) -> Field {
         (Kind::Graph, 5) | (Kind::Attribute, 5) => Message(Kind::Tensor),
         (Kind::Graph, 11 | 12) => Message(Kind::Value),
         (Kind::Node, 5) => Message(Kind::Attribute),
+        (Kind::Tensor, 13) => Message(Kind::Entry),
         (Kind::Value, 2) => Message(Kind::Type),
         (Kind::Type, 1) => Message(Kind::TensorType),
         (Kind::TensorType, 2) => Message(Kind::Shape),
         (Kind::Shape, 1) => Message(Kind::Dim),
-        (Kind::Model, 2) | (Kind::Node, 1..=4) | (Kind::Tensor, 8 | 9) | (Kind::Dim, 2) => Text,
+        (Kind::Model, 2) | (Kind::Node, 1..=4 | 7) | (Kind::Dim, 2) => Text,
+        (Kind::Tensor, 5 | 8 | 9 | 10) | (Kind::Entry, 1 | 2) => Text,
         (Kind::Opset | Kind::Attribute | Kind::Value, 1) => Text,
         (Kind::Graph, 2) | (Kind::Attribute, 4) => Text,
-        (Kind::Tensor, 4) => Numbers(4),
+        (Kind::Tensor, 4) | (Kind::Attribute, 7) => Numbers(4),
         (Kind::Attribute, 8) | (Kind::Tensor, 1 | 7) => Numbers(8),
         _ => Other,
     }
@@ -66,6 +69,7 @@ fn size(kind: Kind) -> usize {
         Kind::Node => size_of::<Node>(),
         Kind::Attribute => size_of::<Attribute>(),
         Kind::Tensor => size_of::<Tensor>() + size_of::<usize>() * 4,
+        Kind::Entry => size_of::<Entry>(),
         Kind::Value => size_of::<Value>(),
         Kind::Dim => size_of::<Dim>(),
         Kind::Opset => size_of::<Opset>(),
@@ -128,14 +132,5 @@ fn walk(mut rest: &[u8], kind: Kind, budget: &mut usize) -> Result<()> {
 }
 
 fn varint(rest: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, after) = rest.split_first().ok_or(Flaw::Damaged)?;
-        *rest = after;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Flaw::Damaged)
+    proto::varint(rest).ok_or(Flaw::Damaged)
 }

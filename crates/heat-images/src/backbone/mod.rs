@@ -8,33 +8,41 @@
 //! set. A second graph gives the gradient with respect to the images, by
 //! which [`Perturbation`] moves them before they are scored.
 
+mod check;
+mod constants;
+mod external;
 mod extract;
 mod gradient;
 mod graph;
+mod linear;
 mod meter;
 mod outputs;
 mod perturb;
+mod pooling;
 mod proto;
 mod resnet;
 mod runtime;
 mod shapes;
 mod weights;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heat_ood::features::{Batch, Field, Head, Pooling};
 
-use heat_ood::io::{Bytes, map, write_atomically};
+use heat_ood::io::{Bytes, map, sha256_of, write_atomically};
 use heat_ood::math::parallel;
 use heat_ood::{Error, Result};
 
-pub use extract::{ExtractConfig, Extracted, extract};
-pub use graph::{Found, Tap};
+pub use check::Checked;
+pub use extract::{Accuracy, ExtractConfig, Extracted, extract};
+pub use graph::{Chosen, Found, Tap};
 pub use perturb::{Perturbation, PerturbedBy};
 pub use runtime::{Library, find_library};
 
-use resnet::ResNet;
+use graph::Asked;
+use resnet::{ResNet, Spec};
 use runtime::Session;
 use weights::StateDict;
 
@@ -44,8 +52,13 @@ pub struct BackboneOptions {
     /// The tensor to take as features, `[N, D, h, w]` or `[N, D]`, where what
     /// is found is not what is wanted.
     pub tap: Option<String>,
-    /// The architecture that weights must be of (`resnet34`), where it should
-    /// not be told from them.
+    /// The output that is the classifier's, where there are several and
+    /// another one is found.
+    pub output: Option<String>,
+    /// Classes of the labels, by which one of several outputs is chosen.
+    pub classes: Option<usize>,
+    /// The architecture that weights must be of (`resnet34`), and what they do
+    /// not tell: `stem=…`, `stride_in=…`, apart by commas or spaces.
     pub arch: Option<String>,
     /// What stands before the names of the weights, where a file has several
     /// networks.
@@ -60,6 +73,8 @@ pub struct Backbone {
     bytes: Arc<Bytes>,
     found: Found,
     architecture: Option<String>,
+    notes: Vec<String>,
+    sha256: String,
     options: BackboneOptions,
 }
 
@@ -82,25 +97,37 @@ impl Backbone {
     /// `.ckpt`, `.th`, `.safetensors`); the network is not run yet.
     ///
     /// # Errors
-    /// If it is not an ONNX model, keeps its weights in another file, has no
-    /// image as its input, or no last linear layer (and no tap is given); if
-    /// weights are not those of the architecture, with every mismatch.
+    /// If it is not an ONNX model, its weights are in another file that is not
+    /// there, or it has no image as its input; if weights are not those of the
+    /// architecture, with every mismatch.
     pub fn open(path: impl AsRef<Path>, options: &BackboneOptions) -> Result<Self> {
         let path = path.as_ref();
         let mut bytes = map(path)?;
-        let mut architecture = None;
+        let (mut architecture, mut notes) = (None, Vec::new());
+        let mut sha256 = sha256_of([&bytes[..]]);
         if weights::holds_weights(&bytes) {
             let dict = StateDict::open(path, &resnet::ANCHORS, options.prefix.as_deref())?;
-            let network = ResNet::of(&dict, options.arch.as_deref())?;
+            let spec = options.arch.as_deref().map(Spec::parse).transpose()?.unwrap_or_default();
+            let network = ResNet::of(&dict, &spec)?;
+            notes.extend(dict.note());
+            notes.extend(network.notes(&dict, &spec)?);
             bytes = Arc::new(Bytes::from(network.graph(&dict)?));
             architecture = Some(network.name);
         } else if let Some(key) = options.arch.as_ref().or(options.prefix.as_ref()) {
             let problem = "an ONNX file says itself what it is; leave the option out";
             return Err(Error::config("backbone", key, problem));
+        } else if let Some(whole) = external::inlined(path, &bytes)? {
+            bytes = Arc::new(Bytes::from(whole));
+            sha256 = sha256_of([&bytes[..]]);
         }
-        let found = graph::read(path, &bytes, options.tap.as_deref())?;
+        let asked = Asked {
+            tap: options.tap.as_deref(),
+            output: options.output.as_deref(),
+            classes: options.classes,
+        };
+        let found = graph::read(path, &bytes, asked)?;
         let options = options.clone();
-        Ok(Backbone { path: path.to_owned(), bytes, found, architecture, options })
+        Ok(Backbone { path: path.to_owned(), bytes, found, architecture, notes, sha256, options })
     }
 
     /// Write the graph with its pooled outputs (`avg`, `std`, `max`, `logits`
@@ -116,6 +143,35 @@ impl Backbone {
     /// What the weights are of, where it was read from weights.
     pub fn architecture(&self) -> Option<&str> {
         self.architecture.as_deref()
+    }
+
+    /// What its weights leave open, and what was assumed.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What to say of it before its features are taken, as it was seen to run.
+    pub fn notes_of(&self, checked: &Checked) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(why) = &checked.alone {
+            notes.push(format!("`avg` alone, without `std` and `max`: {why}"));
+        }
+        match (&self.found.headless, &checked.headless) {
+            (Some(why), _) => notes.push(format!("features alone, without a head: {why}")),
+            (None, Some(why)) => notes.push(format!("no head is written: {why}")),
+            _ => {}
+        }
+        if self.head().is_some_and(|head| head.classes() == 1) {
+            let problem = "one logit: scores of softmax and of several logits (msp, max_logit, el, \
+                           odin) say nothing of it; scorers of features do";
+            notes.push(problem.into());
+        }
+        notes
+    }
+
+    /// SHA-256 of the file; of the whole model where its weights are in others.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// The file it was read from.
@@ -147,6 +203,7 @@ impl Backbone {
             found: self.found.clone(),
             graph: Arc::clone(&self.bytes),
             library,
+            checked: None,
             backward: None,
         })
     }
@@ -166,6 +223,8 @@ pub struct Network {
     found: Found,
     graph: Arc<Bytes>,
     library: Library,
+    /// What was found for images of one size.
+    checked: Option<([usize; 2], Checked)>,
     backward: Option<Backward>,
 }
 
@@ -186,7 +245,27 @@ impl Network {
     ///
     /// # Errors
     /// If the runtime refuses them, or what comes out is not `n` rows.
-    pub fn run(&mut self, mut images: Vec<f32>, mut shape: [usize; 4]) -> Result<Pooled> {
+    pub fn run(&mut self, images: Vec<f32>, shape: [usize; 4]) -> Result<Pooled> {
+        let alone = self.check_on(&images, [shape[2], shape[3]])?.alone.is_some();
+        let mut made = self.outputs(images, shape)?;
+        let names = self.found.names();
+        let mut take =
+            |name: Option<String>| name.and_then(|n| made.remove(&n)).unwrap_or_default();
+        let avg = take(Some(names.avg));
+        let logits = take(names.logits);
+        if alone {
+            return Ok(Pooled { avg, logits, ..Pooled::default() });
+        }
+        Ok(Pooled { avg, std: take(names.std), max: take(names.max), logits })
+    }
+
+    /// Values of all outputs for `n` images, `[n, 3, height, width]`, the
+    /// number of cells beside them.
+    fn outputs(
+        &mut self,
+        mut images: Vec<f32>,
+        mut shape: [usize; 4],
+    ) -> Result<HashMap<String, Vec<f32>>> {
         let n = shape[0];
         if let Some((want, got)) = self.found.mismatch(shape) {
             return Err(Error::Shape {
@@ -197,27 +276,24 @@ impl Network {
             });
         }
         shape[0] = self.fill(n, &mut images);
-        let inputs = vec![(self.found.input.clone(), shape.to_vec(), images)];
+        if self.found.channels_last {
+            images = turned(&images, shape);
+        }
+        let taken = self.found.as_taken(shape).to_vec();
+        let inputs = vec![(self.found.input.clone(), taken, images)];
         let mut outputs = self.session.run(&self.place, inputs, &self.found.outputs())?;
-        let mut take = |name: Option<String>| -> Result<Vec<f32>> {
-            let Some(name) = name else {
-                return Ok(Vec::new());
-            };
-            let mut values = outputs.remove(&name).unwrap_or_default();
+        let cells = self.found.names().cells;
+        for (name, values) in &mut outputs {
+            if Some(name) == cells.as_ref() {
+                continue;
+            }
             if values.is_empty() || !values.len().is_multiple_of(shape[0]) {
                 let problem = format!("output `{name}` has {} values for {n} images", values.len());
                 return Err(Error::format(&self.place, problem));
             }
             values.truncate(values.len() / shape[0] * n);
-            Ok(values)
-        };
-        let names = self.found.names();
-        Ok(Pooled {
-            avg: take(Some(names.avg))?,
-            std: take(names.std)?,
-            max: take(names.max)?,
-            logits: take(names.logits)?,
-        })
+        }
+        Ok(outputs)
     }
 
     /// Add rows of zeros where the graph has a fixed batch of more than `n`;
@@ -265,8 +341,11 @@ impl Network {
                 (filled, values)
             };
             let (filled, values) = cut(images, size);
-            let shape = vec![filled, channels, height, width];
-            let mut inputs = vec![(self.found.input.clone(), shape, values)];
+            let shape = [filled, channels, height, width];
+            let last = self.found.channels_last;
+            let values = if last { turned(&values, shape) } else { values };
+            let taken = self.found.as_taken(shape).to_vec();
+            let mut inputs = vec![(self.found.input.clone(), taken, values)];
             for &field in &backward.fields {
                 let dim = seeds.dim(field);
                 let (filled, values) = cut(seeds.get(field), dim);
@@ -275,6 +354,9 @@ impl Network {
             let wanted = [gradient::GRADIENT.to_owned()];
             let mut made = backward.session.run(&self.place, inputs, &wanted)?;
             let mut made = made.remove(gradient::GRADIENT).unwrap_or_default();
+            if last {
+                made = turned_back(&made, shape);
+            }
             made.truncate(rows.len() * size);
             out.extend(made);
         }
@@ -285,6 +367,30 @@ impl Network {
         let problem = format!("its gradient has {} values, not {}", out.len(), images.len());
         Err(Error::format(&self.place, problem))
     }
+}
+
+/// Images `[n, channels, height, width]` with their channels last.
+fn turned(images: &[f32], [_, channels, height, width]: [usize; 4]) -> Vec<f32> {
+    let cells = height * width;
+    let image = |image: &[f32]| -> Vec<f32> {
+        (0..cells)
+            .flat_map(|i| (0..channels).map(move |c| c * cells + i))
+            .map(|at| image[at])
+            .collect()
+    };
+    images.chunks_exact((channels * cells).max(1)).flat_map(image).collect()
+}
+
+/// The other way.
+fn turned_back(images: &[f32], [_, channels, height, width]: [usize; 4]) -> Vec<f32> {
+    let cells = height * width;
+    let image = |image: &[f32]| -> Vec<f32> {
+        (0..channels)
+            .flat_map(|c| (0..cells).map(move |i| i * channels + c))
+            .map(|at| image[at])
+            .collect()
+    };
+    images.chunks_exact((channels * cells).max(1)).flat_map(image).collect()
 }
 
 impl Pooled {

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::graph::{Found, Tap};
-use super::proto::{Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
+use super::proto::{ADDED, Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
 
 /// Names of the outputs that are read.
 pub(super) struct Names {
@@ -11,32 +11,48 @@ pub(super) struct Names {
     pub std: Option<String>,
     pub max: Option<String>,
     pub logits: Option<String>,
+    /// The mean of the map, and the number of its cells: whether `avg` is what
+    /// it is taken for.
+    pub mean: Option<String>,
+    pub cells: Option<String>,
 }
 
 /// The name of something added.
 pub(super) fn added(part: &str) -> String {
-    format!("heat_pooled_{part}")
+    format!("{ADDED}{part}")
 }
 
 impl Found {
     pub(super) fn names(&self) -> Names {
-        let map = matches!(self.tap, Tap::Map(_));
-        let avg = match (&self.pooled, &self.tap) {
-            (Some(pooled), _) => pooled.clone(),
-            (None, Tap::Vector(name)) => name.clone(),
-            (None, Tap::Map(_)) => added("avg"),
+        let map = matches!(self.tap, Tap::Map(_)).then_some(());
+        let plan = &self.plan;
+        let avg = match &plan.sources[..] {
+            [] => added("avg"),
+            [name] if !plan.cast => name.clone(),
+            _ => added("features"),
+        };
+        let logits = match &plan.logits {
+            Some(name) if !plan.cast_logits => Some(name.clone()),
+            Some(_) => Some(added("logits")),
+            None => plan.apply_head.then(|| added("logits")),
         };
         Names {
             avg,
-            std: map.then(|| added("std")),
-            max: map.then(|| added("max")),
-            logits: self.linear.as_ref().map(|(_, output)| output.clone()),
+            std: map.map(|()| added("std")),
+            max: map.map(|()| added("max")),
+            logits,
+            mean: map.map(|()| added("avg")),
+            cells: map.map(|()| added("n")),
         }
     }
 
     pub(super) fn outputs(&self) -> Vec<String> {
         let names = self.names();
-        [Some(names.avg), names.std, names.max, names.logits].into_iter().flatten().collect()
+        let mut all = vec![names.avg];
+        for name in [names.std, names.max, names.logits, names.mean, names.cells] {
+            all.extend(name.filter(|name| !all.contains(name)));
+        }
+        all
     }
 }
 
@@ -46,27 +62,75 @@ impl Found {
 /// are appended to the file's bytes, which are copied as they are.
 pub(super) fn with_pooled_outputs(bytes: &[u8], found: &Found) -> Vec<u8> {
     let mut graph = Graph::default();
+    let names = found.names();
     match &found.tap {
         // Written by `heat backbone export`: they are there.
         Tap::Map(_) if found.declared.contains(&added("std")) => {}
-        Tap::Map(map) => graph.node = poolings(map),
+        Tap::Map(map) => graph.node = poolings(map, found),
         Tap::Vector(_) => {}
     }
-    let outputs = found.outputs().into_iter().filter(|o| !found.declared.contains(o));
+    let missing = |name: &str| !found.declared.iter().any(|d| d == name);
+    let cast = |from: &str, to: &str| {
+        Node::new("Cast", &[from], to, vec![Attribute::int("to", i64::from(FLOAT))])
+    };
+    if names.avg == added("features") && missing(&names.avg) {
+        let parts: Vec<String> = match &found.plan.sources[..] {
+            [_] => vec![names.avg.clone()],
+            all => (0..all.len()).map(|i| added(&format!("part{i}"))).collect(),
+        };
+        let casts = found.plan.sources.iter().zip(&parts).map(|(from, to)| cast(from, to));
+        graph.node.extend(casts);
+        if parts.len() > 1 {
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            let axis = vec![Attribute::int("axis", 1)];
+            graph.node.push(Node::new("Concat", &parts, &names.avg, axis));
+        }
+    }
+    match (&found.plan.logits, &names.logits, &found.head) {
+        (Some(from), Some(to), _) if found.plan.cast_logits && missing(to) => {
+            graph.node.push(cast(from, to));
+        }
+        (None, Some(to), Some(head)) if missing(to) => {
+            let (w, b) = (added("weight"), added("bias"));
+            graph.initializer.push(Tensor::of_floats(
+                &w,
+                &[head.classes(), head.dim()],
+                head.weight(),
+            ));
+            graph.initializer.push(Tensor::of_floats(&b, &[head.classes()], head.bias()));
+            let turned = vec![Attribute::int("transB", 1)];
+            graph.node.push(Node::new("Gemm", &[&names.avg, &w, &b], to, turned));
+        }
+        _ => {}
+    }
+    let outputs = found.outputs().into_iter().filter(|o| missing(o));
     graph.output = outputs.map(|name| Value::floats(&name, None)).collect();
     let more = Model { graph: Some(graph), ..Model::default() };
     [bytes, &more.encode_to_vec()].concat()
 }
 
-/// Nodes that pool a map `[N, D, h, w]` to `avg`, `max` and `std`, `[N, D]`.
-fn poolings(map: &str) -> Vec<Node> {
+/// Nodes that pool a map to `avg`, `max` and `std`, `[N, D]`.
+fn poolings(map: &str, found: &Found) -> Vec<Node> {
+    let layout = found.plan.layout;
     let one = Tensor { data_type: FLOAT, float_data: vec![1.0], ..Tensor::default() };
+    let positions: Vec<i64> = (2..layout.rank() as i64).collect();
     let mut nodes = vec![
-        Node::constant(Tensor::of_ints("", &[2, 3]), &added("axes")),
+        Node::constant(Tensor::of_ints("", &positions), &added("axes")),
         Node::constant(one, &added("one")),
     ];
+    let mut map = map.to_owned();
+    if found.plan.cast {
+        let to = vec![Attribute::int("to", i64::from(FLOAT))];
+        nodes.push(Node::new("Cast", &[&map], &added("wide"), to));
+        map = added("wide");
+    }
+    if let Some(turn) = layout.turn() {
+        let perm = vec![Attribute::ints("perm", turn)];
+        nodes.push(Node::new("Transpose", &[&map], &added("map"), perm));
+        map = added("map");
+    }
     let mut add = |op: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>| {
-        let name = |i: &&str| if i.is_empty() { map.to_owned() } else { added(i) };
+        let name = |i: &&str| if i.is_empty() { map.clone() } else { added(i) };
         let inputs: Vec<String> = inputs.iter().map(name).collect();
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         nodes.push(Node::new(op, &inputs, &added(output), attributes));

@@ -49,6 +49,8 @@ pub struct Node {
     pub op: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -63,6 +65,8 @@ pub struct Attribute {
     pub s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub t: Option<Tensor>,
+    #[prost(float, repeated, tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
     #[prost(int32, tag = "20")]
@@ -77,15 +81,40 @@ pub struct Tensor {
     pub data_type: i32,
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
+    /// Packed, as they are in the file: halves and bytes have three each.
+    #[prost(bytes = "vec", tag = "5")]
+    pub int32_data: Vec<u8>,
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    pub double_data: Vec<u8>,
+    /// Which part of which file, where the values are in another.
+    #[prost(message, repeated, tag = "13")]
+    pub external: Vec<Entry>,
     /// 1: the values are in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
+}
+
+/// Values of a tensor: in single precision, or as integers where they are
+/// sizes and positions.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    Floats(Vec<f32>),
+    Ints(Vec<i64>),
+}
+
+/// A key and its value.
+#[derive(Clone, PartialEq, Message)]
+pub struct Entry {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -124,9 +153,21 @@ pub struct Dim {
     pub name: Option<String>,
 }
 
+/// What the names of outputs added to a graph begin with.
+pub const ADDED: &str = "heat_pooled_";
+
 /// Element types.
 pub const FLOAT: i32 = 1;
+pub const UINT8: i32 = 2;
+pub const INT8: i32 = 3;
+pub const UINT16: i32 = 4;
+pub const INT16: i32 = 5;
+pub const INT32: i32 = 6;
 pub const INT64: i32 = 7;
+pub const BOOL: i32 = 9;
+pub const FLOAT16: i32 = 10;
+pub const DOUBLE: i32 = 11;
+pub const BFLOAT16: i32 = 16;
 
 impl Attribute {
     pub fn int(name: &str, i: i64) -> Self {
@@ -156,7 +197,13 @@ impl Node {
             name: output.into(),
             op: op.into(),
             attribute,
+            domain: String::new(),
         }
+    }
+
+    /// Whether it is one of ONNX's own operators.
+    pub fn is_standard(&self) -> bool {
+        self.domain.is_empty() || self.domain == "ai.onnx"
     }
 
     pub fn constant(tensor: Tensor, output: &str) -> Self {
@@ -205,17 +252,88 @@ impl Tensor {
         self.dims.iter().map(|&d| usize::try_from(d).ok()).collect()
     }
 
-    /// Values in single precision.
-    pub fn floats(&self) -> Option<Vec<f32>> {
-        if self.data_type != FLOAT || self.data_location != 0 {
+    /// How many values its shape has.
+    pub fn count(&self) -> Option<usize> {
+        self.shape()?.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
+    }
+
+    /// Its values, of any type that weights have; integers of 32 bits and more
+    /// as integers.
+    pub fn values(&self) -> Option<Values> {
+        if self.data_location != 0 {
             return None;
         }
-        if !self.float_data.is_empty() {
-            return Some(self.float_data.clone());
+        let raw = &self.raw_data[..];
+        let floats = |values: Vec<f32>| Some(Values::Floats(values));
+        let small = |read: fn(u8) -> f32| {
+            let stored = varints(&self.int32_data)?;
+            let bytes = stored.into_iter().map(|v| read(v as u8));
+            floats(raw.iter().map(|b| read(*b)).chain(bytes).collect())
+        };
+        let short = |read: fn(u16) -> f32| {
+            let stored = varints(&self.int32_data)?;
+            let words = raw.as_chunks::<2>().0.iter().map(|w| u16::from_le_bytes(*w));
+            floats(words.chain(stored.into_iter().map(|v| v as u16)).map(read).collect())
+        };
+        match self.data_type {
+            FLOAT => {
+                let words = raw.as_chunks::<4>().0.iter().map(|w| f32::from_le_bytes(*w));
+                floats(words.chain(self.float_data.iter().copied()).collect())
+            }
+            DOUBLE => {
+                let words = raw.as_chunks::<8>().0.iter();
+                let words = words.chain(self.double_data.as_chunks::<8>().0);
+                floats(words.map(|w| f64::from_le_bytes(*w) as f32).collect())
+            }
+            FLOAT16 => short(|w| half::f16::from_bits(w).to_f32()),
+            BFLOAT16 => short(|w| half::bf16::from_bits(w).to_f32()),
+            UINT16 => short(f32::from),
+            INT16 => short(|w| f32::from(w.cast_signed())),
+            UINT8 | BOOL => small(f32::from),
+            INT8 => small(|b| f32::from(b.cast_signed())),
+            INT32 => {
+                let words = raw.as_chunks::<4>().0.iter().map(|w| i32::from_le_bytes(*w));
+                let stored = varints(&self.int32_data)?.into_iter().map(|v| v as i32);
+                Some(Values::Ints(words.chain(stored).map(i64::from).collect()))
+            }
+            INT64 => {
+                let words = raw.as_chunks::<8>().0.iter().map(|w| i64::from_le_bytes(*w));
+                Some(Values::Ints(words.chain(self.int64_data.iter().copied()).collect()))
+            }
+            _ => None,
         }
-        let words = self.raw_data.as_chunks::<4>().0;
-        Some(words.iter().map(|w| f32::from_le_bytes(*w)).collect())
     }
+
+    /// Values in single precision.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        match self.values()? {
+            Values::Floats(values) if self.data_type == FLOAT => Some(values),
+            _ => None,
+        }
+    }
+}
+
+/// Packed numbers of any length.
+fn varints(mut rest: &[u8]) -> Option<Vec<u64>> {
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        all.push(varint(&mut rest)?);
+    }
+    Some(all)
+}
+
+/// The number at the beginning of `rest`, which is taken off.
+pub fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 impl Value {

@@ -2,7 +2,8 @@
 //!
 //! ResNet-18/34/50/101/152 as torchvision and timm name their parameters, with
 //! the ImageNet stem (7×7, stride 2, max-pooling) or the CIFAR one (3×3,
-//! stride 1), told apart by the first kernel; and the CIFAR family of three
+//! stride 1), told apart by the first kernel unless a [`Spec`] says it: strides
+//! and poolings have no weights; and the CIFAR family of three
 //! stages (ResNet-20/32/44/56/110), whose shortcuts drop every other pixel
 //! and pad channels with zeros (option A) where there are no weights for them.
 //!
@@ -42,6 +43,80 @@ const MOST_BLOCKS: usize = 256;
 /// Version of the standard operators in the graphs written.
 const OPSET: i64 = 17;
 
+/// Parts of a name that are of layers; others are buffers that no layer has.
+const OF_LAYERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+
+/// What a user says of a network, beside its weights: a name, and what they
+/// leave open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Spec {
+    name: Option<String>,
+    stem: Option<Stem>,
+    /// The convolution of a block that has its stride.
+    stride_in: Option<usize>,
+}
+
+/// What follows from no weight of the first layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stem {
+    stride: usize,
+    pool: bool,
+}
+
+impl Spec {
+    /// From `NAME`, `stem=…` and `stride_in=…`, apart by commas or spaces.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut spec = Spec::default();
+        let parts = text.split(|c: char| c.is_whitespace() || ",()".contains(c));
+        for part in parts.filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                None if spec.name.is_none() => spec.name = Some(part.to_owned()),
+                Some(("stem", value)) => spec.stem = Some(Stem::parse(value)?),
+                Some(("stride_in", "conv1")) => spec.stride_in = Some(1),
+                Some(("stride_in", "conv2")) => spec.stride_in = Some(2),
+                Some(("stride_in", value)) => {
+                    let problem = "expected `conv1` (He et al., Caffe) or `conv2` (torchvision), \
+                                   the convolution of a block that has the stride";
+                    return Err(Error::config("stride_in", value, problem));
+                }
+                Some((key, _)) => {
+                    return Err(Error::unknown("key of a network", key, ["stem", "stride_in"]));
+                }
+                None => {
+                    let problem = "expected one name and `stem=…`, `stride_in=…`";
+                    return Err(Error::config("architecture", text, problem));
+                }
+            }
+        }
+        Ok(spec)
+    }
+}
+
+impl Stem {
+    fn parse(value: &str) -> Result<Self> {
+        let mut stem = Stem { stride: 0, pool: false };
+        for part in value.split('+') {
+            match part {
+                "imagenet" => stem = Stem { stride: 2, pool: true },
+                "cifar" | "stride1" => stem.stride = 1,
+                "stride2" => stem.stride = 2,
+                "pool" => stem.pool = true,
+                _ => stem.stride = usize::MAX,
+            }
+        }
+        if [1, 2].contains(&stem.stride) {
+            return Ok(stem);
+        }
+        let problem = "expected `cifar` (stride 1), `cifar+pool`, `imagenet` (stride 2 and a \
+                       pooling), `stride2` or `stride2+pool`";
+        Err(Error::config("stem", value, problem))
+    }
+
+    fn text(self) -> String {
+        format!("stride {}, {}", self.stride, if self.pool { "max-pooling" } else { "no pooling" })
+    }
+}
+
 /// A convolution without bias and the batch normalisation after it.
 struct Conv {
     name: String,
@@ -73,9 +148,11 @@ pub(super) struct ResNet {
     stem: Conv,
     pool: bool,
     blocks: Vec<Block>,
-    head: &'static str,
+    /// The layer of the head, and whether it has a bias.
+    head: Option<(String, bool)>,
     dim: usize,
     classes: usize,
+    stride_in: usize,
 }
 
 impl ResNet {
@@ -85,7 +162,8 @@ impl ResNet {
     /// # Errors
     /// If the name is unknown, or a tensor is missing, superfluous or of
     /// another shape: all are listed.
-    pub fn of(dict: &StateDict, asked: Option<&str>) -> Result<Self> {
+    pub fn of(dict: &StateDict, spec: &Spec) -> Result<Self> {
+        let asked = spec.name.as_deref();
         let found = |bottleneck, blocks: Vec<usize>| {
             let known = KNOWN.iter().find(|(_, b, n)| (*b, *n) == (bottleneck, &blocks[..]));
             let name = known.map_or(format!("resnet of {blocks:?} blocks"), |k| k.0.to_owned());
@@ -101,9 +179,62 @@ impl ResNet {
                 (asked.to_owned(), *bottleneck, blocks.to_vec())
             }
         };
-        let network = Self::layers(dict, &name, bottleneck, &blocks, asked.is_some());
-        dict.check(&network.name, &network.expected())?;
+        let network = Self::layers(dict, &name, bottleneck, &blocks, spec);
+        dict.check(&network.name, &network.expected(), is_of_layer)?;
         Ok(network)
+    }
+
+    /// What the weights leave open, and what of the file is left out.
+    pub fn notes(&self, dict: &StateDict, spec: &Spec) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        if spec.stem.is_none() && self.stem.kernel != 7 {
+            let (kernel, stem) = (self.stem.kernel, self.stem().text());
+            notes.push(format!(
+                "weights do not tell strides and poolings: the {kernel}×{kernel} stem is taken to \
+                 have {stem}; if it has others, the logits are wrong: say `stem=cifar+pool`, \
+                 `stem=stride2` …"
+            ));
+        }
+        if self.head.is_none() {
+            notes.push("has no linear layer: features alone".into());
+        }
+        let expected: Vec<String> = self.expected().into_iter().map(|(name, _)| name).collect();
+        let left: Vec<&str> = dict.names().filter(|n| !expected.iter().any(|e| e == n)).collect();
+        for name in &left {
+            let of = |ending: &str| -> Result<Option<Vec<f32>>> {
+                let shape = dict.shape(ending).unwrap_or_default();
+                let three = shape.iter().product::<usize>() == 3 && shape.len() <= 4;
+                three.then(|| dict.values(ending)).transpose()
+            };
+            let pairs =
+                [("mean", "std"), ("means", "sds"), ("mu", "sigma"), ("new_mean", "new_std")];
+            let pair = pairs.iter().find_map(|(m, s)| Some((name.strip_suffix(m)?, *s)));
+            let Some((stem, deviation)) = pair else {
+                if !pairs.iter().any(|(m, s)| {
+                    name.strip_suffix(s)
+                        .is_some_and(|stem| left.contains(&format!("{stem}{m}").as_str()))
+                }) {
+                    notes.push(format!("`{name}` is no part of a ResNet: left out"));
+                }
+                continue;
+            };
+            let (Some(mean), Some(std)) = (of(name)?, of(&format!("{stem}{deviation}"))?) else {
+                notes.push(format!("`{name}` is no part of a ResNet: left out"));
+                continue;
+            };
+            if mean != [0.0; 3] || std != [1.0; 3] {
+                notes.push(format!(
+                    "the network normalises its images itself, by `{name}` {mean:?} and \
+                     `{stem}{deviation}` {std:?}, which is not done here: give these as mean and \
+                     standard deviation of the preprocessing"
+                ));
+            }
+        }
+        Ok(notes)
+    }
+
+    fn stem(&self) -> Stem {
+        Stem { stride: self.stem.stride, pool: self.pool }
     }
 
     /// The layers, where the weights decide what the name leaves open.
@@ -112,45 +243,55 @@ impl ResNet {
         name: &str,
         bottleneck: bool,
         blocks: &[usize],
-        named: bool,
+        spec: &Spec,
     ) -> Self {
         let cifar = blocks.len() < 4;
-        let stem = dict.shape("conv1.weight").unwrap_or_default();
-        let width = match named {
+        let shape = dict.shape("conv1.weight").unwrap_or_default();
+        let width = match spec.name.is_some() {
             true if cifar => 16,
             true => 64,
-            false => stem.first().copied().unwrap_or(64),
+            false => shape.first().copied().unwrap_or(64),
         };
-        let large = !cifar && stem.get(2) == Some(&7);
+        let kernel = shape.get(2).copied().filter(|k| [1, 3, 5, 7].contains(k)).unwrap_or(3);
+        let large = !cifar && kernel == 7;
+        let usual = Stem { stride: if large { 2 } else { 1 }, pool: large };
+        let stem = spec.stem.unwrap_or(usual);
         let there = |name: &str| dict.shape(name).is_some();
         let projection = ["downsample", "shortcut"]
             .into_iter()
             .find(|s| (1..=blocks.len()).any(|l| there(&format!("layer{l}.0.{s}.0.weight"))));
         let pads = cifar && projection.is_none();
-        let head = ["fc", "linear", "classifier"].into_iter();
-        let head = { head }.find(|h| there(&format!("{h}.weight"))).unwrap_or("fc");
-        let of_head = dict.shape(&format!("{head}.weight")).unwrap_or_default();
+        let stride_in = spec.stride_in.unwrap_or(if bottleneck { 2 } else { 1 });
+        let mut name = match stem == usual {
+            true => format!("{name} with the {} stem", if large { "ImageNet" } else { "CIFAR" }),
+            false => format!("{name} with a {kernel}×{kernel} stem ({})", stem.text()),
+        };
+        if spec.stride_in.is_some() {
+            name += &format!(", stride in conv{stride_in}");
+        }
         let mut network = ResNet {
-            name: format!("{name} with the {} stem", if large { "ImageNet" } else { "CIFAR" }),
+            name,
             stem: Conv {
                 name: "conv1".into(),
                 norm: "bn1".into(),
                 from: 3,
                 to: width,
-                kernel: if large { 7 } else { 3 },
-                stride: if large { 2 } else { 1 },
+                kernel,
+                stride: stem.stride,
             },
-            pool: large,
+            pool: stem.pool,
             blocks: Vec::new(),
-            head,
+            head: None,
             dim: width,
-            classes: of_head.first().copied().unwrap_or(0),
+            classes: 0,
+            stride_in,
         };
         for (stage, &n) in blocks.iter().enumerate() {
             for i in 0..n {
                 let stride = if i == 0 && stage > 0 { 2 } else { 1 };
                 let name = format!("layer{}.{i}", stage + 1);
-                let convs = block(&name, network.dim, width << stage, stride, bottleneck);
+                let strides = [1, 2].map(|i| if i == network.stride_in { stride } else { 1 });
+                let convs = block(&name, network.dim, width << stage, strides, bottleneck);
                 let to = convs.last().map_or(width, |c| c.to);
                 let beside = |name: String, norm: String| Conv {
                     name,
@@ -171,6 +312,10 @@ impl ResNet {
                 network.dim = to;
                 network.blocks.push(Block { name, convs, shortcut });
             }
+        }
+        if let Some((head, classes)) = find_head(dict) {
+            let bias = there(&format!("{head}.bias"));
+            (network.head, network.classes) = (Some((head, bias)), classes);
         }
         network
     }
@@ -196,8 +341,10 @@ impl ResNet {
                 all.push((format!("{}.{part}", conv.norm), vec![conv.to]));
             }
         }
-        all.push((format!("{}.weight", self.head), vec![self.classes, self.dim]));
-        all.push((format!("{}.bias", self.head), vec![self.classes]));
+        if let Some((head, bias)) = &self.head {
+            all.push((format!("{head}.weight"), vec![self.classes, self.dim]));
+            all.extend(bias.then(|| (format!("{head}.bias"), vec![self.classes])));
+        }
         all
     }
 
@@ -222,17 +369,25 @@ impl ResNet {
         }
         let pooled = g.add("GlobalAveragePool", &[&now], "pooled", vec![]);
         let avg = g.add("Flatten", &[&pooled], "avg", vec![Attribute::int("axis", 1)]);
-        let [w, b] = ["weight", "bias"].map(|part| format!("{}.{part}", self.head));
-        g.weights.push(Tensor::of_floats(&w, &[self.classes, self.dim], &dict.values(&w)?));
-        g.weights.push(Tensor::of_floats(&b, &[self.classes], &dict.values(&b)?));
-        g.add("Gemm", &[&avg, &w, &b], "logits", vec![Attribute::int("transB", 1)]);
+        let mut output = Value::floats("avg", Some(&[Err("batch"), Ok(self.dim)]));
+        if let Some((head, bias)) = &self.head {
+            let [w, b] = ["weight", "bias"].map(|part| format!("{head}.{part}"));
+            g.weights.push(Tensor::of_floats(&w, &[self.classes, self.dim], &dict.values(&w)?));
+            let mut inputs = vec![&avg[..], &w];
+            if *bias {
+                g.weights.push(Tensor::of_floats(&b, &[self.classes], &dict.values(&b)?));
+                inputs.push(&b);
+            }
+            g.add("Gemm", &inputs, "logits", vec![Attribute::int("transB", 1)]);
+            output = Value::floats("logits", Some(&[Err("batch"), Ok(self.classes)]));
+        }
         let image = [Err("batch"), Ok(3), Err("height"), Err("width")];
         let graph = Graph {
             name: self.name.clone(),
             node: g.nodes,
             initializer: g.weights,
             input: vec![Value::floats("image", Some(&image))],
-            output: vec![Value::floats("logits", Some(&[Err("batch"), Ok(self.classes)]))],
+            output: vec![output],
         };
         let model = Model {
             ir_version: 8,
@@ -253,8 +408,33 @@ fn count_blocks(dict: &StateDict) -> Vec<usize> {
     (1..=4).map(blocks).take_while(|n| *n > 0).collect()
 }
 
-/// The convolutions of a block.
-fn block(name: &str, from: usize, width: usize, stride: usize, bottleneck: bool) -> Vec<Conv> {
+/// The layer that is the head, under whatever name, and its classes: the
+/// matrix beside the blocks, where there is one alone.
+fn find_head(dict: &StateDict) -> Option<(String, usize)> {
+    let matrices = dict.names().filter_map(|name| {
+        let shape = dict.shape(name).filter(|shape| shape.len() == 2)?;
+        Some((name.strip_suffix(".weight")?.to_owned(), shape[0]))
+    });
+    let mut all: Vec<(String, usize)> = matrices.collect();
+    if all.len() > 1 {
+        all.retain(|(name, _)| ["fc", "linear", "classifier"].contains(&name.as_str()));
+    }
+    all.into_iter().next()
+}
+
+/// Whether a tensor is that of a layer, from its name.
+fn is_of_layer(name: &str) -> bool {
+    OF_LAYERS.contains(&name.rsplit('.').next().unwrap_or_default())
+}
+
+/// The convolutions of a block; `strides` of the first two.
+fn block(
+    name: &str,
+    from: usize,
+    width: usize,
+    strides: [usize; 2],
+    bottleneck: bool,
+) -> Vec<Conv> {
     let conv = |i: usize, from, to, kernel, stride| Conv {
         name: format!("{name}.conv{i}"),
         norm: format!("{name}.bn{i}"),
@@ -265,12 +445,12 @@ fn block(name: &str, from: usize, width: usize, stride: usize, bottleneck: bool)
     };
     if bottleneck {
         vec![
-            conv(1, from, width, 1, 1),
-            conv(2, width, width, 3, stride),
+            conv(1, from, width, 1, strides[0]),
+            conv(2, width, width, 3, strides[1]),
             conv(3, width, 4 * width, 1, 1),
         ]
     } else {
-        vec![conv(1, from, width, 3, stride), conv(2, width, width, 3, 1)]
+        vec![conv(1, from, width, 3, strides[0]), conv(2, width, width, 3, strides[1])]
     }
 }
 

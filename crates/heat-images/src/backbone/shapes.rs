@@ -97,7 +97,7 @@ pub(super) fn infer<'a>(
         let Some(x) = node.input.iter().find_map(|name| shapes.get(name)).copied() else {
             continue;
         };
-        let shape = match of_node(node, x, &shapes, weights) {
+        let shape = match of_node(node, x, &shapes, weights, input) {
             Some(shape) => shape,
             None if matches!(
                 (node.op.as_str(), x),
@@ -128,6 +128,7 @@ fn of_node(
     x: Shape,
     shapes: &HashMap<String, Shape>,
     weights: &HashMap<&str, &Tensor>,
+    input: &str,
 ) -> Option<Shape> {
     let weight = |at: usize| weights.get(node.input.get(at)?.as_str())?.shape();
     match (node.op.as_str(), x) {
@@ -144,6 +145,10 @@ fn of_node(
             let kernel = node.sizes("kernel_shape", 2, 1)?.try_into().ok()?;
             let [h, w] = Window::of(node, kernel)?.out([h, w])?;
             Some(Shape::Map([c, h, w]))
+        }
+        // Images with their channels last, which `x` has first.
+        ("Transpose", Shape::Map(_)) if node.input.first().map(String::as_str) == Some(input) => {
+            node.attribute("perm").is_some_and(|a| a.ints == [0, 3, 1, 2]).then_some(x)
         }
         ("BatchNormalization" | "Relu" | "Identity" | "Dropout", x) => Some(x),
         ("GlobalAveragePool", Shape::Map([c, ..])) => Some(Shape::Map([c, 1, 1])),

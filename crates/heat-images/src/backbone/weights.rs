@@ -23,6 +23,8 @@ pub(super) struct StateDict {
     source: Source,
     /// Shapes of the tensors of a float type.
     shapes: BTreeMap<String, Vec<usize>>,
+    /// Prefixes of other networks in the file.
+    others: Vec<String>,
 }
 
 /// Whether a file holds weights rather than a graph, from its first bytes.
@@ -53,9 +55,14 @@ impl StateDict {
             (Source::Torch(file), shapes)
         };
         let shapes: BTreeMap<String, Vec<usize>> = shapes;
+        let all = prefixes(&shapes, anchors);
         let prefix = match prefix {
-            Some(prefix) => prefix.to_owned(),
-            None => find_prefix(path, &shapes, anchors)?,
+            // The dot after it may be left out.
+            Some(prefix) => {
+                let dotted = format!("{prefix}.");
+                if all.contains(&dotted) { dotted } else { prefix.to_owned() }
+            }
+            None => find_prefix(path, &shapes, all.clone(), anchors)?,
         };
         let within = |(name, shape): (String, Vec<usize>)| {
             let name = name.strip_prefix(&prefix)?.to_owned();
@@ -64,9 +71,28 @@ impl StateDict {
         let shapes: BTreeMap<_, _> = shapes.into_iter().filter_map(within).collect();
         if let Some(absent) = anchors.iter().find(|name| !shapes.contains_key(**name)) {
             let what = format!("tensor `{prefix}{absent}`");
-            return Err(Error::missing(path.display().to_string(), what, "try another prefix"));
+            let remedy = match all.is_empty() {
+                true => "try another prefix".to_owned(),
+                false => format!("its networks stand under these prefixes: {}", quoted(&all)),
+            };
+            return Err(Error::missing(path.display().to_string(), what, remedy));
         }
-        Ok(StateDict { path: path.to_owned(), prefix, source, shapes })
+        let others = all.into_iter().filter(|p| *p != prefix).collect();
+        Ok(StateDict { path: path.to_owned(), prefix, source, shapes, others })
+    }
+
+    /// Names of its tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shapes.keys().map(String::as_str)
+    }
+
+    /// Which network of several it is, if it is one of several.
+    pub fn note(&self) -> Option<String> {
+        if self.others.is_empty() {
+            return None;
+        }
+        let (own, others) = (&self.prefix, quoted(&self.others));
+        Some(format!("the network under `{own}` is taken; others are under {others}"))
     }
 
     pub fn path(&self) -> &Path {
@@ -77,9 +103,14 @@ impl StateDict {
         self.shapes.get(name).map(Vec::as_slice)
     }
 
-    /// That the network's tensors are those expected, and no others: every
-    /// mismatch is listed.
-    pub fn check(&self, network: &str, expected: &[(String, Vec<usize>)]) -> Result<()> {
+    /// That the network's tensors are those expected, and no others of a layer:
+    /// every mismatch is listed.
+    pub fn check(
+        &self,
+        network: &str,
+        expected: &[(String, Vec<usize>)],
+        is_of_layer: fn(&str) -> bool,
+    ) -> Result<()> {
         let mut problems = Vec::new();
         let mut rest = self.shapes.clone();
         for (name, shape) in expected {
@@ -91,7 +122,8 @@ impl StateDict {
                 Some(_) => {}
             }
         }
-        problems.extend(rest.into_keys().map(|name| format!("`{name}` is unexpected")));
+        let rest = rest.into_keys().filter(|name| is_of_layer(name));
+        problems.extend(rest.map(|name| format!("`{name}` is unexpected")));
         if problems.is_empty() {
             let names: Vec<String> = expected.iter().map(|(name, _)| self.full(name)).collect();
             return match &self.source {
@@ -118,15 +150,20 @@ impl StateDict {
     }
 }
 
-/// What stands before the anchors.
+/// What stands before the anchors, of every network.
+fn prefixes(shapes: &BTreeMap<String, Vec<usize>>, anchors: &[&str]) -> Vec<String> {
+    let prefixes = shapes.keys().filter_map(|name| name.strip_suffix(anchors[0]));
+    let whole = |p: &&str| anchors.iter().all(|a| shapes.contains_key(&format!("{p}{a}")));
+    prefixes.filter(whole).map(str::to_owned).collect()
+}
+
+/// The prefix of the network that is wanted.
 fn find_prefix(
     path: &Path,
     shapes: &BTreeMap<String, Vec<usize>>,
+    found: Vec<String>,
     anchors: &[&str],
 ) -> Result<String> {
-    let prefixes = shapes.keys().filter_map(|name| name.strip_suffix(anchors[0]));
-    let whole = |p: &&str| anchors.iter().all(|a| shapes.contains_key(&format!("{p}{a}")));
-    let found = prefixes.filter(whole).map(str::to_owned).collect();
     likeliest(path, found)?.ok_or_else(|| {
         let names: Vec<String> = shapes.keys().cloned().collect();
         let wanted = anchors.iter().map(|a| format!("`{a}`")).collect::<Vec<_>>().join(", ");

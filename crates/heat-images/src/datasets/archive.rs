@@ -1,5 +1,6 @@
 //! Files of a directory or an archive, by their path in it.
 //!
+//! Links within an archive stand for what they lead to; one that leads out of it is refused.
 //! `.tar` and `.zip` are read in place. A compressed tar allows no random
 //! access: it is unpacked once into a temporary file that vanishes with the
 //! process, and read there.
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use zip::ZipArchive;
 
+use super::links::{Entry, Tree, normal};
+use super::sniff::{self, HEAD};
 use heat_ood::io::{Bytes, map, map_file, zip_entries};
 use heat_ood::{Error, Result};
 
@@ -76,6 +79,7 @@ impl AsRef<[u8]> for Shared {
 }
 
 enum Source {
+    /// A directory; of a list, files with absolute paths may be among them.
     Directory,
     Tar(Arc<Bytes>),
     /// With its length.
@@ -87,52 +91,88 @@ pub(super) fn most_expanded(packed: u64) -> u64 {
     ALWAYS_ALLOWED.max(packed.saturating_mul(MAX_GROWTH))
 }
 
+/// What systems leave beside the files they pack, and what is hidden.
+const QUIET: [&str; 5] = ["__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found"];
+
+/// Whether a file is passed over without a word.
+fn is_quiet(name: &str) -> bool {
+    let quiet = |part: &str| QUIET.iter().any(|q| q.eq_ignore_ascii_case(part));
+    name.split('/').any(|part| part.starts_with('.') || quiet(part))
+}
+
 /// Files by name, sorted.
 pub(super) struct Store {
     path: PathBuf,
     source: Source,
     /// Each with its place in the archive: bytes in a tar, number in a zip.
     files: Vec<(String, Range<usize>)>,
+    /// Directories without a file.
+    empty: Vec<String>,
+    /// Links and the like that lead to no file, each with the reason.
+    lost: Vec<String>,
 }
 
 impl Store {
-    /// List a directory or an archive.
+    /// List a directory or an archive; a file that is an image is a directory of one.
     pub fn open(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let (source, mut files) = if path.is_dir() {
-            let mut files = Vec::new();
-            walk(path, "", 0, &mut files)?;
-            (Source::Directory, files)
-        } else if name.ends_with(".zip") {
-            zip(path)?
-        } else if name.ends_with(".tar") {
-            tar(path, map(path)?)?
-        } else if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-            tar(path, unpacked(path)?)?
+        let (mut tree, source) = if path.is_dir() {
+            let mut tree = Tree::default();
+            walk(path, "", 0, &mut tree)?;
+            (tree, Source::Directory)
         } else {
-            let problem = "expected a directory of images, .tar, .tar.gz, .tgz, .zip, .mat, an IDX \
-                           file or a .txt list";
-            // A missing path is said to be missing.
-            std::fs::metadata(path).map_err(Error::io("open", path))?;
-            return Err(Error::format(path, problem));
+            let head = head_of(path)?;
+            if head.starts_with(b"PK") {
+                zip(path)?
+            } else if head.starts_with(&[0x1f, 0x8b]) || is_named(path, &[".tar.gz", ".tgz"]) {
+                tar(path, unpacked(path)?)?
+            } else if head.get(257..262) == Some(b"ustar") || is_named(path, &[".tar"]) {
+                tar(path, map(path)?)?
+            } else if crate::decode::is_image(&head) {
+                return Self::single(path);
+            } else {
+                let problem = format!(
+                    "{}; expected a directory of images, .tar, .tar.gz, .tgz, .zip, .npy, .npz, \
+                     .mat, an IDX file, a .txt or .csv list, or an image",
+                    sniff::kind(&head)
+                );
+                return Err(Error::format(path, problem));
+            }
         };
-        if let Some((name, _)) = files.iter().find(|(n, _)| n.split('/').any(|p| p == "..")) {
-            let problem = format!(
-                "`{name}` leads out of it: refused; unpack it with care, and \
-                                   give the directory"
-            );
-            return Err(Error::format(path, problem));
-        }
-        // What systems leave beside the files they pack.
-        files.retain(|(name, _)| !name.split('/').any(|part| part.starts_with('.')));
-        if u32::try_from(files.len()).is_err() {
+        tree.retain(|name| !is_quiet(name));
+        let listed = tree.files();
+        let listed = listed.map_err(|problem| Error::format(path, problem))?;
+        if u32::try_from(listed.files.len()).is_err() {
             return Err(Error::format(path, "more than 4294967295 files: give a part of it"));
         }
-        // Of files of one name in an archive, the last replaces the others.
-        files.reverse();
-        files.sort_by(|a, b| a.0.cmp(&b.0));
-        files.dedup_by(|a, b| a.0 == b.0);
-        Ok(Store { path: path.to_owned(), source, files })
+        let (files, empty, lost) = (listed.files, listed.empty, listed.lost);
+        Ok(Store { path: path.to_owned(), source, files, empty, lost })
+    }
+
+    fn single(path: &Path) -> Result<Self> {
+        let name = path.file_name().and_then(|n| n.to_str());
+        let name =
+            name.ok_or_else(|| Error::format(path, "a name that is not UTF-8; rename it"))?;
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        Ok(Self::of(parent.unwrap_or(Path::new(".")), vec![name.to_owned()]))
+    }
+
+    /// Some files of a directory, below it or with absolute paths.
+    pub fn of(directory: &Path, mut names: Vec<String>) -> Self {
+        names.sort();
+        names.dedup();
+        let files = names.into_iter().map(|name| (name, 0..0)).collect();
+        let (path, source) = (directory.to_owned(), Source::Directory);
+        Store { path, source, files, empty: Vec::new(), lost: Vec::new() }
+    }
+
+    /// Directories without a file.
+    pub fn empty(&self) -> &[String] {
+        &self.empty
+    }
+
+    /// What leads to no file, each with the reason.
+    pub fn lost(&self) -> &[String] {
+        &self.lost
     }
 
     pub fn path(&self) -> &Path {
@@ -174,6 +214,25 @@ impl Store {
         }
     }
 
+    /// The first bytes of the file of that number, as many as tell what it is.
+    pub fn head(&self, number: u32) -> Result<Vec<u8>> {
+        let (name, range) = &self.files[number as usize];
+        match &self.source {
+            Source::Directory => head_of(&self.path.join(name)),
+            Source::Tar(bytes) => Ok(bytes[range.clone()].iter().take(HEAD).copied().collect()),
+            Source::Zip(archive, _) => {
+                let mut head = Vec::new();
+                let mut archive = archive.clone();
+                let file = archive.by_index(range.start).map_err(|e| e.to_string());
+                let read = file.and_then(|f| {
+                    f.take(HEAD as u64).read_to_end(&mut head).map_err(|e| e.to_string())
+                });
+                read.map_err(|problem| Error::format(self.place(name), problem))?;
+                Ok(head)
+            }
+        }
+    }
+
     /// The bytes of a file.
     pub fn read(&self, name: &str) -> Result<Slice> {
         let found = self.index(name).ok_or_else(|| self.missing(name))?;
@@ -197,7 +256,8 @@ impl Store {
     /// The error for a file that should be there.
     pub fn missing(&self, name: &str) -> Error {
         let have: Vec<_> = self.names().take(5).collect();
-        let remedy = format!("it holds: {}, …; was another archive meant?", have.join(", "));
+        let more = if self.files.len() > have.len() { ", …" } else { "" };
+        let remedy = format!("it holds: {}{more}; was another archive meant?", have.join(", "));
         Error::missing(self.path.display().to_string(), format!("`{name}`"), remedy)
     }
 }
@@ -226,12 +286,23 @@ pub(super) fn read_plain(path: &Path) -> Result<Slice> {
     read_file(path)
 }
 
-fn walk(
-    root: &Path,
-    below: &str,
-    depth: usize,
-    out: &mut Vec<(String, Range<usize>)>,
-) -> Result<()> {
+fn is_named(path: &Path, endings: &[&str]) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    endings.iter().any(|ending| name.ends_with(ending))
+}
+
+/// The first bytes of a file.
+pub(super) fn head_of(path: &Path) -> Result<Vec<u8>> {
+    if !std::fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
+        return Err(Error::format(path, "neither a file nor a directory"));
+    }
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    file.take(HEAD as u64).read_to_end(&mut head).map_err(Error::io("read", path))?;
+    Ok(head)
+}
+
+fn walk(root: &Path, below: &str, depth: usize, out: &mut Tree) -> Result<()> {
     let directory = root.join(below);
     if depth > MAX_DEPTH {
         let problem = format!("directories more than {MAX_DEPTH} deep; does a link lead back up?");
@@ -243,42 +314,82 @@ fn walk(
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
             return Err(Error::format(path, "a name that is not UTF-8; rename it"));
         };
+        if is_quiet(name) {
+            continue;
+        }
         let name = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
-        // Only of links must the system be asked once more.
         let kind = entry.file_type().map_err(Error::io("list", &directory))?;
-        if kind.is_dir() || kind.is_symlink() && path.is_dir() {
+        // Only of links must the system be asked once more; one to nothing is met when it is read.
+        let target = if kind.is_symlink() { path.metadata().ok() } else { None };
+        let is_directory = target.as_ref().map_or(kind.is_dir(), std::fs::Metadata::is_dir);
+        let is_file = target.map_or(kind.is_file() || kind.is_symlink(), |t| t.is_file());
+        if is_directory {
             walk(root, &name, depth + 1, out)?;
+            out.add(name, Entry::Directory);
+        } else if is_file {
+            out.add(name, Entry::File(0..0));
         } else {
-            out.push((name, 0..0));
+            out.add(name, Entry::Lost("a pipe, a socket or a device"));
         }
     }
     Ok(())
 }
 
-type Listed = (Source, Vec<(String, Range<usize>)>);
+/// What is in an archive, and how its bytes are reached.
+type Listed = (Tree, Source);
+
+/// The name of an entry; one that leads out of the archive is refused.
+fn named(path: &Path, name: &str) -> Result<String> {
+    normal(name).ok_or_else(|| {
+        let problem = format!(
+            "`{name}` leads out of it: refused; unpack it with care, and give the directory"
+        );
+        Error::format(path, problem)
+    })
+}
 
 fn tar(path: &Path, bytes: Arc<Bytes>) -> Result<Listed> {
+    use tar::EntryType::{Continuous, Directory, GNUSparse, Link, Regular, Symlink};
     let damaged = |e: std::io::Error| Error::format(path, format!("not a whole tar archive: {e}"));
-    let mut files = Vec::new();
+    let mut tree = Tree::default();
     let mut archive = tar::Archive::new(Cursor::new(&bytes[..]));
+    let mut any = false;
     for entry in archive.entries_with_seek().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let name = name.trim_start_matches("./").to_owned();
-        let start = usize::try_from(entry.raw_file_position()).unwrap_or(usize::MAX);
-        let end = start.saturating_add(usize::try_from(entry.size()).unwrap_or(usize::MAX));
-        if end > bytes.len() {
-            return Err(Error::format(path, format!("ends within `{name}`: copy it again")));
-        }
-        files.push((name, start..end));
+        let name = named(path, &String::from_utf8_lossy(&entry.path_bytes()))?;
+        let target =
+            || String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
+        let entry = match entry.header().entry_type() {
+            Regular | Continuous => {
+                let start = usize::try_from(entry.raw_file_position()).unwrap_or(usize::MAX);
+                let end = start.saturating_add(usize::try_from(entry.size()).unwrap_or(usize::MAX));
+                if end > bytes.len() {
+                    let problem = format!("ends within `{name}`: copy it again");
+                    return Err(Error::format(path, problem));
+                }
+                // A directory, as the oldest archives have it.
+                let is_directory = entry.path_bytes().ends_with(b"/");
+                if is_directory { Entry::Directory } else { Entry::File(start..end) }
+            }
+            Directory => Entry::Directory,
+            Symlink => Entry::Link { target: target(), within: parent(&name).to_owned() },
+            Link => Entry::Link { target: target(), within: String::new() },
+            GNUSparse => Entry::Lost("a sparse file: unpack the archive"),
+            _ if entry.header().entry_type().is_pax_global_extensions() => continue,
+            _ => Entry::Lost("neither a file nor a directory"),
+        };
+        any = true;
+        tree.add(name, entry);
     }
-    if files.is_empty() {
+    if !any {
         return Err(Error::format(path, "no file in this archive"));
     }
-    Ok((Source::Tar(bytes), files))
+    Ok((tree, Source::Tar(bytes)))
+}
+
+/// The directory of a name within an archive.
+fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 fn zip(path: &Path) -> Result<Listed> {
@@ -292,14 +403,27 @@ fn zip(path: &Path) -> Result<Listed> {
     }
     let length = bytes.len() as u64;
     let archive = ZipArchive::new(Cursor::new(Shared(bytes))).map_err(damaged)?;
-    let mut files = Vec::new();
+    let mut tree = Tree::default();
     for i in 0..archive.len() {
-        if let Some(name) = archive.name_for_index(i) {
-            files.push((name.map_err(damaged)?.into_owned(), i..i + 1));
-        }
+        let Some(name) = archive.name_for_index(i) else { continue };
+        // Some programs of Windows write its separators.
+        let name = name.map_err(damaged)?.replace('\\', "/");
+        let is_directory = name.ends_with('/');
+        let name = named(path, &name)?;
+        let is_link = archive.by_index_data(i).is_ok_and(|entry| entry.is_symlink());
+        let entry = if is_directory {
+            Entry::Directory
+        } else if is_link {
+            let target = unzipped(&archive, length, i)
+                .map_err(|problem| Error::format(path, format!("`{name}`: {problem}")))?;
+            let target = String::from_utf8_lossy(&target).into_owned();
+            Entry::Link { target, within: parent(&name).to_owned() }
+        } else {
+            Entry::File(i..i + 1)
+        };
+        tree.add(name, entry);
     }
-    files.retain(|(name, _)| !name.ends_with('/'));
-    Ok((Source::Zip(archive, length), files))
+    Ok((tree, Source::Zip(archive, length)))
 }
 
 /// File number `i`, in no more memory than it may take.

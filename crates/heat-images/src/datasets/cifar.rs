@@ -59,7 +59,8 @@ pub(super) fn open(store: Store, fine: bool, split: Option<&str>) -> Result<Reco
         None => Vec::new(),
     };
     let name = store.path().display().to_string();
-    Ok(Records { name, width: SIDE, height: SIDE, layout: Layout::Planes, pieces, classes })
+    let (width, height, notes) = (SIDE, SIDE, Vec::new());
+    Ok(Records { name, width, height, layout: Layout::Planes, pieces, classes, notes })
 }
 
 fn from_binary(place: String, bytes: Slice, fine: bool) -> Result<Piece> {
@@ -83,17 +84,24 @@ fn from_pickle(place: String, bytes: &Slice, fine: bool) -> Result<Piece> {
     let pickle = Pickle::read(bytes).map_err(broken)?;
     let get = |key: &str| {
         pickle.get(key).ok_or_else(|| {
-            broken(format!("no dictionary with `{key}` in it; is it another file's name?"))
+            let names = pickle.names().join(", ");
+            broken(format!(
+                "no dictionary with `{key}` in it ({names}); is it another file's name?"
+            ))
         })
     };
     let key = if fine { "fine_labels" } else { "labels" };
     let labels = pickle
         .labels(get(key)?)
         .ok_or_else(|| broken(format!("`{key}` is not a list of labels")))?;
-    let data = pickle.array(get("data")?, labels.len() * VALUES).ok_or_else(|| {
-        broken(format!("`data` is not an array of {} × {VALUES} bytes", labels.len()))
+    let n = labels.len();
+    let found = pickle.array(get("data")?, n * VALUES);
+    // Not pixel after pixel, as others keep images.
+    let shapes = [&[n, VALUES][..], &[n, 3, SIDE, SIDE]];
+    let data = found.filter(|(_, shape)| shapes.contains(&&shape[..])).ok_or_else(|| {
+        broken(format!("`data` is not an array of {n} × {VALUES} bytes, row-major"))
     })?;
-    let bytes = match data {
+    let bytes = match data.0 {
         Data::Within(range) => bytes.part(range),
         Data::Decoded(values) => Slice::owned(values),
     };

@@ -1,9 +1,10 @@
 //! IDX files, the format of the MNIST family: `t10k-images-idx3-ubyte`, plain
-//! or `.gz`, with `t10k-labels-idx1-ubyte` beside it where it is there.
+//! or `.gz`, with `t10k-labels-idx1-ubyte` beside it where it is there; also
+//! in the directories where torchvision puts them (`MNIST/raw`).
 
 use std::path::{Path, PathBuf};
 
-use super::archive::read_plain;
+use super::archive::{Store, base, read_plain};
 use super::records::{Layout, Piece, Records};
 use heat_ood::{Error, Result};
 
@@ -26,17 +27,53 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let place = path.display().to_string();
     let labels = labels_beside(&path, n)?;
     let pieces = vec![Piece { place: place.clone(), bytes: values, stride, skip: 0, labels }];
-    Ok(Records { name: place, width, height, layout: Layout::Grey, pieces, classes: Vec::new() })
+    Ok(Records {
+        name: place,
+        width,
+        height,
+        layout: Layout::Grey,
+        pieces,
+        classes: Vec::new(),
+        notes: Vec::new(),
+    })
 }
 
+/// Whether a file is one of these, by its name.
+pub(super) fn is_idx(name: &str) -> bool {
+    let name = base(name).to_lowercase();
+    ["-ubyte", "-idx1", "-idx3", ".idx1", ".idx3"].iter().any(|part| name.contains(part))
+}
+
+/// The one file of a split's images below a directory.
 fn in_directory(directory: &Path, split: Option<&str>) -> Result<PathBuf> {
-    let stem = if split == Some("train") { "train" } else { "t10k" };
-    let names = ["-images-idx3-ubyte", "-images-idx3-ubyte.gz", "-images.idx3-ubyte"];
-    let paths: Vec<_> = names.iter().map(|n| directory.join(format!("{stem}{n}"))).collect();
-    let place = directory.display().to_string();
-    paths.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
-        Error::missing(place, format!("`{stem}-images-idx3-ubyte`"), "or give the file itself")
-    })
+    let stems: [&str; 2] = match split {
+        None | Some("test") => ["t10k", "test"],
+        Some("train") => ["train", "train"],
+        Some(other) => {
+            return Err(Error::config("split", other, "IDX files have the splits train and test"));
+        }
+    };
+    let store = Store::open(directory)?;
+    let is_wanted = |name: &&str| {
+        let name = base(name).to_lowercase();
+        is_idx(&name) && name.contains("images") && stems.iter().any(|stem| name.contains(stem))
+    };
+    let parent = |name: &str| name.rsplit_once('/').map_or(String::new(), |p| p.0.to_owned());
+    let mut found: Vec<&str> = store.names().filter(is_wanted).collect();
+    // The unpacked file beside the packed one.
+    found.sort_by_key(|name| name.ends_with(".gz"));
+    let Some(first) = found.first() else {
+        return Err(store.missing(&format!("{}-images-idx3-ubyte", stems[0])));
+    };
+    let unpacked = first.trim_end_matches(".gz");
+    if let Some(other) = found.iter().find(|n| n.trim_end_matches(".gz") != unpacked) {
+        let problem = match parent(other) == parent(first) {
+            true => format!("holds `{first}` and `{other}`: give one of these files"),
+            false => format!("holds `{first}` and `{other}`: give one of their directories"),
+        };
+        return Err(Error::format(directory, problem));
+    }
+    Ok(directory.join(first))
 }
 
 /// Sizes of an IDX file of bytes: two zeros, type 8, number of dimensions,

@@ -21,9 +21,14 @@ const HEADER: usize = 128;
 /// Types of elements.
 const I8: u32 = 1;
 pub(super) const U8: u32 = 2;
+const I16: u32 = 3;
+const U16: u32 = 4;
 const I32: u32 = 5;
 const U32: u32 = 6;
-pub(super) const F64: u32 = 9;
+const F32: u32 = 7;
+const F64: u32 = 9;
+const I64: u32 = 12;
+const U64: u32 = 13;
 const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
 
@@ -38,6 +43,34 @@ pub(super) struct Array {
     /// How the values are stored.
     pub kind: u32,
     pub values: Slice,
+}
+
+impl Array {
+    /// Its values, if they are whole numbers.
+    pub fn integers(&self) -> Option<Vec<i64>> {
+        fn all<const N: usize>(
+            bytes: &[u8],
+            of: impl Fn([u8; N]) -> Option<i64>,
+        ) -> Option<Vec<i64>> {
+            let (values, rest) = bytes.as_chunks::<N>();
+            if rest.is_empty() { values.iter().map(|v| of(*v)).collect() } else { None }
+        }
+        let whole = |v: f64| (v.fract() == 0.0 && v.abs() < 1e15).then_some(v as i64);
+        let values = &self.values[..];
+        match self.kind {
+            I8 => all(values, |v| Some(i8::from_le_bytes(v).into())),
+            U8 => all(values, |v| Some(u8::from_le_bytes(v).into())),
+            I16 => all(values, |v| Some(i16::from_le_bytes(v).into())),
+            U16 => all(values, |v| Some(u16::from_le_bytes(v).into())),
+            I32 => all(values, |v| Some(i32::from_le_bytes(v).into())),
+            U32 => all(values, |v| Some(u32::from_le_bytes(v).into())),
+            I64 => all(values, |v| Some(i64::from_le_bytes(v))),
+            U64 => all(values, |v| i64::try_from(u64::from_le_bytes(v)).ok()),
+            F32 => all(values, |v| whole(f32::from_le_bytes(v).into())),
+            F64 => all(values, |v| whole(f64::from_le_bytes(v))),
+            _ => None,
+        }
+    }
 }
 
 /// A problem without its place.

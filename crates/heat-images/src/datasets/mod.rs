@@ -8,12 +8,16 @@ mod archive;
 mod cifar;
 mod files;
 mod idx;
+mod links;
+mod list;
 mod lmdb;
 mod lsun;
 mod matlab;
+mod numpy;
 mod pickle;
 mod places;
 mod records;
+mod sniff;
 mod svhn;
 
 use std::path::Path;
@@ -44,6 +48,17 @@ pub trait ImageDataset: Send + Sync {
         &[]
     }
 
+    /// What it holds that is no image to be read, by name.
+    fn left_out(&self) -> &[String] {
+        &[]
+    }
+
+    /// What else should be known before its rows are used: classes without an image, images
+    /// without a class.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
     /// What names image `i` in messages and lists: its file, or its record.
     fn place(&self, i: usize) -> String;
 
@@ -55,7 +70,7 @@ pub trait ImageDataset: Send + Sync {
 }
 
 /// Open a data set: a directory, an archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`),
-/// a `.mat`, IDX or list file.
+/// a `.npy`, `.npz`, `.mat`, IDX or list file, or one image.
 ///
 /// # Errors
 /// If it cannot be read, is of no known format, lacks the split, or holds no
@@ -89,7 +104,8 @@ fn open_as(
     Ok(match format {
         Format::Svhn => records(svhn::open(path, split)?)?,
         Format::Idx => records(idx::open(path, split)?)?,
-        Format::List => files(files::list(path)?),
+        Format::Numpy => records(numpy::open(path, split)?)?,
+        Format::List => files(list::open(path, options.root.as_deref())?),
         Format::Lsun => Box::new(lsun::open(path, split)?.within(most)),
         Format::Cifar10 | Format::Cifar100 => {
             Box::new(cifar::open(store()?, format == Format::Cifar100, split)?)
@@ -97,7 +113,7 @@ fn open_as(
         Format::Tinyimagenet => files(files::tiny_imagenet(store()?, split)?),
         Format::Textures => files(files::textures(store()?, split)?),
         Format::Places => files(places::open(store()?, split)?),
-        Format::Folder => files(files::directory(store()?)?),
+        Format::Folder => files(files::directory(store()?, split)?),
     })
 }
 
@@ -106,14 +122,20 @@ fn open_as(
 fn guess(path: &Path) -> Result<(Format, Option<Store>)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let plain = name.strip_suffix(".gz").unwrap_or(&name);
-    if plain.ends_with(".mat") {
-        return Ok((Format::Svhn, None));
-    }
-    if plain.contains("-ubyte") || plain.contains("-idx") {
-        return Ok((Format::Idx, None));
-    }
-    if plain.ends_with(".txt") || plain.ends_with(".lst") || plain.ends_with(".list") {
-        return Ok((Format::List, None));
+    let ends = |endings: &[&str]| endings.iter().any(|ending| plain.ends_with(ending));
+    if !path.is_dir() {
+        if ends(&[".mat"]) {
+            return Ok((Format::Svhn, None));
+        }
+        if ends(&[".npy", ".npz"]) {
+            return Ok((Format::Numpy, None));
+        }
+        if idx::is_idx(plain) {
+            return Ok((Format::Idx, None));
+        }
+        if ends(&[".txt", ".lst", ".list", ".csv", ".tsv"]) {
+            return Ok((Format::List, None));
+        }
     }
     if lsun::is_lsun(path) {
         return Ok((Format::Lsun, None));
@@ -130,16 +152,28 @@ fn guess(path: &Path) -> Result<(Format, Option<Store>)> {
         Format::Textures
     } else if store.names().any(places::is_places) {
         Format::Places
-    } else if let Some(file) = store.names().find(|n| n.ends_with("_32x32.mat")) {
-        return Err(found_inside(path, file));
+    } else if path.is_dir() && store.names().any(idx::is_idx) {
+        Format::Idx
+    } else if path.is_dir() && store.names().any(|n| n.ends_with(".npy")) && !has_images(&store) {
+        Format::Numpy
+    } else if let Some(file) = store.names().find(|n| n.ends_with("_32x32.mat") || is_numpy(n)) {
+        if has_images(&store) { Format::Folder } else { return Err(found_inside(path, file)) }
     } else {
         Format::Folder
     };
     Ok((format, Some(store)))
 }
 
+fn is_numpy(name: &str) -> bool {
+    name.ends_with(".npz") || name.ends_with(".npy")
+}
+
+fn has_images(store: &Store) -> bool {
+    store.names().any(files::is_image)
+}
+
 fn found_inside(path: &Path, file: &str) -> Error {
-    Error::format(path, format!("holds `{file}`: give that file"))
+    Error::format(path, format!("no image in it, but `{file}`: unpack it and give that file"))
 }
 
 #[cfg(test)]

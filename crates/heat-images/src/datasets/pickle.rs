@@ -19,6 +19,7 @@ const MAX_PARTS: usize = 64;
 
 enum Value {
     Nothing,
+    True,
     Int(i64),
     Bytes(Range<usize>),
     Text(Range<usize>),
@@ -76,45 +77,135 @@ impl<'a> Pickle<'a> {
     /// The entry of that name of the dictionary that it is.
     pub fn get(&self, name: &str) -> Option<u32> {
         let Value::Dict(pairs) = self.value(self.root) else { return None };
-        let is = |key: u32| match self.value(key) {
+        pairs.iter().rev().find(|(key, _)| self.is_named(*key, name)).map(|(_, value)| *value)
+    }
+
+    /// Whether a key is that name: a text, bytes, or bytes as protocol 2 has them, the call
+    /// `encode(text, "latin1")`.
+    fn is_named(&self, key: u32, name: &str) -> bool {
+        let is = |value: &Value| match value {
             Value::Bytes(at) | Value::Text(at) => &self.bytes[at.clone()] == name.as_bytes(),
             _ => false,
         };
-        pairs.iter().rev().find(|(key, _)| is(*key)).map(|(_, value)| *value)
+        let first = |items: &[u32]| items.iter().any(|i| is(self.value(*i)));
+        match self.value(key) {
+            Value::Items(call) => call.iter().any(|part| match self.value(*part) {
+                Value::Items(arguments) => first(&arguments[..arguments.len().min(1)]),
+                _ => false,
+            }),
+            value => is(value),
+        }
     }
 
-    /// A list of labels.
+    /// Names of a dictionary's entries, for messages.
+    pub fn names(&self) -> Vec<String> {
+        let Value::Dict(pairs) = self.value(self.root) else { return Vec::new() };
+        let name = |key: u32| match self.value(key) {
+            Value::Bytes(at) | Value::Text(at) => {
+                Some(self.bytes[at.clone()].iter().take(40).copied().collect::<Vec<u8>>())
+            }
+            _ => None,
+        };
+        let names = pairs.iter().filter_map(|(key, _)| name(*key)).take(8);
+        names.map(|name| name.escape_ascii().to_string()).collect()
+    }
+
+    /// A list or an array of labels.
     pub fn labels(&self, list: u32) -> Option<Vec<u32>> {
         let Value::Items(items) = self.value(list) else { return None };
         let label = |i: &u32| match self.value(*i) {
             Value::Int(v) => u32::try_from(*v).ok(),
             _ => None,
         };
-        items.iter().map(label).collect()
+        let list: Option<Vec<u32>> = items.iter().map(label).collect();
+        list.or_else(|| self.integers(items))
     }
 
-    /// The `length` bytes within the state or the arguments of an array.
-    pub fn array(&self, array: u32, length: usize) -> Option<Data> {
-        let mut parts = vec![array];
-        for _ in 0..MAX_PARTS {
-            match self.value(parts.pop()?) {
-                Value::Bytes(at) if at.len() == length => {
-                    return Some(Data::Within(at.clone()));
-                }
-                // Bytes, as Python 3 writes them for Python 2.
-                Value::Text(at) if (length..=2 * length).contains(&at.len()) => {
-                    let text = std::str::from_utf8(&self.bytes[at.clone()]).ok()?;
-                    let bytes: Option<Vec<u8>> =
-                        text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
-                    return bytes.filter(|b| b.len() == length).map(Data::Decoded);
-                }
-                Value::Items(items) => {
-                    parts.extend(items.iter().take(MAX_PARTS));
-                }
-                _ => {}
+    /// The values of an array of whole numbers.
+    fn integers(&self, array: &[u32]) -> Option<Vec<u32>> {
+        let parts = self.parts(array)?;
+        let texts = parts.iter().filter_map(|i| match self.value(*i) {
+            Value::Bytes(at) | Value::Text(at) => Some(&self.bytes[at.clone()]),
+            _ => None,
+        });
+        let kind = texts.clone().find_map(|t| match t {
+            [b'i' | b'u', size @ (b'1' | b'2' | b'4' | b'8')] => Some(usize::from(size - b'0')),
+            _ => None,
+        })?;
+        if texts.clone().any(|t| t == b">") {
+            return None;
+        }
+        let number = |bytes: &[u8]| {
+            let mut word = [0; 8];
+            word[..kind].copy_from_slice(bytes);
+            u32::try_from(u64::from_le_bytes(word)).ok()
+        };
+        let shape = self.shape(&parts)?;
+        let length = shape.iter().try_fold(kind, |n, d| n.checked_mul(*d))?;
+        match self.bytes_of(&parts, length)? {
+            Data::Within(at) => self.bytes[at].chunks_exact(kind).map(number).collect(),
+            Data::Decoded(bytes) => bytes.chunks_exact(kind).map(number).collect(),
+        }
+    }
+
+    /// What an array consists of, down to the last.
+    fn parts(&self, array: &[u32]) -> Option<Vec<u32>> {
+        let (mut open, mut all) = (array.to_vec(), Vec::new());
+        while let Some(part) = open.pop() {
+            all.push(part);
+            if let Value::Items(items) = self.value(part) {
+                open.extend(items.iter().take(MAX_PARTS));
+            }
+            if all.len() > MAX_PARTS {
+                return None;
             }
         }
-        None
+        Some(all)
+    }
+
+    /// An array's shape: the longest tuple of numbers, since numpy has a tuple of one zero too.
+    fn shape(&self, parts: &[u32]) -> Option<Vec<usize>> {
+        let sizes = |i: &u32| match self.value(*i) {
+            Value::Items(items) if !items.is_empty() => {
+                let size = |i: &u32| match self.value(*i) {
+                    Value::Int(v) => usize::try_from(*v).ok(),
+                    _ => None,
+                };
+                items.iter().map(size).collect::<Option<Vec<usize>>>()
+            }
+            _ => None,
+        };
+        parts.iter().filter_map(sizes).filter(|s| s != &[0]).max_by_key(Vec::len)
+    }
+
+    /// The bytes and the shape of an array of `length` bytes, row-major.
+    pub fn array(&self, array: u32, length: usize) -> Option<(Data, Vec<usize>)> {
+        let parts = self.parts(&[array])?;
+        // The state is version, shape, type, whether columns lie one after the other, values;
+        // arrays of protocol 5 say `F`.
+        let by_column = parts.iter().any(|i| match self.value(*i) {
+            Value::Items(items) => items.len() == 5 && matches!(self.value(items[3]), Value::True),
+            Value::Text(at) => &self.bytes[at.clone()] == b"F",
+            _ => false,
+        });
+        if by_column {
+            return None;
+        }
+        Some((self.bytes_of(&parts, length)?, self.shape(&parts)?))
+    }
+
+    fn bytes_of(&self, parts: &[u32], length: usize) -> Option<Data> {
+        parts.iter().find_map(|part| match self.value(*part) {
+            Value::Bytes(at) if at.len() == length => Some(Data::Within(at.clone())),
+            // Bytes, as Python 3 writes them for Python 2.
+            Value::Text(at) if (length..=2 * length).contains(&at.len()) => {
+                let text = std::str::from_utf8(&self.bytes[at.clone()]).ok()?;
+                let bytes: Option<Vec<u8>> =
+                    text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                bytes.filter(|b| b.len() == length).map(Data::Decoded)
+            }
+            _ => None,
+        })
     }
 }
 
@@ -249,7 +340,8 @@ impl Machine<'_> {
     /// An instruction that makes a value or adds to one.
     fn build(&mut self, op: u8) -> Checked<()> {
         match op {
-            b'N' | 0x88 | 0x89 => self.new_value(Value::Nothing),
+            0x88 => self.new_value(Value::True),
+            b'N' | 0x89 => self.new_value(Value::Nothing),
             b'G' => self.take(8).and_then(|_| self.new_value(Value::Nothing)),
             b'K' | b'M' | b'J' => self.integer(op),
             0x8a => {

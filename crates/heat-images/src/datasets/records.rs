@@ -16,6 +16,8 @@ pub(super) enum Layout {
     Columns,
     /// `[height, width]`: MNIST.
     Grey,
+    /// `[height, width, 3]`, or with a fourth value that is passed over: numpy.
+    Pixels(usize),
 }
 
 /// Some consecutive images in one file.
@@ -36,6 +38,7 @@ pub(super) struct Records {
     pub layout: Layout,
     pub pieces: Vec<Piece>,
     pub classes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 impl Piece {
@@ -69,7 +72,12 @@ impl Records {
 
     /// Bytes of one image's values; `None` where they have no number.
     pub fn size(width: usize, height: usize, layout: Layout) -> Option<usize> {
-        width.checked_mul(height)?.checked_mul(if layout == Layout::Grey { 1 } else { 3 })
+        let values = match layout {
+            Layout::Grey => 1,
+            Layout::Pixels(values) => values,
+            Layout::Planes | Layout::Columns => 3,
+        };
+        width.checked_mul(height)?.checked_mul(values)
     }
 }
 
@@ -102,6 +110,10 @@ impl ImageDataset for Records {
         &self.classes
     }
 
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     fn place(&self, i: usize) -> String {
         let (piece, i) = self.piece(i);
         // Part of the hash by which a finished extraction is known again, so
@@ -122,6 +134,7 @@ impl ImageDataset for Records {
                     Layout::Planes => values[(c * height + y) * width + x],
                     Layout::Columns => values[(c * width + x) * height + y],
                     Layout::Grey => values[at],
+                    Layout::Pixels(n) => values[at * n + c],
                 };
             }
         }

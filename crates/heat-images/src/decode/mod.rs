@@ -1,13 +1,12 @@
 //! Files to pixels, as Pillow's `convert("RGB")` gives them: alpha dropped,
-//! sixteen bits cut to eight, CMYK composed, EXIF rotation not applied.
+//! sixteen bits cut to eight, CMYK composed, EXIF rotation not applied (but TIFF's is).
 
 mod bmp;
+mod jpeg;
+mod pnm;
+mod tiff;
 
 use std::io::Cursor;
-
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 use heat_ood::{Error, Result};
 
@@ -25,8 +24,8 @@ pub struct Image {
     pub rgb: Vec<u8>,
 }
 
-/// Decode a JPEG, PNG, BMP, GIF (first frame) or WebP file; `place` names it
-/// in messages.
+/// Decode a JPEG, PNG, BMP, GIF (first frame), WebP, TIFF (first page), PBM, PGM or PPM file;
+/// `place` names it in messages.
 ///
 /// # Errors
 /// If it is none of these, is truncated or damaged, or has more than
@@ -37,15 +36,53 @@ pub fn decode(place: &str, bytes: &[u8]) -> Result<Image> {
 
 /// [`decode`] with another bound.
 pub fn decode_within(place: &str, bytes: &[u8], max_pixels: u64) -> Result<Image> {
-    let decoded = match bytes {
-        [0xff, 0xd8, ..] => jpeg(bytes, max_pixels),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => png(bytes, max_pixels),
-        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => gif(bytes, max_pixels),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp(bytes, max_pixels),
-        [b'B', b'M', ..] => bmp::decode(bytes, max_pixels),
-        _ => Err("not an image: expected JPEG, PNG, BMP, GIF or WebP".into()),
+    let decoded = match kind(bytes) {
+        Some(Kind::Jpeg) => jpeg::decode(bytes, max_pixels),
+        Some(Kind::Png) => png(bytes, max_pixels),
+        Some(Kind::Gif) => gif(bytes, max_pixels),
+        Some(Kind::Webp) => webp(bytes, max_pixels),
+        Some(Kind::Bmp) => bmp::decode(bytes, max_pixels),
+        Some(Kind::Tiff) => tiff::decode(bytes, max_pixels),
+        Some(Kind::Pnm) => pnm::decode(bytes, max_pixels),
+        None => Err("not an image: expected JPEG, PNG, BMP, GIF, WebP, TIFF or PNM".into()),
     };
     decoded.map_err(|problem| Error::format(place, problem))
+}
+
+/// A format.
+enum Kind {
+    Jpeg,
+    Png,
+    Gif,
+    Webp,
+    Bmp,
+    Tiff,
+    Pnm,
+}
+
+/// The format, by the first bytes.
+fn kind(bytes: &[u8]) -> Option<Kind> {
+    Some(match bytes {
+        [0xff, 0xd8, ..] => Kind::Jpeg,
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Kind::Png,
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Kind::Gif,
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Kind::Webp,
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Kind::Tiff,
+        [b'P', b'1'..=b'6', blank, ..] if blank.is_ascii_whitespace() || *blank == b'#' => {
+            Kind::Pnm
+        }
+        [b'B', b'M', ..] => Kind::Bmp,
+        _ => return None,
+    })
+}
+
+/// Whether a file with these first bytes is of a format that is decoded.
+pub(crate) fn is_image(head: &[u8]) -> bool {
+    match kind(head) {
+        // Two letters are little; the size of the header is a small number.
+        Some(Kind::Bmp) => head.get(15..18) == Some(&[0; 3]),
+        kind => kind.is_some(),
+    }
 }
 
 /// A problem without its place.
@@ -63,41 +100,6 @@ fn check_size(width: usize, height: usize, max_pixels: u64) -> Checked<()> {
         ));
     }
     Ok(())
-}
-
-fn jpeg(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
-    jpeg_with(bytes, max_pixels, true).or_else(|strict| {
-        // Files with unusual markers or rubbish between segments decode all the
-        // same, as they do elsewhere. A cut file lacks its end marker.
-        let end = bytes.len() - bytes.iter().rev().take_while(|b| **b == 0).count();
-        let whole = bytes[..end].ends_with(&[0xff, 0xd9]);
-        if whole {
-            jpeg_with(bytes, max_pixels, false)
-        } else {
-            Err(format!("{strict} (is it truncated?)"))
-        }
-    })
-}
-
-fn jpeg_with(bytes: &[u8], max_pixels: u64, strict: bool) -> Checked<Image> {
-    let damaged = |e: zune_jpeg::errors::DecodeErrors| format!("not a sound JPEG file: {e}");
-    let options = DecoderOptions::default()
-        .set_strict_mode(strict)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX));
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(damaged)?;
-    let (width, height) = decoder.dimensions().ok_or("a JPEG file without a size")?;
-    check_size(width, height, max_pixels)?;
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    let wanted = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
-    decoder.set_options(options.jpeg_set_out_colorspace(wanted));
-    let pixels = decoder.decode().map_err(damaged)?;
-    let rgb = if grey { three_times(&pixels) } else { pixels };
-    if rgb.len() != width * height * 3 {
-        return Err("a JPEG file of an unknown kind of colour".into());
-    }
-    Ok(Image { width, height, rgb })
 }
 
 /// Bytes that the description of an image may take before its pixels: colour profiles, which may
@@ -123,8 +125,8 @@ fn png(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     let rgb = match (n, size) {
         // Pillow keeps sixteen-bit grey as integers, and clips them.
         (1, 2) => {
-            let clipped = |p: &[u8; 2]| u16::from_be_bytes(*p).min(255) as u8;
-            pixels.as_chunks().0.iter().flat_map(|p| [clipped(p); 3]).collect()
+            let grey = |p: &[u8; 2]| clipped(u16::from_be_bytes(*p).into());
+            pixels.as_chunks().0.iter().flat_map(|p| [grey(p); 3]).collect()
         }
         (1 | 2, _) => picked(&pixels, n * size, [0; 3]),
         (3, 1) => pixels,
@@ -133,30 +135,34 @@ fn png(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     Ok(Image { width, height, rgb })
 }
 
-/// The first frame on its canvas, black where it leaves any.
+/// The first frame on its canvas. As Pillow has it, the canvas grows to hold the frame, and what
+/// the frame leaves of it has the transparent colour, or else the palette's first.
 fn gif(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     let damaged = |e: gif::DecodingError| format!("not a sound GIF file: {e}");
     let mut options = gif::DecodeOptions::new();
-    options.set_color_output(gif::ColorOutput::RGBA);
+    options.set_color_output(gif::ColorOutput::Indexed);
     let mut decoder = options.read_info(bytes).map_err(damaged)?;
-    let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
-    check_size(width, height, max_pixels)?;
+    let canvas = [decoder.width(), decoder.height()].map(usize::from);
+    check_size(canvas[0], canvas[1], max_pixels)?;
     let frame = decoder.next_frame_info().map_err(damaged)?.ok_or("a GIF file of no image")?;
     let [left, top, w, h] = [frame.left, frame.top, frame.width, frame.height].map(usize::from);
-    if 4 * w * h > DESCRIPTION + 16 * width * height {
-        return Err(format!("a frame of {w}×{h} in a GIF file of {width}×{height}"));
+    let (width, height) = (canvas[0].max(left + w), canvas[1].max(top + h));
+    check_size(width, height, max_pixels)?;
+    let background = frame.transparent.unwrap_or(0);
+    let palette = frame.palette.clone();
+    let palette = palette.or_else(|| decoder.global_palette().map(<[u8]>::to_vec));
+    // Colours beyond the palette are grey.
+    let mut colours: [[u8; 3]; 256] = std::array::from_fn(|i| [i as u8; 3]);
+    let given = palette.unwrap_or_default();
+    colours.iter_mut().zip(given.as_chunks().0).for_each(|(c, p)| *c = *p);
+    let mut indices = vec![0; decoder.buffer_size()];
+    decoder.read_into_buffer(&mut indices).map_err(damaged)?;
+    let mut canvas = vec![background; width * height];
+    let rows = canvas.chunks_exact_mut(width).skip(top);
+    for (out, row) in rows.zip(indices.chunks_exact(w.max(1))) {
+        out[left..left + w].copy_from_slice(row);
     }
-    let mut rgba = vec![0; decoder.buffer_size()];
-    decoder.read_into_buffer(&mut rgba).map_err(damaged)?;
-    let mut rgb = vec![0; width * height * 3];
-    // A frame may lie beyond the canvas.
-    let canvas = rgb.chunks_exact_mut(width * 3).skip(top);
-    for (out, row) in canvas.zip(rgba.chunks_exact((4 * w).max(1))) {
-        let out = out.as_chunks_mut::<3>().0.iter_mut().skip(left);
-        for (out, [r, g, b, _]) in out.zip(row.as_chunks::<4>().0) {
-            *out = [*r, *g, *b];
-        }
-    }
+    let rgb = canvas.iter().flat_map(|i| colours[usize::from(*i)]).collect();
     Ok(Image { width, height, rgb })
 }
 
@@ -171,6 +177,20 @@ fn webp(bytes: &[u8], max_pixels: u64) -> Checked<Image> {
     decoder.read_image(&mut pixels).map_err(damaged)?;
     let rgb = if decoder.has_alpha() { picked(&pixels, 4, [0, 1, 2]) } else { pixels };
     Ok(Image { width, height, rgb })
+}
+
+/// To a byte, as Pillow clips whole numbers.
+fn clipped(value: i64) -> u8 {
+    value.clamp(0, 255) as u8
+}
+
+/// Inks to light, as Pillow composes them.
+fn cmyk([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    let white = 255 - u32::from(k);
+    [c, m, y].map(|ink| {
+        let product = u32::from(ink) * white + 128;
+        white.saturating_sub(((product >> 8) + product) >> 8) as u8
+    })
 }
 
 fn three_times(grey: &[u8]) -> Vec<u8> {

@@ -18,7 +18,8 @@ pub fn expected(name: &str) -> (Vec<usize>, Vec<u8>) {
 }
 
 pub fn options(format: Option<Format>, split: &str) -> ImageOptions {
-    ImageOptions { format, split: (!split.is_empty()).then(|| split.into()), max_pixels: None }
+    let split = (!split.is_empty()).then(|| split.into());
+    ImageOptions { format, split, ..ImageOptions::default() }
 }
 
 /// What is said of a path that is refused.

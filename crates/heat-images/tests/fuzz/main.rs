@@ -43,6 +43,11 @@ fn cifar() {
 }
 
 #[test]
+fn image_arrays() {
+    fuzz("image_arrays", 2000);
+}
+
+#[test]
 fn svhn() {
     fuzz("svhn", 2000);
 }

@@ -17,6 +17,7 @@ pub const READERS: &[(&str, Reader)] = &[
     ("image", image),
     ("image_archive", archive),
     ("cifar", cifar),
+    ("image_arrays", arrays),
     ("svhn", svhn),
     ("idx", idx),
     ("image_lists", lists),
@@ -46,9 +47,9 @@ fn file(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 /// Open a set and go through it.
 fn look(path: &Path, format: Option<Format>, split: Option<&str>) {
     let split = split.map(str::to_owned);
-    let Ok(set) = open(path, &ImageOptions { format, split, max_pixels: Some(MAX_PIXELS) }) else {
-        return;
-    };
+    let max_pixels = Some(MAX_PIXELS);
+    let options = ImageOptions { format, split, max_pixels, ..ImageOptions::default() };
+    let Ok(set) = open(path, &options) else { return };
     assert!(!set.is_empty());
     let (classes, n) = (set.classes().len(), set.len());
     for i in (0..n).step_by(n.div_ceil(1000)).chain([n - 1]) {
@@ -89,6 +90,14 @@ fn cifar(directory: &Path, bytes: &[u8]) {
         file(&set, used, bytes);
         look(&set, Some(format), None);
     }
+}
+
+/// An `.npy`, or an `.npz`.
+fn arrays(directory: &Path, bytes: &[u8]) {
+    let name = if bytes.starts_with(b"PK") { "x.npz" } else { "x.npy" };
+    let path = file(directory, name, bytes);
+    look(&path, None, None);
+    look(&path, None, Some("3"));
 }
 
 fn svhn(directory: &Path, bytes: &[u8]) {

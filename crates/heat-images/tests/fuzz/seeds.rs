@@ -14,6 +14,7 @@ pub fn seeds(reader: &str, _: &Path) -> Vec<Vec<u8>> {
         "image" => images(),
         "image_archive" => archives(),
         "cifar" => batches(),
+        "image_arrays" => arrays(),
         "svhn" => vec![golden("images/digits.mat"), matlab()],
         "idx" => digits(),
         "image_lists" => lists(),
@@ -50,6 +51,12 @@ fn images() -> Vec<Vec<u8>> {
     let mut all: Vec<_> =
         names.split_whitespace().map(|name| golden(&format!("images/{name}"))).collect();
     all.push(bmp(5, 3));
+    // One of each kind that is decoded in a way of its own.
+    let forms = "coarse_45x37.jpg uneven_45x37.jpg restarts.jpg restarts_progressive.jpg ycck.jpg \
+                 q30_420_progressive.jpg offset_local.gif beyond.gif interlaced.gif P.tif \
+                 rgb_tiff_lzw.tif rgb_packbits.tif rgb_tiff_adobe_deflate.tif grey16.tif turned6.tif \
+                 premultiplied.tif black_is_zero1.tif raw.ppm most1000.ppm plain.pgm plain.pbm";
+    all.extend(forms.split_whitespace().map(|name| golden(&format!("forms/{name}"))));
     all
 }
 
@@ -114,7 +121,24 @@ fn archives() -> Vec<Vec<u8>> {
     for files in sets() {
         all.extend([tar(&files), gzip(&tar(&files)), zip(&files, false), zip(&files, true)]);
     }
+    all.push(golden("cases/images/13_links.tar"));
+    all.push(golden("cases/images/14_backslash.zip"));
     all
+}
+
+fn npy(kind: &str, shape: &str, values: &[u8]) -> Vec<u8> {
+    let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = (text.len() as u16).to_le_bytes();
+    [&b"\x93NUMPY\x01\0"[..], &length, text.as_bytes(), values].concat()
+}
+
+fn arrays() -> Vec<Vec<u8>> {
+    let images = npy("|u1", "(10, 2, 3, 3)", &[7; 180]);
+    let labels = npy("<i8", "(10,)", &[0; 80]);
+    let texts = npy("<U2", "(10, 1)", &[0; 80]);
+    let named =
+        |labels: &[u8]| [("test_images.npy", images.clone()), ("test_labels.npy", labels.to_vec())];
+    vec![images.clone(), zip(&named(&labels), true), zip(&named(&texts), false)]
 }
 
 fn batches() -> Vec<Vec<u8>> {

@@ -90,12 +90,12 @@ impl EventFile {
         for entry in std::fs::read_dir(directory).map_err(Error::io("list", directory))? {
             let path = entry.map_err(Error::io("list", directory))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(PREFIX) {
+            if name.starts_with(PREFIX) && name.ends_with(".heat") {
                 std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }
         let path = directory.join(format!("{PREFIX}{}.heat", now() as u64));
-        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        let file = File::create_new(&path).map_err(Error::io("create", &path))?;
         let mut events = EventFile { path, file };
         let mut first = Message::default();
         first.double(1, now());

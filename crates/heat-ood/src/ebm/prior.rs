@@ -9,7 +9,7 @@ use crate::features::{Head, Pooling};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
 use crate::scorers::{
-    EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage,
+    Center, EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage,
     TrainingData, VimConfig,
 };
 
@@ -52,13 +52,15 @@ impl HeatConfig {
             PriorKind::El => {
                 if data.head.is_none() {
                     let remedy = "give the classifier's last layer (weight [C, D], bias [C])";
-                    return Err(Error::missing("the `el` prior", "head", remedy));
+                    return Err(Error::needs("the `el` prior", "a head", remedy));
                 }
                 Arc::new(EnergyLogitsConfig::default().fit_in(context)?)
             }
             PriorKind::Vim => {
                 let principal_dim = base.principal_dim;
-                let config = VimConfig { principal_dim, pooling, react, normalize, pca, whiten };
+                let center = Center::default();
+                let config =
+                    VimConfig { principal_dim, center, pooling, react, normalize, pca, whiten };
                 Arc::new(config.fit_in(context)?)
             }
             PriorKind::Knn => {

@@ -12,7 +12,7 @@ use super::checkpoint;
 use super::log::EventFile;
 use super::train::{Outcome, Trainer};
 use crate::error::{Error, Result};
-use crate::io::write_atomically;
+use crate::io::{open_own, remove_abandoned, write_atomically};
 use crate::observe::{EpochLog, Event, Observer};
 use crate::scorers::check_prior;
 
@@ -54,12 +54,12 @@ impl RunDirectory {
         let checkpoints = path.join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
         let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+        let lock = open_own(&lock_path)?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
             return Err(Error::format(path, "another process is training in this directory"));
         }
-        remove(path, |name| name.starts_with(".heat-"))?;
-        remove(&checkpoints, |name| name.starts_with(".heat-"))?;
+        remove_abandoned(path);
+        remove_abandoned(&checkpoints);
         write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
         let history = trainer.map_or(&[][..], |t| &t.state().history);
         let directory = RunDirectory {

@@ -59,3 +59,89 @@ pub fn accuracy(set: &FeatureSet, head: Option<&Head>) -> Result<Option<f64>> {
     }
     Ok(Some(right as f64 / set.len() as f64))
 }
+
+/// How far a classifier and labels agree, and how far they would by chance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Agreement {
+    /// Rows whose largest logit is that of their label.
+    pub right: usize,
+    /// Rows looked at.
+    pub rows: usize,
+    /// Fraction that would be right if predictions and labels, with the frequencies they have,
+    /// had nothing to do with each other.
+    pub chance: f64,
+}
+
+impl Agreement {
+    /// Rows looked at, at most: evenly spread over the set.
+    const ROWS: usize = 10_000;
+
+    /// Of a set's labels with its logits, or those of `avg` and the head. `None` where there are
+    /// no labels of two classes, or no logits.
+    ///
+    /// # Errors
+    /// If rows cannot be read.
+    pub fn of(set: &FeatureSet, head: Option<&Head>) -> Result<Option<Self>> {
+        let avg = Field::Features(Pooling::Avg);
+        let (field, classes, head) = match (head, set.dim(Field::Logits)) {
+            (Some(head), _) if set.dim(avg) == Some(head.dim()) => {
+                (avg, head.classes(), Some(head))
+            }
+            (_, Some(classes)) => (Field::Logits, classes, None),
+            _ => return Ok(None),
+        };
+        // Labels that are no classes of the head are another message's matter.
+        let Ok(labels) = set.labels(0..if set.labelled() { set.len() } else { 0 }, classes) else {
+            return Ok(None);
+        };
+        let step = labels.len().div_ceil(Self::ROWS).max(1);
+        let rows: Vec<u32> = (0..labels.len() as u32).step_by(step).collect();
+        let (mut features, mut logits, mut scratch) = (Vec::new(), Vec::new(), Aligned::default());
+        let mut counts = vec![[0u64; 2]; classes];
+        let mut right = 0;
+        for rows in rows.chunks(ROWS) {
+            features.resize(rows.len() * set.require(field)?, 0.0);
+            set.gather(field, rows, &mut features)?;
+            let logits = match head {
+                Some(head) => {
+                    logits.resize(rows.len() * classes, 0.0);
+                    head.logits(&features, &mut logits, &mut scratch);
+                    &logits[..]
+                }
+                None => &features[..],
+            };
+            for (logits, row) in logits.chunks_exact(classes).zip(rows) {
+                let (label, predicted) = (labels[*row as usize], reduce::argmax(logits));
+                counts[label as usize][0] += 1;
+                counts[predicted as usize][1] += 1;
+                right += usize::from(label == predicted);
+            }
+        }
+        if counts.iter().filter(|c| c[0] > 0).count() < 2 {
+            return Ok(None);
+        }
+        let both = |c: &[u64; 2]| c[0] as f64 * c[1] as f64;
+        let chance = counts.iter().map(both).sum::<f64>() / (rows.len() as f64).powi(2);
+        Ok(Some(Agreement { right, rows: rows.len(), chance }))
+    }
+
+    /// Whether that is hardly more than chance: a tenth of the way to all, or three standard
+    /// deviations.
+    pub fn near_chance(&self) -> bool {
+        let (n, chance) = (self.rows as f64, self.chance);
+        let deviation = (chance * (1.0 - chance) / n).sqrt();
+        (self.right as f64 / n) < chance + (3.0 * deviation).max(0.1 * (1.0 - chance))
+    }
+}
+
+impl std::fmt::Display for Agreement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = 100.0 * self.right as f64 / self.rows as f64;
+        let Agreement { right, rows, chance } = self;
+        write!(
+            f,
+            "the classifier gets {right} of {rows} labelled rows right ({percent:.1} %; chance: {:.1} %)",
+            100.0 * chance
+        )
+    }
+}

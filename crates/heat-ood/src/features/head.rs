@@ -66,8 +66,14 @@ impl Head {
     /// If a tensor is absent, has a wrong shape, or holds NaN or infinity.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if FileFormat::of(path) == Some(FileFormat::Npz) {
-            return Self::open_npz(path);
+        match FileFormat::of(path) {
+            Some(FileFormat::Npz) => return Self::open_npz(path),
+            Some(FileFormat::Npy) => {
+                let problem = "one array, and a head has two: save both as \
+                               `np.savez(\"head.npz\", weight=W, bias=b)`, W of shape [C, D]";
+                return Err(Error::format(path, problem));
+            }
+            _ => {}
         }
         Self::from_file(&TensorFile::open(path)?)
     }
@@ -77,6 +83,11 @@ impl Head {
     /// # Errors
     /// As [`Head::open`].
     pub fn from_file(file: &TensorFile) -> Result<Self> {
+        let content = file.content();
+        if ["a detector", "a checkpoint", "features", "labels"].contains(&content) {
+            let problem = format!("holds {content}, not a head, which has `weight` and `bias`");
+            return Err(Error::format(file.path(), problem));
+        }
         let shape = file.shape("weight")?.to_vec();
         let weight = file.f32("weight", &shape)?;
         let bias = file.f32("bias", &shape[..1.min(shape.len())])?;

@@ -14,6 +14,7 @@ mod memmap;
 mod memory;
 mod numbering;
 mod open;
+mod origin;
 mod preprocessing;
 mod sanity;
 mod set;
@@ -33,8 +34,9 @@ pub(crate) use head::MAX_DIM;
 pub use memory::{InMemory, Matrix, Owner};
 pub(crate) use numbering::Present;
 pub use open::OpenOptions;
+pub use origin::Origin;
 pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
-pub use set::FeatureSet;
+pub use set::{FeatureSet, HEAD};
 pub use sketch::{Overlap, RowSketch};
 pub use subset::{Subset, SubsetConfig};
 

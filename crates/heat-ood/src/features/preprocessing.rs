@@ -185,7 +185,12 @@ impl Preprocessing {
         for (row, g) in rows.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
             let clipped = |v: f32| f64::from(self.react.map_or(v, |t| v.min(t)));
             if self.normalize {
-                let norm = row.iter().map(|&v| clipped(v).powi(2)).sum::<f64>().sqrt().max(1e-12);
+                let norm = row.iter().map(|&v| clipped(v).powi(2)).sum::<f64>().sqrt();
+                // A row of norm 0 stays 0, whatever its direction.
+                if norm == 0.0 {
+                    g.fill(0.0);
+                    continue;
+                }
                 let along: f64 = row.iter().zip(&*g).map(|(&v, g)| clipped(v) * g).sum();
                 for (g, &v) in g.iter_mut().zip(row) {
                     *g = (*g - clipped(v) * along / (norm * norm)) / norm;

@@ -217,6 +217,10 @@ pub(super) fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
 }
 
 pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
+    let content = file.content();
+    if !["features", "labels", "other tensors"].contains(&content) {
+        return Err(Error::format(file.path(), format!("holds {content}, not features")));
+    }
     let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
     let arrays = names.filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a))));
     let mut arrays: Vec<_> = arrays.collect::<Result<_>>()?;

@@ -225,6 +225,19 @@ impl RowSketch {
     /// # Errors
     /// If a row holds NaN or infinity.
     pub fn overlap(&self, other: &FeatureSet) -> Result<Option<Overlap>> {
+        Ok(self.shared(other)?.map(|(overlap, _)| overlap))
+    }
+
+    /// Whether every row of the set is known, not a sample of them.
+    pub fn is_whole(&self) -> bool {
+        self.rows < KEPT && !self.hashes[0].is_empty()
+    }
+
+    /// The same as [`RowSketch::overlap`], with the rows that were found, ascending.
+    ///
+    /// # Errors
+    /// As [`RowSketch::overlap`].
+    pub fn shared(&self, other: &FeatureSet) -> Result<Option<(Overlap, Vec<u32>)>> {
         let field = Field::ALL.into_iter().find(|f| f.name() == self.field);
         let Some(field) = field.filter(|f| other.dim(*f).is_some()) else {
             return Ok(None);
@@ -233,17 +246,25 @@ impl RowSketch {
             return Ok(None);
         }
         let mut overlaps = [Overlap { compared: 0, shared: 0 }; 2];
+        let mut rows: [Vec<u32>; 2] = Default::default();
+        let mut start = 0;
         hashes(other, field, |found| {
-            for ((kept, found), overlap) in self.hashes.iter().zip(found).zip(&mut overlaps) {
+            let kinds = self.hashes.iter().zip(found).zip(overlaps.iter_mut().zip(&mut rows));
+            for ((kept, found), (overlap, rows)) in kinds {
                 let bound = kept.get(KEPT - 1).copied().unwrap_or(u64::MAX);
-                for h in found.iter().filter(|h| **h <= bound) {
+                for (i, h) in found.iter().enumerate().filter(|(_, h)| **h <= bound) {
                     overlap.compared += 1;
-                    overlap.shared += usize::from(kept.binary_search(h).is_ok());
+                    if kept.binary_search(h).is_ok() {
+                        overlap.shared += 1;
+                        rows.push((start + i) as u32);
+                    }
                 }
             }
+            start += found[0].len();
         })?;
-        let [half, brain] = overlaps;
-        Ok(Some(if brain.fraction() > half.fraction() { brain } else { half }))
+        let ([half, brain], [in_half, in_brain]) = (overlaps, rows);
+        let brain_is_more = brain.fraction() > half.fraction();
+        Ok(Some(if brain_is_more { (brain, in_brain) } else { (half, in_half) }))
     }
 }
 

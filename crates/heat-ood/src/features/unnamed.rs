@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::shard::{NAMES, safetensors_arrays};
 use crate::error::{Error, Result};
-use crate::io::{Array, Npz, TensorFile};
+use crate::io::{Array, Npz, TensorFile, kind_of, map};
 
 /// Names that labels go by elsewhere.
 const LABELS: [&str; 6] = ["labels", "y", "target", "targets", "class", "label_id"];
@@ -116,8 +116,12 @@ fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
-/// What to do with a file of another kind.
+/// What a file of another kind is, by its bytes, and what to do with it, by its name.
 pub(super) fn refused(path: &Path) -> Error {
+    let is = match map(path) {
+        Ok(bytes) => kind_of(&bytes).map_or(String::new(), |kind| format!("is {kind}; ")),
+        Err(error) => return error,
+    };
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let lines = |read: &str, features: &str| {
         format!(
@@ -146,5 +150,5 @@ pub(super) fn refused(path: &Path) -> Error {
               .safetensors or .npy files"
             .to_owned(),
     };
-    Error::format(path, problem)
+    Error::format(path, is + &problem)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
+use super::regular::open_regular;
 use crate::error::{Error, Result};
 
 /// The bytes of one file, mapped or in memory.
@@ -48,15 +49,11 @@ impl std::ops::Deref for Bytes {
 /// # Errors
 /// If it cannot be opened or mapped, is no regular file, or is empty.
 pub fn map(path: &Path) -> Result<Arc<Bytes>> {
-    // Before opening it, because opening a pipe waits for a writer.
-    let meta = std::fs::metadata(path).map_err(Error::io("open", path))?;
-    if !meta.is_file() {
-        return Err(Error::format(path, "not a regular file"));
-    }
-    if meta.len() == 0 {
+    let file = open_regular(path)?;
+    if file.metadata().map_err(Error::io("open", path))?.len() == 0 {
         return Err(Error::format(path, "the file is empty"));
     }
-    map_file(path, &File::open(path).map_err(Error::io("open", path))?)
+    map_file(path, &file)
 }
 
 /// Map an open file; `path` is used in messages.
@@ -76,7 +73,7 @@ pub fn map_file(path: &Path, file: &File) -> Result<Arc<Bytes>> {
 /// # Errors
 /// If it cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let mut file = open_regular(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

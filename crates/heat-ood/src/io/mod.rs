@@ -8,11 +8,14 @@
 mod array;
 mod budget;
 mod bytes;
+pub(crate) mod digest;
 mod floats;
+mod kind;
 mod memory;
 mod npy;
 mod npy_header;
 mod npy_text;
+mod regular;
 mod temporary;
 mod tensors;
 mod write;
@@ -20,10 +23,15 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
+pub use kind::{SAFETENSORS, kind_of};
 pub use memory::{memory_limit, set_memory_limit};
+pub use npy_header::Header as NpyHeader;
+pub use regular::{open_own, open_regular, read_bounded, read_text};
+pub use temporary::remove_abandoned;
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
-pub use write::{destination, write_atomically};
+pub(crate) use write::write_sealed;
+pub use write::{destination, is_standard_output, write_atomically};
 pub use zip_directory::zip_entries;
 
 pub(crate) use array::{Array, Dtype, Names};

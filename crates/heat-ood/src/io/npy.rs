@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::budget::Budget;
+use super::kind::{NPY, NPZ, kind_of};
 use super::memory::{memory_limit, readable};
 use super::npy_header::Header;
 use super::npy_text::text_width;
@@ -105,7 +106,8 @@ impl Npz {
     }
 
     fn broken(&self, error: zip::result::ZipError) -> Error {
-        Error::format(&self.path, format!("not a whole .npz (zip) file: {error}"))
+        let problem = format!("not a whole .npz (zip) file: {error}");
+        Error::format(&self.path, told(&self.bytes, NPZ, &problem))
     }
 }
 
@@ -162,7 +164,7 @@ fn array(
 ) -> Result<Array> {
     let bad = |problem: String| Error::format(path, problem);
     let Header { kind, by_column, shape, size } =
-        Header::read(&bytes[start..end]).map_err(|e| bad(e.into()))?;
+        Header::read(&bytes[start..end]).map_err(|e| bad(told(&bytes[start..end], NPY, e)))?;
     let offset = start + size;
     let text = text_width(&kind);
     let Some((dtype, swapped)) = element(&kind).or(text.map(|_| (Dtype::U8, false))) else {
@@ -193,6 +195,15 @@ fn array(
         return Err(too_much(path, end - offset));
     }
     Ok(array.into_native(by_column, swapped))
+}
+
+/// What the bytes are, where they are something else than what was `expected`; else
+/// the problem that was met.
+fn told(bytes: &[u8], expected: &str, problem: &str) -> String {
+    match kind_of(bytes) {
+        Some(kind) if kind != expected => format!("is {kind}, not {expected}"),
+        _ => problem.to_owned(),
+    }
 }
 
 /// The type of a name such as `<f4`, and whether its bytes are in the other order.

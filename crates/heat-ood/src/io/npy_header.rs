@@ -8,20 +8,23 @@ const STRUCTURED: &str = "a structured array; save one plain matrix per array";
 
 /// What a file says of its array.
 #[derive(Debug, PartialEq)]
-pub(super) struct Header {
+pub struct Header {
     /// Type of the elements, such as `<f4`.
-    pub(super) kind: String,
+    pub kind: String,
     /// Whether columns lie one after the other (`fortran_order`).
-    pub(super) by_column: bool,
+    pub by_column: bool,
     /// Its product is below 2⁶³, were every zero a one.
-    pub(super) shape: Vec<usize>,
+    pub shape: Vec<usize>,
     /// Bytes up to the elements.
-    pub(super) size: usize,
+    pub size: usize,
 }
 
 impl Header {
     /// Read it from the beginning of a file.
-    pub(super) fn read(file: &[u8]) -> Result<Header, &'static str> {
+    ///
+    /// # Errors
+    /// If it is none, or of a structured array.
+    pub fn read(file: &[u8]) -> Result<Header, &'static str> {
         let (start, length) = match file {
             [0x93, b'N', b'U', b'M', b'P', b'Y', 1, 0, a, b, ..] => {
                 (10, u16::from_le_bytes([*a, *b]).into())

@@ -8,7 +8,9 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as StDtype, Metadata, SafeTensors, TensorInfo};
 
 use super::budget::{Budget, json_cost};
-use super::{Array, Bytes, Dtype, Floats, map, write_atomically};
+use super::kind::{SAFETENSORS, kind_of};
+use super::write::write_sealed;
+use super::{Array, Bytes, Dtype, Floats, digest, map};
 use crate::error::{Error, Result};
 use crate::math::parallel::{Pieces, Slices};
 
@@ -67,19 +69,21 @@ impl Tensor {
     }
 }
 
-/// Write tensors and text metadata as one safetensors file, atomically. The
-/// bytes depend on the arguments alone. No second copy of the values is made.
+/// Write tensors and text metadata as one safetensors file, atomically, with a digest of all of
+/// it among the texts. The bytes depend on the arguments alone. No second copy of the values is made.
 ///
 /// # Errors
 /// If a tensor has not as many values as its shape says, or the write fails as
-/// [`write_atomically`] does.
+/// [`super::write_atomically`] does.
 pub fn save_tensors(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: &[(&str, String)],
 ) -> Result<()> {
-    let file = Encoded::new(tensors, metadata).map_err(|e| Error::format(path, e.to_string()))?;
-    write_atomically(path, |w| file.pieces().try_for_each(|piece| w.write_all(piece)))
+    let digest = (digest::KEY, digest::UNKNOWN.to_owned());
+    let metadata: Vec<_> = metadata.iter().cloned().chain([digest]).collect();
+    let file = Encoded::new(tensors, &metadata).map_err(|e| Error::format(path, e.to_string()))?;
+    write_sealed(path, |w| file.pieces().try_for_each(|piece| w.write_all(piece)))
 }
 
 /// The bytes of a safetensors file.
@@ -173,6 +177,9 @@ impl TensorFile {
                 ),
             )
         };
+        if let Some(kind) = kind_of(&bytes).filter(|kind| *kind != SAFETENSORS) {
+            return Err(Error::format(path, format!("is {kind}, not a safetensors file")));
+        }
         let mut budget = Budget::new(bytes.len());
         let too_much = || {
             let problem = "its header describes far more than the file's size explains";
@@ -188,6 +195,15 @@ impl TensorFile {
             return Err(too_much());
         }
         SafeTensors::deserialize(&bytes).map_err(broken)?;
+        let texts = metadata.metadata().as_ref();
+        if let Some(told) = texts.and_then(|texts| texts.get(digest::KEY))
+            && digest::of(&bytes, header + 8, told).as_ref() != Some(told)
+        {
+            let problem = "is damaged: its bytes are not those of its digest. Copy or create it \
+                           again (whoever writes other tensors under its header's texts leaves \
+                           out `digest`)";
+            return Err(Error::format(path, problem));
+        }
         let start = header + 8;
         let mut arrays = HashMap::new();
         for (name, info) in metadata.tensors() {
@@ -227,6 +243,25 @@ impl TensorFile {
             Error::format(&self.path, "its metadata `classes` is no JSON list of names")
         })?;
         Ok(Some(names))
+    }
+
+    /// Whether a digest of all its bytes was found right.
+    pub fn is_sealed(&self) -> bool {
+        self.metadata.contains_key(digest::KEY)
+    }
+
+    /// What kind of file it is, in a word for messages: what it says of itself, else by the
+    /// names of its tensors.
+    pub fn content(&self) -> &'static str {
+        match self.metadata("format") {
+            Some("heat-detector") => "a detector",
+            Some("heat-checkpoint") => "a checkpoint",
+            _ if self.has("weight") && self.has("bias") => "a head",
+            _ if ["avg", "std", "max", "logits", "probs"].iter().any(|n| self.has(n)) => "features",
+            _ if self.has("label") => "labels",
+            _ if self.arrays.keys().any(|n| n.ends_with(".weight")) => "weights of a network",
+            _ => "other tensors",
+        }
     }
 
     /// Names, types and shapes, sorted by name.

@@ -55,12 +55,25 @@ pub fn invert_lower(l: &[f64], d: usize) -> Vec<f64> {
     row_major(out.as_ref())
 }
 
+/// A matrix far from one in scale, times a power of two that brings it near, with the inverse of
+/// that power: the iterations below stop at absolute thresholds.
+fn near_one(a: &[f64]) -> (std::borrow::Cow<'_, [f64]>, f64) {
+    let largest = a.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    if largest == 0.0 || !largest.is_finite() || (1e-9..1e9).contains(&largest) {
+        return (a.into(), 1.0);
+    }
+    // Of subnormal numbers two steps would be needed; they have no digits to decompose.
+    let exponent = largest.log2().round().clamp(-1000.0, 1000.0) as i32;
+    (a.iter().map(|v| v * 2f64.powi(-exponent)).collect(), 2f64.powi(exponent))
+}
+
 /// Eigenvalues in descending order and eigenvectors as *rows* of the returned
 /// `[d, d]` matrix, of the symmetric matrix whose lower triangle is in `a`;
 /// `None` when the iteration does not converge.
 pub fn eigh(a: &[f64], d: usize) -> Option<(Vec<f64>, Vec<f64>)> {
-    let e = view(a, d, d).self_adjoint_eigen(Side::Lower).ok()?;
-    let values = (0..d).rev().map(|i| e.S()[i]).collect();
+    let (a, scale) = near_one(a);
+    let e = view(&a, d, d).self_adjoint_eigen(Side::Lower).ok()?;
+    let values = (0..d).rev().map(|i| e.S()[i] * scale).collect();
     let u = e.U();
     let mut vectors = Vec::with_capacity(d * d);
     for i in (0..d).rev() {
@@ -75,13 +88,14 @@ pub fn eigh(a: &[f64], d: usize) -> Option<(Vec<f64>, Vec<f64>)> {
 /// weights come (as `torch.linalg.pinv` of a float32 matrix).
 pub fn pinv_times(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
     let (m, n) = (b.len(), a.len() / b.len());
-    let svd = view(a, m, n).thin_svd().ok()?;
+    let (a, scale) = near_one(a);
+    let svd = view(&a, m, n).thin_svd().ok()?;
     let (u, v, s) = (svd.U(), svd.V(), svd.S());
     let values: Vec<f64> = (0..m.min(n)).map(|i| s[i]).collect();
     let floor = m.max(n) as f64 * f64::from(f32::EPSILON) * values.first()?;
     let mut x = vec![0.0; n];
     for (i, value) in values.into_iter().enumerate().filter(|(_, s)| *s > floor) {
-        let along = (0..m).map(|r| u[(r, i)] * b[r]).sum::<f64>() / value;
+        let along = (0..m).map(|r| u[(r, i)] * b[r]).sum::<f64>() / (value * scale);
         x.iter_mut().enumerate().for_each(|(j, x)| *x += along * v[(j, i)]);
     }
     Some(x)
@@ -90,6 +104,20 @@ pub fn pinv_times(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// [[2, 1], [1, 2]] has eigenvalues 3 and 1 along (1, 1) and (1, −1), by hand; in other units too.
+    #[test]
+    fn units_do_not_matter() {
+        for scale in [1e-30, 1.0, 1e30] {
+            let a = [2.0, 1.0, 1.0, 2.0].map(|v| v * scale);
+            let (values, vectors) = eigh(&a, 2).unwrap();
+            assert!((values[0] / scale - 3.0).abs() < 1e-12, "{values:?}");
+            assert!((values[1] / scale - 1.0).abs() < 1e-12, "{values:?}");
+            assert!((vectors[0].abs() - 0.5f64.sqrt()).abs() < 1e-12);
+            let x = pinv_times(&a, &[3.0, 3.0]).unwrap();
+            assert!(x.iter().all(|x| (x * scale - 1.0).abs() < 1e-12), "{x:?}");
+        }
+    }
 
     /// [[4, 2], [2, 5]] = L Lᵀ with L = [[2, 0], [1, 2]], by hand.
     #[test]

@@ -261,12 +261,22 @@ pub fn distance2(a: &[f32], b: &[f32]) -> f64 {
     })
 }
 
-/// Divide by the L2 norm, floored at 1e-12 (METHOD §2).
+/// In single precision, beyond its range the largest number: for quotients whose divisor can be
+/// as small as a row.
+#[inline(always)]
+pub fn finite(x: f64) -> f32 {
+    (x as f32).clamp(f32::MIN, f32::MAX)
+}
+
+/// Divide by the L2 norm; a row of norm 0 stays 0 (METHOD §2).
 #[inline(always)]
 pub fn normalize(x: &mut [f32]) {
-    let norm = norm2(x).sqrt().max(1e-12);
-    if norm > f64::from(f32::MAX) {
-        // Values near the largest: their norm is none in single precision.
+    let norm = norm2(x).sqrt();
+    if norm == 0.0 {
+        return;
+    }
+    if !(f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&norm) {
+        // Values near the largest or smallest: their norm is none in single precision.
         x.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
         return;
     }

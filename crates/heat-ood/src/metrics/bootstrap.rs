@@ -167,7 +167,7 @@ impl Intervals {
     pub fn percentile(resamples: &[Metrics], level: f64) -> Result<Self> {
         check_level(level)?;
         if resamples.is_empty() {
-            return Err(Error::missing("interval", "resamples", "draw at least one"));
+            return Err(Error::needs("an interval", "resamples", "draw at least one"));
         }
         let mut low = [0.0; Metrics::COUNT];
         let mut high = low;
@@ -221,7 +221,7 @@ mod tests {
     fn constant_separated_and_single_rows() {
         let constant = interval(&[1.0; 9], &[1.0; 5]);
         assert_eq!((constant.low.auroc, constant.high.auroc), (0.5, 0.5));
-        assert_eq!((constant.low.fpr95_ood_positive, constant.low.fpr95_id_positive), (1.0, 0.0));
+        assert_eq!((constant.low.fpr95_ood_positive, constant.low.fpr95_id_positive), (1.0, 1.0));
         let apart = interval(&[0.0, -0.0, 0.5], &[1.0, 2.0]);
         assert_eq!(apart.low.to_array(), [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
         assert_eq!(apart.low, apart.high);

@@ -56,7 +56,7 @@ impl Delong {
     /// If there is none, or the numbers of ID rows differ.
     pub fn average(sets: &[Delong]) -> Result<Self> {
         let Some(first) = sets.first() else {
-            return Err(Error::missing("average AUROC", "OOD sets", "give at least one"));
+            return Err(Error::needs("an average AUROC", "OOD sets", "give at least one"));
         };
         sets.iter().try_for_each(|s| same_rows(first.id.len(), s.id.len(), "ID rows"))?;
         let share = 1.0 / sets.len() as f64;

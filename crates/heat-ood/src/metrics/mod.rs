@@ -36,7 +36,8 @@ use crate::math::quantile;
 pub struct Metrics {
     /// Area under the ROC curve, OOD positive, ties counting one half.
     pub auroc: f64,
-    /// Fraction of OOD rows strictly below the 95th percentile of ID scores.
+    /// Fraction of OOD rows at or below the 95th percentile of ID scores: a row that ties with
+    /// the threshold is accepted, as the ID rows that tie with it are.
     pub fpr95_id_positive: f64,
     /// Fraction of ID rows flagged at the first threshold that detects 95 % of OOD rows.
     pub fpr95_ood_positive: f64,
@@ -237,7 +238,7 @@ fn fpr95_id(id: &[f32], ood: &[f32]) -> f64 {
     let low = position.floor() as usize;
     let pair = [f64::from(id[low]), f64::from(id[(low + 1).min(id.len() - 1)])];
     let threshold = quantile::sorted(&pair, position - low as f64);
-    ood.partition_point(|&s| f64::from(s) < threshold) as f64 / ood.len() as f64
+    ood.partition_point(|&s| f64::from(s) <= threshold) as f64 / ood.len() as f64
 }
 
 /// All metrics at once.
@@ -245,21 +246,22 @@ fn fpr95_id(id: &[f32], ood: &[f32]) -> f64 {
 /// # Errors
 /// If either side is empty or holds NaN (infinite scores are ordinary values).
 pub fn evaluate(id: &[f32], ood: &[f32]) -> Result<Metrics> {
-    evaluate_named(("ID scores", id), ("OOD scores", ood))
+    Ok(evaluate_named(("ID scores", id), ("OOD scores", ood))?.0)
 }
 
-/// [`evaluate`] with the names of the two sides, for errors.
-pub(crate) fn evaluate_named(id: (&str, &[f32]), ood: (&str, &[f32])) -> Result<Metrics> {
+/// [`evaluate`] with the names of the two sides, for errors; and the number of distinct scores.
+pub(crate) fn evaluate_named(id: (&str, &[f32]), ood: (&str, &[f32])) -> Result<(Metrics, usize)> {
     let (id, ood) = (ascending(id.1, id.0)?, ascending(ood.1, ood.0)?);
     let curve = Curve::new(&id, &ood);
-    Ok(Metrics {
+    let metrics = Metrics {
         auroc: curve.auroc(),
         fpr95_id_positive: fpr95_id(&id, &ood),
         fpr95_ood_positive: curve.fpr95_ood_positive(),
         aupr_in: curve.aupr_in(),
         aupr_out: curve.aupr_out(),
         detection_accuracy: curve.detection_accuracy(),
-    })
+    };
+    Ok((metrics, curve.steps.len()))
 }
 
 /// AUPR in and out as OpenOOD has them: the points of the precision-recall
@@ -301,8 +303,20 @@ mod tests {
         let m = evaluate(&[1.0, 2.0], &[2.0, 3.0]).unwrap();
         assert_eq!(m.auroc, 3.5 / 4.0);
         assert_eq!(m.fpr95_ood_positive, 0.5);
+        // The threshold is 1.95, between the ID scores.
         assert_eq!(m.fpr95_id_positive, 0.0);
         assert_eq!(m.detection_accuracy, 0.75);
+    }
+
+    /// METHOD §6: what ties with the threshold is accepted. `numpy.percentile(id, 95)` is 2, 2 and ∞.
+    #[test]
+    fn ties_with_the_threshold_are_accepted() {
+        let fpr95 = |id: &[f32], ood: &[f32]| evaluate(id, ood).unwrap().fpr95_id_positive;
+        assert_eq!(fpr95(&[1.0, 2.0, 2.0, 2.0], &[1.0, 2.0, 2.0, 3.0]), 0.75);
+        assert_eq!(fpr95(&[2.0; 9], &[2.0; 5]), 1.0);
+        assert_eq!(fpr95(&[f32::INFINITY; 9], &[f32::INFINITY, 0.0]), 1.0);
+        // Between 2 and 3: ties with either do not matter.
+        assert_eq!(fpr95(&[1.0, 2.0, 3.0], &[2.0, 3.0]), 0.5);
     }
 
     /// scikit-learn 1.9.1: `auc(recall, precision)` of `precision_recall_curve`.

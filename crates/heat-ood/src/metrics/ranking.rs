@@ -44,8 +44,8 @@ struct Pass {
     flagged: Option<i64>,
     sum_in: f64,
     sum_out: f64,
-    /// Index of the upper ID score, and OOD rows at or above.
-    upper: Option<(usize, i64)>,
+    /// Index of the last row of the upper ID score, OOD rows above it, and those at or above.
+    upper: Option<(usize, [i64; 2])>,
     lower: Option<usize>,
 }
 
@@ -79,7 +79,7 @@ impl Pass {
             self.flagged = Some(self.id);
         }
         if self.upper.is_none() && self.id >= aims.upper {
-            self.upper = Some((k, self.ood));
+            self.upper = Some((k, [self.ood - ood, self.ood]));
         }
         if self.lower.is_none() && self.id >= aims.lower {
             self.lower = Some(k);
@@ -136,17 +136,20 @@ impl Ranking {
         }
     }
 
-    /// OOD rows strictly below the 95th percentile of the ID scores.
+    /// OOD rows at or below the 95th percentile of the ID scores.
     fn accepted(&self, pass: &Pass, counts: &[u32]) -> i64 {
-        let (Some((upper, above)), Some(lower)) = (pass.upper, pass.lower) else {
+        let (Some((upper, [above, reached])), Some(lower)) = (pass.upper, pass.lower) else {
             return 0;
         };
         let position = 0.95 * (self.id - 1) as f64;
         let pair = [self.scores[lower], self.scores[upper]].map(f64::from);
         let threshold = quantile::sorted(&pair, position - position.floor());
-        let mut flagged = above;
+        if threshold >= f64::from(self.scores[upper]) {
+            return self.ood as i64 - above;
+        }
+        let mut flagged = reached;
         for k in upper + 1..self.rows.len() {
-            if f64::from(self.scores[k]) < threshold {
+            if f64::from(self.scores[k]) <= threshold {
                 break;
             }
             let place = (self.rows[k] & !LAST) as usize;

@@ -2,6 +2,8 @@
 //! an image before a network sees it. Plain settings; reading and transforming
 //! are the crate `heat-images`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The published formats of image data sets.
@@ -28,6 +30,8 @@ pub enum Format {
     Folder,
     /// A text file of lines `path label`, or `path` alone.
     List,
+    /// Arrays of images: `.npy`, `.npz`.
+    Numpy,
 }
 
 /// What the files of a data set alone do not say.
@@ -38,11 +42,14 @@ pub struct ImageOptions {
     pub format: Option<Format>,
     /// `train`, `val` or `test`; for textures `test1`, `train2`, …. Default:
     /// what the published evaluations read: `test`, of Tiny-ImageNet `val`
-    /// where its test images are absent, of textures `test1`.
+    /// where its test images are absent, of textures `test1`. Of a folder, the
+    /// directory of that name; of CIFAR-10-C's arrays, the severity (`1` to `5`).
     pub split: Option<String>,
     /// Most pixels of an image; default: Pillow's bound for decompression
     /// bombs, 178,956,970.
     pub max_pixels: Option<u64>,
+    /// Directory or archive that the paths of a list are in; default: the list's directory.
+    pub root: Option<PathBuf>,
 }
 
 /// Interpolation.

@@ -127,8 +127,10 @@ impl Recipe {
         let mut keys = Vec::new();
         for argument in arguments {
             let argument = argument.as_ref();
-            let (key, value) = argument.split_once('=').ok_or_else(|| {
-                Error::config("argument", argument, "settings are written `key=value`")
+            let pair = argument.split_once('=').filter(|(key, _)| !key.is_empty());
+            let (key, value) = pair.ok_or_else(|| {
+                let problem = "settings are written `key=value` without spaces, groups `ebm=NAME`";
+                Error::config(argument, "", problem)
             })?;
             if key == "backbone" && value.contains(['.', '/', '\\']) && Path::new(value).is_file() {
                 // A network of one's own, without a recipe.
@@ -162,7 +164,7 @@ impl Recipe {
     }
 
     fn from_table(mut table: Table, notices: Vec<String>) -> Result<Self> {
-        let known = known_keys();
+        let known = keys();
         let mut text = |key: &str, default: &str| match table.remove(key) {
             None => default.to_owned(),
             Some(Value::String(s)) => s,
@@ -236,7 +238,7 @@ fn group(kind: &str, name: &str, directory: Option<&Path>) -> Result<Table> {
     let file = directory.map(|f| f.join(kind).join(format!("{name}.toml"))).filter(|_| simple);
     let text = match file.filter(|f| f.is_file()) {
         Some(file) => {
-            let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+            let text = crate::io::read_text(&file)?;
             parse_table(&text).map_err(|e| Error::format(&file, e))?
         }
         None => {
@@ -301,12 +303,13 @@ fn section<T: DeserializeOwned>(
 }
 
 /// Every key of a recipe, with its full name.
-fn known_keys() -> Vec<String> {
+pub fn keys() -> Vec<String> {
     let with = |prefix: &str, keys: Vec<String>| -> Vec<String> {
         keys.into_iter().map(|k| format!("{prefix}{k}")).collect()
     };
     [
         vec!["exp_name".into(), "log_dir".into()],
+        GROUPS.map(str::to_owned).to_vec(),
         keys_of::<HeatConfig>(),
         with("dataset.", keys_of::<DatasetRecipe>()),
         with("backbone.", keys_of::<BackboneRecipe>()),

@@ -144,7 +144,8 @@ fn refusals_name_the_key_and_the_nearest() {
         "unknown recipe `ebm=heat_gmm_c1`; did you mean `ebm=heat_gmm_c10`?"
     );
     assert!(
-        error(&["ebm.model.steps=many"]).starts_with("`ebm.model.steps` = \"many\": invalid type")
+        error(&["ebm.model.steps=many"])
+            .starts_with("`ebm.model.steps` = \"many\": expected a whole number")
     );
     assert!(error(&["steps"]).contains("written `key=value`"));
     assert!(error(&["ebm.model.use_svgd=3"]).contains("use_svgd"));

@@ -1,7 +1,7 @@
 //! A training set that scorers are fitted on, and what was found about it.
 //!
 //! Fits that are sums are [`Statistic`]s. Those of many scorers are gathered
-//! in one pass over the rows ([`FitContext::gather`]), each under a key, so that
+//! in one pass over the rows ([`FitContext::gather_possible`]), each under a key, so that
 //! scorers which need the same one (the moments of `gmm`, `ssd` and `rmds`)
 //! share it. A scorer fitted alone finds its own when it asks.
 
@@ -17,7 +17,7 @@ use super::LogitsConfig;
 use super::fit::TrainingData;
 use super::input::{FeatureSettings, Input};
 use super::logit_source::LogitSource;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Present};
 use crate::io::check_moments;
 use crate::math::blocks;
@@ -186,7 +186,22 @@ impl<'a> FitContext<'a> {
     ///
     /// # Errors
     /// If a row cannot be read.
-    pub fn gather(&mut self, requests: Vec<StatisticRequest>) -> Result<()> {
+    fn gather(&mut self, requests: Vec<StatisticRequest>) -> Result<()> {
+        self.look(requests, &mut Err)
+    }
+
+    /// The same of those that can be found; who asks for another later gets its error.
+    pub fn gather_possible(&mut self, requests: Vec<StatisticRequest>) {
+        let ended = self.look(requests, &mut |_| Ok(()));
+        debug_assert!(ended.is_ok(), "no error was passed on");
+    }
+
+    /// One pass over the rows. A request that fails is given up, unless `failed` ends the pass.
+    fn look(
+        &mut self,
+        requests: Vec<StatisticRequest>,
+        failed: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<()> {
         let mut open: Vec<StatisticRequest> = Vec::new();
         for request in requests {
             let known = self.found.contains_key(&request.key);
@@ -204,9 +219,14 @@ impl<'a> FitContext<'a> {
         for range in blocks(self.train.len(), Moments::block_rows(dim.unwrap_or(1))) {
             let done = range.end as u64;
             let block = Block { train: self.train, range, made: RefCell::default() };
-            for request in &mut open {
-                request.statistic.update(&block)?;
+            let mut left = Vec::with_capacity(open.len());
+            for mut request in open {
+                match request.statistic.update(&block) {
+                    Ok(()) => left.push(request),
+                    Err(error) => failed(error)?,
+                }
             }
+            open = left;
             self.observer.on(Event::Advance { done, loss: None });
         }
         self.observer.on(Event::End);

@@ -138,27 +138,30 @@ impl<S: Scorer + ?Sized> Fitted<S> {
     }
 }
 
-impl Fitted<dyn Scorer> {
-    /// As [`Fitted::record`], of many, with what stands beside each; the rows
-    /// of a field are hashed once.
-    pub(super) fn record_all<T>(
-        data: &TrainingData,
-        scorers: Vec<(Arc<dyn Scorer>, T)>,
-    ) -> Result<Vec<(Self, T)>> {
-        let mut known: Vec<(FieldSet, Provenance)> = Vec::new();
-        let record = |(scorer, beside): (Arc<dyn Scorer>, T)| {
-            let needs = scorer.needs(&data.features)?;
-            let provenance = match known.iter().find(|(other, _)| *other == needs) {
-                Some((_, provenance)) => provenance.clone(),
-                None => {
-                    let provenance = Provenance::of_training(&data.features, needs)?;
-                    known.push((needs, provenance.clone()));
-                    provenance
-                }
-            };
-            Ok((Fitted { scorer, provenance }, beside))
+/// Records what many scorers have seen of the same data; the rows of a field are
+/// hashed once.
+pub(super) struct Recorder<'a> {
+    data: &'a TrainingData,
+    known: Vec<(FieldSet, Provenance)>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(data: &'a TrainingData) -> Self {
+        Recorder { data, known: Vec::new() }
+    }
+
+    /// As [`Fitted::record`].
+    pub fn record(&mut self, scorer: Arc<dyn Scorer>) -> Result<Fitted<dyn Scorer>> {
+        let needs = scorer.needs(&self.data.features)?;
+        let provenance = match self.known.iter().find(|(other, _)| *other == needs) {
+            Some((_, provenance)) => provenance.clone(),
+            None => {
+                let provenance = Provenance::of_training(&self.data.features, needs)?;
+                self.known.push((needs, provenance.clone()));
+                provenance
+            }
         };
-        scorers.into_iter().map(record).collect()
+        Ok(Fitted { scorer, provenance })
     }
 }
 

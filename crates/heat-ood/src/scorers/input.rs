@@ -302,9 +302,9 @@ pub(crate) fn load_head(file: &TensorFile, prefix: &str) -> Result<Head> {
 /// The head, or an error that says who needs it.
 pub(crate) fn require_head<'a>(scorer: &str, head: Option<&'a Head>) -> Result<&'a Head> {
     head.ok_or_else(|| {
-        let what = format!("the scorer `{scorer}`");
+        let who = format!("the scorer `{scorer}`");
         let remedy = "give the classifier's last layer (weight [C, D], bias [C])";
-        Error::missing(what, "head", remedy)
+        Error::needs(who, "a head", remedy)
     })
 }
 

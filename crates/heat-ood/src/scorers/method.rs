@@ -9,9 +9,9 @@ use toml::Table;
 use super::context::{FitContext, StatisticRequest};
 use super::fit::{Fitted, TrainingData};
 use super::{Scorer, Stored};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observe::Observer;
-use crate::settings::typed;
+use crate::settings::{keys_of, typed};
 
 /// The settings of a scorer in the list of [`methods`](super::methods).
 ///
@@ -49,8 +49,19 @@ pub(super) fn fit_method<M: Method>(
     observer: &mut dyn Observer,
 ) -> Result<Fitted<M::Scorer>> {
     config.check(&Table::new())?;
-    let scorer = config.fit_in(&mut FitContext::new(data, observer))?;
-    Fitted::on(data, scorer)
+    let scorer = config.fit_in(&mut FitContext::new(data, observer));
+    Fitted::on(data, scorer.map_err(|e| asked_for(M::NAME, e))?)
+}
+
+/// An error of the method that a scorer is made of (`gmm` within `ssd`), under the name of
+/// the one that was asked for.
+pub(super) fn asked_for(name: &str, error: Error) -> Error {
+    match error {
+        Error::Fit { what, problem } if what.chars().all(|c| c.is_alphanumeric() || c == '_') => {
+            Error::Fit { what: name.to_owned(), problem }
+        }
+        other => other,
+    }
 }
 
 /// Offer the methods of a file: those that have these settings, with what
@@ -80,6 +91,10 @@ pub(super) use offer;
 /// A [`Method`] of the list, whatever its settings.
 pub(super) struct Entry {
     pub name: &'static str,
+    /// Names of its settings.
+    pub keys: fn() -> Vec<String>,
+    /// Their defaults, by name.
+    pub defaults: fn() -> serde_json::Value,
     prepare: fn(&Table) -> Result<Box<dyn Prepared>>,
     pub load: fn(&Stored<'_>) -> Result<Arc<dyn Scorer>>,
 }
@@ -104,6 +119,8 @@ impl Entry {
     pub const fn of<M: Method>() -> Self {
         Entry {
             name: M::NAME,
+            keys: keys_of::<M>,
+            defaults: || serde_json::to_value(M::default()).unwrap_or_default(),
             prepare: |settings| {
                 let config: M = typed(settings, M::NAME)?;
                 config.check(settings)?;

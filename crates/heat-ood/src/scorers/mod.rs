@@ -5,6 +5,7 @@
 //! what a method reads. A `Config` is fitted into another type ([`Fit`]), so
 //! "not fitted" cannot be written.
 
+mod catalogue;
 mod context;
 mod fit;
 mod gaussian;
@@ -23,6 +24,7 @@ mod scoring;
 mod spec;
 mod subspace;
 
+pub use catalogue::{Group, Labels, Listed, Needs, catalogue};
 pub use fit::{Fit, Fitted, TrainingData};
 pub use gaussian::*;
 pub use head::*;
@@ -30,15 +32,15 @@ pub use logit_source::LogitsConfig;
 pub use logits::*;
 pub use methods::NAMES;
 pub use neighbours::*;
-pub(crate) use persist::{FORMAT_VERSION, Outline};
+pub(crate) use persist::{FORMAT_VERSION, Outline, SEALED};
 pub use persist::{Section, Stored};
 pub use prior::{Prior, Scratch};
 pub use registry::{PRIORS, load, load_prior, register, register_prior};
 pub(crate) use registry::{check_prior, check_scorer};
 pub(crate) use scorer::joint_needs;
-pub use scorer::{Scorer, score_together};
+pub use scorer::{Scorer, score_each, score_together};
 pub use scoring::ScoredSet;
-pub use spec::{ScorerSpec, fit_all};
+pub use spec::{ScorerSpec, fit_all, fit_each};
 pub use subspace::*;
 
 pub use crate::math::matmul::Aligned;

@@ -8,8 +8,12 @@ use crate::error::{Error, Result};
 use crate::io::{Encoded, Tensor, TensorFile, sha256_of};
 
 /// Version of the detector and checkpoint format: newer ones are refused.
-/// Version 1 had −max softmax as the score of `msp`, which such files keep.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+/// Version 1 had −max softmax as the score of `msp`, which such files keep; from
+/// version 3 on a file has a digest of its bytes ([`SEALED`]).
+pub(crate) const FORMAT_VERSION: u32 = 3;
+
+/// The first version whose files have a digest.
+pub(crate) const SEALED: u32 = 3;
 
 /// A scorer taken apart: its kind, settings, tensors and inner scorers.
 #[derive(Debug, Clone, Default)]

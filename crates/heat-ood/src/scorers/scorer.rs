@@ -102,7 +102,7 @@ fn score_alone(
     observer: &mut dyn Observer,
 ) -> Result<ScoredSet> {
     let found = score_blocks(set, needs, &[task], None, observer)?;
-    Ok(found.scored.into_iter().next().unwrap_or_default())
+    Ok(found.all()?.0.into_iter().next().unwrap_or_default())
 }
 
 /// Score a set with many scorers, reading it once.
@@ -119,7 +119,33 @@ pub fn score_together(
     observer: &mut dyn Observer,
 ) -> Result<Vec<ScoredSet>> {
     let needs = joint_needs(scorers.iter().copied(), set)?;
-    Ok(score_beside(set, needs, scorers, components, None, observer)?.scored)
+    Ok(score_beside(set, needs, scorers, components, None, observer)?.all()?.0)
+}
+
+/// The same, but that a scorer which cannot score the set, or one of its rows, does not keep
+/// the others from it.
+///
+/// # Errors
+/// If the set cannot be read.
+pub fn score_each(
+    set: &FeatureSet,
+    scorers: &[&dyn Scorer],
+    components: bool,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Result<ScoredSet>>> {
+    let needs: Vec<Result<FieldSet>> = scorers.iter().map(|s| s.needs(set)).collect();
+    let able = scorers.iter().zip(&needs).filter(|(_, needs)| needs.is_ok());
+    let able: Vec<&dyn Scorer> = able.map(|(scorer, _)| *scorer).collect();
+    if able.is_empty() {
+        return Ok(needs.into_iter().map(|needs| needs.map(|_| ScoredSet::default())).collect());
+    }
+    let joint = joint_needs(able.iter().copied(), set)?;
+    let found = score_beside(set, joint, &able, components, None, observer)?;
+    let mut found = found.scored.into_iter();
+    let each = |needs: Result<FieldSet>| {
+        needs.and_then(|_| found.next().unwrap_or(Ok(ScoredSet::default())))
+    };
+    Ok(needs.into_iter().map(each).collect())
 }
 
 /// The same, with the classes that `classify` gives from the fields of `needs`.

@@ -47,7 +47,8 @@ pub(super) type Classify<'a> = dyn Fn(&Batch) -> Vec<u32> + Sync + 'a;
 /// What is found on some rows: by each of the scorers, and the classes.
 #[derive(Default)]
 pub(super) struct Found {
-    pub scored: Vec<ScoredSet>,
+    /// Of each scorer, or the first row that it could not score.
+    pub scored: Vec<Result<ScoredSet>>,
     pub classes: Vec<u32>,
 }
 
@@ -79,17 +80,23 @@ impl Found {
         batch: &mut Batch<'a>,
     ) -> Result<Self> {
         set.batch(needs, range.clone(), batch)?;
-        let scored = tasks.iter().map(|task| task.run(set, range.start, batch));
-        let scored = scored.collect::<Result<_>>()?;
+        let scored = tasks.iter().map(|task| task.run(set, range.start, batch)).collect();
         Ok(Found { scored, classes: classify.map_or_else(Vec::new, |f| f(batch)) })
     }
 
     /// Take in what is found on the rows that follow.
     fn extend(&mut self, next: Found) {
         for (all, next) in self.scored.iter_mut().zip(next.scored) {
-            all.scores.extend(next.scores);
-            all.components.extend(next.components);
-            all.seconds += next.seconds;
+            match (&mut *all, next) {
+                (Ok(all), Ok(next)) => {
+                    all.scores.extend(next.scores);
+                    all.components.extend(next.components);
+                    all.seconds += next.seconds;
+                }
+                (Ok(_), Err(error)) => *all = Err(error),
+                // The first row at fault is told.
+                (Err(_), _) => {}
+            }
         }
         self.classes.extend(next.classes);
     }
@@ -113,11 +120,13 @@ pub(super) fn score_blocks(
         found
     } else {
         let mut found = Found::default();
-        found.scored.resize_with(tasks.len(), ScoredSet::default);
-        for (scored, task) in found.scored.iter_mut().zip(tasks) {
-            scored.scores.reserve_exact(set.len());
-            scored.components.reserve_exact(set.len() * task.components);
-        }
+        found.scored.extend(tasks.iter().map(|task| {
+            Ok(ScoredSet {
+                scores: Vec::with_capacity(set.len()),
+                components: Vec::with_capacity(set.len() * task.components),
+                seconds: 0.0,
+            })
+        }));
         let threads = parallel::threads();
         for piece in blocks(set.len(), SCORE_ROWS * 16 * threads.max(4)) {
             let ranges: Vec<Range<usize>> = blocks(piece.len(), SCORE_ROWS)
@@ -128,9 +137,16 @@ pub(super) fn score_blocks(
             results.into_iter().try_for_each(|next| next.map(|next| found.extend(next)))?;
             observer.on(Event::Advance { done: piece.end as u64, loss: None });
         }
-        found.scored.iter_mut().for_each(|scored| scored.seconds /= threads as f64);
+        found.scored.iter_mut().flatten().for_each(|s| s.seconds /= threads as f64);
         found
     };
     observer.on(Event::End);
     Ok(found)
+}
+
+impl Found {
+    /// What all scorers found, or the first's error.
+    pub fn all(self) -> Result<(Vec<ScoredSet>, Vec<u32>)> {
+        Ok((self.scored.into_iter().collect::<Result<_>>()?, self.classes))
+    }
 }

@@ -6,8 +6,8 @@ use toml::{Table, Value};
 
 use super::Scorer;
 use super::context::FitContext;
-use super::fit::{Fitted, TrainingData};
-use super::method::Entry;
+use super::fit::{Fitted, Recorder, TrainingData};
+use super::method::{Entry, asked_for};
 use super::methods::{self, NAMES};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
@@ -82,9 +82,12 @@ impl ScorerSpec {
         }
         let mut table = Table::new();
         for setting in settings {
-            let (key, value) = setting
-                .split_once('=')
-                .ok_or_else(|| Error::config(name, setting, "settings are written `key=value`"))?;
+            let pair = setting.split_once('=').filter(|(key, _)| !key.trim().is_empty());
+            let (key, value) = pair.ok_or_else(|| {
+                let problem =
+                    format!("settings of `{name}` are written `key=value`, without spaces");
+                Error::config(setting, "", problem)
+            })?;
             table.insert(key.trim().to_owned(), parse_value(value.trim()));
         }
         Ok(ScorerSpec { name: name.to_owned(), settings: table })
@@ -101,8 +104,8 @@ impl ScorerSpec {
         observer: &mut dyn Observer,
     ) -> Result<Fitted<dyn Scorer>> {
         let mut context = FitContext::new(data, observer);
-        let scorer = self.entry()?.prepare(&self.settings)?.fit_in(&mut context)?;
-        Fitted::record(data, scorer)
+        let scorer = self.entry()?.prepare(&self.settings)?.fit_in(&mut context);
+        Fitted::record(data, scorer.map_err(|e| asked_for(&self.name, e))?)
     }
 
     fn entry(&self) -> Result<&'static Entry> {
@@ -123,26 +126,64 @@ pub fn fit_all(
     data: &TrainingData,
     observer: &mut dyn Observer,
 ) -> Result<Vec<(Fitted<dyn Scorer>, f64)>> {
+    let mut scorers = Vec::new();
+    fit_many(specs, data, observer, &mut |fitted| {
+        scorers.push(fitted?);
+        Ok(())
+    })?;
+    Ok(scorers)
+}
+
+/// The same, but that a scorer which cannot be fitted does not keep the others from it.
+pub fn fit_each(
+    specs: &[ScorerSpec],
+    data: &TrainingData,
+    observer: &mut dyn Observer,
+) -> Vec<Result<(Fitted<dyn Scorer>, f64)>> {
+    let mut scorers = Vec::new();
+    let ended = fit_many(specs, data, observer, &mut |fitted| {
+        scorers.push(fitted);
+        Ok(())
+    });
+    debug_assert!(ended.is_ok(), "nothing was refused");
+    scorers
+}
+
+/// Fit many scorers, and give each, or why it could not be, to `take`, in their order; until
+/// it refuses one.
+fn fit_many(
+    specs: &[ScorerSpec],
+    data: &TrainingData,
+    observer: &mut dyn Observer,
+    take: &mut dyn FnMut(Result<(Fitted<dyn Scorer>, f64)>) -> Result<()>,
+) -> Result<()> {
     let mut context = FitContext::new(data, observer);
     let start = Instant::now();
     let (mut prepared, mut requests) = (Vec::new(), Vec::new());
     for spec in specs {
-        let one = spec.entry()?.prepare(&spec.settings)?;
-        let its = one.requests(&mut context)?;
-        prepared.push((one, !its.is_empty()));
-        requests.extend(its);
+        let prepare = || -> Result<_> {
+            let one = spec.entry()?.prepare(&spec.settings)?;
+            let its = one.requests(&mut context)?;
+            let shares = !its.is_empty();
+            requests.extend(its);
+            Ok((one, shares))
+        };
+        prepared.push({ prepare }().map_err(|e| asked_for(&spec.name, e)));
     }
-    context.gather(requests)?;
-    let sharing = prepared.iter().filter(|(_, shares)| *shares).count().max(1);
+    context.gather_possible(requests);
+    let sharing = prepared.iter().flatten().filter(|(_, shares)| *shares).count().max(1);
     let share = start.elapsed().as_secs_f64() / sharing as f64;
-    let mut scorers = Vec::new();
-    for (one, shares) in prepared {
+    let mut recorder = Recorder::new(data);
+    for (spec, prepared) in specs.iter().zip(prepared) {
         let start = Instant::now();
-        let scorer = one.fit_in(&mut context)?;
-        let own = start.elapsed().as_secs_f64();
-        scorers.push((scorer, own + if shares { share } else { 0.0 }));
+        let fitted = prepared.and_then(|(one, shares)| {
+            let scorer = one.fit_in(&mut context).map_err(|e| asked_for(&spec.name, e))?;
+            let own = start.elapsed().as_secs_f64();
+            Ok((recorder.record(scorer)?, own + if shares { share } else { 0.0 }))
+        });
+        take(fitted)?;
     }
-    Fitted::record_all(data, scorers)
+    Ok(())
 }
 
 impl std::fmt::Display for ScorerSpec {

@@ -24,12 +24,13 @@ pub use tune::{Tuned, Tuning, tune};
 
 use crate::compose::{CombinedConfig, Part, mean_std};
 use crate::error::{Error, Result};
-use crate::features::FeatureSet;
 use crate::math::parallel::{Pieces, Slices};
 use crate::math::rng::{Purpose, Stream};
 use crate::metrics;
 use crate::observe::{Event, Observer};
-use crate::scorers::{Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, score_together};
+use crate::scorers::{
+    Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, fit_each, score_each,
+};
 
 /// Settings of a selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,11 +45,14 @@ pub struct SelectConfig {
     pub members: usize,
     /// Seed of groups, rows and outliers.
     pub seed: u64,
+    /// End with the error of a scorer that cannot be fitted or scored, instead of leaving it
+    /// out.
+    pub strict: bool,
 }
 
 impl Default for SelectConfig {
     fn default() -> Self {
-        SelectConfig { folds: 5, rows: 20_000, members: 6, seed: 0 }
+        SelectConfig { folds: 5, rows: 20_000, members: 6, seed: 0, strict: false }
     }
 }
 
@@ -87,6 +91,9 @@ pub struct Selection {
     pub folds: usize,
     /// The [`kinds`], in the order of `by_kind`.
     pub kinds: Vec<&'static str>,
+    /// Scorers that could not be fitted or scored in a fold, each with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<(String, String)>,
 }
 
 impl Selection {
@@ -115,6 +122,25 @@ struct Fold {
     flat: Vec<bool>,
 }
 
+/// What comes of a fold.
+enum Dealing {
+    Done(Fold),
+    /// Places of the scorers that could not be fitted or scored, in their order.
+    Failed(Vec<(usize, Error)>),
+}
+
+/// All, or those that failed, by their places.
+fn whole<T>(results: Vec<Result<T>>) -> std::result::Result<Vec<T>, Vec<(usize, Error)>> {
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    for (i, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(value) => found.push(value),
+            Err(error) => failed.push((i, error)),
+        }
+    }
+    if failed.is_empty() { Ok(found) } else { Err(failed) }
+}
+
 impl SelectConfig {
     fn check(&self, classes: usize) -> Result<usize> {
         if self.folds < 2 {
@@ -134,8 +160,8 @@ impl SelectConfig {
     /// Rank scorers on the training set alone.
     ///
     /// # Errors
-    /// If the set has no labels or fewer than three classes, or a scorer
-    /// cannot be fitted.
+    /// If the set has no labels or fewer than three classes, no scorer can be fitted, or one
+    /// cannot and the settings are strict.
     pub fn run(
         &self,
         specs: &[ScorerSpec],
@@ -154,14 +180,30 @@ impl SelectConfig {
         }
         let labels = train.labels(0..train.len(), data.count_classes()?)?;
         let order = Stream::new(self.seed, Purpose::HoldOut, 1, 0).permutation(classes as u32);
+        let mut specs = specs.to_vec();
+        let mut skipped = Vec::new();
         let mut found = Vec::new();
-        for fold in 0..folds {
+        while found.len() < folds {
+            let fold = found.len();
             let left_out = order.iter().skip(fold).step_by(folds);
             let left_out: Vec<u32> =
                 left_out.map(|number| present.class(*number as usize) as u32).collect();
-            found.push(self.fold(specs, data, &labels, &left_out, fold, observer)?);
+            match self.fold(&specs, data, &labels, &left_out, fold, observer)? {
+                Dealing::Done(fold) => found.push(fold),
+                // All folds are of the same scorers: without those that failed, anew.
+                Dealing::Failed(failed) => {
+                    for (i, error) in failed.into_iter().rev() {
+                        let spec = specs.remove(i);
+                        if self.strict || specs.is_empty() {
+                            return Err(error);
+                        }
+                        skipped.push((spec.to_string(), error.to_string()));
+                    }
+                    found.clear();
+                }
+            }
         }
-        Ok(self.conclude(specs, &found))
+        Ok(Selection { skipped, ..self.conclude(&specs, &found) })
     }
 
     fn fold(
@@ -172,7 +214,7 @@ impl SelectConfig {
         left_out: &[u32],
         fold: usize,
         observer: &mut dyn Observer,
-    ) -> Result<Fold> {
+    ) -> Result<Dealing> {
         let train = &data.features;
         let rows = self.deal(labels, left_out, fold);
         for (what, rows, classes) in [
@@ -198,18 +240,22 @@ impl SelectConfig {
         let head = data.head.as_ref().map(|h| h.select(&kept)).transpose()?;
         observer.on(Event::Begin { task: "select", total: 0 });
         let part = TrainingData::new(&fit).with_head(head.as_ref());
-        let fitted = fit_all(specs, &part, observer)?;
-        let scorers: Vec<&dyn Scorer> = fitted.iter().map(|(scorer, _)| &**scorer).collect();
-        let mut scores = |set: &FeatureSet| -> Result<Vec<Vec<f32>>> {
-            let found = score_together(set, &scorers, false, observer)?;
-            Ok(found.into_iter().map(|f| f.scores).collect())
+        let fitted = match whole(fit_each(specs, &part, observer)) {
+            Ok(fitted) => fitted,
+            Err(failed) => return Ok(Dealing::Failed(failed)),
         };
-        let known = scores(&fit)?;
-        let mut id_scores = scores(&id)?;
-        let mut ood = vec![scores(&unknown)?];
-        for (_, set) in outliers::make(&id, self.seed.wrapping_add(fold as u64))? {
-            ood.push(scores(&set)?);
+        let scorers: Vec<&dyn Scorer> = fitted.iter().map(|(scorer, _)| &**scorer).collect();
+        let outliers = outliers::make(&id, self.seed.wrapping_add(fold as u64))?;
+        let sets = [&fit, &id, &unknown].into_iter().chain(outliers.iter().map(|(_, set)| set));
+        let mut scores = Vec::new();
+        for set in sets {
+            match whole(score_each(set, &scorers, false, observer)?) {
+                Ok(scored) => scores.push(scored.into_iter().map(|s| s.scores).collect()),
+                Err(failed) => return Ok(Dealing::Failed(failed)),
+            }
         }
+        let mut ood: Vec<Vec<Vec<f32>>> = scores.split_off(2);
+        let (mut id_scores, known) = (scores.remove(1), scores.remove(0));
         let auroc = ood.iter().map(|kind| {
             id_scores
                 .iter()
@@ -223,7 +269,7 @@ impl SelectConfig {
             let theirs = ood.iter_mut().map(|kind| &mut kind[s]);
             flat.push(!standardise(&known[s], std::iter::once(&mut id_scores[s]).chain(theirs)));
         }
-        Ok(Fold { auroc, id: id_scores, ood, flat })
+        Ok(Dealing::Done(Fold { auroc, id: id_scores, ood, flat }))
     }
 
     /// Rows to fit on, four fifths of the kept classes; to validate with, the
@@ -288,6 +334,7 @@ impl SelectConfig {
             composed_auroc,
             folds: folds.len(),
             kinds: self::kinds(),
+            skipped: Vec::new(),
         }
     }
 

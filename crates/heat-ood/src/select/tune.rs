@@ -42,39 +42,41 @@ pub struct Tuning {
     pub candidates: Vec<Tuned>,
     /// Place of the best among them.
     pub best: usize,
+    /// Candidates that could not be fitted or scored, each with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<(String, String)>,
 }
 
-/// Fit and judge every candidate.
+/// Fit and judge every candidate; one that cannot be fitted or scored is left out, unless
+/// this is `strict`.
 ///
 /// # Errors
-/// If there is none, two are written alike, or one cannot be fitted or scored.
+/// If there is none, two are written alike, none can be fitted and scored, or one cannot and
+/// this is `strict`.
 pub fn tune(
     specs: &[ScorerSpec],
     data: &TrainingData,
     id: &FeatureSet,
     ood: &[(String, FeatureSet)],
+    strict: bool,
     observer: &mut dyn Observer,
 ) -> Result<Tuning> {
     if specs.is_empty() || ood.is_empty() {
         let problem = "name candidates, e.g. `knn(k=1|10|50)`, and at least one validation set";
         return Err(Error::config("scorers", "", problem));
     }
-    let mut candidates: Vec<Tuned> = Vec::new();
+    if let Some(twice) = (1..specs.len()).find(|&i| specs[..i].contains(&specs[i])) {
+        return Err(Error::config("scorers", &specs[twice], "is named twice"));
+    }
+    let (mut candidates, mut skipped) = (Vec::<Tuned>::new(), Vec::new());
     for (i, spec) in specs.iter().enumerate() {
-        let name = spec.to_string();
-        if candidates.iter().any(|c| c.name == name) {
-            return Err(Error::config("scorers", name, "is named twice"));
+        match judge(spec, i + 1, data, id, ood, observer) {
+            Ok(candidate) => candidates.push(candidate),
+            Err(error) if strict || (candidates.is_empty() && i + 1 == specs.len()) => {
+                return Err(error);
+            }
+            Err(error) => skipped.push((spec.to_string(), error.to_string())),
         }
-        let scorer = spec.fit(data, observer)?;
-        let (sha256, tensors_sha256) = digests(scorer.section());
-        let ours = scorer.score_observed(id, observer)?;
-        let mut by_set = Vec::new();
-        for (set, features) in ood {
-            let theirs = scorer.score_observed(features, observer)?;
-            by_set.push((set.clone(), metrics::auroc(&ours, &theirs)?));
-        }
-        let auroc = by_set.iter().map(|(_, a)| a).sum::<f64>() / by_set.len() as f64;
-        candidates.push(Tuned { name, fit: i + 1, sha256, tensors_sha256, auroc, by_set });
     }
     let mut best = 0;
     for (i, c) in candidates.iter().enumerate() {
@@ -82,7 +84,28 @@ pub fn tune(
             best = i;
         }
     }
-    Ok(Tuning { candidates, best })
+    Ok(Tuning { candidates, best, skipped })
+}
+
+/// Fit one, and find its AUROC against each set.
+fn judge(
+    spec: &ScorerSpec,
+    fit: usize,
+    data: &TrainingData,
+    id: &FeatureSet,
+    ood: &[(String, FeatureSet)],
+    observer: &mut dyn Observer,
+) -> Result<Tuned> {
+    let scorer = spec.fit(data, observer)?;
+    let (sha256, tensors_sha256) = digests(scorer.section());
+    let ours = scorer.score_observed(id, observer)?;
+    let mut by_set = Vec::new();
+    for (set, features) in ood {
+        let theirs = scorer.score_observed(features, observer)?;
+        by_set.push((set.clone(), metrics::auroc(&ours, &theirs)?));
+    }
+    let auroc = by_set.iter().map(|(_, a)| a).sum::<f64>() / by_set.len() as f64;
+    Ok(Tuned { name: spec.to_string(), fit, sha256, tensors_sha256, auroc, by_set })
 }
 
 fn digests(section: Section) -> (String, String) {

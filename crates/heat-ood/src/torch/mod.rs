@@ -71,10 +71,16 @@ impl Checkpoint {
 /// The tensors of a file under their full names, and the file's length.
 pub(crate) fn read(path: &Path) -> Result<(Vec<(String, Tensor)>, usize)> {
     let bytes = map(path)?;
-    guard::check(path, &bytes)?;
-    let length = bytes.len();
+    let copy = guard::check(path, &bytes)?;
+    let mut length = bytes.len();
     drop(bytes);
-    let reader = PytorchReader::new(path).map_err(|e| guard::unreadable(path, e))?;
+    let mut from = path;
+    if let Some(copy) = &copy {
+        from = copy.path();
+        length = map(from)?.len();
+    }
+    // The reader keeps the file open: the copy may lose its name afterwards.
+    let reader = PytorchReader::new(from).map_err(|e| guard::unreadable(path, e))?;
     Ok((reader.into_tensors().into_iter().collect(), length))
 }
 

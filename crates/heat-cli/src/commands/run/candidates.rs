@@ -86,6 +86,7 @@ pub fn evaluate_all(
         let TestSets { id, ood } = images.perturbed(perturbation, &data.subset, progress)?;
         let theirs = evaluate(&id, &ood, &[candidate], progress)?;
         results.scorers.extend(theirs.scorers);
+        results.warnings.extend(theirs.warnings);
     }
     // In the order asked, then what was trained.
     let place = |name: &str| asked.iter().position(|a| a.text == name).unwrap_or(asked.len());

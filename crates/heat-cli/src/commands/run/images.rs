@@ -11,7 +11,7 @@ use heat_ood::recipe::{BackboneRecipe, DatasetRecipe, ImagesRecipe, Recipe, tran
 
 use crate::args::RunArgs;
 use crate::commands::backbone::describe;
-use crate::commands::extract::extract_into;
+use crate::commands::extract::{extract_into, say_accuracy};
 use crate::commands::{Data, TestSets};
 use crate::progress::Progress;
 
@@ -38,7 +38,7 @@ impl Images {
     /// before anything is computed.
     pub fn open(args: &RunArgs, recipe: &Recipe, progress: &mut Progress) -> Result<Self> {
         let absent = |key: &str, example: &str| {
-            Error::missing("the command", format!("`{key}`"), format!("give `{example}`"))
+            Error::needs("the command", format!("`{key}`"), format!("give `{example}`"))
         };
         let dataset = recipe.dataset.as_ref();
         let dataset = dataset.ok_or_else(|| absent("dataset", "dataset=cifar10"))?;
@@ -91,14 +91,17 @@ impl Images {
         progress: &mut Progress,
     ) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
-        extract_into(set, &self.backbone, &directory.join(name), config, progress)
+        let accuracy = extract_into(set, &self.backbone, &directory.join(name), config, progress)?;
+        // Other sets have classes of their own.
+        if let Some(accuracy) = accuracy.filter(|_| [TRAIN, TEST].contains(&name)) {
+            say_accuracy(&accuracy, progress);
+        }
+        Ok(())
     }
 
     /// The training features with the network's head.
     pub fn data(&self, progress: &Progress) -> Result<Data> {
-        let head = self.directory.join("head.safetensors");
-        let head = self.backbone.head().map(|_| head.as_path());
-        Data::from(&self.directory.join(TRAIN), None, head, None, progress)
+        Data::from(&self.directory.join(TRAIN), None, None, None, progress)
     }
 
     /// Features of the ID test set and the OOD sets.

@@ -12,7 +12,9 @@ use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::Scorer;
 use heat_ood::{Detector, Error, Fitted};
 
+use super::outputs::made;
 use super::scorers::compose;
+use super::statistics::{shown, with_made};
 use super::train::train;
 use super::{Data, write_output, wrote};
 use crate::args::RunArgs;
@@ -46,7 +48,8 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
             progress.say(&format!("{} already exists", path.display()));
         } else {
             progress.label = run.name.clone();
-            train(&run.recipe, &images.data(progress)?, &run.directory, args.resume, progress)?;
+            let data = images.data(progress)?;
+            train(&run.recipe, &data, &run.directory, args.resume, None, progress)?;
             progress.label.clear();
         }
         trained.push((run.name.clone(), Detector::open(&path)?.fitted()));
@@ -92,7 +95,7 @@ fn runs(args: &RunArgs) -> Result<(Vec<Run>, PathBuf)> {
 /// Whether a finished run is of this recipe and these features.
 fn is_of(run: &Run, detector: &Path, data: &Data) -> Result<bool> {
     let path = run.directory.join("recipe.toml");
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = heat_ood::io::read_text(&path)?;
     let train = run.recipe.subset().fit(&data.train)?.apply(&data.train)?;
     let hashes = |files: Vec<(String, String)>| files.into_iter().map(|(_, sha)| sha);
     let trained = hashes(Detector::open(detector)?.provenance().train.clone());
@@ -125,8 +128,15 @@ fn report(
 ) -> Result<()> {
     progress.clear();
     let path = directory.join("results.json");
-    write_output(Some(&path), &export::results(results, Format::Json))?;
-    write_output(args.output.as_deref(), &export::results(results, args.format))?;
+    let made = made(Default::default());
+    let json = with_made(&export::results(results, Format::Json), &made);
+    write_output(Some(&path), &json)?;
+    let text = match (args.format, &args.output) {
+        (Format::Table, None) => shown(results),
+        (Format::Json, _) => json,
+        (other, _) => export::results(results, other),
+    };
+    write_output(args.output.as_deref(), &text)?;
     wrote(progress, &path);
     Ok(())
 }

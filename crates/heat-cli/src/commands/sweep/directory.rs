@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use heat_ood::EpochLog;
-use heat_ood::io::write_atomically;
+use heat_ood::io::{open_own, open_regular, read_text, remove_abandoned, write_atomically};
 use heat_ood::recipe::GridRun;
 use heat_ood::{Detector, Error};
 use toml::{Table, Value};
@@ -37,7 +37,7 @@ impl SweepDirectory {
     pub fn open(path: &Path, identity: &Identity<'_>, resume: bool) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let directory = SweepDirectory { path: path.to_owned(), _lock: lock(path)? };
-        remove_temporary(path)?;
+        remove_abandoned(path);
         let file = path.join("sweep.toml");
         if file.is_file() {
             if !resume {
@@ -45,7 +45,7 @@ impl SweepDirectory {
                     "already holds a sweep; continue it with `--resume`, or choose another `--out`";
                 return Err(Error::format(path, problem).into());
             }
-            let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+            let text = read_text(&file)?;
             identity.compare(&file, &text)?;
         } else {
             refuse_foreign(path)?;
@@ -116,7 +116,7 @@ impl Identity<'_> {
 
 fn lock(path: &Path) -> Result<File> {
     let place = path.join(".lock");
-    let lock = File::create(&place).map_err(Error::io("create", &place))?;
+    let lock = open_own(&place)?;
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
         return Err(Error::format(path, "another process is sweeping in this directory").into());
     }
@@ -138,21 +138,10 @@ fn refuse_foreign(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a killed process was writing. Only under the directory's lock.
-pub fn remove_temporary(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory).map_err(Error::io("list", directory))? {
-        let path = entry.map_err(Error::io("list", directory))?.path();
-        if path.file_name().unwrap_or_default().to_string_lossy().starts_with(".heat-") {
-            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether a run is done: its detector is there, whole, and of this recipe.
 pub fn finished(directory: &Path, run: &GridRun) -> bool {
     let recipe = run.recipe.to_toml();
-    std::fs::read_to_string(directory.join("recipe.toml")).is_ok_and(|text| text == recipe)
+    read_text(&directory.join("recipe.toml")).is_ok_and(|text| text == recipe)
         && Detector::open(directory.join("detector.safetensors"))
             .is_ok_and(|d| d.provenance().recipe == Some(recipe))
 }
@@ -162,13 +151,13 @@ pub fn finished(directory: &Path, run: &GridRun) -> bool {
 pub fn prepare(directory: &Path, run: &GridRun) -> Result<()> {
     let file = directory.join("recipe.toml");
     if file.is_file() {
-        let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+        let text = read_text(&file)?;
         if text != run.recipe.to_toml() {
             let problem = "is not this run's recipe; move that directory away";
             return Err(Error::format(file, problem).into());
         }
     }
-    let Ok(lock) = File::open(directory.join(".lock")) else {
+    let Ok(lock) = open_regular(&directory.join(".lock")) else {
         return Ok(());
     };
     let start = Instant::now();
@@ -183,7 +172,7 @@ pub fn prepare(directory: &Path, run: &GridRun) -> Result<()> {
 /// The last epoch of a finished run.
 pub fn last_epoch(directory: &Path) -> Result<EpochLog> {
     let file = directory.join("metrics.jsonl");
-    let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+    let text = read_text(&file)?;
     let last = text.lines().last().unwrap_or_default();
     Ok(serde_json::from_str(last).map_err(|e| Error::format(&file, e.to_string()))?)
 }

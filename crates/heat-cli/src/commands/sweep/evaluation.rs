@@ -63,7 +63,7 @@ impl Sets {
 
     /// What an earlier evaluation on the same sets found.
     fn read(&self, file: &Path) -> Option<Vec<(String, Metrics)>> {
-        let json: Value = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+        let json: Value = serde_json::from_str(&heat_ood::io::read_text(file).ok()?).ok()?;
         if json["sha256"] != self.digests {
             return None;
         }

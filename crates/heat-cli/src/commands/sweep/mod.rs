@@ -23,6 +23,8 @@ use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};
 use serde_json::Value;
 
+use super::outputs::made;
+
 use self::child::Launcher;
 use self::directory::{Identity, SweepDirectory};
 use self::evaluation::Sets;
@@ -188,7 +190,7 @@ impl Sweep<'_> {
 
     /// Seconds that an earlier sweep measured.
     fn earlier(&self) -> Vec<Outcome> {
-        let text = std::fs::read_to_string(self.directory.summary()).unwrap_or_default();
+        let text = heat_ood::io::read_text(&self.directory.summary()).unwrap_or_default();
         let json: Value = serde_json::from_str(&text).unwrap_or_default();
         let seconds = |run: &GridRun| json["runs"][&run.name]["seconds"].as_f64();
         let outcome = |run| Outcome { seconds: seconds(run), ..Outcome::default() };
@@ -234,7 +236,8 @@ impl Sweep<'_> {
     }
 
     fn write_summary(&self, outcomes: &[Outcome]) -> Result<()> {
-        let json = Summary::new(self.runs, outcomes).json();
+        let mut json = Summary::new(self.runs, outcomes).json();
+        json["made"] = made(Default::default());
         Ok(write_atomically(&self.directory.summary(), |w| {
             w.write_all(format!("{json:#}\n").as_bytes())
         })?)
@@ -273,7 +276,7 @@ impl Sweep<'_> {
             self.launcher.train(i, run, &directory, &mut say)?;
             outcome.seconds = Some(start.elapsed().as_secs_f64());
         }
-        directory::remove_temporary(&directory).map_err(text)?;
+        heat_ood::io::remove_abandoned(&directory);
         if let Some(sets) = &self.sets {
             outcome.metrics =
                 sets.metrics(&directory, &self.parts[i], self.threads).map_err(text)?;

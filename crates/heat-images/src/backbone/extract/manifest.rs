@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{ExtractConfig, parent};
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, TransformConfig};
-use heat_ood::io::{sha256, sha256_of, write_atomically};
+use heat_ood::features::Origin;
+use heat_ood::io::{sha256_of, write_atomically};
 use heat_ood::{Error, Result};
 
 /// The manifest, `extract.json`.
@@ -35,6 +36,43 @@ pub(super) struct Manifest {
     /// that of each shard's, in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pixels_sha256: Option<String>,
+    /// What became of the data set, known at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    summary: Option<Summary>,
+}
+
+/// What became of a data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Summary {
+    rows: usize,
+    /// Images that could not be read.
+    unreadable: usize,
+    /// Names of the classes, in the order of their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<String>,
+    /// Files that are no image to be read.
+    left_out: usize,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left_out_files: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+}
+
+/// Files that are named.
+const NAMED: usize = 100;
+
+impl Summary {
+    pub fn new(dataset: &dyn ImageDataset, unreadable: usize) -> Self {
+        Summary {
+            rows: dataset.len() - unreadable,
+            unreadable,
+            classes: dataset.classes().to_vec(),
+            left_out: dataset.left_out().len(),
+            left_out_files: dataset.left_out().iter().take(NAMED).cloned().collect(),
+            notes: dataset.notes().to_vec(),
+        }
+    }
 }
 
 const MANIFEST: &str = "extract.json";
@@ -52,7 +90,7 @@ impl Manifest {
         let name = backbone.path().file_name().unwrap_or_default();
         Ok(Manifest {
             backbone: name.to_string_lossy().into_owned(),
-            backbone_sha256: sha256(backbone.path())?,
+            backbone_sha256: backbone.sha256().to_owned(),
             architecture: backbone.architecture().map(str::to_owned),
             tap: format!("{:?}", backbone.found().tap),
             dataset: dataset.name().to_owned(),
@@ -65,7 +103,21 @@ impl Manifest {
             perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
+            summary: None,
         })
+    }
+
+    /// What goes with the features: the network, where in it, and how images reach it.
+    pub fn origin(&self, backbone: &Backbone) -> Origin {
+        let transform = serde_json::to_string(&self.transform).unwrap_or_default();
+        let architecture = self.architecture.as_deref().map(|name| format!("{name}, "));
+        Origin {
+            network: self.backbone.clone(),
+            network_sha256: self.backbone_sha256.clone(),
+            tap: architecture.unwrap_or_default() + &self.tap,
+            transform,
+            head_sha256: backbone.head().map(|head| head.digest()),
+        }
     }
 
     fn read(directory: &Path) -> Option<Self> {
@@ -76,7 +128,8 @@ impl Manifest {
     /// Whether the finished features in `directory` are those that this manifest
     /// stands for.
     pub fn describes(&self, directory: &Path) -> bool {
-        Self::read(directory).map(|m| Manifest { pixels_sha256: None, ..m }).as_ref() == Some(self)
+        let begun = |m| Manifest { pixels_sha256: None, summary: None, ..m };
+        Self::read(directory).map(begun).as_ref() == Some(self)
     }
 
     pub fn write(&self, directory: &Path) -> Result<()> {
@@ -90,6 +143,11 @@ impl Manifest {
     pub fn begin(&self, out: &Path) -> Result<PathBuf> {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         let directory = parent(out).join(format!(".heat-{name}.tmp"));
+        // What has that name may be another's link, to a directory of value.
+        if fs::symlink_metadata(&directory).is_ok_and(|found| !found.is_dir()) {
+            let problem = "is no directory of this program; remove it, or choose another name";
+            return Err(Error::format(directory, problem));
+        }
         if directory.join(MANIFEST).is_file() {
             if self.describes(&directory) {
                 return Ok(directory);
@@ -103,9 +161,9 @@ impl Manifest {
         Ok(directory)
     }
 
-    /// Write the manifest with the hash of all pixels, of which each shard
-    /// left its own in a file.
-    pub fn finish(mut self, directory: &Path, shards: usize) -> Result<()> {
+    /// Write the manifest with the summary and the hash of all pixels, of
+    /// which each shard left its own in a file.
+    pub fn finish(mut self, directory: &Path, shards: usize, summary: Summary) -> Result<()> {
         if Self::read(directory).is_some_and(|m| m.pixels_sha256.is_some()) {
             // By an earlier run, which may have removed the files since.
             return Ok(());
@@ -114,6 +172,7 @@ impl Manifest {
         let read = |f: &PathBuf| fs::read_to_string(f).map_err(Error::io("read", f));
         let digests = files.iter().map(read).collect::<Result<Vec<String>>>()?;
         self.pixels_sha256 = Some(sha256_of(digests));
+        self.summary = Some(summary);
         self.write(directory)
     }
 }

@@ -6,21 +6,23 @@
 //! finished, in the directory's temporary name: a killed extraction goes on after
 //! the last whole one.
 
+mod accuracy;
 mod manifest;
 mod rows;
 
 use std::fs;
 use std::path::Path;
 
-use super::{Backbone, Perturbation, networks};
+use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
-use heat_ood::features::FloatType;
+use heat_ood::features::{FloatType, HEAD};
 use heat_ood::io::write_atomically;
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
 
-use manifest::{Manifest, digest_file};
+pub use accuracy::Accuracy;
+use manifest::{Manifest, Summary, digest_file};
 use rows::Source;
 
 /// How to extract.
@@ -63,10 +65,12 @@ pub struct Extracted {
     pub resumed: usize,
     /// Images left out, each with the reason.
     pub unreadable: Vec<String>,
+    /// How many labelled rows the network's logits get right, where there are
+    /// labels and logits.
+    pub accuracy: Option<Accuracy>,
 }
 
-/// Extract `dataset` into the directory `out`, and the head into
-/// `head.safetensors` beside it.
+/// Extract `dataset` into the directory `out`, and the network's head into its `head.safetensors`.
 ///
 /// # Errors
 /// If `out` exists and is not of this run, was begun with other settings, a
@@ -89,13 +93,25 @@ pub fn extract(
                        settings; choose another name, or remove it";
         return Err(Error::config("output", out.display(), problem));
     }
+    let origin = manifest.origin(backbone);
     let unfinished = manifest.begin(out)?;
+    // All rows have labels, or none has, whatever the shard.
+    let labelled = (0..dataset.len()).all(|i| dataset.label(i).is_some());
     let source = Source { dataset, config };
     let mut loaded = Vec::new();
     let (mut done, mut lost) = (Extracted::default(), 0);
     let task = format!("extract {}", dataset.name());
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
     let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
+    loaded.push(backbone.load()?);
+    let first = source.first()?;
+    let checked = match &first {
+        Some((image, size)) => loaded[0].check_on(image, *size)?,
+        None => Checked::default(),
+    };
+    for note in backbone.notes_of(&checked) {
+        observer.on(Event::Note(&note));
+    }
     for (i, range) in shards.iter().enumerate() {
         let shard = unfinished.join(format!("shard-{i:05}.safetensors"));
         let list = unfinished.join(format!("unreadable-{i:05}.txt"));
@@ -105,7 +121,9 @@ pub fn extract(
         } else {
             let batches = range.len().div_ceil(config.batch_size);
             while loaded.len() < networks().min(batches) {
-                loaded.push(backbone.load()?);
+                let mut network = backbone.load()?;
+                first.iter().for_each(|(_, size)| network.assume(*size, &checked));
+                loaded.push(network);
             }
             let Some(rows) = source.rows(&mut loaded, range.clone(), observer)? else {
                 return Err(Error::Interrupted { place: unfinished });
@@ -117,7 +135,7 @@ pub fn extract(
                 write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
             }
             if !rows.labels.is_empty() {
-                lost += rows.write(&shard, config)?;
+                lost += rows.write(&shard, labelled, config, &origin)?;
             }
         }
         if list.is_file() {
@@ -135,14 +153,16 @@ pub fn extract(
     if done.rows == 0 {
         return Err(Error::format(dataset.name(), "none of its images can be read"));
     }
-    if let Some(head) = backbone.head() {
-        head.save(parent(out).join("head.safetensors"))?;
+    if let Some(head) = backbone.head().filter(|_| checked.headless.is_none()) {
+        head.save(unfinished.join(HEAD))?;
     }
-    manifest.finish(&unfinished, shards.len())?;
+    let summary = Summary::new(dataset, done.unreadable.len());
+    manifest.finish(&unfinished, shards.len(), summary)?;
     for file in (0..shards.len()).map(|i| digest_file(&unfinished, i)).filter(|f| f.exists()) {
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
     }
     fs::rename(&unfinished, out).map_err(Error::io("rename", &unfinished))?;
+    done.accuracy = accuracy::of(out)?;
     Ok(done)
 }
 
@@ -156,6 +176,7 @@ fn finished(out: &Path, images: usize, config: &ExtractConfig) -> Result<Extract
         }
     }
     done.rows = images.saturating_sub(done.unreadable.len());
+    done.accuracy = accuracy::of(out)?;
     Ok(done)
 }
 

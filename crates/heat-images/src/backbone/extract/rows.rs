@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use super::ExtractConfig;
 use crate::backbone::{Network, Pooled, networks};
 use crate::{ImageDataset, Transform};
-use heat_ood::features::write_rows;
+use heat_ood::features::{Origin, write_rows};
 use heat_ood::io::sha256_of;
 use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::math::{blocks, parallel};
@@ -38,10 +38,16 @@ impl Rows {
     }
 
     /// Write them; the number of values that became 0 in the type of the features.
-    pub fn write(self, path: &Path, config: &ExtractConfig) -> Result<u64> {
-        let labelled = self.labels.iter().all(|l| *l >= 0);
+    pub fn write(
+        self,
+        path: &Path,
+        labelled: bool,
+        config: &ExtractConfig,
+        origin: &Origin,
+    ) -> Result<u64> {
         let labels = labelled.then_some(&self.labels[..]);
-        write_rows(path, &self.pooled.batch(self.labels.len())?, labels, config.dtype)
+        let rows = self.pooled.batch(self.labels.len())?;
+        write_rows(path, &rows, labels, config.dtype, Some(origin))
     }
 }
 
@@ -181,6 +187,20 @@ impl Source<'_> {
             ready.labels.push(self.dataset.label(i).map_or(-1, i64::from));
         }
         Ok(ready)
+    }
+
+    /// The first image that can be read, as the network gets it, with its
+    /// height and width.
+    pub fn first(&self) -> Result<Option<(Vec<f32>, [usize; 2])>> {
+        let mut transform = None;
+        for i in 0..self.dataset.len() {
+            match self.image(&mut transform, i) {
+                Ok(image) => return Ok(Some((image.values, image.size))),
+                Err(_) if self.config.skip_unreadable => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn image(&self, transform: &mut Option<Transform>, i: usize) -> Result<Prepared> {

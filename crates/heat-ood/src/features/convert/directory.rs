@@ -7,7 +7,7 @@ use super::ConvertConfig;
 use super::encode::Output;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, FileFormat};
-use crate::io::{parent, write_atomically};
+use crate::io::{open_own, open_regular, parent, sha256_of, write_sealed};
 
 /// Held while a directory is being filled.
 const LOCK: &str = ".lock";
@@ -87,7 +87,7 @@ pub(super) fn single(
     write: impl FnOnce(&mut Output<'_>) -> Result<()>,
 ) -> Result<usize> {
     let mut failure = None;
-    let done = write_atomically(out, |to| {
+    let done = write_sealed(out, |to| {
         write(&mut Output { to, place: out }).map_err(|error| {
             failure = Some(error);
             std::io::Error::other("stopped")
@@ -117,28 +117,66 @@ impl Unfinished {
 
 /// Fill a directory beside `out` and give it that name when it is complete.
 ///
-/// Its temporary name is fixed by `out`: what a killed process left there is
-/// cleared by the next, and two at a time are refused.
+/// Its temporary name is random: nothing that is there already is touched, but for what
+/// killed conversions into the same directory left. Two at a time are refused.
 pub(super) fn write(
     out: &Path,
     force: bool,
     fill: impl FnOnce(&Unfinished) -> Result<()>,
 ) -> Result<usize> {
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    let path = parent(out).join(format!(".heat-{name}.tmp"));
-    fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-    let lock_path = path.join(LOCK);
-    let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
-    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-        return Err(Error::format(out, "another process is writing that directory"));
+    let prefix = prefix(out);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(SUFFIX);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Everything that the umask allows, as other directories have.
+        builder.permissions(fs::Permissions::from_mode(0o777));
     }
+    let path = builder.tempdir_in(parent(out)).map_err(Error::io("create", out))?.keep();
     let unfinished = Unfinished { path, files: std::cell::Cell::new(0) };
-    let result = fill_and_place(&unfinished, out, force, fill);
+    let result = hold(&unfinished.path, out, &prefix)
+        .and_then(|_lock| fill_and_place(&unfinished, out, force, fill));
     if result.is_err() {
         let _ = fs::remove_dir_all(&unfinished.path);
     }
     result?;
     Ok(unfinished.files.get())
+}
+
+const SUFFIX: &str = ".tmp";
+
+/// What the temporary names of all conversions into `out` begin with; short, however long
+/// its name.
+fn prefix(out: &Path) -> String {
+    let name = out.file_name().unwrap_or_default().as_encoded_bytes();
+    format!(".heat-convert-{}-", &sha256_of([name])[..16])
+}
+
+/// Lock our directory, refuse where another process is filling one for the same place, and
+/// remove what killed ones left.
+fn hold(own: &Path, out: &Path, prefix: &str) -> Result<File> {
+    let lock = open_own(&own.join(LOCK))?;
+    let _ = lock.try_lock();
+    for entry in fs::read_dir(parent(out)).map_err(Error::io("list", parent(out)))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let other = entry.path();
+        // A directory itself, no link to one.
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let ours = name.starts_with(prefix) && name.ends_with(SUFFIX) && is_directory;
+        if !ours || Some(entry.file_name().as_os_str()) == own.file_name() {
+            continue;
+        }
+        match open_regular(&other.join(LOCK)).map(|lock| lock.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => {
+                return Err(Error::format(out, "another process is writing that directory"));
+            }
+            Ok(Ok(())) => drop(fs::remove_dir_all(other)),
+            // Without locks nobody can tell; without a lock file it is just being made.
+            _ => {}
+        }
+    }
+    Ok(lock)
 }
 
 fn fill_and_place(
@@ -148,12 +186,6 @@ fn fill_and_place(
     fill: impl FnOnce(&Unfinished) -> Result<()>,
 ) -> Result<()> {
     let path = &unfinished.path;
-    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
-        let left = entry.map_err(Error::io("list", path))?.path();
-        if left.file_name().is_some_and(|n| n != LOCK) {
-            fs::remove_file(&left).map_err(Error::io("remove", &left))?;
-        }
-    }
     fill(unfinished)?;
     fs::remove_file(path.join(LOCK)).map_err(Error::io("remove", path))?;
     sync(path);

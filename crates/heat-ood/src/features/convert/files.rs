@@ -9,8 +9,9 @@ use zip::write::SimpleFileOptions;
 use super::encode::{Column, Output, Writer};
 use crate::error::{Error, Result};
 use crate::features::FileFormat;
+use crate::features::origin::{KEY, Origin};
 use crate::features::shard::CLASS_NAMES;
-use crate::io::Dtype;
+use crate::io::{Dtype, digest};
 use crate::math::blocks;
 
 /// Rows of a table that are written together.
@@ -23,17 +24,26 @@ pub(super) fn safetensors(
     range: Range<usize>,
     out: &mut Output<'_>,
 ) -> Result<()> {
-    out.write(&safetensors_header(columns, range.len(), &writer.set.stored_names()))?;
+    let (names, origin) = (writer.set.stored_names(), writer.set.origin());
+    out.write(&safetensors_header(columns, range.len(), &names, origin))?;
     columns.iter().try_for_each(|column| writer.rows(column, range.clone(), out))
 }
 
 /// What stands before the columns, one after the other; `names` are those of
 /// the classes, if they have some.
-pub(super) fn safetensors_header(columns: &[Column<'_>], rows: usize, names: &[String]) -> Vec<u8> {
+pub(super) fn safetensors_header(
+    columns: &[Column<'_>],
+    rows: usize,
+    names: &[String],
+    origin: Option<&Origin>,
+) -> Vec<u8> {
     let mut header = Map::new();
+    let mut texts = Map::from_iter([(digest::KEY.to_owned(), digest::UNKNOWN.into())]);
+    texts.extend(origin.map(|origin| (KEY.to_owned(), origin.text().into())));
     if !names.is_empty() && columns.iter().any(|c| c.name == "label") {
-        header.insert("__metadata__".into(), json!({ CLASS_NAMES: json!(names).to_string() }));
+        texts.insert(CLASS_NAMES.into(), json!(names).to_string().into());
     }
+    header.insert("__metadata__".into(), texts.into());
     let mut end = 0;
     // Labels first: the format asks for offsets without gaps, and they are
     // of the widest type, so that all are aligned.

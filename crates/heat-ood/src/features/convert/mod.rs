@@ -312,7 +312,7 @@ fn computed<'a>(
         return Ok(None);
     }
     let Some(head) = head else {
-        return Err(Error::missing("logits", "head", "give the classifier's last layer"));
+        return Err(Error::needs("computing logits", "a head", "give the classifier's last layer"));
     };
     let dim = set.require(Field::Features(Pooling::Avg))?;
     if dim != head.dim() {

@@ -8,10 +8,10 @@ use super::encode::{Column, Source, round, stream};
 use super::files::safetensors_header;
 use super::underflow::Underflow;
 use crate::error::{Error, Result};
-use crate::features::Batch;
+use crate::features::{Batch, Origin};
 use crate::io::Dtype;
 
-/// Write all fields of `rows`, and their labels, as one safetensors file,
+/// Write all fields of `rows`, and their labels and origin, as one safetensors file,
 /// whole or not at all: the bytes are those that [`convert`](super::convert)
 /// would write of a set of these rows.
 ///
@@ -26,6 +26,7 @@ pub fn write_rows(
     rows: &Batch<'_>,
     labels: Option<&[i64]>,
     dtype: FloatType,
+    origin: Option<&Origin>,
 ) -> Result<u64> {
     let (n, place) = (rows.rows(), path.display().to_string());
     if let Some(labels) = labels.filter(|labels| labels.len() != n) {
@@ -51,7 +52,7 @@ pub fn write_rows(
     let columns: Vec<Column<'_>> = label.into_iter().chain(matrices).collect();
     let (mut lost, few) = (0, u32::try_from(n / 10).unwrap_or(u32::MAX).max(1));
     single(path, |out| {
-        out.write(&safetensors_header(&columns, n, &[]))?;
+        out.write(&safetensors_header(&columns, n, &[], origin))?;
         for column in &columns {
             match column.source {
                 Source::Field(field) => {
@@ -132,7 +133,7 @@ mod tests {
             let set = FeatureSet::from_safetensors("set", set).unwrap();
             for dtype in [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64] {
                 let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
-                write_rows(&ours, &batch(fields.clone()), labels, dtype).unwrap();
+                write_rows(&ours, &batch(fields.clone()), labels, dtype, None).unwrap();
                 let (form, dtype) = (Some(Form::Safetensors), Some(dtype));
                 let config = ConvertConfig { form, dtype, force: true, ..Default::default() };
                 convert(&set, None, &theirs, &config, &mut Silent).unwrap();
@@ -150,7 +151,7 @@ mod tests {
             let mut values = values(4, 1.0);
             values[4 * 270 + 1] = value;
             let rows = batch(vec![(AVG, values)]);
-            let error = write_rows(&path, &rows, labels, FloatType::F16).unwrap_err();
+            let error = write_rows(&path, &rows, labels, FloatType::F16, None).unwrap_err();
             assert!(!path.exists());
             error.to_string()
         };

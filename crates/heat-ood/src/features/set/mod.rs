@@ -12,19 +12,43 @@ use view::View;
 use super::classes::Classes;
 use super::labels::open_labels;
 use super::open::OpenOptions;
+use super::origin::Origin;
 use super::shard::{NAMES, Shard, safetensors_arrays};
 use super::whole_labels::whole;
 use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
-use crate::io::{self, Array, TensorFile, is_unfinished, open_npy};
+use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
+
+/// The head of the network that made a directory's features: no shard of it.
+pub const HEAD: &str = "head.safetensors";
+
+/// The origin of a directory's shards, which must be one.
+fn same_origin(files: &[PathBuf], origins: Vec<Option<Origin>>) -> Result<Option<Origin>> {
+    let mut all = files.iter().zip(origins);
+    let Some((first, origin)) = all.next() else { return Ok(None) };
+    for (file, other) in all {
+        let difference = match (&origin, &other) {
+            (Some(one), Some(other)) => one.difference(other),
+            (one, other) => (one != other).then(|| "features of an unknown network".into()),
+        };
+        if let Some(difference) = difference {
+            let problem =
+                format!("{difference}, as in {}: these are no shards of one set", first.display());
+            return Err(Error::format(file, problem));
+        }
+    }
+    Ok(origin)
+}
 
 /// N rows of features, with labels or without. A clone shares the data.
 #[derive(Clone)]
 pub struct FeatureSet {
     pub(super) name: String,
     files: Vec<PathBuf>,
+    /// The files as they were mapped, whatever has their names since.
+    mapped: Vec<Arc<Bytes>>,
     /// Of the files, once they were asked for.
     digests: Arc<OnceLock<Vec<(String, String)>>>,
     pub(super) shards: Vec<Shard>,
@@ -34,6 +58,8 @@ pub struct FeatureSet {
     pub(super) classes: Classes,
     /// What is worth telling about how it was read.
     pub(super) notices: Arc<[String]>,
+    /// Which network made it, where the files say.
+    origin: Option<Arc<Origin>>,
     pub(super) view: View,
 }
 
@@ -61,12 +87,14 @@ impl FeatureSet {
         if path.is_dir() {
             return Self::open_directory(path, options)?.of_dim(options.dim);
         }
-        let mut notices = Vec::new();
+        let (mut notices, mut origin) = (Vec::new(), None);
         let arrays = match FileFormat::of(path) {
             Some(FileFormat::Npy) => vec![("avg".to_owned(), open_npy(path)?)],
             Some(FileFormat::Npz) => unnamed::npz(path, &mut notices)?,
             Some(FileFormat::Safetensors) => {
-                unnamed::safetensors(&TensorFile::open(path)?, &mut notices)?
+                let file = TensorFile::open(path)?;
+                origin = Origin::of_file(&file)?;
+                unnamed::safetensors(&file, &mut notices)?
             }
             Some(FileFormat::Csv) => table::open(path, options, &mut notices)?,
             Some(FileFormat::Memmap) | None => return Err(unnamed::refused(path)),
@@ -74,7 +102,7 @@ impl FeatureSet {
         let shard = Shard::new(path, arrays)?;
         let mut set = Self::assemble(path, vec![path.to_owned()], vec![shard])?;
         set.notices = notices.into();
-        set.of_dim(options.dim)
+        set.of_dim(options.dim).map(|set| set.with_origin(origin))
     }
 
     fn open_directory(path: &Path, options: &OpenOptions) -> Result<Self> {
@@ -91,11 +119,18 @@ impl FeatureSet {
             let matching = files.iter().filter(|f| FileFormat::of(f) == Some(format));
             matching.cloned().collect::<Vec<_>>()
         };
-        let shards = of_format(FileFormat::Safetensors);
+        let mut shards = of_format(FileFormat::Safetensors);
+        // The last layer of the network that made them lies beside them.
+        shards.retain(|f| f.file_name().is_none_or(|name| name != HEAD));
         if !shards.is_empty() {
-            let read = |f: &PathBuf| Shard::new(f, safetensors_arrays(&TensorFile::open(f)?)?);
-            let parts = shards.iter().map(read).collect::<Result<_>>()?;
-            return Self::assemble(path, shards, parts);
+            let read = |f: &PathBuf| {
+                let file = TensorFile::open(f)?;
+                Ok((Shard::new(f, safetensors_arrays(&file)?)?, Origin::of_file(&file)?))
+            };
+            let parts = shards.iter().map(read).collect::<Result<Vec<_>>>()?;
+            let (parts, origins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+            let origin = same_origin(&shards, origins)?;
+            return Ok(Self::assemble(path, shards, parts)?.with_origin(origin));
         }
         if path.join(memmap::FEATURES).exists() {
             let (files, shard) = memmap::open(path, options)?;
@@ -127,7 +162,8 @@ impl FeatureSet {
         let path = Path::new(name);
         let file = TensorFile::from_memory(path, bytes)?;
         let shard = Shard::new(path, safetensors_arrays(&file)?)?;
-        Self::assemble(path, Vec::new(), vec![shard])
+        let origin = Origin::of_file(&file)?;
+        Self::assemble(path, Vec::new(), vec![shard]).map(|set| set.with_origin(origin))
     }
 
     /// A set of a copy of `avg` features (`[N, D]`), with labels if given. For
@@ -182,6 +218,7 @@ impl FeatureSet {
             }
         }
         self.take_classes();
+        self.mapped.push(io::map(path)?);
         self.files.push(path.to_owned());
         self.digests = Arc::default();
         Ok(self)
@@ -243,9 +280,11 @@ impl FeatureSet {
         }
         let (name, view) = (path.display().to_string(), View::default());
         let (digests, notices, classes) = Default::default();
+        let mapped = files.iter().map(|file| io::map(file)).collect::<Result<_>>()?;
         let mut set = FeatureSet {
             name,
             files,
+            mapped,
             digests,
             shards,
             rows,
@@ -253,10 +292,23 @@ impl FeatureSet {
             labelled,
             classes,
             notices,
+            origin: None,
             view,
         };
         set.take_classes();
         Ok(set)
+    }
+
+    /// Which network made the features, and of images transformed how, where the files say.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// The same set, of that origin.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Option<Origin>) -> Self {
+        self.origin = origin.map(Arc::new);
+        self
     }
 
     /// Find the classes of the labels; if all are −1, there are none.
@@ -315,9 +367,9 @@ impl FeatureSet {
 
     fn hash_files(&self) -> Result<Vec<(String, String)>> {
         let name = |f: &PathBuf| f.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let hash = |f: &PathBuf| Ok((name(f), io::sha256(f)?));
-        let files: Vec<Result<_>> = self.files.par_iter().map(hash).collect();
-        files.into_iter().collect()
+        let hash = |bytes: &Arc<Bytes>| io::sha256_of([&bytes[..]]);
+        let hashes: Vec<String> = self.mapped.par_iter().map(hash).collect();
+        Ok(self.files.iter().map(name).zip(hashes).collect())
     }
 
     /// Number of rows N.

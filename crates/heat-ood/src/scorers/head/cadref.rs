@@ -211,7 +211,7 @@ impl Cadref {
             size[i % 4] += v.abs();
         }
         let total = |x: [f64; 4]| (x[0] + x[1]) + (x[2] + x[3]);
-        let size = total(size).max(1e-12);
+        let size = total(size).max(f64::MIN_POSITIVE);
         if !self.config.decoupled {
             return total(against) / size;
         }
@@ -236,7 +236,7 @@ impl Scorer for Cadref {
         let logits = logits.chunks_exact(self.head.classes());
         for ((o, row), logits) in out.iter_mut().zip(rows.chunks_exact(self.input.dim)).zip(logits)
         {
-            *o = self.score_row(row, logits, &mut scratch) as f32;
+            *o = reduce::finite(self.score_row(row, logits, &mut scratch));
         }
     }
 

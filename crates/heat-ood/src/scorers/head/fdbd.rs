@@ -107,7 +107,7 @@ impl Fdbd {
             Normalizer::Norm => reduce::norm2(row).sqrt(),
             Normalizer::None => return 1.0,
         };
-        length.max(1e-12)
+        length.max(f64::MIN_POSITIVE)
     }
 }
 
@@ -132,7 +132,7 @@ impl Scorer for Fdbd {
             let largest = logits[top];
             let distances = logits.iter().zip(inverse);
             let sum: f64 = distances.map(|(&l, &i)| f64::from(largest - l) * f64::from(i)).sum();
-            *o = (-sum / (others * self.length(row))) as f32;
+            *o = reduce::finite(-sum / (others * self.length(row)));
         }
     }
 

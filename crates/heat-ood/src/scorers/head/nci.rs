@@ -77,7 +77,7 @@ impl Scorer for Nci {
             let weight = &head.weight()[reduce::argmax(logits) as usize * dim..][..dim];
             let (along, square) = reduce::projected_about(row, weight, &self.mean);
             let length = self.config.alpha * reduce::norm1(row);
-            *o = (-along / square.sqrt().max(1e-12) - length) as f32;
+            *o = (-along / square.sqrt().max(f64::MIN_POSITIVE) - length) as f32;
         }
     }
 

@@ -68,7 +68,8 @@ impl Predictor {
         let needs = scorer.needs(set)?.and(self.needs(set)?);
         let classify = &|batch: &Batch| self.predict_batch(batch);
         let found = score_beside(set, needs, &[scorer], components, Some(classify), observer)?;
-        Ok((found.scored.into_iter().next().unwrap_or_default(), found.classes))
+        let (scored, classes) = found.all()?;
+        Ok((scored.into_iter().next().unwrap_or_default(), classes))
     }
 
     /// Everything needed to predict, for the detector file.

@@ -141,7 +141,7 @@ impl Scorer for Neco {
         with_scratch(|scratch| gemm(view, n, &self.packed, &mut inside, p, scratch, &mut Keep));
         let parts = x.chunks_exact(dim).zip(inside.chunks_exact(p));
         for (o, (x, inside)) in out.iter_mut().zip(parts) {
-            let length = reduce::norm2(x).sqrt().max(1e-12);
+            let length = reduce::norm2(x).sqrt().max(f64::MIN_POSITIVE);
             *o = -(reduce::norm2(inside).sqrt() / length) as f32;
         }
         if self.config.max_logit {

@@ -1,6 +1,9 @@
 //! An affine subspace and what lies outside it: shared by `vim`, `residual`
 //! and `kpca`.
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use crate::error::{Error, Result};
 use crate::features::Head;
 use crate::io::Tensor;
@@ -16,6 +19,26 @@ use crate::scorers::input::{by_classes, require_head};
 pub(super) struct Subspace {
     origin: Vec<f64>,
     basis: Basis,
+}
+
+/// What the directions of largest variance are taken about, and where logits are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Center {
+    /// Second moments of z − o about o itself, logits of z: Wang et al., OpenOOD, pytorch-ood.
+    #[default]
+    Origin,
+    /// Covariance about the mean; scores with the logits of z − o: the published code of HEAT.
+    Mean,
+}
+
+impl Center {
+    /// Of stored settings: files from before there was a choice hold the mean's.
+    pub(super) fn stored(stored: &Stored<'_>, now: Self) -> Result<Self> {
+        let config: Value = stored.config()?;
+        let said = config.get("settings").is_some_and(|s| s.get("center").is_some());
+        Ok(if said { now } else { Center::Mean })
+    }
 }
 
 /// The smaller way to what is outside.
@@ -41,7 +64,7 @@ pub(super) fn request(scorer: &str, source: &Source) -> Result<StatisticRequest>
 
 impl Subspace {
     /// Through o = −W⁺b, where all logits vanish, along the `count` directions
-    /// of largest variance (by default 256, 400 or 256 as there are fewer than
+    /// of largest variance about `center` (by default 256, 400 or 256 as there are fewer than
     /// 100, fewer than 1000 or more classes, METHOD §3; at most half of all).
     /// Also the head for stepped features.
     ///
@@ -50,6 +73,7 @@ impl Subspace {
     pub fn of_head(
         scorer: &str,
         count: Option<usize>,
+        center: Center,
         source: &Source,
         context: &mut FitContext<'_>,
     ) -> Result<(Self, Head)> {
@@ -70,7 +94,14 @@ impl Subspace {
             pinv_times(&double(head.weight()), &double(head.bias())).ok_or_else(unsolved)?;
         origin.iter_mut().for_each(|v| *v = -*v);
         let moments = context.find::<ClassMoments>(request(scorer, source)?)?;
-        let (_, covariance) = moments.moments.clone().finish();
+        let (mean, mut covariance) = moments.moments.clone().finish();
+        if center == Center::Origin {
+            // E (z−o)(z−o)ᵀ = Σ + (m−o)(m−o)ᵀ.
+            let off: Vec<f64> = mean.iter().zip(&origin).map(|(m, o)| m - o).collect();
+            for (row, a) in covariance.chunks_exact_mut(dim).zip(&off) {
+                row.iter_mut().zip(&off).for_each(|(v, b)| *v += a * b);
+            }
+        }
         let (_, vectors) = eigh(&covariance, dim).ok_or_else(unsolved)?;
         Ok((Subspace::new(origin, vectors, p), head))
     }

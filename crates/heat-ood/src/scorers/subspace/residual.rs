@@ -1,7 +1,7 @@
 //! Norm of what lies outside the principal subspace (`residual`): ‖Rᵀ(z−o)‖₂.
 //!
 //! The residual half of [`vim`](super::vim), with its origin o = −W⁺b, its
-//! directions R and its setting. One pass over the training set, O(N·D²);
+//! directions R and its settings. One pass over the training set, O(N·D²);
 //! cost per row O(D·min(p, D − p)).
 //!
 //! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
@@ -9,7 +9,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::principal::{self, Subspace};
+use super::principal::{self, Center, Subspace};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::scorers::context::{FitContext, StatisticRequest};
@@ -24,6 +24,8 @@ feature_settings! {
     /// default those of `vim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     principal_dim: Option<usize> = None,
+    /// What variance is taken about, as `vim`'s.
+    center: Center = Center::Origin,
 }
 
 offer! { ResidualConfig => Residual }
@@ -46,7 +48,8 @@ impl Method for ResidualConfig {
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Residual> {
         let source = context.source(self)?;
-        let (space, _) = Subspace::of_head("residual", self.principal_dim, &source, context)?;
+        let (count, center) = (self.principal_dim, self.center);
+        let (space, _) = Subspace::of_head("residual", count, center, &source, context)?;
         Ok(Residual { config: self.clone(), input: source.input, space })
     }
 
@@ -55,7 +58,8 @@ impl Method for ResidualConfig {
         struct Config {
             principal_dim: usize,
         }
-        let (config, input) = Input::load(stored)?;
+        let (mut config, input) = Input::load::<ResidualConfig>(stored)?;
+        config.center = Center::stored(stored, config.center)?;
         let c: Config = stored.config()?;
         if c.principal_dim >= input.dim {
             return Err(contradiction(stored));

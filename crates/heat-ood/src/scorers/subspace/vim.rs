@@ -1,24 +1,26 @@
-//! Virtual-logit matching (`vim`): α‖Rᵀ(z−o)‖₂ − logsumexp(W(z−o) + b).
+//! Virtual-logit matching (`vim`): α‖Rᵀ(z−o)‖₂ − logsumexp(Wz + b).
 //!
 //! o = −W⁺b is where all logits vanish; R spans all but the `principal_dim`
-//! directions of largest variance; α brings the residual's norm to the scale
+//! directions of largest second moment about o; α brings the residual's norm to the scale
 //! of the largest logit: mean max(Wz + b) over mean ‖Rᵀ(z−o)‖, on the training
-//! set. The published code takes α from the logits of z, scores with those of
-//! z − o, and so does this. Two passes over the training set (covariance, then
+//! set. That is Wang et al.'s, `center=origin`. HEAT's published code (`center=mean`) takes the
+//! directions of largest variance about the mean, and scores with the logits of
+//! z − o, though its α comes from those of z. Two passes over the training set (covariance, then
 //! α), O(N·D²); cost per row O(D·(min(p, D − p) + C)).
 //!
 //! The residual's norm is computed from R in single precision, or from the p
 //! principal directions P as ‖Rᵀx‖² = ‖x‖² − ‖Pᵀx‖² in f64 where these are
 //! fewer than a third.
 //!
-//! As a prior: ∇E = α·R Rᵀ(z−o)/‖Rᵀ(z−o)‖ − Wᵀ softmax(W(z−o) + b). It has no
-//! sampler.
+//! As a prior: ∇E = α·R Rᵀ(z−o)/‖Rᵀ(z−o)‖ − Wᵀ softmax(Wz + b) (of W(z−o) + b for the mean's).
+//! It has no sampler.
 //!
 //! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
 
 use serde::Deserialize;
 use serde_json::json;
 
+pub use super::principal::Center;
 use super::principal::{self, Subspace};
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head, Pooling, Preprocessing};
@@ -38,6 +40,9 @@ feature_settings! {
     /// more classes (METHOD §3), or half the dimension where that is less.
     #[serde(skip_serializing_if = "Option::is_none")]
     principal_dim: Option<usize> = None,
+    /// What variance is taken about, and where logits are taken: `origin` (Wang et al.) or
+    /// `mean` (HEAT's published code).
+    center: Center = Center::Origin,
 }
 
 offer! { VimConfig => Vim }
@@ -65,7 +70,8 @@ impl Method for VimConfig {
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Vim> {
         let source = context.source(self)?;
-        let (space, head) = Subspace::of_head("vim", self.principal_dim, &source, context)?;
+        let (count, center) = (self.principal_dim, self.center);
+        let (space, head) = Subspace::of_head("vim", count, center, &source, context)?;
         let mut vim = Vim::new(self.clone(), source.input, head, space, 1.0);
         vim.alpha = vim.fit_alpha(context.train, context.observer)?;
         Ok(vim)
@@ -77,7 +83,8 @@ impl Method for VimConfig {
             principal_dim: usize,
             alpha: f64,
         }
-        let (config, input) = Input::load(stored)?;
+        let (mut config, input) = Input::load::<VimConfig>(stored)?;
+        config.center = Center::stored(stored, config.center)?;
         let c: Config = stored.config()?;
         let head = load_head(stored.file, &stored.name("head."))?;
         if head.dim() != input.dim || !c.alpha.is_finite() || c.principal_dim >= input.dim {
@@ -135,10 +142,18 @@ impl Vim {
         logits
     }
 
+    /// Rows whose logits are taken, of the rows and the same less o.
+    fn at<'a>(&self, rows: &'a [f32], centred: &'a [f32]) -> &'a [f32] {
+        match self.config.center {
+            Center::Origin => rows,
+            Center::Mean => centred,
+        }
+    }
+
     fn energies(&self, rows: &[f32], out: &mut [f32], scratch: &mut Scratch) {
         let centred = self.space.centred(rows);
         let norms = self.space.outside(&centred);
-        let logits = self.logits(&centred, scratch);
+        let logits = self.logits(self.at(rows, &centred), scratch);
         let energies = reduce::logsumexp_rows(&logits, self.head.classes());
         for ((o, norm), lse) in out.iter_mut().zip(norms).zip(energies) {
             *o = (self.alpha * norm - lse) as f32;
@@ -195,7 +210,7 @@ impl Prior for Vim {
         let n = z.len() / dim;
         let centred = self.space.centred(z);
         let (norms, residuals) = (self.space.outside(&centred), self.space.residuals(&centred));
-        let mut probs = self.logits(&centred, scratch);
+        let mut probs = self.logits(self.at(z, &centred), scratch);
         probs.chunks_exact_mut(classes).for_each(reduce::softmax);
         let mut from_logits = vec![0.0; n * dim];
         let probs = View::rows(&probs, classes);

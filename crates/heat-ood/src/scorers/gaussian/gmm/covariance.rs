@@ -4,8 +4,18 @@ use crate::error::{Error, Result};
 use crate::math::linalg::cholesky;
 use crate::observe::{Event, Observer};
 
-/// Ridge that the published implementation always adds.
+/// Ridge that the published implementation adds.
 const RIDGE: f64 = 1e-12;
+
+/// Whether rows have a scale of their own, or were normalised.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scale {
+    /// Of length one: the ridge is 1e-12, as published.
+    One,
+    /// In the units of the features: the ridge is 1e-12 of the mean variance, so that scores do
+    /// not depend on units (METHOD §3).
+    Data,
+}
 
 pub(super) fn keep_diagonal(covariance: &mut [f64], dim: usize) {
     for (i, row) in covariance.chunks_exact_mut(dim).enumerate() {
@@ -33,6 +43,7 @@ pub(super) fn shrink(covariance: &mut [f64], dim: usize, [keep, add]: [f64; 2]) 
 pub(super) fn factor(
     covariance: &mut [f64],
     dim: usize,
+    scale: Scale,
     rows: usize,
     observer: &mut dyn Observer,
 ) -> Result<(Vec<f64>, f64)> {
@@ -42,7 +53,11 @@ pub(super) fn factor(
         let problem = "the rows of each class are all equal; are the features constant?";
         return Err(Error::Fit { what: "gmm".into(), problem: problem.into() });
     }
-    let (mut ridge, mut added) = (RIDGE, 0.0);
+    let (least, most) = match scale {
+        Scale::One => (RIDGE, largest.max(1.0)),
+        Scale::Data => (RIDGE * mean_variance(covariance, dim), largest),
+    };
+    let (mut ridge, mut added) = (least, 0.0);
     loop {
         for i in 0..dim {
             covariance[i * dim + i] += ridge - added;
@@ -54,7 +69,7 @@ pub(super) fn factor(
         // Pivots below the rounding of the sums are noise, not variances.
         let noise = dim as f64 * f64::EPSILON * largest;
         if let Some(l) = factor.filter(|l| pivot(l) > noise) {
-            if ridge > RIDGE || pivot(&l) < 10.0 * RIDGE {
+            if ridge > least || pivot(&l) < 10.0 * least {
                 observer.on(Event::Warning(&format!(
                     "the covariance is singular ({rows} rows, {dim} dimensions): \
                      a ridge of {ridge:.0e} was added to its diagonal (largest variance {largest:.1e})"
@@ -63,7 +78,7 @@ pub(super) fn factor(
             return Ok((l, ridge));
         }
         ridge *= 10.0;
-        if ridge > largest.max(1.0) {
+        if ridge > most {
             return Err(Error::Fit {
                 what: "gmm".into(),
                 problem: "the covariance is not positive definite even with a ridge; \

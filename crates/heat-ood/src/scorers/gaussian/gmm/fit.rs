@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::covariance::{factor, keep_diagonal, shrink};
+use super::covariance::{Scale, factor, keep_diagonal, shrink};
 use super::labels::Labels;
 use super::shrinkage::Fitted;
 use super::{Gmm, GmmConfig};
@@ -82,8 +82,9 @@ impl Method for GmmConfig {
         };
         let shrunk = fitted.weights(context.observer)?;
         shrink(&mut covariance, input.dim, shrunk);
+        let scale = if self.normalize { Scale::One } else { Scale::Data };
         let (scale_tril, ridge) =
-            factor(&mut covariance, input.dim, train.len(), context.observer)?;
+            factor(&mut covariance, input.dim, scale, train.len(), context.observer)?;
         drop(covariance);
         let probs = counts.iter().map(|&n| n as f64 / train.len() as f64).collect();
         Ok(Gmm::new(self.clone(), input, means, scale_tril, probs, ridge, shrunk))

@@ -1,0 +1,250 @@
+//! What the scorers are, for lists and for choosing many at once.
+//!
+//! What a method needs is found by fitting it on a few made-up rows with and
+//! without labels, logits and head: it cannot differ from what its fit asks for.
+
+use std::sync::LazyLock;
+
+use super::method::Entry;
+use super::spec::ScorerSpec;
+use super::{TrainingData, gaussian, logits, methods, neighbours, subspace};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head};
+use crate::math::rng::{Purpose, Stream};
+use crate::observe::Silent;
+
+/// One scorer of the list.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its name.
+    pub name: &'static str,
+    /// Its settings by name with their defaults; those without are null.
+    pub settings: Vec<(String, serde_json::Value)>,
+    /// What a fit needs besides the features.
+    pub needs: Needs,
+}
+
+/// What a fit needs besides the features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Class labels.
+    pub labels: Labels,
+    /// The logits, stored or from the classifier's head.
+    pub logits: bool,
+    /// The classifier's head itself.
+    pub head: bool,
+}
+
+/// Whether a fit needs class labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Labels {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+    /// Unless clusters are found in their place (`kmeans=`).
+    UnlessClustered,
+}
+
+/// Scorers that are chosen together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Every scorer, as it is.
+    All,
+    /// Those of the logits alone.
+    Logits,
+    /// Those of the features, without the classifier: class means, neighbours, subspaces.
+    Features,
+    /// Those of features and the classifier's head together.
+    Head,
+    /// Those that need neither labels nor classifier, with one cluster where classes were
+    /// wanted.
+    Unlabelled,
+}
+
+impl Group {
+    /// All, with the word for each.
+    pub const ALL: [(&'static str, Group); 5] = [
+        ("all", Group::All),
+        ("logits", Group::Logits),
+        ("features", Group::Features),
+        ("head", Group::Head),
+        ("unlabelled", Group::Unlabelled),
+    ];
+
+    /// The group that this word names.
+    pub fn named(word: &str) -> Option<Self> {
+        // The other spelling too.
+        let word = if word == "unlabeled" { "unlabelled" } else { word };
+        Self::ALL.into_iter().find(|(name, _)| *name == word).map(|(_, group)| group)
+    }
+
+    /// Its scorers, in the order of the list.
+    pub fn scorers(self) -> Vec<ScorerSpec> {
+        let of = |directories: &[&[&[Entry]]]| {
+            let entries = directories.iter().flat_map(|d| d.iter()).flat_map(|f| f.iter());
+            entries.map(|entry| spec(entry.name, false)).collect()
+        };
+        match self {
+            Group::All => methods::NAMES.iter().map(|name| spec(name, false)).collect(),
+            Group::Logits => of(&[logits::METHODS]),
+            Group::Features => {
+                let needs_head = |s: &ScorerSpec| {
+                    let needs = catalogue().iter().find(|l| l.name == s.name).map(|l| l.needs);
+                    needs.is_some_and(|n| n.head || n.logits)
+                };
+                let mut all: Vec<ScorerSpec> =
+                    of(&[gaussian::METHODS, neighbours::METHODS, subspace::METHODS]);
+                all.retain(|s| !needs_head(s));
+                all
+            }
+            Group::Head => {
+                let listed = catalogue().iter().filter(|l| l.needs.head);
+                listed.map(|l| spec(l.name, false)).collect()
+            }
+            Group::Unlabelled => {
+                let free =
+                    |l: &&Listed| l.needs.labels != Labels::Yes && !l.needs.logits && !l.needs.head;
+                let listed = catalogue().iter().filter(free);
+                listed.map(|l| spec(l.name, l.needs.labels == Labels::UnlessClustered)).collect()
+            }
+        }
+    }
+}
+
+fn spec(name: &str, clustered: bool) -> ScorerSpec {
+    let mut settings = toml::Table::new();
+    if clustered {
+        settings.insert("kmeans".into(), 1.into());
+    }
+    ScorerSpec { name: name.to_owned(), settings }
+}
+
+/// Every scorer with its settings and what it needs.
+pub fn catalogue() -> &'static [Listed] {
+    static LISTED: LazyLock<Vec<Listed>> = LazyLock::new(|| {
+        let probe = Probe::new().ok();
+        methods::NAMES.iter().map(|name| listed(name, probe.as_ref())).collect()
+    });
+    &LISTED
+}
+
+fn listed(name: &'static str, probe: Option<&Probe>) -> Listed {
+    let entry = methods::find(name);
+    let (keys, defaults) = entry.map_or_else(Default::default, |e| ((e.keys)(), (e.defaults)()));
+    let clusters = keys.iter().any(|k| k == "kmeans");
+    let value = |key: String| {
+        let value = defaults.get(&key).cloned().unwrap_or_default();
+        (key, value)
+    };
+    // Whoever cannot be tried is taken to need everything.
+    let everything = Needs { labels: Labels::Yes, logits: true, head: true };
+    let needs = probe.map_or(everything, |probe| probe.needs(name, clusters));
+    Listed { name, settings: keys.into_iter().map(value).collect(), needs }
+}
+
+/// Made-up rows of two classes, with what may go with them.
+struct Probe {
+    plain: FeatureSet,
+    labelled: FeatureSet,
+    with_logits: FeatureSet,
+    complete: FeatureSet,
+    head: Head,
+}
+
+impl Probe {
+    fn new() -> Result<Self> {
+        const ROWS: usize = 600;
+        const DIM: usize = 8;
+        const CLASSES: usize = 4;
+        let mut stream = Stream::new(0, Purpose::HoldOut, 3, 0);
+        let mut rows = vec![0.0f32; ROWS * DIM];
+        stream.fill_normal(&mut rows);
+        let labels: Vec<u32> = (0..ROWS).map(|i| (i % CLASSES) as u32).collect();
+        for (row, label) in rows.chunks_exact_mut(DIM).zip(&labels) {
+            // Positive, as after a ReLU, and told apart by the head below.
+            row.iter_mut().for_each(|v| *v = v.abs());
+            row[*label as usize] += 4.0;
+        }
+        let weight: Vec<f32> = (0..CLASSES * DIM)
+            .map(|i| if i / DIM == i % DIM { 1.0 } else { 0.03 * (i % 5) as f32 })
+            .collect();
+        let head = Head::new(weight, vec![0.0; CLASSES])?;
+        let mut logits = vec![0.0; ROWS * CLASSES];
+        head.logits(&rows, &mut logits, &mut Default::default());
+        let matrix = |values: &[f32], columns| {
+            ndarray::Array2::from_shape_vec((ROWS, columns), values.to_vec())
+                .map_err(|e| Error::format("memory", e.to_string()))
+        };
+        let set = |labelled: bool, logits: Option<&[f32]>| {
+            let features = matrix(&rows, DIM)?;
+            let mut set = FeatureSet::in_memory("probe").avg(features);
+            if let Some(logits) = logits {
+                set = set.logits(matrix(logits, CLASSES)?);
+            }
+            if labelled {
+                set = set.labels(labels.iter().copied());
+            }
+            set.build()
+        };
+        Ok(Probe {
+            plain: set(false, None)?,
+            labelled: set(true, None)?,
+            with_logits: set(false, Some(&logits))?,
+            complete: set(true, Some(&logits))?,
+            head,
+        })
+    }
+
+    /// The least with which it can be fitted.
+    fn needs(&self, name: &str, clusters: bool) -> Needs {
+        let fits = |set: &FeatureSet, head: bool, clustered: bool| {
+            let data = TrainingData::new(set).with_head(head.then_some(&self.head));
+            let fitted = spec(name, clustered).fit(&data, &mut Silent);
+            // One cluster is no class to compare others with: such scores are all the same.
+            fitted.and_then(|scorer| scorer.score(set)).is_ok_and(|scores| {
+                let (low, high) = scores
+                    .iter()
+                    .fold((f32::MAX, f32::MIN), |(low, high), s| (low.min(*s), high.max(*s)));
+                high - low > 1e-6
+            })
+        };
+        use Labels::{No, UnlessClustered, Yes};
+        let needs = |labels, logits, head| Needs { labels, logits, head };
+        match () {
+            _ if fits(&self.plain, false, false) => needs(No, false, false),
+            _ if clusters && fits(&self.plain, false, true) => needs(UnlessClustered, false, false),
+            _ if fits(&self.labelled, false, false) => needs(Yes, false, false),
+            _ if fits(&self.with_logits, false, false) => needs(No, true, false),
+            _ if fits(&self.complete, false, false) => needs(Yes, true, false),
+            _ if fits(&self.plain, true, false) => needs(No, true, true),
+            _ => needs(Yes, true, true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the formulas of docs/methods.md.
+    #[test]
+    fn groups_are_what_the_methods_need() {
+        let names = |group: Group| -> Vec<String> {
+            group.scorers().iter().map(ScorerSpec::to_string).collect()
+        };
+        assert_eq!(names(Group::All), methods::NAMES);
+        let clustered = ["gmm", "ssd", "maha", "mds_pp"].map(|name| format!("{name}(kmeans=1)"));
+        let alone = ["norm", "knn", "cfood", "kpca"].map(str::to_owned);
+        assert_eq!(names(Group::Unlabelled), [&clustered[..], &alone[..]].concat());
+        for listed in catalogue() {
+            println!("{} {:?}", listed.name, listed.needs);
+        }
+        println!(
+            "{:?}\n{:?}\n{:?}",
+            names(Group::Logits),
+            names(Group::Features),
+            names(Group::Head)
+        );
+    }
+}

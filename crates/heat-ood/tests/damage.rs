@@ -1,0 +1,103 @@
+//! Flipped bits: a damaged file is refused, or gives what it gave before.
+
+mod common;
+
+use heat_ood::calibrate::CalibrationConfig;
+use heat_ood::compose::{CombinedConfig, Part};
+use heat_ood::features::{ConvertConfig, FeatureSet, Field, FloatType, Form, Pooling, convert};
+use heat_ood::io::TensorFile;
+use heat_ood::math::rng::{Purpose, Stream};
+use heat_ood::scorers::{Scorer, ScorerSpec};
+use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
+
+/// Flips of each file.
+const FLIPS: usize = 300;
+
+/// Calls `same` with the bytes of `file` after each of many flips, of which it says whether they
+/// give what they gave. Half of them are in the header.
+fn flip(file: &std::path::Path, same: &dyn Fn(Vec<u8>) -> Result<bool, String>) {
+    let bytes = std::fs::read(file).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as u32;
+    let mut stream = Stream::new(5, Purpose::User, 0, 0);
+    let mut refused = 0;
+    for i in 0..FLIPS {
+        let end = if i % 2 == 0 { header } else { bytes.len() as u32 };
+        let (at, bit) = (stream.below(end) as usize, stream.below(8));
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << bit;
+        match same(damaged) {
+            Ok(same) => assert!(same, "byte {at}, bit {bit} of {}", file.display()),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > FLIPS * 9 / 10, "{}: {refused} of {FLIPS}", file.display());
+}
+
+#[test]
+fn flipped_bits_of_detectors_and_sets_are_noticed() {
+    let golden = common::Golden::open();
+    let (train, head, test) = (golden.train(), golden.head(), golden.set("test.avg"));
+    let data = TrainingData::new(&train).with_head(&head);
+    let fit = |text: &str| -> Fitted<dyn Scorer> {
+        ScorerSpec::parse(text).unwrap().fit(&data, &mut Silent).unwrap()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let open =
+        |bytes| TensorFile::from_memory("damaged".as_ref(), bytes).map_err(|e| e.to_string());
+    let members = ["el", "ssd"].map(|name| Part::new(name, fit(name)));
+    let composed = CombinedConfig { members: members.into(), beta: 0.0 };
+    let composed = composed.fit(&data, &mut Silent).unwrap().into();
+    for (name, scorer) in [
+        ("el", fit("el")),
+        ("gmm", fit("gmm")),
+        ("knn", fit("knn(k=5)")),
+        ("vim", fit("vim(principal_dim=8)")),
+        ("composed", composed),
+    ] {
+        let path = directory.path().join(name);
+        let mut detector = Detector::new(scorer);
+        let config = CalibrationConfig { alpha: 0.1, ..CalibrationConfig::default() };
+        detector.calibrate(&config, &test, None, false, &mut Silent).unwrap();
+        detector.save(&path).unwrap();
+        let predict = |d: &Detector| {
+            let found = d.predict(&test, Default::default(), &mut Silent).unwrap();
+            (found.scores, found.verdicts.unwrap())
+        };
+        let right = predict(&detector);
+        flip(&path, &|bytes| {
+            let damaged = Detector::from_file(&open(bytes)?).map_err(|e| e.to_string())?;
+            Ok(predict(&damaged) == right)
+        });
+    }
+    // Features, as `convert` and extraction write them.
+    let path = directory.path().join("set.safetensors");
+    let (form, dtype) = (Some(Form::Safetensors), Some(FloatType::F32));
+    let config = ConvertConfig { form, dtype, ..ConvertConfig::default() };
+    convert(&train, None, &path, &config, &mut Silent).unwrap();
+    let rows = |set: &FeatureSet| {
+        let mut rows = vec![0.0; set.len() * common::D];
+        set.read(Field::Features(Pooling::Avg), 0..set.len(), &mut rows).unwrap();
+        (rows, set.labels(0..set.len(), common::C).unwrap())
+    };
+    let right = rows(&train);
+    flip(&path, &|bytes| {
+        let set = FeatureSet::from_safetensors("damaged", bytes).map_err(|e| e.to_string())?;
+        Ok(rows(&set) == right)
+    });
+}
+
+/// What other programs write has no digest, and is read.
+#[test]
+fn files_of_other_programs_have_no_digest() {
+    let reference = TensorFile::open(&common::path("reference.safetensors")).unwrap();
+    assert!(!reference.is_sealed());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("head.safetensors");
+    common::Golden::open().head().save(&path).unwrap();
+    assert!(TensorFile::open(&path).unwrap().is_sealed());
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = TensorFile::open(&path).err().unwrap().to_string();
+    assert!(error.contains("head.safetensors: is damaged"), "{error}");
+}

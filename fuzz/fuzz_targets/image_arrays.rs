@@ -1,0 +1,3 @@
+#![no_main]
+
+heat_fuzz::target!("image_arrays");
