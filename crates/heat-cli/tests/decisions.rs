@@ -155,7 +155,12 @@ fn streams_are_watched() {
     assert_eq!(end["alarms"].as_u64().unwrap() as usize, of(&events, "alarm").len());
     // The same from the features, and from plain numbers.
     let (_, same) = watch(directory.path(), &["--every", "200", &data("ood_textures")], "");
-    assert_eq!(same, events);
+    let without_command = |events: &[Value]| -> Vec<Value> {
+        let mut events = events.to_vec();
+        events.iter_mut().filter_map(|e| e.as_object_mut()).for_each(|e| drop(e.remove("made")));
+        events
+    };
+    assert_eq!(without_command(&same), without_command(&events));
     let scores: Vec<&str> =
         anomalous.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();
     let (_, same) = watch(directory.path(), &["--every", "200"], &scores.join("\n"));
@@ -342,7 +347,7 @@ fn choosing_without_and_with_validation_sets() {
     for set in [&*validation, "other=again"] {
         let eval = ["eval", "--id", &id, "--ood", set, "--detectors", "composed"];
         let said = text(&ok(directory.path(), &eval).stderr);
-        contains(&said, &["were chosen on", "composed: 1000 of 1000 rows"]);
+        contains(&said, &["were chosen on", "1000 of 1000 rows", "(of composed)"]);
     }
     // Distances of rows to themselves are all zero: alone it is what it is.
     let one = run(&["--scorers", "knn(k=1),norm", "--rows", "1500", "--format", "json"]);

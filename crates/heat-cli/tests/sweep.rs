@@ -180,8 +180,8 @@ fn a_directory_is_one_sweep() {
     let bytes = fs::read(&detector).unwrap();
     fs::write(&detector, &bytes[..bytes.len() - 5]).unwrap();
     fs::remove_file(path.join("s/n_epochs=2/detector.safetensors")).unwrap();
-    fs::write(path.join("s/n_epochs=1/.heat-old.tmp"), "half").unwrap();
-    fs::write(path.join("s/.heat-old.tmp"), "half").unwrap();
+    fs::write(path.join("s/n_epochs=1/.heat-dEad01.tmp"), "half").unwrap();
+    fs::write(path.join("s/.heat-dEad02.tmp"), "half").unwrap();
     ok(path, &same);
     assert_same(&results(&path.join("s")), &whole, "after the damage");
     // Somebody else's run in a run's place is left alone.

@@ -109,20 +109,23 @@ fn gif(canvas: [u8; 2], frame: [u8; 4], flags: u8, pixels: &[u8]) -> Vec<u8> {
 
 #[test]
 fn gif_with_a_frame_anywhere() {
+    // Pillow 13: around the frame lies the transparent colour, and the canvas grows with it.
     let colours = [[1, 2, 3], [40, 50, 60], [70, 80, 90], [100, 110, 120]];
-    let black = [0; 3];
+    let around = colours[3];
     // Transparent pixels keep their colour.
     is(&gif([2, 2], [0, 0, 2, 2], 0, &[0, 1, 2, 3]), 2, 2, &colours);
     // Rows 0, 2, 1 of three.
     let rows = [0, 1, 2].map(|i| colours[i]);
     is(&gif([1, 3], [0, 0, 1, 3], 0x40, &[0, 2, 1]), 1, 3, &rows);
-    let mut offset = [black; 12];
+    let mut offset = [around; 12];
     (offset[5], offset[6], offset[9], offset[10]) =
         (colours[0], colours[1], colours[2], colours[3]);
     is(&gif([4, 3], [1, 1, 2, 2], 0, &[0, 1, 2, 3]), 4, 3, &offset);
-    // What lies beyond the canvas is cut off.
-    is(&gif([2, 1], [1, 0, 2, 2], 0, &[0, 1, 2, 3]), 2, 1, &[black, colours[0]]);
-    is(&gif([2, 1], [7, 9, 2, 2], 0, &[0, 1, 2, 3]), 2, 1, &[black; 2]);
+    let beyond = [around, colours[0], colours[1], around, colours[2], around];
+    is(&gif([2, 1], [1, 0, 2, 2], 0, &[0, 1, 2, 3]), 3, 2, &beyond);
+    let mut far = [around; 9 * 11];
+    (far[88], far[89], far[97]) = (colours[0], colours[1], colours[2]);
+    is(&gif([2, 1], [7, 9, 2, 2], 0, &[0, 1, 2, 3]), 9, 11, &far);
     refused(&gif([2, 2], [0, 0, 2, 2], 0, &[0, 1]), "not a sound GIF file");
 }
 

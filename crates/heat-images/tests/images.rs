@@ -335,7 +335,7 @@ fn paths_and_archives_that_are_not_data_sets() {
     };
     fs::create_dir(path("empty")).unwrap();
     refused("empty", &["no image"]);
-    refused("absent", &["open"]);
+    refused("absent", &["does not exist"]);
     fs::write(path("a.tar"), [7; 2000]).unwrap();
     refused("a.tar", &["tar archive"]);
     fs::write(path("a.tgz"), b"not gzip").unwrap();

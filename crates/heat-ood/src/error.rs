@@ -288,6 +288,10 @@ fn likeness_of_keys(a: &str, b: &str) -> f64 {
 /// The error of a file that is not there, with a name like it.
 fn absent(path: &Path) -> std::io::Error {
     const MOST: usize = 10_000;
+    if let Ok(target) = std::fs::read_link(path) {
+        let text = format!("leads to {}, which does not exist", shown(&target));
+        return std::io::Error::new(ErrorKind::NotFound, text);
+    }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -321,7 +325,7 @@ fn shown(path: &Path) -> String {
 
 fn system_text(action: &str, path: &Path, source: &std::io::Error) -> String {
     let source_text = printable(&source.to_string());
-    match source_text.starts_with("does not exist") {
+    match source_text.starts_with("does not exist") || source_text.starts_with("leads to ") {
         true => format!("{} {source_text}", shown(path)),
         false => format!("{action} {}: {source_text}", shown(path)),
     }

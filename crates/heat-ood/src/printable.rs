@@ -8,7 +8,12 @@ const LONGEST: usize = 1000;
 /// or cannot be seen, are written as escapes; what is beyond a thousand
 /// characters is left out of the middle.
 pub fn printable(text: &str) -> String {
-    let shorter = shortened(text);
+    within(text, LONGEST)
+}
+
+/// The same, of so many characters at most.
+fn within(text: &str, longest: usize) -> String {
+    let shorter = shortened(text, longest);
     let mut out = String::with_capacity(shorter.len());
     for c in shorter.chars() {
         if c.is_control() || is_invisible(c) {
@@ -20,25 +25,27 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// The same of a text of several lines, which stay lines.
+/// The same of what is told, in which such names are few: its lines stay lines, and are cut where
+/// they are ten times as long.
 pub(crate) fn printable_lines(text: &str) -> String {
     const MOST: usize = 40;
-    let mut lines: Vec<String> = text.lines().take(MOST).map(printable).collect();
+    let mut lines: Vec<String> =
+        text.lines().take(MOST).map(|line| within(line, 10 * LONGEST)).collect();
     if text.lines().nth(MOST).is_some() {
         lines.push("…".into());
     }
     lines.join("\n")
 }
 
-fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
+fn shortened(text: &str, longest: usize) -> std::borrow::Cow<'_, str> {
     // A byte or more for each character.
-    if text.len() <= LONGEST || text.chars().nth(LONGEST).is_none() {
+    if text.len() <= longest || text.chars().nth(longest).is_none() {
         return text.into();
     }
     let at = |n: usize| text.char_indices().nth(n).map_or(text.len(), |(at, _)| at);
-    let tail = text.char_indices().rev().nth(LONGEST / 4).map_or(0, |(at, _)| at);
-    let left_out = text[at(LONGEST / 2)..tail].chars().count();
-    format!("{} … ({left_out} characters) … {}", &text[..at(LONGEST / 2)], &text[tail..]).into()
+    let tail = text.char_indices().rev().nth(longest / 4).map_or(0, |(at, _)| at);
+    let left_out = text[at(longest / 2)..tail].chars().count();
+    format!("{} … ({left_out} characters) … {}", &text[..at(longest / 2)], &text[tail..]).into()
 }
 
 /// Marks of direction, of width zero, and line separators.

@@ -103,7 +103,7 @@ impl Provenance {
     /// # Errors
     /// [`crate::Error::Foreign`], which says what differs.
     pub fn check_origin(&self, set: &FeatureSet) -> Result<()> {
-        self.origin.as_ref().map_or(Ok(()), |origin| origin.check(set))
+        self.origin.as_ref().map_or(Ok(()), |origin| set.check_origin(origin))
     }
 
     /// Whether settings were chosen on rows of this set, or on a file of it.

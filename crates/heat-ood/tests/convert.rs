@@ -327,13 +327,20 @@ fn outputs_that_exist() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
 }
 
+/// The temporary directory of another conversion into `out`.
+fn unfinished(directory: &Path) -> PathBuf {
+    let hash = heat_ood::io::sha256_of(["out"]);
+    directory.join(format!(".heat-convert-{}-dEad01.tmp", &hash[..16]))
+}
+
 /// What a killed conversion leaves is refused by name, and cleared by the next.
 #[test]
 fn unfinished_folders() {
     let (_source, set) = sample();
     let directory = tempfile::tempdir().unwrap();
-    let left = directory.path().join(".heat-out.tmp");
+    let left = unfinished(directory.path());
     fs::create_dir(&left).unwrap();
+    fs::File::create(left.join(".lock")).unwrap();
     let shard = left.join("shard-00000.safetensors");
     run(&set, &shard, &ConvertConfig::default()).unwrap();
     let error = FeatureSet::open(&left).err().unwrap().to_string();
@@ -350,7 +357,7 @@ fn unfinished_folders() {
 fn two_at_a_time_are_refused() {
     let (_source, set) = sample();
     let directory = tempfile::tempdir().unwrap();
-    let busy = directory.path().join(".heat-out.tmp");
+    let busy = unfinished(directory.path());
     fs::create_dir(&busy).unwrap();
     let lock = fs::File::create(busy.join(".lock")).unwrap();
     lock.lock().unwrap();

@@ -65,7 +65,7 @@ fn tuned(
     let sets = TestSets::open(id, &args.tune_on, &data.options, Some(data), progress)?;
     if let Some(origin) = data.train.origin() {
         let theirs = sets.ood.iter().map(|(_, set)| set);
-        std::iter::once(&sets.id).chain(theirs).try_for_each(|set| origin.check(set))?;
+        std::iter::once(&sets.id).chain(theirs).try_for_each(|set| set.check_origin(origin))?;
     }
     let found = tune(specs, &data.training(), &sets.id, &sets.ood, args.strict, progress)?;
     warn_without_effect(&found, progress);

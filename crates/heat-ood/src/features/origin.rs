@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FeatureSet;
 use crate::error::{Error, Result};
 use crate::io::TensorFile;
 
@@ -57,21 +56,6 @@ impl Origin {
             return Some(format!("transform {} and not {}", other.transform, self.transform));
         }
         None
-    }
-
-    /// Refuse a set that is known to come from elsewhere; one that says nothing passes.
-    ///
-    /// # Errors
-    /// If network, layer or transform are others.
-    pub fn check(&self, set: &FeatureSet) -> Result<()> {
-        let Some(other) = set.origin() else { return Ok(()) };
-        self.difference(other).map_or(Ok(()), |difference| {
-            let problem = format!(
-                "features of {difference}, which this was fitted on: extract them with the same \
-                 network and transform"
-            );
-            Err(Error::Foreign { place: set.name().into(), problem })
-        })
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs::{File, FileType, OpenOptions};
 use std::io::{Error as IoError, ErrorKind};
 use std::path::Path;
 
+use super::kind::kind_of;
 use crate::error::{Error, Result};
 
 /// Open a regular file for reading. Links are followed: the user named it.
@@ -52,8 +53,13 @@ pub fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// As [`open_regular`], or if it is longer than 64 MiB, or no UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     const MOST: u64 = 64 << 20;
-    String::from_utf8(read_bounded(path, MOST)?)
-        .map_err(|_| Error::format(path, "is not UTF-8 text"))
+    String::from_utf8(read_bounded(path, MOST)?).map_err(|e| {
+        let problem = match kind_of(e.as_bytes()) {
+            Some(kind) => format!("is {kind}, and a text is expected here"),
+            None => "is not UTF-8 text".to_owned(),
+        };
+        Error::format(path, problem)
+    })
 }
 
 /// Whether links are followed.

@@ -29,6 +29,16 @@ pub fn npy(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A detector or checkpoint as format version 2 had it, without the digest that would refuse
+/// whatever else a test changes in it.
+pub fn unsealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    for (old, new) in [(r#""version":"3""#, r#""version":"2""#), (r#""digest":"#, r#""nothin":"#)] {
+        let at = bytes.windows(old.len()).position(|w| w == old.as_bytes()).expect(old);
+        bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+    }
+    bytes
+}
+
 pub fn contains(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "`{part}` not in: {text}");

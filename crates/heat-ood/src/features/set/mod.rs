@@ -304,6 +304,22 @@ impl FeatureSet {
         self.origin.as_deref()
     }
 
+    /// Refuse a set that is known not to come from that network, layer and transform; one that
+    /// says nothing passes.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], which says what differs.
+    pub fn check_origin(&self, expected: &Origin) -> Result<()> {
+        let difference = self.origin().and_then(|origin| expected.difference(origin));
+        difference.map_or(Ok(()), |difference| {
+            let problem = format!(
+                "features of {difference}, which this was fitted on: extract them with the same \
+                 network and transform"
+            );
+            Err(Error::Foreign { place: self.name().into(), problem })
+        })
+    }
+
     /// The same set, of that origin.
     #[must_use]
     pub fn with_origin(mut self, origin: Option<Origin>) -> Self {
