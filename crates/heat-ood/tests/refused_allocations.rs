@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::{f32s, i64s, npy};
 use heat_ood::features::{FeatureSet, Field, Head, Pooling};
 use heat_ood::io::set_memory_limit;
+use heat_ood::math::parallel;
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Silent, TrainingData};
 
@@ -80,6 +81,8 @@ fn zip(entries: &[(&str, Vec<u8>)], method: zip::CompressionMethod) -> Vec<u8> {
 #[test]
 fn nothing_that_a_file_says_is_believed() {
     set_memory_limit(LIMIT / 2);
+    // What the threads need for themselves is no promise of a file, and grows with their number.
+    parallel::set_threads(2).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = directory.path().join(name);

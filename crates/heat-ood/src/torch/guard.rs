@@ -111,7 +111,8 @@ fn check_zip(path: &Path, bytes: &[u8], budget: &mut u64) -> Result<Option<Named
         let pickle = name.ends_with("data.pkl");
         pickles += usize::from(pickle);
         if !pickle && copy.is_none() {
-            stored(bytes, &mut archive, i).ok_or_else(|| broken("an entry reaches beyond its end"))?;
+            stored(bytes, &mut archive, i)
+                .ok_or_else(|| broken("an entry reaches beyond its end"))?;
             continue;
         }
         let data = unpacked(bytes, &mut archive, i, room);
