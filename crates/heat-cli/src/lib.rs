@@ -58,6 +58,10 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         parallel::set_threads(threads)?;
     }
     heat_ood::math::check_instruction_set()?;
+    if let Some(bytes) = cli.memory {
+        heat_ood::io::set_memory_limit(bytes);
+    }
+    commands::set_label_column(cli.label_column.as_deref());
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart::run(args, progress),
         Command::Train(args) => commands::train::run(args, progress),

@@ -10,7 +10,7 @@ use heat_ood::recipe;
 use heat_ood::scorers::catalogue;
 
 /// Words of the library's errors, and the option that gives what they ask for.
-const OPTIONS: [(&str, &str); 12] = [
+const OPTIONS: [(&str, &str); 16] = [
     ("the classifier's last layer", "`--head FILE`"),
     ("the classifier's head", "`--head FILE`"),
     ("class indices", "`--labels FILE`"),
@@ -21,7 +21,11 @@ const OPTIONS: [(&str, &str); 12] = [
     ("or insist", "`--force`"),
     ("resume it", "`--resume`"),
     ("near and far sets", "`--near, --far`"),
-    ("write it as", "`--dtype TYPE`"),
+    ("write it as `f32`", "`--dtype f32`"),
+    ("write it as `f64`", "`--dtype f64`"),
+    ("write it as `bf16` or `f32`", "`--dtype f32`"),
+    ("memory limit", "`--memory SIZE`"),
+    ("of memory, and", "`--memory SIZE`"),
     ("say which form it is", "`--to FORM`"),
 ];
 
@@ -70,10 +74,7 @@ const KINDS: [(&str, &str); 25] = [
         "is a JSON text",
         "`heat report` takes the results of `heat eval --format json`, `heat watch` JSON lines",
     ),
-    (
-        "is a CSV text",
-        "in Python: `np.save(\"features.npy\", np.loadtxt(\"FILE\", delimiter=\",\", skiprows=1, dtype=\"float32\"))`",
-    ),
+    ("is a CSV text", "give its name the ending .csv"),
     ("is an .npy array", "give its name the ending .npy"),
     ("is an .npz archive", "give its name the ending .npz"),
     ("is a safetensors file", "give its name the ending .safetensors"),

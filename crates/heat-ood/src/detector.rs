@@ -48,6 +48,8 @@ pub struct Prediction {
     pub components: Vec<f32>,
     /// One verdict a row, if the detector is calibrated.
     pub verdicts: Option<Vec<Verdict>>,
+    /// Names of the classes by number, where the training labels had some.
+    pub class_names: Vec<String>,
 }
 
 impl Detector {
@@ -192,7 +194,8 @@ impl Detector {
         let ScoredSet { scores, components, .. } = found;
         let verdicts = self.calibration.as_ref();
         let verdicts = verdicts.map(|c| c.verdicts(&scores, classes.as_deref(), ties));
-        Ok(Prediction { verdicts: verdicts.transpose()?, scores, components })
+        let class_names = self.provenance.classes.clone();
+        Ok(Prediction { verdicts: verdicts.transpose()?, scores, components, class_names })
     }
 
     /// Write the file, whole or not at all.

@@ -23,6 +23,9 @@ pub struct Provenance {
     /// Name and SHA-256 of each file of the training set.
     #[serde(default)]
     pub train: Vec<(String, String)>,
+    /// Names of the classes by number, where labels were texts or not 0, 1, ….
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Name and SHA-256 of each file of OOD validation sets that settings were
     /// chosen on: no set to report results on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,6 +56,7 @@ impl Provenance {
     pub fn of_training(train: &FeatureSet, needs: FieldSet) -> Result<Self> {
         let mut provenance = Self::new();
         provenance.train = train.digests()?;
+        provenance.classes = train.class_names();
         provenance.origin = train.origin().cloned();
         provenance.rows.push(RowSketch::of(train, needs)?);
         Ok(provenance)
@@ -67,6 +71,9 @@ impl Provenance {
             if !self.train.contains(file) {
                 self.train.push(file.clone());
             }
+        }
+        if self.classes.is_empty() {
+            self.classes.clone_from(&part.classes);
         }
         for rows in &part.rows {
             self.include_rows(rows);

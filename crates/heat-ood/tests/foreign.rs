@@ -156,7 +156,7 @@ fn labels_of_one_column_and_from_every_format() {
     fs::write(path("y.mmap"), f64s(&[2.0, 0.0, 256.0])).unwrap();
     let open = |labels: &str| {
         let set = FeatureSet::open(path("x.npy"))?.with_labels(path(labels))?;
-        set.labels(0..3, 257)
+        set.indexing(257).labels(0..3, 257)
     };
     assert_eq!(open("Y.NPY").unwrap(), [2, 0, 256]);
     assert_eq!(open("y.mmap").unwrap(), [2, 0, 256]);

@@ -62,19 +62,19 @@ pub struct ConvertArgs {
     /// Features to read, in any format
     #[arg(value_name = "IN")]
     pub input: PathBuf,
-    /// What to write: a directory (shards), or a .safetensors, .npy or .npz file
+    /// What to write: a directory (shards), or a .safetensors, .npy, .npz or .csv file
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
     /// Format of OUT, if its name does not tell
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub to: Option<To>,
-    /// f16, bf16, f32 or f64 [default: f16 in .safetensors, f32 in .npy and .npz, f64 in memmaps]
+    /// f16, bf16, f32 or f64 [default: f16 in .safetensors, f32 in .npy, .npz and .csv, f64 in memmaps]
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<String>,
-    /// Which of avg, std, max, logits (and label) [default: all; avg for .npy]
+    /// Which of avg, std, max, logits, probs (and label) [default: all; avg for .npy]
     #[arg(long, alias = "field", value_name = "A,B,…", value_delimiter = ',')]
     pub fields: Option<Vec<String>>,
-    /// Labels to add (.npy, .npz, .safetensors)
+    /// Labels to add (.npy, .npz, .safetensors, .csv)
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// The classifier's last layer: for --logits, and D of raw memmaps
@@ -110,4 +110,6 @@ pub enum To {
     Npz,
     /// A directory of the published feat.mmap, std.mmap, label.mmap
     Memmap,
+    /// A table of text
+    Csv,
 }

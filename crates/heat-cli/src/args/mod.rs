@@ -87,9 +87,37 @@ pub struct Cli {
     /// Worker threads [default: $HEAT_NUM_THREADS, else one per available CPU]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
+    /// What the content of files may take in memory: 4GiB, 512MiB, 4GB [default: half of the
+    /// machine's or control group's]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<usize>,
+    /// Column of class labels in .csv files, by name or number from 1 [default: label, class or target]
+    #[arg(long, global = true, value_name = "COLUMN")]
+    pub label_column: Option<String>,
     /// No progress on standard error (warnings and errors remain)
     #[arg(long, short, global = true)]
     pub quiet: bool,
+}
+
+/// A number of bytes: `512MiB`, `4GB`, `1000000`.
+fn size(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = text[digits.len()..].trim().to_ascii_lowercase();
+    let (power, base) = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => (0, 1000),
+        letter => {
+            let place = "kmgt".find(letter).filter(|_| letter.len() == 1);
+            let place = place.ok_or_else(|| format!("`{unit}` is no unit: KiB, MB, GiB …"))?;
+            (place as i32 + 1, if unit.contains('i') { 1024 } else { 1000 })
+        }
+    };
+    let number: f64 =
+        digits.trim().parse().map_err(|_| "expected a size such as 4GiB".to_owned())?;
+    let bytes = number * f64::powi(base.into(), power);
+    if !(1.0..=1e18).contains(&bytes) {
+        return Err("expected a size such as 4GiB".to_owned());
+    }
+    Ok(bytes as usize)
 }
 
 /// Subcommands.
@@ -160,8 +188,8 @@ pub enum Command {
 /// The training set and what goes with it.
 #[derive(Args, Clone)]
 pub struct TrainSet {
-    /// Training features: .safetensors, .npy, .npz, a directory of .safetensors shards, of avg.npy …,
-    /// or of the published feat.mmap …
+    /// Training features: .safetensors, .npy, .npz, .csv, a directory of .safetensors shards, of
+    /// avg.npy …, or of the published feat.mmap …
     #[arg(long, value_name = "FEATURES")]
     pub train: PathBuf,
     /// Labels of the training rows (.npy, .npz, .safetensors), where the features have none
@@ -479,4 +507,21 @@ pub struct ReportArgs {
     /// Intervals, tests and groups
     #[command(flatten)]
     pub statistics: StatisticsArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_with_and_without_units() {
+        let sizes = ["4GB", "4GiB", "512MiB", "512mib", "1.5k", "100", "7 B", "2T"];
+        let bytes = [4_000_000_000, 4 << 30, 512 << 20, 512 << 20, 1500, 100, 7, 2_000_000_000_000];
+        for (text, bytes) in sizes.into_iter().zip(bytes) {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "GB", "4X", "4GiBs", "-1MB", "0", "1e30", "nan", "4 G i B"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::calibrate::{CalibrationConfig, Guarantee};
-use heat_ood::features::{FeatureSet, Head, OpenOptions};
+use heat_ood::features::Head;
 
-use super::{check_origin, open_detector, refuse_overwriting, wrote};
+use super::{check_origin, open, open_detector, open_options, refuse_overwriting, wrote};
 use crate::args::{Bound, CalibrateArgs};
 use crate::progress::Progress;
 
@@ -19,8 +19,8 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     }
     let mut detector = open_detector(&args.detector)?;
     let head = args.head.as_ref().map(Head::open).transpose()?;
-    let options = OpenOptions { dim: args.dim, fallback_dim: head.as_ref().map(Head::dim) };
-    let mut id = FeatureSet::open_with(&args.id, &options)?;
+    let options = open_options(args.dim, head.as_ref());
+    let mut id = open(&args.id, &options, head.as_ref(), progress)?;
     check_origin(detector.provenance(), &id, args.force)?;
     if args.drop_seen {
         let (left, dropped) = detector.provenance().without_seen(&id)?;

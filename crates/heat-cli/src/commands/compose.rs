@@ -5,13 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 use heat_ood::calibrate::{Fusion, FusionRule};
 use heat_ood::compose::Part;
-use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::features::FeatureSet;
 use heat_ood::scorers::Scorer;
 use heat_ood::{Error, Fitted, TrainingData};
 
 use super::scorers;
 use super::{
-    NamedDetector, check_origin, detectors, named, refuse_overwriting, unless_forced, wrote,
+    NamedDetector, check_origin, detectors, named, open, open_options, refuse_overwriting,
+    unless_forced, wrote,
 };
 use crate::args::{ComposeArgs, PValueRule};
 use crate::progress::Progress;
@@ -32,8 +33,7 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
             (fuse(rule, &members)?.into(), format!("compose {names} --p-values {word}"))
         }
         (None, Some(train)) => {
-            let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-            let train = FeatureSet::open_with(train, &options)?;
+            let train = open(train, &open_options(args.dim, None), None, progress)?;
             for member in &members {
                 check_origin(member.detector.provenance(), &train, args.force)?;
             }

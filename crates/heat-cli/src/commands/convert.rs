@@ -11,7 +11,8 @@ use crate::progress::Progress;
 
 pub fn run(args: &ConvertArgs, progress: &mut Progress) -> Result<()> {
     let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
-    let data = Data::from(&args.input, labels, head, args.dim)?.subset(&args.subset.config())?;
+    let data = Data::from(&args.input, labels, head, args.dim, progress)?;
+    let data = data.subset(&args.subset.config())?;
     let given = [&args.labels, &args.head].into_iter().flatten().cloned();
     let config = ConvertConfig {
         form: args.to.map(|to| form(to, &args.output)),
@@ -48,5 +49,6 @@ fn form(to: To, output: &Path) -> Form {
         To::Npy => Form::NpyDirectory,
         To::Npz => Form::Npz,
         To::Memmap => Form::Memmap,
+        To::Csv => Form::Csv,
     }
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::evaluate::{Candidate, Results, accuracy, unscorable};
-use heat_ood::features::{Head, OpenOptions};
+use heat_ood::features::Head;
 use serde_json::{Map, Value};
 
 use super::outputs::{command_line, hashes, made};
 use super::scorers::{self, Skipped, combine};
 use super::statistics::{Writing, check_scorers, write};
 use super::{
-    Data, NamedDetector, TestSets, check_origin, detectors, is_directory_name, named,
+    Data, NamedDetector, TestSets, check_origin, detectors, is_directory_name, named, open_options,
     refuse_overwriting, say_agreement, split, wrote,
 };
 use crate::args::{EvalArgs, EvalFormat};
@@ -68,7 +68,7 @@ pub(super) struct Evaluated {
 
 /// Fit, score and measure.
 pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Evaluated> {
-    let data = training(args)?;
+    let data = training(args, progress)?;
     let sets = test_sets(args, data.as_ref(), progress)?;
     let head = data.as_ref().and_then(|d| d.head.as_ref());
     if let Some(data) = &data {
@@ -153,11 +153,13 @@ fn read_hashes(
 }
 
 /// The training set, where one is given.
-fn training(args: &EvalArgs) -> Result<Option<Data>> {
+fn training(args: &EvalArgs, progress: &Progress) -> Result<Option<Data>> {
     let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
     let config = args.subset.config();
     match &args.train {
-        Some(train) => Ok(Some(Data::from(train, labels, head, args.dim)?.subset(&config)?)),
+        Some(train) => {
+            Ok(Some(Data::from(train, labels, head, args.dim, progress)?.subset(&config)?))
+        }
         None if config.is_whole() => Ok(None),
         None => {
             let problem = "there is no training set to take a part of: give it with `--train`";
@@ -169,10 +171,10 @@ fn training(args: &EvalArgs) -> Result<Option<Data>> {
 /// The test sets, or the part of them that goes with the part of the training set.
 fn test_sets(args: &EvalArgs, data: Option<&Data>, progress: &Progress) -> Result<TestSets> {
     let Some(data) = data else {
-        let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-        return TestSets::open(&args.id, &args.ood, &options);
+        let options = open_options(args.dim, None);
+        return TestSets::open(&args.id, &args.ood, &options, None, progress);
     };
-    let all = TestSets::open(&args.id, &args.ood, &data.options)?;
+    let all = TestSets::open(&args.id, &args.ood, &data.options, Some(data), progress)?;
     let sets = all.part(&data.subset)?;
     if let Some(classes) = &data.subset.classes {
         let (part, whole) = (sets.id.len(), all.id.len());

@@ -5,12 +5,12 @@ use std::fmt::Write;
 use anyhow::Result;
 use heat_ood::ebm::checkpoint;
 use heat_ood::ebm::torch::{self, ReadOptions};
-use heat_ood::features::{FeatureSet, Field, FileFormat, Head, OpenOptions, Pooling};
+use heat_ood::features::{FeatureSet, Field, FileFormat, Head, Pooling};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
 use heat_ood::{Detector, printable};
 
-use super::{detector_file, write_output};
+use super::{detector_file, open_options, write_output};
 use crate::args::InfoArgs;
 
 pub fn run(args: &InfoArgs) -> Result<()> {
@@ -18,9 +18,9 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     let run = path.join("recipe.toml").is_file();
     let path = if run { &detector_file(path)? } else { path };
     let numpy = matches!(FileFormat::of(path), Some(FileFormat::Npy | FileFormat::Npz));
-    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
+    let options = open_options(args.dim, None);
     let torch = path.is_file() && path.extension().is_some_and(|e| e == "pt" || e == "pth");
-    let tensors = path.is_file() && !numpy;
+    let tensors = path.is_file() && !numpy && FileFormat::of(path) != Some(FileFormat::Csv);
     let mut out = String::new();
     if torch {
         let net = torch::read(path, &ReadOptions::default())?;
@@ -63,6 +63,7 @@ fn features(out: &mut String, set: &FeatureSet) -> Result<()> {
         Field::Features(Pooling::Std),
         Field::Features(Pooling::Max),
         Field::Logits,
+        Field::Probabilities,
     ];
     for field in fields {
         if let Some(dim) = set.dim(field) {
@@ -71,8 +72,25 @@ fn features(out: &mut String, set: &FeatureSet) -> Result<()> {
     }
     if set.labelled() {
         writeln!(out, "  label  {} classes", set.classes()?)?;
+        class_names(out, &set.class_names())?;
+    }
+    for notice in set.notices().iter().cloned().chain(set.label_notices()) {
+        writeln!(out, "note     {notice}")?;
     }
     writeln!(out, "files    {}", set.files().len())?;
+    Ok(())
+}
+
+/// What the classes are called, the first and the last of many.
+fn class_names(out: &mut String, names: &[String]) -> Result<()> {
+    const SHOWN: usize = 20;
+    let line = |i: usize| format!("  class  {i} {}", names[i].escape_debug());
+    for i in 0..names.len().min(SHOWN) {
+        writeln!(out, "{}", line(i))?;
+    }
+    if names.len() > SHOWN {
+        writeln!(out, "  …\n{}", line(names.len() - 1))?;
+    }
     Ok(())
 }
 
@@ -84,6 +102,7 @@ fn detector(out: &mut String, what: &str, file: &TensorFile) -> Result<()> {
     if !p.library_version.is_empty() {
         writeln!(out, "made by  heat-ood {}", p.library_version)?;
     }
+    class_names(out, &p.classes)?;
     for (name, sha) in &p.train {
         writeln!(out, "train    {name} sha256 {sha}")?;
     }

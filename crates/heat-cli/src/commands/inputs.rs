@@ -1,6 +1,7 @@
 //! What commands read: training sets, test sets, detectors, lists of names.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use heat_ood::ebm::RunDirectory;
@@ -11,6 +12,43 @@ use heat_ood::{Detector, Error, Provenance, TrainingData};
 use crate::args::{SubsetArgs, TrainSet};
 use crate::progress::Progress;
 
+/// The column of labels in tables, for all sets of this process.
+static LABEL_COLUMN: OnceLock<Option<String>> = OnceLock::new();
+
+/// Read labels of tables from this column from now on.
+pub fn set_label_column(column: Option<&str>) {
+    let _ = LABEL_COLUMN.set(column.map(str::to_owned));
+}
+
+/// How sets are opened, with what the command line says.
+pub fn open_options(dim: Option<usize>, head: Option<&Head>) -> OpenOptions {
+    let label_column = LABEL_COLUMN.get().cloned().flatten();
+    OpenOptions { dim, fallback_dim: head.map(Head::dim), label_column }
+}
+
+/// Open a set, and say what is odd about it.
+pub fn open(
+    path: &Path,
+    options: &OpenOptions,
+    head: Option<&Head>,
+    progress: &Progress,
+) -> Result<FeatureSet> {
+    let set = FeatureSet::open_with(path, options)?;
+    tell(&set, head, progress);
+    Ok(set)
+}
+
+/// Say how a set was read, and what is odd about its logits. (What cannot be read is said by
+/// who needs it.)
+fn tell(set: &FeatureSet, head: Option<&Head>, progress: &Progress) {
+    for notice in set.notices() {
+        progress.say(&format!("note: {notice}"));
+    }
+    for warning in set.check_logits(head).unwrap_or_default() {
+        progress.say(&format!("warning: {warning}"));
+    }
+}
+
 /// A training set with its head, checked against each other.
 pub struct Data {
     pub train: FeatureSet,
@@ -19,6 +57,8 @@ pub struct Data {
     pub options: OpenOptions,
     /// Which part of the training set `train` and `head` are.
     pub subset: Subset,
+    /// All of the training set.
+    pub whole: FeatureSet,
 }
 
 impl Data {
@@ -26,7 +66,7 @@ impl Data {
     /// labels agree.
     pub fn open(args: &TrainSet, progress: &Progress) -> Result<Self> {
         let (labels, head) = (args.labels.as_deref(), args.head.as_deref());
-        let data = Self::from(&args.train, labels, head, args.dim)?;
+        let data = Self::from(&args.train, labels, head, args.dim, progress)?;
         say_agreement(&data.train, data.head.as_ref(), progress)?;
         Ok(data)
     }
@@ -36,19 +76,27 @@ impl Data {
         labels: Option<&Path>,
         head: Option<&Path>,
         dim: Option<usize>,
+        progress: &Progress,
     ) -> Result<Self> {
         let beside = train.join(HEAD);
         let head = head.or_else(|| beside.is_file().then_some(&*beside));
         let head = head.map(Head::open).transpose()?;
-        let options = OpenOptions { dim, fallback_dim: head.as_ref().map(Head::dim) };
+        let options = open_options(dim, head.as_ref());
         let mut train = FeatureSet::open_with(train, &options)?;
         if let Some(labels) = labels {
             train = train.with_labels(labels)?;
         }
         if let Some(head) = &head {
             train.check_head(head)?;
+            train = train.indexing(head.classes());
+            train.check_classes(head.classes())?;
         }
-        Ok(Data { train, head, options, subset: Subset::default() })
+        tell(&train, head.as_ref(), progress);
+        for notice in train.label_notices() {
+            progress.say(&format!("note: {notice}"));
+        }
+        let whole = train.clone();
+        Ok(Data { train, head, options, subset: Subset::default(), whole })
     }
 
     /// What scorers are fitted on.
@@ -195,8 +243,22 @@ pub struct TestSets {
 }
 
 impl TestSets {
-    pub fn open(id: &Path, ood: &[String], options: &OpenOptions) -> Result<Self> {
-        Ok(TestSets { id: FeatureSet::open_with(id, options)?, ood: ood_sets(ood, options)? })
+    /// All opened as the training set was, if there is one, the labels of ID numbered as there.
+    pub fn open(
+        id: &Path,
+        ood: &[String],
+        options: &OpenOptions,
+        data: Option<&Data>,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let head = data
+            .and_then(|d| d.head.as_ref())
+            .filter(|_| data.is_some_and(|d| d.subset.classes.is_none()));
+        let mut id = open(id, options, head, progress)?;
+        if let Some(data) = data {
+            id = id.numbered_as(&data.whole);
+        }
+        Ok(TestSets { id, ood: ood_sets(ood, options, head, progress)? })
     }
 
     /// What goes with a part of the training set.
@@ -207,7 +269,12 @@ impl TestSets {
 }
 
 /// Open OOD sets given as `NAME=FEATURES`.
-fn ood_sets(list: &[String], options: &OpenOptions) -> Result<Vec<(String, FeatureSet)>> {
+fn ood_sets(
+    list: &[String],
+    options: &OpenOptions,
+    head: Option<&Head>,
+    progress: &Progress,
+) -> Result<Vec<(String, FeatureSet)>> {
     let mut sets: Vec<(String, FeatureSet)> = Vec::new();
     for text in list {
         let (name, path) = named(text);
@@ -224,7 +291,7 @@ fn ood_sets(list: &[String], options: &OpenOptions) -> Result<Vec<(String, Featu
             let problem = "there is no such file, and a name holds no slash; write NAME=FEATURES";
             return Err(Error::config("ood", text, problem).into());
         }
-        sets.push((name, FeatureSet::open_with(path, options)?));
+        sets.push((name, open(&path, options, head, progress)?));
     }
     Ok(sets)
 }

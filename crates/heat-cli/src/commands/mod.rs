@@ -26,8 +26,9 @@ pub mod sweep;
 pub mod train;
 pub mod watch;
 
+pub use inputs::set_label_column;
 use inputs::{
-    Data, NamedDetector, TestSets, check_origin, detector_file, detectors, named, open_detector,
-    say_agreement, split, unless_forced,
+    Data, NamedDetector, TestSets, check_origin, detector_file, detectors, named, open,
+    open_detector, open_options, say_agreement, split, unless_forced,
 };
 use outputs::{is_directory_name, refuse_overwriting, write_output, wrote};

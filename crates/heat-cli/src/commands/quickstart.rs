@@ -87,8 +87,10 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
 fn bundled() -> Result<(Data, TestSets)> {
     let set = |name: &str, bytes: &[u8]| FeatureSet::from_safetensors(name, bytes.to_vec());
     let head = TensorFile::from_memory("head".as_ref(), bundled!("head").to_vec())?;
+    let train = set("train", bundled!("train"))?;
     let data = Data {
-        train: set("train", bundled!("train"))?,
+        whole: train.clone(),
+        train,
         head: Some(Head::from_file(&head)?),
         options: OpenOptions::default(),
         subset: Subset::default(),

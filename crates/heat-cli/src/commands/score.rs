@@ -4,11 +4,10 @@ use std::io::Write;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Ties, benjamini_hochberg};
-use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::io::is_standard_output;
 use heat_ood::{Detector, Error, Prediction};
 
-use super::{check_origin, open_detector, refuse_overwriting, wrote};
+use super::{check_origin, open, open_detector, open_options, refuse_overwriting, wrote};
 use crate::args::{ScoreArgs, TiesRule};
 use crate::export::{self, ScoreFormat};
 use crate::progress::Progress;
@@ -24,8 +23,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     if args.fdr.is_some() {
         calibrated(&detector, "fdr")?;
     }
-    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-    let set = FeatureSet::open_with(&args.features, &options)?;
+    let set = open(&args.features, &open_options(args.dim, None), None, progress)?;
     check_origin(detector.provenance(), &set, args.force)?;
     let detector = detector.of_any_origin();
     let ties = match (args.ties, args.ties_seed) {

@@ -64,7 +64,7 @@ fn tuned(
     id: &Path,
     progress: &mut Progress,
 ) -> Result<Choice> {
-    let sets = TestSets::open(id, &args.tune_on, &data.options)?;
+    let sets = TestSets::open(id, &args.tune_on, &data.options, Some(data), progress)?;
     if let Some(origin) = data.train.origin() {
         let theirs = sets.ood.iter().map(|(_, set)| set);
         std::iter::once(&sets.id)

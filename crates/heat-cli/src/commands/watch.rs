@@ -4,12 +4,12 @@ use std::io::{BufRead, Read, Write};
 
 use anyhow::{Context, Result};
 use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Tests};
-use heat_ood::features::{FeatureSet, OpenOptions};
+use heat_ood::features::FeatureSet;
 use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
 use super::outputs::made;
-use super::{check_origin, open_detector};
+use super::{check_origin, open, open_detector, open_options};
 use crate::args::{LineForm, TestChoice, WatchArgs};
 use crate::progress::Progress;
 
@@ -21,8 +21,8 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         return Err(Error::missing(place, "calibration", remedy).into());
     };
     let source = args.source.as_deref().filter(|s| s.as_os_str() != "-");
-    let options = OpenOptions { dim: args.dim, ..OpenOptions::default() };
-    let set = source.map(|path| FeatureSet::open_with(path, &options)).transpose()?;
+    let options = open_options(args.dim, None);
+    let set = source.map(|path| open(path, &options, None, progress)).transpose()?;
     if let Some(set) = &set {
         check_origin(detector.provenance(), set, args.force)?;
     }

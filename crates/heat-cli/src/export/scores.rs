@@ -5,6 +5,7 @@ use std::path::Path;
 
 use heat_ood::Prediction;
 use heat_ood::calibrate::Verdict;
+use serde_json::Value;
 
 /// File formats of scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,12 @@ impl Columns<'_> {
         self.judged.verdicts.as_ref().map(|v| &v[i])
     }
 
+    /// A class by its name, where it has one.
+    fn class(&self, class: u32) -> String {
+        let name = self.judged.class_names.get(class as usize);
+        name.cloned().unwrap_or_else(|| class.to_string())
+    }
+
     fn csv(&self, out: &mut impl Write) -> Result<()> {
         write!(out, "row,score")?;
         if let Some(first) = self.verdict(0) {
@@ -83,7 +90,11 @@ impl Columns<'_> {
             if let Some(v) = self.verdict(i) {
                 write!(out, ",{},{}", v.p_value, word(v))?;
                 if let Some(class) = v.class {
-                    write!(out, ",{class}")?;
+                    let name = self.class(class);
+                    match name.contains([',', '"', '\n', '\r']) {
+                        true => write!(out, ",\"{}\"", name.replace('"', "\"\""))?,
+                        false => write!(out, ",{name}")?,
+                    }
                 }
             }
             for value in self.row(i) {
@@ -100,7 +111,10 @@ impl Columns<'_> {
             if let Some(v) = self.verdict(i) {
                 write!(out, ",\"p_value\":{},\"verdict\":\"{}\"", v.p_value, word(v))?;
                 if let Some(class) = v.class {
-                    write!(out, ",\"class\":{class}")?;
+                    match self.judged.class_names.is_empty() {
+                        true => write!(out, ",\"class\":{class}")?,
+                        false => write!(out, ",\"class\":{}", Value::from(self.class(class)))?,
+                    }
                 }
             }
             for (name, value) in self.names.iter().zip(self.row(i)) {

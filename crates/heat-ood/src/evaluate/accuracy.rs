@@ -17,17 +17,26 @@ const ROWS: usize = 1024;
 /// no class of it.
 pub fn accuracy(set: &FeatureSet, head: Option<&Head>) -> Result<Option<f64>> {
     let avg = Field::Features(Pooling::Avg);
+    let stored = match set.dim(Field::Logits) {
+        Some(_) => Field::Logits,
+        None => Field::Probabilities,
+    };
     let (classes, head) = match (set.dim(Field::Logits), head) {
         (Some(classes), _) => (classes, None),
         (None, Some(head)) if set.dim(avg).is_some() => (head.classes(), Some(head)),
-        _ => return Ok(None),
+        _ => match set.dim(Field::Probabilities) {
+            Some(classes) => (classes, None),
+            None => return Ok(None),
+        },
     };
-    if !set.labelled() {
+    if !set.labelled() || classes == 1 {
         return Ok(None);
     }
+    let set = &set.indexing(classes);
+    set.check_classes(classes)?;
     let needs = match head {
         Some(head) => FieldSet::checked(set, avg, head.dim())?,
-        None => FieldSet::of(Field::Logits),
+        None => FieldSet::of(stored),
     };
     let (mut batch, mut scratch, mut right) = (Batch::default(), Aligned::default(), 0);
     let mut computed = Vec::new();
@@ -39,7 +48,7 @@ pub fn accuracy(set: &FeatureSet, head: Option<&Head>) -> Result<Option<f64>> {
                 head.logits(batch.get(avg), &mut computed, &mut scratch);
                 &computed[..]
             }
-            None => batch.get(Field::Logits),
+            None => batch.get(stored),
         };
         let labels = set.labels(range, classes)?;
         right += logits

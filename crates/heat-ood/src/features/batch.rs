@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{FeatureSet, Field};
+use super::{FIELDS, FeatureSet, Field};
 use crate::error::{Error, Result};
 
 /// Which fields a scorer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FieldSet([bool; 4]);
+pub struct FieldSet([bool; FIELDS]);
 
 impl FieldSet {
     /// One field.
@@ -51,8 +51,8 @@ impl FieldSet {
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
     rows: usize,
-    dims: [usize; 4],
-    values: [Cow<'a, [f32]>; 4],
+    dims: [usize; FIELDS],
+    values: [Cow<'a, [f32]>; FIELDS],
 }
 
 impl<'a> Batch<'a> {

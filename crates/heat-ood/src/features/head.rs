@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::FileFormat;
 use crate::error::{Error, Result};
-use crate::io::{Tensor, TensorFile, open_npz, sha256_of};
+use crate::io::{Npz, Tensor, TensorFile, sha256_of};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 
 /// Most columns of the matrices of scorers: packed for products, their rows
@@ -115,7 +115,7 @@ impl Head {
     }
 
     fn open_npz(path: &Path) -> Result<Self> {
-        let arrays = open_npz(path, &["weight", "bias"])?;
+        let arrays = Npz::open(path)?.arrays(&["weight", "bias"])?;
         let get = |name: &str| {
             let found = arrays.iter().find(|(n, _)| n == name);
             let (_, array) = found.ok_or_else(|| {

@@ -39,8 +39,13 @@ pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<(Vec<PathB
         Some(labels) => dim_from_labels(&path, values, labels.rows(), options)?,
         None => dim_as_told(&path, values, options)?,
     };
-    let matrix =
-        |bytes| Array { bytes, offset: 0, dtype: Dtype::F64, shape: vec![values / dim, dim] };
+    let matrix = |bytes| Array {
+        bytes,
+        offset: 0,
+        dtype: Dtype::F64,
+        shape: vec![values / dim, dim],
+        names: None,
+    };
     let size = bytes.len();
     let mut files = vec![path];
     let mut arrays = vec![("avg".to_owned(), matrix(bytes))];
@@ -152,7 +157,7 @@ pub(super) fn label_values(path: &Path) -> Result<Array> {
         return Ok(owned(labels.collect(), Dtype::I64, &[rows]));
     };
     if words().all(|w| i64::from_le_bytes(*w).unsigned_abs() < 1 << 52) {
-        return Ok(Array { bytes, offset: 0, dtype: Dtype::I64, shape: vec![rows] });
+        return Ok(Array { bytes, offset: 0, dtype: Dtype::I64, shape: vec![rows], names: None });
     }
     let value = words().nth(row).map_or(f64::NAN, |w| f64::from_le_bytes(*w));
     let problem = format!(

@@ -48,7 +48,8 @@ impl Matrix {
 
     fn array(self) -> Array {
         let bytes = Arc::new(Bytes::from(self.values));
-        Array { bytes, offset: 0, dtype: Dtype::F32, shape: vec![self.rows, self.columns] }
+        let shape = vec![self.rows, self.columns];
+        Array { bytes, offset: 0, dtype: Dtype::F32, shape, names: None }
     }
 }
 
@@ -110,6 +111,11 @@ impl InMemory {
     /// The classifier's outputs, `[N, C]`.
     pub fn logits(self, matrix: impl Into<Matrix>) -> Self {
         self.field(Field::Logits, matrix)
+    }
+
+    /// The classifier's probabilities, `[N, C]`.
+    pub fn probabilities(self, matrix: impl Into<Matrix>) -> Self {
+        self.field(Field::Probabilities, matrix)
     }
 
     /// Any of these by name; the last of equal ones counts.

@@ -2,29 +2,37 @@
 //!
 //! A [`FeatureSet`] is a read-only view of N rows, memory-mapped and read by
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
-//! `max` (pooled features, `[N, D]`), `logits` (`[N, C]`), `label` (`[N]`).
+//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `label` (`[N]`).
 
 mod batch;
+mod classes;
 mod convert;
 mod formats;
 mod head;
 mod labels;
 mod memmap;
 mod memory;
+mod numbering;
 mod open;
 mod origin;
 mod preprocessing;
+mod sanity;
 mod set;
 mod shard;
 mod sketch;
 mod subset;
+mod table;
+mod unnamed;
+mod whole_labels;
 
 pub use batch::{Batch, FieldSet};
+
 pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};
 pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use memory::{InMemory, Matrix, Owner};
+pub(crate) use numbering::Present;
 pub use open::OpenOptions;
 pub use origin::Origin;
 pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
@@ -65,20 +73,27 @@ pub enum Field {
     Features(Pooling),
     /// The classifier's outputs.
     Logits,
+    /// Its probabilities, where there are no logits.
+    Probabilities,
 }
 
+/// Number of fields.
+pub(crate) const FIELDS: usize = 5;
+
 impl Field {
-    pub(crate) const ALL: [Field; 4] = [
+    pub(crate) const ALL: [Field; FIELDS] = [
         Field::Features(Pooling::Avg),
         Field::Features(Pooling::Std),
         Field::Features(Pooling::Max),
         Field::Logits,
+        Field::Probabilities,
     ];
 
     pub(crate) fn index(self) -> usize {
         match self {
             Field::Features(p) => p as usize,
             Field::Logits => 3,
+            Field::Probabilities => 4,
         }
     }
 
@@ -87,6 +102,7 @@ impl Field {
         match self {
             Field::Features(p) => p.name(),
             Field::Logits => "logits",
+            Field::Probabilities => "probs",
         }
     }
 }

@@ -9,4 +9,7 @@ pub struct OpenOptions {
     /// D of raw memmaps where neither `dim` nor their labels tell it, for
     /// example that of the classifier's head.
     pub fallback_dim: Option<usize>,
+    /// The column of labels of a table, by its name or its number from 1;
+    /// otherwise one named `label`, `class` or `target`.
+    pub label_column: Option<String>,
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FeatureSet, Field, Pooling};
 use crate::error::{Error, Result};
-use crate::io::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile, check_moments};
 use crate::math::linalg::{eigh, product_nn, product_nt};
 use crate::math::moments::Moments;
 use crate::math::{blocks, quantile, reduce};
@@ -93,6 +93,7 @@ impl PreprocessingConfig {
                 format!("between 1 and {most} components are possible"),
             ));
         }
+        check_moments("pca", dim, 1)?;
         let mut moments = Moments::new(dim, 1);
         each_block(set, field, |rows| {
             before.clip_and_normalize(rows, dim);

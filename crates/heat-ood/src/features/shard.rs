@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Field;
+use super::whole_labels::whole;
+use super::{FIELDS, Field};
 use crate::error::{Error, Result};
-use crate::io::{Array, Dtype, TensorFile};
+use crate::io::{Array, Dtype, Names, TensorFile};
 use crate::math::reduce;
 
 /// Arrays with the same number of rows. A clone shares their bytes.
@@ -16,8 +17,10 @@ pub(super) struct Shard {
     pub(super) label_place: String,
     pub(super) start: usize,
     pub(super) rows: usize,
-    pub(super) fields: [Option<Array>; 4],
+    pub(super) fields: [Option<Array>; FIELDS],
     pub(super) label: Option<Array>,
+    /// Whether the labels were texts.
+    pub(super) texts: bool,
 }
 
 impl Shard {
@@ -29,18 +32,23 @@ impl Shard {
             expected,
             got: format!("{:?}", array.shape),
         };
-        let mut fields: [Option<Array>; 4] = [None, None, None, None];
-        let mut label = None;
+        let mut fields: [Option<Array>; FIELDS] = Default::default();
+        let (mut label, mut names) = (None, None);
         let mut rows = None;
         for (name, array) in arrays {
             let Some(field) = Field::ALL.into_iter().find(|f| f.name() == name) else {
-                if name == "label" {
-                    label = Some(array.into_column());
+                match &*name {
+                    "label" => label = Some(array),
+                    CLASS_NAMES => names = Some(listed_names(path, &array)?),
+                    _ => {}
                 }
                 continue;
             };
+            let array = array.squeezed();
             if array.shape.len() != 2 || array.shape[1] == 0 {
-                return Err(shape_error(&name, "[N, D]".into(), &array));
+                let maps = array.shape.len() == 4;
+                let pool = if maps { ": pool the maps first, as `x.mean((2, 3))`" } else { "" };
+                return Err(shape_error(&name, format!("[N, D]{pool}"), &array));
             }
             let n = *rows.get_or_insert(array.rows());
             if n != array.rows() {
@@ -50,7 +58,7 @@ impl Shard {
                     &array,
                 ));
             }
-            if !array.dtype.is_float() {
+            if !array.dtype.is_float() || array.names.is_some() {
                 return Err(Error::format(
                     path,
                     format!(
@@ -64,7 +72,7 @@ impl Shard {
         let Some(rows) = rows else {
             return Err(Error::missing(
                 place,
-                "`avg`, `std`, `max` or `logits`",
+                "`avg`, `std`, `max`, `logits` or `probs`",
                 "name the matrix so",
             ));
         };
@@ -76,10 +84,37 @@ impl Shard {
             let expected = format!("[N, {}], the dimension of {}", a.cols(), first.name());
             return Err(shape_error(other.name(), expected, b));
         }
-        if let Some(label) = &label {
-            check_labels(path, label, rows)?;
+        let mut shard = Shard {
+            label_place: place.clone(),
+            place,
+            start: 0,
+            rows,
+            fields,
+            label: None,
+            texts: false,
+        };
+        if let Some(mut label) = label {
+            if label.names.is_none() {
+                label.names = names;
+            } else if names.is_none() {
+                shard.texts = true;
+            }
+            shard.set_label(path, label)?;
         }
-        Ok(Shard { label_place: place.clone(), place, start: 0, rows, fields, label })
+        Ok(shard)
+    }
+
+    /// Give it these labels.
+    pub(super) fn set_label(&mut self, path: &Path, label: Array) -> Result<()> {
+        let listed = label.names.clone().filter(|_| !self.texts);
+        let mut label = Array { names: label.names.filter(|_| self.texts), ..label };
+        label = whole(path, label, self.rows)?;
+        self.texts = self.texts && label.names.is_some();
+        if let Some(listed) = listed {
+            label.names = Some(listed);
+        }
+        self.label = Some(label);
+        Ok(())
     }
 
     pub(super) fn read(
@@ -99,9 +134,29 @@ impl Shard {
     /// Refuse values of rows `start..` that are not finite.
     pub(super) fn check(&self, field: Field, start: usize, dim: usize, rows: &[f32]) -> Result<()> {
         if reduce::all_finite(rows) {
-            return Ok(());
+            return if field == Field::Probabilities {
+                self.sums(start, dim, rows)
+            } else {
+                Ok(())
+            };
         }
         self.finite(field, start, dim, rows, f32::is_finite)
+    }
+
+    /// Refuse rows that are no probabilities.
+    fn sums(&self, start: usize, dim: usize, rows: &[f32]) -> Result<()> {
+        for (i, row) in rows.chunks_exact(dim).enumerate() {
+            let sum: f64 = row.iter().map(|v| f64::from(*v)).sum();
+            let within = row.iter().all(|v| (0.0..=1.001).contains(v));
+            if !within || (sum - 1.0).abs() > 0.02 {
+                let problem = format!(
+                    "row {} of `probs` sums to {sum:.4}, or leaves 0..1: probabilities are expected;                      name logits `logits`",
+                    start + i
+                );
+                return Err(Error::format(&self.place, problem));
+            }
+        }
+        Ok(())
     }
 
     /// The same in double precision.
@@ -141,27 +196,24 @@ impl Shard {
     }
 }
 
-pub(super) fn check_labels(path: &Path, label: &Array, rows: usize) -> Result<()> {
-    if label.dtype.is_float() {
-        let problem = format!(
-            "`label` has type {:?}, expected an integer type: save it as `y.astype('int64')`",
-            label.dtype
-        );
+/// Names of arrays that a set may have.
+pub(super) const NAMES: [&str; 7] = ["avg", "std", "max", "logits", "probs", "label", CLASS_NAMES];
+
+/// The array of class names in files of numpy's.
+pub(super) const CLASS_NAMES: &str = "classes";
+
+/// The texts of an array in its order.
+fn listed_names(path: &Path, array: &Array) -> Result<Names> {
+    let Some(names) = &array.names else {
+        let problem = "`classes` holds no texts: the names of the classes are expected there";
         return Err(Error::format(path, problem));
-    }
-    if label.shape != [rows] {
-        return Err(Error::Shape {
-            place: path.display().to_string(),
-            tensor: "label".into(),
-            expected: format!("[{rows}], one label a row"),
-            got: format!("{:?}", label.shape),
-        });
-    }
-    Ok(())
+    };
+    let count = array.shape.iter().product();
+    Ok(Arc::new((0..count).map(|i| names[array.integer(i) as usize].clone()).collect()))
 }
 
 pub(super) fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
-    Array { bytes: Arc::new(bytes.into()), offset: 0, dtype, shape: shape.to_vec() }
+    Array::owned(bytes, dtype, shape)
 }
 
 pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
@@ -170,5 +222,11 @@ pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array
         return Err(Error::format(file.path(), format!("holds {content}, not features")));
     }
     let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
-    names.filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a)))).collect()
+    let arrays = names.filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a))));
+    let mut arrays: Vec<_> = arrays.collect::<Result<_>>()?;
+    let label = arrays.iter_mut().find(|(name, _)| name == "label");
+    if let (Some((_, label)), Some(names)) = (label, file.class_names()?) {
+        label.names = Some(Arc::new(names));
+    }
+    Ok(arrays)
 }

@@ -15,9 +15,6 @@ use crate::error::{Error, Result};
 use crate::math::blocks;
 use crate::math::rng::{Purpose, Stream};
 
-/// Most classes that labels may name, as in [`FeatureSet::classes`].
-const MAX_CLASSES: usize = 1 << 20;
-
 /// Which part of a training set to use.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -142,9 +139,9 @@ impl Subset {
         let Some(classes) = self.classes.as_ref().filter(|_| set.labelled()) else {
             return self.apply_ood(set);
         };
-        let mut rows = Vec::new();
+        let (mut rows, all) = (Vec::new(), set.classes()?);
         for range in blocks(set.len(), 1 << 16) {
-            let labels = set.labels(range.clone(), MAX_CLASSES)?;
+            let labels = set.labels(range.clone(), all)?;
             let here = range.zip(labels).filter(|(_, l)| classes.binary_search(l).is_ok());
             rows.extend(here.map(|(row, _)| row as u32));
         }
@@ -170,8 +167,9 @@ fn members(set: &FeatureSet, needs_labels: bool) -> Result<Vec<(u32, Vec<u32>)>>
         return Ok(vec![(0, (0..set.len() as u32).collect())]);
     }
     let mut members = std::collections::BTreeMap::<u32, Vec<u32>>::new();
+    let classes = set.classes()?;
     for range in blocks(set.len(), 1 << 16) {
-        let labels = set.labels(range.clone(), MAX_CLASSES)?;
+        let labels = set.labels(range.clone(), classes)?;
         for (row, label) in range.zip(labels) {
             members.entry(label).or_default().push(row as u32);
         }

@@ -39,6 +39,9 @@ impl Dtype {
     }
 }
 
+/// What the integers of an array stand for, by their value.
+pub(crate) type Names = Arc<Vec<String>>;
+
 /// A row-major array within some bytes (little-endian).
 #[derive(Clone)]
 pub(crate) struct Array {
@@ -46,9 +49,31 @@ pub(crate) struct Array {
     pub(crate) offset: usize,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
+    /// Of texts, these are the numbers: in the order of the texts.
+    pub(crate) names: Option<Names>,
 }
 
 impl Array {
+    /// An array of its own bytes.
+    pub(crate) fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Self {
+        let shape = shape.to_vec();
+        Array { bytes: Arc::new(bytes.into()), offset: 0, dtype, shape, names: None }
+    }
+
+    /// Without the dimensions of one element after the first: `[N, D, 1, 1]`
+    /// and `[N, 1, D]` are `[N, D]`, `[N, 1]` and `[N, 1, 1]` are `[N, 1]`.
+    pub(crate) fn squeezed(mut self) -> Self {
+        if self.shape.len() > 2 {
+            let mut more = self.shape.split_off(1);
+            more.retain(|n| *n != 1);
+            if more.is_empty() {
+                more.push(1);
+            }
+            self.shape.extend(more);
+        }
+        self
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(0)
     }
@@ -57,12 +82,14 @@ impl Array {
         self.shape.get(1).copied().unwrap_or(1)
     }
 
-    /// A matrix of one column as a vector.
-    pub(crate) fn into_column(mut self) -> Self {
-        if self.shape.len() == 2 && self.shape[1] == 1 {
-            self.shape.truncate(1);
+    /// A matrix of one column, or of one row, as a vector.
+    pub(crate) fn into_column(self) -> Self {
+        let mut array = self.squeezed();
+        match array.shape[..] {
+            [n, 1] | [1, n] => array.shape = vec![n],
+            _ => {}
         }
-        self
+        array
     }
 
     /// A copy in memory, row-major and little-endian, of an array stored

@@ -1,5 +1,8 @@
 //! What reading an untrusted file may allocate: four times its size, or 32 MiB
-//! if that is more.
+//! if that is more. What is compressed, or is text, or lies in another order than
+//! rows do, may also take what the memory limit allows.
+
+use super::memory::memory_limit;
 
 /// Small files may hold relatively much.
 const FLOOR: usize = 32 << 20;
@@ -15,6 +18,11 @@ impl Budget {
     /// For a file of `length` bytes.
     pub fn new(length: usize) -> Self {
         Budget(FLOOR.max(length.saturating_mul(4)))
+    }
+
+    /// For the rows of a file of `length` bytes, as many as they are in memory.
+    pub fn of_content(length: usize) -> Self {
+        Budget(memory_limit().max(length.saturating_mul(4)))
     }
 
     /// Take off `bytes`; `false` where there are not as many.

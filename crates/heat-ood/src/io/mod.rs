@@ -3,7 +3,7 @@
 //!
 //! Everything read here may come from a stranger: what a file says of itself
 //! is checked before memory is set aside for it, and at most four times its
-//! size (or 32 MiB) is.
+//! size (or 32 MiB) is; for rows that cannot be mapped, what [`memory_limit`] says.
 
 mod array;
 mod budget;
@@ -11,8 +11,10 @@ mod bytes;
 pub(crate) mod digest;
 mod floats;
 mod kind;
+mod memory;
 mod npy;
 mod npy_header;
+mod npy_text;
 mod regular;
 mod temporary;
 mod tensors;
@@ -22,6 +24,7 @@ mod zip_directory;
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
 pub use kind::{SAFETENSORS, kind_of};
+pub use memory::{memory_limit, set_memory_limit};
 pub use npy_header::Header as NpyHeader;
 pub use regular::{open_own, open_regular, read_bounded, read_text};
 pub use temporary::remove_abandoned;
@@ -31,7 +34,9 @@ pub(crate) use write::write_sealed;
 pub use write::{destination, is_standard_output, write_atomically};
 pub use zip_directory::zip_entries;
 
-pub(crate) use array::{Array, Dtype};
-pub(crate) use npy::{open_npy, open_npz};
+pub(crate) use array::{Array, Dtype, Names};
+pub(crate) use budget::Budget;
+pub(crate) use memory::{check_means, check_moments, readable};
+pub(crate) use npy::{Npz, NpzEntry, open_npy};
 pub(crate) use temporary::is_unfinished;
 pub(crate) use write::parent;

@@ -1,12 +1,14 @@
 //! numpy's `.npy` and `.npz`.
 
 use std::io::{Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::budget::Budget;
 use super::kind::{NPY, NPZ, kind_of};
+use super::memory::{memory_limit, readable};
 use super::npy_header::Header;
+use super::npy_text::text_width;
 use super::{Array, Bytes, Dtype, map};
 use crate::error::{Error, Result};
 
@@ -14,44 +16,108 @@ use crate::error::{Error, Result};
 pub(crate) fn open_npy(path: &Path) -> Result<Array> {
     let bytes = map(path)?;
     let end = bytes.len();
-    array(path, bytes, 0, end, &mut Budget::new(end))
+    array(path, bytes, 0, end, &mut Budget::of_content(end))
 }
 
-/// Those arrays of an `.npz` file that are `wanted`: mapped where stored, in memory where compressed.
-pub(crate) fn open_npz(path: &Path, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
-    let bytes = map(path)?;
-    let broken = |e: zip::result::ZipError| {
-        let problem = format!("not a whole .npz (zip) file: {e}");
-        Error::format(path, told(&bytes, NPZ, &problem))
-    };
-    let mut archive = zip::ZipArchive::new(Cursor::new(&bytes[..])).map_err(broken)?;
-    let mut out = Vec::new();
-    let mut budget = Budget::new(bytes.len());
-    for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).map_err(broken)?;
-        let Some(name) = entry.name().map_err(broken)?.strip_suffix(".npy").map(str::to_owned)
-        else {
-            continue;
-        };
-        let place = path.join(&name);
-        if !wanted.contains(&name.as_str()) {
-            continue;
-        }
-        if entry.compression() == zip::CompressionMethod::Stored {
-            let start = entry.data_start().unwrap_or(u64::MAX) as usize;
-            let end = start.saturating_add(entry.size() as usize);
-            if end > bytes.len() {
-                return Err(Error::format(path, "truncated: copy or create it again"));
-            }
-            drop(entry);
-            out.push((name, array(&place, Arc::clone(&bytes), start, end, &mut budget)?));
-        } else {
-            let data = decompressed(&place, &mut entry, &mut budget)?;
-            let end = data.len();
-            out.push((name, array(&place, Arc::new(data.into()), 0, end, &mut budget)?));
-        }
+/// An open `.npz` file.
+pub(crate) struct Npz {
+    path: PathBuf,
+    bytes: Arc<Bytes>,
+    budget: Budget,
+}
+
+/// What a file says of one of its arrays.
+pub(crate) struct NpzEntry {
+    pub(crate) name: String,
+    /// Such as `<f4`; empty where it could not be read.
+    pub(crate) kind: String,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl NpzEntry {
+    /// Whether it is a matrix of floats.
+    pub(crate) fn is_matrix(&self) -> bool {
+        let float = element(&self.kind).is_some_and(|(dtype, _)| dtype.is_float());
+        let wide = self.shape.iter().skip(1).filter(|n| **n != 1).count();
+        float && self.shape.len() >= 2 && wide <= 1
     }
-    Ok(out)
+}
+
+impl Npz {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let bytes = map(path)?;
+        let budget = Budget::of_content(bytes.len());
+        Ok(Npz { path: path.to_owned(), bytes, budget })
+    }
+
+    /// What is in it.
+    pub(crate) fn entries(&self) -> Result<Vec<NpzEntry>> {
+        let mut archive = self.archive()?;
+        let mut out = Vec::new();
+        for i in 0..archive.len() {
+            let entry = archive.by_index(i).map_err(|e| self.broken(e))?;
+            let Some(name) = self.name(&entry)? else { continue };
+            let mut start = Vec::new();
+            let most = super::npy_header::MAX_SIZE as u64;
+            let read = entry.take(most).read_to_end(&mut start);
+            let header = read.ok().and_then(|_| Header::read(&start).ok());
+            let (kind, shape) = header.map_or_else(Default::default, |h| (h.kind, h.shape));
+            out.push(NpzEntry { name, kind, shape });
+        }
+        Ok(out)
+    }
+
+    /// Those of its arrays that are `wanted`: mapped where stored, in memory where compressed.
+    pub(crate) fn arrays(&mut self, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
+        let bytes = Arc::clone(&self.bytes);
+        let mut archive = self.archive()?;
+        let mut out: Vec<(String, Array)> = Vec::new();
+        for i in 0..archive.len() {
+            let mut entry = archive.by_index(i).map_err(|e| self.broken(e))?;
+            let name = self.name(&entry)?.filter(|n| wanted.contains(&n.as_str()));
+            let Some(name) = name else { continue };
+            let place = self.path.join(&name);
+            let array = if entry.compression() == zip::CompressionMethod::Stored {
+                let start = entry.data_start().unwrap_or(u64::MAX) as usize;
+                let end = start.saturating_add(entry.size() as usize);
+                if end > bytes.len() {
+                    let problem = "truncated: copy or create it again";
+                    return Err(Error::format(&self.path, problem));
+                }
+                array(&place, Arc::clone(&bytes), start, end, &mut self.budget)?
+            } else {
+                let data = decompressed(&place, &mut entry, &mut self.budget)?;
+                let end = data.len();
+                array(&place, Arc::new(data.into()), 0, end, &mut self.budget)?
+            };
+            out.push((name, array));
+        }
+        Ok(out)
+    }
+
+    fn name<R: Read>(&self, entry: &zip::read::ZipFile<'_, R>) -> Result<Option<String>> {
+        let name = entry.name().map_err(|e| self.broken(e))?;
+        Ok(name.strip_suffix(".npy").map(str::to_owned))
+    }
+
+    fn archive(&self) -> Result<zip::ZipArchive<Cursor<Shared>>> {
+        let bytes = Shared(Arc::clone(&self.bytes));
+        zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| self.broken(e))
+    }
+
+    fn broken(&self, error: zip::result::ZipError) -> Error {
+        let problem = format!("not a whole .npz (zip) file: {error}");
+        Error::format(&self.path, told(&self.bytes, NPZ, &problem))
+    }
+}
+
+/// Bytes that a reader and the arrays it makes have together.
+struct Shared(Arc<Bytes>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// An entry's bytes: as many as the directory says, if the budget has them.
@@ -62,10 +128,11 @@ fn decompressed<R: Read>(
 ) -> Result<Vec<u8>> {
     let size = usize::try_from(entry.size()).unwrap_or(usize::MAX);
     if !budget.spend(size) {
-        return Err(too_much(path));
+        return Err(too_much(path, size));
     }
     // One more than expected, to notice it.
-    let mut data = Vec::with_capacity(size.saturating_add(1));
+    let mut data = Vec::new();
+    data.try_reserve_exact(size.saturating_add(1)).map_err(|_| too_much(path, size))?;
     let mut whole = entry.take(size as u64 + 1);
     whole.read_to_end(&mut data).map_err(Error::io("decompress", path))?;
     if data.len() != size {
@@ -77,9 +144,13 @@ fn decompressed<R: Read>(
     Ok(data)
 }
 
-fn too_much(path: &Path) -> Error {
-    let problem = "in memory it would take more than four times the file's size: save it with \
-                   `np.savez`, uncompressed, or as `.npy`, row-major";
+fn too_much(path: &Path, size: usize) -> Error {
+    let problem = format!(
+        "it would take {} in memory, beyond the memory limit of {}: raise the limit, or save it \
+         with `np.savez`, uncompressed, or as `.npy`, row-major",
+        readable(size),
+        readable(memory_limit())
+    );
     Error::format(path, problem)
 }
 
@@ -95,28 +166,33 @@ fn array(
     let Header { kind, by_column, shape, size } =
         Header::read(&bytes[start..end]).map_err(|e| bad(told(&bytes[start..end], NPY, e)))?;
     let offset = start + size;
-    let Some((dtype, swapped)) = element(&kind) else {
+    let text = text_width(&kind);
+    let Some((dtype, swapped)) = element(&kind).or(text.map(|_| (Dtype::U8, false))) else {
         return Err(bad(format!("type {kind:.20}; expected a float or integer array")));
     };
-    let by_column = by_column && shape.len() > 1;
-    if by_column && shape.len() > 2 {
-        return Err(bad(format!("shape {shape:?}; expected a matrix or a vector")));
-    }
-    let need = shape
-        .iter()
-        .try_fold(dtype.size(), |n, &d| n.checked_mul(d))
-        .and_then(|n| n.checked_add(offset));
+    let width = text.map_or(dtype.size(), |text| text.bytes());
+    let need =
+        shape.iter().try_fold(width, |n, &d| n.checked_mul(d)).and_then(|n| n.checked_add(offset));
     if need.is_none_or(|n| n > end) {
         return Err(bad(format!(
             "truncated: shape {shape:?} needs more bytes than the file has; copy or create it again"
         )));
     }
-    let array = Array { bytes, offset, dtype, shape };
+    if let Some(text) = text {
+        let count: usize = shape.iter().product();
+        let bytes = &bytes[offset..offset + count * width];
+        return text.array(bytes, shape, budget).map_err(|e| bad(e.into()));
+    }
+    let array = Array { bytes, offset, dtype, shape, names: None }.squeezed();
+    let by_column = by_column && array.shape.len() > 1;
+    if by_column && array.shape.len() > 2 {
+        return Err(bad(format!("shape {:?}; expected a matrix or a vector", array.shape)));
+    }
     if !by_column && !swapped {
         return Ok(array);
     }
     if !budget.spend(end - offset) {
-        return Err(too_much(path));
+        return Err(too_much(path, end - offset));
     }
     Ok(array.into_native(by_column, swapped))
 }
@@ -137,6 +213,8 @@ fn element(kind: &str) -> Option<(Dtype, bool)> {
         "f2" => Dtype::F16,
         "f4" => Dtype::F32,
         "f8" => Dtype::F64,
+        // True and False.
+        "b1" => Dtype::U8,
         "i1" => Dtype::I8,
         "i2" => Dtype::I16,
         "i4" => Dtype::I32,

@@ -1,7 +1,7 @@
 //! The header of an `.npy` file: a dictionary of three keys as Python writes it, without escapes.
 
 /// Longest header taken seriously: numpy's own is 128 bytes.
-const MAX_SIZE: usize = 1 << 16;
+pub(super) const MAX_SIZE: usize = 1 << 16;
 
 const DAMAGED: &str = "not an .npy array, or its header is damaged";
 const STRUCTURED: &str = "a structured array; save one plain matrix per array";

@@ -212,6 +212,7 @@ impl TensorFile {
                 offset: start + info.data_offsets.0,
                 dtype: from_st(info.dtype).unwrap_or(Dtype::U8),
                 shape: info.shape.clone(),
+                names: None,
             };
             arrays.insert(name, (info.dtype, array));
         }
@@ -232,6 +233,18 @@ impl TensorFile {
         self.metadata.get(key).map(String::as_str)
     }
 
+    /// Names of the classes, which files of features may list.
+    ///
+    /// # Errors
+    /// If they are no list of texts.
+    pub(crate) fn class_names(&self) -> Result<Option<Vec<String>>> {
+        let Some(text) = self.metadata("classes") else { return Ok(None) };
+        let names = serde_json::from_str(text).map_err(|_| {
+            Error::format(&self.path, "its metadata `classes` is no JSON list of names")
+        })?;
+        Ok(Some(names))
+    }
+
     /// Whether a digest of all its bytes was found right.
     pub fn is_sealed(&self) -> bool {
         self.metadata.contains_key(digest::KEY)
@@ -244,7 +257,7 @@ impl TensorFile {
             Some("heat-detector") => "a detector",
             Some("heat-checkpoint") => "a checkpoint",
             _ if self.has("weight") && self.has("bias") => "a head",
-            _ if ["avg", "std", "max", "logits"].iter().any(|n| self.has(n)) => "features",
+            _ if ["avg", "std", "max", "logits", "probs"].iter().any(|n| self.has(n)) => "features",
             _ if self.has("label") => "labels",
             _ if self.arrays.keys().any(|n| n.ends_with(".weight")) => "weights of a network",
             _ => "other tensors",
@@ -383,7 +396,7 @@ impl TensorFile {
             None => Err(Error::format(
                 &self.path,
                 format!(
-                    "tensor `{name}` has type {st:?}, expected f16, bf16, f32, f64 or an integer"
+                    "tensor `{name}` has type {st:?}, expected f16, bf16, f32, f64, bool or an integer"
                 ),
             )),
         })
@@ -409,7 +422,7 @@ fn from_st(dtype: StDtype) -> Option<Dtype> {
         StDtype::I16 => Dtype::I16,
         StDtype::I32 => Dtype::I32,
         StDtype::I64 => Dtype::I64,
-        StDtype::U8 => Dtype::U8,
+        StDtype::U8 | StDtype::BOOL => Dtype::U8,
         StDtype::U16 => Dtype::U16,
         StDtype::U32 => Dtype::U32,
         StDtype::U64 => Dtype::U64,

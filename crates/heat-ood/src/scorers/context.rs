@@ -18,7 +18,8 @@ use super::fit::TrainingData;
 use super::input::{FeatureSettings, Input};
 use super::logit_source::LogitSource;
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
+use crate::features::{FeatureSet, Head, Present};
+use crate::io::check_moments;
 use crate::math::blocks;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
@@ -110,13 +111,14 @@ pub(crate) struct FitContext<'a> {
     sources: HashMap<String, Source>,
     logits: HashMap<String, Arc<LogitSource>>,
     found: HashMap<String, Arc<dyn Statistic>>,
+    present: Option<Arc<Present>>,
 }
 
 impl<'a> FitContext<'a> {
     pub fn new(data: &'a TrainingData, observer: &'a mut dyn Observer) -> Self {
         let (sources, logits, found) = Default::default();
         let (train, head) = (&data.features, data.head.as_ref());
-        FitContext { data, train, head, observer, sources, logits, found }
+        FitContext { data, train, head, observer, sources, logits, found, present: None }
     }
 
     /// Number of classes.
@@ -125,6 +127,30 @@ impl<'a> FitContext<'a> {
     /// If nothing tells.
     pub fn classes(&self) -> Result<usize> {
         self.data.count_classes()
+    }
+
+    /// The classes that have rows: what one class each is fitted for.
+    ///
+    /// # Errors
+    /// If nothing tells, or a row has a label that is no class.
+    pub fn present(&mut self) -> Result<Arc<Present>> {
+        if let Some(found) = &self.present {
+            return Ok(Arc::clone(found));
+        }
+        let classes = self.classes()?;
+        let present = Arc::new(self.train.present(classes)?);
+        let (absent, first) = present.absent(5);
+        if absent > 0 {
+            let more = if absent > first.len() { ", …" } else { "" };
+            let first: Vec<String> = first.iter().map(usize::to_string).collect();
+            self.observer.on(Event::Note(&format!(
+                "{absent} of {classes} classes have no row in {} and take no part in the fit ({}{more})",
+                self.train.name(),
+                first.join(", ")
+            )));
+        }
+        self.present = Some(Arc::clone(&present));
+        Ok(present)
     }
 
     /// The number of classes, if anything tells.
@@ -235,12 +261,12 @@ impl<'a> FitContext<'a> {
 }
 
 /// How rows are put together in [`ClassMoments`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone)]
 pub(crate) enum By {
     /// All in one class.
     All,
-    /// By label, so many classes.
-    Label(usize),
+    /// By label.
+    Label(Arc<Present>),
 }
 
 /// Means of classes and the scatter matrix about them.
@@ -251,25 +277,28 @@ pub(crate) struct ClassMoments {
 }
 
 impl ClassMoments {
-    pub fn request(source: &Source, by: By) -> StatisticRequest {
-        let classes = match by {
-            By::All => 1,
-            By::Label(k) => k,
+    /// What `scorer` asks for.
+    ///
+    /// # Errors
+    /// If it takes more memory than is allowed.
+    pub fn request(scorer: &str, source: &Source, by: By) -> Result<StatisticRequest> {
+        let (classes, of) = match &by {
+            By::All => (1, "all"),
+            By::Label(present) => (present.count, "classes"),
         };
+        check_moments(scorer, source.dim, classes)?;
         let moments = Moments::new(source.dim, classes);
-        let key = format!("moments {by:?} {}", source.key);
-        StatisticRequest {
-            key,
-            statistic: Box::new(ClassMoments { source: source.clone(), by, moments }),
-        }
+        let key = format!("moments of {of} {}", source.key);
+        let statistic = Box::new(ClassMoments { source: source.clone(), by, moments });
+        Ok(StatisticRequest { key, statistic })
     }
 }
 
 impl Statistic for ClassMoments {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
-        let labels = match self.by {
+        let labels = match &self.by {
             By::All => vec![0; block.range.len()],
-            By::Label(k) => block.train.labels(block.range.clone(), k)?,
+            By::Label(present) => present.labels(block.train, block.range.clone())?,
         };
         self.moments.update(&block.rows(&self.source)?, &labels);
         Ok(())

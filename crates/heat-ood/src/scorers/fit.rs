@@ -16,7 +16,7 @@ pub struct TrainingData {
     pub features: FeatureSet,
     /// The classifier's last layer.
     pub head: Option<Head>,
-    /// Number of classes; where absent the head tells, else the largest label.
+    /// Number of classes; where absent the head tells, else the labels.
     pub classes: Option<usize>,
 }
 
@@ -26,15 +26,22 @@ impl TrainingData {
         TrainingData { features: features.clone(), head: None, classes: None }
     }
 
-    /// With the classifier's head.
+    /// With the classifier's head. Labels are the numbers of its classes, where
+    /// they can be.
     pub fn with_head<'a>(mut self, head: impl Into<Option<&'a Head>>) -> Self {
         self.head = head.into().cloned();
+        if let Some(head) = &self.head {
+            self.features = self.features.indexing(head.classes());
+        }
         self
     }
 
     /// With that many classes, whatever head and labels tell.
     pub fn with_classes(mut self, classes: impl Into<Option<usize>>) -> Self {
         self.classes = classes.into();
+        if let Some(classes) = self.classes {
+            self.features = self.features.indexing(classes);
+        }
         self
     }
 
@@ -54,7 +61,7 @@ impl TrainingData {
         self.classes.or(self.head.as_ref().map(Head::classes))
     }
 
-    /// Number of classes: as given, the head's, else one more than the largest label.
+    /// Number of classes: as given, the head's, else that of the labels.
     ///
     /// # Errors
     /// If there is neither head nor label.

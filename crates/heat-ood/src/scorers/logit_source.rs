@@ -68,6 +68,34 @@ pub fn softmax_gradient(logits: &mut [f64], temperature: f64) {
     logits[top] = -p * others / temperature;
 }
 
+/// Scorers that are the same for logits with one number added to a whole row,
+/// so that logarithms of probabilities serve as well.
+const OF_PROBABILITIES: [&str; 6] = ["msp", "odin", "klm", "gen", "entropy", "temperature"];
+
+/// What the largest logit decides is, called so in messages and in files, is one too.
+const PREDICTOR: [&str; 2] = ["predicted class", "predictor"];
+
+/// Scorers that compare the classes of a row.
+const OF_SEVERAL: [&str; 9] =
+    ["msp", "odin", "klm", "gen", "entropy", "temperature", "gradnorm", "fdbd", "pnml"];
+
+/// Refuse a scorer that would be constant with one logit.
+pub(crate) fn check_logit_count(scorer: &str, classes: usize) -> Result<()> {
+    if classes > 1 || !OF_SEVERAL.contains(&scorer) {
+        return Ok(());
+    }
+    let problem = "it compares the classes of a row, and here is one logit, so that every row would \
+                   score the same: give two, 0 and that one, or take `el`, `max_logit` or a scorer of \
+                   features";
+    Err(Error::Fit { what: scorer.into(), problem: problem.into() })
+}
+
+/// Probabilities as logits, up to a number for each row. Those that are 0 have
+/// been rounded to that: they count as the smallest normal number.
+fn logarithms(probabilities: &[f32]) -> Vec<f32> {
+    probabilities.iter().map(|p| p.max(f32::MIN_POSITIVE).ln()).collect()
+}
+
 /// Where the logits come from.
 pub(crate) struct LogitSource {
     config: LogitsConfig,
@@ -75,6 +103,8 @@ pub(crate) struct LogitSource {
     /// The classifier's head, and the one for stepped features.
     head: Option<(Head, Head)>,
     classes: usize,
+    /// Whether probabilities do as well.
+    of_probabilities: bool,
 }
 
 const AVG: Field = Field::Features(Pooling::Avg);
@@ -93,22 +123,30 @@ impl LogitSource {
         let classes = match (head, set.dim(Field::Logits)) {
             (Some(head), _) => head.classes(),
             (None, Some(classes)) if plain => classes,
+            (None, None) if plain && set.dim(Field::Probabilities).is_some() => {
+                if !serves(scorer) {
+                    return Err(of_probabilities(scorer));
+                }
+                set.require(Field::Probabilities)?
+            }
             (None, None) if plain => {
                 let remedy = "give the classifier's last layer (weight [C, D], bias [C])";
                 return Err(Error::missing(set.name(), "`logits` and no head", remedy));
             }
             _ => require_head(scorer, head)?.classes(),
         };
+        check_logit_count(scorer, classes)?;
         // Stored logits need no features, unless there are steps.
         let features = !plain || set.dim(AVG).is_some();
         let input = match head {
             Some(_) if features => Some(Input::fit(&config, set)?),
             _ => None,
         };
-        Self::assemble(config, input, head.cloned(), classes)
+        Self::assemble(scorer, config, input, head.cloned(), classes)
     }
 
     fn assemble(
+        scorer: &str,
         config: LogitsConfig,
         input: Option<Input>,
         head: Option<Head>,
@@ -121,7 +159,14 @@ impl LogitSource {
             };
             Ok::<_, Error>((head, stepped))
         };
-        Ok(LogitSource { head: head.map(stepped).transpose()?, config, input, classes })
+        let of_probabilities = serves(scorer);
+        Ok(LogitSource {
+            head: head.map(stepped).transpose()?,
+            config,
+            input,
+            classes,
+            of_probabilities,
+        })
     }
 
     /// Names the logits that these settings give.
@@ -150,6 +195,11 @@ impl LogitSource {
 
     pub fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         let stored = self.plain() && set.dim(Field::Logits).is_some();
+        let computed = self.head.is_some() && set.dim(AVG).is_some();
+        let probabilities = set.dim(Field::Probabilities).is_some();
+        if !stored && !computed && probabilities && self.plain() && self.of_probabilities {
+            return FieldSet::checked(set, Field::Probabilities, self.classes);
+        }
         match &self.head {
             Some((head, _)) if !stored => {
                 set.require(AVG)?;
@@ -163,6 +213,11 @@ impl LogitSource {
     /// The logits of a batch, `[n, C]`.
     pub fn logits(&self, batch: &Batch) -> Vec<f32> {
         let stored = batch.get(Field::Logits);
+        let probabilities = batch.get(Field::Probabilities);
+        let computed = self.head.is_some() && !batch.get(AVG).is_empty();
+        if stored.is_empty() && !probabilities.is_empty() && !computed {
+            return logarithms(probabilities);
+        }
         match &self.head {
             // Logits read for another scorer of a composition are without steps.
             Some((_, head)) if stored.is_empty() || !self.plain() => {
@@ -270,6 +325,21 @@ impl LogitSource {
             Some(head) => Some(Input::load_with(stored, &settings, head.dim())?),
             None => None,
         };
-        Self::assemble(settings, input, head, classes)
+        Self::assemble(stored.kind(), settings, input, head, classes)
     }
+}
+
+/// Whether probabilities serve that scorer.
+fn serves(scorer: &str) -> bool {
+    OF_PROBABILITIES.contains(&scorer) || PREDICTOR.contains(&scorer)
+}
+
+/// The refusal of scorers that ask for more than probabilities tell.
+fn of_probabilities(scorer: &str) -> Error {
+    let works = OF_PROBABILITIES.join(", ");
+    let problem = format!(
+        "it reads how large the logits are, and `probs` do not tell that; give `logits`, or take one \
+         of {works}"
+    );
+    Error::Fit { what: scorer.into(), problem }
 }

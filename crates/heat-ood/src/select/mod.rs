@@ -169,7 +169,8 @@ impl SelectConfig {
         observer: &mut dyn Observer,
     ) -> Result<Selection> {
         let train = &data.features;
-        let classes = data.count_classes()?;
+        let present = train.present(data.count_classes()?)?;
+        let classes = present.count;
         let folds = self.check(classes)?;
         if specs.is_empty() {
             return Err(Error::config("scorers", "", "name at least one, e.g. `knn,el`"));
@@ -177,14 +178,16 @@ impl SelectConfig {
         if let Some(twice) = (1..specs.len()).find(|&i| specs[..i].contains(&specs[i])) {
             return Err(Error::config("scorers", &specs[twice], "is named twice"));
         }
-        let labels = train.labels(0..train.len(), classes)?;
+        let labels = train.labels(0..train.len(), data.count_classes()?)?;
         let order = Stream::new(self.seed, Purpose::HoldOut, 1, 0).permutation(classes as u32);
         let mut specs = specs.to_vec();
         let mut skipped = Vec::new();
         let mut found = Vec::new();
         while found.len() < folds {
             let fold = found.len();
-            let left_out: Vec<u32> = order.iter().copied().skip(fold).step_by(folds).collect();
+            let left_out = order.iter().skip(fold).step_by(folds);
+            let left_out: Vec<u32> =
+                left_out.map(|number| present.class(*number as usize) as u32).collect();
             match self.fold(&specs, data, &labels, &left_out, fold, observer)? {
                 Dealing::Done(fold) => found.push(fold),
                 // All folds are of the same scorers: without those that failed, anew.

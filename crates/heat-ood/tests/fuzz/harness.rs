@@ -17,6 +17,8 @@ use super::seeds::seeds;
 static ALONE: Mutex<()> = Mutex::new(());
 
 pub fn alone() -> MutexGuard<'static, ()> {
+    // What cannot be mapped may take no more than anything else here.
+    heat_ood::io::set_memory_limit(super::memory::FLOOR);
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

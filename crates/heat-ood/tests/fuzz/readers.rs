@@ -142,7 +142,7 @@ fn use_head(path: &Path) {
 fn features_npy(directory: &Path, bytes: &[u8]) {
     let path = file(directory, "avg.npy", bytes);
     let _ = FeatureSet::open(&path).and_then(|set| read_all(&set));
-    let options = OpenOptions { dim: Some(D), fallback_dim: None };
+    let options = OpenOptions { dim: Some(D), ..OpenOptions::default() };
     let _ = FeatureSet::open_with(directory, &options).and_then(|set| read_all(&set));
     let _ = train().with_labels(&path).and_then(|set| read_all(&set));
 }
@@ -179,6 +179,7 @@ fn features_memmap(directory: &Path, bytes: &[u8]) {
     let options = OpenOptions {
         dim: dim.filter(|_| flags & 4 != 0),
         fallback_dim: dim.filter(|_| flags & 8 != 0),
+        ..OpenOptions::default()
     };
     let _ = FeatureSet::open_with(directory, &options).and_then(|set| read_all(&set));
     if flags & 1 != 0 {

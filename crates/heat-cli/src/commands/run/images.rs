@@ -100,8 +100,8 @@ impl Images {
     }
 
     /// The training features with the network's head.
-    pub fn data(&self) -> Result<Data> {
-        Data::from(&self.directory.join(TRAIN), None, None, None)
+    pub fn data(&self, progress: &Progress) -> Result<Data> {
+        Data::from(&self.directory.join(TRAIN), None, None, None, progress)
     }
 
     /// Features of the ID test set and the OOD sets.

@@ -44,16 +44,17 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
     let mut trained: Vec<(String, Fitted<dyn Scorer>)> = Vec::new();
     for run in &runs {
         let path = run.directory.join("detector.safetensors");
-        if args.resume && path.is_file() && is_of(run, &path, &images.data()?)? {
+        if args.resume && path.is_file() && is_of(run, &path, &images.data(progress)?)? {
             progress.say(&format!("{} already exists", path.display()));
         } else {
             progress.label = run.name.clone();
-            train(&run.recipe, &images.data()?, &run.directory, args.resume, None, progress)?;
+            let data = images.data(progress)?;
+            train(&run.recipe, &data, &run.directory, args.resume, None, progress)?;
             progress.label.clear();
         }
         trained.push((run.name.clone(), Detector::open(&path)?.fitted()));
     }
-    let data = images.data()?.subset(&recipe.subset())?;
+    let data = images.data(progress)?.subset(&recipe.subset())?;
     if runs.len() > 1 {
         let combined = composition(&trained, args.beta, &data, &directory, progress)?;
         trained.push(combined);

@@ -4,14 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::evaluate::{Candidate, evaluate};
-use heat_ood::features::{FeatureSet, OpenOptions, Subset};
+use heat_ood::features::{FeatureSet, Subset};
 use heat_ood::io::write_atomically;
 use heat_ood::math::parallel;
 use heat_ood::metrics::Metrics;
 use heat_ood::{Detector, Error, Silent};
 use serde_json::{Map, Value, json};
 
-use crate::commands::TestSets;
+use crate::commands::{Data, TestSets};
+use crate::progress::Progress;
 
 /// ID and OOD sets with their hashes, by which results are known to be theirs.
 pub struct Sets {
@@ -20,8 +21,8 @@ pub struct Sets {
 }
 
 impl Sets {
-    pub fn open(id: &Path, ood: &[String], options: &OpenOptions) -> Result<Self> {
-        let sets = TestSets::open(id, ood, options)?;
+    pub fn open(id: &Path, ood: &[String], data: &Data, progress: &Progress) -> Result<Self> {
+        let sets = TestSets::open(id, ood, &data.options, Some(data), progress)?;
         let of = |set: &FeatureSet| -> Result<Value> {
             Ok(set.digests()?.into_iter().map(|(_, sha)| sha).collect())
         };

@@ -62,7 +62,7 @@ pub fn run(args: &SweepArgs, progress: &mut Progress) -> Result<()> {
     }
     let data = Data::open(&args.data, progress)?;
     let parts = runs.iter().map(|run| check(run, &data)).collect::<Result<Vec<_>>>()?;
-    let sets = args.id.as_ref().map(|id| Sets::open(id, &args.ood, &data.options));
+    let sets = args.id.as_ref().map(|id| Sets::open(id, &args.ood, &data, progress));
     let sets = sets.transpose()?;
     let identity = Identity {
         settings: &args.settings,

@@ -98,7 +98,7 @@ pub fn extract(
     let labelled = (0..dataset.len()).all(|i| dataset.label(i).is_some());
     let source = Source { dataset, config };
     let mut loaded = Vec::new();
-    let mut done = Extracted::default();
+    let (mut done, mut lost) = (Extracted::default(), 0);
     let task = format!("extract {}", dataset.name());
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
     let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
@@ -134,7 +134,7 @@ pub fn extract(
                 write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
             }
             if !rows.labels.is_empty() {
-                rows.write(&shard, labelled, config, &origin)?;
+                lost += rows.write(&shard, labelled, config, &origin)?;
             }
         }
         if list.is_file() {
@@ -143,6 +143,11 @@ pub fn extract(
         observer.on(Event::Advance { done: range.end as u64, loss: None });
     }
     observer.on(Event::End);
+    if lost > 0 {
+        let narrow = format!("{:?}", config.dtype).to_lowercase();
+        let problem = format!("{lost} values became 0 as {narrow}, which f32 would keep");
+        observer.on(Event::Warning(&problem));
+    }
     done.rows = dataset.len() - done.unreadable.len();
     if done.rows == 0 {
         return Err(Error::format(dataset.name(), "none of its images can be read"));

@@ -37,13 +37,14 @@ impl Rows {
         self.problems.extend(done.problems);
     }
 
+    /// Write them; the number of values that became 0 in the type of the features.
     pub fn write(
         self,
         path: &Path,
         labelled: bool,
         config: &ExtractConfig,
         origin: &Origin,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let labels = labelled.then_some(&self.labels[..]);
         let rows = self.pooled.batch(self.labels.len())?;
         write_rows(path, &rows, labels, config.dtype, Some(origin))

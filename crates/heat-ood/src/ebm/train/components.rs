@@ -51,5 +51,10 @@ pub(super) fn batch_labels(
     if conditional && model.precondition {
         return refuse("`precondition` steps with the energy of the whole mixture");
     }
-    Ok(Some(train.labels(0..train.len(), mixture.len())?))
+    // The components are the classes that have rows.
+    let present = train.present(train.classes()?)?;
+    if present.count != mixture.len() {
+        return refuse("the prior's components are not the classes of the training set");
+    }
+    Ok(Some(present.labels(train, 0..train.len())?))
 }

@@ -1,10 +1,12 @@
 //! Rows of a set as bytes, by block.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 
 use half::{bf16, f16};
 
+use super::underflow::Underflow;
 use crate::error::{Error, Result};
 use crate::features::Batch;
 use crate::features::shard::Shard;
@@ -49,6 +51,11 @@ impl Column<'_> {
         self.cols() * self.dtype.size()
     }
 
+    /// What becomes 0 of its values, none yet.
+    pub(super) fn underflow(&self) -> Underflow {
+        Underflow::of(self.name, self.cols(), self.dtype)
+    }
+
     /// Shape with `rows` rows.
     pub(super) fn shape(&self, rows: usize) -> Vec<usize> {
         std::iter::once(rows).chain(self.width).collect()
@@ -60,11 +67,13 @@ pub(super) struct Writer<'a> {
     pub(super) set: &'a FeatureSet,
     observer: &'a mut dyn Observer,
     done: u64,
+    /// What became 0 in each column, by name.
+    underflow: BTreeMap<&'static str, Underflow>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(set: &'a FeatureSet, observer: &'a mut dyn Observer) -> Self {
-        Writer { set, observer, done: 0 }
+        Writer { set, observer, done: 0, underflow: BTreeMap::new() }
     }
 
     /// Write the rows of `range`, row-major and little-endian.
@@ -75,11 +84,50 @@ impl<'a> Writer<'a> {
         out: &mut Output<'_>,
     ) -> Result<()> {
         let set = self.set;
-        let rows = |start: usize, bytes: &mut [u8]| encode(set, column, start, bytes);
+        let seen = self.underflow.entry(column.name).or_insert_with(|| column.underflow());
+        let rows = |start: usize, bytes: &mut [u8]| {
+            if let Source::Label = column.source {
+                return labels(set, start..start + bytes.len() / 8, column.dtype, bytes);
+            }
+            let n = bytes.len() / column.row_bytes();
+            let values = values(set, column, start..start + n)?;
+            seen.see(start, &values);
+            round(set.name(), column, start, &values, bytes)
+        };
         stream(column, range, out, rows, |n| {
             self.done += n as u64;
             self.observer.on(Event::Advance { done: self.done, loss: None });
         })
+    }
+
+    /// Values of some rows of a column, as they become in its type.
+    pub(super) fn values(&mut self, column: &Column<'_>, range: Range<usize>) -> Result<Vec<f64>> {
+        let mut values = values(self.set, column, range.clone())?;
+        let seen = self.underflow.entry(column.name).or_insert_with(|| column.underflow());
+        seen.see(range.start, &values);
+        let mut bytes = vec![0; values.len() * column.dtype.size()];
+        round(self.set.name(), column, range.start, &values, &mut bytes)?;
+        if column.dtype == Dtype::F32 {
+            values.iter_mut().for_each(|v| *v = f64::from(*v as f32));
+        }
+        self.done += range.len() as u64;
+        self.observer.on(Event::Advance { done: self.done, loss: None });
+        Ok(values)
+    }
+
+    /// After the last row: say what became 0.
+    ///
+    /// # Errors
+    /// If a column or a row did.
+    pub(super) fn finish(&mut self, columns: &[Column<'_>]) -> Result<()> {
+        for column in columns {
+            let Some(seen) = self.underflow.get(column.name) else { continue };
+            let lost = seen.finish(self.set.name(), 1)?;
+            if let Some(text) = seen.warning(self.set.name(), lost) {
+                self.observer.on(Event::Warning(&text));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -117,13 +165,11 @@ impl Output<'_> {
     }
 }
 
-/// The rows from `start` that fill `out`.
-fn encode(set: &FeatureSet, column: &Column<'_>, start: usize, out: &mut [u8]) -> Result<()> {
-    let n = out.len() / column.row_bytes();
-    let range = start..start + n;
-    let mut values = vec![0.0f64; n * column.cols()];
+/// Values of some rows of a matrix.
+fn values(set: &FeatureSet, column: &Column<'_>, range: Range<usize>) -> Result<Vec<f64>> {
+    let mut values = vec![0.0f64; range.len() * column.cols()];
     match column.source {
-        Source::Label => return labels(set, range, column.dtype, out),
+        Source::Label => {}
         Source::Field(field) => {
             set.read_through(field, range, &mut values, Shard::read_f64)?;
         }
@@ -136,7 +182,7 @@ fn encode(set: &FeatureSet, column: &Column<'_>, start: usize, out: &mut [u8]) -
             values.iter_mut().zip(logits).for_each(|(v, l)| *v = f64::from(l));
         }
     }
-    round(set.name(), column, start, &values, out)
+    Ok(values)
 }
 
 /// Values of the rows from `start`, rounded to the column's type; `place` is

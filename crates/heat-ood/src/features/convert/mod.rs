@@ -1,6 +1,10 @@
 //! Feature sets from any form into any other, by block: memory does not grow
 //! with N.
 //!
+//! Labels are written as they are stored, and with them what they stand for: as
+//! `classes` in the metadata of safetensors (a JSON list) and beside the arrays of
+//! numpy's formats, as texts in tables.
+//!
 //! Nothing half-written is ever taken for whole. A file is written beside its
 //! place, flushed and renamed; a directory is filled under a temporary name,
 //! which [`FeatureSet::open`] refuses, and renamed when it is complete. Equal
@@ -10,6 +14,7 @@ mod directory;
 mod encode;
 mod files;
 mod rows;
+mod underflow;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,6 +22,7 @@ use std::path::{Path, PathBuf};
 use encode::{Column, Source, Writer};
 pub use rows::write_rows;
 
+use super::shard::CLASS_NAMES;
 use super::{FeatureSet, Field, FileFormat, Head, Pooling, memmap};
 use crate::error::{Error, Result};
 use crate::io::Dtype;
@@ -41,6 +47,8 @@ pub enum Form {
     Npz,
     /// A directory of the published code's `feat.mmap`, `std.mmap`, `label.mmap`.
     Memmap,
+    /// One table of text: `.csv`, or `.tsv` with tabs.
+    Csv,
 }
 
 /// Types of the written features.
@@ -144,17 +152,34 @@ pub fn convert(
         Form::Shards => shards(&mut writer, out, &columns, config),
         Form::NpyDirectory => directory::write(out, config.force, |place| {
             let mut each = columns.iter().map(|c| (FileFormat::Npy.file(c.name), c));
-            each.try_for_each(|(n, c)| place.file(&n, |w| files::npy(&mut writer, c, w)))
+            each.try_for_each(|(n, c)| place.file(&n, |w| files::npy(&mut writer, c, w)))?;
+            let names = set.stored_names();
+            if !names.is_empty() && set.labelled() {
+                place.file(&FileFormat::Npy.file(CLASS_NAMES), |w| files::texts(&names, w))?;
+            }
+            writer.finish(&columns)
         }),
         Form::Memmap => directory::write(out, config.force, |place| {
             let mut each = columns.iter().map(|c| (memmap_name(c.name), c));
             each.try_for_each(|(n, c)| place.file(n, |w| writer.rows(c, 0..set.len(), w)))
         }),
-        Form::Safetensors => {
-            directory::single(out, |w| files::safetensors(&mut writer, &columns, 0..set.len(), w))
-        }
-        Form::Npz => directory::single(out, |w| files::npz(&mut writer, &columns, w)),
-        Form::Npy => directory::single(out, |w| files::npy(&mut writer, &columns[0], w)),
+        Form::Safetensors => directory::single(out, |w| {
+            files::safetensors(&mut writer, &columns, 0..set.len(), w)?;
+            writer.finish(&columns)
+        }),
+        Form::Npz => directory::single(out, |w| {
+            files::npz(&mut writer, &columns, w)?;
+            writer.finish(&columns)
+        }),
+        Form::Npy => directory::single(out, |w| {
+            files::npy(&mut writer, &columns[0], w)?;
+            writer.finish(&columns)
+        }),
+        Form::Csv => directory::single(out, |w| {
+            let tabs = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("tsv"));
+            files::table(&mut writer, &columns, if tabs { b'\t' } else { b',' }, w)?;
+            writer.finish(&columns)
+        }),
     };
     let files = result?;
     observer.on(Event::End);
@@ -181,7 +206,7 @@ fn shards(
                 files::safetensors(writer, columns, range, w)
             })?;
         }
-        Ok(())
+        writer.finish(columns)
     })
 }
 
@@ -193,7 +218,7 @@ impl Form {
     fn default_dtype(self) -> FloatType {
         match self {
             Form::Shards | Form::Safetensors => FloatType::F16,
-            Form::Npy | Form::NpyDirectory | Form::Npz => FloatType::F32,
+            Form::Npy | Form::NpyDirectory | Form::Npz | Form::Csv => FloatType::F32,
             Form::Memmap => FloatType::F64,
         }
     }
@@ -206,6 +231,9 @@ impl Form {
             }
             (Form::Npy | Form::NpyDirectory | Form::Npz, FloatType::Bf16) => {
                 "numpy has no such type; write f16 or f32, or .safetensors"
+            }
+            (Form::Csv, FloatType::F16 | FloatType::Bf16) => {
+                "text holds f32 or f64 to the last digit; write one of these"
             }
             _ => return Ok(dtype),
         };
@@ -227,11 +255,14 @@ fn form_of(out: &Path) -> Result<Form> {
         Some(FileFormat::Safetensors) => Ok(Form::Safetensors),
         Some(FileFormat::Npy) => Ok(Form::Npy),
         Some(FileFormat::Npz) => Ok(Form::Npz),
+        Some(FileFormat::Csv) if !out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz")) => {
+            Ok(Form::Csv)
+        }
         None if out.extension().is_none_or(OsStr::is_empty) => Ok(Form::Shards),
-        Some(FileFormat::Memmap) | None => {
+        Some(FileFormat::Memmap | FileFormat::Csv) | None => {
             let ending = out.extension().unwrap_or_default().display();
             let problem = format!(
-                "`.{ending}` is no known form: end it in .safetensors, .npy or .npz, \
+                "`.{ending}` is no known form: end it in .safetensors, .npy, .npz or .csv, \
                  name a directory, or say which form it is"
             );
             Err(Error::config("output", out.display(), problem))

@@ -6,6 +6,7 @@ use super::FloatType;
 use super::directory::single;
 use super::encode::{Column, Source, round, stream};
 use super::files::safetensors_header;
+use super::underflow::Underflow;
 use crate::error::{Error, Result};
 use crate::features::{Batch, Origin};
 use crate::io::Dtype;
@@ -14,16 +15,19 @@ use crate::io::Dtype;
 /// whole or not at all: the bytes are those that [`convert`](super::convert)
 /// would write of a set of these rows.
 ///
+/// The result is the number of values that became 0 in that type.
+///
 /// # Errors
-/// If a value is not finite or too large for `dtype`, there is not a label for
-/// each row, or the write fails.
+/// If a value is not finite or too large for `dtype`, all of a row or of a
+/// column become 0 in it, there is not a label for each row, or the write
+/// fails. (A column counts if a tenth of its rows are not 0: more may follow.)
 pub fn write_rows(
     path: &Path,
     rows: &Batch<'_>,
     labels: Option<&[i64]>,
     dtype: FloatType,
     origin: Option<&Origin>,
-) -> Result<()> {
+) -> Result<u64> {
     let (n, place) = (rows.rows(), path.display().to_string());
     if let Some(labels) = labels.filter(|labels| labels.len() != n) {
         return Err(Error::Shape {
@@ -46,23 +50,26 @@ pub fn write_rows(
         dtype: dtype.into(),
     });
     let columns: Vec<Column<'_>> = label.into_iter().chain(matrices).collect();
+    let (mut lost, few) = (0, u32::try_from(n / 10).unwrap_or(u32::MAX).max(1));
     single(path, |out| {
-        out.write(&safetensors_header(&columns, n, origin))?;
+        out.write(&safetensors_header(&columns, n, &[], origin))?;
         for column in &columns {
             match column.source {
                 Source::Field(field) => {
+                    let seen = column.underflow();
                     let encode = |start: usize, out: &mut [u8]| {
                         let values = &rows.get(field)[start * column.cols()..];
-                        encode(&place, column, start, values, out)
+                        encode(&place, column, start, values, out, &seen)
                     };
                     stream(column, 0..n, out, encode, |_| {})?;
+                    lost += seen.finish(&place, few)?;
                 }
                 _ => out.write(bytemuck::cast_slice(labels.unwrap_or_default()))?,
             }
         }
         Ok(())
-    })
-    .map(drop)
+    })?;
+    Ok(lost)
 }
 
 /// The rows from `start`, whose values come first, that fill `out`.
@@ -72,6 +79,7 @@ fn encode(
     start: usize,
     values: &[f32],
     out: &mut [u8],
+    seen: &Underflow,
 ) -> Result<()> {
     let values = &values[..out.len() / column.dtype.size()];
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
@@ -84,6 +92,7 @@ fn encode(
         });
     }
     let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+    seen.see(start, &values);
     round(place, column, start, &values, out)
 }
 

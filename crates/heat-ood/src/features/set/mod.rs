@@ -9,19 +9,17 @@ use ndarray::{ArrayView1, ArrayView2, Axis};
 
 use view::View;
 
+use super::classes::Classes;
 use super::labels::open_labels;
-use super::memmap;
 use super::open::OpenOptions;
 use super::origin::Origin;
-use super::shard::{Shard, check_labels, safetensors_arrays};
-use super::{Field, FileFormat, Head, Pooling};
+use super::shard::{NAMES, Shard, safetensors_arrays};
+use super::whole_labels::whole;
+use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
-use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy, open_npz};
+use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
-
-/// Names of arrays that a set may have.
-pub(super) const NAMES: [&str; 5] = ["avg", "std", "max", "logits", "label"];
 
 /// The head of the network that made a directory's features: no shard of it.
 pub const HEAD: &str = "head.safetensors";
@@ -55,8 +53,11 @@ pub struct FeatureSet {
     digests: Arc<OnceLock<Vec<(String, String)>>>,
     pub(super) shards: Vec<Shard>,
     pub(super) rows: usize,
-    pub(super) dims: [Option<usize>; 4],
+    pub(super) dims: [Option<usize>; FIELDS],
     pub(super) labelled: bool,
+    pub(super) classes: Classes,
+    /// What is worth telling about how it was read.
+    pub(super) notices: Arc<[String]>,
     /// Which network made it, where the files say.
     origin: Option<Arc<Origin>>,
     pub(super) view: View,
@@ -86,25 +87,21 @@ impl FeatureSet {
         if path.is_dir() {
             return Self::open_directory(path, options)?.of_dim(options.dim);
         }
-        let mut origin = None;
+        let (mut notices, mut origin) = (Vec::new(), None);
         let arrays = match FileFormat::of(path) {
             Some(FileFormat::Npy) => vec![("avg".to_owned(), open_npy(path)?)],
-            Some(FileFormat::Npz) => open_npz(path, &NAMES)?,
+            Some(FileFormat::Npz) => unnamed::npz(path, &mut notices)?,
             Some(FileFormat::Safetensors) => {
                 let file = TensorFile::open(path)?;
                 origin = Origin::of_file(&file)?;
-                safetensors_arrays(&file)?
+                unnamed::safetensors(&file, &mut notices)?
             }
-            Some(FileFormat::Memmap) | None => {
-                let bytes = io::map(path)?;
-                let is = io::kind_of(&bytes).map_or(String::new(), |kind| format!("is {kind}; "));
-                let expected = "expected a feature set: .safetensors, .npy, .npz, or a directory of \
-                                them";
-                return Err(Error::format(path, is + expected));
-            }
+            Some(FileFormat::Csv) => table::open(path, options, &mut notices)?,
+            Some(FileFormat::Memmap) | None => return Err(unnamed::refused(path)),
         };
         let shard = Shard::new(path, arrays)?;
-        let set = Self::assemble(path, vec![path.to_owned()], vec![shard])?;
+        let mut set = Self::assemble(path, vec![path.to_owned()], vec![shard])?;
+        set.notices = notices.into();
         set.of_dim(options.dim).map(|set| set.with_origin(origin))
     }
 
@@ -202,21 +199,25 @@ impl FeatureSet {
             let problem = "give the labels of all rows first, then choose rows";
             return Err(Error::config("labels", path.display(), problem));
         }
-        let label = open_labels(path)?.into_column();
-        check_labels(path, &label, self.rows)?;
+        let mut label = open_labels(path)?;
+        let texts = label.names.is_some() && FileFormat::of(path) != Some(FileFormat::Safetensors);
+        let listed = if texts { None } else { label.names.take() };
+        label = whole(path, label, self.rows)?;
+        let texts = label.names.is_some();
+        label.names = label.names.or(listed);
         let mut start = 0;
         for shard in &mut self.shards {
             let mut part = label.clone();
             part.offset += start * part.dtype.size();
             part.shape = vec![shard.rows];
             start += shard.rows;
-            shard.label = Some(part);
+            (shard.label, shard.texts) = (Some(part), texts);
             shard.label_place = format!("{} (row {} there is row 0)", path.display(), shard.start);
             if shard.start == 0 {
                 shard.label_place = path.display().to_string();
             }
         }
-        self.labelled = true;
+        self.take_classes();
         self.mapped.push(io::map(path)?);
         self.files.push(path.to_owned());
         self.digests = Arc::default();
@@ -234,8 +235,10 @@ impl FeatureSet {
             rows += shard.rows;
         }
         let dims_of = |s: &Shard| std::array::from_fn(|i| s.fields[i].as_ref().map(Array::cols));
-        let dims: [Option<usize>; 4] = dims_of(&shards[0]);
+        let dims: [Option<usize>; FIELDS] = dims_of(&shards[0]);
         let labelled = shards[0].label.is_some();
+        let names = |s: &Shard| s.label.as_ref().and_then(|l| l.names.clone());
+        let first_names = names(&shards[0]);
         for shard in &shards {
             let other = dims_of(shard);
             for field in Field::ALL {
@@ -261,6 +264,14 @@ impl FeatureSet {
                 ));
             }
         }
+        let differ = |s: &&Shard| names(s).is_some_and(|n| Some(&n) != first_names.as_ref());
+        if let Some(shard) = shards.iter().find(differ) {
+            let problem = format!(
+                "`classes` lists other names than {}: shards of one set number their classes alike",
+                shards[0].place
+            );
+            return Err(Error::format(&shard.place, problem));
+        }
         if rows == 0 {
             return Err(Error::format(path, "the set has no rows"));
         }
@@ -268,9 +279,9 @@ impl FeatureSet {
             return Err(Error::format(path, "more than 2³² rows; split the set"));
         }
         let (name, view) = (path.display().to_string(), View::default());
-        let digests = Arc::default();
+        let (digests, notices, classes) = Default::default();
         let mapped = files.iter().map(|file| io::map(file)).collect::<Result<_>>()?;
-        Ok(FeatureSet {
+        let mut set = FeatureSet {
             name,
             files,
             mapped,
@@ -279,9 +290,13 @@ impl FeatureSet {
             rows,
             dims,
             labelled,
+            classes,
+            notices,
             origin: None,
             view,
-        })
+        };
+        set.take_classes();
+        Ok(set)
     }
 
     /// Which network made the features, and of images transformed how, where the files say.
@@ -310,6 +325,13 @@ impl FeatureSet {
     pub fn with_origin(mut self, origin: Option<Origin>) -> Self {
         self.origin = origin.map(Arc::new);
         self
+    }
+
+    /// Find the classes of the labels; if all are −1, there are none.
+    fn take_classes(&mut self) {
+        let logits = self.dim(Field::Logits).or(self.dim(Field::Probabilities));
+        self.classes = Classes::of(&self.shards, logits);
+        self.labelled = !self.classes.is_empty();
     }
 
     /// Where the set came from.
@@ -400,6 +422,7 @@ impl FeatureSet {
             let remedy = match field {
                 Field::Features(_) => "extract that pooling, or choose another `pooling`",
                 Field::Logits => "add them, or give the classifier's head",
+                Field::Probabilities => "add them",
             };
             let remedy = format!("it has: {}; {remedy}", have.join(", "));
             Error::missing(&self.name, format!("`{}`", field.name()), remedy)
@@ -490,7 +513,7 @@ impl FeatureSet {
                 let shard = self.shard_of(row);
                 let local = row - shard.start;
                 let stored = shard.label.as_ref().map_or(-1, |l| l.integer(local));
-                let label = u32::try_from(self.view.relabelled(stored)).ok();
+                let label = u32::try_from(self.view.relabelled(self.classes.class(stored))).ok();
                 label.filter(|&l| (l as usize) < classes).ok_or_else(|| Error::Label {
                     place: shard.label_place.clone(),
                     row: local,
@@ -501,16 +524,17 @@ impl FeatureSet {
             .collect()
     }
 
-    /// One more than the largest label.
+    /// Number of classes: of labels that occur, or one more than the largest
+    /// where they are numbers of classes already.
     ///
     /// # Errors
-    /// As [`FeatureSet::labels`]; labels of 2²⁰ and more are refused.
+    /// If the set has no labels, or one of them is no class.
     pub fn classes(&self) -> Result<usize> {
-        let mut max = 0;
+        let classes = self.view.chosen().map_or(self.classes.count(), <[u32]>::len);
         for range in blocks(self.rows, 1 << 16) {
-            max = max.max(self.labels(range, 1 << 20)?.into_iter().max().unwrap_or(0));
+            self.labels(range, classes)?;
         }
-        Ok(max as usize + 1)
+        Ok(classes)
     }
 
     pub(super) fn shard_of(&self, row: usize) -> &Shard {

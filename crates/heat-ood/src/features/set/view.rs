@@ -31,6 +31,11 @@ impl View {
         self.rows.is_none() && self.classes.is_none()
     }
 
+    /// The classes that were chosen, if some were.
+    pub(in crate::features) fn chosen(&self) -> Option<&[u32]> {
+        self.classes.as_deref()
+    }
+
     pub(in crate::features) fn stored_row(&self, row: usize) -> usize {
         self.rows.as_ref().map_or(row, |rows| rows[row] as usize)
     }
@@ -146,12 +151,15 @@ impl FeatureSet {
             let problem = "name each class once, in ascending order, at least one";
             return Err(Error::config("classes", format!("{classes:?}"), problem));
         }
-        let (last, logits) = (classes[classes.len() - 1] as usize, Field::Logits.index());
-        let known = self.view.classes.as_ref().map(Vec::len).or(self.dims[logits]);
+        let last = classes[classes.len() - 1] as usize;
+        let known = self.view.classes.as_ref().map(Vec::len).or(self.dim(Field::Logits));
         if let Some(known) = known.filter(|known| last >= *known) {
             let problem = format!("{} has {known} classes, from 0", self.name);
             return Err(Error::config("classes", last, problem));
         }
+        // Probabilities of some classes alone do not sum to 1.
+        self.dims[Field::Probabilities.index()] = None;
+        let logits = Field::Logits.index();
         self.dims[logits] = self.dims[logits].map(|_| classes.len());
         self.view.classes = Some(match &self.view.classes {
             Some(old) => classes.iter().map(|&c| old[c as usize]).collect(),
@@ -172,7 +180,10 @@ impl FeatureSet {
             let problem = format!("row {} has a label beyond i64", row - shard.start);
             return Err(Error::format(&shard.label_place, problem));
         }
-        Ok(self.view.relabelled(label))
+        match self.view.classes {
+            Some(_) => Ok(self.view.relabelled(self.classes.class(label))),
+            None => Ok(label),
+        }
     }
 
     /// Rows of a field as they lie in memory, checked as by

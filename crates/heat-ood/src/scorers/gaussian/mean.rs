@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
+use crate::io::check_means;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::reduce;
@@ -55,12 +56,14 @@ impl Method for MeanConfig {
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Mean> {
         let train = context.train;
-        let classes = context.classes()?;
+        let present = context.present()?;
+        let classes = present.count;
         let observer = &mut *context.observer;
         let input = Input::fit(self, train)?;
+        check_means("mean", input.dim, classes)?;
         let mut means = ClassMeans::new(input.dim, classes);
         input.each_block(train, "fit mean", observer, |range, rows| {
-            let labels = train.labels(range, classes)?;
+            let labels = present.labels(train, range)?;
             let normalized: Vec<f32>;
             let rows = if self.normalize_rows {
                 normalized = normalize_all(rows, input.dim);
@@ -71,12 +74,11 @@ impl Method for MeanConfig {
             means.update(rows, &labels);
             Ok(())
         })?;
-        let counts = means.counts().to_vec();
         let mut weight: Vec<f32> = means.finish().into_iter().map(|v| v as f32).collect();
         for (k, mean) in weight.chunks_exact_mut(input.dim).enumerate() {
-            if counts[k] == 0 || mean.iter().all(|v| *v == 0.0) {
-                let what = if counts[k] == 0 { "no rows" } else { "a mean of zero" };
-                let problem = format!("class {k} has {what} in {}", train.name());
+            if mean.iter().all(|v| *v == 0.0) {
+                let class = present.class(k);
+                let problem = format!("class {class} has a mean of zero in {}", train.name());
                 return Err(Error::Fit { what: "mean".into(), problem });
             }
             reduce::normalize(mean);

@@ -49,14 +49,15 @@ impl Method for PnmlConfig {
 
     fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
         require_head("pnml", context.head)?;
-        Ok(vec![ClassMoments::request(&context.source(self)?, By::All)])
+        Ok(vec![ClassMoments::request("pnml", &context.source(self)?, By::All)?])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Pnml> {
         let input = WithHead::fit("pnml", self, context)?;
         let dim = input.dim();
         let source = context.source(self)?;
-        let found = context.find::<ClassMoments>(ClassMoments::request(&source, By::All))?;
+        let found =
+            context.find::<ClassMoments>(ClassMoments::request("pnml", &source, By::All)?)?;
         let n = found.moments.counts()[0] as f64;
         let (mean, mut gram) = found.moments.clone().finish();
         for (row, a) in gram.chunks_exact_mut(dim).zip(&mean) {

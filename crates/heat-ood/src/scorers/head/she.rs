@@ -2,7 +2,8 @@
 //! class k that are predicted correctly, ŷ the predicted class.
 //!
 //! One pass over the training set, O(N·D·C); cost per row O(D·C). A class
-//! without a correctly predicted row has no pattern, and is an error.
+//! without a correctly predicted row has no pattern, which is said; rows that
+//! would need it are compared with the likeliest class that has one.
 //!
 //! Reference: Zhang et al., *Out-of-Distribution Detection based on In-Distribution Data Patterns Memorization with Modern Hopfield Energy*, ICLR 2023.
 
@@ -14,6 +15,7 @@ use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::reduce;
+use crate::observe::Event;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{feature_settings, require_head};
 use crate::scorers::method::{Method, offer};
@@ -90,12 +92,21 @@ impl Method for SheConfig {
         let found = context.find::<Patterns>(Self::request(&source, input.head.clone()))?;
         let classes = input.head.classes();
         let counts = &found.means.counts()[..classes];
-        if let Some(k) = counts.iter().position(|n| *n == 0) {
-            let problem = format!(
-                "class {k} has no correctly predicted row in {}, and so no pattern",
-                context.train.name()
-            );
+        let without: Vec<usize> = (0..classes).filter(|k| counts[*k] == 0).collect();
+        if without.len() == classes {
+            let problem = format!("no row of {} is predicted correctly", context.train.name());
             return Err(Error::Fit { what: "she".into(), problem });
+        }
+        if !without.is_empty() {
+            let first: Vec<String> = without.iter().take(5).map(usize::to_string).collect();
+            context.observer.on(Event::Warning(&format!(
+                "{} of {classes} classes have no correctly predicted row in {}, and so no pattern: \
+                 rows are compared with the likeliest of the others ({}{})",
+                without.len(),
+                context.train.name(),
+                first.join(", "),
+                if without.len() > first.len() { ", …" } else { "" }
+            )));
         }
         let means = found.means.clone().finish();
         let patterns = means[..classes * input.dim()].iter().map(|&v| v as f32).collect();
@@ -124,9 +135,18 @@ impl Scorer for She {
         let rows = self.input.input.stepped(batch);
         let logits = self.input.logits(&rows);
         let pairs = rows.chunks_exact(dim).zip(logits.chunks_exact(classes));
+        let pattern = |class: u32| &self.patterns[class as usize * dim..][..dim];
         for (o, (row, logits)) in out.iter_mut().zip(pairs) {
-            let pattern = &self.patterns[reduce::argmax(logits) as usize * dim..][..dim];
-            *o = -reduce::dot(row, pattern) as f32;
+            let mut best = pattern(reduce::argmax(logits));
+            if best.iter().all(|v| *v == 0.0) {
+                // A class without a pattern: the likeliest that has one.
+                let there = (0..classes as u32).filter(|c| pattern(*c).iter().any(|v| *v != 0.0));
+                let likeliest = there.max_by(|a, b| {
+                    logits[*a as usize].total_cmp(&logits[*b as usize]).then(b.cmp(a))
+                });
+                best = likeliest.map_or(best, pattern);
+            }
+            *o = -reduce::dot(row, best) as f32;
         }
     }
 

@@ -9,6 +9,7 @@ use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
+use crate::scorers::logit_source::check_logit_count;
 use crate::scorers::{Section, Stored};
 
 /// The features a fitted scorer reads, and the head for them.
@@ -28,6 +29,7 @@ impl WithHead {
         context: &mut FitContext<'_>,
     ) -> Result<Self> {
         let head = require_head(scorer, context.head)?;
+        check_logit_count(scorer, head.classes())?;
         let input = context.source(settings)?.input;
         Ok(WithHead { head: input.head(head)?, input })
     }

@@ -17,7 +17,7 @@ use toml::Table;
 use super::principal::Subspace;
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
-use crate::io::Tensor;
+use crate::io::{Tensor, check_moments};
 use crate::math::linalg::eigh;
 use crate::math::matmul::{Epilogue, Packed, View, gemm, with_scratch};
 use crate::math::moments::Moments;
@@ -210,17 +210,19 @@ impl KpcaConfig {
         Ok(config)
     }
 
-    fn request(&self, source: &Source) -> StatisticRequest {
+    fn request(&self, source: &Source) -> Result<StatisticRequest> {
+        // Fourier features are at most as many as their check allows.
+        if self.kernel == Kernel::Cop {
+            check_moments("kpca", source.dim, 1)?;
+        }
         let map = Map::new(self, source.dim);
         let moments = Moments::new(map.dim(source.dim), 1);
         let key = format!(
             "kpca {:?} {:?} {:?} {} {}",
             self.kernel, self.gamma, self.features, self.seed, source.key
         );
-        StatisticRequest {
-            key,
-            statistic: Box::new(Mapped { source: source.clone(), map, moments }),
-        }
+        let statistic = Box::new(Mapped { source: source.clone(), map, moments });
+        Ok(StatisticRequest { key, statistic })
     }
 }
 
@@ -240,13 +242,13 @@ impl Method for KpcaConfig {
 
     fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
         let config = self.resolved(context.known_classes()?.unwrap_or(0))?;
-        Ok(vec![config.request(&context.source(self)?)])
+        Ok(vec![config.request(&context.source(self)?)?])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Kpca> {
         let config = self.resolved(context.known_classes()?.unwrap_or(0))?;
         let source = context.source(self)?;
-        let found = context.find::<Mapped>(config.request(&source))?;
+        let found = context.find::<Mapped>(config.request(&source)?)?;
         let (origin, covariance) = found.moments.clone().finish();
         let dim = origin.len();
         let unfit = |problem: &str| Error::Fit { what: "kpca".into(), problem: problem.into() };

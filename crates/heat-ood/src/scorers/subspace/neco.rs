@@ -55,7 +55,7 @@ impl Method for NecoConfig {
 
     fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
         require_head("neco", context.head)?;
-        Ok(vec![ClassMoments::request(&context.source(self)?, By::All)])
+        Ok(vec![ClassMoments::request("neco", &context.source(self)?, By::All)?])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Neco> {
@@ -66,7 +66,8 @@ impl Method for NecoConfig {
             return Err(Error::config("dim", most, format!("must lie in 1..={dim}")));
         }
         let source = context.source(self)?;
-        let found = context.find::<ClassMoments>(ClassMoments::request(&source, By::All))?;
+        let found =
+            context.find::<ClassMoments>(ClassMoments::request("neco", &source, By::All)?)?;
         let (mean, mut covariance) = found.moments.clone().finish();
         let spread = |j: usize| covariance[j * dim + j].max(0.0).sqrt();
         // A column that never changes has no spread to be divided by.

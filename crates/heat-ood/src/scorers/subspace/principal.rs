@@ -58,8 +58,8 @@ impl Basis {
 }
 
 /// The statistic that [`Subspace::of_head`] asks for.
-pub(super) fn request(source: &Source) -> StatisticRequest {
-    ClassMoments::request(source, By::All)
+pub(super) fn request(scorer: &str, source: &Source) -> Result<StatisticRequest> {
+    ClassMoments::request(scorer, source, By::All)
 }
 
 impl Subspace {
@@ -93,7 +93,7 @@ impl Subspace {
         let mut origin =
             pinv_times(&double(head.weight()), &double(head.bias())).ok_or_else(unsolved)?;
         origin.iter_mut().for_each(|v| *v = -*v);
-        let moments = context.find::<ClassMoments>(request(source))?;
+        let moments = context.find::<ClassMoments>(request(scorer, source)?)?;
         let (mean, mut covariance) = moments.moments.clone().finish();
         if center == Center::Origin {
             // E (z−o)(z−o)ᵀ = Σ + (m−o)(m−o)ᵀ.

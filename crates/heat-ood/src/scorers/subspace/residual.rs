@@ -43,7 +43,7 @@ impl Method for ResidualConfig {
 
     fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
         require_head("residual", context.head)?;
-        Ok(vec![principal::request(&context.source(self)?)])
+        Ok(vec![principal::request("residual", &context.source(self)?)?])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Residual> {

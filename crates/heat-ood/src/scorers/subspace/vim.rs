@@ -65,7 +65,7 @@ impl Method for VimConfig {
 
     fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
         require_head("vim", context.head)?;
-        Ok(vec![principal::request(&context.source(self)?)])
+        Ok(vec![principal::request("vim", &context.source(self)?)?])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Vim> {

@@ -1,12 +1,15 @@
 //! Fitting the mixture: one pass for means and covariance, more where K-means
 //! or the shrinkage asks for them.
 
+use std::sync::Arc;
+
 use super::covariance::{Scale, factor, keep_diagonal, shrink};
 use super::labels::Labels;
 use super::shrinkage::Fitted;
 use super::{Gmm, GmmConfig};
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
+use crate::io::check_moments;
 use crate::math::moments::Moments;
 use crate::scorers::Stored;
 use crate::scorers::context::{By, ClassMoments, FitContext, StatisticRequest};
@@ -26,9 +29,9 @@ impl Method for GmmConfig {
             return Ok(Vec::new());
         }
         let source = context.source(self)?;
-        let classes = context.classes()?;
-        check_size(classes, source.dim)?;
-        Ok(vec![ClassMoments::request(&source, By::Label(classes))])
+        let present = context.present()?;
+        check_size(present.count, source.dim)?;
+        Ok(vec![ClassMoments::request("gmm", &source, By::Label(present))?])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Gmm> {
@@ -37,7 +40,7 @@ impl Method for GmmConfig {
         let source = context.source(self)?;
         let input = source.input.clone();
         let labels = match self.kmeans {
-            None => Labels::Classes(context.classes()?),
+            None => Labels::Classes(context.present()?),
             Some(k) => {
                 let observer = &mut *context.observer;
                 let clusters = KMeans::fit(train, input.field(), k, self.kmeans_seed, observer)?;
@@ -47,8 +50,9 @@ impl Method for GmmConfig {
         let classes = labels.classes();
         check_size(classes, input.dim)?;
         let moments = match &labels {
-            Labels::Classes(k) => {
-                let request = ClassMoments::request(&source, By::Label(*k));
+            Labels::Classes(present) => {
+                let by = By::Label(Arc::clone(present));
+                let request = ClassMoments::request("gmm", &source, by)?;
                 context.find::<ClassMoments>(request)?.moments.clone()
             }
             Labels::Clusters(..) => {
@@ -96,23 +100,21 @@ fn check_size(classes: usize, dim: usize) -> Result<()> {
         let problem = format!("{classes} classes in {dim} dimensions are too many means");
         return Err(Error::Fit { what: "gmm".into(), problem });
     }
-    Ok(())
+    check_moments("gmm", dim, classes)
 }
 
 fn check_counts(counts: &[u64], labels: &Labels, train: &FeatureSet) -> Result<()> {
     let Some(k) = counts.iter().position(|&n| n < 2) else {
         return Ok(());
     };
-    let (what, remedy) = match labels {
-        Labels::Classes(_) => (
-            "class",
-            "add rows or remove the class (labels are 0..C without gaps; C is that of the \
-             head or dataset, else the largest label plus one)",
-        ),
-        Labels::Clusters(..) => ("cluster", "ask for fewer with `kmeans`"),
+    let (what, number, remedy) = match labels {
+        Labels::Classes(present) => {
+            ("class", present.class(k), "add rows, or remove those of the class")
+        }
+        Labels::Clusters(..) => ("cluster", k, "ask for fewer with `kmeans`"),
     };
     let problem = format!(
-        "{what} {k} has {} row(s) in {}; every {what} needs at least 2: {remedy}",
+        "{what} {number} has {} row(s) in {}; every {what} needs at least 2: {remedy}",
         counts[k],
         train.name()
     );
