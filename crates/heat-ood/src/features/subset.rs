@@ -39,6 +39,8 @@ pub struct Subset {
     pub classes: Option<Vec<u32>>,
     /// Fraction of the rows of these classes.
     pub proportion: f64,
+    /// Of how many classes they were chosen; 0: there was no choice.
+    pub among: usize,
 }
 
 impl SubsetConfig {
@@ -67,11 +69,11 @@ impl SubsetConfig {
             return Ok(Subset { proportion, ..Subset::default() });
         }
         let mut members = members(set, self.number_labels.is_some())?;
-        let mut classes = None;
+        let (mut classes, mut among) = (None, 0);
         if let Some(n) = self.number_labels {
             let chosen = self.choose_classes(n, &members, set)?;
             members.retain(|(label, _)| chosen.binary_search(label).is_ok());
-            classes = Some(chosen);
+            (classes, among) = (Some(chosen), set.classes()?);
         }
         let sizes: Vec<usize> = members.iter().map(|(_, rows)| rows.len()).collect();
         let mut stream = Stream::new(self.random_state, Purpose::Subset, 1, 0);
@@ -83,7 +85,7 @@ impl SubsetConfig {
             rows.extend(&all[..n]);
         }
         rows.sort_unstable();
-        Ok(Subset { rows: Some(rows), classes, proportion })
+        Ok(Subset { rows: Some(rows), classes, proportion, among })
     }
 
     fn choose_classes(
@@ -125,9 +127,19 @@ impl Subset {
     /// The head of the chosen classes, in the order of their new labels.
     ///
     /// # Errors
-    /// If the head has fewer classes than the labels.
+    /// If the head has other classes than the set that they were chosen from
+    /// (see [`FeatureSet::indexing`]).
     pub fn apply_head(&self, head: &Head) -> Result<Head> {
-        self.classes.as_ref().map_or_else(|| Ok(head.clone()), |classes| head.select(classes))
+        let Some(classes) = &self.classes else { return Ok(head.clone()) };
+        if head.classes() != self.among {
+            let problem = format!(
+                "chosen among {} classes, and the head has {}: number the labels by the head first",
+                self.among,
+                head.classes()
+            );
+            return Err(Error::config("subset.number_labels", classes.len(), problem));
+        }
+        head.select(classes)
     }
 
     /// An ID test set: its rows of the chosen classes, relabelled. Without
@@ -247,11 +259,16 @@ mod tests {
 
     #[test]
     fn classes_then_proportion_by_hand() {
-        // Labels 3, 5, 8, 9 of 10 rows each.
+        // Labels 3, 5, 8, 9 of 10 rows each, of a head with ten classes.
         let labels: Vec<u32> = (0..40).map(|i| [3, 5, 8, 9][i % 4]).collect();
         let set = set(&labels);
         let config =
             SubsetConfig { proportion: Some(0.5), number_labels: Some(2), random_state: 1 };
+        let weight = (0..30).map(|i| i as f32).collect();
+        let head = Head::new(weight, (0..10).map(|i| i as f32).collect()).unwrap();
+        // Alone, they are the classes 0 to 3, which are no rows of the head.
+        assert!(config.fit(&set).unwrap().apply_head(&head).is_err());
+        let set = set.indexing(10);
         let subset = config.fit(&set).unwrap();
         let classes = subset.classes.clone().unwrap();
         let rows = subset.rows.clone().unwrap();
@@ -266,8 +283,6 @@ mod tests {
             view.read(AVG, i..i + 1, &mut out).unwrap();
             assert_eq!(out[0], (row * 3) as f32);
         }
-        let weight = (0..30).map(|i| i as f32).collect();
-        let head = Head::new(weight, (0..10).map(|i| i as f32).collect()).unwrap();
         let head = subset.apply_head(&head).unwrap();
         assert_eq!(head.bias(), [classes[0] as f32, classes[1] as f32]);
         assert_eq!(head.weight()[3..], [0, 1, 2].map(|i| (classes[1] * 3 + i) as f32));

@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn of_few_logits() {
         let logits = FeatureSet::from_arrays(ndarray::aview2(&[[1.0f32]]), None).unwrap();
-        let head = Head::new(vec![1.0], vec![0.0]).unwrap();
+        let head = Head::new(vec![1.0, -1.0], vec![0.0, 0.0]).unwrap();
         for (row, gamma, m, want) in [
             (&[60.0f32, 0.0][..], 0.1, 100, 0.004_957_504_353_332_717),
             (&[0.5, 3.0, -2.0, 1.0], 0.3, 2, 1.064_204_640_474_4),
