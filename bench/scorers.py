@@ -2,6 +2,7 @@
 
     cargo build --release -p heat-ood --example scorers
     python bench/scorers.py target/release/examples/scorers --rounds 3
+    python bench/scorers.py python --rounds 3        # through heat_ood.pytorch_ood: tensors in, tensors out, on both sides
 
 50,000 x 512 training rows in ten classes, 100,000 rows to score, float32, in memory on both sides. pytorch-ood is given
 tensors: features, or, for detectors of logits, the time of the head's product as well; detectors of feature maps get maps of
@@ -166,13 +167,39 @@ chosen = [n for n in PEERS if not args.only or n in args.only.split(",")]
 times = {n: {"ours": [], "peer": []} for n in chosen}
 auroc = {n: {} for n in chosen}
 together = []
-for round_ in range(args.rounds):
+
+
+def through_binary():
     paths = [str(folder / f"{n}.safetensors") for n in ("train", "head", "id", "odd")]
     command = [args.binary, *paths, *(OURS.get(n, n) for n in chosen)]
     out = subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | {"HEAT_NUM_THREADS": str(args.threads)}
     ).stdout
-    *each, whole = [json.loads(line) for line in out.splitlines()]
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def through_python():
+    """The package under the peer's own interface."""
+    import heat_ood
+    from heat_ood.pytorch_ood import Scorer
+
+    heat_ood.set_num_threads(args.threads)
+    found = []
+    for name in chosen:
+        method, settings = heat_ood._heat_ood.parse_spec(OURS.get(name, name))
+        detector = Scorer(method, None, w, b, **json.loads(settings))
+        t0 = time.perf_counter()
+        detector.fit_features(z, y)
+        t1 = time.perf_counter()
+        s = detector.predict_features(test)
+        t2 = time.perf_counter()
+        truth = np.r_[np.zeros(TEST), np.ones(TEST)]
+        found.append({"fit": t1 - t0, "score": t2 - t1, "auroc": roc_auc_score(truth, s.double().numpy())})
+    return [*found, {"fit": sum(f["fit"] for f in found), "score": sum(f["score"] for f in found)}]
+
+
+for round_ in range(args.rounds):
+    *each, whole = through_python() if args.binary == "python" else through_binary()
     together.append(whole["fit"] + whole["score"])
     for name, found in zip(chosen, each):
         times[name]["ours"].append((found["fit"], found["score"]))

@@ -7,6 +7,7 @@ pub mod report;
 mod args;
 mod commands;
 mod download;
+mod invocation;
 mod progress;
 mod words;
 
@@ -25,7 +26,14 @@ use progress::Progress;
 /// Run the command with these arguments, of which the first is the program's name. It reads and
 /// writes the standard streams, and answers Ctrl-C.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run_as(Vec::new(), args)
+}
+
+/// The same in another program, such as Python: `program` are the words that start this command
+/// once more, as a sweep does for each of its runs.
+pub fn run_as(program: Vec<OsString>, args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    invocation::remember(program, &args);
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         // Help is such an "error" too; with nobody left to read it, the exit code still tells.

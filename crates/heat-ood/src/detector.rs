@@ -14,7 +14,7 @@ use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, RowSketch};
-use crate::io::{TensorFile, save_tensors};
+use crate::io::{Tensor, TensorFile, save_tensors, sealed_tensors};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
 use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, SEALED, ScoredSet, Scorer, Stored};
@@ -205,6 +205,30 @@ impl Detector {
     /// loader is not [registered](scorers::register): it could not be opened
     /// again.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let (tensors, metadata) = self.encoded()?;
+        save_tensors(path.as_ref(), &tensors, &metadata)
+    }
+
+    /// The bytes of the file that [`Detector::save`] writes.
+    ///
+    /// # Errors
+    /// If it holds a scorer or prior of your own whose loader is not [registered](scorers::register).
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let (tensors, metadata) = self.encoded()?;
+        sealed_tensors(&tensors, &metadata)
+    }
+
+    /// A detector of such bytes; `name` is used in messages.
+    ///
+    /// # Errors
+    /// As [`Detector::open`].
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        Self::from_file(&TensorFile::from_memory(Path::new(name), bytes)?)
+    }
+
+    /// Tensors and metadata of the file.
+    #[expect(clippy::type_complexity, reason = "as `save_tensors` takes them")]
+    fn encoded(&self) -> Result<(Vec<(String, Tensor)>, Vec<(&'static str, String)>)> {
         let mut tensors = Vec::new();
         let outline = self.scorer.section().flatten("", &mut tensors);
         check_loaders(&outline)?;
@@ -225,7 +249,7 @@ impl Detector {
         for (i, rows) in self.provenance.tuned_rows.iter().enumerate() {
             tensors.extend(rows.tensors(&format!("{TUNED_ROWS}.{i}")));
         }
-        save_tensors(path.as_ref(), &tensors, &metadata)
+        Ok((tensors, metadata))
     }
 
     /// Open a detector or a checkpoint.

@@ -74,6 +74,9 @@ pub enum Error {
         /// Where the finished part lies.
         place: PathBuf,
     },
+    /// The user asked for an end, and nothing is kept.
+    #[error("interrupted")]
+    Stopped,
     /// A class label is negative or not below the number of classes.
     #[error(
         "{}: row {row} has label {label}, but labels must lie in 0..{classes}",

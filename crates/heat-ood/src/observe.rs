@@ -67,7 +67,8 @@ pub trait Observer: Send {
     /// Called with each event, from the thread that drives the work.
     fn on(&mut self, event: Event<'_>);
 
-    /// Whether training should save a checkpoint and return after this step.
+    /// Whether to end soon: training saves a checkpoint and returns after this step, extraction
+    /// keeps what is finished, scoring ends with [`Error::Stopped`](crate::Error::Stopped).
     fn should_stop(&self) -> bool {
         false
     }

@@ -10,6 +10,7 @@ use heat_ood::io::is_standard_output;
 
 use serde_json::{Value, json};
 
+use crate::invocation;
 use crate::progress::Progress;
 
 /// Write a file whole, or standard output.
@@ -74,11 +75,8 @@ pub fn wrote(progress: &mut Progress, path: &Path) {
 
 /// This process's command line, as a shell needs it.
 pub fn command_line() -> String {
-    let words = std::env::args().enumerate().map(|(i, word)| match i {
-        0 => "heat".to_owned(),
-        _ => quoted(&word),
-    });
-    words.collect::<Vec<_>>().join(" ")
+    let arguments = invocation::arguments().iter().map(|word| quoted(&word.to_string_lossy()));
+    std::iter::once("heat".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// How something came about, for JSON: this program's version, the command line, and the hashes

@@ -11,6 +11,7 @@ use heat_ood::features::{FeatureSet, Head};
 use heat_ood::{Detector, Error, Fitted, Observer, Provenance, Result};
 
 /// The evaluation that a report is of. Scorers are in the order of its table.
+#[derive(Clone)]
 pub struct Evaluation {
     pub(super) id: Set,
     pub(super) ood: Vec<Set>,
@@ -25,6 +26,7 @@ pub struct Evaluation {
 }
 
 /// A feature set.
+#[derive(Clone)]
 pub(super) struct Set {
     pub name: String,
     pub rows: usize,
@@ -33,6 +35,7 @@ pub(super) struct Set {
 }
 
 /// Where a scorer comes from.
+#[derive(Clone)]
 pub(super) struct About {
     pub name: String,
     /// Fitted here, or read.
@@ -43,6 +46,7 @@ pub(super) struct About {
 }
 
 /// A detector's promise, and what became of it.
+#[derive(Clone)]
 pub(super) struct Promise {
     pub words: String,
     /// Files of the calibration rows.
@@ -54,6 +58,7 @@ pub(super) struct Promise {
 }
 
 /// A composition whose members' scores are known.
+#[derive(Clone)]
 pub(super) struct Composition {
     pub name: String,
     pub beta: f64,
@@ -61,6 +66,7 @@ pub(super) struct Composition {
 }
 
 /// A member of a composition.
+#[derive(Clone)]
 pub(super) struct MemberScores {
     pub name: String,
     /// Which entry of the scores is its own.

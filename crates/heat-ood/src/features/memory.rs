@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{ArcArray2, Array2, ArrayView2};
 
+use super::convert::FloatType;
 use super::shard::{Shard, owned};
 use super::{FeatureSet, Field, Pooling};
 use crate::error::{Error, Result};
@@ -15,6 +16,9 @@ use crate::io::{Array, Bytes, Dtype};
 /// `as_ref` must give the same values whenever it is called.
 pub type Owner = Arc<dyn AsRef<[f32]> + Send + Sync>;
 
+/// Whoever keeps the bytes of values of another type alive, as [`Owner`] does.
+pub type ByteOwner = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// A row-major matrix in memory, `[rows, columns]`. A clone shares the values.
 ///
 /// Made from an array of `ndarray`: an [`ArrayView2`] is copied, an [`Array2`]
@@ -24,7 +28,13 @@ pub type Owner = Arc<dyn AsRef<[f32]> + Send + Sync>;
 pub struct Matrix {
     rows: usize,
     columns: usize,
-    values: Owner,
+    values: Values,
+}
+
+#[derive(Clone)]
+enum Values {
+    Single(Owner),
+    Other(FloatType, ByteOwner),
 }
 
 impl Matrix {
@@ -34,30 +44,49 @@ impl Matrix {
     /// # Errors
     /// If there are no values, or they are not a whole number of rows.
     pub fn shared(rows: usize, values: Owner) -> Result<Self> {
-        let length = values.as_ref().as_ref().len();
-        if rows == 0 || length == 0 || !length.is_multiple_of(rows) {
-            return Err(Error::Shape {
-                place: "memory".into(),
-                tensor: "matrix".into(),
-                expected: format!("[{rows}, D]"),
-                got: format!("{length} values"),
-            });
-        }
-        Ok(Matrix { rows, columns: length / rows, values })
+        let columns = columns(rows, values.as_ref().as_ref().len())?;
+        Ok(Matrix { rows, columns, values: Values::Single(values) })
+    }
+
+    /// The same of values of another type, given by their bytes (little-endian).
+    ///
+    /// # Errors
+    /// As [`Matrix::shared`].
+    pub fn shared_bytes(rows: usize, values: ByteOwner, kind: FloatType) -> Result<Self> {
+        let (length, size) = (values.as_ref().as_ref().len(), Dtype::from(kind).size());
+        // A value cut in two is no row.
+        let whole = if length.is_multiple_of(size) { length / size } else { 0 };
+        Ok(Matrix { rows, columns: columns(rows, whole)?, values: Values::Other(kind, values) })
     }
 
     fn array(self) -> Array {
-        let bytes = Arc::new(Bytes::from(self.values));
+        let (dtype, bytes) = match self.values {
+            Values::Single(owner) => (Dtype::F32, Bytes::from(owner)),
+            Values::Other(kind, owner) => (kind.into(), Bytes::from(owner)),
+        };
         let shape = vec![self.rows, self.columns];
-        Array { bytes, offset: 0, dtype: Dtype::F32, shape, names: None }
+        Array { bytes: Arc::new(bytes), offset: 0, dtype, shape, names: None }
     }
+}
+
+/// D of so many values in so many rows.
+fn columns(rows: usize, length: usize) -> Result<usize> {
+    if rows == 0 || length == 0 || !length.is_multiple_of(rows) {
+        return Err(Error::Shape {
+            place: "memory".into(),
+            tensor: "matrix".into(),
+            expected: format!("[{rows}, D]"),
+            got: format!("{length} values"),
+        });
+    }
+    Ok(length / rows)
 }
 
 impl From<ArrayView2<'_, f32>> for Matrix {
     fn from(view: ArrayView2<'_, f32>) -> Self {
         let (rows, columns) = view.dim();
         let values: Vec<f32> = view.iter().copied().collect();
-        Matrix { rows, columns, values: Arc::new(values) }
+        Matrix { rows, columns, values: Values::Single(Arc::new(values)) }
     }
 }
 
@@ -67,7 +96,7 @@ impl From<ArcArray2<f32>> for Matrix {
             return array.view().into();
         }
         let (rows, columns) = array.dim();
-        Matrix { rows, columns, values: Arc::new(Standard(array)) }
+        Matrix { rows, columns, values: Values::Single(Arc::new(Standard(array))) }
     }
 }
 
@@ -130,6 +159,18 @@ impl InMemory {
         let bytes = labels.iter().flat_map(|l| l.to_le_bytes()).collect();
         self.arrays.push(("label".into(), owned(bytes, Dtype::I64, &[labels.len()])));
         self
+    }
+
+    /// Names of the classes by the numbers of the labels, which must have been given.
+    ///
+    /// # Errors
+    /// If there are no labels.
+    pub fn class_names(mut self, names: Vec<String>) -> Result<Self> {
+        let label = self.arrays.iter_mut().rfind(|(name, _)| name == "label");
+        let (_, label) = label
+            .ok_or_else(|| Error::missing(&self.name, "`label`", "give the labels before their names"))?;
+        label.names = Some(Arc::new(names));
+        Ok(self)
     }
 
     /// The set. Values are checked when they are read, as those of files are.
@@ -232,6 +273,34 @@ mod tests {
         }
         assert_eq!(set.labels(0..2, 3).unwrap(), [2, 0]);
         assert_eq!((set.name(), set.len(), set.files().len()), ("all", 2, 0));
+    }
+
+    /// The half crate's encodings of 1.5 and -2, NumPy's of the same in f64.
+    #[test]
+    fn other_types_are_read_as_they_are() {
+        let bytes = |values: &[&[u8]]| -> ByteOwner { Arc::new(values.concat()) };
+        let half: ByteOwner = bytes(&[&[0x00, 0x3e], &[0x00, 0xc0]]);
+        let brain = bytes(&[&[0xc0, 0x3f], &[0x00, 0xc0]]);
+        let double = bytes(&[&1.5f64.to_le_bytes(), &(-2f64).to_le_bytes()]);
+        for (kind, owner) in
+            [(FloatType::F16, half), (FloatType::Bf16, brain), (FloatType::F64, double)]
+        {
+            let matrix = Matrix::shared_bytes(1, owner.clone(), kind).unwrap();
+            let set = FeatureSet::in_memory("x").avg(matrix).build().unwrap();
+            assert_eq!(&*set.rows(AVG, 0..1).unwrap(), [1.5, -2.0], "{kind:?}");
+            assert!(Matrix::shared_bytes(3, owner, kind).is_err());
+        }
+        let odd = Arc::new(vec![0u8; 6]);
+        assert!(Matrix::shared_bytes(1, odd, FloatType::F32).is_err());
+    }
+
+    #[test]
+    fn names_of_classes_go_with_labels() {
+        let set = || FeatureSet::in_memory("mine").avg(values(2, 2, 0.0));
+        let names = vec!["cat".to_owned(), "dog".to_owned()];
+        let named = set().labels([1u8, 0]).class_names(names.clone()).unwrap().build().unwrap();
+        assert_eq!(named.class_names(), names);
+        assert!(set().class_names(names).is_err());
     }
 
     #[test]

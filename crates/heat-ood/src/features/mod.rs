@@ -31,7 +31,7 @@ pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows
 pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
-pub use memory::{InMemory, Matrix, Owner};
+pub use memory::{ByteOwner, InMemory, Matrix, Owner};
 pub(crate) use numbering::Present;
 pub use open::OpenOptions;
 pub use origin::Origin;

@@ -18,6 +18,13 @@ enum Source {
     Mapped(Mmap),
     Owned(Vec<u8>),
     Shared(Arc<dyn AsRef<[f32]> + Send + Sync>),
+    SharedBytes(Arc<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+impl From<Arc<dyn AsRef<[u8]> + Send + Sync>> for Bytes {
+    fn from(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
+        Bytes(Source::SharedBytes(owner))
+    }
 }
 
 impl From<Arc<dyn AsRef<[f32]> + Send + Sync>> for Bytes {
@@ -40,6 +47,7 @@ impl std::ops::Deref for Bytes {
             Source::Owned(v) => v,
             // Little-endian in memory, like files (checked in `lib.rs`).
             Source::Shared(owner) => bytemuck::cast_slice((**owner).as_ref()),
+            Source::SharedBytes(owner) => (**owner).as_ref(),
         }
     }
 }

@@ -29,7 +29,7 @@ pub use npy_header::Header as NpyHeader;
 pub use regular::{open_own, open_regular, read_bounded, read_text};
 pub use temporary::remove_abandoned;
 pub(crate) use tensors::Encoded;
-pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
+pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors, sealed_tensors};
 pub(crate) use write::write_sealed;
 pub use write::{destination, is_standard_output, write_atomically};
 pub use zip_directory::zip_entries;

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype as StDtype, Metadata, SafeTensors, TensorInfo};
 
 use super::budget::{Budget, json_cost};
 use super::kind::{SAFETENSORS, kind_of};
-use super::write::write_sealed;
+use super::write::{sealed_bytes, write_sealed};
 use super::{Array, Bytes, Dtype, Floats, digest, map};
 use crate::error::{Error, Result};
 use crate::math::parallel::{Pieces, Slices};
@@ -80,10 +80,22 @@ pub fn save_tensors(
     tensors: &[(String, Tensor)],
     metadata: &[(&str, String)],
 ) -> Result<()> {
-    let digest = (digest::KEY, digest::UNKNOWN.to_owned());
-    let metadata: Vec<_> = metadata.iter().cloned().chain([digest]).collect();
-    let file = Encoded::new(tensors, &metadata).map_err(|e| Error::format(path, e.to_string()))?;
+    let file = Encoded::to_seal(path, tensors, metadata)?;
     write_sealed(path, |w| file.pieces().try_for_each(|piece| w.write_all(piece)))
+}
+
+/// The bytes that [`save_tensors`] writes.
+///
+/// # Errors
+/// If a tensor has not as many values as its shape says.
+pub fn sealed_tensors(
+    tensors: &[(String, Tensor)],
+    metadata: &[(&str, String)],
+) -> Result<Vec<u8>> {
+    let memory = Path::new("memory");
+    let file = Encoded::to_seal(memory, tensors, metadata)?;
+    sealed_bytes(|w| file.pieces().try_for_each(|piece| w.write_all(piece)))
+        .map_err(Error::io("write", memory))
 }
 
 /// The bytes of a safetensors file.
@@ -107,6 +119,17 @@ impl<'a> Encoded<'a> {
     /// If a tensor has not as many values as its shape says.
     pub fn in_memory(tensors: &'a [(String, Tensor)]) -> Result<Self> {
         Self::new(tensors, &[]).map_err(|e| Error::format("memory", e.to_string()))
+    }
+
+    /// With a place for the digest.
+    fn to_seal(
+        path: &Path,
+        tensors: &'a [(String, Tensor)],
+        metadata: &[(&str, String)],
+    ) -> Result<Self> {
+        let digest = (digest::KEY, digest::UNKNOWN.to_owned());
+        let metadata: Vec<_> = metadata.iter().cloned().chain([digest]).collect();
+        Self::new(tensors, &metadata).map_err(|e| Error::format(path, e.to_string()))
     }
 
     fn new(

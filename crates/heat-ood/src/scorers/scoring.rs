@@ -103,7 +103,7 @@ impl Found {
 }
 
 /// Score a set block by block, reading `needs`. Progress and the first error
-/// come in row order.
+/// come in row order; an observer may end it between some thousand rows.
 pub(super) fn score_blocks(
     set: &FeatureSet,
     needs: FieldSet,
@@ -128,7 +128,7 @@ pub(super) fn score_blocks(
             })
         }));
         let threads = parallel::threads();
-        for piece in blocks(set.len(), SCORE_ROWS * 16 * threads.max(4)) {
+        for piece in blocks(set.len(), SCORE_ROWS * 4 * threads.max(4)) {
             let ranges: Vec<Range<usize>> = blocks(piece.len(), SCORE_ROWS)
                 .map(|r| piece.start + r.start..piece.start + r.end)
                 .collect();
@@ -136,6 +136,9 @@ pub(super) fn score_blocks(
             let results = ranges.par_iter().collect_with(Batch::default, each);
             results.into_iter().try_for_each(|next| next.map(|next| found.extend(next)))?;
             observer.on(Event::Advance { done: piece.end as u64, loss: None });
+            if observer.should_stop() {
+                return Err(Error::Stopped);
+            }
         }
         found.scored.iter_mut().flatten().for_each(|s| s.seconds /= threads as f64);
         found

@@ -6,16 +6,19 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use heat_ood::recipe::GridRun;
 
+use crate::invocation;
+
 /// How to start a run.
 pub struct Launcher {
-    program: PathBuf,
+    /// The words that start this command.
+    program: Vec<OsString>,
     /// Arguments that all runs share.
     shared: Vec<OsString>,
     parents: Mutex<Parents>,
@@ -30,7 +33,7 @@ struct Parents {
 
 impl Launcher {
     pub fn new(shared: Vec<OsString>) -> Result<Self> {
-        let program = std::env::current_exe().context("find this program's file")?;
+        let program = invocation::program().context("find this program's file")?;
         Ok(Launcher { program, shared, parents: Mutex::default() })
     }
 
@@ -44,7 +47,7 @@ impl Launcher {
         say: &mut dyn FnMut(&str),
     ) -> Result<(), String> {
         let started = self.start(index, run, directory);
-        let mut child = started.map_err(|e| format!("start {}: {e}", self.program.display()))?;
+        let mut child = started.map_err(|e| format!("start {}: {e}", self.program[0].display()))?;
         let error = child.stderr.take().map(|stderr| listen(BufReader::new(stderr), say));
         let status = child.wait();
         self.parents().inputs.retain(|(i, _)| *i != index);
@@ -58,8 +61,8 @@ impl Launcher {
     }
 
     fn start(&self, index: usize, run: &GridRun, directory: &Path) -> std::io::Result<Child> {
-        let mut command = Command::new(&self.program);
-        command.arg("train").args(&self.shared).arg("--out").arg(directory);
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]).arg("train").args(&self.shared).arg("--out").arg(directory);
         if directory.join("recipe.toml").is_file() {
             command.arg("--resume");
         }

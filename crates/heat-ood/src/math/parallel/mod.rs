@@ -8,6 +8,7 @@
 mod pieces;
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -16,7 +17,39 @@ pub use pieces::{Indices, Pieces, Slices, SlicesMut};
 
 use crate::error::{Error, Result};
 
-static POOL: RwLock<Option<Arc<ThreadPool>>> = RwLock::new(None);
+/// A pool with the process that started its threads. A fork has a copy of the pool, but none of
+/// its threads: it starts its own, and forgets the copy, which nobody could wait for.
+struct Slot {
+    process: u32,
+    pool: Arc<ThreadPool>,
+}
+
+/// One for each generation of forks: another thread of the parent may have held its lock
+/// when the child was made, and would never give it back there.
+static SLOTS: [RwLock<Option<Slot>>; 8] = [const { RwLock::new(None) }; 8];
+static GENERATION: AtomicUsize = AtomicUsize::new(0);
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// As asked for by [`set_threads`], which forks keep to; 0: nothing was.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// The slot of this process, and its number.
+fn slot() -> (&'static RwLock<Option<Slot>>, u32) {
+    let process = std::process::id();
+    let known = PROCESS.swap(process, Ordering::AcqRel);
+    if known != process && known != 0 {
+        GENERATION.fetch_add(1, Ordering::AcqRel);
+    }
+    (&SLOTS[GENERATION.load(Ordering::Acquire) % SLOTS.len()], process)
+}
+
+/// Put a pool into a slot. One of another process is not dropped: that would wait for its threads.
+fn put(slot: &mut Option<Slot>, process: u32, pool: Arc<ThreadPool>) {
+    if let Some(old) = slot.replace(Slot { process, pool })
+        && old.process != process
+    {
+        std::mem::forget(old);
+    }
+}
 
 /// More would only wait for each other.
 const MAX_THREADS: usize = 1024;
@@ -42,30 +75,44 @@ fn default_threads() -> usize {
         .unwrap_or(1)
 }
 
+/// A pool of exactly that many threads.
+fn asked(threads: usize) -> Result<ThreadPool> {
+    let refuse = |why: String| Error::config("threads", threads, why);
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(refuse(format!("between 1 and {MAX_THREADS} threads are possible")));
+    }
+    build(threads).map_err(|e| refuse(e.to_string()))
+}
+
 /// Use `threads` worker threads from now on.
 ///
 /// # Errors
 /// If `threads` is zero or the system refuses to start them.
 pub fn set_threads(threads: usize) -> Result<()> {
-    let refuse = |why: String| Error::config("threads", threads, why);
-    if !(1..=MAX_THREADS).contains(&threads) {
-        return Err(refuse(format!("between 1 and {MAX_THREADS} threads are possible")));
-    }
-    let pool = build(threads).map_err(|e| refuse(e.to_string()))?;
-    *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pool));
+    let pool = asked(threads)?;
+    ASKED.store(threads, Ordering::Release);
+    let (slot, process) = slot();
+    put(&mut slot.write().unwrap_or_else(PoisonError::into_inner), process, Arc::new(pool));
     Ok(())
 }
 
 fn pool() -> Arc<ThreadPool> {
-    if let Some(pool) = POOL.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-        return Arc::clone(pool);
+    let (slot, process) = slot();
+    let own = |slot: &Option<Slot>| {
+        let own = slot.as_ref().filter(|slot| slot.process == process);
+        own.map(|slot| Arc::clone(&slot.pool))
+    };
+    if let Some(pool) = own(&slot.read().unwrap_or_else(PoisonError::into_inner)) {
+        return pool;
     }
-    let mut slot = POOL.write().unwrap_or_else(PoisonError::into_inner);
-    let pool = slot.get_or_insert_with(|| {
-        let pool = build(default_threads()).or_else(|_| build(1));
-        Arc::new(pool.expect("the system can start one thread"))
-    });
-    Arc::clone(pool)
+    let mut slot = slot.write().unwrap_or_else(PoisonError::into_inner);
+    own(&slot).unwrap_or_else(|| {
+        let threads = Some(ASKED.load(Ordering::Acquire)).filter(|&n| n > 0);
+        let pool = build(threads.unwrap_or_else(default_threads)).or_else(|_| build(1));
+        let pool = Arc::new(pool.expect("the system can start one thread"));
+        put(&mut slot, process, Arc::clone(&pool));
+        pool
+    })
 }
 
 /// Run `f` on the library's pool (directly when already there).
@@ -106,10 +153,9 @@ pub fn run_all(pieces: impl Pieces<Item = Result<()>>) -> Result<()> {
 /// Run `f` on a pool of exactly `threads` threads, for this call only.
 ///
 /// # Errors
-/// If the system refuses to start the threads.
+/// If `threads` is zero or the system refuses to start them.
 pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> {
-    let pool = build(threads).map_err(|e| Error::config("threads", threads, e.to_string()))?;
-    Ok(pool.install(f))
+    Ok(asked(threads)?.install(f))
 }
 
 /// Number of threads that [`run`] would use.

@@ -1,0 +1,114 @@
+//! Images to features.
+
+use std::path::PathBuf;
+
+use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig};
+use heat_images::{ImageOptions, TransformConfig, open};
+use heat_ood::Error;
+use heat_ood::recipe::Recipe;
+use pyo3::prelude::*;
+
+use crate::errors::{exception, working};
+use crate::features::PyHead;
+use crate::observer::observed;
+
+/// A classifier that makes features of images: an ONNX file, or the weights of a ResNet.
+#[pyclass(frozen, module = "heat_ood._heat_ood", name = "Backbone")]
+pub struct PyBackbone {
+    path: PathBuf,
+    options: BackboneOptions,
+    opened: Backbone,
+}
+
+#[pymethods]
+impl PyBackbone {
+    #[new]
+    #[pyo3(signature = (path, library=None, tap=None, output=None, arch=None, prefix=None))]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        library: Option<PathBuf>,
+        tap: Option<String>,
+        output: Option<String>,
+        arch: Option<String>,
+        prefix: Option<String>,
+    ) -> PyResult<Self> {
+        let options = BackboneOptions { tap, output, classes: None, arch, prefix, library };
+        let opened = working(py, || Backbone::open(&path, &options))?;
+        Ok(PyBackbone { path, options, opened })
+    }
+
+    /// What was found in it, in words.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.opened.notes().to_vec()
+    }
+
+    /// SHA-256 of the file.
+    #[getter]
+    fn sha256(&self) -> &str {
+        self.opened.sha256()
+    }
+
+    /// The last linear layer, where there is one.
+    #[getter]
+    fn head(&self) -> Option<PyHead> {
+        self.opened.head().cloned().map(PyHead)
+    }
+}
+
+fn transform(py: Python<'_>, arguments: &[String]) -> PyResult<TransformConfig> {
+    let recipe = Recipe::resolve(arguments, None).map_err(|e| exception(py, &e))?;
+    Ok(recipe.transform.unwrap_or_else(TransformConfig::imagenet))
+}
+
+/// Rows, images taken over from before, images left out, and how far logits and labels agree.
+type Done = (usize, usize, Vec<String>, Option<String>);
+
+/// Extract images into a feature set.
+#[pyfunction]
+#[pyo3(signature = (images, network, out, transform_arguments, format=None, split=None, root=None, batch_size=64,
+                    shard_rows=8192, dtype="f16", skip_unreadable=false, progress=None))]
+#[expect(clippy::too_many_arguments, reason = "one a setting")]
+pub fn extract(
+    py: Python<'_>,
+    images: PathBuf,
+    network: &PyBackbone,
+    out: PathBuf,
+    transform_arguments: Vec<String>,
+    format: Option<String>,
+    split: Option<String>,
+    root: Option<PathBuf>,
+    batch_size: usize,
+    shard_rows: usize,
+    dtype: &str,
+    skip_unreadable: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Done> {
+    let transform = transform(py, &transform_arguments)?;
+    let dtype = dtype.parse().map_err(|e: Error| exception(py, &e))?;
+    observed(py, progress, |observer| {
+        let named = |name: String| {
+            let value = serde_json::Value::String(name.to_lowercase());
+            serde_json::from_value(value).map_err(|e| Error::config("format", name, e.to_string()))
+        };
+        let format = format.map(named).transpose()?;
+        let set = open(&images, &ImageOptions { format, split, root, max_pixels: None })?;
+        let largest = (0..set.len()).filter_map(|i| set.label(i)).max();
+        let classes = largest.map(|label| label as usize + 1);
+        let options = BackboneOptions { classes, ..network.options.clone() };
+        let backbone = Backbone::open(&network.path, &options)?;
+        let batch_size = backbone.found().batch().unwrap_or(batch_size);
+        let config = ExtractConfig {
+            transform,
+            batch_size,
+            shard_rows,
+            skip_unreadable,
+            dtype,
+            perturb: None,
+        };
+        let done = backbone::extract(&*set, &backbone, &out, &config, observer)?;
+        let agreement = done.agreement.map(|agreement| agreement.to_string());
+        Ok((done.rows, done.resumed, done.unreadable, agreement))
+    })
+}

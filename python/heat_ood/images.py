@@ -1,0 +1,119 @@
+"""Images to features, through ONNX Runtime; pixels are those of Pillow and torchvision.
+
+ONNX Runtime is found in the same environment (`pip install onnxruntime`); nothing is to be set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from . import _heat_ood
+from ._progress import Progress, callback
+from .features import FeatureSet, Head, StrPath
+
+__all__ = ["Backbone", "Extracted", "extract"]
+
+
+def _runtime() -> Path | None:
+    """The shared library of the `onnxruntime` package, without importing it."""
+    spec = importlib.util.find_spec("onnxruntime")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        capi = Path(place) / "capi"
+        for pattern in ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll"):
+            for found in sorted(capi.glob(pattern)):
+                return found
+    return None
+
+
+class Backbone:
+    """A classifier whose features are taken: an `.onnx` file, or the weights of a ResNet.
+
+    `tap` names another tensor as features, `output` the classifier's output among several, `arch`
+    what weights do not tell (`resnet34`, `stem=…`), `prefix` one network of several in a file.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        tap: str | None = None,
+        output: str | None = None,
+        arch: str | None = None,
+        prefix: str | None = None,
+        library: StrPath | None = None,
+    ) -> None:
+        runtime = Path(library) if library is not None else _runtime()
+        self._backbone = _heat_ood.Backbone(Path(path), runtime, tap, output, arch, prefix)
+
+    @property
+    def notes(self) -> list[str]:
+        """What should be known about what was found in the file."""
+        return self._backbone.notes
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+        return self._backbone.sha256
+
+    @property
+    def head(self) -> Head | None:
+        """The last linear layer, where there is one."""
+        head = self._backbone.head
+        return None if head is None else Head._of(head)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """What an extraction gave."""
+
+    features: FeatureSet
+    rows: int
+    #: Images taken over from an extraction that was interrupted.
+    resumed: int
+    #: Images left out, each with the reason.
+    unreadable: list[str]
+    #: How many labelled rows the classifier gets right, in words.
+    agreement: str | None
+
+
+def extract(
+    images: StrPath,
+    backbone: Backbone | StrPath,
+    out: StrPath,
+    *,
+    preset: str = "imagenet",
+    format: str | None = None,
+    split: str | None = None,
+    root: StrPath | None = None,
+    batch_size: int = 64,
+    shard_rows: int = 8192,
+    dtype: str = "f16",
+    skip_unreadable: bool = False,
+    progress: Progress = None,
+    **transform: Any,
+) -> Extracted:
+    """Extract a directory, archive or list of images into the directory `out`, as `heat extract` does.
+
+    `preset` is the preprocessing (cifar10, cifar100, imagenet, …), `transform` keys change it
+    (`crop=224`). Interrupted, it goes on where it stopped when called again.
+    """
+    network = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
+    arguments = [f"transform={preset}", *(f"transform.{key}={value}" for key, value in transform.items())]
+    rows, resumed, unreadable, agreement = _heat_ood.extract(
+        Path(images),
+        network._backbone,
+        Path(out),
+        arguments,
+        format,
+        split,
+        None if root is None else Path(root),
+        batch_size,
+        shard_rows,
+        dtype,
+        skip_unreadable,
+        callback(progress),
+    )
+    return Extracted(FeatureSet.open(out), rows, resumed, unreadable, agreement)

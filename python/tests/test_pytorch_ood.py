@@ -1,0 +1,183 @@
+"""pytorch-ood's own cases for detectors (smoke, no fit, no model, search, benchmark), for ours."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("pytorch_ood")
+pytestmark = pytest.mark.torch
+
+from pytorch_ood.api import ModelNotSetException, RequiresFittingException
+from pytorch_ood.benchmark import Benchmark
+from pytorch_ood.metrics import OODMetrics
+from pytorch_ood.utils import GridSearch
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
+
+import heat_ood as ho
+from heat_ood import _heat_ood
+from heat_ood.pytorch_ood import HEAT, HEATMaps, Scorer, ScorerMaps
+
+KEYS = {"n_epochs": 1, "ebm.model.steps": 1, "ebm.model.train_max_iter": 1, "batch_size": 8}
+SETTINGS = {"knn": {"k": 3}, "vim": {"principal_dim": 4}, "residual": {"principal_dim": 4}, "nnguide": {"k": 2}, "pnml": {}, "cfood": {"alpha": 0.5}}
+FEATURES = 16
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(10, FEATURES), nn.ReLU())
+
+
+def rows(n: int = 240, seed: int = 0) -> tuple[Any, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    return torch.randn(n, 10, generator=generator) + y[:, None], y
+
+
+def head() -> tuple[Any, Any]:
+    torch.manual_seed(1)
+    layer = nn.Linear(FEATURES, 3)
+    return layer.weight, layer.bias  # Live parameters.
+
+
+NAMES = sorted(json.loads(_heat_ood.scorer_list()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke(name: str) -> None:
+    x, y = rows()
+    w, b = head()
+    detector = Scorer(name, encoder(), w, b, **SETTINGS.get(name, {}))
+    detector.fit(DataLoader(TensorDataset(x, y), batch_size=1))
+    scores = detector(x[:8])
+    assert isinstance(scores, torch.Tensor) and scores.shape == (8,) and torch.isfinite(scores).all()
+    assert scores.dtype == torch.float32 and not scores.requires_grad
+    # The same without an encoder, on the same features: encoded one by one for the fit, as the loader does.
+    z = torch.cat([encoder()(row[None]) for row in x])
+    again = Scorer(name, None, w, b, **SETTINGS.get(name, {})).fit_features(z, y.float())
+    assert torch.equal(again.predict_features(encoder()(x[:8])), scores)
+
+
+@pytest.mark.parametrize("name", ["knn", "gmm", "heat"])
+def test_not_fitted_and_no_model(name: str) -> None:
+    detector = HEAT(None, "quickstart_gmm", **KEYS) if name == "heat" else Scorer(name, None)
+    x, y = rows(24)
+    with pytest.raises(ModelNotSetException):
+        detector.fit(DataLoader(TensorDataset(x, y)))
+    with pytest.raises(ModelNotSetException):
+        detector.predict(x)
+    with pytest.raises(RequiresFittingException):
+        detector.predict_features(x)
+    with pytest.raises(ValueError, match="No ID"):
+        detector.fit_features(x, -torch.ones(24))
+
+
+def test_outliers_are_left_out_of_fits() -> None:
+    x, y = rows()
+    z = encoder()(x).detach()
+    clean = Scorer("gmm").fit_features(z, y)
+    both = Scorer("gmm").fit_features(torch.cat([z, z + 100]), torch.cat([y, -torch.ones_like(y)]))
+    assert torch.equal(clean.predict_features(z), both.predict_features(z))
+    gaps = Scorer("gmm").fit_features(z, y * 7 + 2)
+    assert torch.equal(clean.predict_features(z), gaps.predict_features(z))
+
+
+def test_feature_maps() -> None:
+    torch.manual_seed(0)
+    backbone = nn.Conv2d(3, FEATURES, 3)
+    x, y = torch.randn(90, 3, 8, 8), torch.arange(90) % 3
+    for detector in (ScorerMaps("gmm", backbone, pooling="std"), HEATMaps(backbone, "quickstart_gmm", **KEYS)):
+        scores = detector.fit(DataLoader(TensorDataset(x, y), batch_size=4))(x[:8])
+        assert scores.shape == (8,) and torch.isfinite(scores).all()
+    maps = backbone(x).detach()
+    by_maps = ScorerMaps("gmm", pooling="std").fit_feature_maps(maps, y)
+    assert torch.allclose(by_maps.predict_feature_maps(maps[:8]), ScorerMaps("gmm", backbone, pooling="std").fit(DataLoader(TensorDataset(x, y), batch_size=90))(x[:8]))
+
+
+def test_settings_are_attributes_and_another_one_is_another_detector() -> None:
+    x, y = rows()
+    z = encoder()(x).detach()
+    detector = Scorer("knn", k=2).fit_features(z, y)
+    assert detector.get_hyperparameters()["k"] == 2
+    copied = copy.deepcopy(detector).to("cpu")
+    assert torch.equal(copied.predict_features(z), detector.predict_features(z))
+    detector.set_hyperparameters(k=5)
+    with pytest.raises(RequiresFittingException):
+        detector.predict_features(z)
+    with pytest.raises(ValueError, match="no setting"):
+        detector.set_hyperparameters(q=5)
+    with pytest.raises(ValueError, match="q"):
+        Scorer("knn", q=1)
+
+
+def loaders() -> tuple[Any, Any]:
+    x, y = rows()
+    known, _ = rows(60, seed=1)
+    unknown = torch.randn(60, 10, generator=torch.Generator().manual_seed(2)) * 3 - 1
+    fit = DataLoader(TensorDataset(x, y), batch_size=32)
+    both = ConcatDataset([TensorDataset(known, torch.zeros(60, dtype=torch.long)), TensorDataset(unknown, -torch.ones(60, dtype=torch.long))])
+    return fit, DataLoader(both, batch_size=32)
+
+
+def test_grid_search() -> None:
+    fit, validation = loaders()
+    detector = Scorer("knn", encoder())
+    search = GridSearch(detector, fit, validation, {"k": [1, 5, 20]})
+    search.run()
+    # The best is fitted again, and is what each value gives by itself.
+    best = {}
+    for k in (1, 5, 20):
+        own = Scorer("knn", encoder(), k=k).fit(fit)
+        scored = [(own(x).numpy(), y.numpy()) for x, y in validation]
+        s, y = (np.concatenate(part) for part in zip(*scored))
+        best[k] = ho.metrics.auroc(s[y >= 0], s[y < 0])
+    assert search.best_score_ == pytest.approx(max(best.values()), abs=1e-6)
+    assert best[detector.k] == max(best.values())
+
+
+class Toy(Benchmark):  # type: ignore[misc]
+    """A benchmark without downloads."""
+
+    ood_names = ("far",)
+
+    def train_set(self) -> Any:
+        return TensorDataset(*rows())
+
+    def test_sets(self, known: bool = True, unknown: bool = True) -> list[Any]:
+        _, validation = loaders()
+        parts = validation.dataset.datasets
+        if known and unknown:
+            return [validation.dataset]
+        return [parts[0] if known else parts[1]]
+
+
+def test_benchmark_and_their_metrics() -> None:
+    fit, validation = loaders()
+    detectors = [Scorer("knn", encoder(), k=5).fit(fit), HEAT(encoder(), "quickstart_gmm", **KEYS).fit(fit)]
+    for detector in detectors:
+        theirs = OODMetrics()
+        scores, labels = [], []
+        for x, y in validation:
+            s = detector(x)
+            theirs.update(s, y)
+            scores.append(s.numpy())
+            labels.append(y.numpy())
+        s, y = np.concatenate(scores), np.concatenate(labels)
+        ours = ho.metrics.evaluate(s[y >= 0], s[y < 0])
+        found = theirs.compute()
+        assert float(found["AUROC"]) == pytest.approx(ours["auroc"], abs=1e-6)
+        assert float(found["FPR95TPR"]) == pytest.approx(ours["fpr95_ood_positive"], abs=1e-6)
+        trapezoid = ho.metrics.openood_aupr(s[y >= 0], s[y < 0])
+        assert float(found["AUPR-OUT"]) == pytest.approx(trapezoid[1], abs=1e-5)
+    toy = Toy()
+    one = toy.evaluate(detectors[0], loader_kwargs={"batch_size": 32}, device="cpu")
+    s = np.concatenate([detectors[0](x).numpy() for x, _ in validation])
+    y = np.concatenate([y.numpy() for _, y in validation])
+    assert float(one[0]["AUROC"]) == pytest.approx(ho.metrics.auroc(s[y >= 0], s[y < 0]), abs=1e-6)
+    assert len(toy.evaluate(detectors, loader_kwargs={"batch_size": 32}, device="cpu")) == 2
