@@ -138,7 +138,7 @@ fn resuming_with_other_settings_or_data_is_refused() {
     assert!(resume(&other, "digest").unwrap_err().to_string().contains("other settings"));
     assert!(resume(&config, "x").unwrap_err().to_string().contains("other data"));
     let second = RunDirectory::open(&path, "", "digest", None).err().unwrap().to_string();
-    assert!(second.contains("another process"), "{second}");
+    assert!(second.contains(&format!("process {} is training", std::process::id())), "{second}");
     drop(run);
     let fewer = HeatConfig { n_epochs: 0, ..config.clone() };
     assert!(resume(&fewer, "digest").unwrap_err().to_string().contains("already finished"));

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
+use heat_ood::io::hidden_name;
 use heat_ood::{Error, Result};
 use zip::ZipArchive;
 
@@ -23,9 +24,8 @@ pub fn unpack(archive: &Path) -> Result<bool> {
         check(archive, &mut zip, &target)?;
         return Ok(false);
     }
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
     // The lock on the archive says that nobody else is unpacking it.
-    let temporary = target.with_file_name(format!(".heat-{name}.unpacking"));
+    let temporary = target.with_file_name(hidden_name(&target, ".unpacking"));
     match std::fs::symlink_metadata(&temporary) {
         Ok(found) if !found.is_dir() => {
             let problem = "is no directory of this program; remove it";
