@@ -266,7 +266,8 @@ def of_quantized(heat, only, room):
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    side = 64
+    # What VGG pools to 7×7 must be a multiple of it.
+    side = 224
     x = pictures(room / f"images{side}", side)
 
     class Reader(CalibrationDataReader):
@@ -313,11 +314,12 @@ def of_paddle(heat, only, room):
         try:
             model = getattr(paddle.vision.models, name)(num_classes=10)
             model.eval()
-            calls = []
-            for layer in model.sublayers():
-                if isinstance(layer, paddle.nn.Linear):
-                    layer.register_forward_post_hook(lambda m, i, o: calls.append((m, i[0].numpy(), o.numpy())))
+            calls, linear = [], [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.Linear)]
+            see = lambda m, i, o: calls.append((m, i[0].numpy(), o.numpy()))
+            hooks = [layer.register_forward_post_hook(see) for layer in linear]
             y = model(paddle.to_tensor(x))
+            for hook in hooks:
+                hook.remove()
             want = {"avg": calls[-1][1], "head.weight": calls[-1][0].weight.numpy().T, "logits": y.numpy()}
             spec = paddle.static.InputSpec([None, 3, side, side], "float32", "image")
             paddle.onnx.export(model, str(room / "model"), input_spec=[spec], opset_version=17)

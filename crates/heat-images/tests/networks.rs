@@ -132,6 +132,7 @@ fn further_spellings_are_the_same_layer() {
         ("einsum", 1e-5),
         ("log_softmax_in_parts", 1e-5),
         ("logistic_in_parts", 1e-5),
+        ("one_against_rest", 1e-5),
         ("beta_and_columns", 1e-5),
         ("unpooled_norm_of_weights", 1e-5),
         ("mean_in_parts", 1e-5),

@@ -177,6 +177,9 @@ impl<'a> Finder<'a> {
                     let of_it = sum.input.first() == e.output.first();
                     return of_it.then(|| self.shifted(e)).flatten();
                 }
+                if let Some(each) = self.one_against_rest(above, below) {
+                    return Some(each);
+                }
                 // 1 / (1 + e⁻ˡ).
                 let below = below.filter(|n| n.op == "Add" && node.op == "Div")?;
                 self.logistic(below)
@@ -217,8 +220,40 @@ impl<'a> Finder<'a> {
     fn logistic(&self, sum: &'a Node) -> Option<&'a str> {
         let made = sum.input.iter().filter_map(|i| self.makers.get(i.as_str()));
         let exp = { made }.find(|n| n.op == "Exp")?;
-        let minus = self.makers.get(exp.input.first()?.as_str()).filter(|n| n.op == "Neg")?;
-        Some(minus.input.first()?.as_str())
+        let minus = self.makers.get(exp.input.first()?.as_str())?;
+        let negated = match minus.op.as_str() {
+            "Neg" => true,
+            "Mul" => {
+                let factor = self.constants.value(minus.input.get(1)?)?.into_floats();
+                factor.iter().all(|v| *v == -1.0)
+            }
+            _ => false,
+        };
+        negated.then(|| minus.input.first().map(String::as_str)).flatten()
+    }
+
+    /// p of p / Σp, where each of p is a logistic function of its own logit: classes one against
+    /// the rest. So that nothing is divided by 0, scikit-learn's graphs add to both.
+    fn one_against_rest(
+        &self,
+        above: Option<&'a Node>,
+        below: Option<&'a Node>,
+    ) -> Option<&'a str> {
+        let maker = |name: &String| self.makers.get(name.as_str()).copied();
+        let guarded = |node: &'a Node| node.input.iter().filter(move |_| node.op == "Add");
+        let (above, below) = (above?, below?);
+        let sum = std::iter::once(below).chain(guarded(below).filter_map(maker));
+        let each = { sum }.find(|n| n.op == "ReduceSum")?.input.first()?;
+        let is_numerator = above.output.first() == Some(each) || guarded(above).any(|i| i == each);
+        let made = maker(each)?;
+        let sum = |i: usize| made.input.get(i).and_then(maker).filter(|n| n.op == "Add");
+        let is_logistic = match made.op.as_str() {
+            "Sigmoid" => true,
+            "Reciprocal" => sum(0).and_then(|n| self.logistic(n)).is_some(),
+            "Div" => sum(1).and_then(|n| self.logistic(n)).is_some(),
+            _ => false,
+        };
+        (is_numerator && is_logistic).then_some(each.as_str())
     }
 
     /// A tensor as W·source + b; within a map, where `map`.
