@@ -69,7 +69,14 @@ pub fn end(child: &mut Child) -> ExitStatus {
 #[cfg(unix)]
 #[track_caller]
 pub fn interrupt(child: &mut Child) -> Option<i32> {
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    signal(child, "-INT")
+}
+
+/// The exit code after a signal.
+#[cfg(unix)]
+#[track_caller]
+pub fn signal(child: &mut Child, name: &str) -> Option<i32> {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status();
     assert!(sent.unwrap().success());
     end(child).code()
 }

@@ -55,6 +55,20 @@ pub fn found(path: &Path) -> Result<Option<std::fs::Metadata>> {
     }
 }
 
+/// Bytes that may still be written below `directory`, where the system says.
+pub fn free_space(directory: &Path) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let found = rustix::fs::statvfs(directory).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        None
+    }
+}
+
 /// Write a whole file or nothing: temporary file in the same directory, flushed
 /// to the disk, then renamed. A link stays one, and what it leads to is replaced.
 /// The new file has the old one's permissions, less what the umask takes; standard
@@ -202,6 +216,15 @@ mod tests {
         assert!(error.contains("write") && error.contains("x"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn there_is_room_here_and_none_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(free_space(directory.path()).is_some_and(|n| n > 0));
+        assert_eq!(free_space(Path::new("/proc")), Some(0));
+        assert_eq!(free_space(&directory.path().join("absent")), None);
     }
 
     #[test]
