@@ -451,7 +451,7 @@ fn signals_are_heard_within_a_chain() {
     let path = directory.path();
     let data = data("train");
     for (signal, out) in [("-INT", "int"), ("-TERM", "term")] {
-        let steps = "ebm.model.steps=1000000000";
+        let steps = "ebm.model.steps=1e9";
         let args = ["train", "ebm=quickstart_gmm", "ebm.model.hidden_dim=16", steps];
         let args = [&args[..], &["n_epochs=1", "--train", &data, "--out", out]].concat();
         let mut child = common::start(path, &args);

@@ -174,7 +174,8 @@ fn what_nobody_knows_the_length_of_is_bounded() {
         });
         let place = unvouched(&server);
         let error = place.fails(&["get", "own", "--most", "100kB"]);
-        let sends = if told { "sends 200000 bytes, and 100.00 kB" } else { "sends more than 100.00 kB" };
+        let sends =
+            if told { "sends 200000 bytes, and 100.00 kB" } else { "sends more than 100.00 kB" };
         contains(&error, &[sends, "--most SIZE"]);
         assert!(place.names().is_empty());
         // Its description says how much it is.
@@ -193,7 +194,10 @@ fn what_nobody_knows_the_length_of_is_bounded() {
     });
     let sums = format!("size = {}", 1u64 << 60);
     let place = Place::new(&[("a.bin", &server.url, sums)]);
-    contains(&place.fails(&GET), &["has 1152921504606846976 bytes", "there is room for", "make room"]);
+    contains(
+        &place.fails(&GET),
+        &["has 1152921504606846976 bytes", "there is room for", "make room"],
+    );
     assert!(place.names().is_empty(), "{:?}", place.names());
 }
 

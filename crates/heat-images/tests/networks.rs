@@ -126,6 +126,7 @@ fn further_spellings_are_the_same_layer() {
         ("batch_normalisation", 1e-5),
         ("mean_of_two", 1e-5),
         ("mean_node", 1e-5),
+        ("mean_of_stack", 1e-5),
         ("convolution_before_pooling", 1e-5),
         ("low_rank", 1e-5),
         ("without_background", 1e-5),

@@ -141,7 +141,11 @@ pub fn tree(directory: &Path) -> BTreeMap<String, PathBuf> {
 pub fn results(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let kept = |name: &str| {
         let named = |end: &str| name.ends_with(end);
-        !(named(".lock") || name.contains("/inputs-") || name.contains("events.out") || named("sweep.json") || named("run.json"))
+        !(named(".lock")
+            || name.contains("/inputs-")
+            || name.contains("events.out")
+            || named("sweep.json")
+            || named("run.json"))
     };
     let files = tree(directory).into_iter().filter(|(name, _)| kept(name));
     let read = |(name, path): (String, PathBuf)| match fs::read(path) {

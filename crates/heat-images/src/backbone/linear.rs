@@ -256,6 +256,29 @@ impl<'a> Finder<'a> {
         (is_numerator && is_logistic).then_some(each.as_str())
     }
 
+    /// What a reduction over a first axis goes over, where that was made of as many tensors: the
+    /// logits of several heads.
+    fn stacked(&self, node: &'a Node) -> Option<Vec<&'a str>> {
+        let axes = |node: &Node| match node.attribute("axes") {
+            Some(a) => Some(a.ints.clone()),
+            None => self.constants.ints(node.input.get(1)?),
+        };
+        let is_first = |node: &Node| axes(node).is_some_and(|a| a == [0]);
+        let stack = *self.makers.get(node.input.first()?.as_str())?;
+        if !is_first(node)
+            || node.int("keepdims", 1) != 0
+            || (stack.op.as_str(), stack.int("axis", 1)) != ("Concat", 0)
+        {
+            return None;
+        }
+        let part = |name: &String| {
+            let made = *self.makers.get(name.as_str())?;
+            let whole = made.op == "Unsqueeze" && is_first(made);
+            whole.then(|| made.input.first().map(String::as_str)).flatten()
+        };
+        stack.input.iter().map(part).collect::<Option<Vec<_>>>().filter(|parts| !parts.is_empty())
+    }
+
     /// A tensor as W·source + b; within a map, where `map`.
     fn affine(&self, name: &str, map: bool, steps: usize) -> Option<Affine> {
         self.parts.set(self.parts.get().checked_sub(1)?);
@@ -300,6 +323,15 @@ impl<'a> Finder<'a> {
                     sum = sum.plus(of(i)?)?;
                 }
                 let n = if node.op == "Mean" { node.input.len() as f64 } else { 1.0 };
+                Some(sum.scaled(1.0 / n))
+            }
+            "ReduceMean" | "ReduceSum" if !map => {
+                let parts = self.stacked(node)?;
+                let mut sum = self.affine(parts[0], map, steps)?;
+                for part in &parts[1..] {
+                    sum = sum.plus(self.affine(part, map, steps)?)?;
+                }
+                let n = if node.op == "ReduceMean" { parts.len() as f64 } else { 1.0 };
                 Some(sum.scaled(1.0 / n))
             }
             "BatchNormalization" => {

@@ -33,7 +33,9 @@ pub use temporary::{hidden_name, remove_abandoned};
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
 pub(crate) use write::write_sealed;
-pub use write::{destination, found, free_space, is_standard_output, parent, replace_directory, write_atomically};
+pub use write::{
+    destination, found, free_space, is_standard_output, parent, replace_directory, write_atomically,
+};
 pub use zip_directory::zip_entries;
 
 pub(crate) use array::{Array, Dtype, Names};

@@ -160,14 +160,20 @@ impl Manifest {
         let network = format!("{} ({})", other.backbone, short(&other.backbone_sha256));
         let differences = [
             (other.dataset_sha256 != self.dataset_sha256, images),
-            (other.backbone_sha256 != self.backbone_sha256, format!("by another network, {network}")),
+            (
+                other.backbone_sha256 != self.backbone_sha256,
+                format!("by another network, {network}"),
+            ),
             (other.architecture != self.architecture, setting("architecture", &other.architecture)),
             (other.tap != self.tap, format!("of the tensor {}", other.tap)),
             (other.transform != self.transform, "with another transform".to_owned()),
             (other.perturbed_by != self.perturbed_by, "with another perturbation".to_owned()),
             (other.dtype != self.dtype, format!("as {}", other.dtype)),
             (other.shard_rows != self.shard_rows, format!("in shards of {}", other.shard_rows)),
-            (other.skip_unreadable != self.skip_unreadable, "with other handling of unreadable images".to_owned()),
+            (
+                other.skip_unreadable != self.skip_unreadable,
+                "with other handling of unreadable images".to_owned(),
+            ),
             (other.version != self.version, format!("by version {}", other.version)),
         ];
         let differing = differences.into_iter().filter(|(differs, _)| *differs);

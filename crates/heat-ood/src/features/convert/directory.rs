@@ -7,7 +7,9 @@ use super::ConvertConfig;
 use super::encode::Output;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, FileFormat};
-use crate::io::{found, held, hold, open_regular, parent, replace_directory, sha256_of, write_sealed};
+use crate::io::{
+    found, held, hold, open_regular, parent, replace_directory, sha256_of, write_sealed,
+};
 
 /// Held while a directory is being filled.
 const LOCK: &str = ".lock";
