@@ -35,6 +35,10 @@ levit_128s deit_tiny_patch16_224 deit_tiny_distilled_patch16_224 cait_xxs24_224 
 edgenext_xx_small mobilevit_xxs fastvit_t8 xception41 inception_resnet_v2 tresnet_m selecsls42 coat_tiny""".split()
 
 
+# Networks without a linear layer at their end: features alone, and so it must be.
+HEADLESS = {"torchvision squeezenet1_1": "no head, rightly: a ReLU follows its last layer"}
+
+
 def pictures(folder, side):
     """`N` images as files, and as what a network is given: [0, 1], channels first."""
     rng = np.random.default_rng(0)
@@ -92,7 +96,10 @@ def show(network, exporter, found=None, want=None, said="", error=None, limits=(
         wrong = [p is not None and not p <= limit for p, limit in zip(parts, (limits[0], limits[0], limits[1]))]
         missing = [k for k in ("avg", "logits", "head.weight") if want.get(k) is not None and found.get(k) is None]
         spread = "avg, std, max" if "std" in found else "avg"
-        note = f"**missing: {', '.join(missing)}**" if missing else "**differs**" if any(wrong) else spread
+        if network in HEADLESS:
+            missing = [k for k in ("head.weight", "logits") if k in found]
+            spread = HEADLESS[network]
+        note = f"**{'too much' if network in HEADLESS else 'missing'}: {', '.join(missing)}**" if missing else "**differs**" if any(wrong) else spread
         row = (network, exporter, *shown, note)
     rows.append(row)
     print("| " + " | ".join(row) + " |", flush=True, file=table)
@@ -106,7 +113,7 @@ def hooked(model, x):
     calls = []
     layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     for layer in layers:
-        layer.register_forward_hook(lambda m, i, o: calls.append((m, i[0].detach(), o.detach())))
+        layer.register_forward_hook(lambda m, i, o: calls.append((m, i[0].detach().clone(), o.detach().clone())))
     with torch.no_grad():
         y = model(torch.from_numpy(x))
     y = y[0] if isinstance(y, (tuple, list)) else y
@@ -147,7 +154,7 @@ def of_torch(heat, only, room):
             if side > 240 and "timm" in name:
                 side = 224 if getattr(model, "img_size", None) is None else side
             x = pictures(room / f"images{side}", side)
-            want = hooked(model, x)
+            want = hooked(model, x) if name not in HEADLESS else {}
         except Exception as e:
             show(name, "", error=f"framework: {str(e).splitlines()[0][:100]}")
             continue
@@ -175,8 +182,6 @@ def of_torch(heat, only, room):
 
 def of_keras(heat, only, room):
     import keras
-    import tensorflow as tf
-    import tf2onnx
 
     side = 96
     x = pictures(room / f"images{side}", side)
@@ -187,22 +192,24 @@ def of_keras(heat, only, room):
         try:
             keras.utils.set_random_seed(0)
             model = getattr(keras.applications, name)(weights=None, classes=10, input_shape=(side, side, 3))
-            head = model.layers[-1]
-            inner = keras.Model(model.inputs, head.input)
-            z = np.asarray(inner(last))
-            w, b = [np.asarray(v) for v in head.get_weights()] if len(head.get_weights()) == 2 else (None, None)
-            want = {"avg": z, "head.weight": w.T, "logits": z @ w + b} if w is not None and w.ndim == 2 else {}
+            # Dense, or a convolution of one cell after the pooling; softmax may be a layer of its own.
+            head = [layer for layer in model.layers if len(layer.get_weights()) == 2][-1]
+            z = np.asarray(keras.Model(model.inputs, head.input)(last)).reshape(N, -1)
+            w, b = (np.asarray(v) for v in head.get_weights())
+            w = w.reshape(-1, w.shape[-1])
+            want = {"avg": z, "head.weight": w.T, "logits": z @ w + b}
         except Exception as e:
             show(f"keras {name}", "", error=f"framework: {str(e).splitlines()[0][:100]}")
             continue
         for exporter in ("tf2onnx", "keras"):
             file, out = room / "model.onnx", room / "out"
-            subprocess.run(["rm", "-rf", out, *room.glob("model.onnx*")])
+            subprocess.run(["rm", "-rf", out, room / "saved", *room.glob("model.onnx*")])
             try:
                 if exporter == "tf2onnx":
-                    spec = (tf.TensorSpec((None, side, side, 3), tf.float32, name="image"),)
-                    function = tf.function(lambda image: model(image, training=False), input_signature=spec)
-                    tf2onnx.convert.from_function(function, input_signature=spec, opset=17, output_path=str(file))
+                    # Through a SavedModel: constants of the preprocessing would else become inputs.
+                    model.export(str(room / "saved"), verbose=False)
+                    convert = ["-m", "tf2onnx.convert", "--saved-model", room / "saved", "--opset", "17", "--output", file]
+                    subprocess.run([sys.executable, *convert], check=True, capture_output=True)
                 else:
                     model.export(str(file), format="onnx", verbose=False)
             except Exception as e:
@@ -266,7 +273,8 @@ def of_quantized(heat, only, room):
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    side = 64
+    # What VGG pools to 7×7 must be a multiple of it.
+    side = 224
     x = pictures(room / f"images{side}", side)
 
     class Reader(CalibrationDataReader):
@@ -313,11 +321,12 @@ def of_paddle(heat, only, room):
         try:
             model = getattr(paddle.vision.models, name)(num_classes=10)
             model.eval()
-            calls = []
-            for layer in model.sublayers():
-                if isinstance(layer, paddle.nn.Linear):
-                    layer.register_forward_post_hook(lambda m, i, o: calls.append((m, i[0].numpy(), o.numpy())))
+            calls, linear = [], [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.Linear)]
+            see = lambda m, i, o: calls.append((m, i[0].numpy(), o.numpy()))
+            hooks = [layer.register_forward_post_hook(see) for layer in linear]
             y = model(paddle.to_tensor(x))
+            for hook in hooks:
+                hook.remove()
             want = {"avg": calls[-1][1], "head.weight": calls[-1][0].weight.numpy().T, "logits": y.numpy()}
             spec = paddle.static.InputSpec([None, 3, side, side], "float32", "image")
             paddle.onnx.export(model, str(room / "model"), input_spec=[spec], opset_version=17)

@@ -108,7 +108,7 @@ fn threads(cli: &Cli) -> heat_ood::Result<Option<usize>> {
     Ok(Some(number))
 }
 
-/// 2 for settings that cannot be understood, 3 for an alarm, 130 after Ctrl-C, 1 for
+/// 2 for settings that cannot be understood, 3 for an alarm, 130 after Ctrl-C or a termination signal, 1 for
 /// everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Alarmed>() {

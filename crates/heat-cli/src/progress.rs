@@ -2,12 +2,13 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use heat_ood::{Event, Observer, printable};
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
-static STOP: AtomicBool = AtomicBool::new(false);
+static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// The exit code after Ctrl-C, as a shell gives it to a command that the signal ended.
 pub const INTERRUPTED: u8 = 130;
@@ -32,7 +33,7 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<()> {
         }
         let _ = writeln!(
             std::io::stderr(),
-            "stopping after this step; press Ctrl-C again to leave without a checkpoint"
+            "stopping; press Ctrl-C again to leave without a checkpoint"
         );
     })?;
     Ok(())
@@ -280,6 +281,10 @@ impl Observer for Progress {
 
     fn should_stop(&self) -> bool {
         STOP.load(Ordering::SeqCst)
+    }
+
+    fn stop_flag(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&STOP))
     }
 }
 

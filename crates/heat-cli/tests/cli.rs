@@ -442,6 +442,34 @@ fn ctrl_c_saves_a_checkpoint() {
     assert_eq!(steps.count(), 1);
 }
 
+/// A signal is heard between two Langevin steps, however many there are: the step of training is
+/// taken anew when the run goes on, to the bytes of a run that was never stopped.
+#[cfg(unix)]
+#[test]
+fn signals_are_heard_within_a_chain() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let data = data("train");
+    for (signal, out) in [("-INT", "int"), ("-TERM", "term")] {
+        let steps = "ebm.model.steps=1e9";
+        let args = ["train", "ebm=quickstart_gmm", "ebm.model.hidden_dim=16", steps];
+        let args = [&args[..], &["n_epochs=1", "--train", &data, "--out", out]].concat();
+        let mut child = common::start(path, &args);
+        // The record is written just before the first step.
+        common::wait_until(&mut child, || path.join(out).join("run.json").exists());
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let sent = std::time::Instant::now();
+        assert_eq!(common::signal(&mut child, signal), Some(130), "{signal}");
+        assert!(sent.elapsed().as_secs() < 20, "{signal}: {:?}", sent.elapsed());
+        assert!(path.join(out).join("checkpoints/step_0.safetensors").exists());
+        // Stopped and begun again, it stands where it stood.
+        let more = ["train", "--resume", "--out", out];
+        let mut child = common::start(path, &more);
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        assert_eq!(common::signal(&mut child, signal), Some(130), "{signal}");
+    }
+}
+
 /// The README's first command, from an empty directory.
 #[test]
 fn quickstart() {

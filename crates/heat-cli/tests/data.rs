@@ -296,6 +296,36 @@ fn archives_are_unpacked_whole() {
 }
 
 #[test]
+fn archives_unpack_to_no_more_than_they_may() {
+    let data = vec![0; 30_000];
+    let archive = zip(&[("data.mdb", &data[..]), ("lock.mdb", b"01234567")]);
+    let server = serves(&archive);
+    let place = Place::new(&[("x.zip", &server.url, "unpack = true".into())]);
+    let error = place.fails(&["get", "own", "--most", "30kB"]);
+    contains(&error, &["x.zip: unpacks to 30008 bytes, and 30.00 kB are the most", "--most SIZE"]);
+    assert_eq!(place.names(), ["checksums.toml", "x.zip"]);
+    contains(&place.ok(&GET), &["unpacked"]);
+    // More bytes than it says: nothing is left of them.
+    let mut lies = archive.clone();
+    for (signature, at) in [(&b"PK\x03\x04"[..], 22), (b"PK\x01\x02", 24)] {
+        let header = lies.windows(4).position(|w| w == signature).unwrap();
+        lies[header + at..header + at + 4].copy_from_slice(&10u32.to_le_bytes());
+    }
+    let server = serves(&lies);
+    place.describe(&[("y.zip", &server.url, "unpack = true".into())]);
+    let error = place.fails(&GET);
+    contains(&error, &["y"]);
+    assert_eq!(place.names(), ["checksums.toml", "x", "x.zip", "y.zip"], "{error}");
+    // A directory that says that it has more entries than it has.
+    let mut many = archive.clone();
+    let end = many.len() - 22;
+    many[end + 8..end + 12].fill(0xee);
+    let server = serves(&many);
+    place.describe(&[("z.zip", &server.url, "unpack = true".into())]);
+    contains(&place.fails(&GET), &["z.zip: not a whole .zip"]);
+}
+
+#[test]
 fn archives_do_not_reach_outside_their_directory() {
     let archive = zip(&[("fine.txt", b"fine"), ("../../evil.txt", b"evil")]);
     let server = serves(&archive);

@@ -161,6 +161,72 @@ fn lengths_that_are_not_kept_are_noticed() {
     assert_eq!(place.names(), ["a.bin"]);
 }
 
+/// A server that does not say how much it sends could fill the disk.
+#[test]
+fn what_nobody_knows_the_length_of_is_bounded() {
+    let want = bytes(200_000, 30);
+    for told in [false, true] {
+        let answer = want.clone();
+        let server = Server::start(move |_, _| {
+            let mut answer = Answer::new("200 OK", &answer);
+            answer.length = answer.length.filter(|_| told);
+            answer
+        });
+        let place = unvouched(&server);
+        let error = place.fails(&["get", "own", "--most", "100kB"]);
+        let sends =
+            if told { "sends 200000 bytes, and 100.00 kB" } else { "sends more than 100.00 kB" };
+        contains(&error, &[sends, "--most SIZE"]);
+        assert!(place.names().is_empty());
+        // Its description says how much it is.
+        let place = Place::new(&[("a.bin", &server.url, "size = 200000".into())]);
+        place.ok(&["get", "own", "--most", "100kB"]);
+        place.holds("a.bin", &want);
+        let place = unvouched(&server);
+        place.ok(&GET);
+        place.holds("a.bin", &want);
+    }
+    // A size that no disk has.
+    let server = Server::start(|_, _| {
+        let mut answer = Answer::new("200 OK", b"x");
+        answer.length = Some(1 << 60);
+        answer
+    });
+    let sums = format!("size = {}", 1u64 << 60);
+    let place = Place::new(&[("a.bin", &server.url, sums)]);
+    contains(
+        &place.fails(&GET),
+        &["has 1152921504606846976 bytes", "there is room for", "make room"],
+    );
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+/// Who can make the first address fail could otherwise choose the bytes.
+#[test]
+fn without_a_checksum_https_does_not_become_http() {
+    let want = bytes(3_000, 31);
+    let server = serves(&want);
+    let place = unvouched(&server);
+    let secure = nobody().replace("http:", "https:");
+    let describe = |lines: &str| {
+        let urls = format!("urls = [\"{secure}/a.bin\", \"{}/a.bin\"]", server.url);
+        let text = format!(
+            "[own]\ntitle = \"\"\nterms = \"\"\n[[own.files]]\nname = \"a.bin\"\n{urls}\n{lines}\n"
+        );
+        fs::write(place.0.path().join("own.toml"), text).unwrap();
+    };
+    let get = ["get", "own", "--retries", "0"];
+    // The few digits of a prefix can be met.
+    for lines in [String::new(), format!("sha256_prefix = \"{}\"", &sha256(&want)[..8])] {
+        describe(&lines);
+        contains(&place.fails(&get), &["was not asked: it is no https", "no checksum"]);
+        assert!(server.requests().is_empty());
+    }
+    describe(&format!("sha256 = \"{}\"", sha256(&want)));
+    place.ok(&get);
+    place.holds("a.bin", &want);
+}
+
 #[test]
 fn slow_is_not_silent() {
     let want = bytes(3_000, 13);

@@ -173,7 +173,7 @@ fn a_directory_is_one_sweep() {
     {
         let lock = fs::File::create(path.join("s/.lock")).unwrap();
         lock.lock().unwrap();
-        refused(&same, "another process is sweeping");
+        refused(&same, "is sweeping in this directory");
     }
     // A detector that is damaged or lost is made again from its checkpoint.
     let detector = path.join("s/n_epochs=1/detector.safetensors");

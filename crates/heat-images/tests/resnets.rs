@@ -267,7 +267,16 @@ fn several_networks_need_a_prefix() {
         prefix: Some(prefix.to_owned()),
         ..BackboneOptions::default()
     };
-    assert!(Backbone::open(golden("two.pt"), &with("b.")).is_ok());
+    // Each is a network of its own, however its prefix is written; one that is alone is its file.
+    let hash = |file: &str, options: &BackboneOptions| {
+        Backbone::open(golden(file), options).unwrap().sha256().to_owned()
+    };
+    let [a, b] = ["a.", "b."].map(|prefix| hash("two.pt", &with(prefix)));
+    assert_ne!(a, b);
+    assert_eq!(b, hash("two.pt", &with("b")));
+    let whole = |file: &str| heat_ood::io::sha256(&golden(file)).unwrap();
+    assert!(![&a, &b].contains(&&whole("two.pt")));
+    assert_eq!(hash("module.th", &BackboneOptions::default()), whole("module.th"));
     contains(&refusal(&golden("two.pt"), &with("c.")), &["`c.conv1.weight`", "prefix"]);
 }
 

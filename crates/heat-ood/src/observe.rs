@@ -1,5 +1,8 @@
 //! How the library tells its caller what it is doing: it never prints.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use serde::{Deserialize, Serialize};
 
 /// One epoch of training. Losses and network energies are means over the
@@ -71,6 +74,13 @@ pub trait Observer: Send {
     /// keeps what is finished, scoring ends with [`Error::Stopped`](crate::Error::Stopped).
     fn should_stop(&self) -> bool {
         false
+    }
+
+    /// A flag that is set, from whatever thread, when training should stop at once: chains may
+    /// have a billion steps. It is seen between two Langevin steps; the step of training that is
+    /// under way is then not taken, and is taken anew when the run goes on.
+    fn stop_flag(&self) -> Option<Arc<AtomicBool>> {
+        None
     }
 }
 

@@ -363,7 +363,7 @@ fn two_at_a_time_are_refused() {
     lock.lock().unwrap();
     let out = directory.path().join("out");
     let error = run(&set, &out, &ConvertConfig::default()).unwrap_err().to_string();
-    contains(&error, &["another process"]);
+    contains(&error, &["process", "is writing that directory"]);
     assert!(busy.join(".lock").exists());
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use heat_ood::ebm::{HeatConfig, Outcome, Proposal, RunDirectory, Trainer, checkpoint};
 use heat_ood::features::{FeatureSet, Head};
@@ -121,6 +121,92 @@ fn a_resumed_run_is_the_uninterrupted_run_to_the_byte() {
     }
 }
 
+/// Sets its flag as a step of training begins: the chains of that step end at once.
+struct StopWithin {
+    left: AtomicUsize,
+    flag: Arc<AtomicBool>,
+}
+
+impl StopWithin {
+    fn new(left: usize) -> Self {
+        let flag = Arc::new(AtomicBool::new(left == 0));
+        StopWithin { left: AtomicUsize::new(left), flag }
+    }
+}
+
+impl Observer for StopWithin {
+    fn on(&mut self, event: Event<'_>) {
+        if matches!(event, Event::Advance { loss: Some(_), .. })
+            && self.left.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            self.flag.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn stop_flag(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.flag))
+    }
+}
+
+/// Chains that were cut leave no trace: neither in the weights nor in the replay buffer.
+#[test]
+fn a_run_that_was_stopped_within_a_chain_goes_on_to_the_byte() {
+    let train = train();
+    for variant in ["chains", "replay", "svgd"] {
+        let mut config = config();
+        // Stopped before the first checkpoint of an epoch, too.
+        config.save_freq = 2;
+        config.ebm.model.use_pcd = variant == "replay";
+        config.ebm.model.buffer_size = 300;
+        config.ebm.model.use_svgd = variant == "svgd";
+        let directory = tempfile::tempdir().unwrap();
+        let whole = directory.path().join("whole");
+        let mut run = RunDirectory::create(&whole, "", "d").unwrap();
+        let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
+        assert_eq!(run.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
+        let path = directory.path().join("stopped");
+        let mut run = RunDirectory::create(&path, "", "d").unwrap();
+        let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
+        // In the first step of all, within an epoch, in the first of the second.
+        for (n, step) in [(0, 0), (4, 4), (11, 15), (3, 18)] {
+            let mut stop = StopWithin::new(n);
+            assert_eq!(run.train(&mut trainer, &mut stop).unwrap(), Outcome::Stopped);
+            assert_eq!(trainer.state().step, step, "{variant}");
+            drop(run);
+            // What is there is enough to go on, however often the run is opened.
+            for _ in 0..2 {
+                let last = RunDirectory::latest(&path).unwrap().unwrap();
+                trainer = checkpoint::resume(&last, &config, &train, "d").unwrap();
+                drop(RunDirectory::open(&path, "", "d", Some(&trainer)).unwrap());
+            }
+            run = RunDirectory::open(&path, "", "d", Some(&trainer)).unwrap();
+        }
+        assert_eq!(run.train(&mut trainer, &mut Silent).unwrap(), Outcome::Finished);
+        assert!(files(&path) == files(&whole), "{variant}");
+    }
+}
+
+/// A billion steps end as soon as somebody says so.
+#[test]
+fn a_chain_ends_between_two_steps() {
+    let (train, mut config) = (train(), config());
+    for svgd in [false, true] {
+        config.ebm.model.steps = 1_000_000_000;
+        config.ebm.model.use_svgd = svgd;
+        let mut trainer = Trainer::new(config.clone(), prior(&config, &train), &train).unwrap();
+        let before = trainer.net().parameters().to_vec();
+        let mut stop = StopWithin::new(1);
+        let flag = Arc::clone(&stop.flag);
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            flag.store(true, Ordering::SeqCst);
+        });
+        assert_eq!(trainer.run(&mut stop).unwrap(), Outcome::Stopped);
+        later.join().unwrap();
+        assert_eq!((trainer.state().step, trainer.net().parameters()), (0, &before[..]));
+    }
+}
+
 #[test]
 fn resuming_with_other_settings_or_data_is_refused() {
     let (train, mut config) = (train(), config());
@@ -138,7 +224,7 @@ fn resuming_with_other_settings_or_data_is_refused() {
     assert!(resume(&other, "digest").unwrap_err().to_string().contains("other settings"));
     assert!(resume(&config, "x").unwrap_err().to_string().contains("other data"));
     let second = RunDirectory::open(&path, "", "digest", None).err().unwrap().to_string();
-    assert!(second.contains("another process"), "{second}");
+    assert!(second.contains(&format!("process {} is training", std::process::id())), "{second}");
     drop(run);
     let fewer = HeatConfig { n_epochs: 0, ..config.clone() };
     assert!(resume(&fewer, "digest").unwrap_err().to_string().contains("already finished"));

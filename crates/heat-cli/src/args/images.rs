@@ -242,4 +242,7 @@ pub struct DataGetArgs {
     /// How long a server may stay silent
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,
+    /// Most bytes of a file whose size is not known beforehand, and of what an archive unpacks to
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = super::size)]
+    pub most: usize,
 }

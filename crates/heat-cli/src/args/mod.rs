@@ -67,7 +67,8 @@ const COMPLETIONS_HELP: &str = "\
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 an error of the data, of files or of the system; 2 arguments or settings that
-  cannot be understood; 3 an alarm of `heat watch --fail`; 130 stopped by Ctrl-C";
+  cannot be understood; 3 an alarm of `heat watch --fail`; 130 stopped by Ctrl-C or
+  a termination signal";
 
 const SWEEP_HELP: &str = "\
 Lists: commas outside brackets and quotes separate values; the first key varies slowest:

@@ -50,7 +50,8 @@ fn get(args: &DataGetArgs, progress: &mut Progress) -> Result<()> {
     }
     let environment = std::env::var("HEAT_MIRROR").ok().filter(|m| !m.is_empty());
     let mirror = args.mirror.clone().or(environment);
-    let settings = Settings::new(mirror, args.retries, Duration::from_secs(args.timeout))?;
+    let settings =
+        Settings::new(mirror, args.retries, Duration::from_secs(args.timeout), args.most as u64)?;
     leave_on_ctrl_c("stopped; what is downloaded is kept: run the same command again to resume")?;
     let directory = Directory::new(&args.place.data);
     let mut failed = None;

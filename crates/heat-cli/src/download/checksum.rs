@@ -116,6 +116,12 @@ pub fn is_vouched(file: &RemoteFile, recorded: Option<&str>) -> bool {
     !needs_record(file) || file.sha256_prefix.is_some() || recorded.is_some()
 }
 
+/// Whether another file with the same checksum cannot be made: the few digits of a prefix can be
+/// met by trying.
+pub fn is_proven(file: &RemoteFile, recorded: Option<&str>) -> bool {
+    file.sha256.is_some() || file.md5.is_some() || recorded.is_some()
+}
+
 /// `checksums.toml` of a data directory.
 pub struct Records(PathBuf);
 

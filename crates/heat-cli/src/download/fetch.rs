@@ -8,10 +8,11 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use heat_ood::io::{free_space, parent};
 use heat_ood::{Error, Event, Observer, Result};
 use indicatif::DecimalBytes;
 
-use super::checksum::{Digests, is_vouched};
+use super::checksum::{Digests, is_proven, is_vouched};
 use super::http::{Answer, Client, Reply, Resume, Trouble};
 use super::partial::{Origin, Partial};
 use super::sources::RemoteFile;
@@ -51,6 +52,18 @@ impl Order<'_> {
     /// Whether wrongly joined pieces would be noticed.
     pub fn is_vouched(&self) -> bool {
         is_vouched(self.file, self.recorded.as_deref())
+    }
+
+    /// Whether an address may be asked: a file that is to come by https, and has no checksum, does
+    /// not come by http because the first address fails.
+    fn is_step_down(&self, i: usize) -> bool {
+        let is_secure = |url: &String| url.starts_with("https://");
+        !self.is_proven() && !is_secure(&self.urls[i]) && self.urls[..i].iter().any(is_secure)
+    }
+
+    /// Whether nobody could change the bytes on their way without being noticed.
+    fn is_proven(&self) -> bool {
+        is_proven(self.file, self.recorded.as_deref())
     }
 
     /// Where to go on at `url`, if the bytes that are there may be used.
@@ -104,11 +117,22 @@ fn not_downloaded(target: &Path, problems: &[String], kept: u64) -> Error {
     Error::format(target, format!("not downloaded:\n  {}{remedy}", problems.join("\n  ")))
 }
 
+/// The disk is too small for a file.
+pub fn no_room(target: &Path, has: &str, bytes: u64, room: u64) -> Error {
+    let problem = format!(
+        "{has} {bytes} bytes, and there is room for {}: make room, then run the same command again",
+        DecimalBytes(room)
+    );
+    Error::format(target, problem)
+}
+
 /// Downloads files.
 pub struct Fetcher<'a> {
     pub client: Client,
     /// Tries of an address after the first that bring nothing.
     pub retries: u32,
+    /// Most bytes of a file whose size nothing but its server tells.
+    pub most: u64,
     pub progress: &'a mut Progress,
 }
 
@@ -129,7 +153,13 @@ impl Fetcher<'_> {
         }
         let mut problems = Vec::new();
         for (i, url) in order.urls.iter().enumerate() {
-            let more = i + 1 < order.urls.len();
+            if order.is_step_down(i) {
+                problems.push(format!(
+                    "{url} was not asked: it is no https, and there is no checksum of the file"
+                ));
+                continue;
+            }
+            let more = (i + 1..order.urls.len()).any(|j| !order.is_step_down(j));
             let digests = self.try_address(order, &mut partial, url, more);
             self.progress.clear();
             match digests? {
@@ -197,7 +227,8 @@ impl Fetcher<'_> {
         if resume.is_some() && whole == Some(partial.len()) {
             return Ok(Outcome::Complete);
         }
-        let (from, answer) = match self.client.get(url, resume) {
+        let secure = url.starts_with("https://") && !order.is_proven();
+        let (from, answer) = match self.client.get(url, resume, secure) {
             Err(Trouble::Passing(problem)) => return Ok(Outcome::Later(problem)),
             Err(Trouble::Lasting(problem)) => return Ok(Outcome::Leave(problem)),
             Ok(Reply::PastEnd) => {
@@ -211,6 +242,19 @@ impl Fetcher<'_> {
             return Ok(Outcome::Leave(problem));
         }
         let total = answer.origin.total.or(order.file.size);
+        let room = free_space(parent(order.target)).map(|free| free + partial.len());
+        if let Some((needed, room)) = total.zip(room).filter(|(needed, room)| needed > room) {
+            return Err(no_room(order.target, "has", needed, room));
+        }
+        let most = match (order.file.size, total, room) {
+            (Some(size), ..) => size,
+            (_, Some(total), _) if total > self.most => {
+                return Ok(Outcome::Leave(self.too_large(&format!("{total} bytes, and"))));
+            }
+            (_, Some(total), _) => total,
+            // Not to the last byte of the disk.
+            (_, None, room) => self.most.min(room.map_or(u64::MAX, |room| room - room / 10)),
+        };
         if from == 0 {
             if partial.len() > 0 {
                 let why = "the server has another version, or cannot continue";
@@ -224,7 +268,15 @@ impl Fetcher<'_> {
             partial.continue_from(answer.origin)?;
             partial.pieced = true;
         }
-        self.copy(order, partial, answer.body, total)
+        self.copy(order, partial, answer.body, total, most)
+    }
+
+    fn too_large(&self, said: &str) -> String {
+        format!(
+            "sends {said} {} are the most that a file may have whose size is not known: is it this \
+             file? Then allow more with --most SIZE",
+            DecimalBytes(self.most)
+        )
     }
 
     /// Bytes from the server to the disk.
@@ -234,6 +286,7 @@ impl Fetcher<'_> {
         partial: &mut Partial,
         mut body: Box<dyn Read>,
         total: Option<u64>,
+        most: u64,
     ) -> Result<Outcome> {
         self.progress.bytes(&order.file.name, partial.len(), total);
         let mut buffer = vec![0; 128 << 10];
@@ -256,9 +309,16 @@ impl Fetcher<'_> {
                     _ => Outcome::Complete,
                 });
             }
-            if total.is_some_and(|total| partial.len() + n as u64 > total) {
+            if partial.len() + n as u64 > most {
                 partial.restart(Origin::default())?;
-                return Ok(Outcome::Leave(format!("sends more than {of}: not this file")));
+                let problem = match total {
+                    Some(_) => format!("sends more than {of}: not this file"),
+                    None if most < self.most => {
+                        return Err(no_room(order.target, "has more than", most, most));
+                    }
+                    None => self.too_large("more than"),
+                };
+                return Ok(Outcome::Leave(problem));
             }
             partial.append(&buffer[..n])?;
             self.progress.on(Event::Advance { done: partial.len(), loss: None });

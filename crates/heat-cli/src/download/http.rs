@@ -61,8 +61,14 @@ impl Client {
         Ok(Client(config.build().new_agent()))
     }
 
-    pub fn get(&self, url: &str, resume: Resume<'_>) -> std::result::Result<Reply, Trouble> {
-        let mut request = self.0.get(url);
+    /// `secure`: wherever the address leads, it is asked by https alone.
+    pub fn get(
+        &self,
+        url: &str,
+        resume: Resume<'_>,
+        secure: bool,
+    ) -> std::result::Result<Reply, Trouble> {
+        let mut request = self.0.get(url).config().https_only(secure).build();
         if let Some((from, version)) = resume {
             request = request.header(header::RANGE, format!("bytes={from}-"));
             if let Some(version) = version {
@@ -124,6 +130,10 @@ fn trouble(error: ureq::Error) -> Trouble {
     use ureq::Error as E;
     let text = error.to_string();
     match error {
+        E::RequireHttpsOnly(url) => Trouble::Lasting(format!(
+            "leads to {url}, and without a checksum nothing would show what was changed on the \
+             way; give the file's `sha256`, or an https address, in a file of your own: --sources FILE"
+        )),
         E::Io(_) | E::Timeout(_) | E::HostNotFound | E::ConnectionFailed | E::Protocol(_)
             if !text.contains("certificate") =>
         {
@@ -158,7 +168,21 @@ fn root_certificates() -> Result<RootCerts> {
 
 #[cfg(test)]
 mod tests {
-    use super::content_range;
+    use super::*;
+
+    /// Before anything is sent.
+    #[test]
+    fn a_secure_request_goes_nowhere_by_http() {
+        let client = Client::new(Duration::from_secs(1)).unwrap();
+        let Err(Trouble::Lasting(said)) = client.get("http://127.0.0.1:9/x", None, true) else {
+            panic!("asked");
+        };
+        assert!(said.contains("http://127.0.0.1:9/x") && said.contains("sha256"), "{said}");
+        assert!(matches!(
+            client.get("http://127.0.0.1:9/x", None, false),
+            Err(Trouble::Passing(_) | Trouble::Lasting(_))
+        ));
+    }
 
     #[test]
     fn ranges() {

@@ -32,15 +32,17 @@ pub struct Settings {
     retries: u32,
     /// How long a server may be silent.
     silence: Duration,
+    /// Most bytes of a file of unknown size, and of what an archive unpacks to.
+    most: u64,
 }
 
 impl Settings {
-    pub fn new(mirror: Option<String>, retries: u32, silence: Duration) -> Result<Self> {
+    pub fn new(mirror: Option<String>, retries: u32, silence: Duration, most: u64) -> Result<Self> {
         if let Some(mirror) = mirror.as_deref().filter(|m| !is_address(m)) {
             let problem = "expected an address that begins with https:// or http://";
             return Err(Error::config("mirror", mirror, problem));
         }
-        Ok(Settings { mirror, retries, silence })
+        Ok(Settings { mirror, retries, silence, most })
     }
 }
 
@@ -132,7 +134,7 @@ impl Directory {
             if here {
                 self.accept(file, progress)?;
             }
-            if file.unpack && unpack::unpack(&path)? {
+            if file.unpack && unpack::unpack(&path, settings.most)? {
                 progress.say(&format!("unpacked {}", unpack::directory_of(&path).display()));
             }
         }
@@ -178,7 +180,8 @@ impl Directory {
         };
         let client = Client::new(settings.silence)?;
         let mut size = 0;
-        let mut fetcher = Fetcher { client, retries: settings.retries, progress: &mut *progress };
+        let Settings { retries, most, .. } = *settings;
+        let mut fetcher = Fetcher { client, retries, most, progress: &mut *progress };
         let fetched = fetcher.fetch(&order, |digests| {
             size = digests.size;
             // Before the file has its name: a file that is here without a line was put here by hand.

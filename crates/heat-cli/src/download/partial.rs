@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use heat_ood::io::{open_own, read_text, write_atomically};
+use heat_ood::io::{hidden_name, open_own, read_text, write_atomically};
 use heat_ood::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +53,7 @@ pub struct Partial {
 
 /// Path of the partial file of `target`.
 pub fn path_of(target: &Path) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!(".heat-{name}.part"))
+    target.with_file_name(hidden_name(target, ".part"))
 }
 
 fn origin_path(part: &Path) -> PathBuf {

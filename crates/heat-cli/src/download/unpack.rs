@@ -4,16 +4,23 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
+use heat_ood::io::{free_space, hidden_name, parent, zip_entries};
 use heat_ood::{Error, Result};
+use indicatif::DecimalBytes;
 use zip::ZipArchive;
+
+use super::fetch::no_room;
 
 /// Directory that `archive` is unpacked into: its name without `.zip`.
 pub fn directory_of(archive: &Path) -> PathBuf {
     archive.with_extension("")
 }
 
-/// Unpack unless that is done already; whether it was needed.
-pub fn unpack(archive: &Path) -> Result<bool> {
+/// Most files and directories of an archive: no published data set has as many.
+const MOST_ENTRIES: usize = 4_000_000;
+
+/// Unpack unless that is done already, to at most so many bytes; whether it was needed.
+pub fn unpack(archive: &Path, most: u64) -> Result<bool> {
     let file = heat_ood::io::open_regular(archive)?;
     // Two processes must not unpack at once; without locks they may.
     let _ = file.lock();
@@ -23,9 +30,8 @@ pub fn unpack(archive: &Path) -> Result<bool> {
         check(archive, &mut zip, &target)?;
         return Ok(false);
     }
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
     // The lock on the archive says that nobody else is unpacking it.
-    let temporary = target.with_file_name(format!(".heat-{name}.unpacking"));
+    let temporary = target.with_file_name(hidden_name(&target, ".unpacking"));
     match std::fs::symlink_metadata(&temporary) {
         Ok(found) if !found.is_dir() => {
             let problem = "is no directory of this program; remove it";
@@ -34,9 +40,42 @@ pub fn unpack(archive: &Path) -> Result<bool> {
         Ok(_) => std::fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?,
         Err(_) => {}
     }
+    let entries = entries(archive, &mut zip)?;
+    check_room(archive, &entries, most)?;
     // Not `create_dir_all`, which takes what has come there since.
     std::fs::create_dir(&temporary).map_err(Error::io("create", &temporary))?;
-    let entries = entries(archive, &mut zip)?;
+    let done = fill(archive, &mut zip, &entries, &temporary)
+        .and_then(|()| std::fs::rename(&temporary, &target).map_err(Error::io("write", &target)));
+    if done.is_err() {
+        let _ = std::fs::remove_dir_all(&temporary);
+    }
+    done.map(|()| true)
+}
+
+/// Refuse what would take more than allowed, or than there is room for: before a byte is written.
+fn check_room(archive: &Path, entries: &[Entry], most: u64) -> Result<()> {
+    let bytes = entries.iter().fold(0u64, |sum, e| sum.saturating_add(e.size));
+    if bytes > most {
+        let problem = format!(
+            "unpacks to {bytes} bytes, and {} are the most allowed: is it the right archive? Then \
+             allow more with --most SIZE",
+            DecimalBytes(most)
+        );
+        return Err(Error::format(archive, problem));
+    }
+    match free_space(parent(archive)) {
+        Some(room) if bytes > room => Err(no_room(archive, "unpacks to", bytes, room)),
+        _ => Ok(()),
+    }
+}
+
+/// Write all entries into a directory: of each as many bytes as it says, no more and no fewer.
+fn fill(
+    archive: &Path,
+    zip: &mut ZipArchive<&File>,
+    entries: &[Entry],
+    temporary: &Path,
+) -> Result<()> {
     for (i, entry) in entries.iter().enumerate() {
         let path = temporary.join(&entry.path);
         let directory = if entry.is_directory { Some(path.as_path()) } else { path.parent() };
@@ -44,14 +83,22 @@ pub fn unpack(archive: &Path) -> Result<bool> {
             std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
         }
         if !entry.is_directory {
-            let mut reader = zip.by_index(i).map_err(|e| damaged(archive, &e))?.take(entry.size);
+            let file = zip.by_index(i).map_err(|e| damaged(archive, &e))?;
+            let mut reader = file.take(entry.size.saturating_add(1));
             let mut out = File::create_new(&path).map_err(Error::io("create", &path))?;
-            std::io::copy(&mut reader, &mut out).map_err(Error::io("write", &path))?;
+            let n = std::io::copy(&mut reader, &mut out).map_err(Error::io("write", &path))?;
+            if n != entry.size {
+                let problem = format!(
+                    "`{}` has other bytes than the {} that it says; delete it and download it again",
+                    entry.path.display(),
+                    entry.size
+                );
+                return Err(Error::format(archive, problem));
+            }
             out.sync_all().map_err(Error::io("write", &path))?;
         }
     }
-    std::fs::rename(&temporary, &target).map_err(Error::io("write", &target))?;
-    Ok(true)
+    Ok(())
 }
 
 /// Whether the directory of an archive holds all its files.
@@ -72,6 +119,12 @@ struct Entry {
 }
 
 fn open<'a>(archive: &Path, file: &'a File) -> Result<ZipArchive<&'a File>> {
+    // Its reader believes what a damaged or made up directory says of itself.
+    let whole = heat_ood::io::map_file(archive, file).map(|bytes| zip_entries(&bytes).is_some());
+    if !whole? {
+        let problem = "not a whole .zip: its directory is damaged; delete it and download it again";
+        return Err(Error::format(archive, problem));
+    }
     ZipArchive::new(file).map_err(|e| damaged(archive, &e))
 }
 
@@ -82,6 +135,10 @@ fn damaged(archive: &Path, error: &zip::result::ZipError) -> Error {
 /// Entries by their place below the directory. A top directory of the directory's own
 /// name is not doubled.
 fn entries<R: Read + Seek>(archive: &Path, zip: &mut ZipArchive<R>) -> Result<Vec<Entry>> {
+    if zip.len() > MOST_ENTRIES {
+        let problem = format!("has {} entries, more than {MOST_ENTRIES}: refused", zip.len());
+        return Err(Error::format(archive, problem));
+    }
     let mut entries = Vec::new();
     for i in 0..zip.len() {
         let file = zip.by_index(i).map_err(|e| damaged(archive, &e))?;

@@ -69,7 +69,14 @@ pub fn end(child: &mut Child) -> ExitStatus {
 #[cfg(unix)]
 #[track_caller]
 pub fn interrupt(child: &mut Child) -> Option<i32> {
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    signal(child, "-INT")
+}
+
+/// The exit code after a signal.
+#[cfg(unix)]
+#[track_caller]
+pub fn signal(child: &mut Child, name: &str) -> Option<i32> {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status();
     assert!(sent.unwrap().success());
     end(child).code()
 }
@@ -129,12 +136,16 @@ pub fn tree(directory: &Path) -> BTreeMap<String, PathBuf> {
 }
 
 /// What must not depend on when a command was killed: everything but locks,
-/// event files (they hold the time), the seconds of a sweep and the command of a run. A temporary
+/// event files and records of images (they hold times), the seconds of a sweep and the command of a run. A temporary
 /// file may vanish meanwhile: a killed sweep's runs end a moment after it.
 pub fn results(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let kept = |name: &str| {
         let named = |end: &str| name.ends_with(end);
-        !(named(".lock") || name.contains("events.out") || named("sweep.json") || named("run.json"))
+        !(named(".lock")
+            || name.contains("/inputs-")
+            || name.contains("events.out")
+            || named("sweep.json")
+            || named("run.json"))
     };
     let files = tree(directory).into_iter().filter(|(name, _)| kept(name));
     let read = |(name, path): (String, PathBuf)| match fs::read(path) {

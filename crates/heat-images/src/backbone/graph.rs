@@ -186,7 +186,12 @@ impl<'a> Reader<'a> {
         let inputs: Vec<&Value> = inputs.filter(|v| !self.constants.stores(&v.name)).collect();
         let [input] = inputs[..] else {
             let names: Vec<_> = inputs.iter().map(|v| v.name.as_str()).collect();
-            let problem = format!("has the inputs [{}]; expected one, an image", names.join(", "));
+            let problem = format!(
+                "has the inputs [{}]; expected one, an image. Are the others constants that its \
+                 exporter left out? Export it by another way (Keras: `model.export` to a \
+                 SavedModel, then `python -m tf2onnx.convert --saved-model`)",
+                names.join(", ")
+            );
             return Err(Error::format(self.path, problem));
         };
         let kind = input.kind.as_ref().and_then(|k| k.tensor.as_ref());

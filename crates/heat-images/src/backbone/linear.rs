@@ -177,6 +177,9 @@ impl<'a> Finder<'a> {
                     let of_it = sum.input.first() == e.output.first();
                     return of_it.then(|| self.shifted(e)).flatten();
                 }
+                if let Some(each) = self.one_against_rest(above, below) {
+                    return Some(each);
+                }
                 // 1 / (1 + e⁻ˡ).
                 let below = below.filter(|n| n.op == "Add" && node.op == "Div")?;
                 self.logistic(below)
@@ -217,8 +220,63 @@ impl<'a> Finder<'a> {
     fn logistic(&self, sum: &'a Node) -> Option<&'a str> {
         let made = sum.input.iter().filter_map(|i| self.makers.get(i.as_str()));
         let exp = { made }.find(|n| n.op == "Exp")?;
-        let minus = self.makers.get(exp.input.first()?.as_str()).filter(|n| n.op == "Neg")?;
-        Some(minus.input.first()?.as_str())
+        let minus = self.makers.get(exp.input.first()?.as_str())?;
+        let negated = match minus.op.as_str() {
+            "Neg" => true,
+            "Mul" => {
+                let factor = self.constants.value(minus.input.get(1)?)?.into_floats();
+                factor.iter().all(|v| *v == -1.0)
+            }
+            _ => false,
+        };
+        negated.then(|| minus.input.first().map(String::as_str)).flatten()
+    }
+
+    /// p of p / Σp, where each of p is a logistic function of its own logit: classes one against
+    /// the rest. So that nothing is divided by 0, scikit-learn's graphs add to both.
+    fn one_against_rest(
+        &self,
+        above: Option<&'a Node>,
+        below: Option<&'a Node>,
+    ) -> Option<&'a str> {
+        let maker = |name: &String| self.makers.get(name.as_str()).copied();
+        let guarded = |node: &'a Node| node.input.iter().filter(move |_| node.op == "Add");
+        let (above, below) = (above?, below?);
+        let sum = std::iter::once(below).chain(guarded(below).filter_map(maker));
+        let each = { sum }.find(|n| n.op == "ReduceSum")?.input.first()?;
+        let is_numerator = above.output.first() == Some(each) || guarded(above).any(|i| i == each);
+        let made = maker(each)?;
+        let sum = |i: usize| made.input.get(i).and_then(maker).filter(|n| n.op == "Add");
+        let is_logistic = match made.op.as_str() {
+            "Sigmoid" => true,
+            "Reciprocal" => sum(0).and_then(|n| self.logistic(n)).is_some(),
+            "Div" => sum(1).and_then(|n| self.logistic(n)).is_some(),
+            _ => false,
+        };
+        (is_numerator && is_logistic).then_some(each.as_str())
+    }
+
+    /// What a reduction over a first axis goes over, where that was made of as many tensors: the
+    /// logits of several heads.
+    fn stacked(&self, node: &'a Node) -> Option<Vec<&'a str>> {
+        let axes = |node: &Node| match node.attribute("axes") {
+            Some(a) => Some(a.ints.clone()),
+            None => self.constants.ints(node.input.get(1)?),
+        };
+        let is_first = |node: &Node| axes(node).is_some_and(|a| a == [0]);
+        let stack = *self.makers.get(node.input.first()?.as_str())?;
+        if !is_first(node)
+            || node.int("keepdims", 1) != 0
+            || (stack.op.as_str(), stack.int("axis", 1)) != ("Concat", 0)
+        {
+            return None;
+        }
+        let part = |name: &String| {
+            let made = *self.makers.get(name.as_str())?;
+            let whole = made.op == "Unsqueeze" && is_first(made);
+            whole.then(|| made.input.first().map(String::as_str)).flatten()
+        };
+        stack.input.iter().map(part).collect::<Option<Vec<_>>>().filter(|parts| !parts.is_empty())
     }
 
     /// A tensor as W·source + b; within a map, where `map`.
@@ -265,6 +323,15 @@ impl<'a> Finder<'a> {
                     sum = sum.plus(of(i)?)?;
                 }
                 let n = if node.op == "Mean" { node.input.len() as f64 } else { 1.0 };
+                Some(sum.scaled(1.0 / n))
+            }
+            "ReduceMean" | "ReduceSum" if !map => {
+                let parts = self.stacked(node)?;
+                let mut sum = self.affine(parts[0], map, steps)?;
+                for part in &parts[1..] {
+                    sum = sum.plus(self.affine(part, map, steps)?)?;
+                }
+                let n = if node.op == "ReduceMean" { parts.len() as f64 } else { 1.0 };
                 Some(sum.scaled(1.0 / n))
             }
             "BatchNormalization" => {

@@ -109,6 +109,9 @@ impl Backbone {
             let dict = StateDict::open(path, &resnet::ANCHORS, options.prefix.as_deref())?;
             let spec = options.arch.as_deref().map(Spec::parse).transpose()?.unwrap_or_default();
             let network = ResNet::of(&dict, &spec)?;
+            if let Some(prefix) = dict.of_several() {
+                sha256 = sha256_of([&sha256, prefix]);
+            }
             notes.extend(dict.note());
             notes.extend(network.notes(&dict, &spec)?);
             bytes = Arc::new(Bytes::from(network.graph(&dict)?));
@@ -169,7 +172,8 @@ impl Backbone {
         notes
     }
 
-    /// SHA-256 of the file; of the whole model where its weights are in others.
+    /// SHA-256 of the file; of the whole model where its weights are in others; of the file's and
+    /// of what stands before its names where the file has several networks.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }

@@ -86,6 +86,11 @@ impl StateDict {
         self.shapes.keys().map(String::as_str)
     }
 
+    /// What stands before its names, if the file has other networks too.
+    pub fn of_several(&self) -> Option<&str> {
+        (!self.others.is_empty()).then_some(&self.prefix)
+    }
+
     /// Which network of several it is, if it is one of several.
     pub fn note(&self) -> Option<String> {
         if self.others.is_empty() {

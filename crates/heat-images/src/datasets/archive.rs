@@ -214,6 +214,14 @@ impl Store {
         }
     }
 
+    /// Where a file's bytes lie: in itself, or in the archive.
+    pub fn file(&self, name: &str) -> PathBuf {
+        match self.source {
+            Source::Directory => self.path.join(name),
+            _ => self.path.clone(),
+        }
+    }
+
     /// The first bytes of the file of that number, as many as tell what it is.
     pub fn head(&self, number: u32) -> Result<Vec<u8>> {
         let (name, range) = &self.files[number as usize];

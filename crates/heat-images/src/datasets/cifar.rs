@@ -4,6 +4,8 @@
 //!
 //! Reference: Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009.
 
+use std::path::PathBuf;
+
 use super::archive::{Slice, Store};
 use super::pickle::{Data, Pickle};
 use super::records::{Layout, Piece, Records, check_labels};
@@ -41,11 +43,11 @@ pub(super) fn open(store: Store, fine: bool, split: Option<&str>) -> Result<Reco
     }
     let mut pieces = Vec::new();
     for name in &names {
-        let (place, bytes) = (store.place(name), store.read(name)?);
+        let (place, bytes, file) = (store.place(name), store.read(name)?, store.file(name));
         let piece = if is_binary {
-            from_binary(place, bytes, fine)
+            from_binary(place, file, bytes, fine)
         } else {
-            from_pickle(place, &bytes, fine)
+            from_pickle(place, file, &bytes, fine)
         }?;
         check_labels(&piece.place, piece.labels.as_deref().unwrap_or(&[]), classes)?;
         pieces.push(piece);
@@ -63,7 +65,7 @@ pub(super) fn open(store: Store, fine: bool, split: Option<&str>) -> Result<Reco
     Ok(Records { name, width, height, layout: Layout::Planes, pieces, classes, notes })
 }
 
-fn from_binary(place: String, bytes: Slice, fine: bool) -> Result<Piece> {
+fn from_binary(place: String, file: PathBuf, bytes: Slice, fine: bool) -> Result<Piece> {
     // CIFAR-100 has a coarse label before the fine one.
     let skip = if fine { 2 } else { 1 };
     let stride = skip + VALUES;
@@ -76,10 +78,10 @@ fn from_binary(place: String, bytes: Slice, fine: bool) -> Result<Piece> {
         return Err(Error::format(place, problem));
     }
     let labels = bytes.chunks_exact(stride).map(|r| u32::from(r[skip - 1])).collect();
-    Ok(Piece { place, bytes, stride, skip, labels: Some(labels) })
+    Ok(Piece { place, file, bytes, stride, skip, labels: Some(labels) })
 }
 
-fn from_pickle(place: String, bytes: &Slice, fine: bool) -> Result<Piece> {
+fn from_pickle(place: String, file: PathBuf, bytes: &Slice, fine: bool) -> Result<Piece> {
     let broken = |problem: String| Error::format(&place, problem);
     let pickle = Pickle::read(bytes).map_err(broken)?;
     let get = |key: &str| {
@@ -105,5 +107,5 @@ fn from_pickle(place: String, bytes: &Slice, fine: bool) -> Result<Piece> {
         Data::Within(range) => bytes.part(range),
         Data::Decoded(values) => Slice::owned(values),
     };
-    Ok(Piece { place, bytes, stride: VALUES, skip: 0, labels: Some(labels) })
+    Ok(Piece { place, file, bytes, stride: VALUES, skip: 0, labels: Some(labels) })
 }

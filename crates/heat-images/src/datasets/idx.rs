@@ -26,7 +26,8 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     }
     let place = path.display().to_string();
     let labels = labels_beside(&path, n)?;
-    let pieces = vec![Piece { place: place.clone(), bytes: values, stride, skip: 0, labels }];
+    let pieces =
+        vec![Piece { place: place.clone(), file: path, bytes: values, stride, skip: 0, labels }];
     Ok(Records {
         name: place,
         width,

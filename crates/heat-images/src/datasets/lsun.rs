@@ -6,7 +6,7 @@
 //!
 //! Reference: Yu et al., *LSUN: Construction of a Large-scale Image Dataset using Deep Learning with Humans in the Loop*, 2015.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::ImageDataset;
 use super::lmdb::Lmdb;
@@ -32,6 +32,7 @@ const CATEGORIES: [&str; 10] = [
 /// One database.
 struct Part {
     place: String,
+    file: PathBuf,
     images: Lmdb,
     label: Option<u32>,
 }
@@ -70,7 +71,8 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Lsun> {
     let single = if path.is_dir() { path.join(FILE).is_file() } else { true };
     if single {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
-        let parts = vec![Part { place: name.clone(), images: Lmdb::open(&file)?, label: None }];
+        let images = Lmdb::open(&file)?;
+        let parts = vec![Part { place: name.clone(), file, images, label: None }];
         return Ok(Lsun { name, parts, classes: Vec::new(), max_pixels: MAX_PIXELS });
     }
     let split = split.unwrap_or("val");
@@ -82,7 +84,8 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Lsun> {
         let directory = path.join(directory);
         if directory.is_dir() {
             let place = directory.display().to_string();
-            parts.push(Part { place, images: Lmdb::open(&directory.join(FILE))?, label });
+            let file = directory.join(FILE);
+            parts.push(Part { place, images: Lmdb::open(&file)?, file, label });
         }
     }
     if parts.is_empty() {
@@ -138,6 +141,10 @@ impl ImageDataset for Lsun {
         let (part, i) = self.part(i);
         let key = part.images.key(i).escape_ascii();
         format!("{}: {key}", part.place)
+    }
+
+    fn file(&self, i: usize) -> Option<PathBuf> {
+        Some(self.part(i).0.file.clone())
     }
 
     fn image(&self, i: usize) -> Result<Image> {

@@ -20,7 +20,7 @@ mod records;
 mod sniff;
 mod svhn;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Format, Image, ImageOptions, MAX_PIXELS};
 use archive::Store;
@@ -61,6 +61,12 @@ pub trait ImageDataset: Send + Sync {
 
     /// What names image `i` in messages and lists: its file, or its record.
     fn place(&self, i: usize) -> String;
+
+    /// The file that image `i` is read from; others may lie in it too. By its size and times an
+    /// extraction knows, without decoding it again, that the image is the same.
+    fn file(&self, _i: usize) -> Option<PathBuf> {
+        None
+    }
 
     /// Decode image `i`.
     ///

@@ -159,7 +159,8 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
         Some(s) => format!("{place}, severity {s}"),
         None => place,
     };
-    let pieces = vec![Piece { place, bytes: values, stride, skip: 0, labels }];
+    let file = store.file(store.name(images.file));
+    let pieces = vec![Piece { place, file, bytes: values, stride, skip: 0, labels }];
     let Form { height, width, layout } = form;
     Ok(Records { name: path.display().to_string(), width, height, layout, pieces, classes, notes })
 }

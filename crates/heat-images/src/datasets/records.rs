@@ -1,6 +1,6 @@
 //! Images of one size, one after the other in memory or in a mapped file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::ImageDataset;
 use super::archive::Slice;
@@ -23,6 +23,8 @@ pub(super) enum Layout {
 /// Some consecutive images in one file.
 pub(super) struct Piece {
     pub place: String,
+    /// Where it was read from.
+    pub file: PathBuf,
     pub bytes: Slice,
     /// From one image to the next.
     pub stride: usize,
@@ -119,6 +121,10 @@ impl ImageDataset for Records {
         // Part of the hash by which a finished extraction is known again, so
         // the word stays.
         format!("{}, picture {i}", piece.place)
+    }
+
+    fn file(&self, i: usize) -> Option<PathBuf> {
+        Some(self.piece(i).0.file.clone())
     }
 
     fn image(&self, i: usize) -> Result<Image> {

@@ -46,7 +46,14 @@ pub(super) fn open(path: &Path, split: Option<&str>) -> Result<Records> {
     let place = path.display().to_string();
     check_labels(&place, &labels, 10)?;
     let bytes = images.values;
-    let pieces = vec![Piece { place: place.clone(), bytes, stride, skip: 0, labels: Some(labels) }];
+    let pieces = vec![Piece {
+        place: place.clone(),
+        file: path,
+        bytes,
+        stride,
+        skip: 0,
+        labels: Some(labels),
+    }];
     let classes = (0..10).map(|d| d.to_string()).collect();
     Ok(Records {
         name: place,

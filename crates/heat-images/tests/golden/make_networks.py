@@ -24,9 +24,9 @@ f = lambda *shape: rng.normal(0, 0.5, shape).astype(np.float32)
 W, B, W2, B2 = f(C, D), f(C), f(C, D), f(C)
 stored = {
     "wc": f(D, 3, 3, 3), "bc": f(D), "w": W, "wt": np.ascontiguousarray(W.T), "b": B, "w2": W2, "b2": B2,
-    "axes": np.array([2, 3]), "one": np.array([1.0], np.float32), "half": np.array(0.5, np.float32), "k": W.reshape(C, D, 1, 1),
+    "axes": np.array([2, 3]), "one": np.array([1.0], np.float32), "minus": np.array([-1.0], np.float32), "count": np.array([C], np.float32), "half": np.array(0.5, np.float32), "k": W.reshape(C, D, 1, 1),
     "gain": np.abs(f(C)) + 0.5, "shift": f(C), "mean": f(C), "var": np.abs(f(C)) + 0.5, "low": f(D, 2), "high": f(2, C),
-    "starts": np.array([1]), "ends": np.array([C]), "columns": np.array([1]), "eps": np.array(1e-12, np.float32),
+    "starts": np.array([1]), "ends": np.array([C]), "columns": np.array([1]), "first": np.array([0]), "eps": np.array(1e-12, np.float32),
     "shape": np.array([0, -1]), "n": np.array(1 / 1024, np.float32), "rows": np.array([3]), "cols": np.array([2]),
 }
 body = [node("Conv", ["x", "wc", "bc"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["r"])]
@@ -64,6 +64,9 @@ case("batch_normalisation", [*pooled, gemm, node("BatchNormalization", ["l", "ga
 case("mean_of_two", [*pooled, gemm, node("Gemm", ["f", "w2", "b2"], ["m"], transB=1), node("Add", ["l", "m"], ["s"]), node("Mul", ["s", "half"], ["y"])],
      (W + W2) / 2, (B + B2) / 2)
 case("mean_node", [*pooled, gemm, node("Gemm", ["f", "w2", "b2"], ["m"], transB=1), node("Mean", ["l", "m"], ["y"])], (W + W2) / 2, (B + B2) / 2)
+case("mean_of_stack", [*pooled, gemm, node("Gemm", ["f", "w2", "b2"], ["m"], transB=1), node("Unsqueeze", ["l", "first"], ["l1"]),
+                       node("Unsqueeze", ["m", "first"], ["m1"]), node("Concat", ["l1", "m1"], ["s"], axis=0),
+                       node("ReduceMean", ["s", "first"], ["y"], keepdims=0)], (W + W2) / 2, (B + B2) / 2, opset=18)
 case("convolution_before_pooling", [*body, node("Conv", ["r", "k", "b"], ["q"], kernel_shape=[1, 1]), node("GlobalAveragePool", ["q"], ["p"]),
                                     node("Flatten", ["p"], ["y"])])
 case("low_rank", [*pooled, node("MatMul", ["low", "high"], ["wl"]), node("MatMul", ["f", "wl"], ["m"]), node("Add", ["m", "b"], ["y"])],
@@ -72,6 +75,11 @@ case("without_background", [*pooled, gemm, node("Slice", ["l", "starts", "ends",
 case("einsum", [*pooled, node("Einsum", ["f", "w"], ["m"], equation="nd,cd->nc"), node("Add", ["m", "b"], ["y"])])
 case("log_softmax_in_parts", [*pooled, gemm, node("ReduceLogSumExp", ["l"], ["s"], axes=[1]), node("Sub", ["l", "s"], ["y"])])
 case("logistic_in_parts", [*pooled, gemm, node("Neg", ["l"], ["m"]), node("Exp", ["m"], ["e"]), node("Add", ["e", "one"], ["d"]), node("Div", ["one", "d"], ["y"])])
+# As skl2onnx writes SGDClassifier(loss="log_loss").
+case("one_against_rest", [*pooled, gemm, node("Mul", ["l", "minus"], ["m"]), node("Exp", ["m"], ["e"]), node("Add", ["e", "one"], ["d"]),
+                          node("Reciprocal", ["d"], ["q"]), node("ReduceSum", ["q", "columns"], ["s"]), node("Cast", ["s"], ["any"], to=9),
+                          node("Not", ["any"], ["none"]), node("Cast", ["none"], ["guard"], to=1), node("Add", ["q", "guard"], ["above"]),
+                          node("Mul", ["guard", "count"], ["more"]), node("Add", ["s", "more"], ["below"]), node("Div", ["above", "below"], ["y"])])
 case("beta_and_columns", [*pooled, node("Gemm", ["f", "wt", "b"], ["y"], beta=0.5)], W, B / 2)
 case("unpooled_norm_of_weights", [*pooled, node("ReduceL2", ["w"], ["s"], axes=[1]), node("Div", ["w", "s"], ["u"]), node("Transpose", ["u"], ["ut"], perm=[1, 0]),
                                   node("MatMul", ["f", "ut"], ["y"])], W / np.linalg.norm(W, axis=1, keepdims=True), np.zeros(C, np.float32))

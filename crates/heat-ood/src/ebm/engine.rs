@@ -2,7 +2,8 @@
 //!
 //! The trainer is written against [`Engine`]; [`Cpu`] is the one there is.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::loss::{LossValues, Objective, contrastive_divergence, noise_contrastive};
 use super::mlp::{BatchWorkspace, Mlp};
@@ -58,6 +59,10 @@ pub trait Engine: Send {
         batch: &LossBatch<'_>,
         grad: &mut [f32],
     ) -> Result<LossValues>;
+
+    /// Once this flag is set, [`Engine::sample`] may return before the last step: its rows are
+    /// then not used. An engine that pays no heed to it is stopped after its chains.
+    fn stop_on(&mut self, _flag: Option<Arc<AtomicBool>>) {}
 }
 
 /// The processor, all threads of the library's pool.
@@ -80,6 +85,7 @@ impl Cpu {
         let key = ChainKey { seed: 0, step: 0, block: 0 };
         parallel::each_worker(|i| {
             let ws = &mut self.chains[i].lock().unwrap_or_else(PoisonError::into_inner);
+            ws.stop_on(self.svgd.stop.clone());
             let rows = block.len() / energy.prior.dim();
             energy.of_rows(0, rows).sgld(&once, key, &mut block.to_vec(), ws);
         });
@@ -136,5 +142,12 @@ impl Engine for Cpu {
             net.backward_all(batch.rows, energies, &mut self.batch, grad);
             loss
         }))
+    }
+
+    fn stop_on(&mut self, flag: Option<Arc<AtomicBool>>) {
+        for ws in &mut self.chains {
+            ws.get_mut().unwrap_or_else(PoisonError::into_inner).stop_on(flag.clone());
+        }
+        self.svgd.stop = flag;
     }
 }

@@ -5,14 +5,14 @@
 //! events are written from the checkpoint's own history, so that they agree
 //! with it whenever the process ends.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint;
 use super::log::EventFile;
 use super::train::{Outcome, Trainer};
 use crate::error::{Error, Result};
-use crate::io::{open_own, remove_abandoned, write_atomically};
+use crate::io::{hold, remove_abandoned, write_atomically};
 use crate::observe::{EpochLog, Event, Observer};
 use crate::scorers::check_prior;
 
@@ -53,11 +53,7 @@ impl RunDirectory {
     ) -> Result<Self> {
         let checkpoints = path.join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
-        let lock_path = path.join(".lock");
-        let lock = open_own(&lock_path)?;
-        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            return Err(Error::format(path, "another process is training in this directory"));
-        }
+        let lock = hold(&path.join(".lock"), path, "is training in this directory")?;
         remove_abandoned(path);
         remove_abandoned(&checkpoints);
         write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
@@ -70,7 +66,10 @@ impl RunDirectory {
         };
         directory.write_metrics(history)?;
         // Killed between an epoch's checkpoint and the removal of what it supersedes.
-        if trainer.is_some_and(|t| t.state().batch == 0) {
+        let saved = |t: &Trainer| {
+            t.state().batch == 0 && directory.checkpoint(&epoch_name(t.state().epoch)).exists()
+        };
+        if trainer.is_some_and(saved) {
             directory.remove_interrupted()?;
         }
         Ok(directory)
@@ -132,7 +131,7 @@ impl RunDirectory {
         let epoch = trainer.state.epoch;
         let config = &trainer.config;
         if epoch.is_multiple_of(config.save_freq) || epoch == config.n_epochs {
-            let path = self.checkpoint(&format!("epoch_{epoch}"));
+            let path = self.checkpoint(&epoch_name(epoch));
             checkpoint::save(&path, trainer, &self.train_digest)?;
             self.remove_interrupted()?;
         }
@@ -163,6 +162,10 @@ impl RunDirectory {
             Ok(())
         })
     }
+}
+
+fn epoch_name(epoch: usize) -> String {
+    format!("epoch_{epoch}")
 }
 
 /// Remove the files of a directory whose names satisfy `which`.

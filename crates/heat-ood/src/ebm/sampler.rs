@@ -6,6 +6,9 @@
 //!
 //! Reference: Welling and Teh, ICML 2011.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::mlp::{Mlp, Workspace};
 use crate::math::matmul::Aligned;
 use crate::math::rng::{Purpose, Stream};
@@ -130,6 +133,19 @@ pub struct ChainWorkspace {
     gradient: Aligned,
     noise: Aligned,
     energies: Aligned,
+    /// Ends chains before their last step.
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl ChainWorkspace {
+    /// Chains end before their last step once this is set; their rows are then no samples.
+    pub fn stop_on(&mut self, flag: Option<Arc<AtomicBool>>) {
+        self.stop = flag;
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
 }
 
 impl<'a> Energy<'a> {
@@ -169,6 +185,9 @@ impl Energy<'_> {
         noise.reserve(z.len());
         let arch = crate::math::arch();
         for t in 0..chain.steps {
+            if ws.is_stopped() {
+                break;
+            }
             let grad = &mut gradient[..z.len()];
             self.gradient(z, grad, ws);
             let (mut step, mut eps) = chain.sizes(t);

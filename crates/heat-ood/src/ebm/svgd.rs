@@ -8,6 +8,9 @@
 //!
 //! Reference: Liu and Wang, NeurIPS 2016.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::sampler::{ChainKey, ChainWorkspace, Energy, Langevin};
 use crate::math::matmul::{Aligned, Keep, Packed, View, gemm};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
@@ -23,6 +26,8 @@ pub(super) struct SvgdWorkspace {
     noise: Vec<f32>,
     pull: Vec<f32>,
     packed: Packed,
+    /// Ends the run of all particles before the last step.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Energy<'_> {
@@ -41,6 +46,9 @@ impl Energy<'_> {
         ws.pull.resize(z.len(), 0.0);
         ws.noise.resize(z.len(), 0.0);
         for t in 0..chain.steps {
+            if ws.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                break;
+            }
             let block = BLOCK_ROWS * dim;
             let blocks = ws.score.par_chunks_mut(block).zip(z.par_chunks(block)).enumerate();
             blocks.for_each(|(i, (score, z))| gradient(self, i, z, score));

@@ -11,6 +11,7 @@ mod bytes;
 pub(crate) mod digest;
 mod floats;
 mod kind;
+mod lock;
 mod memory;
 mod npy;
 mod npy_header;
@@ -24,14 +25,17 @@ mod zip_directory;
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
 pub use kind::{SAFETENSORS, kind_of};
+pub use lock::{held, hold};
 pub use memory::{memory_limit, set_memory_limit};
 pub use npy_header::Header as NpyHeader;
 pub use regular::{open_own, open_regular, read_bounded, read_text};
-pub use temporary::remove_abandoned;
+pub use temporary::{hidden_name, remove_abandoned};
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors, sealed_tensors};
 pub(crate) use write::write_sealed;
-pub use write::{destination, is_standard_output, write_atomically};
+pub use write::{
+    destination, found, free_space, is_standard_output, parent, replace_directory, write_atomically,
+};
 pub use zip_directory::zip_entries;
 
 pub(crate) use array::{Array, Dtype, Names};
@@ -39,4 +43,3 @@ pub(crate) use budget::Budget;
 pub(crate) use memory::{check_means, check_moments, readable};
 pub(crate) use npy::{Npz, NpzEntry, open_npy};
 pub(crate) use temporary::is_unfinished;
-pub(crate) use write::parent;

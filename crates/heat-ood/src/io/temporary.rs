@@ -12,6 +12,7 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+use super::bytes::sha256_of;
 use super::regular::{Follow, open};
 
 const PREFIX: &str = ".heat-";
@@ -30,6 +31,21 @@ pub(super) fn create(directory: &Path, mode: u32) -> Result<NamedTempFile> {
             return Ok(file);
         }
     }
+}
+
+/// The hidden name `.heat-NAME` with `suffix` of at most 22 bytes, beside the file or directory
+/// `path`: of a long name a hash stands for the end, so that it stays within the 255 bytes that
+/// a name may have.
+pub fn hidden_name(path: &Path, suffix: &str) -> String {
+    const LONGEST: usize = 255 - PREFIX.len() - 22;
+    let name = path.file_name().unwrap_or_default();
+    let text = name.to_string_lossy();
+    if text.len() <= LONGEST {
+        return format!("{PREFIX}{text}{suffix}");
+    }
+    let hash = sha256_of([name.as_encoded_bytes()]);
+    let end = text.floor_char_boundary(LONGEST - 17);
+    format!("{PREFIX}{}-{}{suffix}", &text[..end], &hash[..16])
 }
 
 /// Whether a path has the name of a temporary file or directory of this library.
@@ -103,6 +119,19 @@ mod tests {
         // Of five letters: not one of ours.
         assert_eq!(names, expected);
         assert_eq!(std::fs::read(path("a")).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn hidden_names_are_names() {
+        let of = |name: &str| hidden_name(Path::new(name), ".part.toml");
+        assert_eq!(of("a/b.zip"), ".heat-b.zip.part.toml");
+        let (long, other) = ("é".repeat(127), format!("{}e", "é".repeat(126)));
+        for name in [&long, &other, &"x".repeat(255)] {
+            let hidden = of(name);
+            assert!(hidden.len() <= 255 && hidden.ends_with(".part.toml"), "{hidden}");
+        }
+        assert_ne!(of(&long), of(&other));
+        assert_eq!(of(&"x".repeat(227)).len(), 227 + 6 + 10);
     }
 
     /// Under the name of a temporary file may lie a link to something of value, or a pipe.

@@ -268,6 +268,11 @@ impl TensorFile {
         Ok(Some(names))
     }
 
+    /// The digest of all its bytes, found right, where it has one.
+    pub fn digest(&self) -> Option<&str> {
+        self.metadata(digest::KEY)
+    }
+
     /// Whether a digest of all its bytes was found right.
     pub fn is_sealed(&self) -> bool {
         self.metadata.contains_key(digest::KEY)

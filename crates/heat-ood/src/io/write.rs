@@ -24,7 +24,7 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
     if is_standard_output(path) {
         return Ok(path.to_owned());
     }
-    let Ok(found) = std::fs::symlink_metadata(path) else {
+    let Some(found) = found(path)? else {
         return Ok(path.to_owned());
     };
     let (real, found) = if found.is_symlink() {
@@ -40,6 +40,33 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
         _ => "is a device or a pipe, not a regular file; name a file",
     };
     Err(failed()(IoError::new(ErrorKind::InvalidInput, problem)))
+}
+
+/// What has that name, if anything.
+///
+/// # Errors
+/// If nothing can have it: it is too long, or below a file. That is better known before the work
+/// than after it.
+pub fn found(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("write", path)(error)),
+    }
+}
+
+/// Bytes that may still be written below `directory`, where the system says.
+pub fn free_space(directory: &Path) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let found = rustix::fs::statvfs(directory).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        None
+    }
 }
 
 /// Write a whole file or nothing: temporary file in the same directory, flushed
@@ -118,6 +145,47 @@ fn replace(
     Ok(())
 }
 
+/// Give the directory `new` the name `out`; one that has it is removed.
+///
+/// # Errors
+/// If it cannot be renamed; one that had the name then still has it, but for a system
+/// without a way to exchange two directories that is stopped in between.
+pub fn replace_directory(new: &Path, out: &Path) -> Result<()> {
+    let failed = || Error::io("rename to", out);
+    // An empty directory is replaced by this where the system knows how.
+    if std::fs::rename(new, out).is_ok() {
+        return Ok(());
+    }
+    if !out.exists() {
+        return std::fs::rename(new, out).map_err(failed());
+    }
+    if exchange(new, out) {
+        return std::fs::remove_dir_all(new).map_err(Error::io("remove", new));
+    }
+    // Without an exchange there is a moment in which neither has the name.
+    let name = new.file_name().unwrap_or_default().to_string_lossy();
+    let old = parent(out).join(format!("{}.old.tmp", name.trim_end_matches(".tmp")));
+    let _ = std::fs::remove_dir_all(&old);
+    std::fs::rename(out, &old).map_err(failed())?;
+    if let Err(error) = std::fs::rename(new, out) {
+        let _ = std::fs::rename(&old, out);
+        return Err(failed()(error));
+    }
+    std::fs::remove_dir_all(&old).map_err(Error::io("remove", &old))
+}
+
+/// Exchange two directories at one stroke, where the system can.
+#[cfg(target_os = "linux")]
+fn exchange(a: &Path, b: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
+}
+
 /// Those of the file that is replaced; of a new one, everything that the umask allows.
 fn permissions(replaced: &Path) -> u32 {
     #[cfg(unix)]
@@ -131,7 +199,7 @@ fn permissions(replaced: &Path) -> u32 {
 }
 
 /// The directory that holds `path`.
-pub(crate) fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -155,6 +223,27 @@ mod tests {
         assert!(error.contains("write") && error.contains("x"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn there_is_room_here_and_none_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(free_space(directory.path()).is_some_and(|n| n > 0));
+        assert_eq!(free_space(Path::new("/proc")), Some(0));
+        assert_eq!(free_space(&directory.path().join("absent")), None);
+    }
+
+    #[test]
+    fn names_are_as_long_as_the_system_takes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |n: usize| directory.path().join("x".repeat(n));
+        write_atomically(&path(255), |w| w.write_all(b"whole")).unwrap();
+        assert_eq!(std::fs::read(path(255)).unwrap(), b"whole");
+        let long = destination(&path(256)).unwrap_err().to_string();
+        assert!(long.contains("xxx") && long.contains("long"), "{long}");
+        assert!(destination(&path(255).join("below a file")).is_err());
+        assert!(destination(&path(3)).is_ok());
     }
 
     #[cfg(unix)]

@@ -123,6 +123,27 @@ macro_rules! numbers {
     };
 }
 
+/// `1e6` is a whole number to people, and TOML's float.
+macro_rules! whole_numbers {
+    ($($method:ident),*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+                match self.value()? {
+                    Value::Integer(v) => visitor.visit_i64(*v),
+                    Value::Float(v) if v.fract() == 0.0 && v.abs() <= LARGEST_WHOLE => {
+                        visitor.visit_i64(*v as i64)
+                    }
+                    Value::Float(v) => visitor.visit_f64(*v),
+                    other => Err(wrong_type(other, &visitor)),
+                }
+            }
+        )*
+    };
+}
+
+/// Up to here every whole number is a double of its own.
+const LARGEST_WHOLE: f64 = (1u64 << 53) as f64;
+
 macro_rules! strings {
     ($($method:ident),*) => {
         $(
@@ -139,7 +160,7 @@ macro_rules! strings {
 impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Wrong;
 
-    numbers!(
+    whole_numbers!(
         deserialize_i8,
         deserialize_i16,
         deserialize_i32,
@@ -147,10 +168,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         deserialize_u8,
         deserialize_u16,
         deserialize_u32,
-        deserialize_u64,
-        deserialize_f32,
-        deserialize_f64
+        deserialize_u64
     );
+    numbers!(deserialize_f32, deserialize_f64);
     strings!(deserialize_str, deserialize_string, deserialize_identifier);
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {

@@ -175,6 +175,8 @@ mod tests {
         assert_eq!(error("inner = 3"), "`top.inner` = 3: expected a group of keys");
         let wrong = error("inner.rate = 'fast'");
         assert_eq!(wrong, "`top.inner.rate` = \"fast\": expected a number");
+        assert_eq!(read("sizes = [1e3, 2.0]").unwrap(), read("sizes = [1000, 2]").unwrap());
+        assert!(error("sizes = [1e30]").starts_with("`top.sizes[0]` = 1"));
         let wrong = error("sizes = [1, -1]");
         assert!(wrong.starts_with("`top.sizes[1]` = -1: "), "{wrong}");
         // For every kind of value; serde's own words where they say more.

@@ -90,7 +90,6 @@ impl Images {
         config: &ExtractConfig,
         progress: &mut Progress,
     ) -> Result<()> {
-        std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
         let agreement = extract_into(set, &self.backbone, &directory.join(name), config, progress)?;
         // Other sets have classes of their own.
         if let Some(agreement) = agreement.filter(|_| [TRAIN, TEST].contains(&name)) {

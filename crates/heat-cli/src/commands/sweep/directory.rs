@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use heat_ood::EpochLog;
-use heat_ood::io::{open_own, open_regular, read_text, remove_abandoned, write_atomically};
+use heat_ood::io::{hold, open_regular, read_text, remove_abandoned, write_atomically};
 use heat_ood::recipe::GridRun;
 use heat_ood::{Detector, Error};
 use toml::{Table, Value};
@@ -115,12 +115,7 @@ impl Identity<'_> {
 }
 
 fn lock(path: &Path) -> Result<File> {
-    let place = path.join(".lock");
-    let lock = open_own(&place)?;
-    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-        return Err(Error::format(path, "another process is sweeping in this directory").into());
-    }
-    Ok(lock)
+    Ok(hold(&path.join(".lock"), path, "is sweeping in this directory")?)
 }
 
 /// Run directories are named by the grid: they must not meet what is not the sweep's.

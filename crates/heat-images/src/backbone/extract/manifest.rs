@@ -1,14 +1,14 @@
 //! What a directory was extracted from, kept beside its shards.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ExtractConfig, parent};
+use super::ExtractConfig;
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, TransformConfig};
-use heat_ood::features::Origin;
+use heat_ood::features::{HEAD, Head, Origin};
 use heat_ood::io::{sha256_of, write_atomically};
 use heat_ood::{Error, Result};
 
@@ -23,7 +23,7 @@ pub(super) struct Manifest {
     dataset: String,
     #[serde(rename = "pictures")]
     images: usize,
-    /// SHA-256 of the names and labels of all images, in order.
+    /// SHA-256 of the names and labels of all images, in order, and of the classes' names.
     dataset_sha256: String,
     shard_rows: usize,
     skip_unreadable: bool,
@@ -57,13 +57,16 @@ pub(super) struct Summary {
     left_out_files: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    /// SHA-256 of the values of the head that was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head_sha256: Option<String>,
 }
 
 /// Files that are named.
 const NAMED: usize = 100;
 
 impl Summary {
-    pub fn new(dataset: &dyn ImageDataset, unreadable: usize) -> Self {
+    pub fn new(dataset: &dyn ImageDataset, unreadable: usize, head: Option<&Head>) -> Self {
         Summary {
             rows: dataset.len() - unreadable,
             unreadable,
@@ -71,11 +74,13 @@ impl Summary {
             left_out: dataset.left_out().len(),
             left_out_files: dataset.left_out().iter().take(NAMED).cloned().collect(),
             notes: dataset.notes().to_vec(),
+            head_sha256: head.map(Head::digest),
         }
     }
 }
 
-const MANIFEST: &str = "extract.json";
+/// Its name.
+pub(super) const MANIFEST: &str = "extract.json";
 
 impl Manifest {
     pub fn new(
@@ -87,6 +92,7 @@ impl Manifest {
             let label = dataset.label(i).map_or(u64::MAX, u64::from);
             [dataset.place(i).into_bytes(), label.to_le_bytes().to_vec()]
         });
+        let classes = dataset.classes().iter().map(|name| format!("{name}\0").into_bytes());
         let name = backbone.path().file_name().unwrap_or_default();
         Ok(Manifest {
             backbone: name.to_string_lossy().into_owned(),
@@ -95,7 +101,7 @@ impl Manifest {
             tap: format!("{:?}", backbone.found().tap),
             dataset: dataset.name().to_owned(),
             images: dataset.len(),
-            dataset_sha256: sha256_of(listed),
+            dataset_sha256: sha256_of(listed.chain(classes)),
             shard_rows: config.shard_rows,
             skip_unreadable: config.skip_unreadable,
             dtype: format!("{:?}", config.dtype).to_lowercase(),
@@ -125,11 +131,56 @@ impl Manifest {
         serde_json::from_str(&text).ok()
     }
 
-    /// Whether the finished features in `directory` are those that this manifest
-    /// stands for.
-    pub fn describes(&self, directory: &Path) -> bool {
-        let begun = |m| Manifest { pixels_sha256: None, summary: None, ..m };
-        Self::read(directory).map(begun).as_ref() == Some(self)
+    /// Whether a finished directory has the head that was written into it, or none as then.
+    pub fn head_is_there(&self, directory: &Path) -> bool {
+        let written = Self::read(directory).and_then(|m| m.summary).and_then(|s| s.head_sha256);
+        let head = directory.join(HEAD);
+        match written {
+            None => !head.exists(),
+            written => Head::open(head).ok().map(|head| head.digest()) == written,
+        }
+    }
+
+    /// What `directory` was made with, or begun with, that is not what this manifest stands for;
+    /// none if all is the same.
+    pub fn difference(&self, directory: &Path) -> Option<String> {
+        let Some(other) = Self::read(directory) else {
+            return Some(format!("it has no whole {MANIFEST}"));
+        };
+        let other = Manifest { pixels_sha256: None, summary: None, ..other };
+        if other == *self {
+            return None;
+        }
+        let images = match (other.images, self.images) {
+            (then, now) if then != now => format!("of {then} images, and there are {now}"),
+            _ => "of images of other names, places or labels".to_owned(),
+        };
+        let setting = |name: &str, is: &dyn std::fmt::Debug| format!("with {name} {is:?}");
+        let short = |digest: &str| digest.chars().take(12).collect::<String>();
+        let network = format!("{} ({})", other.backbone, short(&other.backbone_sha256));
+        let differences = [
+            (other.dataset_sha256 != self.dataset_sha256, images),
+            (
+                other.backbone_sha256 != self.backbone_sha256,
+                format!("by another network, {network}"),
+            ),
+            (other.architecture != self.architecture, setting("architecture", &other.architecture)),
+            (other.tap != self.tap, format!("of the tensor {}", other.tap)),
+            (other.transform != self.transform, "with another transform".to_owned()),
+            (other.perturbed_by != self.perturbed_by, "with another perturbation".to_owned()),
+            (other.dtype != self.dtype, format!("as {}", other.dtype)),
+            (other.shard_rows != self.shard_rows, format!("in shards of {}", other.shard_rows)),
+            (
+                other.skip_unreadable != self.skip_unreadable,
+                "with other handling of unreadable images".to_owned(),
+            ),
+            (other.version != self.version, format!("by version {}", other.version)),
+        ];
+        let differing = differences.into_iter().filter(|(differs, _)| *differs);
+        let texts: Vec<String> = differing.map(|(_, text)| text).collect();
+        // The same images and network under other names.
+        let named = || format!("of {} by {}", other.dataset, other.backbone);
+        Some(if texts.is_empty() { named() } else { texts.join("; ") })
     }
 
     pub fn write(&self, directory: &Path) -> Result<()> {
@@ -139,45 +190,11 @@ impl Manifest {
         write_atomically(&file, |to| to.write_all(text.as_bytes()))
     }
 
-    /// The directory under its temporary name, new or as an earlier run left it.
-    pub fn begin(&self, out: &Path) -> Result<PathBuf> {
-        let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let directory = parent(out).join(format!(".heat-{name}.tmp"));
-        // What has that name may be another's link, to a directory of value.
-        if fs::symlink_metadata(&directory).is_ok_and(|found| !found.is_dir()) {
-            let problem = "is no directory of this program; remove it, or choose another name";
-            return Err(Error::format(directory, problem));
-        }
-        if directory.join(MANIFEST).is_file() {
-            if self.describes(&directory) {
-                return Ok(directory);
-            }
-            let problem = "begun with other images, another network or other settings; \
-                           give the same, or remove that directory";
-            return Err(Error::format(directory, problem));
-        }
-        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
-        self.write(&directory)?;
-        Ok(directory)
-    }
-
-    /// Write the manifest with the summary and the hash of all pixels, of
-    /// which each shard left its own in a file.
-    pub fn finish(mut self, directory: &Path, shards: usize, summary: Summary) -> Result<()> {
-        if Self::read(directory).is_some_and(|m| m.pixels_sha256.is_some()) {
-            // By an earlier run, which may have removed the files since.
-            return Ok(());
-        }
-        let files: Vec<PathBuf> = (0..shards).map(|i| digest_file(directory, i)).collect();
-        let read = |f: &PathBuf| fs::read_to_string(f).map_err(Error::io("read", f));
-        let digests = files.iter().map(read).collect::<Result<Vec<String>>>()?;
-        self.pixels_sha256 = Some(sha256_of(digests));
+    /// Write the manifest with the summary and the hash of all pixels: that of each shard's, in
+    /// order.
+    pub fn finish(mut self, directory: &Path, pixels: &[String], summary: Summary) -> Result<()> {
+        self.pixels_sha256 = Some(sha256_of(pixels));
         self.summary = Some(summary);
         self.write(directory)
     }
-}
-
-/// Where the hash of a shard's pixels is kept until the end.
-pub(super) fn digest_file(directory: &Path, shard: usize) -> PathBuf {
-    directory.join(format!("pixels-{shard:05}.sha256"))
 }

@@ -4,25 +4,30 @@
 //! transforming and running batches of its own; one batch a copy and the
 //! features of one shard are in memory. Shards are written as they are
 //! finished, in the directory's temporary name: a killed extraction goes on after
-//! the last whole one.
+//! the last whole one, where the images are still the same.
 
 mod manifest;
+mod record;
 mod rows;
+mod unfinished;
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::evaluate::Agreement;
-use heat_ood::features::{FeatureSet, FloatType, HEAD};
-use heat_ood::io::write_atomically;
+use heat_ood::features::{FeatureSet, FloatType, HEAD, Origin};
+use heat_ood::io::{found, write_atomically};
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
 
-use manifest::{Manifest, Summary, digest_file};
-use rows::Source;
+use manifest::{Manifest, Summary};
+use record::{Files, Record, Stamp, Standing};
+use rows::{Rows, Source};
+use unfinished::Unfinished;
 
 /// How to extract.
 #[derive(Clone)]
@@ -71,9 +76,13 @@ pub struct Extracted {
 
 /// Extract `dataset` into the directory `out`, and the network's head into its `head.safetensors`.
 ///
+/// What an earlier run left, finished or not, is taken over where it holds: shards whose bytes are
+/// those that were written, of images that are the same. Others are extracted again, and `out` is
+/// replaced when all is done.
+///
 /// # Errors
-/// If `out` exists and is not of this run, was begun with other settings, a
-/// image cannot be read (without `skip_unreadable`), the network refuses the
+/// If `out` exists and is not of this run, or was begun with other settings, another process is
+/// extracting there, an image cannot be read (without `skip_unreadable`), the network refuses the
 /// images, or a write fails. Finished shards are kept: run it again to go on.
 pub fn extract(
     dataset: &dyn ImageDataset,
@@ -84,99 +93,251 @@ pub fn extract(
 ) -> Result<Extracted> {
     check(config)?;
     let manifest = Manifest::new(dataset, backbone, config)?;
-    if manifest.describes(out) {
-        return finished(out, dataset.len(), config);
-    }
-    if out.exists() {
-        let problem = "exists, and not as made of these images with this network and these \
-                       settings; choose another name, or remove it";
-        return Err(Error::config("output", out.display(), problem));
-    }
-    let origin = manifest.origin(backbone);
-    let unfinished = manifest.begin(out)?;
-    // All rows have labels, or none has, whatever the shard.
-    let labelled = (0..dataset.len()).all(|i| dataset.label(i).is_some());
-    let source = Source { dataset, config };
-    let mut loaded = Vec::new();
-    let (mut done, mut lost) = (Extracted::default(), 0);
-    let task = format!("extract {}", dataset.name());
-    observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
-    let shards: Vec<_> = blocks(dataset.len(), config.shard_rows).collect();
-    loaded.push(backbone.load()?);
-    let first = source.first()?;
-    let checked = match &first {
-        Some((image, size)) => loaded[0].check_on(image, *size)?,
-        None => Checked::default(),
+    check_place(out, &manifest)?;
+    let run = Run {
+        source: Source { dataset, config },
+        backbone,
+        manifest,
+        stamps: record::stamps(dataset),
+        shards: blocks(dataset.len(), config.shard_rows).collect(),
+        out,
     };
-    for note in backbone.notes_of(&checked) {
-        observer.on(Event::Note(&note));
-    }
-    for (i, range) in shards.iter().enumerate() {
-        let shard = unfinished.join(format!("shard-{i:05}.safetensors"));
-        let list = unfinished.join(format!("unreadable-{i:05}.txt"));
-        let digest = digest_file(&unfinished, i);
-        if shard.is_file() || (list.is_file() && lines(&list)?.len() == range.len()) {
-            done.resumed += range.len();
-        } else {
-            let batches = range.len().div_ceil(config.batch_size);
-            while loaded.len() < networks().min(batches) {
-                let mut network = backbone.load()?;
-                first.iter().for_each(|(_, size)| network.assume(*size, &checked));
-                loaded.push(network);
-            }
-            let Some(rows) = source.rows(&mut loaded, range.clone(), observer)? else {
-                return Err(Error::Interrupted { place: unfinished });
-            };
-            write_atomically(&digest, |to| to.write_all(rows.digest.as_bytes()))?;
-            // The lists first: a shard that is there is complete.
-            if !rows.problems.is_empty() {
-                let text = rows.problems.join("\n");
-                write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
-            }
-            if !rows.labels.is_empty() {
-                lost += rows.write(&shard, labelled, config, &origin)?;
-            }
+    let mut earlier = Earlier::default();
+    if out.exists() {
+        let standing = run.earlier(out, observer, &mut earlier)?;
+        if standing.iter().all(Option::is_some) && run.manifest.head_is_there(out) {
+            return run.finished(standing.into_iter().flatten().collect());
         }
-        if list.is_file() {
-            done.unreadable.extend(lines(&list)?);
-        }
-        observer.on(Event::Advance { done: range.end as u64, loss: None });
     }
-    observer.on(Event::End);
-    if lost > 0 {
-        let narrow = format!("{:?}", config.dtype).to_lowercase();
-        let problem = format!("{lost} values became 0 as {narrow}, which f32 would keep");
-        observer.on(Event::Warning(&problem));
+    let unfinished = Unfinished::begin(out, &run.manifest)?;
+    let done = run.fill(&unfinished, earlier, observer);
+    if let Err(error) = &done
+        && !matches!(error, Error::Interrupted { .. })
+    {
+        unfinished.remove_if_empty();
     }
-    done.rows = dataset.len() - done.unreadable.len();
-    if done.rows == 0 {
-        return Err(Error::format(dataset.name(), "none of its images can be read"));
-    }
-    if let Some(head) = backbone.head().filter(|_| checked.headless.is_none()) {
-        head.save(unfinished.join(HEAD))?;
-    }
-    let summary = Summary::new(dataset, done.unreadable.len());
-    manifest.finish(&unfinished, shards.len(), summary)?;
-    for file in (0..shards.len()).map(|i| digest_file(&unfinished, i)).filter(|f| f.exists()) {
-        fs::remove_file(&file).map_err(Error::io("remove", &file))?;
-    }
-    fs::rename(&unfinished, out).map_err(Error::io("rename", &unfinished))?;
-    done.agreement = Agreement::of_all(&FeatureSet::open(out)?, None)?;
-    Ok(done)
+    done
 }
 
-/// What is in `out`, where the same run was ended after its last step.
-fn finished(out: &Path, images: usize, config: &ExtractConfig) -> Result<Extracted> {
-    let mut done = Extracted { resumed: images, ..Extracted::default() };
-    for i in 0..blocks(images, config.shard_rows).count() {
-        let list = out.join(format!("unreadable-{i:05}.txt"));
-        if list.is_file() {
-            done.unreadable.extend(lines(&list)?);
+/// Refuse a place that exists and is not of this run.
+fn check_place(out: &Path, manifest: &Manifest) -> Result<()> {
+    if found(out)?.is_none() {
+        return Ok(());
+    }
+    let refuse = |problem: String| Err(Error::config("output", out.display(), problem));
+    if let Some(difference) = manifest.difference(out) {
+        return refuse(format!(
+            "exists, and not as made of these images with this network and these settings: \
+             {difference}; choose another name, or remove it"
+        ));
+    }
+    Ok(())
+}
+
+/// What was found of an earlier run.
+#[derive(Default)]
+struct Earlier {
+    /// Shards that hold in a finished directory that does not hold as a whole.
+    finished: Vec<usize>,
+    /// The first image of each shard that has changed.
+    changed: Vec<String>,
+    /// Files that are not as they were written.
+    damaged: Vec<String>,
+}
+
+/// An extraction on its way.
+struct Run<'a> {
+    source: Source<'a>,
+    backbone: &'a Backbone,
+    manifest: Manifest,
+    stamps: Vec<Option<Stamp>>,
+    shards: Vec<Range<usize>>,
+    out: &'a Path,
+}
+
+impl Run<'_> {
+    /// The shards in the finished directory, where they hold.
+    fn earlier(
+        &self,
+        out: &Path,
+        observer: &mut dyn Observer,
+        earlier: &mut Earlier,
+    ) -> Result<Vec<Option<Record>>> {
+        let name = self.source.dataset.name();
+        let (task, total) = (format!("check {name}"), self.source.dataset.len() as u64);
+        observer.on(Event::Begin { task: &task, total });
+        let mut found = Vec::new();
+        for i in 0..self.shards.len() {
+            found.push(self.standing(out, i, earlier));
+            if found[i].is_some() {
+                earlier.finished.push(i);
+            }
+            observer.on(Event::Advance { done: self.shards[i].end as u64, loss: None });
+            if observer.should_stop() {
+                return Err(Error::Interrupted { place: out.to_owned() });
+            }
+        }
+        observer.on(Event::End);
+        Ok(found)
+    }
+
+    /// The record of shard `i` in `directory`, if it holds.
+    fn standing(&self, directory: &Path, i: usize, earlier: &mut Earlier) -> Option<Record> {
+        let files = Files::new(directory, i);
+        match Record::of_earlier(&files, self.shards[i].clone(), &self.stamps, &self.source) {
+            Standing::Whole(record) => return Some(record),
+            Standing::Changed(place) => earlier.changed.push(place),
+            Standing::Damaged => earlier.damaged.push(files.shard.display().to_string()),
+            Standing::Absent if directory == self.out => {
+                earlier.damaged.push(files.shard.display().to_string());
+            }
+            Standing::Absent => {}
+        }
+        None
+    }
+
+    fn fill(
+        &self,
+        unfinished: &Unfinished,
+        mut earlier: Earlier,
+        observer: &mut dyn Observer,
+    ) -> Result<Extracted> {
+        let (source, backbone, manifest) = (&self.source, self.backbone, &self.manifest);
+        let (dataset, config) = (source.dataset, source.config);
+        let origin = manifest.origin(backbone);
+        // All rows have labels, or none has, whatever the shard.
+        let labelled = (0..dataset.len()).all(|i| dataset.label(i).is_some());
+        let (mut done, mut lost) = (Extracted::default(), 0);
+        let mut loaded = vec![backbone.load()?];
+        let first = source.first()?;
+        let checked = match &first {
+            Some((image, size)) => loaded[0].check_on(image, *size)?,
+            None => Checked::default(),
+        };
+        for note in backbone.notes_of(&checked) {
+            observer.on(Event::Note(&note));
+        }
+        let task = format!("extract {}", dataset.name());
+        observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
+        let mut pixels = Vec::new();
+        for (i, range) in self.shards.iter().enumerate() {
+            let files = Files::new(&unfinished.path, i);
+            let mut record = self.standing(&unfinished.path, i, &mut earlier);
+            if record.is_none() && earlier.finished.contains(&i) {
+                Files::new(self.out, i).link_to(&files)?;
+                record = self.standing(&unfinished.path, i, &mut earlier);
+            }
+            let record = match record {
+                Some(record) => {
+                    done.resumed += range.len();
+                    record
+                }
+                None => {
+                    let batches = range.len().div_ceil(config.batch_size);
+                    while loaded.len() < networks().min(batches) {
+                        let mut network = backbone.load()?;
+                        first.iter().for_each(|(_, size)| network.assume(*size, &checked));
+                        loaded.push(network);
+                    }
+                    let Some(rows) = source.rows(&mut loaded, range.clone(), observer)? else {
+                        return Err(Error::Interrupted { place: unfinished.path.clone() });
+                    };
+                    let (record, zeros) =
+                        self.write(&files, range.clone(), rows, labelled, &origin)?;
+                    lost += zeros;
+                    record
+                }
+            };
+            pixels.push(record.pixels);
+            if files.unreadable.is_file() {
+                done.unreadable.extend(lines(&files.unreadable)?);
+            }
+            observer.on(Event::Advance { done: range.end as u64, loss: None });
+            if observer.should_stop() && i + 1 < self.shards.len() {
+                return Err(Error::Interrupted { place: unfinished.path.clone() });
+            }
+        }
+        observer.on(Event::End);
+        earlier.say(observer);
+        if lost > 0 {
+            let narrow = format!("{:?}", config.dtype).to_lowercase();
+            let problem = format!("{lost} values became 0 as {narrow}, which f32 would keep");
+            observer.on(Event::Warning(&problem));
+        }
+        done.rows = dataset.len() - done.unreadable.len();
+        if done.rows == 0 {
+            return Err(Error::format(dataset.name(), "none of its images can be read"));
+        }
+        let head = backbone.head().filter(|_| checked.headless.is_none());
+        if let Some(head) = head {
+            head.save(unfinished.path.join(HEAD))?;
+        }
+        let summary = Summary::new(dataset, done.unreadable.len(), head);
+        manifest.clone().finish(&unfinished.path, &pixels, summary)?;
+        unfinished.place(self.out)?;
+        done.agreement = Agreement::of_all(&FeatureSet::open(self.out)?, None)?;
+        Ok(done)
+    }
+
+    /// Write a shard, the list of what is left out, and last the record: what has one is complete.
+    fn write(
+        &self,
+        files: &Files,
+        range: Range<usize>,
+        rows: Rows,
+        labelled: bool,
+        origin: &Origin,
+    ) -> Result<(Record, u64)> {
+        if rows.problems.is_empty() {
+            remove(&files.unreadable)?;
+        } else {
+            let text = rows.problems.join("\n");
+            write_atomically(&files.unreadable, |to| to.write_all(text.as_bytes()))?;
+        }
+        let (digests, mut lost) = (rows.digests.clone(), 0);
+        if rows.labels.is_empty() {
+            remove(&files.shard)?;
+        } else {
+            lost = rows.write(&files.shard, labelled, self.source.config, origin)?;
+        }
+        let record = Record::new(files, &self.stamps[range], &digests);
+        record.write(files)?;
+        Ok((record, lost))
+    }
+
+    /// What is in `out`, where the same run was ended after its last step.
+    fn finished(&self, records: Vec<Record>) -> Result<Extracted> {
+        let images = self.source.dataset.len();
+        let mut done = Extracted { resumed: images, ..Extracted::default() };
+        for i in 0..records.len() {
+            let list = Files::new(self.out, i).unreadable;
+            if list.is_file() {
+                done.unreadable.extend(lines(&list)?);
+            }
+        }
+        done.rows = images.saturating_sub(done.unreadable.len());
+        done.agreement = Agreement::of_all(&FeatureSet::open(self.out)?, None)?;
+        Ok(done)
+    }
+}
+
+impl Earlier {
+    fn say(&self, observer: &mut dyn Observer) {
+        let shards = |n: usize| if n == 1 { "1 shard".into() } else { format!("{n} shards") };
+        for (names, what) in [
+            (&self.changed, "images have changed since they were extracted"),
+            (&self.damaged, "files are missing, damaged or without a record of their images"),
+        ] {
+            if let Some(first) = names.first() {
+                let n = shards(names.len());
+                observer.on(Event::Note(&format!("{what} (first {first}): {n} extracted again")));
+            }
         }
     }
-    done.rows = images.saturating_sub(done.unreadable.len());
-    done.agreement = Agreement::of_all(&FeatureSet::open(out)?, None)?;
-    Ok(done)
+}
+
+fn remove(file: &Path) -> Result<()> {
+    if file.exists() { fs::remove_file(file).map_err(Error::io("remove", file)) } else { Ok(()) }
 }
 
 fn check(config: &ExtractConfig) -> Result<()> {
@@ -186,13 +347,6 @@ fn check(config: &ExtractConfig) -> Result<()> {
         }
     }
     Transform::new(&config.transform).map(drop)
-}
-
-fn parent(out: &Path) -> &Path {
-    match out.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    }
 }
 
 fn lines(path: &Path) -> Result<Vec<String>> {

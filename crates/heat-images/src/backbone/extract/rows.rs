@@ -23,8 +23,8 @@ pub(super) struct Rows {
     pub labels: Vec<i64>,
     /// Images left out, each with the reason.
     pub problems: Vec<String>,
-    /// SHA-256 of the images' sizes and pixels.
-    pub digest: String,
+    /// Of each image, SHA-256 of its size and pixels; none of those left out.
+    pub digests: Vec<Option<String>>,
 }
 
 impl Rows {
@@ -35,6 +35,7 @@ impl Rows {
         self.pooled.logits.extend(done.pooled.logits);
         self.labels.extend(done.labels);
         self.problems.extend(done.problems);
+        self.digests.extend(done.digests);
     }
 
     /// Write them; the number of values that became 0 in the type of the features.
@@ -58,7 +59,7 @@ struct Ready {
     size: [usize; 2],
     labels: Vec<i64>,
     problems: Vec<String>,
-    digests: Vec<String>,
+    digests: Vec<Option<String>>,
 }
 
 /// A batch that has passed the network.
@@ -66,14 +67,14 @@ struct Done {
     pooled: Pooled,
     labels: Vec<i64>,
     problems: Vec<String>,
-    digests: Vec<String>,
+    digests: Vec<Option<String>>,
 }
 
 /// An image ready for the network, and the hash of its pixels.
-struct Prepared {
+pub(super) struct Prepared {
     size: [usize; 2],
     values: Vec<f32>,
-    digest: String,
+    pub digest: String,
 }
 
 /// Where images come from and what is done to them.
@@ -93,7 +94,7 @@ impl Source<'_> {
         range: Range<usize>,
         observer: &mut dyn Observer,
     ) -> Result<Option<Rows>> {
-        let (mut all, mut digests) = (Rows::default(), Vec::new());
+        let mut all = Rows::default();
         let batches = blocks(range.len(), self.config.batch_size);
         let batches: Vec<_> = batches.map(|b| range.start + b.start..range.start + b.end).collect();
         let next = AtomicUsize::new(0);
@@ -119,9 +120,7 @@ impl Source<'_> {
             for (i, done) in receive {
                 early.insert(i, done);
                 while let Some(done) = early.remove(&due) {
-                    let mut done: Done = done?;
-                    digests.append(&mut done.digests);
-                    all.append(done);
+                    all.append(done?);
                     observer.on(Event::Advance { done: batches[due].end as u64, loss: None });
                     due += 1;
                     if observer.should_stop() {
@@ -131,7 +130,6 @@ impl Source<'_> {
             }
             Ok(true)
         })?;
-        all.digest = sha256_of(digests);
         Ok(whole.then_some(all))
     }
 
@@ -167,6 +165,7 @@ impl Source<'_> {
                 Ok(image) => image,
                 Err(error) if self.config.skip_unreadable => {
                     ready.problems.push(error.to_string().replace('\n', " "));
+                    ready.digests.push(None);
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -183,7 +182,7 @@ impl Source<'_> {
                 });
             }
             ready.images.extend(image.values);
-            ready.digests.push(image.digest);
+            ready.digests.push(Some(image.digest));
             ready.labels.push(self.dataset.label(i).map_or(-1, i64::from));
         }
         Ok(ready)
@@ -203,7 +202,8 @@ impl Source<'_> {
         Ok(None)
     }
 
-    fn image(&self, transform: &mut Option<Transform>, i: usize) -> Result<Prepared> {
+    /// Image `i`, decoded and transformed.
+    pub fn image(&self, transform: &mut Option<Transform>, i: usize) -> Result<Prepared> {
         let transform = match transform {
             Some(transform) => transform,
             none => none.insert(Transform::new(&self.config.transform)?),

@@ -10,6 +10,7 @@ mod components;
 mod step;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,8 @@ pub struct Trainer {
     pub(super) input_dim: usize,
     engine: Box<dyn Engine>,
     hook: Option<GradientHook>,
+    /// Set when the run is to stop at once.
+    stop: Option<Arc<AtomicBool>>,
     chain: Langevin,
     projection: Projection,
     proposals: ProposalWorkspace,
@@ -124,6 +127,7 @@ impl Trainer {
             gradient: vec![0.0; net.parameters().len()],
             engine: Box::new(Cpu::default()),
             hook: None,
+            stop: None,
             proposals: ProposalWorkspace::default(),
             order: Vec::new(),
             order_of: None,
@@ -253,9 +257,14 @@ impl Trainer {
     fn batches_left(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let task = format!("epoch {}/{}", self.state.epoch + 1, self.config.n_epochs);
         observer.on(Event::Begin { task: &task, total: self.batches() as u64 });
+        self.stop = observer.stop_flag();
+        self.engine.stop_on(self.stop.clone());
         while self.state.batch < self.batches() {
             self.propose()?;
-            self.sample()?;
+            if !self.run_chains()? {
+                observer.on(Event::End);
+                return Ok(Outcome::Stopped);
+            }
             let loss = self.apply()?;
             observer
                 .on(Event::Advance { done: self.state.batch as u64, loss: Some(loss.loss as f32) });

@@ -1,5 +1,7 @@
 //! One step of training: propose, sample, apply.
 
+use std::sync::atomic::Ordering;
+
 use super::super::engine::LossBatch;
 use super::super::loss::{LossValues, Objective};
 use super::super::proposal::Request;
@@ -66,6 +68,12 @@ impl Trainer {
     /// # Errors
     /// If the engine fails.
     pub fn sample(&mut self) -> Result<()> {
+        self.run_chains().map(drop)
+    }
+
+    /// The same; whether they ran to their ends. Otherwise nothing has changed but rows that
+    /// `propose` draws anew.
+    pub(super) fn run_chains(&mut self) -> Result<bool> {
         let size = self.config.batch_size * self.prior.dim();
         let model = &self.config.ebm.model;
         let moves = model.moves() && self.objective() != Objective::NoiseContrastive;
@@ -81,11 +89,14 @@ impl Trainer {
             };
             let key = ChainKey { seed: self.config.seed, step: self.state.step, block: 0 };
             self.engine.sample(&energy, &self.chain, key, chains)?;
+            if self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::SeqCst)) {
+                return Ok(false);
+            }
         }
         if let Some(replay) = &mut self.replay {
             replay.push(chains, &self.chain_labels);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn objective(&self) -> Objective {

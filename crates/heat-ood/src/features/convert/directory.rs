@@ -7,7 +7,9 @@ use super::ConvertConfig;
 use super::encode::Output;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, FileFormat};
-use crate::io::{open_own, open_regular, parent, sha256_of, write_sealed};
+use crate::io::{
+    found, held, hold, open_regular, parent, replace_directory, sha256_of, write_sealed,
+};
 
 /// Held while a directory is being filled.
 const LOCK: &str = ".lock";
@@ -20,6 +22,7 @@ pub(super) fn check_place(
     config: &ConvertConfig,
 ) -> Result<()> {
     let refuse = |problem: String| Err(Error::config("output", out.display(), problem));
+    found(out)?;
     let Some(target) = resolved(out) else {
         return refuse("that directory does not exist, or this is no name for a file".into());
     };
@@ -135,7 +138,7 @@ pub(super) fn write(
     }
     let path = builder.tempdir_in(parent(out)).map_err(Error::io("create", out))?.keep();
     let unfinished = Unfinished { path, files: std::cell::Cell::new(0) };
-    let result = hold(&unfinished.path, out, &prefix)
+    let result = hold_alone(&unfinished.path, out, &prefix)
         .and_then(|_lock| fill_and_place(&unfinished, out, force, fill));
     if result.is_err() {
         let _ = fs::remove_dir_all(&unfinished.path);
@@ -155,9 +158,8 @@ fn prefix(out: &Path) -> String {
 
 /// Lock our directory, refuse where another process is filling one for the same place, and
 /// remove what killed ones left.
-fn hold(own: &Path, out: &Path, prefix: &str) -> Result<File> {
-    let lock = open_own(&own.join(LOCK))?;
-    let _ = lock.try_lock();
+fn hold_alone(own: &Path, out: &Path, prefix: &str) -> Result<File> {
+    let lock = hold(&own.join(LOCK), out, "is writing that directory")?;
     for entry in fs::read_dir(parent(out)).map_err(Error::io("list", parent(out)))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let other = entry.path();
@@ -169,7 +171,7 @@ fn hold(own: &Path, out: &Path, prefix: &str) -> Result<File> {
         }
         match open_regular(&other.join(LOCK)).map(|lock| lock.try_lock()) {
             Ok(Err(TryLockError::WouldBlock)) => {
-                return Err(Error::format(out, "another process is writing that directory"));
+                return Err(held(&other.join(LOCK), out, "is writing that directory"));
             }
             Ok(Ok(())) => drop(fs::remove_dir_all(other)),
             // Without locks nobody can tell; without a lock file it is just being made.
@@ -193,7 +195,7 @@ fn fill_and_place(
     if out.exists() {
         check_directory(out, force)?;
     }
-    replace(path, out)?;
+    replace_directory(path, out)?;
     sync(parent(out));
     Ok(())
 }
@@ -202,41 +204,4 @@ fn sync(directory: &Path) {
     if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
     }
-}
-
-/// Give the directory `new` the name `out`; one that has it is removed.
-fn replace(new: &Path, out: &Path) -> Result<()> {
-    let failed = || Error::io("rename to", out);
-    // An empty directory is replaced by this where the system knows how.
-    if fs::rename(new, out).is_ok() {
-        return Ok(());
-    }
-    if !out.exists() {
-        return fs::rename(new, out).map_err(failed());
-    }
-    if exchange(new, out) {
-        return fs::remove_dir_all(new).map_err(Error::io("remove", new));
-    }
-    // Without an exchange there is a moment in which neither has the name.
-    let name = new.file_name().unwrap_or_default().to_string_lossy();
-    let old = parent(out).join(format!("{}.old.tmp", name.trim_end_matches(".tmp")));
-    let _ = fs::remove_dir_all(&old);
-    fs::rename(out, &old).map_err(failed())?;
-    if let Err(error) = fs::rename(new, out) {
-        let _ = fs::rename(&old, out);
-        return Err(failed()(error));
-    }
-    fs::remove_dir_all(&old).map_err(Error::io("remove", &old))
-}
-
-/// Exchange two directories at one stroke, where the system can.
-#[cfg(target_os = "linux")]
-fn exchange(a: &Path, b: &Path) -> bool {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn exchange(_: &Path, _: &Path) -> bool {
-    false
 }
