@@ -5,6 +5,7 @@ use heat_ood::Provenance;
 use super::data::{ReportData, Run};
 use super::evaluation::{Evaluation, Set};
 use super::html::{Cell, Table, definitions, details, escape};
+use super::places;
 
 pub fn render(data: &ReportData) -> String {
     let made = &data.made;
@@ -75,6 +76,7 @@ fn scorers(e: &Evaluation) -> String {
                 .map(|f| ("calibrated on".to_owned(), hashes(std::slice::from_ref(f))));
             text.push_str(&definitions(&files.collect::<Vec<_>>()));
         }
+        text.push_str(&definitions(&origin(p)));
         text.push_str(&p.recipe.as_deref().map_or(String::new(), preformatted));
         if !text.is_empty() {
             more.push_str(&details(&about.name, false, &text));
@@ -113,7 +115,7 @@ fn origin(p: &Provenance) -> Vec<(String, String)> {
 }
 
 fn preformatted(text: &str) -> String {
-    format!("<pre tabindex=\"0\">{}</pre>\n", escape(text.trim_end()))
+    format!("<pre tabindex=\"0\">{}</pre>\n", escape(&places::shortened(text.trim_end())))
 }
 
 /// Seconds since 1970 as a date of the Gregorian calendar, by counting from

@@ -119,7 +119,7 @@ impl Found {
     }
 
     fn results(&mut self, file: &Path) -> Result<()> {
-        let title = file.display().to_string();
+        let title = name_of(file);
         let table = self.table(&title, &name_of(file), file.to_owned())?;
         self.tables.push(table);
         Ok(())

@@ -59,7 +59,7 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
         let combined = composition(&trained, args.beta, &data, &directory, progress)?;
         trained.push(combined);
     }
-    let results = evaluate_all(&asked, &trained, &data, &images, progress)?;
+    let results = evaluate_all(&asked, &trained, &data, &images, args.strict, progress)?;
     report(args, &results, &directory, progress)
 }
 
