@@ -8,7 +8,7 @@ use heat_ood::evaluate::{Candidate, Results, accuracy};
 use heat_ood::features::Head;
 use serde_json::{Map, Value};
 
-use super::outputs::{command_line, hashes, made};
+use super::outputs::{command_line, hashes_of, made};
 use super::scorers::{self, Skipped, combine, leave_out};
 use super::statistics::{Writing, check_scorers, write};
 use super::{
@@ -131,14 +131,7 @@ fn read_hashes(
     sets: &TestSets,
     read: &[NamedDetector],
 ) -> Result<Map<String, Value>> {
-    let mut all = Map::new();
-    if let Some(data) = data {
-        all.insert("train".into(), hashes(&data.train)?);
-        all.extend(data.head.as_ref().map(|head| ("head".to_owned(), head.digest().into())));
-    }
-    all.insert("id".into(), hashes(&sets.id)?);
-    let ood = sets.ood.iter().map(|(name, set)| Ok((name.clone(), hashes(set)?)));
-    all.insert("ood".into(), Value::Object(ood.collect::<Result<_>>()?));
+    let mut all = hashes_of(data, Some(sets))?;
     if !read.is_empty() {
         let sha = |d: &NamedDetector| Ok((d.name.clone(), heat_ood::io::sha256(&d.file)?.into()));
         let detectors = read.iter().map(sha).collect::<Result<_>>()?;

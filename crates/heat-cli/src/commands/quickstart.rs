@@ -12,7 +12,7 @@ use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{Scorer, ScorerSpec};
 use heat_ood::{Detector, Error, Fit, Fitted};
 
-use super::outputs::{command_line, made};
+use super::outputs::{command_line, hashes_of, made};
 use super::scorers::{compose, fit};
 use super::statistics::{shown, with_made};
 use super::{Data, TestSets, write_output};
@@ -79,7 +79,8 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     progress.clear();
     write_output(None, &shown(&results))?;
     let json = args.out.join("results.json");
-    let text = with_made(&export::results(&results, Format::Json), &made(Default::default()));
+    let made = made(hashes_of(Some(&data), Some(&sets))?);
+    let text = with_made(&export::results(&results, Format::Json), &made);
     write_output(Some(&json), &text)?;
     progress.say(&format!(
         "wrote {}, {} for a browser, and the composed detector {}; {} in all",

@@ -54,7 +54,41 @@ fn of_name(name: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::data::ResultsTable;
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn runs_that_differ_in_the_seed_are_one_setting() {
+        let metrics = json!({"auroc": 0.9, "fpr95_id_positive": 0.2, "fpr95_ood_positive": 0.3,
+            "aupr_in": 0.4, "aupr_out": 0.5, "detection_accuracy": 0.6});
+        let one = json!({"ood": {"svhn": metrics}, "average": metrics});
+        let run = |name: &str, recipe: &str| Run {
+            name: name.into(),
+            recipe: recipe.into(),
+            epochs: Vec::new(),
+            provenance: None,
+        };
+        let runs = [
+            run("lr=1_seed=0", "seed = 0\n[ebm]\nlr = 1"),
+            run("lr=2_seed=0", "seed = 0\n[ebm]\nlr = 2"),
+            run("lr=1_seed=1", "seed = 1\n[ebm]\nlr = 1"),
+            run("other", "seed = 2\n[ebm]\nlr = 2"),
+        ];
+        let names = ["el", "lr=1_seed=0", "lr=2_seed=0", "knn@0", "lr=1_seed=1", "other", "knn@1"];
+        let scorers: serde_json::Map<_, _> =
+            names.iter().map(|n| ((*n).to_owned(), one.clone())).collect();
+        let table = ResultsTable::read("", "", &json!({"id": "t", "scorers": scorers})).unwrap();
+        let places = |wanted: &[&str]| -> Vec<usize> {
+            wanted.iter().map(|n| table.rows.iter().position(|r| r.name == *n).unwrap()).collect()
+        };
+        let mut found = groups(&table.rows, &runs);
+        found.sort();
+        let knn = ("knn".to_owned(), places(&["knn@0", "knn@1"]));
+        let first = ("lr=1".to_owned(), places(&["lr=1_seed=0", "lr=1_seed=1"]));
+        let second = ("lr=2, other".to_owned(), places(&["lr=2_seed=0", "other"]));
+        assert_eq!(found, [knn, first, second]);
+    }
 
     #[test]
     fn a_setting_is_all_but_the_seed() {

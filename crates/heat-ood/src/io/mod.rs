@@ -23,7 +23,7 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
-pub use kind::{SAFETENSORS, kind_of};
+pub use kind::{ONNX, SAFETENSORS, kind_of};
 pub use memory::{memory_limit, set_memory_limit};
 pub use npy_header::Header as NpyHeader;
 pub use regular::{open_own, open_regular, read_bounded, read_text};
