@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use heat_ood::{Event, Observer, printable};
@@ -73,7 +73,9 @@ const PLAIN_EVERY: Duration = Duration::from_secs(30);
 /// Work that is told in plain lines.
 struct Plain {
     task: String,
+    done: u64,
     total: Option<u64>,
+    loss: Option<f64>,
     /// Whether it is counted in bytes.
     bytes: bool,
     begun: Instant,
@@ -81,18 +83,61 @@ struct Plain {
 }
 
 impl Plain {
-    fn new(task: String, total: Option<u64>, bytes: bool) -> Self {
+    fn new(task: String, done: u64, total: Option<u64>, bytes: bool) -> Self {
         let now = Instant::now();
-        Plain { task, total, bytes, begun: now, told: now }
+        Plain { task, done, total, loss: None, bytes, begun: now, told: now }
     }
 
-    fn line(&self, done: u64, loss: Option<f64>) -> String {
+    fn line(&self) -> String {
         let amount = |n| if self.bytes { DecimalBytes(n).to_string() } else { n.to_string() };
         let of = self.total.map_or(String::new(), |total| format!(" of {}", amount(total)));
-        let loss = loss.map_or(String::new(), |loss| format!(", loss {loss:.5}"));
+        let loss = self.loss.map_or(String::new(), |loss| format!(", loss {loss:.5}"));
         let time = human(self.begun.elapsed());
-        format!("{}: {}{of}{loss}, {time} elapsed", self.task, amount(done))
+        format!("{}: {}{of}{loss}, {time} elapsed", self.task, amount(self.done))
     }
+}
+
+/// Tells how far work is at fixed times, also while it has nothing new to report.
+struct Teller(Arc<Mutex<Option<Plain>>>);
+
+impl Teller {
+    fn new(every: Duration, tell: impl Fn(&str) + Send + 'static) -> Self {
+        let work = Arc::new(Mutex::new(None));
+        let watched = Arc::downgrade(&work);
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(every / 60);
+                let Some(work) = watched.upgrade() else { return };
+                let mut work = locked(&work);
+                let due = |p: &&mut Plain| p.told.elapsed() + every / 60 >= every;
+                if let Some(plain) = work.as_mut().filter(due) {
+                    plain.told = Instant::now();
+                    tell(&plain.line());
+                }
+            }
+        });
+        Teller(work)
+    }
+
+    fn work(&self) -> MutexGuard<'_, Option<Plain>> {
+        locked(&self.0)
+    }
+}
+
+/// What another thread left when it panicked is as good as any.
+fn locked(work: &Mutex<Option<Plain>>) -> MutexGuard<'_, Option<Plain>> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Names and other texts of files may be in it.
+fn clean(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    lines.join("\n")
+}
+
+fn write_lines(text: &str) {
+    // Nobody may be listening any more; that is no reason to stop.
+    let _ = writeln!(std::io::stderr(), "{}", clean(text));
 }
 
 /// Shows events on standard error.
@@ -100,7 +145,7 @@ pub struct Progress {
     quiet: bool,
     terminal: bool,
     bar: Option<ProgressBar>,
-    plain: Option<Plain>,
+    teller: Option<Teller>,
     /// Put before the names of tasks.
     pub label: String,
     /// Epochs still to come, for the time left.
@@ -114,7 +159,7 @@ impl Progress {
             quiet,
             terminal: std::io::stderr().is_terminal(),
             bar: None,
-            plain: None,
+            teller: None,
             label: String::new(),
             epochs_left: None,
             epoch_start: Instant::now(),
@@ -133,13 +178,9 @@ impl Progress {
     }
 
     fn tell(&self, text: &str) {
-        // Names and other texts of files may be in it.
-        let lines: Vec<String> = text.lines().map(printable).collect();
-        let text = lines.join("\n");
         match &self.bar {
-            Some(bar) => bar.println(text),
-            // Nobody may be listening any more; that is no reason to stop.
-            None => drop(writeln!(std::io::stderr(), "{text}")),
+            Some(bar) => bar.println(clean(text)),
+            None => write_lines(text),
         }
     }
 
@@ -150,7 +191,9 @@ impl Progress {
 
     /// Remove the bar.
     pub fn clear(&mut self) {
-        self.plain = None;
+        if let Some(teller) = &self.teller {
+            *teller.work() = None;
+        }
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -163,8 +206,7 @@ impl Progress {
             return;
         }
         if !self.terminal {
-            self.plain = Some(Plain::new(task.to_owned(), total, true));
-            return;
+            return self.begin_plain(Plain::new(task.to_owned(), done, total, true));
         }
         let template = match total {
             Some(_) => {
@@ -182,13 +224,9 @@ impl Progress {
         self.bar = Some(bar);
     }
 
-    fn plain_line(&mut self, done: u64, loss: Option<f64>) {
-        let Some(plain) = self.plain.as_mut().filter(|p| p.told.elapsed() >= PLAIN_EVERY) else {
-            return;
-        };
-        plain.told = Instant::now();
-        let line = plain.line(done, loss);
-        self.say(&line);
+    fn begin_plain(&mut self, plain: Plain) {
+        let teller = self.teller.get_or_insert_with(|| Teller::new(PLAIN_EVERY, write_lines));
+        *teller.work() = Some(plain);
     }
 
     fn begin(&mut self, task: &str, total: u64) {
@@ -200,8 +238,7 @@ impl Progress {
         let name =
             if self.label.is_empty() { task.to_owned() } else { format!("{}: {task}", self.label) };
         if !self.terminal {
-            self.plain = Some(Plain::new(name, (total > 0).then_some(total), false));
-            return;
+            return self.begin_plain(Plain::new(name, 0, (total > 0).then_some(total), false));
         }
         let template = "{msg} {wide_bar} {pos}/{len} {prefix} {elapsed} elapsed, {eta} left";
         let style =
@@ -269,7 +306,11 @@ impl Observer for Progress {
                         bar.set_prefix(format!("loss {loss:.5}"));
                     }
                 }
-                self.plain_line(done, loss.map(f64::from));
+                if let Some(teller) = &self.teller
+                    && let Some(plain) = teller.work().as_mut()
+                {
+                    (plain.done, plain.loss) = (done, loss.map(f64::from));
+                }
             }
             Event::End => self.clear(),
             Event::Epoch(log) => self.epoch(log),
@@ -291,6 +332,27 @@ impl Observer for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_is_told_while_nothing_comes_of_it() {
+        let (sender, told) = std::sync::mpsc::channel();
+        let every = Duration::from_millis(300);
+        let begun = Instant::now();
+        let teller = Teller::new(every, move |line| sender.send(line.to_owned()).unwrap());
+        let mut plain = Plain::new("fit".into(), 7, Some(10), false);
+        plain.loss = Some(0.5);
+        *teller.work() = Some(plain);
+        for n in 1..=2 {
+            let line = told.recv_timeout(Duration::from_secs(20)).unwrap();
+            assert!(line.starts_with("fit: 7 of 10, loss 0.50000, "), "{line}");
+            assert!(begun.elapsed() >= n * every * 9 / 10, "{line} after {:?}", begun.elapsed());
+        }
+        // Nor after its end.
+        *teller.work() = None;
+        drop(teller);
+        let late: Vec<String> = told.iter().collect();
+        assert!(late.len() < 2, "{late:?}");
+    }
 
     #[test]
     fn four_digits_say_something() {

@@ -30,7 +30,7 @@ const OPTIONS: [(&str, &str); 16] = [
 ];
 
 /// What a file was found to be, and what to do with it. The first that fits counts.
-const KINDS: [(&str, &str); 25] = [
+const KINDS: [(&str, &str); 31] = [
     (
         "is an ONNX network",
         "`heat extract IMAGES --backbone FILE -o DIR` makes features with it, `heat backbone inspect FILE` shows it",
@@ -75,9 +75,29 @@ const KINDS: [(&str, &str); 25] = [
         "`heat report` takes the results of `heat eval --format json`, `heat watch` JSON lines",
     ),
     ("is a CSV text", "give its name the ending .csv"),
-    ("is an .npy array", "give its name the ending .npy"),
-    ("is an .npz archive", "give its name the ending .npz"),
-    ("is a safetensors file", "give its name the ending .safetensors"),
+    // Where a detector is expected.
+    (
+        ".npy: is an .npy array, not a safetensors",
+        "`heat fit` and `heat train` make detectors of features",
+    ),
+    (
+        ".npz: is an .npz archive, not a safetensors",
+        "`heat fit` and `heat train` make detectors of features",
+    ),
+    ("is an .npy array, not a safetensors", "give its name the ending .npy"),
+    ("is an .npy array, not an .npz", "give its name the ending .npy"),
+    ("is an .npz archive, not a safetensors", "give its name the ending .npz"),
+    ("is an .npz archive, not an .npy", "give its name the ending .npz"),
+    ("is a safetensors file, not an .np", "give its name the ending .safetensors"),
+    // Where images are.
+    (
+        "an ONNX network; expected a directory of images",
+        "it is given with `--backbone FILE`, beside the images",
+    ),
+    (
+        "a safetensors file; expected a directory of images",
+        "`heat info FILE` says what is in it; features are what `heat fit` and `heat train` take",
+    ),
     ("not a detector", "`heat fit` and `heat train` make detectors"),
     ("not features", "is the order of the arguments right? `heat COMMAND --help` tells"),
 ];

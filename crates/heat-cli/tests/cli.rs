@@ -486,6 +486,17 @@ fn quickstart() {
     }
     let page = fs::read_to_string(path.join("heat-quickstart/report.html")).unwrap();
     contains(&page, &["fig-energies", "fig-beta-0", "fig-calibration", "HEAT-GMM-std"]);
+    // What came from where.
+    let sha = |file: &Path| heat_ood::io::sha256(file).unwrap();
+    let train = format!("train.safetensors {}", sha(Path::new(&data("train"))));
+    let (_, scorers) = page.split_once("<table id=\"scorers\"").unwrap();
+    let (scorers, _) = scorers.split_once("</table>").unwrap();
+    assert_eq!(scorers.matches(&train).count(), 11, "{scorers}");
+    for name in ["heat", "quickstart_gmm", "quickstart_gmm_std", "quickstart_el"] {
+        let name = format!("{name}.safetensors");
+        let file = path.join("heat-quickstart").join(&name);
+        contains(scorers, &[&format!("<td>{name} {}</td>", sha(&file))]);
+    }
     let detector = "heat-quickstart/heat.safetensors";
     let csv = said(path, &["score", detector, &data("ood_textures")]);
     assert_eq!(csv.lines().count(), 501);

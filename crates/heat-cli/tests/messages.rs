@@ -87,7 +87,79 @@ const FEATURES: &[Line] = &[
     ("score model.onnx test.safetensors", 1, &["is an ONNX network", "heat extract"]),
     ("score array.npy test.safetensors", 1, &["is an .npy array, not a safetensors file"]),
     ("calibrate results.json --id test.safetensors -o d", 1, &["is a JSON text"]),
+    ("calibrate features.pkl --id test.safetensors -o d", 1, &["is a Python pickle", "run code"]),
     ("info photo.jpg", 1, &["is an image"]),
+    ("info images.zip", 1, &["is a zip archive", "heat extract"]),
+    ("train --out r --train model.onnx", 1, &["is an ONNX network", "heat extract"]),
+    (
+        "eval --scorers norm --id photo.jpg --ood x=test.safetensors --train train.safetensors",
+        1,
+        &["photo.jpg: is an image"],
+    ),
+    (
+        "eval --id test.safetensors --ood x=test.safetensors --detectors model.onnx",
+        1,
+        &["is an ONNX network, not a safetensors file", "heat extract"],
+    ),
+    (
+        "eval --id test.safetensors --ood x=test.safetensors --detectors array.npy",
+        1,
+        &["is an .npy array", "heat fit"],
+    ),
+    ("compose a=photo.jpg b=norm.safetensors --train train.safetensors -o d", 1, &["is an image"]),
+    (
+        "compose a=head.safetensors b=norm.safetensors --train train.safetensors -o d",
+        1,
+        &["holds a head, not a detector"],
+    ),
+    ("convert results.json -o d.npz", 1, &["is a JSON text", "heat report"]),
+    ("convert norm.safetensors -o d.npz", 1, &["holds a detector, not features"]),
+    ("import model.onnx --train train.safetensors -o d", 1, &["model.onnx: is an ONNX network"]),
+    (
+        "import test.safetensors --train train.safetensors -o d",
+        1,
+        &["test.safetensors: is a safetensors file"],
+    ),
+    ("export photo.jpg -o d.pt", 1, &["is an image"]),
+];
+
+/// Where results, images and networks are expected.
+const OTHERS: &[Line] = &[
+    ("report model.onnx", 1, &["is an ONNX network, not the results", "heat eval --format json"]),
+    ("report array.npy", 1, &["is an .npy array, not the results", "heat eval --format json"]),
+    ("report test.safetensors", 1, &["is a safetensors file, not the results"]),
+    ("report features.pkl", 1, &["is a Python pickle, not the results"]),
+    ("report photo.jpg", 1, &["is an image, not the results"]),
+    ("report zzz", 1, &["zzz", "does not exist"]),
+    (
+        "extract model.onnx --backbone model.onnx --preset cifar10 -o o",
+        1,
+        &["model.onnx: an ONNX network; expected a directory of images", "`--backbone FILE`"],
+    ),
+    (
+        "extract test.safetensors --backbone model.onnx --preset cifar10 -o o",
+        1,
+        &["a safetensors file; expected a directory of images", "heat info FILE"],
+    ),
+    (
+        "extract results.json --backbone model.onnx --preset cifar10 -o o",
+        1,
+        &["a JSON text; expected a directory of images"],
+    ),
+    (
+        "extract features.pkl --backbone model.onnx --preset cifar10 -o o",
+        1,
+        &["a pickle; expected a directory of images"],
+    ),
+    (
+        "extract nowhere --backbone model.onnx --preset cifar10 -o o",
+        1,
+        &["nowhere", "does not exist"],
+    ),
+    ("backbone inspect array.npy", 1, &["array.npy: is an .npy array, not a network in ONNX"]),
+    ("backbone inspect photo.jpg", 1, &["photo.jpg: is an image, not a network in ONNX"]),
+    ("backbone inspect results.json", 1, &["is a JSON text, not a network in ONNX"]),
+    ("backbone inspect nowhere.onnx", 1, &["nowhere.onnx does not exist"]),
 ];
 
 const PATHS: &[Line] = &[
@@ -227,7 +299,7 @@ fn every_mistake_has_its_answer() {
     let path = directory.path();
     files(path);
     let mut wrong = Vec::new();
-    for (line, code, parts) in [FEATURES, PATHS, HEADS, SETTINGS, PUBLISHED].concat() {
+    for (line, code, parts) in [FEATURES, OTHERS, PATHS, HEADS, SETTINGS, PUBLISHED].concat() {
         let words: Vec<&str> = line.split(' ').collect();
         let (got, text) = fails(path, &words);
         let bad = ["` = :", "has no the", "a a ", "os error", "panicked", "usize", "invalid type"];

@@ -58,6 +58,14 @@ fn an_evaluation_has_its_page_and_the_same_one_each_time() {
         assert!(!scripts.contains(address), "{address}");
     }
     assert!(html.len() < 3_000_000, "{} bytes", html.len());
+    // Not where they lie.
+    assert!(!html.contains(env!("CARGO_MANIFEST_DIR")), "an absolute path");
+    contains(&html, &["--train …/train.safetensors", "in-distribution: test.safetensors."]);
+    // What was fitted here says on what.
+    let (_, scorers) = html.split_once("<table id=\"scorers\"").unwrap();
+    let (scorers, _) = scorers.split_once("</table>").unwrap();
+    let train = heat_ood::io::sha256(Path::new(&data("train"))).unwrap();
+    assert_eq!(scorers.matches(&format!("train.safetensors {train}")).count(), 4);
     // Seconds differ, and when it was.
     let stable = |html: &str| -> Vec<String> {
         let cost = html.find("<section id=\"cost\"").unwrap();
@@ -85,7 +93,9 @@ fn groups_intervals_and_comparisons_are_on_the_page() {
     contains(&html, &["average of near", "average of far", "id=\"comparison-0\"", "Holm"]);
     let ci = &json["scorers"]["el"]["average"]["ci"]["auroc"];
     let ends = [0, 1].map(|i| format!("{:.2}", 100.0 * ci[i].as_f64().unwrap()));
-    contains(&html, &[&format!("[{}, {}]", ends[0], ends[1])]);
+    // In the first table too.
+    contains(&html, &[&format!("<small>[{}, {}]</small>", ends[0], ends[1])]);
+    contains(&html, &[&format!(" [{}, {}]<", ends[0], ends[1])]);
     let test = &json["comparison"]["scorers"]["el"]["average"]["auroc"];
     contains(&html, &[&format!("{:+.2}", 100.0 * test["difference"].as_f64().unwrap())]);
 }
@@ -134,30 +144,43 @@ fn runs_sweeps_and_results_have_pages() {
     ok(path, &["report", "results.json", "-o", "table.html"]);
     let html = page(path, "table.html");
     contains(&html, &["results-0", "metrics-0", "<h3>results.json</h3>"]);
-    assert!(!html.contains("<figure"));
+    assert!(!html.contains("<figure") && !html.contains("id=\"seeds-"));
 
     let (train, id) = (data("train"), data("test"));
     let ood = format!("mnist={}", data("ood_mnist"));
     let tiny = ["ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "ebm.model.steps=1", "n_epochs=1"];
-    let grid = ["ebm.optimizer.opt.lr=1e-3,1e-4", "--train", &train, "--out=s"];
+    let grid = ["seed=0,1", "--train", &train, "--out=s"];
     let sets = ["--id", &id, "--ood", &ood];
     ok(path, &[&["sweep"], &tiny[..], &grid, &sets].concat());
     ok(path, &[&["report", "s", "run", "-o", "sweep.html"], &sets[..]].concat());
     let html = page(path, "sweep.html");
     contains(
         &html,
-        &["<h3>Sweep s</h3>", "lr=1e-3", "results-1", "fig-energies-2", "fig-training"],
+        &["<h3>Sweep s</h3>", "seed=1", "results-1", "fig-energies-2", "fig-training"],
     );
+    // Over the seeds, of what both tables hold.
+    let found: Value = serde_json::from_str(&page(path, "s/sweep.json")).unwrap();
+    let auroc = &found["settings"][0]["metrics"]["average"]["auroc"];
+    let spread = ["mean", "std"].map(|k| format!("{:.2}", 100.0 * auroc[k].as_f64().unwrap()));
+    for table in ["seeds-0", "seeds-1"] {
+        let (_, rest) = html.split_once(&format!("<table id=\"{table}\"")).unwrap();
+        let (table, _) = rest.split_once("</table>").unwrap();
+        let value = format!(">{} ± {}<", spread[0], spread[1]);
+        contains(table, &[">all seeds<", ">2<", &value]);
+    }
+    assert!(!html.contains(&path.display().to_string()), "an absolute path");
     assert!(!html.contains("results-2"));
 
     // The members of a composition in a file are scored for its β, and not listed.
-    let compose = ["compose", "a=run/detector.safetensors", "b=s/lr=1e-3/detector.safetensors"];
+    let compose = ["compose", "a=run/detector.safetensors", "b=s/seed=1/detector.safetensors"];
     ok(path, &[&compose[..], &["--train", &train, "-o", "both.safetensors"]].concat());
     let eval = ["eval", "--detectors", "both.safetensors", "--report", "both.html"];
     ok(path, &[&eval[..], &sets].concat());
     let html = page(path, "both.html");
     contains(&html, &["fig-beta-0", "best member alone: ", "<dt>b</dt><dd>training mean"]);
     assert_eq!(html.matches("id=\"fig-histogram-").count(), 1);
+    let sha = heat_ood::io::sha256(&path.join("both.safetensors")).unwrap();
+    contains(&html, &[&format!("<td>both.safetensors {sha}</td>")]);
 }
 
 #[test]
@@ -199,6 +222,59 @@ fn what_cannot_be_reported_is_said() {
     contains(&error, &["where the results go"]);
 }
 
+/// On a narrow screen: what is wrong with texts, scrollers and captions.
+const NARROW: &str = "
+const out = [], width = document.documentElement.clientWidth;
+const name = e => (e.closest('[id]') || {}).id + ': ' + e.textContent.slice(0, 40);
+for (const e of document.querySelectorAll('th, td, p, li, figcaption, small, summary, dd')) {
+  if (parseFloat(getComputedStyle(e).fontSize) < 11) out.push('small text: ' + name(e));
+}
+for (const e of document.querySelectorAll('.caption, figcaption')) {
+  const b = e.getBoundingClientRect();
+  if (e.closest('.scroll') || b.left < 0 || b.right > width) out.push('caption: ' + name(e));
+}
+for (const e of document.querySelectorAll('.scroll')) {
+  const style = getComputedStyle(e);
+  if (e.getBoundingClientRect().right > width) out.push('wide: ' + name(e));
+  if (style.backgroundAttachment !== 'local, local, scroll, scroll') out.push('no shade: ' + name(e));
+}
+for (const svg of document.querySelectorAll('svg')) {
+  const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()]);
+  for (const [i, [t, a]] of boxes.entries()) {
+    if (Math.min(a.width, a.height) < 9) out.push('small: ' + name(t));
+    for (const [u, b] of boxes.slice(i + 1)) {
+      const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (x > 2 && y > 4) out.push('overlap: ' + name(t) + ' / ' + name(u));
+    }
+  }
+}
+for (const e of document.querySelectorAll('.matrix td, #cost-table td')) {
+  if (e.scrollWidth > e.clientWidth + 1) out.push('cut: ' + name(e));
+}
+return out;";
+
+/// A wide table after it was scrolled: how much it was, how far its first column moved, and how
+/// much of the second one that column covers.
+const SCROLLED: &str = "
+const scroller = document.querySelector('#results-0').parentElement, row = document.querySelector('#results-0 tbody tr');
+const place = () => row.cells[0].getBoundingClientRect().left;
+const before = place();
+scroller.scrollLeft = 60;
+const [first, second] = [...row.cells].map(c => c.getBoundingClientRect());
+const found = [scroller.scrollLeft, place() - before, first.right - second.left];
+scroller.scrollLeft = 0;
+return found;";
+
+/// How much is seen of two series once the name of the second is focused, then of both without.
+const FOCUSED: &str = "
+const seen = n => getComputedStyle(document.querySelector(`#fig-roc svg polyline[stroke='var(--s${n})']`)).opacity;
+const item = document.querySelectorAll('#fig-roc .legend li')[1];
+item.focus();
+const out = [document.activeElement === item, seen(0), seen(1)];
+item.blur();
+return [...out, seen(0), seen(1)];";
+
 /// Every figure with whether all its drawings are there: their size, something
 /// visible in them, labels within them, a caption.
 const FIGURES: &str = "
@@ -221,7 +297,7 @@ const faults = svg => {
 return [...document.querySelectorAll('figure')].map(f => {
   const svgs = [...f.querySelectorAll('svg')], caption = f.querySelector('figcaption');
   const found = svgs.flatMap(faults);
-  if (svgs.length === 0) found.push('no drawing');
+  if (svgs.length === 0 && !f.querySelector('table.matrix td')) found.push('no drawing');
   if (!(caption && caption.textContent.length > 40)) found.push('no caption');
   return [f.id, found.join('; ')];
 });";
@@ -236,6 +312,7 @@ fn a_browser_shows_everything() {
     trained(path);
     let scorers = ["--scorers", "el,ssd,knn(k=50)", "--combine", "run,el", "-o", "page.html"];
     with_sets(path, &["report", "run"], &scorers);
+    assert!(!page(path, "page.html").contains(&path.display().to_string()), "an absolute path");
     browser.open(&path.join("page.html"));
 
     let figures = browser.run(FIGURES);
@@ -256,7 +333,6 @@ fn a_browser_shows_everything() {
         "fig-detection",
         "fig-training",
         "fig-training-energies",
-        "fig-cost",
     ] {
         assert_eq!(ids.iter().filter(|i| **i == id).count(), 1, "{id} of {ids:?}");
     }
@@ -288,6 +364,11 @@ fn a_browser_shows_everything() {
         // But for a scroll bar.
         assert!(width - shown < 20 && needed == shown, "{needed} of {shown} in {width}");
     }
+    assert_eq!(browser.run(NARROW), Value::Array(Vec::new()));
+    let [way, moved, covered]: [f64; 3] = serde_json::from_value(browser.run(SCROLLED)).unwrap();
+    assert_eq!(way, 60.0, "nothing to scroll");
+    assert!(moved.abs() < 1.0 && (covered - 60.0).abs() < 2.0, "{moved}, {covered}");
+    assert_eq!(browser.run(FOCUSED), serde_json::json!([true, "0.08", "1", "1", "1"]));
     // Text can be told from its ground in light and in dark.
     let colours = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor].map(c => c.match(/\\d+/g).reduce((a, b) => a + Number(b), 0))";
     for dark in [false, true] {

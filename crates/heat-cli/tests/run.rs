@@ -121,6 +121,25 @@ fn from_images_to_results() {
         scorers.values_mut().for_each(|s| drop(s.as_object_mut().unwrap().remove("seconds")));
     }
     assert_eq!(first, second);
+    // Scorers that fail are left out: in being fitted, and where there is no gradient.
+    let failing = ["--resume", "--scorers", "el,knn(k=100000),knn(epsilon=0.01)"];
+    let failing = [&SMALL[..], &[&backbone], &more[..3], &failing].concat();
+    let out = ok(path, &failing);
+    let found: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let names: Vec<&String> = found["scorers"].as_object().unwrap().keys().collect();
+    assert_eq!(names, [&["el"][..], &trained].concat());
+    assert_eq!(found["scorers"]["el"]["ood"], results["scorers"]["el"]["ood"]);
+    let file = fs::read_to_string(whole.join("results.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    for (name, words) in [("knn(k=100000)", "100"), ("knn(epsilon=0.01)", "gradient")] {
+        contains(&text(&out.stderr), &[&format!("warning: {name} is left out: ")]);
+        for found in [&found, &file] {
+            contains(found["skipped"][name].as_str().unwrap(), &[words]);
+        }
+    }
+    let (code, error) = fails(path, &[&failing[..], &["--strict"]].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["100000"]);
     // Nor is a run taken for one on other features.
     fs::remove_file(path.join("data/tiny/train/class0/00.bmp")).unwrap();
     let (_, error) = fails(path, &[&args[..], &["--resume", "--features", "other"]].concat());

@@ -177,6 +177,9 @@ pub struct RunArgs {
     /// Skip images that cannot be read, and list them
     #[arg(long)]
     pub skip_unreadable: bool,
+    /// End when a scorer fails, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
     /// Directory with your own recipes, searched first: DIR/pictures/NAME.toml, DIR/ebm/NAME.toml
     #[arg(long, value_name = "DIR")]
     pub recipes: Option<PathBuf>,

@@ -80,7 +80,7 @@ Files: one run directory per combination, as `heat train` writes it, with eval.j
 ///
 /// A score is an energy: higher = more out-of-distribution.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "heat", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]

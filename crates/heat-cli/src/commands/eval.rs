@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use heat_ood::Error;
-use heat_ood::evaluate::{Candidate, Results, accuracy, unscorable};
+use heat_ood::evaluate::{Candidate, Results, accuracy};
 use heat_ood::features::Head;
 use serde_json::{Map, Value};
 
-use super::outputs::{command_line, hashes, made};
-use super::scorers::{self, Skipped, combine};
+use super::outputs::{command_line, hashes_of, made};
+use super::scorers::{self, Skipped, combine, leave_out};
 use super::statistics::{Writing, check_scorers, write};
 use super::{
     Data, NamedDetector, TestSets, check_origin, detectors, is_directory_name, named, open_options,
@@ -18,7 +18,6 @@ use super::{
 use crate::args::{EvalArgs, EvalFormat};
 use crate::progress::Progress;
 use crate::report::{self, Evaluation, ReportData};
-use crate::words::with_help;
 
 pub fn run(args: &EvalArgs, progress: &mut Progress) -> Result<()> {
     refuse_outputs(args)?;
@@ -95,14 +94,10 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
             Ok(found) => break found,
             Err(error) => error,
         };
-        let failed =
-            if args.strict { Vec::new() } else { unscorable(id, ood, &candidates, progress)? };
-        if failed.is_empty() || failed.len() == candidates.len() {
+        if args.strict {
             return Err(error.into());
         }
-        for (i, error) in failed.into_iter().rev() {
-            skipped.push((candidates.remove(i).name, with_help(error.to_string())));
-        }
+        leave_out(error, &sets, &mut candidates, &mut skipped, progress)?;
     };
     let (mut results, mut evaluation) = found;
     progress.clear();
@@ -136,14 +131,7 @@ fn read_hashes(
     sets: &TestSets,
     read: &[NamedDetector],
 ) -> Result<Map<String, Value>> {
-    let mut all = Map::new();
-    if let Some(data) = data {
-        all.insert("train".into(), hashes(&data.train)?);
-        all.extend(data.head.as_ref().map(|head| ("head".to_owned(), head.digest().into())));
-    }
-    all.insert("id".into(), hashes(&sets.id)?);
-    let ood = sets.ood.iter().map(|(name, set)| Ok((name.clone(), hashes(set)?)));
-    all.insert("ood".into(), Value::Object(ood.collect::<Result<_>>()?));
+    let mut all = hashes_of(data, Some(sets))?;
     if !read.is_empty() {
         let sha = |d: &NamedDetector| Ok((d.name.clone(), heat_ood::io::sha256(&d.file)?.into()));
         let detectors = read.iter().map(sha).collect::<Result<_>>()?;

@@ -8,8 +8,9 @@ use heat_ood::Error;
 use heat_ood::features::{FeatureSet, FileFormat};
 use heat_ood::io::is_standard_output;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::{Data, TestSets};
 use crate::invocation;
 use crate::progress::Progress;
 
@@ -81,7 +82,7 @@ pub fn command_line() -> String {
 
 /// How something came about, for JSON: this program's version, the command line, and the hashes
 /// of what was read, by name.
-pub fn made(read: serde_json::Map<String, Value>) -> Value {
+pub fn made(read: Map<String, Value>) -> Value {
     let mut made = json!({"version": env!("CARGO_PKG_VERSION"), "command": command_line()});
     if !read.is_empty() {
         made["sha256"] = Value::Object(read);
@@ -89,8 +90,23 @@ pub fn made(read: serde_json::Map<String, Value>) -> Value {
     made
 }
 
+/// The hashes of a training set with its head, and of test sets.
+pub fn hashes_of(data: Option<&Data>, sets: Option<&TestSets>) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    if let Some(data) = data {
+        all.insert("train".into(), hashes(&data.train)?);
+        all.extend(data.head.as_ref().map(|head| ("head".to_owned(), head.digest().into())));
+    }
+    if let Some(sets) = sets {
+        all.insert("id".into(), hashes(&sets.id)?);
+        let ood = sets.ood.iter().map(|(name, set)| Ok((name.clone(), hashes(set)?)));
+        all.insert("ood".into(), Value::Object(ood.collect::<Result<_>>()?));
+    }
+    Ok(all)
+}
+
 /// The hashes of a set's files, by their names.
-pub fn hashes(set: &FeatureSet) -> Result<Value> {
+fn hashes(set: &FeatureSet) -> Result<Value> {
     Ok(set.digests()?.into_iter().map(|(name, sha)| (name, Value::String(sha))).collect())
 }
 

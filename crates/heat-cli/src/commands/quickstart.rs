@@ -1,5 +1,6 @@
 //! `heat quickstart`: the whole job on bundled real features.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use heat_ood::recipe::Recipe;
 use heat_ood::scorers::{Scorer, ScorerSpec};
 use heat_ood::{Detector, Error, Fit, Fitted};
 
-use super::outputs::{command_line, made};
+use super::outputs::{command_line, hashes_of, made};
 use super::scorers::{compose, fit};
 use super::statistics::{shown, with_made};
 use super::{Data, TestSets, write_output};
@@ -53,24 +54,33 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     let specs = BASELINES.iter().map(|text| ScorerSpec::parse(text));
     let mut candidates = fit(&specs.collect::<Result<Vec<_>, _>>()?, &data, progress)?;
     progress.say(&format!("fitted {} baselines in {}", BASELINES.len(), human(start.elapsed())));
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
     for (name, recipe) in RECIPES {
-        candidates.push(train_heat(name, recipe, args, &data, progress)?);
+        let (candidate, file) = train_heat(name, recipe, args, &data, progress)?;
+        candidates.push(candidate);
+        files.push((name.to_owned(), file));
     }
     let parts = candidates[BASELINES.len()..].iter().map(|c| Part::new(&c.name, c.scorer.clone()));
     let heat = compose("HEAT", parts.collect(), 0.0, &data.training(), progress)?;
     let saved = args.out.join("heat.safetensors");
     Detector::new(heat.scorer.clone()).save(&saved)?;
+    files.push((heat.name.clone(), saved.clone()));
     candidates.push(heat);
 
     let (results, evaluation) = Evaluation::of(&sets.id, &sets.ood, &candidates, progress)?;
-    let evaluation = evaluation.with_training(&data.train, data.head.as_ref())?;
+    let mut evaluation = evaluation.with_training(&data.train, data.head.as_ref())?;
+    for (name, file) in &files {
+        let detector = Detector::open(file)?;
+        evaluation = evaluation.with_detector(name, file, &detector, &sets.id, &sets.ood)?;
+    }
     let page = args.out.join("report.html");
     let report = ReportData::new(command_line(), Vec::new()).with_results(&results, evaluation);
     report::write(&page, &report)?;
     progress.clear();
     write_output(None, &shown(&results))?;
     let json = args.out.join("results.json");
-    let text = with_made(&export::results(&results, Format::Json), &made(Default::default()));
+    let made = made(hashes_of(Some(&data), Some(&sets))?);
+    let text = with_made(&export::results(&results, Format::Json), &made);
     write_output(Some(&json), &text)?;
     progress.say(&format!(
         "wrote {}, {} for a browser, and the composed detector {}; {} in all",
@@ -85,7 +95,9 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
 
 /// The training set with its head, and the test sets.
 fn bundled() -> Result<(Data, TestSets)> {
-    let set = |name: &str, bytes: &[u8]| FeatureSet::from_safetensors(name, bytes.to_vec());
+    let set = |name: &str, bytes: &[u8]| {
+        FeatureSet::from_safetensors(&format!("{name}.safetensors"), bytes.to_vec())
+    };
     let head = TensorFile::from_memory("head".as_ref(), bundled!("head").to_vec())?;
     let train = set("train", bundled!("train"))?;
     let data = Data {
@@ -95,7 +107,9 @@ fn bundled() -> Result<(Data, TestSets)> {
         options: OpenOptions::default(),
         subset: Subset::default(),
     };
-    let ood = OOD.iter().map(|(name, bytes)| Ok(((*name).to_owned(), set(name, bytes)?)));
+    let ood = OOD
+        .iter()
+        .map(|(name, bytes)| Ok(((*name).to_owned(), set(&format!("ood_{name}"), bytes)?)));
     let ood = ood.collect::<heat_ood::Result<_>>()?;
     Ok((data, TestSets { id: set("test", bundled!("test"))?, ood }))
 }
@@ -106,7 +120,7 @@ fn train_heat(
     args: &QuickstartArgs,
     data: &Data,
     progress: &mut Progress,
-) -> Result<Candidate> {
+) -> Result<(Candidate, PathBuf)> {
     let start = Instant::now();
     let settings = [format!("ebm={recipe}"), format!("seed={}", args.seed)];
     let recipe = Recipe::resolve(&settings, None)?;
@@ -116,8 +130,9 @@ fn train_heat(
     progress.label.clear();
     let mut detector = Detector::new(scorer.clone());
     detector.record_recipe(recipe.to_toml(), Some(args.seed));
-    detector.save(args.out.join(format!("{}.safetensors", recipe.exp_name)))?;
+    let file = args.out.join(format!("{}.safetensors", recipe.exp_name));
+    detector.save(&file)?;
     progress.say(&format!("trained {name} in {}", human(start.elapsed())));
     let fit_seconds = Some(start.elapsed().as_secs_f64());
-    Ok(Candidate { name: name.to_owned(), scorer, fit_seconds })
+    Ok((Candidate { name: name.to_owned(), scorer, fit_seconds }, file))
 }

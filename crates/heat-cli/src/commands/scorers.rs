@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 use heat_ood::compose::{CombinedConfig, Part};
-use heat_ood::evaluate::Candidate;
+use heat_ood::evaluate::{Candidate, unscorable};
 use heat_ood::scorers::{Group, Scorer, ScorerSpec, fit_all, fit_each};
 use heat_ood::{Detector, Error, Fit, Fitted, TrainingData};
 
-use super::{Data, split};
+use super::{Data, TestSets, split};
 use crate::progress::Progress;
+use crate::words::with_help;
 
 /// Fit scorers, all in one pass over the training set as far as they share what they need.
 pub fn fit(specs: &[ScorerSpec], data: &Data, progress: &mut Progress) -> Result<Vec<Candidate>> {
@@ -47,7 +48,7 @@ pub fn fit_possible(
                 fit_seconds: Some(seconds),
             }),
             Err(error) => {
-                skipped.push((spec.to_string(), crate::words::with_help(error.to_string())));
+                skipped.push((spec.to_string(), with_help(error.to_string())));
                 first.get_or_insert(error);
             }
         }
@@ -57,6 +58,27 @@ pub fn fit_possible(
         Some(error) if candidates.is_empty() => Err(error.into()),
         _ => Ok((candidates, skipped)),
     }
+}
+
+/// After that error of scoring them all: remove the candidates that cannot score these sets.
+///
+/// # Errors
+/// The error itself, if none of them is the cause, or all are.
+pub fn leave_out(
+    error: Error,
+    sets: &TestSets,
+    candidates: &mut Vec<Candidate>,
+    skipped: &mut Skipped,
+    progress: &mut Progress,
+) -> Result<()> {
+    let failed = unscorable(&sets.id, &sets.ood, candidates, progress)?;
+    if failed.is_empty() || failed.len() == candidates.len() {
+        return Err(error.into());
+    }
+    for (i, error) in failed.into_iter().rev() {
+        skipped.push((candidates.remove(i).name, with_help(error.to_string())));
+    }
+    Ok(())
 }
 
 /// Scorers as a list names them: `knn(k=50),el`, and groups of them (`all`, `unlabelled`).

@@ -6,8 +6,9 @@ use anyhow::Result;
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::select::{SelectConfig, Selection, Tuning, fit_composition, kinds, tune};
 use heat_ood::{Detector, Error, printable};
+use serde_json::Value;
 
-use super::outputs::made;
+use super::outputs::{hashes_of, made};
 use super::statistics::with_made;
 use super::{
     Data, TestSets, named, refuse_overwriting, scorers, unless_forced, write_output, wrote,
@@ -74,7 +75,7 @@ fn tuned(
     let found = tune(specs, &data.training(), &sets.id, &sets.ood, args.strict, progress)?;
     warn_without_effect(&found, progress);
     Ok(Choice {
-        text: tuning_text(&found, args.format),
+        text: tuning_text(&found, args.format, &made(hashes_of(Some(data), Some(&sets))?)),
         composition: vec![(found.candidates[found.best].name.clone(), 1.0)],
         validation: Some(sets),
     })
@@ -89,7 +90,7 @@ fn selected(
     let SelectArgs { folds, rows, members, seed, strict, .. } = *args;
     let config = SelectConfig { folds, rows, members, seed, strict };
     let found = config.run(specs, &data.training(), progress)?;
-    let text = selection_text(&found, args.format);
+    let text = selection_text(&found, args.format, &made(hashes_of(Some(data), None)?));
     Ok(Choice { text, composition: found.composition, validation: None })
 }
 
@@ -140,10 +141,10 @@ fn left_out(skipped: &[(String, String)]) -> String {
     skipped.iter().map(line).collect()
 }
 
-fn selection_text(found: &Selection, form: Form) -> String {
+fn selection_text(found: &Selection, form: Form, made: &Value) -> String {
     if form == Form::Json {
         let json = serde_json::to_string(found).unwrap_or_default();
-        return with_made(&json, &made(Default::default()));
+        return with_made(&json, made);
     }
     let mut titles = vec!["scorer".to_owned(), "AUROC".into(), "± error".into()];
     titles.extend(kinds().into_iter().map(str::to_owned));
@@ -168,10 +169,10 @@ fn selection_text(found: &Selection, form: Form) -> String {
     )
 }
 
-fn tuning_text(found: &Tuning, form: Form) -> String {
+fn tuning_text(found: &Tuning, form: Form, made: &Value) -> String {
     if form == Form::Json {
         let json = serde_json::to_string(found).unwrap_or_default();
-        return with_made(&json, &made(Default::default()));
+        return with_made(&json, made);
     }
     let sets = found.candidates[0].by_set.iter().map(|(name, _)| name.clone());
     let titles = ["fit", "scorer", "fitted sha256", "AUROC"].map(str::to_owned);

@@ -9,9 +9,9 @@ use heat_ood::ebm::{Outcome, RunDirectory};
 use heat_ood::io::{read_text, write_atomically};
 use heat_ood::recipe::Recipe;
 use heat_ood::run::TrainingRun;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::outputs::{hashes, made};
+use super::outputs::{hashes_of, made};
 use super::{Data, wrote};
 use crate::args::{TrainArgs, TrainSet};
 use crate::progress::{Progress, human, obey_parent, stop_on_ctrl_c};
@@ -76,10 +76,7 @@ fn remembered(args: &TrainArgs, out: &Path) -> Result<TrainSet> {
 
 /// Write how the run is made. A run without this file is none the worse.
 fn record(data: &Data, given: Option<&TrainSet>, out: &Path) -> Result<()> {
-    let mut read = Map::new();
-    read.insert("train".into(), hashes(&data.train)?);
-    read.extend(data.head.as_ref().map(|head| ("head".to_owned(), head.digest().into())));
-    let mut json = made(read);
+    let mut json = made(hashes_of(Some(data), None)?);
     if let Some(given) = given {
         // By whole paths: who resumes may stand elsewhere.
         let path = |p: &PathBuf| {

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::evaluation::Evaluation;
 use super::ink::SERIES;
+use super::places;
 
 /// A report.
 pub struct ReportData {
@@ -98,7 +99,7 @@ impl ReportData {
     pub fn new(command: impl Into<String>, runs: Vec<Run>) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let made = Made {
-            command: command.into(),
+            command: places::shortened(&command.into()),
             time: since.map_or(0, |d| d.as_secs()),
             threads: parallel::threads(),
         };
@@ -131,7 +132,7 @@ impl ResultsTable {
     /// Of what `heat eval --format json` writes, or of a run's `eval.json`,
     /// under that name; `None` if it is neither.
     pub fn read(title: &str, run: &str, json: &Value) -> Option<Self> {
-        let id = json.get("id")?.as_str()?.to_owned();
+        let id = places::name(json.get("id")?.as_str()?.as_ref());
         let rows = match json.get("scorers").and_then(Value::as_object) {
             Some(scorers) => scorers.iter().map(|(name, v)| Row::read(name, v)).collect(),
             None => Row::read(run, json).map(|row| vec![row]),
@@ -139,9 +140,10 @@ impl ResultsTable {
         let rows = rows.filter(|r| !r.is_empty())?;
         let comparison = json.get("comparison").and_then(Comparison::read);
         let warnings = json.get("warnings").and_then(Value::as_array).into_iter().flatten();
-        let warnings = warnings.filter_map(|w| w.as_str().map(str::to_owned)).collect();
+        let warnings = warnings.filter_map(|w| w.as_str().map(places::shortened)).collect();
         let skipped = json.get("skipped").and_then(Value::as_object).into_iter().flatten();
-        let skipped = skipped.filter_map(|(name, why)| Some((name.clone(), why.as_str()?.into())));
+        let skipped = skipped
+            .filter_map(|(name, why)| Some((name.clone(), places::shortened(why.as_str()?))));
         let (title, skipped) = (title.to_owned(), skipped.collect());
         Some(ResultsTable { title, id, rows, comparison, warnings, skipped })
     }

@@ -10,6 +10,8 @@ use heat_ood::evaluate::{Candidate, Results, Scores, measure, score_all};
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::{Detector, Error, Fitted, Observer, Provenance, Result};
 
+use super::places;
+
 /// The evaluation that a report is of. Scorers are in the order of its table.
 #[derive(Clone)]
 pub struct Evaluation {
@@ -119,7 +121,7 @@ impl Evaluation {
         scores: Scores,
         compositions: Vec<Composition>,
     ) -> Self {
-        let scorers = candidates.iter().map(|c| About::fitted(&c.name)).collect();
+        let scorers = candidates.iter().map(About::fitted).collect();
         let components = candidates.iter().map(|c| c.scorer.components()).collect();
         Evaluation { id, ood, train: None, head: None, scorers, scores, compositions, components }
     }
@@ -138,7 +140,7 @@ impl Evaluation {
     /// its promise is held against what it says of the same `id` and `ood`.
     ///
     /// # Errors
-    /// If there is no such candidate, or classes cannot be predicted where they are needed.
+    /// If there is no such candidate, the file cannot be read once more for its hash, or classes cannot be predicted where they are needed.
     pub fn with_detector(
         mut self,
         name: &str,
@@ -151,7 +153,7 @@ impl Evaluation {
         let place = names.clone().position(|n| n == name);
         let place = place.ok_or_else(|| Error::unknown("scorer", name, names))?;
         let about = &mut self.scorers[place];
-        about.origin = file.display().to_string();
+        about.origin = format!("{} {}", places::name(file), heat_ood::io::sha256(file)?);
         about.provenance = detector.provenance().clone();
         if let Some(calibration) = detector.calibration() {
             let ood =
@@ -179,9 +181,9 @@ impl Evaluation {
 
 impl About {
     /// A scorer fitted by this command.
-    fn fitted(name: &str) -> Self {
-        let provenance = Provenance::default();
-        About { name: name.to_owned(), origin: "fitted here".into(), provenance, promise: None }
+    fn fitted(candidate: &Candidate) -> Self {
+        let (name, provenance) = (candidate.name.clone(), candidate.scorer.provenance().clone());
+        About { name, origin: "fitted here".into(), provenance, promise: None }
     }
 }
 
@@ -210,7 +212,7 @@ impl Set {
     }
 
     fn unread(name: &str, set: &FeatureSet) -> Self {
-        Set { name: name.to_owned(), rows: set.len(), files: Vec::new() }
+        Set { name: places::name(Path::new(name)), rows: set.len(), files: Vec::new() }
     }
 
     /// A head: its rows are the classes.

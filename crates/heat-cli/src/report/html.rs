@@ -23,13 +23,19 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// A figure: drawings under an optional legend, and how to read them.
+/// A figure: drawings under an optional legend, and how to read them. The style sheet shows the
+/// series of that colour alone when its name is pointed at, or reached by the keyboard.
 pub fn figure(id: &str, legend: &[(String, Ink)], body: &str, caption: &str) -> String {
     let mut entries = String::new();
+    let series = legend.iter().filter(|(_, ink)| matches!(ink, Ink::Series(_))).count();
     for (name, ink) in legend {
+        let reached = match ink {
+            Ink::Series(_) if series > 1 => " tabindex=\"0\"",
+            _ => "",
+        };
         let _ = write!(
             entries,
-            "<li><span class=\"swatch\" style=\"background:{}\"></span>{}</li>",
+            "<li{reached}><span class=\"swatch\" style=\"background:{}\"></span>{}</li>",
             ink.css(),
             escape(name)
         );
@@ -41,6 +47,14 @@ pub fn figure(id: &str, legend: &[(String, Ink)], body: &str, caption: &str) -> 
     format!(
         "<figure id=\"{id}\">\n{legend}<div class=\"panels\">\n{body}</div>\n<figcaption>{}</figcaption>\n</figure>\n",
         escape(caption)
+    )
+}
+
+/// What may be wider than the page, and scrolls.
+pub fn scroller(name: &str, body: &str) -> String {
+    let name = escape(name);
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{name}\">\n{body}</div>\n"
     )
 }
 
@@ -66,15 +80,20 @@ pub struct Cell {
     pub value: Option<f64>,
     /// Among the best of its column.
     pub best: bool,
+    /// A smaller text below.
+    pub detail: String,
+    /// A bar behind it, as a part of the cell.
+    pub bar: Option<f64>,
 }
 
 impl Cell {
     pub fn text(text: impl Into<String>) -> Self {
-        Cell { text: text.into(), value: None, best: false }
+        let (best, detail, bar) = Default::default();
+        Cell { text: text.into(), value: None, best, detail, bar }
     }
 
     pub fn number(text: impl Into<String>, value: f64) -> Self {
-        Cell { text: text.into(), value: Some(value), best: false }
+        Cell { value: Some(value), ..Cell::text(text) }
     }
 
     fn html(&self, first: bool) -> String {
@@ -86,7 +105,15 @@ impl Cell {
         };
         let value = self.value.map_or(String::new(), |v| format!(" data-value=\"{v}\""));
         let text = escape(&self.text);
-        format!("<{tag}{class}{value}>{text}</{}>", if first { "th" } else { "td" })
+        let detail = match self.detail.as_str() {
+            "" => String::new(),
+            detail => format!("<small>{}</small>", escape(detail)),
+        };
+        let bar = self.bar.map_or(String::new(), |part| {
+            format!(" style=\"--bar:{:.1}%\"", 100.0 * part.clamp(0.0, 1.0))
+        });
+        let end = if first { "th" } else { "td" };
+        format!("<{tag}{class}{value}{bar}>{text}{detail}</{end}>")
     }
 }
 
@@ -103,8 +130,7 @@ pub struct Table {
 impl Table {
     pub fn html(&self) -> String {
         let mut out = format!(
-            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\">\n<table id=\"{1}\" class=\"sortable\"><caption>{0}</caption>\n<thead>\n",
-            escape(&self.caption),
+            "<table id=\"{0}\" class=\"sortable\" aria-describedby=\"{0}-caption\">\n<thead>\n",
             self.id
         );
         if !self.groups.is_empty() {
@@ -128,8 +154,11 @@ impl Table {
             let cells: String = row.iter().enumerate().map(|(i, c)| c.html(i == 0)).collect();
             let _ = writeln!(out, "<tr>{cells}</tr>");
         }
-        out.push_str("</tbody></table>\n</div>\n");
-        out
+        out.push_str("</tbody></table>\n");
+        // The caption does not scroll with the table.
+        let caption = escape(&self.caption);
+        scroller(&self.caption, &out)
+            + &format!("<p class=\"caption\" id=\"{}-caption\">{caption}</p>\n", self.id)
     }
 }
 

@@ -28,9 +28,12 @@ mod evaluation;
 mod figures;
 mod html;
 mod ink;
+mod places;
 mod plot;
 mod provenance;
 mod runs;
+mod scale;
+mod seeds;
 mod tables;
 
 use std::path::Path;
@@ -64,7 +67,7 @@ pub fn write(path: &Path, data: &ReportData) -> Result<()> {
 pub fn render(data: &ReportData) -> Result<String> {
     let mut sections: Vec<(&str, &str, String)> = Vec::new();
     let tables: String =
-        data.tables.iter().enumerate().map(|(n, t)| tables::render(n, t)).collect();
+        data.tables.iter().enumerate().map(|(n, t)| tables::render(n, t, &data.runs)).collect();
     sections.push(("results", "Results", tables));
     if let (Some(e), Some(table)) = (&data.evaluation, data.tables.first()) {
         sections.push(("histograms", "Scores", histograms::render(e, table)?));
@@ -74,11 +77,11 @@ pub fn render(data: &ReportData) -> Result<String> {
         sections.push((
             "correlation",
             "Correlation between scorers",
-            correlation::render(e, table)?,
+            correlation::render(e, table),
         ));
         sections.push(("calibration", "Calibration", calibration::render(e, table)?));
         sections.push(("training", "Training", training::render(&data.runs)?));
-        sections.push(("cost", "Cost", cost::render(e, table)?));
+        sections.push(("cost", "Cost", cost::render(e, table)));
     } else {
         sections.push(("training", "Training", training::render(&data.runs)?));
     }

@@ -10,12 +10,13 @@ use std::ops::Range;
 
 use heat_ood::{Error, Result};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::html::escape;
 use super::ink::{Ink, SERIES};
+use super::scale::Scale;
 
 /// Units of the drawing to one pixel of the page.
 const FINE: u32 = 4;
@@ -29,11 +30,13 @@ pub struct Axis {
     /// How values are written; by default with the digits that neighbours need
     /// to differ.
     pub format: Option<fn(f64) -> String>,
+    /// Where values stand.
+    pub scale: Scale,
 }
 
 impl Axis {
     pub fn new(label: impl Into<String>, range: Range<f64>) -> Self {
-        Axis { label: label.into(), range, ticks: 6, format: None }
+        Axis { label: label.into(), range, ticks: 6, format: None, scale: Scale::Linear }
     }
 
     /// From 0 to 1 in percent.
@@ -41,9 +44,28 @@ impl Axis {
         Axis { format: Some(|v| format!("{:.0}", 100.0 * v)), ..Axis::new(label, 0.0..to) }
     }
 
-    fn written(&self, v: f64) -> String {
-        let step = (self.range.end - self.range.start) / self.ticks as f64;
-        self.format.map_or_else(|| spaced(v, step), |format| format(v))
+    /// On a scale, of the values on both sides.
+    fn written(&self, place: f64) -> String {
+        let value = self.scale.value(place);
+        if let Some(format) = self.format {
+            return format(value);
+        }
+        match self.scale {
+            Scale::Linear => spaced(value, (self.range.end - self.range.start) / self.ticks as f64),
+            // Ticks are round numbers there.
+            Scale::Symlog { width, .. } => spaced(value, (value.abs() / 10.0).max(1e-6 * width)),
+            Scale::Log => spaced(value, value.abs() / 10.0),
+        }
+    }
+
+    fn coordinate(&self) -> Coordinate {
+        let places = self.scale.place(self.range.start)..self.scale.place(self.range.end);
+        let plain = RangedCoordf64::from(wide(&places));
+        let ticks = match self.scale {
+            Scale::Linear => plain.key_points(self.ticks),
+            scale => scale.ticks(&self.range, self.ticks),
+        };
+        Coordinate { plain, ticks }
     }
 }
 
@@ -66,25 +88,6 @@ pub enum Mark {
         opacity: f64,
         radius: u32,
     },
-    Text {
-        at: (f64, f64),
-        text: String,
-        align: Align,
-    },
-    /// A filled rectangle between two corners.
-    Box {
-        corners: [(f64, f64); 2],
-        ink: Ink,
-        opacity: f64,
-    },
-}
-
-/// Which part of a text is at its place.
-#[derive(Clone, Copy)]
-pub enum Align {
-    Left,
-    Middle,
-    Right,
 }
 
 impl Mark {
@@ -101,6 +104,8 @@ impl Mark {
 /// A chart with its heading.
 pub struct Panel {
     pub title: String,
+    /// What is to be known of this panel alone; often nothing.
+    pub note: String,
     /// What it shows, for those who cannot see it.
     pub alt: String,
     pub x: Axis,
@@ -110,15 +115,14 @@ pub struct Panel {
     pub size: (u32, u32),
     /// Width of the labels at the left, in pixels.
     pub left: u32,
-    /// Marks alone, without axes.
-    pub bare: bool,
 }
 
 impl Panel {
     pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
         let title = title.into();
         let alt = format!("{title}: {} against {}", y.label, x.label);
-        Panel { title, alt, x, y, marks: Vec::new(), size: (380, 290), left: 50, bare: false }
+        let (note, marks) = Default::default();
+        Panel { title, note, alt, x, y, marks, size: (380, 290), left: 50 }
     }
 
     /// Heading and drawing as HTML.
@@ -127,11 +131,15 @@ impl Panel {
             "" => String::new(),
             title => format!("<h4>{}</h4>", escape(title)),
         };
+        let note = match self.note.as_str() {
+            "" => String::new(),
+            note => format!("<p class=\"note\">{}</p>", escape(note)),
+        };
         let width = self.size.0;
         let svg = self
             .svg()
             .map_err(|e| Error::format(&self.alt, format!("the figure cannot be drawn: {e}")))?;
-        Ok(format!("<div class=\"panel\" style=\"max-width:{width}px\">{title}{svg}</div>\n"))
+        Ok(format!("<div class=\"panel\" style=\"max-width:{width}px\">{title}{note}{svg}</div>\n"))
     }
 
     fn svg(&self) -> Drawn<String> {
@@ -145,18 +153,40 @@ impl Panel {
     }
 
     fn draw(&self, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
-        let (bottom, left) = if self.bare { (0, 0) } else { (38, self.left) };
         let mut chart = ChartBuilder::on(root)
             .margin(6 * FINE)
             .margin_right(14 * FINE)
-            .x_label_area_size(bottom * FINE)
-            .y_label_area_size(left * FINE)
-            .build_cartesian_2d(wide(&self.x.range), wide(&self.y.range))?;
-        if !self.bare {
-            self.axes(&mut chart)?;
-        }
+            .x_label_area_size(38 * FINE)
+            .y_label_area_size(self.left * FINE)
+            .build_cartesian_2d(self.x.coordinate(), self.y.coordinate())?;
+        self.axes(&mut chart)?;
         for mark in &self.marks {
-            draw_mark(&mut chart, mark)?;
+            self.draw_mark(&mut chart, mark)?;
+        }
+        Ok(())
+    }
+
+    fn places(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        let (x, y) = (self.x.scale, self.y.scale);
+        points.iter().map(|p| (x.place(p.0), y.place(p.1))).collect()
+    }
+
+    fn draw_mark(&self, chart: &mut Chart<'_, '_>, mark: &Mark) -> Drawn {
+        use std::iter::once;
+        match mark {
+            Mark::Line { points, ink, width } => {
+                let style = rgb(*ink).stroke_width(width * FINE);
+                chart.draw_series(LineSeries::new(self.places(points), style))?;
+            }
+            Mark::Area { points, ink, opacity } => {
+                let style = rgb(*ink).mix(*opacity).filled();
+                chart.draw_series(once(Polygon::new(self.places(points), style)))?;
+            }
+            Mark::Dots { points, ink, opacity, radius } => {
+                let style = rgb(*ink).mix(*opacity).filled();
+                let dot = |p| Circle::new(p, radius * FINE, style);
+                chart.draw_series(self.places(points).into_iter().map(dot))?;
+            }
         }
         Ok(())
     }
@@ -195,40 +225,31 @@ fn rgb(ink: Ink) -> RGBColor {
     RGBColor(1, 1, code)
 }
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
-
-fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> Drawn {
-    use std::iter::once;
-    match mark {
-        Mark::Line { points, ink, width } => {
-            let style = rgb(*ink).stroke_width(width * FINE);
-            chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
-        }
-        Mark::Area { points, ink, opacity } => {
-            let area = Polygon::new(points.clone(), rgb(*ink).mix(*opacity).filled());
-            chart.draw_series(once(area))?;
-        }
-        Mark::Dots { points, ink, opacity, radius } => {
-            let style = rgb(*ink).mix(*opacity).filled();
-            chart.draw_series(points.iter().map(|p| Circle::new(*p, radius * FINE, style)))?;
-        }
-        Mark::Text { at, text, align } => {
-            let h = match align {
-                Align::Left => HPos::Left,
-                Align::Middle => HPos::Center,
-                Align::Right => HPos::Right,
-            };
-            let style = font(11.0, Ink::Text).pos(Pos::new(h, VPos::Center));
-            chart.draw_series(once(Text::new(text.clone(), *at, style)))?;
-        }
-        Mark::Box { corners, ink, opacity } => {
-            let style = rgb(*ink).mix(*opacity).filled();
-            chart.draw_series(once(Rectangle::new(*corners, style)))?;
-        }
-    }
-    Ok(())
+/// Places on an axis, with those of its ticks.
+struct Coordinate {
+    plain: RangedCoordf64,
+    ticks: Vec<f64>,
 }
+
+impl Ranged for Coordinate {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.plain.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.plain.range()
+    }
+}
+
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Coordinate, Coordinate>>;
+type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
 fn font(pixels: f64, ink: Ink) -> TextStyle<'static> {
     // The library divides by 1.24 when it writes the size.

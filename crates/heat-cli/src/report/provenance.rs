@@ -5,6 +5,7 @@ use heat_ood::Provenance;
 use super::data::{ReportData, Run};
 use super::evaluation::{Evaluation, Set};
 use super::html::{Cell, Table, definitions, details, escape};
+use super::places;
 
 pub fn render(data: &ReportData) -> String {
     let made = &data.made;
@@ -75,7 +76,10 @@ fn scorers(e: &Evaluation) -> String {
                 .map(|f| ("calibrated on".to_owned(), hashes(std::slice::from_ref(f))));
             text.push_str(&definitions(&files.collect::<Vec<_>>()));
         }
-        text.push_str(&p.recipe.as_deref().map_or(String::new(), preformatted));
+        if let Some(recipe) = &p.recipe {
+            text.push_str(&definitions(&[made_by(p)]));
+            text.push_str(&preformatted(recipe));
+        }
         if !text.is_empty() {
             more.push_str(&details(&about.name, false, &text));
         }
@@ -101,10 +105,7 @@ fn run(run: &Run) -> String {
 }
 
 fn origin(p: &Provenance) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    if !p.library_version.is_empty() {
-        pairs.push(("made by".into(), format!("heat-ood {}", p.library_version)));
-    }
+    let mut pairs = vec![made_by(p)];
     if let Some(seed) = p.seed {
         pairs.push(("seed".into(), seed.to_string()));
     }
@@ -112,8 +113,13 @@ fn origin(p: &Provenance) -> Vec<(String, String)> {
     pairs
 }
 
+fn made_by(p: &Provenance) -> (String, String) {
+    let version = if p.library_version.is_empty() { "(unknown)" } else { &p.library_version };
+    ("made by".into(), format!("heat-ood {version}"))
+}
+
 fn preformatted(text: &str) -> String {
-    format!("<pre tabindex=\"0\">{}</pre>\n", escape(text.trim_end()))
+    format!("<pre tabindex=\"0\">{}</pre>\n", escape(&places::shortened(text.trim_end())))
 }
 
 /// Seconds since 1970 as a date of the Gregorian calendar, by counting from

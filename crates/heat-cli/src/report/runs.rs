@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use heat_ood::EpochLog;
+use heat_ood::io::kind_of;
 use heat_ood::{Detector, Error, Result};
 use serde_json::Value;
 
@@ -119,22 +120,29 @@ impl Found {
     }
 
     fn results(&mut self, file: &Path) -> Result<()> {
-        let title = file.display().to_string();
+        let title = name_of(file);
         let table = self.table(&title, &name_of(file), file.to_owned())?;
         self.tables.push(table);
         Ok(())
     }
 
     fn table(&mut self, title: &str, run: &str, file: PathBuf) -> Result<ResultsTable> {
-        let problem =
-            "is not the results of an evaluation; write them with `heat eval --format json`";
+        let otherwise = || {
+            let remedy = "write them with `heat eval --format json`";
+            let bytes = heat_ood::io::map(&file).ok();
+            let problem = match bytes.and_then(|bytes| kind_of(&bytes)) {
+                Some(kind) => format!("is {kind}, not the results of an evaluation; {remedy}"),
+                None => format!("is not the results of an evaluation; {remedy}"),
+            };
+            Error::format(&file, problem)
+        };
         let text = self.text(file.clone()).map_err(|e| match e {
             // Not even text.
-            Error::Format { .. } => Error::format(&file, problem),
+            Error::Format { .. } => otherwise(),
             other => other,
         })?;
         let json: Option<Value> = serde_json::from_str(&text).ok();
         let table = json.and_then(|json| ResultsTable::read(title, run, &json));
-        table.ok_or_else(|| Error::format(&file, problem))
+        table.ok_or_else(otherwise)
     }
 }

@@ -1,9 +1,10 @@
 //! The tables of results.
 
-use heat_ood::metrics::Metrics;
+use heat_ood::metrics::{Metrics, Spread};
 
-use super::data::{Comparison, ReportData, ResultsTable, SetRow};
+use super::data::{Comparison, ReportData, ResultsTable, Row, Run, SetRow};
 use super::html::{Cell, Table, counted, details, escape};
+use super::seeds;
 
 type Value = fn(&Metrics) -> f64;
 
@@ -51,7 +52,7 @@ pub fn summary(data: &ReportData) -> String {
 }
 
 /// Results, then every metric of every set.
-pub fn render(n: usize, table: &ResultsTable) -> String {
+pub fn render(n: usize, table: &ResultsTable, runs: &[Run]) -> String {
     let heading = if table.title.is_empty() {
         String::new()
     } else {
@@ -71,7 +72,13 @@ pub fn render(n: usize, table: &ResultsTable) -> String {
         format!("<p>Left out: <b>{}</b>: {}</p>\n", escape(name), escape(reason))
     });
     let left_out: String = left_out.collect();
-    format!("{heading}{warnings}{legend}{}{left_out}{compared}{all}", wide(n, table).html())
+    let groups = seeds::groups(&table.rows, runs);
+    let seeds = match groups.is_empty() {
+        true => String::new(),
+        false => spreads(n, table, &groups).html(),
+    };
+    let wide = wide(n, table).html();
+    format!("{heading}{warnings}{legend}{seeds}{wide}{left_out}{compared}{all}")
 }
 
 /// A row per scorer: how far it is from the reference, and whether by chance.
@@ -130,7 +137,7 @@ fn wide(n: usize, table: &ResultsTable) -> Table {
         let kind = |kind: &&str| among(&row.groups, kind).map(|i| &row.groups[i].1);
         let all = std::iter::once(Some(&row.average));
         let all = all.chain(kinds.iter().map(kind)).chain(sets.iter().map(of));
-        let metrics = all.flat_map(|s| METRICS[..SHOWN].iter().map(move |m| cell(s, m.3)));
+        let metrics = all.flat_map(|s| METRICS[..SHOWN].iter().map(move |m| cell(s, m)));
         std::iter::once(Cell::text(row.name.clone())).chain(metrics).collect()
     };
     let mut rows: Vec<Vec<Cell>> = table.rows.iter().map(cells).collect();
@@ -146,11 +153,60 @@ fn wide(n: usize, table: &ResultsTable) -> Table {
     }
 }
 
-fn cell(set: Option<&SetRow>, value: Value) -> Cell {
+/// A value with its interval below, where that is known.
+fn cell(set: Option<&SetRow>, (_, name, _, value): &(&str, &str, bool, Value)) -> Cell {
     set.map_or(Cell::text("–"), |s| {
         let v = 100.0 * value(&s.metrics);
-        Cell::number(format!("{v:.2}"), v)
+        let detail = s.intervals.get(*name).map(interval).unwrap_or_default();
+        Cell { detail, ..Cell::number(format!("{v:.2}"), v) }
     })
+}
+
+fn interval((low, high): &(f64, f64)) -> String {
+    format!("[{:.2}, {:.2}]", 100.0 * low, 100.0 * high)
+}
+
+/// Mean and deviation over the seeds of each setting.
+fn spreads(n: usize, table: &ResultsTable, groups: &[(String, Vec<usize>)]) -> Table {
+    let sets = sets(table);
+    let spread = |rows: &[usize], set: Option<&str>, value: Value| -> Cell {
+        let of = |row: &Row| match set {
+            None => Some(value(&row.average.metrics)),
+            Some(set) => {
+                let found = row.sets.iter().find(|(name, _)| name == set);
+                found.map(|(_, s)| value(&s.metrics))
+            }
+        };
+        let values: Option<Vec<f64>> = rows.iter().map(|&i| of(&table.rows[i])).collect();
+        let Some(spread) = values.and_then(|v| Spread::of(&v)) else { return Cell::text("–") };
+        let mean = 100.0 * spread.mean;
+        let std = spread.std.map_or(String::new(), |s| format!(" ± {:.2}", 100.0 * s));
+        Cell::number(format!("{mean:.2}{std}"), mean)
+    };
+    let columns = || std::iter::once(None).chain(sets.iter().copied().map(Some));
+    let mut titles = vec!["setting".to_owned(), "seeds".to_owned()];
+    for _ in columns() {
+        titles.extend(METRICS[..SHOWN].iter().map(|m| m.0.to_owned()));
+    }
+    let cells = |(name, rows): &(String, Vec<usize>)| -> Vec<Cell> {
+        let count = Cell::number(rows.len().to_string(), rows.len() as f64);
+        let values = columns()
+            .flat_map(|set| METRICS[..SHOWN].iter().map(move |m| (set, m.3)))
+            .map(|(set, value)| spread(rows, set, value));
+        [Cell::text(name.clone()), count].into_iter().chain(values).collect()
+    };
+    let mut rows: Vec<Vec<Cell>> = groups.iter().map(cells).collect();
+    for column in 2..titles.len() {
+        mark_best(&mut rows, column, METRICS[(column - 2) % SHOWN].2);
+    }
+    let named = columns().map(|set| (set.unwrap_or("average").to_owned(), SHOWN));
+    Table {
+        id: format!("seeds-{n}"),
+        caption: "Mean ± standard deviation over seeds, in percent; each run is below".into(),
+        groups: std::iter::once((String::new(), 2)).chain(named).collect(),
+        titles,
+        rows,
+    }
 }
 
 fn mark_best(rows: &mut [Vec<Cell>], column: usize, more: bool) {
@@ -177,10 +233,8 @@ fn long(n: usize, table: &ResultsTable) -> Table {
             });
             cells.extend(METRICS.iter().map(|(_, name, _, value)| {
                 let v = 100.0 * value(&s.metrics);
-                let range = s.intervals.get(*name).map_or(String::new(), |(low, high)| {
-                    format!(" [{:.2}, {:.2}]", 100.0 * low, 100.0 * high)
-                });
-                Cell::number(format!("{v:.2}{range}"), v)
+                let range = s.intervals.get(*name).map(|i| format!(" {}", interval(i)));
+                Cell::number(format!("{v:.2}{}", range.unwrap_or_default()), v)
             }));
             rows.push(cells);
         }

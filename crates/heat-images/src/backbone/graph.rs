@@ -11,6 +11,7 @@ use super::meter::{self, Flaw};
 use super::pooling::{self, Layout, Pooled};
 use super::proto::{ADDED, FLOAT, Graph, Model, Node, Value};
 use heat_ood::features::Head;
+use heat_ood::io::{ONNX, kind_of};
 use heat_ood::{Error, Result};
 
 /// Where features are taken.
@@ -168,7 +169,10 @@ pub(super) fn read(path: &Path, bytes: &[u8], asked: Asked<'_>) -> Result<Found>
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Model> {
     let broken = |problem: String| Error::format(path, problem);
     meter::check(bytes).map_err(|flaw| match flaw {
-        Flaw::Damaged => broken("not a whole ONNX model; export or copy it again".into()),
+        Flaw::Damaged => broken(match kind_of(bytes).filter(|kind| *kind != ONNX) {
+            Some(kind) => format!("is {kind}, not a network in ONNX"),
+            None => "not a whole ONNX model; export or copy it again".into(),
+        }),
         Flaw::TooMuch => broken("describes far more than the file's size explains: refused".into()),
     })?;
     Model::decode(bytes).map_err(|e| broken(format!("not a whole ONNX model: {e}")))

@@ -46,8 +46,11 @@ pub(super) fn kind(head: &[u8]) -> &'static str {
         Some((_, _, kind)) => kind,
         None if head.is_empty() => "empty",
         None if head.get(8) == Some(&b'{') && head[5..8] == [0; 3] => "a safetensors file",
-        None if is_text(head) => "a text",
-        None => "of no known format",
+        None => match heat_ood::io::kind_of(head) {
+            Some(kind) => kind,
+            None if is_text(head) => "a text",
+            None => "of no known format",
+        },
     }
 }
 

@@ -125,7 +125,7 @@ pub(super) fn refused(path: &Path) -> Error {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let lines = |read: &str, features: &str| {
         format!(
-            "is not read here; write it anew with two lines of Python:\n  \
+            "it is not read here; write it anew with two lines of Python:\n  \
              {read}\n  numpy.savez('features.npz', avg={features}, label=y)"
         )
     };

@@ -24,7 +24,7 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
-pub use kind::{SAFETENSORS, kind_of};
+pub use kind::{ONNX, SAFETENSORS, kind_of};
 pub use lock::{held, hold};
 pub use memory::{memory_limit, set_memory_limit};
 pub use npy_header::Header as NpyHeader;

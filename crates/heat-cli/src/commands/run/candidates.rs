@@ -4,13 +4,14 @@
 use anyhow::Result;
 use heat_images::backbone::Perturbation;
 use heat_ood::evaluate::{Candidate, Results, evaluate};
-use heat_ood::scorers::{Scorer, ScorerSpec};
+use heat_ood::scorers::{Scorer, ScorerSpec, fit_each};
 use heat_ood::{Error, Fitted};
 
 use super::images::Images;
-use crate::commands::scorers;
+use crate::commands::scorers::{Skipped, leave_out};
 use crate::commands::{Data, TestSets, split};
-use crate::progress::Progress;
+use crate::progress::{Progress, interrupted};
+use crate::words::with_help;
 
 /// ODIN's published ε.
 const EPSILON: f64 = 0.0014;
@@ -64,52 +65,96 @@ impl Asked {
     }
 }
 
-/// Evaluate all: each perturbation reads features of its own.
+/// Evaluate all: each perturbation reads features of its own. Scorers that fail are left out, with
+/// their reasons, unless this is `strict`.
 pub fn evaluate_all(
     asked: &[Asked],
     trained: &[(String, Fitted<dyn Scorer>)],
     data: &Data,
     images: &Images,
+    strict: bool,
     progress: &mut Progress,
 ) -> Result<Results> {
-    let fitted = fitted(asked, trained, data, progress)?.into_iter().zip(asked);
-    let (perturbed, plain): (Vec<_>, Vec<_>) = fitted.partition(|(_, asked)| asked.epsilon > 0.0);
+    let mut skipped = Skipped::new();
+    let fitted = fitted(asked, trained, data, strict, &mut skipped, progress)?;
+    let (perturbed, plain): (Vec<_>, Vec<_>) =
+        fitted.into_iter().partition(|(_, asked)| asked.epsilon > 0.0);
     let mut plain: Vec<Candidate> = plain.into_iter().map(|(candidate, _)| candidate).collect();
     for (name, scorer) in trained {
         let scorer = scorer.clone();
         plain.push(Candidate { name: name.clone(), scorer, fit_seconds: None });
     }
-    let TestSets { id, ood } = images.test_sets(&data.subset)?;
-    let mut results = evaluate(&id, &ood, &plain, progress)?;
+    let sets = images.test_sets(&data.subset)?;
+    let mut results = loop {
+        match evaluate(&sets.id, &sets.ood, &plain, progress) {
+            Ok(results) => break results,
+            Err(error) if strict => return Err(error.into()),
+            Err(error) => leave_out(error, &sets, &mut plain, &mut skipped, progress)?,
+        }
+    };
     for (candidate, asked) in perturbed {
-        let perturbation = Perturbation::new(candidate.scorer.scorer().clone(), asked.epsilon)?;
-        let TestSets { id, ood } = images.perturbed(perturbation, &data.subset, progress)?;
-        let theirs = evaluate(&id, &ood, &[candidate], progress)?;
-        results.scorers.extend(theirs.scorers);
-        results.warnings.extend(theirs.warnings);
+        let name = candidate.name.clone();
+        match evaluate_perturbed(candidate, asked.epsilon, data, images, progress) {
+            Ok(theirs) => {
+                results.scorers.extend(theirs.scorers);
+                results.warnings.extend(theirs.warnings);
+            }
+            Err(error) if strict || interrupted() => return Err(error),
+            Err(error) => skipped.push((name, with_help(format!("{error:#}")))),
+        }
+    }
+    progress.clear();
+    for (name, reason) in &skipped {
+        progress.warn(&format!("{name} is left out: {reason}"));
     }
     // In the order asked, then what was trained.
     let place = |name: &str| asked.iter().position(|a| a.text == name).unwrap_or(asked.len());
     results.scorers.sort_by_key(|(name, _)| place(name));
+    skipped.sort_by_key(|(name, _)| place(name));
+    results.skipped = skipped;
     Ok(results)
 }
 
+/// Evaluate one on images that are perturbed by it first.
+fn evaluate_perturbed(
+    candidate: Candidate,
+    epsilon: f64,
+    data: &Data,
+    images: &Images,
+    progress: &mut Progress,
+) -> Result<Results> {
+    let perturbation = Perturbation::new(candidate.scorer.scorer().clone(), epsilon)?;
+    let TestSets { id, ood } = images.perturbed(perturbation, &data.subset, progress)?;
+    Ok(evaluate(&id, &ood, &[candidate], progress)?)
+}
+
 /// A candidate each: fitted, or what was trained under that name.
-fn fitted(
-    asked: &[Asked],
+fn fitted<'a>(
+    asked: &'a [Asked],
     trained: &[(String, Fitted<dyn Scorer>)],
     data: &Data,
+    strict: bool,
+    skipped: &mut Skipped,
     progress: &mut Progress,
-) -> Result<Vec<Candidate>> {
+) -> Result<Vec<(Candidate, &'a Asked)>> {
     let known = |a: &Asked| trained.iter().find(|(name, _)| *name == a.plain);
     let specs = asked.iter().filter(|a| known(a).is_none()).map(|a| ScorerSpec::parse(&a.plain));
-    let mut fitted =
-        scorers::fit(&specs.collect::<Result<Vec<_>, _>>()?, data, progress)?.into_iter();
-    let candidate = |a: &Asked| match known(a) {
-        Some((_, scorer)) => {
-            Some(Candidate { name: a.text.clone(), scorer: scorer.clone(), fit_seconds: None })
+    let specs = specs.collect::<heat_ood::Result<Vec<_>>>()?;
+    let mut fitted = fit_each(&specs, &data.training(), progress).into_iter();
+    let mut candidates = Vec::new();
+    for a in asked {
+        let found = match known(a) {
+            Some((_, scorer)) => Some(Ok((scorer.clone(), None))),
+            None => fitted.next().map(|f| f.map(|(scorer, seconds)| (scorer, Some(seconds)))),
+        };
+        match found {
+            Some(Ok((scorer, fit_seconds))) => {
+                candidates.push((Candidate { name: a.text.clone(), scorer, fit_seconds }, a));
+            }
+            Some(Err(error)) if strict => return Err(error.into()),
+            Some(Err(error)) => skipped.push((a.text.clone(), with_help(error.to_string()))),
+            None => {}
         }
-        None => fitted.next().map(|found| Candidate { name: a.text.clone(), ..found }),
-    };
-    Ok(asked.iter().filter_map(candidate).collect())
+    }
+    Ok(candidates)
 }

@@ -11,8 +11,9 @@ use heat_ood::evaluate::Results;
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::Scorer;
 use heat_ood::{Detector, Error, Fitted};
+use serde_json::Value;
 
-use super::outputs::made;
+use super::outputs::{hashes_of, made};
 use super::scorers::compose;
 use super::statistics::{shown, with_made};
 use super::train::train;
@@ -59,8 +60,9 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
         let combined = composition(&trained, args.beta, &data, &directory, progress)?;
         trained.push(combined);
     }
-    let results = evaluate_all(&asked, &trained, &data, &images, progress)?;
-    report(args, &results, &directory, progress)
+    let results = evaluate_all(&asked, &trained, &data, &images, args.strict, progress)?;
+    let read = hashes_of(Some(&data), Some(&images.test_sets(&data.subset)?))?;
+    report(args, &results, &made(read), &directory, progress)
 }
 
 /// The runs asked for, one for each `ebm`, and the directory of the results.
@@ -123,13 +125,13 @@ fn composition(
 fn report(
     args: &RunArgs,
     results: &Results,
+    made: &Value,
     directory: &Path,
     progress: &mut Progress,
 ) -> Result<()> {
     progress.clear();
     let path = directory.join("results.json");
-    let made = made(Default::default());
-    let json = with_made(&export::results(results, Format::Json), &made);
+    let json = with_made(&export::results(results, Format::Json), made);
     write_output(Some(&path), &json)?;
     let text = match (args.format, &args.output) {
         (Format::Table, None) => shown(results),

@@ -32,6 +32,11 @@ impl Sets {
         Ok(Sets { sets, digests })
     }
 
+    /// The sets themselves.
+    pub fn opened(&self) -> &TestSets {
+        &self.sets
+    }
+
     /// Metrics of a run directory's detector, trained on that part of the
     /// training set: the average, then each OOD set.
     pub fn metrics(

@@ -23,14 +23,15 @@ use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};
 use serde_json::Value;
 
-use super::outputs::made;
+use super::outputs::{hashes_of, made};
+use super::statistics::with_made;
 
 use self::child::Launcher;
 use self::directory::{Identity, SweepDirectory};
 use self::evaluation::Sets;
 use super::{Data, named, refuse_overwriting, write_output, wrote};
 use crate::args::{Order, SweepArgs};
-use crate::export::{self, Outcome, Summary};
+use crate::export::{self, Format, Outcome, Summary};
 use crate::progress::{Progress, human, stop_on_ctrl_c};
 
 /// Everything that the workers share.
@@ -41,6 +42,8 @@ struct Sweep<'a> {
     directory: &'a SweepDirectory,
     launcher: Launcher,
     sets: Option<Sets>,
+    /// How it came about, for sweep.json.
+    made: &'a Value,
     /// Threads of each run.
     threads: usize,
     next: AtomicUsize,
@@ -73,7 +76,9 @@ pub fn run(args: &SweepArgs, progress: &mut Progress) -> Result<()> {
     let directory = SweepDirectory::open(&args.out, &identity, args.resume)?;
     stop_on_ctrl_c()?;
     let threads = (parallel::threads() / usize::from(args.jobs)).max(1);
+    let made = made(hashes_of(Some(&data), sets.as_ref().map(Sets::opened))?);
     let sweep = Sweep {
+        made: &made,
         runs: &runs,
         parts: &parts,
         directory: &directory,
@@ -88,7 +93,9 @@ pub fn run(args: &SweepArgs, progress: &mut Progress) -> Result<()> {
     if args.sort == Order::Auroc {
         summary.sort_by_auroc();
     }
-    write_output(args.output.as_deref(), &export::sweep(&summary, args.format))?;
+    let text = export::sweep(&summary, args.format);
+    let text = if args.format == Format::Json { with_made(&text, &made) } else { text };
+    write_output(args.output.as_deref(), &text)?;
     if let Some(path) = &args.output {
         wrote(progress, path);
     }
@@ -237,7 +244,7 @@ impl Sweep<'_> {
 
     fn write_summary(&self, outcomes: &[Outcome]) -> Result<()> {
         let mut json = Summary::new(self.runs, outcomes).json();
-        json["made"] = made(Default::default());
+        json["made"] = self.made.clone();
         Ok(write_atomically(&self.directory.summary(), |w| {
             w.write_all(format!("{json:#}\n").as_bytes())
         })?)

@@ -68,7 +68,6 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
         Axis { ticks: 5, ..Axis::percent("nominal false-alarm rate (%)", MOST) },
         Axis::percent("observed false-alarm rate (%)", 1.5 * MOST),
     );
-    panel.size = (520, 380);
     panel.alt = "Observed against nominal false-alarm rate".into();
     let n = e.id.rows / 2;
     let (low, high): (Vec<f64>, Vec<f64>) =

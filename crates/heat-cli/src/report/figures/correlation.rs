@@ -1,60 +1,50 @@
 //! Rank correlation between scorers over all rows.
 
-use heat_ood::Result;
+use std::fmt::Write;
 
-use super::brief;
 use crate::report::data::ResultsTable;
 use crate::report::evaluation::Evaluation;
-use crate::report::html::figure;
+use crate::report::html::{escape, scroller};
 use crate::report::ink::Ink;
-use crate::report::plot::{Align, Axis, Mark, Panel};
-
-/// With more scorers the numbers would not fit.
-const NUMBERS: usize = 12;
 
 const CAPTION: &str = "\
 Spearman's rank correlation of the scores over all rows, in- and out-of-distribution: 1 where two scorers order the rows alike. \
 Blue: positive, red: negative, pale: none. Scorers of similar quality that agree little are the ones worth composing. \
 Columns are numbered as the rows are.";
 
-pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
+pub fn render(e: &Evaluation, table: &ResultsTable) -> String {
     let order = table.ranking();
     if order.len() < 2 {
-        return Ok(String::new());
+        return String::new();
     }
     let ranks: Vec<Vec<f64>> = order.iter().map(|&i| ranks(&pooled(e, i))).collect();
-    let (n, names) = (order.len(), 7.0);
-    let height = n as f64 + 1.0;
-    let mut panel = Panel::new("", Axis::new("", -names..n as f64), Axis::new("", 0.0..height));
-    panel.bare = true;
-    let cell = if n <= NUMBERS { 40 } else { 26 };
-    panel.size =
-        ((names as u32 + n as u32) * cell.min(34) + 20, (n as u32 + 1) * cell.min(28) + 12);
-    panel.alt = format!("Rank correlations of {n} scorers");
-    for (row, a) in ranks.iter().enumerate() {
-        let y = height - 2.0 - row as f64;
-        let name = format!("{}  {}", brief(&table.rows[order[row]].name, 25), row + 1);
-        panel.marks.push(Mark::Text { at: (-0.2, y + 0.5), text: name, align: Align::Right });
-        let at = (row as f64 + 0.5, height - 0.5);
-        panel.marks.push(Mark::Text { at, text: (row + 1).to_string(), align: Align::Middle });
-        for (column, b) in ranks.iter().enumerate() {
-            let rho = pearson(a, b);
-            let x = column as f64;
-            let corners = [(x + 0.03, y + 0.03), (x + 0.97, y + 0.97)];
-            let ink = Ink::Series(usize::from(rho < 0.0));
-            let opacity = 0.03 + 0.62 * rho.abs();
-            panel.marks.push(Mark::Box { corners, ink, opacity });
-            if n <= NUMBERS {
-                let at = (x + 0.5, y + 0.5);
-                panel.marks.push(Mark::Text {
-                    at,
-                    text: format!("{rho:.2}"),
-                    align: Align::Middle,
-                });
-            }
-        }
+    let mut body = String::from(
+        "<table class=\"matrix\" aria-describedby=\"correlation-caption\">\n<thead><tr><td></td>",
+    );
+    for column in 1..=order.len() {
+        let _ = write!(body, "<th scope=\"col\">{column}</th>");
     }
-    Ok(figure("fig-correlation", &[], &panel.html()?, CAPTION))
+    body.push_str("</tr></thead>\n<tbody>\n");
+    for (row, a) in ranks.iter().enumerate() {
+        let name = escape(&table.rows[order[row]].name);
+        let _ = write!(body, "<tr><th scope=\"row\">{name} <b>{}</b></th>", row + 1);
+        for b in &ranks {
+            let rho = pearson(a, b);
+            let ink = Ink::Series(usize::from(rho < 0.0)).css();
+            let share = (3.0 + 57.0 * rho.abs()).round();
+            let _ = write!(
+                body,
+                "<td style=\"background:color-mix(in srgb,{ink} {share}%,transparent)\">{rho:.2}</td>"
+            );
+        }
+        body.push_str("</tr>\n");
+    }
+    body.push_str("</tbody></table>\n");
+    let table = scroller("Rank correlations of scorers", &body);
+    format!(
+        "<figure id=\"fig-correlation\">\n{table}<figcaption id=\"correlation-caption\">{}</figcaption>\n</figure>\n",
+        escape(CAPTION)
+    )
 }
 
 fn pooled(e: &Evaluation, entry: usize) -> Vec<f32> {

@@ -10,6 +10,7 @@ use crate::report::evaluation::Evaluation;
 use crate::report::html::{details, figure};
 use crate::report::ink::Ink;
 use crate::report::plot::{Axis, Mark, Panel};
+use crate::report::scale::Scale;
 
 /// Most points of each set.
 const POINTS: usize = 500;
@@ -20,7 +21,8 @@ const CAPTION: &str = "\
 Each point is a row: the prior’s energy to the right, the network’s correction upwards; the score is their sum. Grey: \
 in-distribution, coloured: out-of-distribution, at most 500 rows of each set at equal distances in its order. The line is the score that \
 accepts 95 % of the in-distribution rows: what lies above and to the right of it is flagged. Where it is nearly vertical, the network changes \
-little. Up to 5 % of a set’s rows lie outside on each side.";
+little. Up to 5 % of a set’s rows lie outside on each side; how many points that are stands above. Where few energies lie far away, an \
+axis is logarithmic at a distance from the bulk, and the line is bent.";
 
 pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     let mut out = String::new();
@@ -46,30 +48,37 @@ fn parts(names: &[&str]) -> Option<[usize; 3]> {
 fn panel(e: &Evaluation, scorer: usize, parts: [usize; 3], set: usize) -> Panel {
     let id = points(&e.scores.id[scorer].components, parts);
     let ood = points(&e.scores.ood[set].1[scorer].components, parts);
-    let range = |f: fn(&(f32, f32)) -> f32| {
+    let axis = |label: &str, f: fn(&(f32, f32)) -> f32| {
         let sorted = |list: &[(f32, f32)]| {
             let values: Vec<f32> = list.iter().map(f).collect();
             ascending([&values[..]])
         };
         let (ours, theirs) = (sorted(&id), sorted(&ood));
-        quantile(&ours, 0.005).min(quantile(&theirs, 0.05))
-            ..quantile(&ours, 0.995).max(quantile(&theirs, 0.95))
+        let range = quantile(&ours, 0.005).min(quantile(&theirs, 0.05))
+            ..quantile(&ours, 0.995).max(quantile(&theirs, 0.95));
+        let scale = Scale::fitting(&[&ours, &theirs], &range);
+        Axis { scale, ticks: 5, ..Axis::new(label, range) }
     };
-    let (x, y) = (range(|p| p.0), range(|p| p.1));
+    let (x, y) = (axis("E prior", |p| p.0), axis("E network", |p| p.1));
     let inside = |list: &[(f32, f32)]| -> Vec<(f64, f64)> {
         let wide = list.iter().map(|p| (f64::from(p.0), f64::from(p.1)));
+        let (x, y) = (&x.range, &y.range);
         wide.filter(|p| (x.start..=x.end).contains(&p.0) && (y.start..=y.end).contains(&p.1))
             .collect()
     };
+    let (ours, theirs) = (inside(&id), inside(&ood));
+    let outside = id.len() + ood.len() - ours.len() - theirs.len();
+    let share = 100.0 * outside as f64 / (id.len() + ood.len()).max(1) as f64;
+    let far = [&x, &y].iter().any(|axis| axis.scale != Scale::Linear);
+    let kind = if far { "Axes logarithmic far out. " } else { "" };
     let marks = [
-        Mark::Dots { points: inside(&id), ink: Ink::Muted, opacity: 0.5, radius: 2 },
-        Mark::Dots { points: inside(&ood), ink: Ink::Series(set), opacity: 0.6, radius: 2 },
+        Mark::Dots { points: ours, ink: Ink::Muted, opacity: 0.5, radius: 2 },
+        Mark::Dots { points: theirs, ink: Ink::Series(set), opacity: 0.6, radius: 2 },
     ];
     let threshold = quantile(&ascending([e.id_scores(scorer)]), 0.95);
-    let line = level(threshold, &x, &y);
-    let mut x = Axis::new("E prior", x);
-    x.ticks = 5;
-    let mut panel = Panel::new(e.ood[set].name.clone(), x, Axis::new("E network", y));
+    let line = level(threshold, &x.range, &y.range, x.scale);
+    let mut panel = Panel::new(e.ood[set].name.clone(), x, y);
+    panel.note = format!("{kind}Outside: {share:.1} % of the points");
     panel.alt = format!(
         "Energies of {}: prior against network, {}",
         e.scorers[scorer].name, e.ood[set].name
@@ -87,9 +96,16 @@ fn points(components: &[f32], [prior, nn, width]: [usize; 3]) -> Vec<(f32, f32)>
 }
 
 /// The part of the line x + y = `sum` within the panel.
-fn level(sum: f64, x: &Range<f64>, y: &Range<f64>) -> Option<Mark> {
+fn level(sum: f64, x: &Range<f64>, y: &Range<f64>, scale: Scale) -> Option<Mark> {
+    const PARTS: u32 = 64;
     let (left, right) = ((sum - y.end).max(x.start), (sum - y.start).min(x.end));
-    let points = vec![(left, sum - left), (right, sum - right)];
+    let (first, last) = (scale.place(left), scale.place(right));
+    let at = |i: u32| match i {
+        0 => left,
+        PARTS => right,
+        i => scale.value(first + (last - first) * f64::from(i) / f64::from(PARTS)),
+    };
+    let points = (0..=PARTS).map(at).map(|x| (x, (sum - x).clamp(y.start, y.end))).collect();
     (right > left).then(|| Mark::rule(points, Ink::Text))
 }
 
@@ -99,8 +115,8 @@ mod tests {
 
     #[test]
     fn a_level_ends_at_the_edges() {
-        let ends = |sum| match level(sum, &(0.0..2.0), &(0.0..1.0)) {
-            Some(Mark::Line { points, .. }) => points,
+        let ends = |sum| match level(sum, &(0.0..2.0), &(0.0..1.0), Scale::Linear) {
+            Some(Mark::Line { points, .. }) => vec![points[0], points[points.len() - 1]],
             _ => Vec::new(),
         };
         assert_eq!(ends(2.0), [(1.0, 1.0), (2.0, 0.0)]);

@@ -8,6 +8,7 @@ use crate::report::evaluation::Evaluation;
 use crate::report::html::{details, figure};
 use crate::report::ink::Ink;
 use crate::report::plot::{Axis, Mark, Panel};
+use crate::report::scale::Scale;
 
 const BINS: usize = 50;
 
@@ -18,7 +19,8 @@ const CAPTION: &str = "\
 Fractions of the rows with each score; higher = more out-of-distribution. Grey: in-distribution rows. Coloured: the \
 out-of-distribution set. The vertical line is the 95th percentile of the in-distribution scores: the coloured area left of it \
 is FPR95 (ID+). The less the two overlap, the better. Scores beyond the axis are counted in the first and the last \
-bar.";
+bar; how many they are stands above. Where few scores lie far away, the axis is logarithmic at a distance from the bulk, so \
+that the bulk is no spike.";
 
 pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     let mut out = String::new();
@@ -49,20 +51,27 @@ fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Pan
     if high <= low {
         (low, high) = (low - 0.5, high + 0.5);
     }
-    let (ours, theirs) = (fractions(id, low, high), fractions(ood, low, high));
+    let scale = Scale::fitting(&[&sorted, &others], &(low..high));
+    let (first, last) = (scale.place(low), scale.place(high));
+    let place = |scores: &[f32]| -> Vec<f64> {
+        scores.iter().map(|s| scale.place(f64::from(*s))).collect()
+    };
+    let ours = fractions(&place(id), first, last);
+    let theirs = fractions(&place(ood), first, last);
     let top = ours.iter().chain(&theirs).fold(0.0, |a: f64, b| a.max(*b));
     let mut x = Axis::new("score", low..high);
-    x.ticks = 5;
+    (x.ticks, x.scale) = (5, scale);
     let y = Axis::percent("fraction of rows (%)", 1.06 * top);
     let mut panel = Panel::new(e.ood[set].name.clone(), x, y);
     panel.size = (320, 230);
+    panel.note = note(&sorted, &others, low, high, scale);
     let auroc = 100.0 * table.rows[scorer].sets[set].1.metrics.auroc;
     panel.alt = format!(
         "Histogram of {} scores: {} against {}, AUROC {auroc:.2} %",
         table.rows[scorer].name, e.id.name, e.ood[set].name
     );
     for (fractions, ink) in [(&ours, Ink::Muted), (&theirs, Ink::Series(set))] {
-        let outline = outline(fractions, low, high);
+        let outline = outline(fractions, |part| scale.value(first + (last - first) * part));
         panel.marks.push(Mark::Area { points: outline.clone(), ink, opacity: 0.35 });
         panel.marks.push(Mark::rule(outline, ink));
     }
@@ -71,24 +80,37 @@ fn panel(e: &Evaluation, table: &ResultsTable, scorer: usize, set: usize) -> Pan
     panel
 }
 
+/// What the axis leaves out, and what is special about it.
+fn note(id: &[f32], ood: &[f32], low: f64, high: f64, scale: Scale) -> String {
+    let beyond = |ascending: &[f32]| {
+        let below = ascending.partition_point(|s| f64::from(*s) < low);
+        let within = ascending.partition_point(|s| f64::from(*s) <= high);
+        let outside = below + ascending.len() - within;
+        format!("{:.1} %", 100.0 * outside as f64 / ascending.len().max(1) as f64)
+    };
+    let kind = if scale == Scale::Linear { "" } else { "Axis logarithmic far out. " };
+    let (ours, theirs) = (beyond(id), beyond(ood));
+    format!("{kind}Beyond the axis: {ours} of ID, {theirs} of OOD rows")
+}
+
 /// The fraction of rows in each of [`BINS`] bars from `low` to `high`.
-fn fractions(scores: &[f32], low: f64, high: f64) -> Vec<f64> {
+fn fractions(places: &[f64], low: f64, high: f64) -> Vec<f64> {
     let mut counts = vec![0.0; BINS];
-    for &s in scores {
-        let at = (f64::from(s) - low) / (high - low) * BINS as f64;
-        counts[(at.max(0.0) as usize).min(BINS - 1)] += 1.0 / scores.len() as f64;
+    for place in places {
+        let at = (place - low) / (high - low) * BINS as f64;
+        counts[(at.max(0.0) as usize).min(BINS - 1)] += 1.0 / places.len() as f64;
     }
     counts
 }
 
 /// Bars as one outline that begins and ends on the axis.
-fn outline(fractions: &[f64], low: f64, high: f64) -> Vec<(f64, f64)> {
-    let edge = |i: usize| low + (high - low) * i as f64 / fractions.len() as f64;
-    let mut out = vec![(low, 0.0)];
+fn outline(fractions: &[f64], at: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
+    let edge = |i: usize| at(i as f64 / fractions.len() as f64);
+    let mut out = vec![(edge(0), 0.0)];
     for (i, &y) in fractions.iter().enumerate() {
         out.extend([(edge(i), y), (edge(i + 1), y)]);
     }
-    out.push((high, 0.0));
+    out.push((edge(fractions.len()), 0.0));
     out
 }
 
@@ -98,9 +120,19 @@ mod tests {
 
     #[test]
     fn every_row_is_counted_once() {
-        let s = fractions(&[-9.0, 0.0, 0.5, 1.0, f32::INFINITY], 0.0, 1.0);
+        let s = fractions(&[-9.0, 0.0, 0.5, 1.0, f64::INFINITY], 0.0, 1.0);
         assert!((s.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         assert!((s[0] - 0.4).abs() < 1e-12 && (s[BINS - 1] - 0.4).abs() < 1e-12);
         assert!((s[BINS / 2] - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_clipped_is_said() {
+        let (id, ood) = ([0.0, 0.5, 1.0, 2.0], [-1.0, 0.0, 0.5, 3.0]);
+        let said = note(&id, &ood, 0.0, 1.0, Scale::Linear);
+        assert_eq!(said, "Beyond the axis: 25.0 % of ID, 50.0 % of OOD rows");
+        let said = note(&id, &ood, -1.0, 3.0, Scale::Symlog { center: 0.0, width: 1.0 });
+        let want = "Axis logarithmic far out. Beyond the axis: 0.0 % of ID, 0.0 % of OOD";
+        assert!(said.starts_with(want), "{said}");
     }
 }

@@ -10,16 +10,8 @@ pub mod energies;
 pub mod histograms;
 pub mod training;
 
-/// A name cut to what fits beside a drawing.
-fn brief(name: &str, most: usize) -> String {
-    match name.chars().count() > most {
-        true => name.chars().take(most - 1).chain(['…']).collect(),
-        false => name.to_owned(),
-    }
-}
-
 /// The q-quantile of ascending scores, as a score that occurs.
-fn quantile(ascending: &[f32], q: f64) -> f64 {
+pub fn quantile(ascending: &[f32], q: f64) -> f64 {
     let last = ascending.len().saturating_sub(1);
     let at = (q * last as f64).round() as usize;
     ascending.get(at).map_or(0.0, |v| f64::from(*v))

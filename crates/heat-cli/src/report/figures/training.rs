@@ -7,12 +7,16 @@ use crate::report::data::Run;
 use crate::report::html::{counted, details, figure};
 use crate::report::ink::{Ink, SERIES};
 use crate::report::plot::{Axis, Mark, Panel};
+use crate::report::scale::Scale;
 
 /// Runs whose energies are shown without being asked for.
 const OPEN: usize = 4;
 
 /// With more epochs, points are not marked.
 const MARKED: usize = 30;
+
+/// With fewer values, none of them is an exception.
+const MANY: usize = 20;
 
 const LOSS: &str = "\
 Mean over each epoch. Contrastive divergence is the network’s mean energy of real rows less that of generated rows: near zero \
@@ -70,8 +74,18 @@ fn panel(title: &str, label: &str, lines: &[Vec<(f64, f64)>]) -> Panel {
     // Not more labels than whole epochs.
     let ticks = ((last - first) as usize + 1).min(6);
     let x = Axis { ticks, ..Axis::new("epoch", first - 0.5..last + 0.5) };
-    let y = Axis::new(label, low - space..high + space);
+    let mut sorted: Vec<f32> = all().map(|p| p.1 as f32).collect();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let mut y = Axis::new(label, low - space..high + space);
+    // A first epoch far from the others would make a flat line of these.
+    if sorted.len() >= MANY {
+        y.scale = Scale::fitting(&[&sorted], &y.range);
+    }
+    let far = y.scale != Scale::Linear;
     let mut panel = Panel::new(title, x, y);
+    if far {
+        panel.note = "Axis logarithmic far out".into();
+    }
     panel.left = 62;
     panel.alt = format!("{title} by epoch");
     for (n, line) in lines.iter().enumerate() {

@@ -154,16 +154,21 @@ impl FeatureSet {
         Self::assemble(path, named, vec![shard])
     }
 
-    /// A set from the bytes of a safetensors file; `name` is used in messages.
+    /// A set from the bytes of a safetensors file; `name` is used in messages, and beside the
+    /// bytes' hash.
     ///
     /// # Errors
     /// As [`FeatureSet::open`].
     pub fn from_safetensors(name: &str, bytes: Vec<u8>) -> Result<Self> {
         let path = Path::new(name);
+        let digest = (name.to_owned(), io::sha256_of([&bytes[..]]));
         let file = TensorFile::from_memory(path, bytes)?;
         let shard = Shard::new(path, safetensors_arrays(&file)?)?;
         let origin = Origin::of_file(&file)?;
-        Self::assemble(path, Vec::new(), vec![shard]).map(|set| set.with_origin(origin))
+        let mut set = Self::assemble(path, Vec::new(), vec![shard])?.with_origin(origin);
+        // There is no file to be read for it later.
+        set.digests = Arc::new(OnceLock::from(vec![digest]));
+        Ok(set)
     }
 
     /// A set of a copy of `avg` features (`[N, D]`), with labels if given. For
@@ -364,7 +369,7 @@ impl FeatureSet {
         Ok(self)
     }
 
-    /// SHA-256 of every file, with the file's name; empty for sets in memory.
+    /// SHA-256 of every file, with the file's name; empty for sets of arrays in memory.
     /// A view has one more, of the choice of rows and classes. Files are read
     /// for it once; clones and views share what was found.
     ///
