@@ -57,11 +57,15 @@ impl ImageDataset for Files {
     }
 
     fn place(&self, i: usize) -> String {
-        self.store.place(self.file(i))
+        self.store.place(self.name_of(i))
+    }
+
+    fn file(&self, i: usize) -> String {
+        self.name_of(i).to_owned()
     }
 
     fn image(&self, i: usize) -> Result<Image> {
-        let name = self.file(i);
+        let name = self.name_of(i);
         decode_within(&self.store.place(name), &self.store.read(name)?, self.max_pixels)
     }
 }
@@ -90,7 +94,7 @@ impl Files {
         Files { max_pixels: most, ..self }
     }
 
-    fn file(&self, i: usize) -> &str {
+    fn name_of(&self, i: usize) -> &str {
         self.store.name(self.rows[i].0)
     }
 }

@@ -62,6 +62,11 @@ pub trait ImageDataset: Send + Sync {
     /// What names image `i` in messages and lists: its file, or its record.
     fn place(&self, i: usize) -> String;
 
+    /// What image `i` is called within the set: the path of its file there, or its record.
+    fn file(&self, i: usize) -> String {
+        self.place(i)
+    }
+
     /// Decode image `i`.
     ///
     /// # Errors

@@ -121,6 +121,13 @@ impl ImageDataset for Records {
         format!("{}, picture {i}", piece.place)
     }
 
+    fn file(&self, i: usize) -> String {
+        let (piece, i) = self.piece(i);
+        // Where it lies says nothing.
+        let place = piece.place.rsplit(['/', '\\']).next().unwrap_or_default();
+        format!("{place}, {i}")
+    }
+
     fn image(&self, i: usize) -> Result<Image> {
         let (piece, i) = self.piece(i);
         let (width, height) = (self.width, self.height);

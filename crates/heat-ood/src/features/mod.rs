@@ -2,7 +2,8 @@
 //!
 //! A [`FeatureSet`] is a read-only view of N rows, memory-mapped and read by
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
-//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `label` (`[N]`).
+//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `label` (`[N]`), and names of
+//! the rows.
 
 mod batch;
 mod classes;
@@ -12,6 +13,7 @@ mod head;
 mod labels;
 mod memmap;
 mod memory;
+mod names;
 mod numbering;
 mod open;
 mod origin;
@@ -27,11 +29,14 @@ mod whole_labels;
 
 pub use batch::{Batch, FieldSet};
 
-pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};
+pub use convert::{
+    ConvertConfig, Converted, FloatType, Form, RowsFile, convert, encode_rows, write_rows,
+};
 pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use memory::{InMemory, Matrix, Owner};
+pub use names::RowNames;
 pub(crate) use numbering::Present;
 pub use open::OpenOptions;
 pub use origin::Origin;

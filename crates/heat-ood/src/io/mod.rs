@@ -18,6 +18,7 @@ mod npy_text;
 mod regular;
 mod temporary;
 mod tensors;
+mod texts;
 mod write;
 mod zip_directory;
 
@@ -30,13 +31,14 @@ pub use regular::{open_own, open_regular, read_bounded, read_text};
 pub use temporary::remove_abandoned;
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
-pub(crate) use write::write_sealed;
 pub use write::{destination, is_standard_output, write_atomically};
+pub(crate) use write::{sealed, write_sealed};
 pub use zip_directory::zip_entries;
 
 pub(crate) use array::{Array, Dtype, Names};
 pub(crate) use budget::Budget;
 pub(crate) use memory::{check_means, check_moments, readable};
-pub(crate) use npy::{Npz, NpzEntry, open_npy};
+pub(crate) use npy::{Npz, NpzEntry, open_npy, open_npy_texts};
 pub(crate) use temporary::is_unfinished;
+pub(crate) use texts::{Joined, LONGEST, Texts};
 pub(crate) use write::parent;

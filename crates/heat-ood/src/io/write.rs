@@ -80,9 +80,7 @@ pub(crate) fn write_sealed(
     let real = destination(path)?;
     if is_standard_output(&real) {
         // There is no way back to the header.
-        let mut whole = Sealing::new(std::io::Cursor::new(Vec::new()));
-        let sealed = write(&mut whole).and_then(|()| whole.finish());
-        let bytes = sealed.map_err(Error::io("write", path))?.into_inner();
+        let bytes = sealed(write).map_err(Error::io("write", path))?;
         return write_atomically(path, |out| out.write_all(&bytes));
     }
     replace(path, &real, |file| {
@@ -90,6 +88,15 @@ pub(crate) fn write_sealed(
         write(&mut whole)?;
         whole.finish().map(drop)
     })
+}
+
+/// The bytes of such a file.
+pub(crate) fn sealed(
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> std::io::Result<Vec<u8>> {
+    let mut whole = Sealing::new(std::io::Cursor::new(Vec::new()));
+    write(&mut whole)?;
+    Ok(whole.finish()?.into_inner())
 }
 
 /// Write a temporary file beside `real` and give it that name; messages say `path`.

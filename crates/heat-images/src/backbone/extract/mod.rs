@@ -134,7 +134,7 @@ pub fn extract(
                 write_atomically(&list, |to| to.write_all(text.as_bytes()))?;
             }
             if !rows.labels.is_empty() {
-                lost += rows.write(&shard, labelled, config, &origin)?;
+                lost += rows.write(&shard, dataset, labelled, config, &origin)?;
             }
         }
         if list.is_file() {
