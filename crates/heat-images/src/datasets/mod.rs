@@ -8,6 +8,7 @@ mod archive;
 mod cifar;
 mod files;
 mod idx;
+mod joined;
 mod links;
 mod list;
 mod lmdb;
@@ -26,6 +27,7 @@ use crate::{Format, Image, ImageOptions, MAX_PIXELS};
 use archive::Store;
 use files::Files;
 use heat_ood::{Error, Result};
+pub use joined::open_all;
 
 /// Labelled or unlabelled images.
 pub trait ImageDataset: Send + Sync {

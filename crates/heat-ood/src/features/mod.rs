@@ -22,6 +22,7 @@ mod sanity;
 mod set;
 mod shard;
 mod sketch;
+mod stream;
 mod subset;
 mod table;
 mod unnamed;
@@ -43,6 +44,7 @@ pub use origin::Origin;
 pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
 pub use set::{FeatureSet, HEAD};
 pub use sketch::{Overlap, RowSketch};
+pub use stream::{FeatureStream, StreamForm};
 pub use subset::{Subset, SubsetConfig};
 
 use serde::{Deserialize, Serialize};

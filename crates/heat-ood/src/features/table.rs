@@ -42,8 +42,6 @@ pub(super) struct Columns {
     pub arrays: Vec<(String, Array)>,
     /// Of the rows.
     pub names: Option<Texts>,
-    /// How many there are.
-    pub rows: usize,
 }
 
 /// The fields of a table.
@@ -169,6 +167,18 @@ impl<'r> Table<'r> {
         Ok(Table { path: path.to_owned(), form, records, pending })
     }
 
+    /// Pass over the labels.
+    pub fn without_labels(mut self) -> Self {
+        let labels = self.form.roles.iter_mut().filter(|role| **role == Role::Label);
+        labels.for_each(|role| *role = Role::LeftOut);
+        self
+    }
+
+    /// Values in a row.
+    pub fn width(&self) -> usize {
+        Field::ALL.into_iter().map(|field| self.form.width(field)).sum()
+    }
+
     fn next(&mut self, record: &mut ByteRecord) -> Result<bool> {
         if let Some(first) = self.pending.pop() {
             *record = first;
@@ -275,7 +285,7 @@ impl<'r> Table<'r> {
             (field.name().to_owned(), Array::owned(bytes, Dtype::F32, &shape))
         }));
         let names = named.map(Joined::finish).transpose();
-        Ok(Columns { arrays, names: names.map_err(|problem| wrong(&path, &problem))?, rows })
+        Ok(Columns { arrays, names: names.map_err(|problem| wrong(&path, &problem))? })
     }
 }
 

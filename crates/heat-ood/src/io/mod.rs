@@ -24,7 +24,7 @@ mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
-pub use kind::{SAFETENSORS, kind_of};
+pub use kind::{NPY, SAFETENSORS, kind_of};
 pub use memory::{memory_limit, set_memory_limit};
 pub use npy_header::Header as NpyHeader;
 pub use regular::{open_own, open_regular, read_bounded, read_text};
@@ -38,7 +38,7 @@ pub use zip_directory::zip_entries;
 pub(crate) use array::{Array, Dtype, Names};
 pub(crate) use budget::Budget;
 pub(crate) use memory::{check_means, check_moments, readable};
-pub(crate) use npy::{Npz, NpzEntry, open_npy, open_npy_texts};
+pub(crate) use npy::{Npz, NpzEntry, element, open_npy, open_npy_texts};
 pub(crate) use temporary::is_unfinished;
 pub(crate) use texts::{Joined, LONGEST, Texts};
 pub(crate) use write::parent;

@@ -257,7 +257,7 @@ fn told(bytes: &[u8], expected: &str, problem: &str) -> String {
 }
 
 /// The type of a name such as `<f4`, and whether its bytes are in the other order.
-fn element(kind: &str) -> Option<(Dtype, bool)> {
+pub(crate) fn element(kind: &str) -> Option<(Dtype, bool)> {
     let (order, name) = kind.split_at_checked(1)?;
     let dtype = match name {
         "f2" => Dtype::F16,

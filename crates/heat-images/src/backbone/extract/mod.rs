@@ -8,6 +8,7 @@
 
 mod manifest;
 mod rows;
+mod stream;
 
 use std::fs;
 use std::path::Path;
@@ -23,6 +24,7 @@ use heat_ood::{Event, Observer};
 
 use manifest::{Manifest, Summary, digest_file};
 use rows::Source;
+pub use stream::{Part, stream};
 
 /// How to extract.
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use heat_ood::{Event, Observer};
 /// The rows of one shard.
 #[derive(Default)]
 pub(super) struct Rows {
-    pooled: Pooled,
+    pub pooled: Pooled,
     pub labels: Vec<i64>,
     /// Numbers of the images that are these rows.
     pub images: Vec<usize>,

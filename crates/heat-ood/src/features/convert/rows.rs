@@ -191,7 +191,8 @@ mod tests {
             let mut set = FeatureSet::open(&path).unwrap();
             set.shards[0].names = Some(Texts::owned(&names).unwrap());
             for dtype in [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64] {
-                let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
+                let [ours, theirs] = ["ours.safetensors", "theirs.safetensors"]
+                    .map(|name| directory.path().join(name));
                 let file = RowsFile { labels, ..given };
                 write_rows(&ours, &batch(fields.clone()), &file, dtype).unwrap();
                 let bytes = encode_rows("x", &batch(fields.clone()), &file, dtype).unwrap();
