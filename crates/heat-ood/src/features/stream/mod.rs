@@ -71,7 +71,7 @@ impl<'r> FeatureStream<'r> {
         let path = Path::new(name);
         let mut start = Vec::new();
         // Enough for what tells the form, and no more than comes with it.
-        while start.len() < 16 {
+        while start.len() < 8 && !start.contains(&b'\n') {
             let mut piece = vec![0; 1 << 13];
             match reader.read(&mut piece) {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
