@@ -14,7 +14,7 @@ mod datasets;
 mod decode;
 mod transform;
 
-pub use datasets::{ImageDataset, open};
+pub use datasets::{ImageDataset, open, open_all};
 pub use decode::{Image, MAX_PIXELS, decode, decode_within};
 pub use heat_ood::recipe::{Filter, Format, ImageOptions, Resize, TransformConfig};
 pub use transform::Transform;

@@ -13,8 +13,10 @@ use crate::calibrate::{Calibration, CalibrationConfig, Fusion, Ties, Verdict};
 use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, RowSketch};
+use crate::features::{FeatureSet, Field, Head, RowSketch};
 use crate::io::{Tensor, TensorFile, save_tensors, sealed_tensors};
+use crate::math::blocks;
+use crate::math::reduce::argmax;
 use crate::observe::Observer;
 use crate::provenance::Provenance;
 use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, SEALED, ScoredSet, Scorer, Stored};
@@ -40,7 +42,7 @@ pub struct Detector {
 }
 
 /// Scores of a set with what is thought of its rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Prediction {
     /// One score a row.
     pub scores: Vec<f32>,
@@ -48,6 +50,9 @@ pub struct Prediction {
     pub components: Vec<f32>,
     /// One verdict a row, if the detector is calibrated.
     pub verdicts: Option<Vec<Verdict>>,
+    /// The classes that the classifier predicts: where calibrated by class, or where they have
+    /// names and the set has logits.
+    pub classes: Option<Vec<u32>>,
     /// Names of the classes by number, where the training labels had some.
     pub class_names: Vec<String>,
 }
@@ -194,8 +199,12 @@ impl Detector {
         let ScoredSet { scores, components, .. } = found;
         let verdicts = self.calibration.as_ref();
         let verdicts = verdicts.map(|c| c.verdicts(&scores, classes.as_deref(), ties));
+        let verdicts = verdicts.transpose()?;
         let class_names = self.provenance.classes.clone();
-        Ok(Prediction { verdicts: verdicts.transpose()?, scores, components, class_names })
+        let named = !class_names.is_empty() && set.dim(Field::Logits) == Some(class_names.len());
+        // A scorer of features alone takes rows whose logits are none.
+        let classes = classes.or_else(|| named.then(|| largest_logits(set).ok()).flatten());
+        Ok(Prediction { verdicts, scores, components, classes, class_names })
     }
 
     /// Write the file, whole or not at all.
@@ -308,6 +317,17 @@ impl Detector {
         }
         Ok(detector)
     }
+}
+
+/// The class of each row's largest logit.
+fn largest_logits(set: &FeatureSet) -> Result<Vec<u32>> {
+    let classes = set.require(Field::Logits)?;
+    let mut out = Vec::with_capacity(set.len());
+    for range in blocks(set.len(), 1 << 14) {
+        let logits = set.rows(Field::Logits, range)?;
+        out.extend(logits.chunks_exact(classes).map(argmax));
+    }
+    Ok(out)
 }
 
 /// Any scorer, compositions and residual energies included.

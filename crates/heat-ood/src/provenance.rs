@@ -177,15 +177,11 @@ impl Provenance {
         for rows in &self.rows {
             match rows.shared(id)? {
                 Some((o, shared)) if o.fraction() > SEEN => {
-                    const LISTED: usize = 10;
-                    let listed: Vec<String> =
-                        shared.iter().take(LISTED).map(u32::to_string).collect();
-                    let more = if shared.len() > LISTED { ", …" } else { "" };
                     return Ok(Some(format!(
-                        "{} of {} rows that were compared are training rows (row {}{more})",
+                        "{} of {} rows that were compared are training rows ({})",
                         o.shared,
                         o.compared,
-                        listed.join(", ")
+                        id.rows_text(&shared)
                     )));
                 }
                 Some((o, _)) if o.compared >= FEW.min(id.len()) => {}

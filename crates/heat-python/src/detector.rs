@@ -126,7 +126,7 @@ impl PyDetector {
         seed: Option<u64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Predicted<'py>> {
-        let ties = seed.map_or(Ties::Conservative, |seed| Ties::Randomized { seed });
+        let ties = seed.map_or(Ties::Conservative, |seed| Ties::Randomized { seed, first: 0 });
         let (detector, set) = (&self.0, &set.0);
         let found = observed(py, progress, |observer| detector.predict(set, ties, observer))?;
         let verdicts = found.verdicts.as_deref();

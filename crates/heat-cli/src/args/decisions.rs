@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Form, TrainSet, output};
+use super::{Form, ImageArgs, NetworkArgs, TrainSet, output};
 
 pub const SELECT_HELP: &str = "\
 Pseudo-OOD: classes left out of the fit in turn, and outliers made of validation rows (mixed,
@@ -23,9 +23,19 @@ this set. Rows needed: at least 1/ALPHA - 1; with --delta 0.05 at ALPHA 0.05 at 
   heat calibrate heat.safetensors --id cal.safetensors --alpha 0.05 -o calibrated.safetensors
   heat score calibrated.safetensors new.safetensors";
 
+pub const SCORE_HELP: &str = "\
+Images go through the network as those that the detector was fitted on, unless told otherwise; the
+network must be that one. An image that cannot be read has a row without a score; exit code 1.
+Rows on standard input: CSV, JSON lines or .npy; one row at a time where they come slowly.
+
+  heat score d.safetensors new.safetensors -o scores.csv
+  heat score d.safetensors a.jpg images/ more.zip --backbone model.onnx
+  producer | heat score d.safetensors -";
+
 pub const WATCH_HELP: &str = "\
 Lines: a score; a JSON object or CSV with `score` (from `heat score`); or a row of features, as a
-JSON array or comma-separated. Events are JSON lines: start, alarm, status, invalid, end.
+JSON array or comma-separated. Events are JSON lines: start, row (--verdicts), alarm,
+status, invalid, end.
 
   heat score d.safetensors day1.npy | heat watch d.safetensors
   producer | heat watch d.safetensors --horizon 100000 --every 1000";
@@ -129,8 +139,26 @@ pub enum Bound {
 pub struct ScoreArgs {
     /// Detector or checkpoint
     pub detector: PathBuf,
-    /// Features to score
-    pub features: PathBuf,
+    /// Features to score, or - for rows on standard input; with --backbone images: files,
+    /// directories, archives
+    #[arg(required = true, value_name = "FEATURES | IMAGES")]
+    pub inputs: Vec<PathBuf>,
+    /// Score images: the classifier that made the detector's features (.onnx, or the weights of a
+    /// ResNet)
+    #[arg(long, value_name = "FILE")]
+    pub backbone: Option<PathBuf>,
+    /// The images, and what is done to them
+    #[command(flatten)]
+    pub images: ImageArgs,
+    /// Leave out the rows of images that cannot be read, and end well
+    #[arg(long, requires = "backbone")]
+    pub skip_unreadable: bool,
+    /// What the network's file does not say
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// What standard input is [default: told by its first bytes]
+    #[arg(long, value_enum, conflicts_with = "backbone")]
+    pub from: Option<StreamKind>,
     /// Bound on false alarms in place of the calibration's
     #[arg(long, allow_hyphen_values = true)]
     pub alpha: Option<f64>,
@@ -153,6 +181,17 @@ pub struct ScoreArgs {
     /// .csv, .jsonl or .npy (scores only) [default: CSV on standard output]
     #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// What rows on standard input are written as.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum StreamKind {
+    /// A table
+    Csv,
+    /// A JSON value a line: a row as an array, or an object of avg, std, max, logits, name
+    Jsonl,
+    /// An .npy matrix
+    Npy,
 }
 
 /// How ties are ranked.
@@ -198,6 +237,9 @@ pub struct WatchArgs {
     /// Report invalid lines as events and continue, instead of ending with an error
     #[arg(long, conflicts_with = "source")]
     pub skip_invalid: bool,
+    /// Write an event for each row: its score, p-value and verdict
+    #[arg(long)]
+    pub verdicts: bool,
     /// End at the first alarm, with exit code 3
     #[arg(long)]
     pub fail: bool,

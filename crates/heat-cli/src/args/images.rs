@@ -49,37 +49,9 @@ pub struct ExtractArgs {
     /// Directory for the feature set; the network's last layer lies in it as head.safetensors
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, folder, list or numpy [default: told by the files]
-    #[arg(long, value_name = "NAME")]
-    pub format: Option<String>,
-    /// train, val or test (textures: test1 …; a folder: the directory of that name; CIFAR-10-C: a
-    /// severity from 1 to 5) [default: the one used for evaluation]
-    #[arg(long, value_name = "SPLIT")]
-    pub split: Option<String>,
-    /// Directory or archive that the paths of a list are in [default: the list's directory]
-    #[arg(long, value_name = "DIR")]
-    pub root: Option<PathBuf>,
-    /// Preprocessing: cifar10, cifar100, imagenet, cifar10_imagenet, or DIR/transform/NAME.toml
-    #[arg(long, value_name = "NAME")]
-    pub preset: Option<String>,
-    /// Directory with your own recipes, searched first
-    #[arg(long, value_name = "DIR")]
-    pub recipes: Option<PathBuf>,
-    /// Resize to N (short side) or HxW
-    #[arg(long, value_name = "SIZE")]
-    pub resize: Option<String>,
-    /// Crop a central square of N
-    #[arg(long, value_name = "N")]
-    pub crop: Option<usize>,
-    /// bilinear or bicubic
-    #[arg(long, value_name = "NAME")]
-    pub filter: Option<String>,
-    /// Subtracted from each channel in [0, 1]
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
-    pub mean: Option<Vec<f32>>,
-    /// Then divided by
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
-    pub std: Option<Vec<f32>>,
+    /// The images, and what is done to them
+    #[command(flatten)]
+    pub given: ImageArgs,
     /// First move each image against the gradient of this detector's energy (ODIN): odin, msp,
     /// max_logit, el, gmm, ssd, maha, heat or a composition
     #[arg(long, value_name = "DETECTOR", requires = "epsilon")]
@@ -87,18 +59,54 @@ pub struct ExtractArgs {
     /// By how much, in normalised pixel values
     #[arg(long, value_name = "E", requires = "perturb")]
     pub epsilon: Option<f64>,
-    /// Images given to the network at a time
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub batch_size: usize,
     /// Images per shard
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub shard_rows: usize,
-    /// Type of the features: f16, bf16, f32, f64
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    pub dtype: String,
     /// Skip images that cannot be read, and list them
     #[arg(long)]
     pub skip_unreadable: bool,
+}
+
+/// What images are, and how they reach the network.
+#[derive(Args)]
+pub struct ImageArgs {
+    /// cifar10, cifar100, svhn, idx, tinyimagenet, textures, lsun, places, folder, list or numpy [default: told by the files]
+    #[arg(long, requires = "backbone", value_name = "NAME")]
+    pub format: Option<String>,
+    /// train, val or test (textures: test1 …; a folder: the directory of that name; CIFAR-10-C: a
+    /// severity from 1 to 5) [default: the one used for evaluation]
+    #[arg(long, requires = "backbone", value_name = "SPLIT")]
+    pub split: Option<String>,
+    /// Directory or archive that the paths of a list are in [default: the list's directory]
+    #[arg(long, requires = "backbone", value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Preprocessing: cifar10, cifar100, imagenet, cifar10_imagenet, or DIR/transform/NAME.toml
+    #[arg(long, requires = "backbone", value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Directory with your own recipes, searched first
+    #[arg(long, requires = "backbone", value_name = "DIR")]
+    pub recipes: Option<PathBuf>,
+    /// Resize to N (short side) or HxW
+    #[arg(long, requires = "backbone", value_name = "SIZE")]
+    pub resize: Option<String>,
+    /// Crop a central square of N
+    #[arg(long, requires = "backbone", value_name = "N")]
+    pub crop: Option<usize>,
+    /// bilinear or bicubic
+    #[arg(long, requires = "backbone", value_name = "NAME")]
+    pub filter: Option<String>,
+    /// Subtracted from each channel in [0, 1]
+    #[arg(long, requires = "backbone", value_name = "R,G,B", value_delimiter = ',')]
+    pub mean: Option<Vec<f32>>,
+    /// Then divided by
+    #[arg(long, requires = "backbone", value_name = "R,G,B", value_delimiter = ',')]
+    pub std: Option<Vec<f32>>,
+    /// Images given to the network at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub batch_size: usize,
+    /// Type of the features: f16, bf16, f32, f64
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub dtype: String,
 }
 
 /// What a network's file does not say.

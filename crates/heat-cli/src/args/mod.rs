@@ -148,7 +148,8 @@ pub enum Command {
     /// Calibrate a detector, so that it calls rows out-of-distribution with a guarantee
     #[command(after_help = decisions::CALIBRATE_HELP)]
     Calibrate(CalibrateArgs),
-    /// Score the rows of a feature set; calibrated detectors give p-values and verdicts
+    /// Score features or images; calibrated detectors give p-values and verdicts
+    #[command(after_help = decisions::SCORE_HELP)]
     Score(ScoreArgs),
     /// Raise an alarm when a stream of rows stops looking like the calibration set
     #[command(after_help = decisions::WATCH_HELP)]

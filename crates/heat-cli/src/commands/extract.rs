@@ -11,24 +11,23 @@ use heat_ood::{Error, recipe};
 
 use super::backbone::describe;
 use super::{open_detector, wrote};
-use crate::args::ExtractArgs;
+use crate::args::{ExtractArgs, ImageArgs};
 use crate::progress::Progress;
 
 /// Unreadable images named on the terminal; the directory lists all.
-const NAMED: usize = 5;
+pub(super) const NAMED: usize = 5;
 
 pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
-    let format = args.format.as_deref().map(format).transpose()?;
-    let (split, root) = (args.split.clone(), args.root.clone());
-    let set = open(&args.images, &ImageOptions { format, split, root, max_pixels: None })?;
+    let given = &args.given;
+    let set = open(&args.images, &image_options(given)?)?;
     let options = BackboneOptions { classes: classes(&*set), ..args.network.options() };
     let backbone = Backbone::open(&args.backbone, &options)?;
     let config = ExtractConfig {
-        transform: transform(args)?,
-        batch_size: backbone.found().batch().unwrap_or(args.batch_size),
+        transform: transform(given)?,
+        batch_size: backbone.found().batch().unwrap_or(given.batch_size),
         shard_rows: args.shard_rows,
         skip_unreadable: args.skip_unreadable,
-        dtype: args.dtype.parse()?,
+        dtype: given.dtype.parse()?,
         perturb: perturbation(args)?,
     };
     describe(&backbone).iter().for_each(|line| progress.say(line));
@@ -44,6 +43,20 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// How images are opened, as the options say.
+pub(super) fn image_options(args: &ImageArgs) -> Result<ImageOptions> {
+    let format = args.format.as_deref().map(format).transpose()?;
+    let (split, root) = (args.split.clone(), args.root.clone());
+    Ok(ImageOptions { format, split, root, max_pixels: None })
+}
+
+/// Whether an option says how images reach the network.
+pub(super) fn says_transform(args: &ImageArgs) -> bool {
+    let ImageArgs { preset, resize, crop, filter, mean, std, .. } = args;
+    let texts = [preset, resize, filter].iter().any(|option| option.is_some());
+    texts || crop.is_some() || mean.is_some() || std.is_some()
 }
 
 /// Classes of the labels, numbered from 0.
@@ -101,7 +114,7 @@ pub(super) fn say_agreement(agreement: &Agreement, progress: &Progress) {
 }
 
 /// What a set holds: images and classes, what is left out, what should be known.
-fn contents(set: &dyn ImageDataset) -> Vec<String> {
+pub(super) fn contents(set: &dyn ImageDataset) -> Vec<String> {
     let named = |names: &[String]| {
         let more = if names.len() > NAMED { ", …" } else { "" };
         format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
@@ -155,7 +168,8 @@ fn three(key: &'static str, values: &[f32]) -> Result<[f32; 3]> {
     Ok(values.try_into().map_err(|_| Error::config(key, format!("{values:?}"), problem))?)
 }
 
-fn transform(args: &ExtractArgs) -> Result<TransformConfig> {
+/// How images reach the network, as the options say.
+pub(super) fn transform(args: &ImageArgs) -> Result<TransformConfig> {
     let recipes = args.recipes.as_deref();
     let mut config = match args.preset.as_deref() {
         Some(name) => recipe::transform(name, recipes)?,

@@ -74,6 +74,10 @@ fn features(out: &mut String, set: &FeatureSet) -> Result<()> {
         writeln!(out, "  label  {} classes", set.classes()?)?;
         class_names(out, &set.class_names())?;
     }
+    if let Some(names) = set.names() {
+        let (first, last) = (names.printable(0), names.printable(set.len() - 1));
+        writeln!(out, "  name   {first} … {last}")?;
+    }
     for notice in set.notices().iter().cloned().chain(set.label_notices()) {
         writeln!(out, "note     {notice}")?;
     }

@@ -21,6 +21,7 @@ mod scorers;
 pub mod scorers_list;
 pub mod select;
 pub mod shell;
+mod standard_input;
 pub mod statistics;
 pub mod sweep;
 pub mod train;

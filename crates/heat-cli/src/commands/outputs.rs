@@ -28,6 +28,27 @@ pub fn write_bytes(path: Option<&Path>, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Give `write` a file that is whole or not there in the end, or standard output.
+pub fn write_along(
+    path: Option<&Path>,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    let Some(path) = path else {
+        return write(&mut std::io::stdout().lock());
+    };
+    let mut failure = None;
+    let done = heat_ood::io::write_atomically(path, |to| {
+        write(to).map_err(|error| {
+            failure = Some(error);
+            std::io::Error::other("stopped")
+        })
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(done?),
+    }
+}
+
 /// Refuse to replace a file that is read, and what is no file; said before any work.
 pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()> {
     let Some(output) = output else {

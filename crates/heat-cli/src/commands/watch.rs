@@ -4,13 +4,15 @@ use std::io::{BufRead, Read, Write};
 
 use anyhow::{Context, Result};
 use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Tests};
+use heat_ood::calibrate::{Ties, Verdict};
 use heat_ood::features::FeatureSet;
-use heat_ood::{Detector, Error};
+use heat_ood::{Detector, Error, Prediction, Silent, printable};
 use serde_json::{Value, json};
 
 use super::outputs::made;
 use super::{check_origin, open, open_detector, open_options};
 use crate::args::{LineForm, TestChoice, WatchArgs};
+use crate::export::{class_name, word};
 use crate::progress::Progress;
 
 pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
@@ -38,7 +40,8 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
              promised, and ordinary rows may raise alarms",
         );
     }
-    let mut watch = Watch { args, drift, alarms: 0, out: std::io::stdout().lock() };
+    let out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut watch = Watch { args, detector: &detector, drift, alarms: 0, out };
     watch.event(json!({
         "event": "start",
         "calibration_rows": calibration.scores().len(),
@@ -47,14 +50,8 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         "made": made(Default::default()),
     }))?;
     match set {
-        Some(set) => {
-            for score in detector.scorer().score_observed(&set, progress)? {
-                if !watch.take(score)? {
-                    break;
-                }
-            }
-        }
-        None => watch.lines(&detector, std::io::stdin().lock())?,
+        Some(set) => watch.set(&set, progress)?,
+        None => watch.lines(std::io::stdin().lock())?,
     }
     let ended =
         watch.event(json!({"event": "end", "rows": watch.drift.rows(), "alarms": watch.alarms}));
@@ -98,6 +95,7 @@ const LONGEST: u64 = 1 << 22;
 
 struct Watch<'a, W: Write> {
     args: &'a WatchArgs,
+    detector: &'a Detector,
     drift: Drift,
     alarms: u64,
     out: W,
@@ -109,12 +107,52 @@ impl<W: Write> Watch<'_, W> {
         writeln!(self.out, "{event}").and_then(|()| self.out.flush()).context("write events")
     }
 
-    /// One row; whether to go on.
-    fn take(&mut self, score: f32) -> Result<bool> {
-        let seen = self.drift.push(score)?;
+    /// The rows of a set, until there is enough.
+    fn set(&mut self, set: &FeatureSet, progress: &mut Progress) -> Result<()> {
+        // A set of another origin was let pass before.
+        let detector = self.detector.clone().of_any_origin();
+        let judged = match self.args.verdicts {
+            true => detector.predict(set, Ties::Conservative, progress)?,
+            false => {
+                let scores = detector.scorer().score_observed(set, progress)?;
+                Prediction { scores, ..Prediction::default() }
+            }
+        };
+        for i in 0..judged.scores.len() {
+            let name = || set.names().map(|names| names.get(i).into_owned());
+            if !self.take(Found::of(&judged, i), name)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One row, and what it is called; whether to go on.
+    fn take(&mut self, found: Found, name: impl Fn() -> Option<String>) -> Result<bool> {
+        let seen = self.drift.push(found.score)?;
+        let named = |mut event: Value| {
+            if let Some(name) = name() {
+                event["file"] = printable(&name).into();
+            }
+            event
+        };
+        if let Some(verdict) = found.verdict {
+            let mut event = named(json!({
+                "event": "row",
+                "row": seen.row,
+                "score": found.score,
+                "p_value": verdict.p_value,
+                "verdict": word(&verdict),
+            }));
+            if let Some(class) = found.class {
+                event["class"] = class;
+            }
+            // Told with what follows, or before the next line is waited for.
+            writeln!(self.out, "{event}").context("write events")?;
+        }
         for alarm in &seen.alarms {
             self.alarms += 1;
-            let told = self.event(alarm_event(alarm));
+            let told = self.event(named(alarm_event(alarm)));
             // With nobody left to hear it, the exit code still tells.
             if !self.args.fail {
                 told?;
@@ -131,11 +169,16 @@ impl<W: Write> Watch<'_, W> {
         Ok(!(self.args.fail && self.alarms > 0))
     }
 
-    fn lines(&mut self, detector: &Detector, mut input: impl BufRead) -> Result<()> {
-        let mut form = Form { lines: self.args.lines, ..Form::default() };
+    fn lines(&mut self, mut input: impl BufRead) -> Result<()> {
+        let mut form =
+            Form { lines: self.args.lines, verdicts: self.args.verdicts, ..Form::default() };
+        let detector = self.detector;
         let (mut bytes, mut number) = (Vec::new(), 0u64);
         loop {
             bytes.clear();
+            if self.args.verdicts {
+                self.out.flush().context("write events")?;
+            }
             let mut limited = input.by_ref().take(LONGEST);
             if limited.read_until(b'\n', &mut bytes).context("read standard input")? == 0 {
                 return Ok(());
@@ -145,15 +188,15 @@ impl<W: Write> Watch<'_, W> {
             if too_long {
                 input.skip_until(b'\n').context("read standard input")?;
             }
-            let score = match std::str::from_utf8(&bytes) {
+            let found = match std::str::from_utf8(&bytes) {
                 _ if too_long => Err(format!("is longer than {LONGEST} bytes")),
-                Ok(line) => form.score(unmarked(line, number).trim(), detector),
+                Ok(line) => form.read(unmarked(line, number).trim(), detector),
                 Err(_) => Err("is not UTF-8 text".into()),
             };
-            match score {
+            match found {
                 Ok(None) => {}
-                Ok(Some(score)) => {
-                    if !self.take(score)? {
+                Ok(Some((found, name))) => {
+                    if !self.take(found, || name.clone())? {
                         return Ok(());
                     }
                 }
@@ -180,19 +223,46 @@ fn alarm_event(alarm: &Alarm) -> Value {
     })
 }
 
+/// What was found of one row.
+struct Found {
+    score: f32,
+    /// If it was asked for.
+    verdict: Option<Verdict>,
+    /// Name or number of the class that the classifier predicts, with the verdict.
+    class: Option<Value>,
+}
+
+impl Found {
+    fn of(judged: &Prediction, i: usize) -> Self {
+        let class = judged.classes.as_ref().map(|classes| classes[i]);
+        let class = class.map(|class| match class_name(judged, class) {
+            Some(name) => printable(name).into(),
+            None => class.into(),
+        });
+        let verdict = judged.verdicts.as_ref().map(|verdicts| verdicts[i]);
+        Found { score: judged.scores[i], verdict, class }
+    }
+}
+
 /// What lines hold, told by the first one that says so.
 #[derive(Default)]
 struct Form {
-    /// Column of the score, after a header.
+    /// Column of the score, after a header, and that of the row's name.
     column: Option<usize>,
+    named: Option<usize>,
     /// What a line of one number is; told, or found out by the first.
     lines: Option<LineForm>,
+    /// Whether verdicts are asked for.
+    verdicts: bool,
 }
 
+/// A row and what it is called.
+type Line = Option<(Found, Option<String>)>;
+
 impl Form {
-    /// The score of a line: a number, an object with `score`, fields under a
-    /// header with `score`, or a row of features.
-    fn score(&mut self, line: &str, detector: &Detector) -> Result<Option<f32>, String> {
+    /// What a line says: a number, an object with `score`, fields under a header with `score`, or
+    /// a row of features.
+    fn read(&mut self, line: &str, detector: &Detector) -> Result<Line, String> {
         if line.is_empty() {
             return Ok(None);
         }
@@ -202,12 +272,14 @@ impl Form {
                 Value::Array(row) => {
                     let row = row.iter().map(|v| v.as_f64().map(|v| v as f32).ok_or(v.clone()));
                     let row = row.collect::<Result<_, Value>>();
-                    features(row.map_err(|v| format!("{v} is not a number"))?, detector).map(Some)
+                    let row = row.map_err(|v| format!("{v} is not a number"))?;
+                    self.features(row, detector)
                 }
                 object => {
                     let score = object["score"].as_f64();
                     let score = score.ok_or("no number under `score`")?;
-                    finite(score as f32).map(Some)
+                    let name = object["file"].as_str().map(str::to_owned);
+                    self.score(finite(score as f32)?, name, detector)
                 }
             };
         }
@@ -220,6 +292,7 @@ impl Form {
         };
         if let Some(at) = cells.iter().position(|c| *c == "score") {
             self.column = Some(at);
+            self.named = cells.iter().position(|c| *c == "file");
             return Ok(None);
         }
         let number =
@@ -227,7 +300,8 @@ impl Form {
         match (self.column, cells.len()) {
             (Some(at), n) => {
                 let cell = cells.get(at).ok_or(format!("{n} fields, the header has more"))?;
-                finite(number(cell)?).map(Some)
+                let name = self.named.and_then(|at| cells.get(at)).map(|name| (*name).to_owned());
+                self.score(finite(number(cell)?)?, name, detector)
             }
             (None, 1) => {
                 let value = finite(number(cells[0])?)?;
@@ -236,15 +310,37 @@ impl Form {
                     None => *self.lines.insert(told_by(value, detector)?),
                 };
                 match lines {
-                    LineForm::Scores => Ok(Some(value)),
-                    LineForm::Features => features(vec![value], detector).map(Some),
+                    LineForm::Scores => self.score(value, None, detector),
+                    LineForm::Features => self.features(vec![value], detector),
                 }
             }
             (None, _) => {
                 let row = cells.into_iter().map(number).collect::<Result<_, _>>()?;
-                features(row, detector).map(Some)
+                self.features(row, detector)
             }
         }
+    }
+
+    /// A score that was given.
+    fn score(&self, score: f32, name: Option<String>, detector: &Detector) -> Result<Line, String> {
+        let judge = detector.calibration().filter(|_| self.verdicts);
+        let verdict = judge.map(|c| c.verdicts(&[score], None, Ties::Conservative)).transpose();
+        let verdict = verdict.map_err(
+            |_| "is a score, and the detector is calibrated by class: verdicts need the features",
+        )?;
+        let verdict = verdict.and_then(|all| all.first().copied());
+        Ok(Some((Found { score, verdict, class: None }, name)))
+    }
+
+    /// A row of features.
+    fn features(&self, row: Vec<f32>, detector: &Detector) -> Result<Line, String> {
+        if !self.verdicts {
+            let score = features(row, detector)?;
+            return Ok(Some((Found { score, verdict: None, class: None }, None)));
+        }
+        let judged = FeatureSet::from_row(&row)
+            .and_then(|set| detector.predict(&set, Ties::Conservative, &mut Silent));
+        judged.map(|judged| Some((Found::of(&judged, 0), None))).map_err(|e| e.to_string())
     }
 }
 

@@ -33,7 +33,8 @@ use heat_ood::evaluate::Results;
 
 pub use format::Format;
 pub use openood::{files as openood, leaderboard};
-pub use scores::{ScoreFormat, write as scores};
+pub use scores::{ScoreFormat, ScoreWriter};
+pub(crate) use scores::{class_name, word};
 pub use summary::{Outcome, Summary};
 pub use sweep::render as sweep;
 pub(crate) use table::aligned;

@@ -29,14 +29,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use heat_ood::features::{Batch, Field, Head, Pooling};
+use crate::TransformConfig;
+use heat_ood::features::{Batch, Field, Head, Origin, Pooling};
 
 use heat_ood::io::{Bytes, map, sha256_of, write_atomically};
 use heat_ood::math::parallel;
 use heat_ood::{Error, Result};
 
 pub use check::Checked;
-pub use extract::{ExtractConfig, Extracted, extract};
+pub use extract::{ExtractConfig, Extracted, Part, extract, stream};
 pub use graph::{Chosen, Found, Tap};
 pub use perturb::{Perturbation, PerturbedBy};
 pub use runtime::{Library, find_library};
@@ -191,6 +192,19 @@ impl Backbone {
     /// The last linear layer.
     pub fn head(&self) -> Option<&Head> {
         self.found.head.as_ref()
+    }
+
+    /// What goes with features that it makes: the network, where in it they are taken, and how
+    /// images reach it.
+    pub fn origin(&self, transform: &TransformConfig) -> Origin {
+        let architecture = self.architecture().map(|name| format!("{name}, "));
+        Origin {
+            network: self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            network_sha256: self.sha256.clone(),
+            tap: architecture.unwrap_or_default() + &format!("{:?}", self.found.tap),
+            transform: serde_json::to_string(transform).unwrap_or_default(),
+            head_sha256: self.head().map(Head::digest),
+        }
     }
 
     /// Load the runtime and the network into it.

@@ -65,6 +65,10 @@ impl ImageDataset for Files {
         Some(self.store.file(self.name_of(i)))
     }
 
+    fn image_name(&self, i: usize) -> String {
+        self.name_of(i).to_owned()
+    }
+
     fn image(&self, i: usize) -> Result<Image> {
         let name = self.name_of(i);
         decode_within(&self.store.place(name), &self.store.read(name)?, self.max_pixels)

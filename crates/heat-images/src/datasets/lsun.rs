@@ -147,6 +147,12 @@ impl ImageDataset for Lsun {
         Some(self.part(i).0.file.clone())
     }
 
+    fn image_name(&self, i: usize) -> String {
+        let (part, i) = self.part(i);
+        let place = part.place.rsplit(['/', '\\']).next().unwrap_or_default();
+        format!("{place}/{}", part.images.key(i).escape_ascii())
+    }
+
     fn image(&self, i: usize) -> Result<Image> {
         let (part, at) = self.part(i);
         decode_within(&self.place(i), part.images.value(at), self.max_pixels)

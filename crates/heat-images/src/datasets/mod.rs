@@ -8,6 +8,7 @@ mod archive;
 mod cifar;
 mod files;
 mod idx;
+mod joined;
 mod links;
 mod list;
 mod lmdb;
@@ -26,6 +27,7 @@ use crate::{Format, Image, ImageOptions, MAX_PIXELS};
 use archive::Store;
 use files::Files;
 use heat_ood::{Error, Result};
+pub use joined::open_all;
 
 /// Labelled or unlabelled images.
 pub trait ImageDataset: Send + Sync {
@@ -66,6 +68,11 @@ pub trait ImageDataset: Send + Sync {
     /// extraction knows, without decoding it again, that the image is the same.
     fn file(&self, _i: usize) -> Option<PathBuf> {
         None
+    }
+
+    /// What image `i` is called within the set: the path of its file there, or its record.
+    fn image_name(&self, i: usize) -> String {
+        self.place(i)
     }
 
     /// Decode image `i`.

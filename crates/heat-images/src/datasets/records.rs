@@ -127,6 +127,13 @@ impl ImageDataset for Records {
         Some(self.piece(i).0.file.clone())
     }
 
+    fn image_name(&self, i: usize) -> String {
+        let (piece, i) = self.piece(i);
+        // Where it lies says nothing.
+        let place = piece.place.rsplit(['/', '\\']).next().unwrap_or_default();
+        format!("{place}, {i}")
+    }
+
     fn image(&self, i: usize) -> Result<Image> {
         let (piece, i) = self.piece(i);
         let (width, height) = (self.width, self.height);

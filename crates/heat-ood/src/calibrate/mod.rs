@@ -83,6 +83,8 @@ pub enum Ties {
         /// Seed of the draws: another for every batch, since the i-th row of
         /// a batch gets the i-th draw.
         seed: u64,
+        /// Number of the first row, where these go on after others of a batch.
+        first: u64,
     },
 }
 
@@ -316,8 +318,8 @@ impl Calibration {
             };
             let (p_value, ood) = match ties {
                 Ties::Conservative => (reference.p_value(score), score > thresholds[at]),
-                Ties::Randomized { seed } => {
-                    let u = Stream::new(seed, Purpose::Ties, i as u64, 0).uniform();
+                Ties::Randomized { seed, first } => {
+                    let u = Stream::new(seed, Purpose::Ties, first + i as u64, 0).uniform();
                     let p = reference.p_value_randomized(score, u);
                     let marginal = self.config.guarantee == Guarantee::Marginal;
                     (p, if marginal { p <= self.config.alpha } else { score > thresholds[at] })

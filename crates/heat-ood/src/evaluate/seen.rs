@@ -77,11 +77,13 @@ fn id_among_ood(
     let rows = RowSketch::of(id, FieldSet::of(field))?;
     let mut warnings = Vec::new();
     for (name, set) in ood {
-        if let Some(o) = rows.overlap(set)?.filter(|o| o.fraction() > SEEN) {
+        if let Some((o, shared)) = rows.shared(set)?.filter(|(o, _)| o.fraction() > SEEN) {
             warnings.push(format!(
-                "the OOD set `{name}`: {} of {} rows that were compared are rows of the ID set: \
-                 they are counted as both",
-                o.shared, o.compared
+                "the OOD set `{name}`: {} of {} rows that were compared are rows of the ID set \
+                 ({}): they are counted as both",
+                o.shared,
+                o.compared,
+                set.rows_text(&shared)
             ));
         }
     }

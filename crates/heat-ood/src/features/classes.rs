@@ -5,7 +5,7 @@
 //! classifier's head, whose number of classes is then known. A label of −1 says
 //! that a row has none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::shard::Shard;
@@ -85,6 +85,21 @@ impl Classes {
         self.count =
             numbers.iter().filter(|n| **n != u32::MAX).max().map_or(0, |n| *n as usize + 1);
         self.numbers = Some(Arc::new(numbers));
+    }
+
+    /// Whether the labels of two sets are numbers of the same classes, whatever these are called:
+    /// one of them says no names, or other names throughout.
+    pub(super) fn index_alike(&self, other: &Self) -> bool {
+        let plain = |c: &Self| c.numbers.is_none() && !c.texts;
+        plain(self)
+            && plain(other)
+            && match (&self.names, &other.names) {
+                (Some(ours), Some(theirs)) => {
+                    let theirs: HashSet<&String> = theirs.iter().collect();
+                    ours.len() == theirs.len() && !ours.iter().any(|name| theirs.contains(name))
+                }
+                _ => true,
+            }
     }
 
     /// Whether no row has a label.

@@ -7,9 +7,9 @@ use ndarray::{ArcArray2, Array2, ArrayView2};
 
 use super::convert::FloatType;
 use super::shard::{Shard, owned};
-use super::{FeatureSet, Field, Pooling};
+use super::{FeatureSet, Field, Pooling, names};
 use crate::error::{Error, Result};
-use crate::io::{Array, Bytes, Dtype};
+use crate::io::{Array, Bytes, Dtype, Texts};
 
 /// Whoever keeps values alive that a [`Matrix`] shares.
 ///
@@ -119,6 +119,7 @@ impl AsRef<[f32]> for Standard {
 pub struct InMemory {
     name: String,
     arrays: Vec<(String, Array)>,
+    names: Option<std::result::Result<Texts, String>>,
 }
 
 impl InMemory {
@@ -173,14 +174,20 @@ impl InMemory {
         Ok(self)
     }
 
+    /// Names of the rows, one each: of images, their files.
+    pub fn names<N: AsRef<str>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        InMemory { names: Some(Texts::owned(names)), ..self }
+    }
+
     /// The set. Values are checked when they are read, as those of files are.
     ///
     /// # Errors
-    /// If there is no matrix, one is empty, or numbers of rows or the
-    /// dimensions of pooled features disagree.
+    /// If there is no matrix, one is empty, numbers of rows or the dimensions of pooled features
+    /// disagree, or a name is longer than 4096 bytes or holds NUL.
     pub fn build(self) -> Result<FeatureSet> {
         let path = Path::new(&self.name);
-        FeatureSet::assemble(path, Vec::new(), vec![Shard::new(path, self.arrays)?])
+        let names = self.names.transpose().map_err(|problem| names::wrong(path, &problem))?;
+        FeatureSet::assemble(path, Vec::new(), vec![Shard::new(path, self.arrays)?.named(names)?])
     }
 }
 
@@ -200,7 +207,7 @@ impl FeatureSet {
     /// # }
     /// ```
     pub fn in_memory(name: impl Into<String>) -> InMemory {
-        InMemory { name: name.into(), arrays: Vec::new() }
+        InMemory { name: name.into(), arrays: Vec::new(), names: None }
     }
 }
 

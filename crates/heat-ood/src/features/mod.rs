@@ -2,7 +2,8 @@
 //!
 //! A [`FeatureSet`] is a read-only view of N rows, memory-mapped and read by
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
-//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `label` (`[N]`).
+//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `label` (`[N]`), and names of
+//! the rows.
 
 mod batch;
 mod classes;
@@ -12,6 +13,7 @@ mod head;
 mod labels;
 mod memmap;
 mod memory;
+mod names;
 mod numbering;
 mod open;
 mod origin;
@@ -20,6 +22,7 @@ mod sanity;
 mod set;
 mod shard;
 mod sketch;
+mod stream;
 mod subset;
 mod table;
 mod unnamed;
@@ -27,17 +30,21 @@ mod whole_labels;
 
 pub use batch::{Batch, FieldSet};
 
-pub use convert::{ConvertConfig, Converted, FloatType, Form, convert, write_rows};
+pub use convert::{
+    ConvertConfig, Converted, FloatType, Form, RowsFile, convert, encode_rows, write_rows,
+};
 pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
 pub use memory::{ByteOwner, InMemory, Matrix, Owner};
+pub use names::RowNames;
 pub(crate) use numbering::Present;
 pub use open::OpenOptions;
 pub use origin::Origin;
 pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
 pub use set::{FeatureSet, HEAD};
 pub use sketch::{Overlap, RowSketch};
+pub use stream::{FeatureStream, StreamForm};
 pub use subset::{Subset, SubsetConfig};
 
 use serde::{Deserialize, Serialize};

@@ -104,7 +104,7 @@ impl FeatureSet {
             return out;
         }
         let (ours, theirs) = (&self.classes, &train.classes);
-        if theirs.numbers.is_none() && theirs.names.is_none() && ours.names.is_none() {
+        if ours.index_alike(theirs) {
             (out.classes.numbers, out.classes.count) = (None, ours.above().max(theirs.count));
             return out;
         }

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::names::NAME;
 use super::whole_labels::whole;
 use super::{FIELDS, Field};
 use crate::error::{Error, Result};
-use crate::io::{Array, Dtype, Names, TensorFile};
+use crate::io::{Array, Dtype, Names, TensorFile, Texts};
 use crate::math::reduce;
 
 /// Arrays with the same number of rows. A clone shares their bytes.
@@ -21,6 +22,7 @@ pub(super) struct Shard {
     pub(super) label: Option<Array>,
     /// Whether the labels were texts.
     pub(super) texts: bool,
+    pub(super) names: Option<Texts>,
 }
 
 impl Shard {
@@ -92,6 +94,7 @@ impl Shard {
             fields,
             label: None,
             texts: false,
+            names: None,
         };
         if let Some(mut label) = label {
             if label.names.is_none() {
@@ -102,6 +105,20 @@ impl Shard {
             shard.set_label(path, label)?;
         }
         Ok(shard)
+    }
+
+    /// Give it these names, if there are some.
+    pub(super) fn named(mut self, names: Option<Texts>) -> Result<Self> {
+        if let Some(names) = names.as_ref().filter(|names| names.len() != self.rows) {
+            return Err(Error::Shape {
+                place: self.place,
+                tensor: NAME.into(),
+                expected: format!("[{}], one name a row", self.rows),
+                got: format!("[{}]", names.len()),
+            });
+        }
+        self.names = names;
+        Ok(self)
     }
 
     /// Give it these labels.

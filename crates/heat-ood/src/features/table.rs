@@ -4,23 +4,28 @@
 //!
 //! Columns named `avg_0`, `avg_1`, …, `std_0`, …, `logits_0`, …, `probs_0`, … are
 //! these fields, as [`super::convert()`] writes them; else all columns of numbers
-//! are `avg`, and columns of text are left out.
+//! are `avg`. One column of text may name the rows; others are left out.
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use csv::ByteRecord;
 use flate2::read::MultiGzDecoder;
 
 use super::Field;
+use super::names::wrong;
 use super::open::OpenOptions;
 use crate::error::{Error, Result};
-use crate::io::{Array, Budget, Bytes, Dtype, map, memory_limit, readable};
+use crate::io::{Array, Budget, Bytes, Dtype, Joined, Texts, map, memory_limit, readable};
 
 /// Names that a column of labels goes by, unless one is told.
 const LABELS: [&str; 3] = ["label", "class", "target"];
+
+/// Names that a column of the rows' names goes by.
+const NAMES: [&str; 9] =
+    ["name", "file", "filename", "file_name", "path", "filepath", "file_path", "image", "id"];
 
 /// What is looked at to find the form of a file.
 const START: usize = 1 << 20;
@@ -31,30 +36,41 @@ const NAME: usize = 128;
 /// Longest text that a message repeats.
 const SHOWN: usize = 40;
 
+/// What rows of a table hold.
+#[derive(Default)]
+pub(super) struct Columns {
+    pub arrays: Vec<(String, Array)>,
+    /// Of the rows.
+    pub names: Option<Texts>,
+}
+
 /// The fields of a table.
 pub(super) fn open(
     path: &Path,
     options: &OpenOptions,
     notices: &mut Vec<String>,
-) -> Result<Vec<(String, Array)>> {
+) -> Result<Columns> {
     let file = Text::open(path)?;
-    let form = Form::of(&file, options.label_column.as_deref(), notices)?;
-    form.read(&file)
+    let label = options.label_column.as_deref();
+    let mut table = Table::open(path, file.reader()?, label, notices)?;
+    table.read(usize::MAX, &mut Budget::of_content(file.bytes.len()), &|| true)
 }
 
 /// The labels of a table: its only column, or the one of labels.
 pub(super) fn open_labels(path: &Path) -> Result<Array> {
     let file = Text::open(path)?;
-    let mut form = Form::of(&file, None, &mut Vec::new())?;
-    if let [role] = &mut form.roles[..] {
+    let mut table = Table::open(path, file.reader()?, None, &mut Vec::new())?;
+    let roles = &mut table.form.roles;
+    if let [role] = &mut roles[..] {
         *role = Role::Label;
     }
-    form.roles.iter_mut().filter(|r| **r != Role::Label).for_each(|r| *r = Role::LeftOut);
-    if form.roles.iter().all(|r| *r == Role::LeftOut) {
+    roles.iter_mut().filter(|r| **r != Role::Label).for_each(|r| *r = Role::LeftOut);
+    if roles.iter().all(|r| *r == Role::LeftOut) {
         let remedy = "name the column of labels so";
         return Err(Error::missing(path.display().to_string(), "column `label`", remedy));
     }
-    Ok(form.read(&file)?.remove(0).1)
+    let mut budget = Budget::of_content(file.bytes.len());
+    Ok(table.read(usize::MAX, &mut budget, &|| true)?.arrays.remove(0).1)
 }
 
 /// A text file, compressed or not.
@@ -86,27 +102,6 @@ impl<'a> Text<'a> {
         }
         Ok(Box::new(std::io::Cursor::new(start).chain(reader)))
     }
-
-    fn records(&self, delimiter: u8) -> Result<csv::Reader<Box<dyn Read + '_>>> {
-        let mut form = csv::ReaderBuilder::new();
-        form.has_headers(false).delimiter(delimiter).trim(csv::Trim::All);
-        Ok(form.from_reader(self.reader()?))
-    }
-
-    fn error(&self, problem: impl Into<String>) -> Error {
-        Error::format(self.path, problem)
-    }
-
-    /// An error of the csv crate, by line.
-    fn broken(&self, error: &csv::Error) -> Error {
-        match error.kind() {
-            csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
-                let line = pos.as_ref().map_or(0, csv::Position::line);
-                self.error(format!("line {line} has {len} columns, and the first {expected_len}"))
-            }
-            _ => self.error(format!("no table that can be read: {error}")),
-        }
-    }
 }
 
 /// What a column holds.
@@ -115,6 +110,7 @@ enum Role {
     /// This column of a field.
     Value(Field, usize),
     Label,
+    Name,
     LeftOut,
 }
 
@@ -126,15 +122,35 @@ struct Form {
     roles: Vec<Role>,
 }
 
-impl Form {
-    fn of(file: &Text<'_>, label: Option<&str>, notices: &mut Vec<String>) -> Result<Self> {
-        let mut start = Vec::new();
-        let read = file.reader()?.take(START as u64).read_to_end(&mut start);
-        read.map_err(Error::io("read", file.path))?;
+/// A table that is read row by row.
+pub(super) struct Table<'r> {
+    path: PathBuf,
+    form: Form,
+    records: csv::Reader<Box<dyn Read + 'r>>,
+    /// Rows that were read to find the form, the last first.
+    pending: Vec<ByteRecord>,
+}
+
+impl<'r> Table<'r> {
+    /// Find the form of a table by its first lines; `label` is the column of labels, if told.
+    pub fn open(
+        path: &Path,
+        mut reader: Box<dyn Read + 'r>,
+        label: Option<&str>,
+        notices: &mut Vec<String>,
+    ) -> Result<Self> {
+        let start = first_line(&mut *reader).map_err(Error::io("read", path))?;
         let delimiter = delimiter(&start);
-        let mut records = file.records(delimiter)?.into_byte_records();
-        let mut next = || records.next().transpose().map_err(|e| file.broken(&e));
-        let Some(first) = next()? else { return Err(file.error("has no lines")) };
+        let reader: Box<dyn Read + 'r> = Box::new(std::io::Cursor::new(start).chain(reader));
+        let mut form = csv::ReaderBuilder::new();
+        form.has_headers(false).delimiter(delimiter).trim(csv::Trim::All);
+        let mut records = form.from_reader(reader);
+        let mut next = || {
+            let mut record = ByteRecord::new();
+            let read = records.read_byte_record(&mut record).map_err(|e| broken(path, &e))?;
+            Ok::<_, Error>(read.then_some(record))
+        };
+        let Some(first) = next()? else { return Err(Error::format(path, "has no lines")) };
         let second = next()?;
         let header = is_header(&first, second.as_ref());
         let texts = |r: &ByteRecord| r.iter().map(shown).collect::<Vec<_>>();
@@ -142,32 +158,195 @@ impl Form {
             true => texts(&first),
             false => (1..=first.len()).map(|i| i.to_string()).collect(),
         };
-        let sample = if header { second } else { Some(first) };
-        let Some(sample) = sample else { return Err(file.error("has a header and no rows")) };
+        let pending: Vec<_> = second.into_iter().chain((!header).then_some(first)).collect();
+        let Some(sample) = pending.last() else {
+            return Err(Error::format(path, "has a header and no rows"));
+        };
         let mut form = Form { delimiter, header, names, roles: Vec::new() };
-        form.roles = form.assign(file, &sample, label, notices)?;
-        Ok(form)
+        form.roles = form.assign(path, sample, label, notices)?;
+        Ok(Table { path: path.to_owned(), form, records, pending })
     }
 
+    /// Pass over the labels.
+    pub fn without_labels(mut self) -> Self {
+        let labels = self.form.roles.iter_mut().filter(|role| **role == Role::Label);
+        labels.for_each(|role| *role = Role::LeftOut);
+        self
+    }
+
+    /// Values in a row.
+    pub fn width(&self) -> usize {
+        Field::ALL.into_iter().map(|field| self.form.width(field)).sum()
+    }
+
+    fn next(&mut self, record: &mut ByteRecord) -> Result<bool> {
+        if let Some(first) = self.pending.pop() {
+            *record = first;
+            return Ok(true);
+        }
+        self.records.read_byte_record(record).map_err(|e| broken(&self.path, &e))
+    }
+
+    /// The next rows: at most so many, and after the first no more than come while `more` says
+    /// that there are some.
+    pub fn read(
+        &mut self,
+        most: usize,
+        budget: &mut Budget,
+        more: &dyn Fn() -> bool,
+    ) -> Result<Columns> {
+        let path = self.path.clone();
+        let too_much = || {
+            let limit = readable(memory_limit());
+            let problem =
+                format!("its values take more memory than the limit of {limit}: raise it");
+            Error::format(&path, problem)
+        };
+        let has = |form: &Form, field| form.width(field) > 0;
+        let fields: Vec<Field> = Field::ALL.into_iter().filter(|f| has(&self.form, *f)).collect();
+        let mut values: Vec<Vec<u8>> = vec![Vec::new(); fields.len()];
+        let widths: Vec<usize> = fields.iter().map(|f| self.form.width(*f)).collect();
+        let width: usize = widths.iter().sum();
+        let mut places: Vec<(usize, usize)> = vec![(usize::MAX, 0); self.form.roles.len()];
+        for (place, role) in places.iter_mut().zip(&self.form.roles) {
+            if let Role::Value(field, at) = role {
+                *place = (fields.iter().position(|f| f == field).unwrap_or(0), *at);
+            }
+        }
+        let (mut codes, mut labelled) = (Vec::<u32>::new(), BTreeMap::<String, u32>::new());
+        let mut named = self.form.roles.contains(&Role::Name).then(Joined::default);
+        let mut record = ByteRecord::new();
+        let mut rows = 0;
+        while rows < most && (rows == 0 || more()) && self.next(&mut record)? {
+            let form = &self.form;
+            if !budget.spend(4 * (width + 1)) {
+                return Err(too_much());
+            }
+            for (values, width) in values.iter_mut().zip(&widths) {
+                let bytes = 4 * width;
+                values.try_reserve(bytes).map_err(|_| too_much())?;
+                values.resize(values.len() + bytes, 0);
+            }
+            for (i, (text, role)) in record.iter().zip(&form.roles).enumerate() {
+                match role {
+                    Role::LeftOut => {}
+                    Role::Name => {
+                        if !budget.spend(8 + text.len()) {
+                            return Err(too_much());
+                        }
+                        named.iter_mut().for_each(|named| named.push(text));
+                    }
+                    Role::Label => {
+                        let name = std::str::from_utf8(text).map_err(|_| {
+                            form.wrong(
+                                &path,
+                                &record,
+                                i,
+                                "is no UTF-8 text: save the file as UTF-8",
+                            )
+                        })?;
+                        let next = labelled.len() as u32;
+                        let code = match labelled.get(name) {
+                            Some(code) => *code,
+                            None if !budget.spend(NAME + name.len()) => return Err(too_much()),
+                            None => *labelled.entry(name.to_owned()).or_insert(next),
+                        };
+                        codes.push(code);
+                    }
+                    Role::Value(..) => {
+                        let value = number(text, form.delimiter).filter(|v| v.is_finite());
+                        let value = value.ok_or_else(|| {
+                            let text = if text.is_empty() {
+                                "empty".into()
+                            } else {
+                                format!("`{}`", shown(text))
+                            };
+                            let problem = format!(
+                                "is {text}, and every value must be a finite number of single \
+                                 precision: remove or repair that row"
+                            );
+                            form.wrong(&path, &record, i, &problem)
+                        })?;
+                        let (field, at) = places[i];
+                        let at = 4 * (rows * widths[field] + at);
+                        values[field][at..at + 4].copy_from_slice(&value.to_le_bytes());
+                    }
+                }
+            }
+            rows += 1;
+        }
+        let mut arrays = Vec::new();
+        if self.form.roles.contains(&Role::Label) {
+            arrays.push(("label".to_owned(), labels(&codes, labelled)));
+        }
+        let matrices = fields.iter().zip(values).zip(widths);
+        arrays.extend(matrices.map(|((field, bytes), width)| {
+            let shape = [rows, width];
+            (field.name().to_owned(), Array::owned(bytes, Dtype::F32, &shape))
+        }));
+        let names = named.map(Joined::finish).transpose();
+        Ok(Columns { arrays, names: names.map_err(|problem| wrong(&path, &problem))? })
+    }
+}
+
+/// The first line and what else was read with it, of at most [`START`] bytes.
+fn first_line(reader: &mut dyn Read) -> std::io::Result<Vec<u8>> {
+    const PIECE: usize = 1 << 13;
+    let (mut start, mut end) = (Vec::<u8>::new(), false);
+    while !end && start.len() < START {
+        let before = start.len();
+        let mut piece = vec![0; PIECE];
+        let read = match reader.read(&mut piece) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        start.extend(&piece[..read]);
+        let text = start.iter().any(|b| !b.is_ascii_whitespace());
+        end = read == 0 || (text && start[before..].contains(&b'\n'));
+    }
+    Ok(start)
+}
+
+/// An error of the csv crate, by line.
+fn broken(path: &Path, error: &csv::Error) -> Error {
+    let problem = match error.kind() {
+        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
+            let line = pos.as_ref().map_or(0, csv::Position::line);
+            format!("line {line} has {len} columns, and the first {expected_len}")
+        }
+        _ => format!("no table that can be read: {error}"),
+    };
+    Error::format(path, problem)
+}
+
+impl Form {
     /// What each column is, by its name and its first value.
     fn assign(
         &self,
-        file: &Text<'_>,
+        path: &Path,
         sample: &ByteRecord,
         label: Option<&str>,
         notices: &mut Vec<String>,
     ) -> Result<Vec<Role>> {
         let count = self.names.len();
-        let label = self.label_column(file, label)?;
+        let label = self.label_column(path, label)?;
         let named: Vec<_> = self.names.iter().map(|name| field_of(name)).collect();
         let by_name = named.iter().any(Option::is_some);
+        let textual =
+            |i: usize| number(&sample[i], self.delimiter).is_none() && !is_missing(&sample[i]);
+        // Numbers under such a name are features, unless these have names of their own.
+        let called = NAMES.iter().find_map(|name| {
+            let at = self.names.iter().position(|n| self.header && n.eq_ignore_ascii_case(name));
+            at.filter(|at| label != Some(*at) && (by_name || textual(*at)))
+        });
         let mut roles = vec![Role::LeftOut; count];
         let (mut left_out, mut plain) = (Vec::new(), 0);
         for i in 0..count {
             let index = i == 0 && self.header && is_index(&self.names[0]);
-            let text = number(&sample[i], self.delimiter).is_none() && !is_missing(&sample[i]);
+            let text = textual(i);
             roles[i] = match named[i] {
                 _ if label == Some(i) => Role::Label,
+                _ if called == Some(i) => Role::Name,
                 Some((field, at)) if by_name => Role::Value(field, at),
                 None if !by_name && !index && !text => {
                     plain += 1;
@@ -180,7 +359,8 @@ impl Form {
             };
         }
         number_columns(&mut roles).map_err(|field| {
-            file.error(format!("two columns are the same one of `{}`", field.name()))
+            let problem = format!("two columns are the same one of `{}`", field.name());
+            Error::format(path, problem)
         })?;
         if !left_out.is_empty() {
             let few = left_out.iter().take(6).map(|i| format!("`{}`", self.names[*i]));
@@ -188,7 +368,7 @@ impl Form {
             let more = if left_out.len() > few.len() { ", …" } else { "" };
             notices.push(format!(
                 "{}: left out {} column(s) that are no features: {}{more}",
-                file.path.display(),
+                path.display(),
                 left_out.len(),
                 few.join(", ")
             ));
@@ -196,7 +376,7 @@ impl Form {
         Ok(roles)
     }
 
-    fn label_column(&self, file: &Text<'_>, told: Option<&str>) -> Result<Option<usize>> {
+    fn label_column(&self, path: &Path, told: Option<&str>) -> Result<Option<usize>> {
         let by_name = |name: &str| {
             self.names.iter().position(|n| self.header && n.eq_ignore_ascii_case(name))
         };
@@ -209,7 +389,7 @@ impl Form {
             let first: Vec<&str> = self.names.iter().take(8).map(String::as_str).collect();
             let known = format!(
                 "{} has {} columns: {}{}; give a name, or a number from 1",
-                file.path.display(),
+                path.display(),
                 self.names.len(),
                 first.join(", "),
                 if self.names.len() > first.len() { ", …" } else { "" }
@@ -218,96 +398,15 @@ impl Form {
         })
     }
 
-    /// All rows.
-    fn read(&self, file: &Text<'_>) -> Result<Vec<(String, Array)>> {
-        let mut budget = Budget::of_content(file.bytes.len());
-        let too_much = || {
-            let limit = readable(memory_limit());
-            file.error(format!("its values take more memory than the limit of {limit}: raise it"))
-        };
-        let fields: Vec<Field> = Field::ALL.into_iter().filter(|f| self.width(*f) > 0).collect();
-        let mut values: Vec<Vec<u8>> = vec![Vec::new(); fields.len()];
-        let widths: Vec<usize> = fields.iter().map(|f| self.width(*f)).collect();
-        let width: usize = widths.iter().sum();
-        let mut places: Vec<(usize, usize)> = vec![(usize::MAX, 0); self.roles.len()];
-        for (place, role) in places.iter_mut().zip(&self.roles) {
-            if let Role::Value(field, at) = role {
-                *place = (fields.iter().position(|f| f == field).unwrap_or(0), *at);
-            }
-        }
-        let (mut codes, mut names) = (Vec::<u32>::new(), BTreeMap::<String, u32>::new());
-        let mut records = file.records(self.delimiter)?;
-        let mut record = ByteRecord::new();
-        let (mut rows, mut skip) = (0, self.header);
-        while records.read_byte_record(&mut record).map_err(|e| file.broken(&e))? {
-            if std::mem::take(&mut skip) {
-                continue;
-            }
-            if !budget.spend(4 * (width + 1)) {
-                return Err(too_much());
-            }
-            for (values, width) in values.iter_mut().zip(&widths) {
-                let bytes = 4 * width;
-                values.try_reserve(bytes).map_err(|_| too_much())?;
-                values.resize(values.len() + bytes, 0);
-            }
-            for (i, (text, role)) in record.iter().zip(&self.roles).enumerate() {
-                match role {
-                    Role::LeftOut => {}
-                    Role::Label => {
-                        let name = std::str::from_utf8(text).map_err(|_| {
-                            self.wrong(file, &record, i, "is no UTF-8 text: save the file as UTF-8")
-                        })?;
-                        let next = names.len() as u32;
-                        let code = match names.get(name) {
-                            Some(code) => *code,
-                            None if !budget.spend(NAME + name.len()) => return Err(too_much()),
-                            None => *names.entry(name.to_owned()).or_insert(next),
-                        };
-                        codes.push(code);
-                    }
-                    Role::Value(..) => {
-                        let value = number(text, self.delimiter).filter(|v| v.is_finite());
-                        let value = value.ok_or_else(|| {
-                            let text = if text.is_empty() {
-                                "empty".into()
-                            } else {
-                                format!("`{}`", shown(text))
-                            };
-                            let problem = format!(
-                                "is {text}, and every value must be a finite number of single \
-                                 precision: remove or repair that row"
-                            );
-                            self.wrong(file, &record, i, &problem)
-                        })?;
-                        let (field, at) = places[i];
-                        let at = 4 * (rows * widths[field] + at);
-                        values[field][at..at + 4].copy_from_slice(&value.to_le_bytes());
-                    }
-                }
-            }
-            rows += 1;
-        }
-        let mut out = Vec::new();
-        if self.roles.contains(&Role::Label) {
-            out.push(("label".to_owned(), labels(&codes, names)));
-        }
-        let matrices = fields.iter().zip(values).zip(widths);
-        out.extend(matrices.map(|((field, bytes), width)| {
-            let shape = [rows, width];
-            (field.name().to_owned(), Array::owned(bytes, Dtype::F32, &shape))
-        }));
-        Ok(out)
-    }
-
     /// Number of columns of a field.
     fn width(&self, field: Field) -> usize {
         self.roles.iter().filter(|r| matches!(r, Role::Value(f, _) if *f == field)).count()
     }
 
-    fn wrong(&self, file: &Text<'_>, record: &ByteRecord, column: usize, problem: &str) -> Error {
+    fn wrong(&self, path: &Path, record: &ByteRecord, column: usize, problem: &str) -> Error {
         let line = record.position().map_or(0, csv::Position::line);
-        file.error(format!("line {line}, column `{}` {problem}", self.names[column]))
+        let problem = format!("line {line}, column `{}` {problem}", self.names[column]);
+        Error::format(path, problem)
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use super::names::NAME;
 use super::shard::{NAMES, safetensors_arrays};
 use crate::error::{Error, Result};
-use crate::io::{Array, Npz, TensorFile, kind_of, map};
+use crate::io::{Array, Npz, TensorFile, Texts, kind_of, map};
 
 /// Names that labels go by elsewhere.
 const LABELS: [&str; 6] = ["labels", "y", "target", "targets", "class", "label_id"];
@@ -20,9 +21,16 @@ struct Entry {
     matrix: bool,
 }
 
-/// The arrays of an `.npz` file.
-pub(super) fn npz(path: &Path, notices: &mut Vec<String>) -> Result<Vec<(String, Array)>> {
+/// The arrays of an `.npz` file, and the names of its rows.
+pub(super) fn npz(
+    path: &Path,
+    notices: &mut Vec<String>,
+) -> Result<(Vec<(String, Array)>, Option<Texts>)> {
     let mut file = Npz::open(path)?;
+    Ok((arrays(&mut file, path, notices)?, file.texts(NAME)?))
+}
+
+fn arrays(file: &mut Npz, path: &Path, notices: &mut Vec<String>) -> Result<Vec<(String, Array)>> {
     let arrays = file.arrays(&NAMES)?;
     if arrays.iter().any(|(name, _)| is_matrix_name(name)) {
         return Ok(arrays);

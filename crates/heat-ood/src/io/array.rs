@@ -110,6 +110,11 @@ impl Array {
         &self.bytes[self.offset + start * size..][..len * size]
     }
 
+    /// `len` elements of a vector of bytes from `start` on.
+    pub(crate) fn bytes(&self, start: usize, len: usize) -> &[u8] {
+        self.raw(start, len)
+    }
+
     /// `len` elements from `start` on as they lie there, if that is as f32.
     pub(crate) fn as_f32(&self, start: usize, len: usize) -> Option<&[f32]> {
         if self.dtype != Dtype::F32 || cfg!(target_endian = "big") {

@@ -19,12 +19,13 @@ mod npy_text;
 mod regular;
 mod temporary;
 mod tensors;
+mod texts;
 mod write;
 mod zip_directory;
 
 pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
 pub use floats::Floats;
-pub use kind::{ONNX, SAFETENSORS, kind_of};
+pub use kind::{NPY, ONNX, SAFETENSORS, kind_of};
 pub use lock::{held, hold};
 pub use memory::{memory_limit, set_memory_limit};
 pub use npy_header::Header as NpyHeader;
@@ -32,14 +33,15 @@ pub use regular::{open_own, open_regular, read_bounded, read_text};
 pub use temporary::{hidden_name, remove_abandoned};
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors, sealed_tensors};
-pub(crate) use write::write_sealed;
 pub use write::{
     destination, found, free_space, is_standard_output, parent, replace_directory, write_atomically,
 };
+pub(crate) use write::{sealed, write_sealed};
 pub use zip_directory::zip_entries;
 
 pub(crate) use array::{Array, Dtype, Names};
 pub(crate) use budget::Budget;
 pub(crate) use memory::{check_means, check_moments, readable};
-pub(crate) use npy::{Npz, NpzEntry, open_npy};
+pub(crate) use npy::{Npz, NpzEntry, element, open_npy, open_npy_texts};
 pub(crate) use temporary::is_unfinished;
+pub(crate) use texts::{Joined, LONGEST, Texts};

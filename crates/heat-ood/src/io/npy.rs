@@ -9,7 +9,7 @@ use super::kind::{NPY, NPZ, kind_of};
 use super::memory::{memory_limit, readable};
 use super::npy_header::Header;
 use super::npy_text::text_width;
-use super::{Array, Bytes, Dtype, map};
+use super::{Array, Bytes, Dtype, Texts, map};
 use crate::error::{Error, Result};
 
 /// The array of an `.npy` file, mapped.
@@ -17,6 +17,14 @@ pub(crate) fn open_npy(path: &Path) -> Result<Array> {
     let bytes = map(path)?;
     let end = bytes.len();
     array(path, bytes, 0, end, &mut Budget::of_content(end))
+}
+
+/// The texts of an `.npy` file, one a row; `None` where it holds something else than a vector of
+/// them.
+pub(crate) fn open_npy_texts(path: &Path) -> Result<Option<Texts>> {
+    let bytes = map(path)?;
+    let end = bytes.len();
+    texts(path, bytes, 0, end)
 }
 
 /// An open `.npz` file.
@@ -69,7 +77,6 @@ impl Npz {
 
     /// Those of its arrays that are `wanted`: mapped where stored, in memory where compressed.
     pub(crate) fn arrays(&mut self, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
-        let bytes = Arc::clone(&self.bytes);
         let mut archive = self.archive()?;
         let mut out: Vec<(String, Array)> = Vec::new();
         for i in 0..archive.len() {
@@ -77,27 +84,50 @@ impl Npz {
             let name = self.name(&entry)?.filter(|n| wanted.contains(&n.as_str()));
             let Some(name) = name else { continue };
             let place = self.path.join(&name);
-            let array = if entry.compression() == zip::CompressionMethod::Stored {
-                let start = entry.data_start().unwrap_or(u64::MAX) as usize;
-                let end = start.saturating_add(entry.size() as usize);
-                if end > bytes.len() {
-                    let problem = "truncated: copy or create it again";
-                    return Err(Error::format(&self.path, problem));
-                }
-                array(&place, Arc::clone(&bytes), start, end, &mut self.budget)?
-            } else {
-                let data = decompressed(&place, &mut entry, &mut self.budget)?;
-                let end = data.len();
-                array(&place, Arc::new(data.into()), 0, end, &mut self.budget)?
-            };
+            let (bytes, start, end) = self.content(&place, &mut entry)?;
+            let array = array(&place, bytes, start, end, &mut self.budget)?;
             out.push((name, array));
         }
         Ok(out)
     }
 
+    /// The texts of that name, one a row; `None` where there is no vector of texts of that name.
+    pub(crate) fn texts(&mut self, wanted: &str) -> Result<Option<Texts>> {
+        let mut archive = self.archive()?;
+        for i in 0..archive.len() {
+            let mut entry = archive.by_index(i).map_err(|e| self.broken(e))?;
+            if self.name(&entry)?.is_none_or(|name| name != wanted) {
+                continue;
+            }
+            let place = self.path.join(wanted);
+            let (bytes, start, end) = self.content(&place, &mut entry)?;
+            return texts(&place, bytes, start, end);
+        }
+        Ok(None)
+    }
+
     fn name<R: Read>(&self, entry: &zip::read::ZipFile<'_, R>) -> Result<Option<String>> {
         let name = entry.name().map_err(|e| self.broken(e))?;
         Ok(name.strip_suffix(".npy").map(str::to_owned))
+    }
+
+    /// The bytes that hold an entry, and from where to where it lies there.
+    fn content<R: Read>(
+        &mut self,
+        place: &Path,
+        entry: &mut zip::read::ZipFile<'_, R>,
+    ) -> Result<(Arc<Bytes>, usize, usize)> {
+        if entry.compression() != zip::CompressionMethod::Stored {
+            let data = decompressed(place, entry, &mut self.budget)?;
+            let end = data.len();
+            return Ok((Arc::new(data.into()), 0, end));
+        }
+        let start = entry.data_start().unwrap_or(u64::MAX) as usize;
+        let end = start.saturating_add(entry.size() as usize);
+        if end > self.bytes.len() {
+            return Err(Error::format(&self.path, "truncated: copy or create it again"));
+        }
+        Ok((Arc::clone(&self.bytes), start, end))
     }
 
     fn archive(&self) -> Result<zip::ZipArchive<Cursor<Shared>>> {
@@ -197,6 +227,26 @@ fn array(
     Ok(array.into_native(by_column, swapped))
 }
 
+/// The texts whose `.npy` image is `bytes[start..end]`.
+fn texts(path: &Path, bytes: Arc<Bytes>, start: usize, end: usize) -> Result<Option<Texts>> {
+    let Ok(Header { kind, shape, size, .. }) = Header::read(&bytes[start..end]) else {
+        return Ok(None);
+    };
+    let (Some(text), [rows] | [rows, 1]) = (text_width(&kind), &shape[..]) else {
+        return Ok(None);
+    };
+    let (offset, length) = (start + size, rows.saturating_mul(text.bytes()));
+    if length > end - offset {
+        let problem = format!(
+            "truncated: shape {shape:?} needs more bytes than the file has; copy or create it again"
+        );
+        return Err(Error::format(path, problem));
+    }
+    let array = Array { bytes, offset, dtype: Dtype::U8, shape: vec![length], names: None };
+    let texts = Texts::fixed(array, text);
+    texts.map(Some).map_err(|problem| Error::format(path, problem))
+}
+
 /// What the bytes are, where they are something else than what was `expected`; else
 /// the problem that was met.
 fn told(bytes: &[u8], expected: &str, problem: &str) -> String {
@@ -207,7 +257,7 @@ fn told(bytes: &[u8], expected: &str, problem: &str) -> String {
 }
 
 /// The type of a name such as `<f4`, and whether its bytes are in the other order.
-fn element(kind: &str) -> Option<(Dtype, bool)> {
+pub(crate) fn element(kind: &str) -> Option<(Dtype, bool)> {
     let (order, name) = kind.split_at_checked(1)?;
     let dtype = match name {
         "f2" => Dtype::F16,

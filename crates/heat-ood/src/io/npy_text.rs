@@ -78,7 +78,8 @@ impl Text {
         Ok(array)
     }
 
-    fn decode(self, raw: &[u8]) -> Result<String, &'static str> {
+    /// One text.
+    pub(super) fn decode(self, raw: &[u8]) -> Result<String, &'static str> {
         const DAMAGED: &str = "holds a text that is no valid Unicode";
         let text = if self.unit == 1 {
             std::str::from_utf8(raw).map_err(|_| DAMAGED)?.to_owned()

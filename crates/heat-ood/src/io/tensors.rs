@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype as StDtype, Metadata, SafeTensors, TensorInfo};
 
 use super::budget::{Budget, json_cost};
 use super::kind::{SAFETENSORS, kind_of};
-use super::write::{sealed_bytes, write_sealed};
+use super::write::{sealed, write_sealed};
 use super::{Array, Bytes, Dtype, Floats, digest, map};
 use crate::error::{Error, Result};
 use crate::math::parallel::{Pieces, Slices};
@@ -94,7 +94,7 @@ pub fn sealed_tensors(
 ) -> Result<Vec<u8>> {
     let memory = Path::new("memory");
     let file = Encoded::to_seal(memory, tensors, metadata)?;
-    sealed_bytes(|w| file.pieces().try_for_each(|piece| w.write_all(piece)))
+    sealed(|w| file.pieces().try_for_each(|piece| w.write_all(piece)))
         .map_err(Error::io("write", memory))
 }
 

@@ -107,7 +107,7 @@ pub(crate) fn write_sealed(
     let real = destination(path)?;
     if is_standard_output(&real) {
         // There is no way back to the header.
-        let bytes = sealed_bytes(write).map_err(Error::io("write", path))?;
+        let bytes = sealed(write).map_err(Error::io("write", path))?;
         return write_atomically(path, |out| out.write_all(&bytes));
     }
     replace(path, &real, |file| {
@@ -117,8 +117,8 @@ pub(crate) fn write_sealed(
     })
 }
 
-/// What [`write_sealed`] would write.
-pub(super) fn sealed_bytes(
+/// The bytes of such a file.
+pub(crate) fn sealed(
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> std::io::Result<Vec<u8>> {
     let mut whole = Sealing::new(std::io::Cursor::new(Vec::new()));

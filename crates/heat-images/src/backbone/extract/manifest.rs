@@ -115,15 +115,7 @@ impl Manifest {
 
     /// What goes with the features: the network, where in it, and how images reach it.
     pub fn origin(&self, backbone: &Backbone) -> Origin {
-        let transform = serde_json::to_string(&self.transform).unwrap_or_default();
-        let architecture = self.architecture.as_deref().map(|name| format!("{name}, "));
-        Origin {
-            network: self.backbone.clone(),
-            network_sha256: self.backbone_sha256.clone(),
-            tap: architecture.unwrap_or_default() + &self.tap,
-            transform,
-            head_sha256: backbone.head().map(|head| head.digest()),
-        }
+        backbone.origin(&self.transform)
     }
 
     fn read(directory: &Path) -> Option<Self> {

@@ -9,6 +9,7 @@
 mod manifest;
 mod record;
 mod rows;
+mod stream;
 mod unfinished;
 
 use std::fs;
@@ -27,6 +28,7 @@ use heat_ood::{Event, Observer};
 use manifest::{Manifest, Summary};
 use record::{Files, Record, Stamp, Standing};
 use rows::{Rows, Source};
+pub use stream::{Part, stream};
 use unfinished::Unfinished;
 
 /// How to extract.
@@ -298,7 +300,7 @@ impl Run<'_> {
         if rows.labels.is_empty() {
             remove(&files.shard)?;
         } else {
-            lost = rows.write(&files.shard, labelled, self.source.config, origin)?;
+            lost = rows.write(&files.shard, self.source.dataset, labelled, self.source.config, origin)?;
         }
         let record = Record::new(files, &self.stamps[range], &digests);
         record.write(files)?;

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use super::ExtractConfig;
 use crate::backbone::{Network, Pooled, networks};
 use crate::{ImageDataset, Transform};
-use heat_ood::features::{Origin, write_rows};
+use heat_ood::features::{Origin, RowsFile, write_rows};
 use heat_ood::io::sha256_of;
 use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::math::{blocks, parallel};
@@ -19,8 +19,10 @@ use heat_ood::{Event, Observer};
 /// The rows of one shard.
 #[derive(Default)]
 pub(super) struct Rows {
-    pooled: Pooled,
+    pub pooled: Pooled,
     pub labels: Vec<i64>,
+    /// Numbers of the images that are these rows.
+    pub images: Vec<usize>,
     /// Images left out, each with the reason.
     pub problems: Vec<String>,
     /// Of each image, SHA-256 of its size and pixels; none of those left out.
@@ -34,6 +36,7 @@ impl Rows {
         self.pooled.max.extend(done.pooled.max);
         self.pooled.logits.extend(done.pooled.logits);
         self.labels.extend(done.labels);
+        self.images.extend(done.images);
         self.problems.extend(done.problems);
         self.digests.extend(done.digests);
     }
@@ -42,13 +45,20 @@ impl Rows {
     pub fn write(
         self,
         path: &Path,
+        dataset: &dyn ImageDataset,
         labelled: bool,
         config: &ExtractConfig,
         origin: &Origin,
     ) -> Result<u64> {
-        let labels = labelled.then_some(&self.labels[..]);
+        let names: Vec<String> = self.images.iter().map(|i| name(dataset.image_name(*i))).collect();
         let rows = self.pooled.batch(self.labels.len())?;
-        write_rows(path, &rows, labels, config.dtype, Some(origin))
+        let file = RowsFile {
+            labels: labelled.then_some(&self.labels[..]),
+            classes: kept_classes(dataset),
+            names: Some(&names),
+            origin: Some(origin),
+        };
+        write_rows(path, &rows, &file, config.dtype)
     }
 }
 
@@ -58,6 +68,7 @@ struct Ready {
     images: Vec<f32>,
     size: [usize; 2],
     labels: Vec<i64>,
+    numbers: Vec<usize>,
     problems: Vec<String>,
     digests: Vec<Option<String>>,
 }
@@ -66,6 +77,7 @@ struct Ready {
 struct Done {
     pooled: Pooled,
     labels: Vec<i64>,
+    images: Vec<usize>,
     problems: Vec<String>,
     digests: Vec<Option<String>>,
 }
@@ -145,8 +157,8 @@ impl Source<'_> {
             }
             pooled = network.run(ready.images, shape)?;
         }
-        let Ready { labels, problems, digests, .. } = ready;
-        Ok(Done { pooled, labels, problems, digests })
+        let Ready { labels, numbers, problems, digests, .. } = ready;
+        Ok(Done { pooled, labels, images: numbers, problems, digests })
     }
 
     /// Decode and transform some images: here, or, where there are more
@@ -183,6 +195,7 @@ impl Source<'_> {
             }
             ready.images.extend(image.values);
             ready.digests.push(Some(image.digest));
+            ready.numbers.push(i);
             ready.labels.push(self.dataset.label(i).map_or(-1, i64::from));
         }
         Ok(ready)
@@ -214,6 +227,31 @@ impl Source<'_> {
         let (height, width, values) = transform.apply(&image)?;
         Ok(Prepared { size: [height, width], values, digest })
     }
+}
+
+/// Names of the classes that go into each shard: not those of a set where every image seems to
+/// have a class of its own.
+fn kept_classes(dataset: &dyn ImageDataset) -> &[String] {
+    const MOST: usize = 1 << 20;
+    let classes = dataset.classes();
+    let bytes: usize = classes.iter().map(|name| name.len() + 3).sum();
+    if bytes > MOST { &[] } else { classes }
+}
+
+/// A name as a feature set can hold it.
+pub(super) fn name(mut file: String) -> String {
+    const LONGEST: usize = 4096;
+    if file.contains('\0') {
+        file = file.replace('\0', "\u{fffd}");
+    }
+    if file.len() > LONGEST {
+        let mut end = LONGEST;
+        while !file.is_char_boundary(end) {
+            end -= 1;
+        }
+        file.truncate(end);
+    }
+    file
 }
 
 /// The next batch and its number.

@@ -8,7 +8,7 @@ use super::encode::Output;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, FileFormat};
 use crate::io::{
-    found, held, hold, open_regular, parent, replace_directory, sha256_of, write_sealed,
+    found, held, hold, open_regular, parent, replace_directory, sealed, sha256_of, write_sealed,
 };
 
 /// Held while a directory is being filled.
@@ -90,14 +90,31 @@ pub(super) fn single(
     write: impl FnOnce(&mut Output<'_>) -> Result<()>,
 ) -> Result<usize> {
     let mut failure = None;
-    let done = write_sealed(out, |to| {
-        write(&mut Output { to, place: out }).map_err(|error| {
-            failure = Some(error);
-            std::io::Error::other("stopped")
-        })
-    });
+    let done = write_sealed(out, |to| caught(out, to, write, &mut failure));
     failure.map_or(done, Err)?;
     Ok(1)
+}
+
+/// The bytes of such a file; `place` is used in messages.
+pub(super) fn in_memory(
+    place: &Path,
+    write: impl FnOnce(&mut Output<'_>) -> Result<()>,
+) -> Result<Vec<u8>> {
+    let mut failure = None;
+    let done = sealed(|to| caught(place, to, write, &mut failure));
+    failure.map_or(done.map_err(Error::io("write", place)), Err)
+}
+
+fn caught(
+    place: &Path,
+    to: &mut dyn std::io::Write,
+    write: impl FnOnce(&mut Output<'_>) -> Result<()>,
+    failure: &mut Option<Error>,
+) -> std::io::Result<()> {
+    write(&mut Output { to, place }).map_err(|error| {
+        *failure = Some(error);
+        std::io::Error::other("stopped")
+    })
 }
 
 /// A directory under its temporary name.

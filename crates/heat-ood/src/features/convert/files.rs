@@ -7,8 +7,10 @@ use serde_json::{Map, json};
 use zip::write::SimpleFileOptions;
 
 use super::encode::{Column, Output, Writer};
+use super::names::NameRows;
 use crate::error::{Error, Result};
 use crate::features::FileFormat;
+use crate::features::names::{NAME, OFFSETS};
 use crate::features::origin::{KEY, Origin};
 use crate::features::shard::CLASS_NAMES;
 use crate::io::{Dtype, digest};
@@ -24,38 +26,68 @@ pub(super) fn safetensors(
     range: Range<usize>,
     out: &mut Output<'_>,
 ) -> Result<()> {
-    let (names, origin) = (writer.set.stored_names(), writer.set.origin());
-    out.write(&safetensors_header(columns, range.len(), &names, origin))?;
-    columns.iter().try_for_each(|column| writer.rows(column, range.clone(), out))
+    let set = writer.set;
+    let names = NameRows::of(set, range.clone());
+    let texts = Texts { classes: &set.stored_names(), origin: set.origin() };
+    safetensors_around(columns, range.len(), &texts, names.as_ref(), out, |out| {
+        columns.iter().try_for_each(|column| writer.rows(column, range.clone(), out))
+    })
 }
 
-/// What stands before the columns, one after the other; `names` are those of
-/// the classes, if they have some.
-pub(super) fn safetensors_header(
+/// What stands among the texts of a header.
+pub(super) struct Texts<'a> {
+    /// Names of the classes, if they have some.
+    pub classes: &'a [String],
+    pub origin: Option<&'a Origin>,
+}
+
+/// Header and names of a safetensors file; `write_columns` writes what is between, one after the other.
+pub(super) fn safetensors_around(
     columns: &[Column<'_>],
     rows: usize,
-    names: &[String],
-    origin: Option<&Origin>,
+    texts: &Texts<'_>,
+    names: Option<&NameRows<'_>>,
+    out: &mut Output<'_>,
+    write_columns: impl FnOnce(&mut Output<'_>) -> Result<()>,
+) -> Result<()> {
+    out.write(&safetensors_header(columns, rows, texts, names))?;
+    names.map_or(Ok(()), |names| names.write_offsets(out))?;
+    write_columns(out)?;
+    names.map_or(Ok(()), |names| names.write_joined(out))
+}
+
+fn safetensors_header(
+    columns: &[Column<'_>],
+    rows: usize,
+    given: &Texts<'_>,
+    names: Option<&NameRows<'_>>,
 ) -> Vec<u8> {
     let mut header = Map::new();
     let mut texts = Map::from_iter([(digest::KEY.to_owned(), digest::UNKNOWN.into())]);
-    texts.extend(origin.map(|origin| (KEY.to_owned(), origin.text().into())));
-    if !names.is_empty() && columns.iter().any(|c| c.name == "label") {
-        texts.insert(CLASS_NAMES.into(), json!(names).to_string().into());
+    texts.extend(given.origin.map(|origin| (KEY.to_owned(), origin.text().into())));
+    if !given.classes.is_empty() && columns.iter().any(|c| c.name == "label") {
+        texts.insert(CLASS_NAMES.into(), json!(given.classes).to_string().into());
     }
     header.insert("__metadata__".into(), texts.into());
     let mut end = 0;
-    // Labels first: the format asks for offsets without gaps, and they are
-    // of the widest type, so that all are aligned.
-    for column in columns {
+    let mut add = |name: &str, dtype: &str, shape: Vec<usize>, bytes: usize| {
         let start = end;
-        end += rows * column.row_bytes();
-        let info = json!({
-            "dtype": safetensors_name(column.dtype),
-            "shape": column.shape(rows),
-            "data_offsets": [start, end],
-        });
-        header.insert(column.name.to_owned(), info);
+        end += bytes;
+        let info = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]});
+        header.insert(name.to_owned(), info);
+    };
+    // The widest types first, bytes last: the format asks for offsets without gaps, and so all
+    // are aligned.
+    if names.is_some() {
+        add(OFFSETS, "I64", vec![rows + 1], 8 * (rows + 1));
+    }
+    for column in columns {
+        let dtype = safetensors_name(column.dtype);
+        add(column.name, dtype, column.shape(rows), rows * column.row_bytes());
+    }
+    if let Some(names) = names {
+        let bytes = names.bytes();
+        add(NAME, "U8", vec![bytes], bytes);
     }
     let mut text = serde_json::Value::Object(header).to_string();
     while !text.len().is_multiple_of(8) {
@@ -87,15 +119,21 @@ pub(super) fn npy(
 
 /// An `.npy` file of texts, of equal width.
 pub(super) fn texts(texts: &[String], out: &mut Output<'_>) -> Result<()> {
-    let width = texts.iter().map(|t| t.chars().count()).max().unwrap_or(0).max(1);
-    out.write(&header_of(&format!("<U{width}"), &format!("({},)", texts.len())))?;
-    let points = texts
-        .iter()
-        .flat_map(|text| text.chars().map(u32::from).chain(std::iter::repeat(0)).take(width));
-    out.write(&points.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
+    NameRows::listed(texts).write_numpy(out)
 }
 
-/// A table of text: labels, then the columns of each matrix, by number.
+/// The header of an `.npy` file of texts of so many characters.
+pub(super) fn text_header(width: usize, rows: usize) -> Vec<u8> {
+    header_of(&format!("<U{width}"), &format!("({rows},)"))
+}
+
+/// One of these texts.
+pub(super) fn numpy_text(text: &str, width: usize) -> impl Iterator<Item = u8> {
+    let points = text.chars().map(u32::from).chain(std::iter::repeat(0)).take(width);
+    points.flat_map(u32::to_le_bytes)
+}
+
+/// A table of text: labels, names, then the columns of each matrix, by number.
 pub(super) fn table(
     writer: &mut Writer<'_>,
     columns: &[Column<'_>],
@@ -104,28 +142,34 @@ pub(super) fn table(
 ) -> Result<()> {
     let place = out.place;
     let set = writer.set;
-    let names = set.stored_names();
+    let classes = set.stored_names();
+    let called = NameRows::of(set, 0..set.len());
     let mut table = csv::WriterBuilder::new().delimiter(delimiter).from_writer(&mut *out.to);
     let failed = |e: csv::Error| Error::io("write", place)(e.into());
-    let heads = columns.iter().flat_map(|column| {
-        (0..column.cols()).map(|i| match column.width {
-            Some(_) => format!("{}_{i}", column.name),
-            None => column.name.to_owned(),
-        })
-    });
+    let (labels, matrices): (Vec<_>, Vec<_>) = columns.iter().partition(|c| c.width.is_none());
+    let heads = labels.iter().map(|label| label.name.to_owned());
+    let heads = heads.chain(called.iter().map(|_| NAME.to_owned()));
+    let heads = heads.chain(
+        matrices
+            .iter()
+            .flat_map(|column| (0..column.cols()).map(|i| format!("{}_{i}", column.name))),
+    );
     table.write_record(heads).map_err(failed)?;
     for range in blocks(set.len(), TABLE_ROWS) {
         let mut values = Vec::new();
-        for column in columns.iter().filter(|c| c.width.is_some()) {
+        for column in matrices.iter().copied() {
             values.push((column, writer.values(column, range.clone())?));
         }
         for (i, row) in range.enumerate() {
-            if columns.iter().any(|c| c.width.is_none()) {
+            if !labels.is_empty() {
                 let label = set.raw_label(row)?;
-                let name = usize::try_from(label).ok().and_then(|l| names.get(l));
+                let name = usize::try_from(label).ok().and_then(|l| classes.get(l));
                 table
                     .write_field(name.cloned().unwrap_or_else(|| label.to_string()))
                     .map_err(failed)?;
+            }
+            if let Some(called) = &called {
+                table.write_field(&*called.get(row)).map_err(failed)?;
             }
             for (column, values) in &values {
                 for v in &values[i * column.cols()..][..column.cols()] {
@@ -177,20 +221,28 @@ pub(super) fn npz(
     let rows = writer.set.len();
     let mut zip = zip::ZipWriter::new_stream(&mut *out.to);
     for column in columns {
-        // From 4 GiB on, sizes need the format's extension.
-        let large = rows * column.row_bytes() > u32::MAX as usize - 4096;
-        let options = SimpleFileOptions::default()
-            .compression_method(zip::CompressionMethod::Stored)
-            .large_file(large);
+        let options = stored(rows * column.row_bytes());
         zip.start_file(FileFormat::Npy.file(column.name), options).map_err(failed)?;
         npy(writer, column, &mut Output { to: &mut zip, place })?;
     }
-    let names = writer.set.stored_names();
-    if !names.is_empty() && columns.iter().any(|c| c.name == "label") {
-        let options =
-            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-        zip.start_file(FileFormat::Npy.file(CLASS_NAMES), options).map_err(failed)?;
-        texts(&names, &mut Output { to: &mut zip, place })?;
+    let classes = writer.set.stored_names();
+    let classes = columns.iter().any(|c| c.name == "label").then_some(&classes[..]);
+    let classes = classes.filter(|names| !names.is_empty()).map(NameRows::listed);
+    let names = NameRows::of(writer.set, 0..rows);
+    for (name, texts) in [(CLASS_NAMES, classes), (NAME, names)] {
+        let Some(texts) = texts else { continue };
+        let options = stored(4 * texts.width() * texts.len());
+        zip.start_file(FileFormat::Npy.file(name), options).map_err(failed)?;
+        texts.write_numpy(&mut Output { to: &mut zip, place })?;
     }
     zip.finish().map_err(failed)?.flush().map_err(Error::io("write", place))
+}
+
+/// How an entry of so many bytes is written.
+fn stored(bytes: usize) -> SimpleFileOptions {
+    // From 4 GiB on, sizes need the format's extension.
+    let large = bytes > u32::MAX as usize - 4096;
+    SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .large_file(large)
 }

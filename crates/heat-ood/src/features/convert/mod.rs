@@ -3,7 +3,7 @@
 //!
 //! Labels are written as they are stored, and with them what they stand for: as
 //! `classes` in the metadata of safetensors (a JSON list) and beside the arrays of
-//! numpy's formats, as texts in tables.
+//! numpy's formats, as texts in tables. So are the names of the rows.
 //!
 //! Nothing half-written is ever taken for whole. A file is written beside its
 //! place, flushed and renamed; a directory is filled under a temporary name,
@@ -13,6 +13,7 @@
 mod directory;
 mod encode;
 mod files;
+mod names;
 mod rows;
 mod underflow;
 
@@ -20,8 +21,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use encode::{Column, Source, Writer};
-pub use rows::write_rows;
+use names::NameRows;
+pub use rows::{RowsFile, encode_rows, write_rows};
 
+use super::names::NAME;
 use super::shard::CLASS_NAMES;
 use super::{FeatureSet, Field, FileFormat, Head, Pooling, memmap};
 use crate::error::{Error, Result};
@@ -99,7 +102,8 @@ pub struct ConvertConfig {
     /// formats, f64 in memmaps.
     pub dtype: Option<FloatType>,
     /// Matrices to write, by name; by default all that the form can hold.
-    /// Labels are written wherever there are any; naming `label` demands them.
+    /// Labels and names of rows are written wherever there are any; naming `label` or `name`
+    /// demands them.
     pub fields: Option<Vec<String>>,
     /// Compute `logits` from `avg` with the head.
     pub logits: bool,
@@ -144,7 +148,8 @@ pub fn convert(
     let form = config.form.map_or_else(|| form_of(out), Ok)?;
     directory::check_place(out, form.is_directory(), set, config)?;
     let columns = columns(set, head, form, config)?;
-    let written: Vec<_> = columns.iter().map(|c| c.name).collect();
+    let named = set.names().filter(|_| form.names_rows()).map(|_| NAME);
+    let written: Vec<_> = columns.iter().map(|c| c.name).chain(named).collect();
     let total = set.len() * columns.len();
     observer.on(Event::Begin { task: &format!("convert {}", set.name()), total: total as u64 });
     let mut writer = Writer::new(set, observer);
@@ -156,6 +161,9 @@ pub fn convert(
             let names = set.stored_names();
             if !names.is_empty() && set.labelled() {
                 place.file(&FileFormat::Npy.file(CLASS_NAMES), |w| files::texts(&names, w))?;
+            }
+            if let Some(names) = NameRows::of(set, 0..set.len()) {
+                place.file(&FileFormat::Npy.file(NAME), |w| names.write_numpy(w))?;
             }
             writer.finish(&columns)
         }),
@@ -184,7 +192,7 @@ pub fn convert(
     let files = result?;
     observer.on(Event::End);
     let all = Field::ALL.into_iter().filter(|f| set.dim(*f).is_some()).map(Field::name);
-    let all = all.chain(set.labelled().then_some("label"));
+    let all = all.chain(set.labelled().then_some("label")).chain(set.names().map(|_| NAME));
     let left_out = all.filter(|name| !written.contains(name)).collect();
     Ok(Converted { form, rows: set.len(), files, written, left_out })
 }
@@ -238,6 +246,11 @@ impl Form {
             _ => return Ok(dtype),
         };
         Err(Error::config("dtype", format!("{dtype:?}").to_lowercase(), problem))
+    }
+
+    /// Whether names of rows are written with them.
+    fn names_rows(self) -> bool {
+        !matches!(self, Form::Npy | Form::Memmap)
     }
 
     /// Names of matrices that can be written.
@@ -343,10 +356,17 @@ fn fields(
                 if name == "label" && set.labelled() && form != Form::Npy {
                     continue;
                 }
+                if name == NAME {
+                    if set.names().is_some() && form.names_rows() {
+                        continue;
+                    }
+                    let remedy = "leave it out, or choose a set and a form that have names";
+                    return Err(Error::missing(set.name(), "`name` that could be written", remedy));
+                }
                 let field = Field::ALL.into_iter().find(|f| f.name() == name);
                 chosen.push(match field {
                     None if name != "label" => {
-                        let known = Field::ALL.map(Field::name).into_iter().chain(["label"]);
+                        let known = Field::ALL.map(Field::name).into_iter().chain(["label", NAME]);
                         return Err(Error::unknown("field", name, known));
                     }
                     None if form == Form::Npy => {

@@ -3,15 +3,29 @@
 use std::path::Path;
 
 use super::FloatType;
-use super::directory::single;
-use super::encode::{Column, Source, round, stream};
-use super::files::safetensors_header;
+use super::directory::{in_memory, single};
+use super::encode::{Column, Output, Source, round, stream};
+use super::files::{Texts, safetensors_around};
+use super::names::NameRows;
 use super::underflow::Underflow;
 use crate::error::{Error, Result};
 use crate::features::{Batch, Origin};
-use crate::io::Dtype;
+use crate::io::{Dtype, LONGEST};
 
-/// Write all fields of `rows`, and their labels and origin, as one safetensors file,
+/// What goes with rows that are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RowsFile<'a> {
+    /// Labels, one a row.
+    pub labels: Option<&'a [i64]>,
+    /// Names of the classes, where there are labels.
+    pub classes: &'a [String],
+    /// Names, one a row: of at most 4096 bytes, without NUL.
+    pub names: Option<&'a [String]>,
+    /// Which network made them.
+    pub origin: Option<&'a Origin>,
+}
+
+/// Write all fields of `rows`, and what goes with them, as one safetensors file,
 /// whole or not at all: the bytes are those that [`convert`](super::convert)
 /// would write of a set of these rows.
 ///
@@ -24,18 +38,57 @@ use crate::io::Dtype;
 pub fn write_rows(
     path: &Path,
     rows: &Batch<'_>,
-    labels: Option<&[i64]>,
+    file: &RowsFile<'_>,
     dtype: FloatType,
-    origin: Option<&Origin>,
 ) -> Result<u64> {
-    let (n, place) = (rows.rows(), path.display().to_string());
-    if let Some(labels) = labels.filter(|labels| labels.len() != n) {
-        return Err(Error::Shape {
-            place,
-            tensor: "label".into(),
-            expected: format!("[{n}]"),
-            got: format!("[{}]", labels.len()),
-        });
+    let mut lost = 0;
+    single(path, |out| {
+        let few = u32::try_from(rows.rows() / 10).unwrap_or(u32::MAX).max(1);
+        lost = write(&path.display().to_string(), rows, file, dtype, few, out)?;
+        Ok(())
+    })?;
+    Ok(lost)
+}
+
+/// The same bytes in memory, of rows that need not be like others to come: a column may become 0.
+/// `place` is used in messages.
+///
+/// # Errors
+/// As [`write_rows`], but for columns.
+pub fn encode_rows(
+    place: &str,
+    rows: &Batch<'_>,
+    file: &RowsFile<'_>,
+    dtype: FloatType,
+) -> Result<Vec<u8>> {
+    in_memory(Path::new(place), |out| write(place, rows, file, dtype, u32::MAX, out).map(drop))
+}
+
+fn write(
+    place: &str,
+    rows: &Batch<'_>,
+    file: &RowsFile<'_>,
+    dtype: FloatType,
+    few: u32,
+    out: &mut Output<'_>,
+) -> Result<u64> {
+    let n = rows.rows();
+    let RowsFile { labels, classes, names, origin } = *file;
+    let counts = [("label", labels.map(<[_]>::len)), ("name", names.map(<[_]>::len))];
+    for (tensor, count) in counts {
+        if let Some(count) = count.filter(|count| *count != n) {
+            return Err(Error::Shape {
+                place: place.into(),
+                tensor: tensor.into(),
+                expected: format!("[{n}]"),
+                got: format!("[{count}]"),
+            });
+        }
+    }
+    let unfit = |name: &String| name.len() > LONGEST || name.contains('\0');
+    if let Some(row) = names.into_iter().flatten().position(unfit) {
+        let problem = format!("the name of row {row} is longer than {LONGEST} bytes, or holds NUL");
+        return Err(Error::format(place, problem));
     }
     let label = labels.map(|_| Column {
         name: "label",
@@ -50,19 +103,19 @@ pub fn write_rows(
         dtype: dtype.into(),
     });
     let columns: Vec<Column<'_>> = label.into_iter().chain(matrices).collect();
-    let (mut lost, few) = (0, u32::try_from(n / 10).unwrap_or(u32::MAX).max(1));
-    single(path, |out| {
-        out.write(&safetensors_header(&columns, n, &[], origin))?;
+    let (mut lost, names) = (0, names.map(NameRows::listed));
+    let texts = Texts { classes, origin };
+    safetensors_around(&columns, n, &texts, names.as_ref(), out, |out| {
         for column in &columns {
             match column.source {
                 Source::Field(field) => {
                     let seen = column.underflow();
                     let encode = |start: usize, out: &mut [u8]| {
                         let values = &rows.get(field)[start * column.cols()..];
-                        encode(&place, column, start, values, out, &seen)
+                        encode(place, column, start, values, out, &seen)
                     };
                     stream(column, 0..n, out, encode, |_| {})?;
-                    lost += seen.finish(&place, few)?;
+                    lost += seen.finish(place, few)?;
                 }
                 _ => out.write(bytemuck::cast_slice(labels.unwrap_or_default()))?,
             }
@@ -100,7 +153,7 @@ fn encode(
 mod tests {
     use super::*;
     use crate::features::{ConvertConfig, FeatureSet, Field, Form, Pooling, convert};
-    use crate::io::{Tensor, encode_tensors};
+    use crate::io::{Tensor, Texts, save_tensors};
     use crate::observe::Silent;
 
     const ROWS: usize = 300;
@@ -121,6 +174,9 @@ mod tests {
         let all = [(AVG, 5), (STD, 5), (Field::Logits, 3)];
         let fields: Vec<_> = all.iter().map(|(f, cols)| (*f, values(*cols, 0.37))).collect();
         let labels: Vec<i64> = (0..ROWS as i64).map(|i| i % 3).collect();
+        let names: Vec<String> = (0..ROWS).map(|i| format!("{}/ä{i}.png", i % 3)).collect();
+        let classes = ["cat".to_owned(), "dog".to_owned(), "eel".to_owned()];
+        let given = RowsFile { classes: &classes, names: Some(&names), ..RowsFile::default() };
         for labels in [None, Some(&labels[..])] {
             let mut tensors: Vec<_> = all
                 .iter()
@@ -129,16 +185,25 @@ mod tests {
                 .collect();
             let labelled = labels.map(|l| ("label".into(), Tensor::i64([ROWS], l.to_vec())));
             tensors.extend(labelled);
-            let set = encode_tensors(&tensors).unwrap();
-            let set = FeatureSet::from_safetensors("set", set).unwrap();
+            let path = directory.path().join("set.safetensors");
+            let text = serde_json::to_string(&classes).unwrap();
+            save_tensors(&path, &tensors, &[("classes", text)]).unwrap();
+            let mut set = FeatureSet::open(&path).unwrap();
+            set.shards[0].names = Some(Texts::owned(&names).unwrap());
             for dtype in [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64] {
-                let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
-                write_rows(&ours, &batch(fields.clone()), labels, dtype, None).unwrap();
+                let [ours, theirs] = ["ours.safetensors", "theirs.safetensors"]
+                    .map(|name| directory.path().join(name));
+                let file = RowsFile { labels, ..given };
+                write_rows(&ours, &batch(fields.clone()), &file, dtype).unwrap();
+                let bytes = encode_rows("x", &batch(fields.clone()), &file, dtype).unwrap();
                 let (form, dtype) = (Some(Form::Safetensors), Some(dtype));
                 let config = ConvertConfig { form, dtype, force: true, ..Default::default() };
                 convert(&set, None, &theirs, &config, &mut Silent).unwrap();
                 let read = |path| std::fs::read(path).unwrap();
-                assert!(read(&ours) == read(&theirs), "{dtype:?}");
+                assert!(read(&ours) == read(&theirs) && read(&ours) == bytes, "{dtype:?}");
+                let back = FeatureSet::open(&ours).unwrap();
+                assert_eq!(back.names().unwrap().get(299), "2/ä299.png");
+                assert_eq!(back.class_names().len(), if labels.is_some() { 3 } else { 0 });
             }
         }
     }
@@ -151,7 +216,8 @@ mod tests {
             let mut values = values(4, 1.0);
             values[4 * 270 + 1] = value;
             let rows = batch(vec![(AVG, values)]);
-            let error = write_rows(&path, &rows, labels, FloatType::F16, None).unwrap_err();
+            let file = RowsFile { labels, ..RowsFile::default() };
+            let error = write_rows(&path, &rows, &file, FloatType::F16).unwrap_err();
             assert!(!path.exists());
             error.to_string()
         };

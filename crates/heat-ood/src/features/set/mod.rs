@@ -11,13 +11,14 @@ use view::View;
 
 use super::classes::Classes;
 use super::labels::open_labels;
+use super::names::NAME;
 use super::open::OpenOptions;
 use super::origin::Origin;
 use super::shard::{NAMES, Shard, safetensors_arrays};
 use super::whole_labels::whole;
-use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, table, unnamed};
+use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, names, table, unnamed};
 use crate::error::{Error, Result};
-use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy};
+use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy, open_npy_texts};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
 
@@ -88,18 +89,21 @@ impl FeatureSet {
             return Self::open_directory(path, options)?.of_dim(options.dim);
         }
         let (mut notices, mut origin) = (Vec::new(), None);
-        let arrays = match FileFormat::of(path) {
-            Some(FileFormat::Npy) => vec![("avg".to_owned(), open_npy(path)?)],
+        let (arrays, names) = match FileFormat::of(path) {
+            Some(FileFormat::Npy) => (vec![("avg".to_owned(), open_npy(path)?)], None),
             Some(FileFormat::Npz) => unnamed::npz(path, &mut notices)?,
             Some(FileFormat::Safetensors) => {
                 let file = TensorFile::open(path)?;
                 origin = Origin::of_file(&file)?;
-                unnamed::safetensors(&file, &mut notices)?
+                (unnamed::safetensors(&file, &mut notices)?, names::of_tensors(&file)?)
             }
-            Some(FileFormat::Csv) => table::open(path, options, &mut notices)?,
+            Some(FileFormat::Csv) => {
+                let table = table::open(path, options, &mut notices)?;
+                (table.arrays, table.names)
+            }
             Some(FileFormat::Memmap) | None => return Err(unnamed::refused(path)),
         };
-        let shard = Shard::new(path, arrays)?;
+        let shard = Shard::new(path, arrays)?.named(names)?;
         let mut set = Self::assemble(path, vec![path.to_owned()], vec![shard])?;
         set.notices = notices.into();
         set.of_dim(options.dim).map(|set| set.with_origin(origin))
@@ -125,7 +129,8 @@ impl FeatureSet {
         if !shards.is_empty() {
             let read = |f: &PathBuf| {
                 let file = TensorFile::open(f)?;
-                Ok((Shard::new(f, safetensors_arrays(&file)?)?, Origin::of_file(&file)?))
+                let shard = Shard::new(f, safetensors_arrays(&file)?)?;
+                Ok((shard.named(names::of_tensors(&file)?)?, Origin::of_file(&file)?))
             };
             let parts = shards.iter().map(read).collect::<Result<Vec<_>>>()?;
             let (parts, origins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
@@ -150,7 +155,14 @@ impl FeatureSet {
             Ok((name.into_owned(), open_npy(f)?))
         };
         let arrays = named.iter().map(read).collect::<Result<_>>()?;
-        let shard = Shard::new(path, arrays)?;
+        let beside = path.join(FileFormat::Npy.file(NAME));
+        let mut shard = Shard::new(path, arrays)?;
+        if beside.is_file()
+            && let Some(names) = open_npy_texts(&beside)?
+        {
+            shard = shard.named(Some(names))?;
+            named.push(beside);
+        }
         Self::assemble(path, named, vec![shard])
     }
 
@@ -163,7 +175,8 @@ impl FeatureSet {
         let path = Path::new(name);
         let digest = (name.to_owned(), io::sha256_of([&bytes[..]]));
         let file = TensorFile::from_memory(path, bytes)?;
-        let shard = Shard::new(path, safetensors_arrays(&file)?)?;
+        let shard =
+            Shard::new(path, safetensors_arrays(&file)?)?.named(names::of_tensors(&file)?)?;
         let origin = Origin::of_file(&file)?;
         let mut set = Self::assemble(path, Vec::new(), vec![shard])?.with_origin(origin);
         // There is no file to be read for it later.
@@ -259,14 +272,14 @@ impl FeatureSet {
                     });
                 }
             }
-            if shard.label.is_some() != labelled {
-                return Err(Error::format(
-                    &shard.place,
-                    format!(
-                        "`label` must be in every shard or in none; compare {}",
-                        shards[0].place
-                    ),
-                ));
+            let named = shard.names.is_some() == shards[0].names.is_some();
+            if shard.label.is_some() != labelled || !named {
+                let what = if named { "label" } else { NAME };
+                let problem = format!(
+                    "`{what}` must be in every shard or in none; compare {}",
+                    shards[0].place
+                );
+                return Err(Error::format(&shard.place, problem));
             }
         }
         let differ = |s: &&Shard| names(s).is_some_and(|n| Some(&n) != first_names.as_ref());
