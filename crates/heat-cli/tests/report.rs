@@ -154,10 +154,7 @@ fn runs_sweeps_and_results_have_pages() {
     ok(path, &[&["sweep"], &tiny[..], &grid, &sets].concat());
     ok(path, &[&["report", "s", "run", "-o", "sweep.html"], &sets[..]].concat());
     let html = page(path, "sweep.html");
-    contains(
-        &html,
-        &["<h3>Sweep s</h3>", "seed=1", "results-1", "fig-energies-2", "fig-training"],
-    );
+    contains(&html, &["<h3>Sweep s</h3>", "seed=1", "results-1", "fig-energies-2", "fig-training"]);
     // Over the seeds, of what both tables hold.
     let found: Value = serde_json::from_str(&page(path, "s/sweep.json")).unwrap();
     let auroc = &found["settings"][0]["metrics"]["average"]["auroc"];

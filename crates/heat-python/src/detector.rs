@@ -40,7 +40,8 @@ pub fn training(
 ) -> PyResult<TrainingData> {
     if let Some(PyHead(head)) = head {
         let checked = set.0.check_head(head);
-        let checked = checked.and_then(|()| set.0.indexing(head.classes()).check_classes(head.classes()));
+        let checked =
+            checked.and_then(|()| set.0.indexing(head.classes()).check_classes(head.classes()));
         checked.map_err(|e| exception(py, &e))?;
     }
     Ok(TrainingData::new(&set.0).with_head(head.map(|head| &head.0)).with_classes(classes))
@@ -142,8 +143,7 @@ impl PyDetector {
     fn components<'py>(&self, py: Python<'py>, set: &PyFeatureSet) -> PyResult<Bound<'py, PyDict>> {
         let names = self.0.scorer().components();
         let (detector, set) = (&self.0, &set.0);
-        let found =
-            working(py, || detector.predict(set, Ties::default(), &mut heat_ood::Silent))?;
+        let found = working(py, || detector.predict(set, Ties::default(), &mut heat_ood::Silent))?;
         let parts = PyDict::new(py);
         for (i, name) in names.iter().enumerate() {
             let column = found.components.iter().skip(i).step_by(names.len()).copied();

@@ -2,12 +2,12 @@
 
 use heat_cli::export::{self, Format};
 use heat_cli::report::{self, Evaluation, ReportData};
+use heat_ood::Detector;
 use heat_ood::evaluate::{Baseline, Candidate, Groups, Results, Statistics};
 use heat_ood::features::FeatureSet;
 use heat_ood::metrics::{self, BootstrapConfig};
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::select::{SelectConfig, fit_composition, tune};
-use heat_ood::Detector;
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 

@@ -64,7 +64,9 @@ fn matrix(array: &Bound<'_, PyAny>, kind: &str) -> PyResult<Matrix> {
 
 fn field(py: Python<'_>, name: &str) -> PyResult<Field> {
     let found = FIELDS.into_iter().find(|f| f.name() == name);
-    found.ok_or_else(|| input(py, format!("there is no field `{name}`: avg, std, max, logits, probs")))
+    found.ok_or_else(|| {
+        input(py, format!("there is no field `{name}`: avg, std, max, logits, probs"))
+    })
 }
 
 /// N rows of features. A clone shares the data.

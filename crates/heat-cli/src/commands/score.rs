@@ -356,7 +356,8 @@ impl Sink<'_, '_> {
         let judged = part.rows.as_ref();
         let judged = judged.map(|rows| self.detector.predict(rows, self.ties(), &mut Silent));
         let lost = part.unreadable.into_iter().filter(|_| !skip);
-        let lost = lost.map(|(i, reason)| (i - part.images.start, set.image_name(i), reason)).collect();
+        let lost =
+            lost.map(|(i, reason)| (i - part.images.start, set.image_name(i), reason)).collect();
         let names = part.rows.map_or(Names::List(None), Names::Set);
         self.take(Block { judged: judged.transpose()?, names, lost })
     }

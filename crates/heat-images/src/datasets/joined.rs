@@ -36,7 +36,8 @@ pub fn open_all(paths: &[PathBuf], options: &ImageOptions) -> Result<Box<dyn Ima
     let (mut parts, mut start) = (Vec::with_capacity(paths.len()), 0);
     for path in paths {
         let set = open(path, options)?;
-        let named = path.file_name().is_some_and(|name| name.to_string_lossy() == set.image_name(0));
+        let named =
+            path.file_name().is_some_and(|name| name.to_string_lossy() == set.image_name(0));
         let single = set.len() == 1 && path.is_file() && named;
         let text = path.display().to_string();
         let text = text.trim_end_matches('/').to_owned();

@@ -168,8 +168,9 @@ impl InMemory {
     /// If there are no labels.
     pub fn class_names(mut self, names: Vec<String>) -> Result<Self> {
         let label = self.arrays.iter_mut().rfind(|(name, _)| name == "label");
-        let (_, label) = label
-            .ok_or_else(|| Error::missing(&self.name, "`label`", "give the labels before their names"))?;
+        let (_, label) = label.ok_or_else(|| {
+            Error::missing(&self.name, "`label`", "give the labels before their names")
+        })?;
         label.names = Some(Arc::new(names));
         Ok(self)
     }

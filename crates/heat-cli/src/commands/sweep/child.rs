@@ -62,7 +62,12 @@ impl Launcher {
 
     fn start(&self, index: usize, run: &GridRun, directory: &Path) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program[0]);
-        command.args(&self.program[1..]).arg("train").args(&self.shared).arg("--out").arg(directory);
+        command
+            .args(&self.program[1..])
+            .arg("train")
+            .args(&self.shared)
+            .arg("--out")
+            .arg(directory);
         if directory.join("recipe.toml").is_file() {
             command.arg("--resume");
         }

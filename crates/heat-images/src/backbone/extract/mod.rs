@@ -300,7 +300,13 @@ impl Run<'_> {
         if rows.labels.is_empty() {
             remove(&files.shard)?;
         } else {
-            lost = rows.write(&files.shard, self.source.dataset, labelled, self.source.config, origin)?;
+            lost = rows.write(
+                &files.shard,
+                self.source.dataset,
+                labelled,
+                self.source.config,
+                origin,
+            )?;
         }
         let record = Record::new(files, &self.stamps[range], &digests);
         record.write(files)?;
