@@ -101,3 +101,77 @@ fn files_of_other_programs_have_no_digest() {
     let error = TensorFile::open(&path).err().unwrap().to_string();
     assert!(error.contains("head.safetensors: is damaged"), "{error}");
 }
+
+/// Other numbers under a right digest, as of a program that reads or writes a tensor otherwise: a
+/// detector proves itself by its probes, composed, calibrated and of one's own too.
+#[test]
+fn a_detector_proves_itself() {
+    use heat_ood::io::{Tensor, save_tensors};
+    let golden = common::Golden::open();
+    let (train, head, test) = (golden.train(), golden.head(), golden.set("test.avg"));
+    let data = TrainingData::new(&train).with_head(&head);
+    let fit = |text: &str| -> Fitted<dyn Scorer> {
+        ScorerSpec::parse(text).unwrap().fit(&data, &mut Silent).unwrap()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let (path, other) = (directory.path().join("right"), directory.path().join("other"));
+    let members = ["el", "gmm"].map(|name| Part::new(name, fit(name)));
+    let composed = CombinedConfig { members: members.into(), beta: 0.0 };
+    let composed: Fitted<dyn Scorer> = composed.fit(&data, &mut Silent).unwrap().into();
+    let changed = ["weight", "means", "weight"];
+    for (scorer, tensor) in [fit("el"), fit("gmm"), composed].into_iter().zip(changed) {
+        let mut detector = Detector::new(scorer);
+        let config = CalibrationConfig { alpha: 0.1, ..CalibrationConfig::default() };
+        detector.calibrate(&config, &test, None, false, &mut Silent).unwrap();
+        detector.save(&path).unwrap();
+        let proof = Detector::open(&path).unwrap().verify().unwrap().unwrap();
+        assert_eq!((proof.rows, proof.difference), (16, 0.0));
+        // The same file, one of its numbers a little off.
+        let file = TensorFile::open(&path).unwrap();
+        let keys = ["format", "version", "scorer", "provenance", "calibration", "probes"];
+        let texts: Vec<_> = keys.map(|k| (k, file.metadata(k).unwrap().to_owned())).into();
+        let save = |off: f64| {
+            let mut found = 0;
+            let tensors = file.list().into_iter().map(|(name, kind, shape)| {
+                let hit = name.rsplit('.').next() == Some(tensor);
+                let value = match &*kind {
+                    "F32" => {
+                        let mut values = file.f32(&name, &shape).unwrap();
+                        values[0] += if hit { off as f32 } else { 0.0 };
+                        Tensor::f32(shape, values)
+                    }
+                    "F64" => {
+                        let mut values = file.f64(&name, &shape).unwrap();
+                        values[0] += if hit { off } else { 0.0 };
+                        Tensor::f64(shape, values)
+                    }
+                    _ => {
+                        let bytes = std::fs::read(&path).unwrap();
+                        let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+                        let words = read.tensor(&name).unwrap().data().to_vec();
+                        let words = words.as_chunks::<8>().0.iter();
+                        Tensor::i64(shape, words.map(|w| i64::from_le_bytes(*w)).collect())
+                    }
+                };
+                found += usize::from(hit);
+                (name, value)
+            });
+            let tensors: Vec<_> = tensors.collect();
+            assert!(found == 1, "{tensor}: {:?}", file.list());
+            save_tensors(&other, &tensors, &texts).unwrap();
+            Detector::open(&other).unwrap()
+        };
+        assert_eq!(save(0.0).verify().unwrap().unwrap(), proof);
+        let wrong = save(0.25);
+        let error = wrong.verify().unwrap_err().to_string();
+        assert!(error.contains("does not score as it did when it was made"), "{error}");
+        // Written again, it does not become right.
+        wrong.save(&path).unwrap();
+        assert!(Detector::open(&path).unwrap().verify().is_err());
+    }
+    let unknown = Detector::new(Fitted::<dyn Scorer>::from_parts(
+        fit("el").scorer().clone(),
+        heat_ood::Provenance::new(),
+    ));
+    assert_eq!(unknown.verify().unwrap(), None);
+}
