@@ -16,7 +16,7 @@ use zip::ZipArchive;
 
 use super::links::{Entry, Tree, normal};
 use super::sniff::{self, HEAD};
-use heat_ood::io::{Bytes, map, map_file, zip_entries};
+use heat_ood::io::{Bytes, ZipCheck, map, map_file, zip_entries};
 use heat_ood::{Error, Result};
 
 /// Largest file that is read whole rather than mapped.
@@ -402,12 +402,22 @@ fn zip(path: &Path) -> Result<Listed> {
         ));
     }
     let length = bytes.len() as u64;
+    let archive_bytes = Arc::clone(&bytes);
     let archive = ZipArchive::new(Cursor::new(Shared(bytes))).map_err(damaged)?;
     let mut tree = Tree::default();
     for i in 0..archive.len() {
         let Some(name) = archive.name_for_index(i) else { continue };
         // Some programs of Windows write its separators.
         let name = name.map_err(damaged)?.replace('\\', "/");
+        let agrees = archive.by_index_data(i).is_ok_and(|entry| {
+            let (bytes, header) = (&archive_bytes[..], entry.header_start());
+            ZipCheck { bytes, header, name: entry.name_raw() }.header(entry.compression())
+        });
+        if !agrees {
+            let problem =
+                format!("the directory's entry `{name}` is not that of the file; copy it again");
+            return Err(Error::format(path, problem));
+        }
         let is_directory = name.ends_with('/');
         let name = named(path, &name)?;
         let is_link = archive.by_index_data(i).is_ok_and(|entry| entry.is_symlink());
@@ -446,7 +456,11 @@ fn unzipped(
     let mut out = Vec::new();
     let room = usize::try_from(size).ok().and_then(|size| out.try_reserve_exact(size).ok());
     room.ok_or_else(|| format!("{size} bytes, more than there is memory for"))?;
-    file.take(size).read_to_end(&mut out).map_err(|e| e.to_string())?;
+    // Beyond the last byte the checksum is compared.
+    file.take(size + 1).read_to_end(&mut out).map_err(|e| e.to_string())?;
+    if out.len() as u64 != size {
+        return Err(format!("has not the {size} bytes that the archive says; copy it again"));
+    }
     Ok(out)
 }
 

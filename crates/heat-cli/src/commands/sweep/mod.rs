@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use heat_ood::ebm::PriorKind;
 use heat_ood::features::Subset;
-use heat_ood::io::write_atomically;
+use heat_ood::io::{mapping, memory_limit, write_atomically};
 use heat_ood::math::parallel;
 use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};
@@ -162,6 +162,10 @@ fn shared_arguments(args: &SweepArgs, threads: usize, quiet: bool) -> Vec<OsStri
     if quiet {
         list.push("--quiet".into());
     }
+    if !mapping() {
+        list.push("--no-mmap".into());
+    }
+    list.extend(["--memory".into(), memory_limit().to_string().into()]);
     list
 }
 
