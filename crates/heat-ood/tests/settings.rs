@@ -9,7 +9,7 @@ use heat_ood::scorers::{Scorer, ScorerSpec, catalogue};
 use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
 use ndarray::Array2;
 
-const DIM: usize = 6;
+const DIM: usize = 24;
 
 /// Integers are given as such, since a float is none.
 const VALUES: [&str; 13] = [
@@ -46,7 +46,12 @@ fn head() -> Head {
 
 /// The scores of a set, or the error, before and after a file.
 fn the_same_when_opened(what: &str, scorer: Fitted<dyn Scorer>, test: &FeatureSet) {
-    let directory = tempfile::tempdir().unwrap();
+    // In memory, where the system has that: thousands of files are flushed.
+    let memory = std::path::Path::new("/dev/shm");
+    let directory = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory).unwrap(),
+        false => tempfile::tempdir().unwrap(),
+    };
     let path = directory.path().join("d.safetensors");
     let before = scorer.score(test).map_err(|e| e.to_string());
     let detector = Detector::new(scorer);
@@ -106,7 +111,7 @@ fn what_is_trained_can_be_opened() {
     let numbers = toml::Table::try_from(&small).unwrap();
     let mut keys = Vec::new();
     numbers_of(&numbers, "", &mut keys);
-    assert!(keys.len() > 20, "{keys:?}");
+    assert!(keys.len() >= 20, "{keys:?}");
     for key in keys.iter().filter(|key| !["n_epochs", "ebm.model.steps"].contains(&&***key)) {
         for value in ["nan", "inf", "-1.0", "0.0", "1e300", "1e-300", "0", "-1", "1000000000000"] {
             let mut settings = numbers.clone();

@@ -5,7 +5,6 @@
 //! access: it is unpacked once into a temporary file that vanishes with the
 //! process, and read there.
 
-use std::fs::File;
 use std::io::{Cursor, Read, Seek};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,9 @@ use zip::ZipArchive;
 
 use super::links::{Entry, Tree, normal};
 use super::sniff::{self, HEAD};
-use heat_ood::io::{Bytes, ZipCheck, map, map_file, zip_entries};
+use heat_ood::io::{
+    Bytes, ZipCheck, map, map_file, open_regular, read_bounded, zip_entries,
+};
 use heat_ood::{Error, Result};
 
 /// Largest file that is read whole rather than mapped.
@@ -271,7 +272,7 @@ pub(super) fn base(name: &str) -> &str {
 pub(super) fn read_file(path: &Path) -> Result<Slice> {
     let size = std::fs::metadata(path).map_err(Error::io("open", path))?.len();
     if size <= SMALL {
-        return std::fs::read(path).map(Slice::owned).map_err(Error::io("read", path));
+        return read_bounded(path, SMALL).map(Slice::owned);
     }
     let bytes = map(path)?;
     Ok(Slice { range: 0..bytes.len(), bytes })
@@ -293,11 +294,8 @@ fn is_named(path: &Path, endings: &[&str]) -> bool {
 
 /// The first bytes of a file.
 pub(super) fn head_of(path: &Path) -> Result<Vec<u8>> {
-    if !std::fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
-        return Err(Error::format(path, "neither a file nor a directory"));
-    }
     let mut head = Vec::new();
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_regular(path)?;
     file.take(HEAD as u64).read_to_end(&mut head).map_err(Error::io("read", path))?;
     Ok(head)
 }
@@ -466,7 +464,7 @@ fn unzipped(
 
 /// Decompress a gzip file into a temporary file without a name.
 fn unpacked(path: &Path) -> Result<Arc<Bytes>> {
-    let packed = File::open(path).map_err(Error::io("open", path))?;
+    let packed = open_regular(path)?;
     let size = packed.metadata().map_err(Error::io("open", path))?.len();
     let most = ALWAYS_ALLOWED_ON_DISK.max(size.saturating_mul(MAX_GROWTH_ON_DISK));
     let place = std::env::temp_dir();
