@@ -6,7 +6,7 @@ use std::path::Path;
 
 use heat_ood::calibrate::CalibrationConfig;
 use heat_ood::compose::{CombinedConfig, Part};
-use heat_ood::ebm::{HeatConfig, RunDirectory, Trainer, checkpoint};
+use heat_ood::ebm::{HeatConfig, RunDirectory, Trainer, checkpoint, torch};
 use heat_ood::features::{ConvertConfig, FeatureSet, Field, FloatType, Form, Pooling, convert};
 use heat_ood::io::TensorFile;
 use heat_ood::math::rng::{Purpose, Stream};
@@ -112,6 +112,24 @@ fn flipped_bits_of_archives_are_noticed() {
             Ok(read(&damaged)? == right)
         });
     }
+}
+
+/// Checkpoints of PyTorch, whose archives have checksums.
+#[test]
+fn flipped_bits_of_torch_files_are_noticed() {
+    let file = common::path("torch/bare.pt");
+    let directory = tempfile::tempdir().unwrap();
+    let damaged = directory.path().join("damaged.pt");
+    let read = |path: &Path| {
+        let net = torch::read(path, &torch::ReadOptions::default());
+        net.map(|net| net.parameters().to_vec()).map_err(|e| e.to_string())
+    };
+    let right = read(&file).unwrap();
+    let size = std::fs::metadata(&file).unwrap().len() as usize;
+    flip(&file, (FLIPS_OF_ARCHIVES, size, 30), &|bytes| {
+        std::fs::write(&damaged, bytes).unwrap();
+        Ok(read(&damaged)? == right)
+    });
 }
 
 #[test]

@@ -15,9 +15,7 @@ use zip::ZipArchive;
 
 use super::links::{Entry, Tree, normal};
 use super::sniff::{self, HEAD};
-use heat_ood::io::{
-    Bytes, ZipCheck, map, map_file, open_regular, read_bounded, zip_entries,
-};
+use heat_ood::io::{Bytes, ZipCheck, map, map_file, open_regular, read_bounded, zip_entries};
 use heat_ood::{Error, Result};
 
 /// Largest file that is read whole rather than mapped.
