@@ -71,6 +71,14 @@ fn pipes_and_links_under_names_of_ours_are_refused_at_once() {
         let (_, error) = fails(path, &[&tiny[..], &["--out", name]].concat());
         contains(&error, &[".lock"]);
     }
+    // Other files of a run are another's links.
+    for name in ["metrics.jsonl", "run.json", "detector.safetensors"] {
+        let run = path.join(format!("run-{name}"));
+        fs::create_dir(&run).unwrap();
+        symlink(path.join("precious"), run.join(name)).unwrap();
+        let (_, error) = fails(path, &[&tiny[..], &["--out", run.to_str().unwrap()]].concat());
+        contains(&error, &[name, "is a link, which is not followed"]);
+    }
     assert_eq!(fs::read(path.join("precious")).unwrap(), b"x");
     // The old temporary name of a directory is another's link to a directory of value.
     fs::create_dir(path.join("valuable")).unwrap();

@@ -33,7 +33,7 @@ pub use temporary::remove_abandoned;
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors};
 pub(crate) use write::write_sealed;
-pub use write::{destination, is_standard_output, write_atomically};
+pub use write::{destination, is_standard_output, refuse_link, write_atomically, write_own};
 pub(crate) use zip_directory::has_crc;
 pub use zip_directory::{ZipCheck, zip_entries};
 
