@@ -93,7 +93,7 @@ pub fn write_own(
     write_atomically(path, write)
 }
 
-/// The same, with the digest of all that was written in its place in the header, where the first
+/// As [`write_atomically`], with the digest of all that was written in its place in the header, where the first
 /// thing written is a header that leaves one (see [`super::digest`]).
 ///
 /// # Errors
