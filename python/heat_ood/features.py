@@ -154,14 +154,16 @@ class FeatureSet:
         head: Any = None,
         dim: int | None = None,
         label_column: str | None = None,
+        mmap: bool = True,
     ) -> FeatureSet:
         """Open a file (`.safetensors`, `.npy`, `.npz`, `.csv`) or a directory of shards.
 
-        The file is memory-mapped: keep it as it is while the set is used. The head that
+        The file is memory-mapped: keep it as it is while the set is used. With `mmap=False` it is read
+        into memory, as it should be where it may be cut short meanwhile (network disks). The head that
         `extract` wrote into the directory is taken unless another is given.
         """
         path = Path(path)
-        inner = _heat_ood.FeatureSet.open(path, None if labels is None else Path(labels), dim, label_column)
+        inner = _heat_ood.FeatureSet.open(path, None if labels is None else Path(labels), dim, label_column, not mmap)
         beside = path / _HEAD
         if head is None and beside.is_file():
             head = beside

@@ -3,7 +3,8 @@
 //! One safetensors file without pickle. All parameters are in it, prior and
 //! feature steps included: scoring never fits anything. Metadata: `format`,
 //! `version`, `scorer` (the outline of the tensors, JSON), `provenance`
-//! (JSON), and `calibration` (JSON) in calibrated ones. Files of a newer version are refused, older ones load. A training
+//! (JSON), `calibration` (JSON) in calibrated ones, and `probes` (JSON) where it can prove itself
+//! ([`Detector::verify`]). Files of a newer version are refused, older ones load. A training
 //! checkpoint can be opened as a detector too.
 
 use std::path::Path;
@@ -14,10 +15,11 @@ use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field, Head, RowSketch};
-use crate::io::{Tensor, TensorFile, save_tensors, sealed_tensors};
+use crate::io::{Tensor, TensorData, TensorFile, save_tensors, sealed_tensors};
 use crate::math::blocks;
 use crate::math::reduce::argmax;
 use crate::observe::Observer;
+use crate::probes::{Described, Probes, Recorded};
 use crate::provenance::Provenance;
 use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, SEALED, ScoredSet, Scorer, Stored};
 
@@ -39,6 +41,20 @@ pub struct Detector {
     calibration: Option<Arc<Calibration>>,
     /// Whether features of another network are taken.
     any_origin: bool,
+    /// What it gave on its probes when it was made, if it was opened.
+    recorded: Option<Recorded>,
+}
+
+/// What came of [`Detector::verify`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Proof {
+    /// Rows that were scored.
+    pub rows: usize,
+    /// The largest difference of their scores from those stored.
+    pub difference: f64,
+    /// The largest that rounding explains, on any processor.
+    pub tolerance: f64,
 }
 
 /// Scores of a set with what is thought of its rows.
@@ -61,7 +77,7 @@ impl Detector {
     /// A detector of a fitted scorer. It remembers what the fit has seen.
     pub fn new(fitted: impl Into<Fitted<dyn Scorer>>) -> Self {
         let (scorer, provenance) = fitted.into().into_parts();
-        Detector { scorer, provenance, calibration: None, any_origin: false }
+        Detector { scorer, provenance, calibration: None, any_origin: false, recorded: None }
     }
 
     /// The scorer.
@@ -241,6 +257,7 @@ impl Detector {
         let mut tensors = Vec::new();
         let outline = self.scorer.section().flatten("", &mut tensors);
         check_loaders(&outline)?;
+        check_finite(self.scorer.name(), &tensors)?;
         let json = |v: serde_json::Result<String>| v.unwrap_or_default();
         let mut metadata = vec![
             ("format", FORMAT.to_owned()),
@@ -258,7 +275,46 @@ impl Detector {
         for (i, rows) in self.provenance.tuned_rows.iter().enumerate() {
             tensors.extend(rows.tensors(&format!("{TUNED_ROWS}.{i}")));
         }
+        if let Some(recorded) = self.recorded() {
+            let (described, probes) = self.provenance.probes.tensors(&recorded);
+            tensors.extend(probes);
+            metadata.push(("probes", json(serde_json::to_string(&described))));
+        }
         Ok((tensors, metadata))
+    }
+
+    /// What it gives on its probes: as stored in the file that it was opened from, which says
+    /// what was right; else as it is. `None` where it has none, or they cannot be scored.
+    fn recorded(&self) -> Option<Recorded> {
+        let known = self.recorded.clone();
+        known.or_else(|| self.provenance.probes.record(|set| self.scorer.score(set)))
+    }
+
+    /// Prove that it scores as it did where it was made, by at most sixteen rows that are stored
+    /// with their scores. `None` where there are none: in files of earlier versions, in
+    /// checkpoints, and of scorers of which nothing is known about their training rows.
+    ///
+    /// The rows are mixtures of training rows, four each, and none of these; their scores are taken
+    /// when a detector is first saved, and stay. That a file's bytes are those that were written
+    /// is checked whenever it is opened. This shows besides that program and processor
+    /// do with them what those did that wrote it; it takes the time of scoring sixteen rows.
+    ///
+    /// # Errors
+    /// If it scores otherwise.
+    pub fn verify(&self) -> Result<Option<Proof>> {
+        let Some(recorded) = self.recorded() else { return Ok(None) };
+        let difference = self.provenance.probes.compare(&recorded, |set| self.scorer.score(set))?;
+        let (rows, tolerance) = (recorded.scores.len(), recorded.tolerance);
+        if difference > tolerance {
+            let place = self.scorer.name();
+            let problem = format!(
+                "does not score as it did when it was made: on its {rows} probe rows scores \
+                 differ by up to {difference:.3e}, and rounding explains {tolerance:.3e}. \
+                 Something else made the file or reads it; make the detector again with this version"
+            );
+            return Err(Error::format(place, problem));
+        }
+        Ok(Some(Proof { rows, difference, tolerance }))
     }
 
     /// Open a detector or a checkpoint.
@@ -302,12 +358,18 @@ impl Detector {
             .transpose()
             .map_err(|e| bad(format!("its provenance is not readable: {e}")))?
             .unwrap_or_default();
-        let mut detector = Detector { scorer, provenance, calibration: None, any_origin: false };
+        let mut detector = Detector::new(Fitted::from_parts(scorer, provenance));
         for (i, rows) in detector.provenance.rows.iter_mut().enumerate() {
             rows.read(file, &format!("{TRAIN_ROWS}.{i}"))?;
         }
         for (i, rows) in detector.provenance.tuned_rows.iter_mut().enumerate() {
             rows.read(file, &format!("{TUNED_ROWS}.{i}"))?;
+        }
+        if let Some(text) = file.metadata("probes") {
+            let described: Described = serde_json::from_str(text)
+                .map_err(|e| bad(format!("its probe rows are not readable: {e}")))?;
+            let (probes, recorded) = Probes::read(file, &described)?;
+            (detector.provenance.probes, detector.recorded) = (probes, Some(recorded));
         }
         if let Some(text) = file.metadata("calibration") {
             let outline: Outline = serde_json::from_str(text)
@@ -343,6 +405,23 @@ fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
 const HEAT: &str = "heat";
 const COMBINED: &str = "combined";
 const FUSION: &str = "fusion";
+
+/// That [`load`] will take its numbers.
+fn check_finite(scorer: &str, tensors: &[(String, Tensor)]) -> Result<()> {
+    let finite = |tensor: &Tensor| match &tensor.data {
+        TensorData::F32(values) => values.iter().all(|v| v.is_finite()),
+        TensorData::F64(values) => values.iter().all(|v| v.is_finite()),
+        TensorData::I64(_) => true,
+    };
+    let wrong = tensors.iter().find(|(_, tensor)| !finite(tensor));
+    wrong.map_or(Ok(()), |(name, _)| {
+        let problem = format!(
+            "`{name}` holds NaN or infinity, so that the file could not be opened: its settings are \
+             too large or too small for these features"
+        );
+        Err(Error::Fit { what: scorer.to_owned(), problem })
+    })
+}
 
 /// That [`load`] will find a loader for everything in it.
 fn check_loaders(outline: &Outline) -> Result<()> {

@@ -51,6 +51,7 @@ pub mod math;
 pub mod metrics;
 mod observe;
 mod printable;
+mod probes;
 mod provenance;
 pub mod recipe;
 pub mod run;
@@ -61,7 +62,7 @@ pub mod torch;
 
 pub use ndarray;
 
-pub use detector::{Detector, Prediction};
+pub use detector::{Detector, Prediction, Proof};
 pub use error::{Error, Result};
 pub use observe::{EpochLog, Event, Observer, Silent, Warnings};
 pub use printable::printable;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, FieldSet, Origin, RowSketch};
+use crate::probes::Probes;
 
 /// Where a detector comes from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub struct Provenance {
     /// Likewise of the rows of `tuned_on`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuned_rows: Vec<RowSketch>,
+    /// Rows made of training rows, to try the scorer on.
+    #[serde(skip)]
+    pub(crate) probes: Probes,
 }
 
 /// The fraction of seen rows from which a set is called seen.
@@ -59,6 +63,7 @@ impl Provenance {
         provenance.classes = train.class_names();
         provenance.origin = train.origin().cloned();
         provenance.rows.push(RowSketch::of(train, needs)?);
+        provenance.probes = Probes::of(train, needs)?;
         Ok(provenance)
     }
 
@@ -83,6 +88,7 @@ impl Provenance {
                 self.tuned_on.push(file.clone());
             }
         }
+        self.probes.include(&part.probes);
         for rows in &part.tuned_rows {
             if !self.tuned_rows.contains(rows) {
                 self.tuned_rows.push(rows.clone());

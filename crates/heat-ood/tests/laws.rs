@@ -269,6 +269,11 @@ fn saved_and_loaded(name: &str, scorer: &Fitted<dyn Scorer>) {
     let loaded = Detector::open(&path).unwrap();
     let scores = scorer.score(&PROBES.rows).unwrap();
     assert_eq!(loaded.score(&PROBES.rows).unwrap(), scores, "{name}: saved and loaded");
+    let proof = loaded.verify().unwrap().unwrap();
+    assert_eq!((proof.rows, proof.difference), (16, 0.0), "{name}: proof");
+    let spread = scores.iter().fold(f32::MIN, |m, s| m.max(*s))
+        - scores.iter().fold(f32::MAX, |m, s| m.min(*s));
+    assert!(proof.tolerance < 0.02 * f64::from(spread), "{name}: {proof:?}, {spread}");
     let other = directory.path().join("e.safetensors");
     Detector::new(loaded.fitted()).save(&other).unwrap();
     let bytes = |p| std::fs::read(p).unwrap();

@@ -77,15 +77,16 @@ pub struct PyFeatureSet(pub FeatureSet);
 impl PyFeatureSet {
     /// Open a file or a directory.
     #[staticmethod]
-    #[pyo3(signature = (path, labels=None, dim=None, label_column=None))]
+    #[pyo3(signature = (path, labels=None, dim=None, label_column=None, in_memory=false))]
     fn open(
         py: Python<'_>,
         path: PathBuf,
         labels: Option<PathBuf>,
         dim: Option<usize>,
         label_column: Option<String>,
+        in_memory: bool,
     ) -> PyResult<Self> {
-        let options = OpenOptions { dim, fallback_dim: None, label_column };
+        let options = OpenOptions { dim, fallback_dim: None, label_column, in_memory };
         let set = working(py, || {
             let set = FeatureSet::open_with(path, &options)?;
             labels.map_or(Ok(set.clone()), |labels| set.with_labels(labels))

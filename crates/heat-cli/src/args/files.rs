@@ -54,6 +54,9 @@ pub struct InfoArgs {
     /// Feature dimension, for raw memmaps without labels
     #[arg(long, value_name = "D")]
     pub dim: Option<usize>,
+    /// Let a detector prove that it scores here as it did where it was made, by its probe rows
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// `heat convert`

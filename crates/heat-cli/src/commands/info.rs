@@ -1,6 +1,7 @@
 //! `heat info`: what a file holds.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::ebm::checkpoint;
@@ -8,7 +9,7 @@ use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::features::{FeatureSet, Field, FileFormat, Head, Pooling};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
-use heat_ood::{Detector, printable};
+use heat_ood::{Detector, Error, printable};
 
 use super::{detector_file, open_options, write_output};
 use crate::args::InfoArgs;
@@ -28,9 +29,9 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     } else if tensors {
         let file = TensorFile::open(path)?;
         match file.metadata("format") {
-            Some("heat-detector") => detector(&mut out, "detector", &file)?,
+            Some("heat-detector") => detector(&mut out, "detector", &file, args.verify)?,
             Some("heat-checkpoint") => {
-                detector(&mut out, "checkpoint", &file)?;
+                detector(&mut out, "checkpoint", &file, args.verify)?;
                 let state = checkpoint::read_state(&file)?;
                 let config = checkpoint::read_config(&file)?;
                 writeln!(
@@ -40,6 +41,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
                 )?;
                 writeln!(out, "seed     {}", config.seed)?;
             }
+            _ if args.verify => return Err(no_proof(path, "this is no detector").into()),
             _ if file.has("weight") && file.has("bias") => head(&mut out, &Head::open(path)?)?,
             _ => features(&mut out, &FeatureSet::open_with(path, &options)?)?,
         }
@@ -98,8 +100,25 @@ fn class_names(out: &mut String, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn detector(out: &mut String, what: &str, file: &TensorFile) -> Result<()> {
+fn no_proof(path: &Path, why: &str) -> Error {
+    Error::missing(path.display().to_string(), "probe rows to prove itself by", why)
+}
+
+fn detector(out: &mut String, what: &str, file: &TensorFile, verify: bool) -> Result<()> {
     let detector = Detector::from_file(file)?;
+    if verify {
+        let missing = || {
+            let why = "files of earlier versions have none, nor have checkpoints; fit it again";
+            no_proof(file.path(), why)
+        };
+        let proof = detector.verify()?.ok_or_else(missing)?;
+        writeln!(
+            out,
+            "verified {} probe rows score as where it was made: the largest difference is {:.1e}, \
+             rounding explains {:.1e}",
+            proof.rows, proof.difference, proof.tolerance
+        )?;
+    }
     writeln!(out, "{what}, format version {}", file.metadata("version").unwrap_or("?"))?;
     section(out, "", &detector.scorer().section(), 0)?;
     let p = detector.provenance();

@@ -12,7 +12,7 @@ use super::checkpoint;
 use super::log::EventFile;
 use super::train::{Outcome, Trainer};
 use crate::error::{Error, Result};
-use crate::io::{hold, remove_abandoned, write_atomically};
+use crate::io::{hold, refuse_link, remove_abandoned, write_own};
 use crate::observe::{EpochLog, Event, Observer};
 use crate::scorers::check_prior;
 
@@ -56,7 +56,7 @@ impl RunDirectory {
         let lock = hold(&path.join(".lock"), path, "is training in this directory")?;
         remove_abandoned(path);
         remove_abandoned(&checkpoints);
-        write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
+        write_own(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
         let history = trainer.map_or(&[][..], |t| &t.state().history);
         let directory = RunDirectory {
             path: path.to_owned(),
@@ -132,6 +132,7 @@ impl RunDirectory {
         let config = &trainer.config;
         if epoch.is_multiple_of(config.save_freq) || epoch == config.n_epochs {
             let path = self.checkpoint(&epoch_name(epoch));
+            refuse_link(&path)?;
             checkpoint::save(&path, trainer, &self.train_digest)?;
             self.remove_interrupted()?;
         }
@@ -141,6 +142,7 @@ impl RunDirectory {
 
     fn save_interrupted(&mut self, trainer: &Trainer) -> Result<()> {
         let path = self.checkpoint(&format!("step_{}", trainer.state.step));
+        refuse_link(&path)?;
         checkpoint::save(&path, trainer, &self.train_digest)
     }
 
@@ -154,7 +156,7 @@ impl RunDirectory {
     }
 
     fn write_metrics(&self, history: &[EpochLog]) -> Result<()> {
-        write_atomically(&self.path.join("metrics.jsonl"), |w| {
+        write_own(&self.path.join("metrics.jsonl"), |w| {
             for log in history {
                 serde_json::to_writer(&mut *w, log)?;
                 w.write_all(b"\n")?;

@@ -6,9 +6,11 @@
 //! these fields, as [`super::convert()`] writes them; else all columns of numbers
 //! are `avg`. One column of text may name the rows; others are left out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use csv::ByteRecord;
@@ -104,6 +106,52 @@ impl<'a> Text<'a> {
     }
 }
 
+/// The rows of a table, none of them endless.
+struct Records<'a> {
+    reader: csv::Reader<Bounded<'a>>,
+    since: Rc<Cell<usize>>,
+}
+
+impl<'a> Records<'a> {
+    fn new(text: Box<dyn Read + 'a>, delimiter: u8) -> Self {
+        let mut form = csv::ReaderBuilder::new();
+        form.has_headers(false).delimiter(delimiter).trim(csv::Trim::All);
+        let since = Rc::default();
+        let text = Bounded { text, since: Rc::clone(&since) };
+        Records { reader: form.from_reader(text), since }
+    }
+
+    /// Read the next row; whether there was one.
+    fn next(&mut self, record: &mut ByteRecord) -> csv::Result<bool> {
+        self.since.set(0);
+        self.reader.read_byte_record(record)
+    }
+}
+
+/// A text of which a row may take a 64th of the memory limit, or 1 MiB if that is more. A line that
+/// does not end, or a quote, would take all that a compressed text holds.
+struct Bounded<'a> {
+    text: Box<dyn Read + 'a>,
+    /// Bytes since a row began.
+    since: Rc<Cell<usize>>,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.text.read(buffer)?;
+        self.since.set(self.since.get() + n);
+        let most = (memory_limit() / 64).max(1 << 20);
+        if self.since.get() <= most {
+            return Ok(n);
+        }
+        let problem = format!(
+            "a row of more than {}; is a quote not closed, or are the lines' ends missing?",
+            readable(most)
+        );
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, problem))
+    }
+}
+
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Role {
@@ -126,7 +174,7 @@ struct Form {
 pub(super) struct Table<'r> {
     path: PathBuf,
     form: Form,
-    records: csv::Reader<Box<dyn Read + 'r>>,
+    records: Records<'r>,
     /// Rows that were read to find the form, the last first.
     pending: Vec<ByteRecord>,
 }
@@ -142,12 +190,10 @@ impl<'r> Table<'r> {
         let start = first_line(&mut *reader).map_err(Error::io("read", path))?;
         let delimiter = delimiter(&start);
         let reader: Box<dyn Read + 'r> = Box::new(std::io::Cursor::new(start).chain(reader));
-        let mut form = csv::ReaderBuilder::new();
-        form.has_headers(false).delimiter(delimiter).trim(csv::Trim::All);
-        let mut records = form.from_reader(reader);
+        let mut records = Records::new(reader, delimiter);
         let mut next = || {
             let mut record = ByteRecord::new();
-            let read = records.read_byte_record(&mut record).map_err(|e| broken(path, &e))?;
+            let read = records.next(&mut record).map_err(|e| broken(path, &e))?;
             Ok::<_, Error>(read.then_some(record))
         };
         let Some(first) = next()? else { return Err(Error::format(path, "has no lines")) };
@@ -184,7 +230,7 @@ impl<'r> Table<'r> {
             *record = first;
             return Ok(true);
         }
-        self.records.read_byte_record(record).map_err(|e| broken(&self.path, &e))
+        self.records.next(record).map_err(|e| broken(&self.path, &e))
     }
 
     /// The next rows: at most so many, and after the first no more than come while `more` says

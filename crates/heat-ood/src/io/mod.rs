@@ -12,6 +12,7 @@ pub(crate) mod digest;
 mod floats;
 mod kind;
 mod lock;
+mod mapped;
 mod memory;
 mod npy;
 mod npy_header;
@@ -23,10 +24,11 @@ mod texts;
 mod write;
 mod zip_directory;
 
-pub use bytes::{Bytes, map, map_file, sha256, sha256_of};
+pub use bytes::{Bytes, map, map_file, mapping, set_mapping, sha256, sha256_of};
 pub use floats::Floats;
 pub use kind::{NPY, ONNX, SAFETENSORS, kind_of};
 pub use lock::{held, hold};
+pub use mapped::mapped_file;
 pub use memory::{memory_limit, set_memory_limit};
 pub use npy_header::Header as NpyHeader;
 pub use regular::{open_own, open_regular, read_bounded, read_text};
@@ -34,14 +36,17 @@ pub use temporary::{hidden_name, remove_abandoned};
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors, sealed_tensors};
 pub use write::{
-    destination, found, free_space, is_standard_output, parent, replace_directory, write_atomically,
+    destination, found, free_space, is_standard_output, parent, refuse_link, replace_directory,
+    write_atomically, write_own,
 };
 pub(crate) use write::{sealed, write_sealed};
-pub use zip_directory::zip_entries;
+pub(crate) use zip_directory::has_crc;
+pub use zip_directory::{ZipCheck, zip_entries};
 
 pub(crate) use array::{Array, Dtype, Names};
 pub(crate) use budget::Budget;
-pub(crate) use memory::{check_means, check_moments, readable};
+pub(crate) use bytes::{Stamp, reading, stamps};
+pub(crate) use memory::{check_means, check_memory, check_moments, readable};
 pub(crate) use npy::{Npz, NpzEntry, element, open_npy, open_npy_texts};
 pub(crate) use temporary::is_unfinished;
 pub(crate) use texts::{Joined, LONGEST, Texts};

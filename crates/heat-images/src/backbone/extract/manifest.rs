@@ -1,6 +1,5 @@
 //! What a directory was extracted from, kept beside its shards.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use super::ExtractConfig;
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, TransformConfig};
 use heat_ood::features::{HEAD, Head, Origin};
-use heat_ood::io::{sha256_of, write_atomically};
+use heat_ood::io::{read_text, sha256_of, write_atomically};
 use heat_ood::{Error, Result};
 
 /// The manifest, `extract.json`.
@@ -119,7 +118,7 @@ impl Manifest {
     }
 
     fn read(directory: &Path) -> Option<Self> {
-        let text = fs::read_to_string(directory.join(MANIFEST)).ok()?;
+        let text = read_text(&directory.join(MANIFEST)).ok()?;
         serde_json::from_str(&text).ok()
     }
 

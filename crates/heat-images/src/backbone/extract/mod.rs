@@ -20,7 +20,7 @@ use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::evaluate::Agreement;
 use heat_ood::features::{FeatureSet, FloatType, HEAD, Origin};
-use heat_ood::io::{found, write_atomically};
+use heat_ood::io::{found, read_text, write_atomically};
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
@@ -358,6 +358,6 @@ fn check(config: &ExtractConfig) -> Result<()> {
 }
 
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text(path)?;
     Ok(text.lines().map(str::to_owned).collect())
 }
