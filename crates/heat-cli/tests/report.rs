@@ -62,10 +62,10 @@ fn an_evaluation_has_its_page_and_the_same_one_each_time() {
     assert!(!html.contains(env!("CARGO_MANIFEST_DIR")), "an absolute path");
     contains(&html, &["--train …/train.safetensors", "in-distribution: test.safetensors."]);
     // What was fitted here says on what.
-    let (_, scorers) = html.split_once("<table id=\"scorers\"").unwrap();
-    let (scorers, _) = scorers.split_once("</table>").unwrap();
+    let (_, fitted) = html.split_once("<table id=\"scorers\"").unwrap();
+    let (fitted, _) = fitted.split_once("</table>").unwrap();
     let train = heat_ood::io::sha256(Path::new(&data("train"))).unwrap();
-    assert_eq!(scorers.matches(&format!("train.safetensors {train}")).count(), 4);
+    assert_eq!(fitted.matches(&format!("train.safetensors {train}")).count(), 4);
     // Seconds differ, and when it was.
     let stable = |html: &str| -> Vec<String> {
         let cost = html.find("<section id=\"cost\"").unwrap();
@@ -236,9 +236,11 @@ for (const e of document.querySelectorAll('.scroll')) {
   if (style.backgroundAttachment !== 'local, local, scroll, scroll') out.push('no shade: ' + name(e));
 }
 for (const svg of document.querySelectorAll('svg')) {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
   const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()]);
   for (const [i, [t, a]] of boxes.entries()) {
-    if (Math.min(a.width, a.height) < 9) out.push('small: ' + name(t));
+    const size = parseFloat(getComputedStyle(t).fontSize) * scale;
+    if (size < 9.5) out.push('small: ' + size + ' ' + name(t));
     for (const [u, b] of boxes.slice(i + 1)) {
       const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
       const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);

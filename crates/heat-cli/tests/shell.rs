@@ -112,7 +112,7 @@ fn exit_codes_are_those_of_the_help() {
     assert_eq!(fails(path, &["info", "nowhere"]).0, 1);
     assert_eq!(fails(path, &["fit"]).0, 2);
     assert_eq!(fails(path, &["fit", "nothing", "--train", &data("train"), "-o", "d"]).0, 2);
-    ok(path, &["fit", "norm", "--train", &data("train"), "-o", "d"]);
+    ok(path, &["fit", "ssd", "--train", &data("train"), "-o", "d"]);
     ok(path, &["calibrate", "d", "--id", &data("test"), "-o", "c"]);
     let ood = data("ood_mnist");
     let watch = ["watch", "c", &ood, "--fail"];

@@ -1,12 +1,13 @@
 //! `heat import`: a detector from a network that PyTorch trained.
 
 use anyhow::Result;
-use heat_ood::Fitted;
 use heat_ood::ebm::Heat;
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::features::Field;
+use heat_ood::io::kind_of;
 use heat_ood::recipe::Recipe;
+use heat_ood::{Error, Fitted};
 
 use super::{Data, refuse_overwriting, scorers, wrote};
 use crate::args::ImportArgs;
@@ -47,7 +48,17 @@ fn read(args: &ImportArgs, recipe: &Recipe, input_dim: usize) -> Result<Mlp> {
     // must find them equal, which `expect` says best.
     let apart = (!tapered && !tied).then_some(false);
     let options = ReadOptions { tied: apart, prefix: args.prefix.clone() };
-    let net = torch::read(&args.network, &options)?;
+    let net = torch::read(&args.network, &options).map_err(|error| {
+        // What is no archive and no pickle is better named by what it is.
+        let near = ["PyTorch", "TorchScript", "pickle", "zip"];
+        let bytes = heat_ood::io::map(&args.network).ok();
+        match bytes.and_then(|bytes| kind_of(&bytes)) {
+            Some(kind) if !near.iter().any(|word| kind.contains(word)) => {
+                Error::format(&args.network, format!("is {kind}, not a PyTorch checkpoint"))
+            }
+            _ => error,
+        }
+    })?;
     torch::expect(&args.network, &net, expected)?;
     Ok(net)
 }

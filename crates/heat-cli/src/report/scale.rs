@@ -105,7 +105,9 @@ mod tests {
             assert!((back - value).abs() <= 1e-12 * f64::max(1.0, value.abs()), "{value}: {back}");
         }
         let values = |s: Scale, range| -> Vec<f64> {
-            s.ticks(&range, 5).iter().map(|p| rounded(s.value(*p), 6)).collect()
+            // But for what rounding leaves of zero.
+            let value = |p: &f64| (s.value(*p) * 1e9).round() / 1e9;
+            s.ticks(&range, 5).iter().map(value).collect()
         };
         assert_eq!(values(Scale::Log, 0.001..1.0), [0.001, 0.01, 0.1, 1.0]);
         let ticks = values(scale, -5.0..1e4);

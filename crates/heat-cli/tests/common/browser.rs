@@ -68,12 +68,18 @@ pub fn browser(test: &str, directory: &Path) -> Option<Browser> {
 impl Browser {
     /// The value that a command answers with.
     fn post(&self, path: &str, body: &Value) -> Value {
+        self.try_post(path, body).unwrap_or_else(|text| panic!("{path}: {text}"))
+    }
+
+    fn try_post(&self, path: &str, body: &Value) -> Result<Value, String> {
         let request = self.agent.post(format!("{}{path}", self.session));
         let mut response = request.content_type("application/json").send(body.to_string()).unwrap();
         let status = response.status();
         let text = response.body_mut().with_config().limit(1 << 28).read_to_string().unwrap();
-        assert!(status.is_success(), "{path}: {text}");
-        serde_json::from_str::<Value>(&text).unwrap()["value"].take()
+        match status.is_success() {
+            true => Ok(serde_json::from_str::<Value>(&text).unwrap()["value"].take()),
+            false => Err(text),
+        }
     }
 
     pub fn open(&self, file: &Path) {
@@ -126,7 +132,9 @@ impl Browser {
 
     /// The page as PDF, in base64.
     pub fn print(&self) -> String {
-        self.post("/print", &json!({})).as_str().unwrap().to_owned()
+        // It is given ten seconds, which a busy machine may need longer than.
+        let printed = (0..5).find_map(|_| self.try_post("/print", &json!({})).ok());
+        printed.expect("a print").as_str().unwrap().to_owned()
     }
 }
 
