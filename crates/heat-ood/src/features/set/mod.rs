@@ -1,5 +1,6 @@
 //! Feature sets: one file, a directory of shards, or arrays in memory.
 
+mod names;
 mod view;
 
 use std::path::{Path, PathBuf};
@@ -7,16 +8,17 @@ use std::sync::{Arc, OnceLock};
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
+pub use names::RowNames;
 use view::View;
 
 use super::classes::Classes;
 use super::labels::open_labels;
-use super::names::NAME;
+use super::names::{NAME, of_tensors};
 use super::open::OpenOptions;
 use super::origin::Origin;
 use super::shard::{NAMES, Shard, safetensors_arrays};
 use super::whole_labels::whole;
-use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, names, table, unnamed};
+use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
 use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy, open_npy_texts};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
@@ -95,7 +97,7 @@ impl FeatureSet {
             Some(FileFormat::Safetensors) => {
                 let file = TensorFile::open(path)?;
                 origin = Origin::of_file(&file)?;
-                (unnamed::safetensors(&file, &mut notices)?, names::of_tensors(&file)?)
+                (unnamed::safetensors(&file, &mut notices)?, of_tensors(&file)?)
             }
             Some(FileFormat::Csv) => {
                 let table = table::open(path, options, &mut notices)?;
@@ -130,7 +132,7 @@ impl FeatureSet {
             let read = |f: &PathBuf| {
                 let file = TensorFile::open(f)?;
                 let shard = Shard::new(f, safetensors_arrays(&file)?)?;
-                Ok((shard.named(names::of_tensors(&file)?)?, Origin::of_file(&file)?))
+                Ok((shard.named(of_tensors(&file)?)?, Origin::of_file(&file)?))
             };
             let parts = shards.iter().map(read).collect::<Result<Vec<_>>>()?;
             let (parts, origins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
@@ -173,8 +175,7 @@ impl FeatureSet {
     pub fn from_safetensors(name: &str, bytes: Vec<u8>) -> Result<Self> {
         let path = Path::new(name);
         let file = TensorFile::from_memory(path, bytes)?;
-        let shard =
-            Shard::new(path, safetensors_arrays(&file)?)?.named(names::of_tensors(&file)?)?;
+        let shard = Shard::new(path, safetensors_arrays(&file)?)?.named(of_tensors(&file)?)?;
         let origin = Origin::of_file(&file)?;
         Self::assemble(path, Vec::new(), vec![shard]).map(|set| set.with_origin(origin))
     }
