@@ -20,7 +20,9 @@ fn plain() -> String {
 fn images(path: &Path) {
     let image = |i: u8| {
         let mut image = fs::read(format!("{GOLDEN}/images/rgb.bmp")).unwrap();
-        image[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i).wrapping_add(17 * i));
+        image[54..]
+            .iter_mut()
+            .for_each(|v| *v = v.wrapping_mul(1 + i).wrapping_add(17u8.wrapping_mul(i)));
         image
     };
     for directory in ["images/cat", "images/dog", "more"] {

@@ -105,7 +105,7 @@ impl FeatureSet {
             }
             Some(FileFormat::Memmap) | None => return Err(unnamed::refused(path)),
         };
-        let shard = Shard::new(path, arrays)?.named(names)?;
+        let shard = Shard::new(path, arrays)?.named(names)?.of_network(origin.is_some());
         let mut set = Self::assemble(path, vec![path.to_owned()], vec![shard])?;
         set.notices = notices.into();
         set.of_dim(options.dim).map(|set| set.with_origin(origin))
@@ -132,7 +132,8 @@ impl FeatureSet {
             let read = |f: &PathBuf| {
                 let file = TensorFile::open(f)?;
                 let shard = Shard::new(f, safetensors_arrays(&file)?)?;
-                Ok((shard.named(of_tensors(&file)?)?, Origin::of_file(&file)?))
+                let origin = Origin::of_file(&file)?;
+                Ok((shard.named(of_tensors(&file)?)?.of_network(origin.is_some()), origin))
             };
             let parts = shards.iter().map(read).collect::<Result<Vec<_>>>()?;
             let (parts, origins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
@@ -177,6 +178,7 @@ impl FeatureSet {
         let file = TensorFile::from_memory(path, bytes)?;
         let shard = Shard::new(path, safetensors_arrays(&file)?)?.named(of_tensors(&file)?)?;
         let origin = Origin::of_file(&file)?;
+        let shard = shard.of_network(origin.is_some());
         Self::assemble(path, Vec::new(), vec![shard]).map(|set| set.with_origin(origin))
     }
 
