@@ -45,7 +45,10 @@ const KINDS: [(&str, &str); 31] = [
         "is a Python pickle",
         "pickles are not read, because they run code: load it in Python, then `np.save(\"features.npy\", x)`",
     ),
-    ("is an image", "`heat extract DIRECTORY --backbone MODEL -o DIR` makes features of images"),
+    (
+        "is an image",
+        "`heat extract DIRECTORY --backbone MODEL -o DIR` makes features of images, `heat score DETECTOR IMAGES --backbone MODEL` scores them",
+    ),
     (
         "is an HDF5 file",
         "in Python: `import h5py, numpy as np; np.save(\"features.npy\", h5py.File(\"FILE\")[\"NAME\"][:])`",

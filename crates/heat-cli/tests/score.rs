@@ -20,7 +20,9 @@ fn plain() -> String {
 fn images(path: &Path) {
     let image = |i: u8| {
         let mut image = fs::read(format!("{GOLDEN}/images/rgb.bmp")).unwrap();
-        image[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i).wrapping_add(17 * i));
+        image[54..]
+            .iter_mut()
+            .for_each(|v| *v = v.wrapping_mul(1 + i).wrapping_add(17u8.wrapping_mul(i)));
         image
     };
     for directory in ["images/cat", "images/dog", "more"] {
@@ -170,7 +172,8 @@ fn refused(path: &Path, network: &[&str]) {
     ok(path, &[&["score"][..], &other, &["--force"]].concat());
     let moved = [&["knn", "more"][..], network, &TRANSFORM, &["--crop", "8"]].concat();
     refused(&moved, 1, &["transform {", "`--force`"]);
-    refused(&["knn", "one.bmp"], 1, &["is an image"]);
+    fs::copy(format!("{GOLDEN}/images/rgb.png"), path.join("one.png")).unwrap();
+    refused(&["knn", "one.png"], 1, &["is an image", "`heat score DETECTOR IMAGES --backbone"]);
     refused(&["knn", "more", "test"], 2, &["one feature set at a time", "--backbone FILE"]);
     refused(&["knn", "test", "-"], 2, &["standard input comes alone"]);
     refused(&["knn", "test", "--from", "csv"], 2, &["named `-`"]);

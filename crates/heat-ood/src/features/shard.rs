@@ -121,6 +121,12 @@ impl Shard {
         Ok(self)
     }
 
+    /// Of a known network labels are numbers of its classes, whatever these are called.
+    pub(super) fn of_network(mut self, known: bool) -> Self {
+        self.texts &= !known;
+        self
+    }
+
     /// Give it these labels.
     pub(super) fn set_label(&mut self, path: &Path, label: Array) -> Result<()> {
         let listed = label.names.clone().filter(|_| !self.texts);

@@ -8,6 +8,7 @@ use zip::write::SimpleFileOptions;
 
 use super::encode::{Column, Output, Writer};
 use super::names::NameRows;
+use super::numpy::header_of;
 use crate::error::{Error, Result};
 use crate::features::FileFormat;
 use crate::features::names::{NAME, OFFSETS};
@@ -122,17 +123,6 @@ pub(super) fn texts(texts: &[String], out: &mut Output<'_>) -> Result<()> {
     NameRows::listed(texts).write_numpy(out)
 }
 
-/// The header of an `.npy` file of texts of so many characters.
-pub(super) fn text_header(width: usize, rows: usize) -> Vec<u8> {
-    header_of(&format!("<U{width}"), &format!("({rows},)"))
-}
-
-/// One of these texts.
-pub(super) fn numpy_text(text: &str, width: usize) -> impl Iterator<Item = u8> {
-    let points = text.chars().map(u32::from).chain(std::iter::repeat(0)).take(width);
-    points.flat_map(u32::to_le_bytes)
-}
-
 /// A table of text: labels, names, then the columns of each matrix, by number.
 pub(super) fn table(
     writer: &mut Writer<'_>,
@@ -196,18 +186,6 @@ fn npy_header(column: &Column<'_>, rows: usize) -> Vec<u8> {
     };
     let shape = column.width.map_or(format!("({rows},)"), |width| format!("({rows}, {width})"));
     header_of(descr, &shape)
-}
-
-fn header_of(descr: &str, shape: &str) -> Vec<u8> {
-    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
-    while !(text.len() + 11).is_multiple_of(64) {
-        text.push(' ');
-    }
-    text.push('\n');
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend((text.len() as u16).to_le_bytes());
-    out.extend(text.as_bytes());
-    out
 }
 
 /// An `.npz` file, stored without compression so that it can be mapped.

@@ -14,6 +14,7 @@ mod directory;
 mod encode;
 mod files;
 mod names;
+mod numpy;
 mod rows;
 mod underflow;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::encode::Output;
-use super::files::{numpy_text, text_header};
+use super::numpy::{numpy_text, text_header};
 use crate::error::Result;
 use crate::features::FeatureSet;
 

@@ -1,5 +1,6 @@
 //! Feature sets: one file, a directory of shards, or arrays in memory.
 
+mod names;
 mod view;
 
 use std::path::{Path, PathBuf};
@@ -7,16 +8,17 @@ use std::sync::{Arc, OnceLock};
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
+pub use names::RowNames;
 use view::View;
 
 use super::classes::Classes;
 use super::labels::open_labels;
-use super::names::NAME;
+use super::names::{NAME, of_tensors};
 use super::open::OpenOptions;
 use super::origin::Origin;
 use super::shard::{NAMES, Shard, safetensors_arrays};
 use super::whole_labels::whole;
-use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, names, table, unnamed};
+use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
 use crate::io::{
     self, Array, Bytes, Stamp, TensorFile, is_unfinished, open_npy, open_npy_texts, stamps,
@@ -102,7 +104,7 @@ impl FeatureSet {
             Some(FileFormat::Safetensors) => {
                 let file = TensorFile::open(path)?;
                 origin = Origin::of_file(&file)?;
-                (unnamed::safetensors(&file, &mut notices)?, names::of_tensors(&file)?)
+                (unnamed::safetensors(&file, &mut notices)?, of_tensors(&file)?)
             }
             Some(FileFormat::Csv) => {
                 let table = table::open(path, options, &mut notices)?;
@@ -110,7 +112,7 @@ impl FeatureSet {
             }
             Some(FileFormat::Memmap) | None => return Err(unnamed::refused(path)),
         };
-        let shard = Shard::new(path, arrays)?.named(names)?;
+        let shard = Shard::new(path, arrays)?.named(names)?.of_network(origin.is_some());
         let mut set = Self::assemble(path, vec![path.to_owned()], vec![shard])?;
         set.notices = notices.into();
         set.of_dim(options.dim).map(|set| set.with_origin(origin))
@@ -137,7 +139,8 @@ impl FeatureSet {
             let read = |f: &PathBuf| {
                 let file = TensorFile::open(f)?;
                 let shard = Shard::new(f, safetensors_arrays(&file)?)?;
-                Ok((shard.named(names::of_tensors(&file)?)?, Origin::of_file(&file)?))
+                let origin = Origin::of_file(&file)?;
+                Ok((shard.named(of_tensors(&file)?)?.of_network(origin.is_some()), origin))
             };
             let parts = shards.iter().map(read).collect::<Result<Vec<_>>>()?;
             let (parts, origins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
@@ -182,9 +185,9 @@ impl FeatureSet {
         let path = Path::new(name);
         let digest = (name.to_owned(), io::sha256_of([&bytes[..]]));
         let file = TensorFile::from_memory(path, bytes)?;
-        let shard =
-            Shard::new(path, safetensors_arrays(&file)?)?.named(names::of_tensors(&file)?)?;
+        let shard = Shard::new(path, safetensors_arrays(&file)?)?.named(of_tensors(&file)?)?;
         let origin = Origin::of_file(&file)?;
+        let shard = shard.of_network(origin.is_some());
         let mut set = Self::assemble(path, Vec::new(), vec![shard])?.with_origin(origin);
         // There is no file to be read for it later.
         set.digests = Arc::new(OnceLock::from(vec![digest]));
