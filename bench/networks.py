@@ -94,12 +94,14 @@ def show(network, exporter, found=None, want=None, said="", error=None, limits=(
         parts = [apart(found.get(k), want.get(k)) for k in ("avg", "logits", "head.weight")]
         shown = ["" if p is None else f"{p:.0e}" for p in parts]
         wrong = [p is not None and not p <= limit for p, limit in zip(parts, (limits[0], limits[0], limits[1]))]
+        note = "avg, std, max" if "std" in found else "avg"
         missing = [k for k in ("avg", "logits", "head.weight") if want.get(k) is not None and found.get(k) is None]
-        spread = "avg, std, max" if "std" in found else "avg"
         if network in HEADLESS:
-            missing = [k for k in ("head.weight", "logits") if k in found]
-            spread = HEADLESS[network]
-        note = f"**{'too much' if network in HEADLESS else 'missing'}: {', '.join(missing)}**" if missing else "**differs**" if any(wrong) else spread
+            note = "**a head that it has not**" if "head.weight" in found else HEADLESS[network]
+        elif missing:
+            note = f"**missing: {', '.join(missing)}**"
+        elif any(wrong):
+            note = "**differs**"
         row = (network, exporter, *shown, note)
     rows.append(row)
     print("| " + " | ".join(row) + " |", flush=True, file=table)

@@ -162,7 +162,14 @@ impl Fetcher<'_> {
             let more = (i + 1..order.urls.len()).any(|j| !order.is_step_down(j));
             let digests = self.try_address(order, &mut partial, url, more);
             self.progress.clear();
-            match digests? {
+            let digests = match digests {
+                Ok(digests) => digests,
+                Err(error) => {
+                    partial.leave();
+                    return Err(error);
+                }
+            };
+            match digests {
                 Ok(digests) => {
                     verified(&digests)?;
                     partial.finish(order.target)?;

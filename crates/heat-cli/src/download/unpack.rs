@@ -1,7 +1,7 @@
 //! A .zip into a directory beside it: all of it or nothing.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use heat_ood::io::{free_space, hidden_name, parent, zip_entries};
@@ -86,14 +86,22 @@ fn fill(
             let file = zip.by_index(i).map_err(|e| damaged(archive, &e))?;
             let mut reader = file.take(entry.size.saturating_add(1));
             let mut out = File::create_new(&path).map_err(Error::io("create", &path))?;
-            let n = std::io::copy(&mut reader, &mut out).map_err(Error::io("write", &path))?;
-            if n != entry.size {
+            let unlike = |what: String| {
                 let problem = format!(
-                    "`{}` has other bytes than the {} that it says; delete it and download it again",
-                    entry.path.display(),
-                    entry.size
+                    "`{}` in it {what}; delete it and download it again",
+                    entry.path.display()
                 );
-                return Err(Error::format(archive, problem));
+                Error::format(archive, problem)
+            };
+            let n = std::io::copy(&mut reader, &mut out).map_err(|e| match e.kind() {
+                // Of the archive, and not of the disk.
+                ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => {
+                    unlike(format!("is damaged: {e}"))
+                }
+                _ => Error::io("write", &path)(e),
+            })?;
+            if n != entry.size {
+                return Err(unlike(format!("is not of the {} bytes that it says", entry.size)));
             }
             out.sync_all().map_err(Error::io("write", &path))?;
         }
