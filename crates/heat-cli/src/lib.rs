@@ -8,6 +8,8 @@ mod args;
 mod commands;
 mod download;
 mod progress;
+#[cfg(unix)]
+mod truncated;
 mod words;
 
 use std::ffi::OsString;
@@ -35,6 +37,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
+    #[cfg(unix)]
+    truncated::explain();
     let mut progress = Progress::new(cli.quiet);
     let Err(error) = dispatch(&cli, &mut progress) else {
         return ExitCode::SUCCESS;
@@ -61,6 +65,7 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
     if let Some(bytes) = cli.memory {
         heat_ood::io::set_memory_limit(bytes);
     }
+    heat_ood::io::set_mapping(!cli.no_mmap);
     commands::set_label_column(cli.label_column.as_deref());
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart::run(args, progress),

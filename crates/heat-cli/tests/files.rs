@@ -71,6 +71,14 @@ fn pipes_and_links_under_names_of_ours_are_refused_at_once() {
         let (_, error) = fails(path, &[&tiny[..], &["--out", name]].concat());
         contains(&error, &[".lock"]);
     }
+    // Other files of a run are another's links.
+    for name in ["metrics.jsonl", "run.json", "detector.safetensors"] {
+        let run = path.join(format!("run-{name}"));
+        fs::create_dir(&run).unwrap();
+        symlink(path.join("precious"), run.join(name)).unwrap();
+        let (_, error) = fails(path, &[&tiny[..], &["--out", run.to_str().unwrap()]].concat());
+        contains(&error, &[name, "is a link, which is not followed"]);
+    }
     assert_eq!(fs::read(path.join("precious")).unwrap(), b"x");
     // The old temporary name of a directory is another's link to a directory of value.
     fs::create_dir(path.join("valuable")).unwrap();
@@ -146,4 +154,77 @@ fn duplicates_of_training_rows_can_be_left_out() {
     ok(path, &clean);
     let verdicts = |d: &str| ok(path, &["score", d, "train.npy"]).stdout;
     assert!(verdicts("c.safetensors") == verdicts("clean.safetensors"));
+}
+
+/// A training set that is cut short, or written into, while it is read; and one that is read into
+/// memory, which is not touched by that.
+#[test]
+fn a_set_that_changes_during_training() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let train = |options: &[&str], epochs: &str, change: &dyn Fn(&Path)| {
+        let set = path.join("train.safetensors");
+        fs::copy(data("train"), &set).unwrap();
+        let _ = fs::remove_dir_all(path.join("run"));
+        let tiny = ["train", "ebm=quickstart_gmm", "ebm.model.hidden_dim=16", "ebm.model.steps=1"];
+        let rest = ["--train", "train.safetensors", "--out", "run"];
+        let mut command = command(path, &[&tiny[..], &[epochs], &rest, options].concat());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let first = path.join("run/checkpoints/epoch_1.safetensors");
+        common::wait_until(&mut child, || first.exists());
+        change(&set);
+        let out = child.wait_with_output().unwrap();
+        (out.status.code(), text(&out.stderr))
+    };
+    let cut = |set: &Path| File::options().write(true).open(set).unwrap().set_len(5000).unwrap();
+    let grown = |set: &Path| {
+        use std::io::Write;
+        File::options().append(true).open(set).unwrap().write_all(b"more").unwrap();
+    };
+    let (code, error) = train(&["save_freq=1"], "n_epochs=100000", &cut);
+    assert_eq!(code, Some(4), "{error}");
+    contains(
+        &error,
+        &["error: ", "train.safetensors: was cut short by another program", "--no-mmap"],
+    );
+    let (code, error) = train(&["save_freq=1"], "n_epochs=100000", &grown);
+    assert_eq!(code, Some(1), "{error}");
+    contains(&error, &["train.safetensors: was changed while it was read", "rename it"]);
+    // What was done before is kept.
+    assert!(path.join("run/checkpoints/epoch_1.safetensors").exists());
+    let (code, error) = train(&["save_freq=1", "--no-mmap"], "n_epochs=40", &cut);
+    assert_eq!(code, Some(0), "{error}");
+    let (_, error) = fails(
+        path,
+        &[
+            "fit",
+            "el",
+            "--train",
+            &data("train"),
+            "--no-mmap",
+            "--memory",
+            "1kB",
+            "-o",
+            "d.safetensors",
+        ],
+    );
+    contains(&error, &["to read it into memory takes", "memory limit", "--memory SIZE"]);
+}
+
+/// `info --verify` proves a detector, and says where there is nothing to prove.
+#[test]
+fn a_detector_is_verified() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    ok(path, &["fit", "gmm", "--train", &data("train"), "-o", "d.safetensors"]);
+    let out = text(&ok(path, &["info", "d.safetensors", "--verify"]).stdout);
+    contains(&out, &["verified 16 probe rows score as where it was made"]);
+    for isa in ["portable", "avx2"] {
+        let mut lowered = command(path, &["info", "d.safetensors", "--verify"]);
+        let out = lowered.env("HEAT_ISA", isa).output().unwrap();
+        assert!(out.status.success(), "{isa}: {}", text(&out.stderr));
+    }
+    let (code, error) = fails(path, &["info", &data("test"), "--verify"]);
+    assert_eq!(code, 1);
+    contains(&error, &["probe rows", "no detector"]);
 }

@@ -15,7 +15,7 @@ use crate::compose::Combined;
 use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, RowSketch};
-use crate::io::{TensorFile, save_tensors};
+use crate::io::{Tensor, TensorData, TensorFile, save_tensors};
 use crate::observe::Observer;
 use crate::probes::{Described, Probes, Recorded};
 use crate::provenance::Provenance;
@@ -224,6 +224,7 @@ impl Detector {
         let mut tensors = Vec::new();
         let outline = self.scorer.section().flatten("", &mut tensors);
         check_loaders(&outline)?;
+        check_finite(self.scorer.name(), &tensors)?;
         let json = |v: serde_json::Result<String>| v.unwrap_or_default();
         let mut metadata = vec![
             ("format", FORMAT.to_owned()),
@@ -360,6 +361,23 @@ fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
 const HEAT: &str = "heat";
 const COMBINED: &str = "combined";
 const FUSION: &str = "fusion";
+
+/// That [`load`] will take its numbers.
+fn check_finite(scorer: &str, tensors: &[(String, Tensor)]) -> Result<()> {
+    let finite = |tensor: &Tensor| match &tensor.data {
+        TensorData::F32(values) => values.iter().all(|v| v.is_finite()),
+        TensorData::F64(values) => values.iter().all(|v| v.is_finite()),
+        TensorData::I64(_) => true,
+    };
+    let wrong = tensors.iter().find(|(_, tensor)| !finite(tensor));
+    wrong.map_or(Ok(()), |(name, _)| {
+        let problem = format!(
+            "`{name}` holds NaN or infinity, so that the file could not be opened: its settings are \
+             too large or too small for these features"
+        );
+        Err(Error::Fit { what: scorer.to_owned(), problem })
+    })
+}
 
 /// That [`load`] will find a loader for everything in it.
 fn check_loaders(outline: &Outline) -> Result<()> {

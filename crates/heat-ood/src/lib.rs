@@ -66,5 +66,6 @@ pub use detector::{Detector, Prediction, Proof};
 pub use error::{Error, Result};
 pub use observe::{EpochLog, Event, Observer, Silent, Warnings};
 pub use printable::printable;
+pub use probes::Probes;
 pub use provenance::Provenance;
 pub use scorers::{Fit, Fitted, TrainingData};

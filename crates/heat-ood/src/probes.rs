@@ -22,9 +22,9 @@ const WEIGHTS: [f64; 4] = [0.4, 0.3, 0.2, 0.1];
 /// What stands before the names of its tensors.
 const PREFIX: &str = "probe.";
 
-/// Rows of the fields that a scorer reads.
+/// Rows to try a scorer on, of the fields that it reads: mixtures of training rows.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Probes {
+pub struct Probes {
     rows: usize,
     fields: Vec<(Field, Vec<f32>)>,
 }
@@ -49,7 +49,7 @@ impl Probes {
     ///
     /// # Errors
     /// If a row cannot be read.
-    pub fn of(train: &FeatureSet, needs: FieldSet) -> Result<Self> {
+    pub(crate) fn of(train: &FeatureSet, needs: FieldSet) -> Result<Self> {
         let n = train.len();
         let rows = (n / WEIGHTS.len()).clamp(1, ROWS);
         let parts = rows * WEIGHTS.len();
@@ -70,7 +70,7 @@ impl Probes {
     }
 
     /// Also the fields that another has.
-    pub fn include(&mut self, other: &Probes) {
+    pub(crate) fn include(&mut self, other: &Probes) {
         if self.fields.is_empty() {
             self.clone_from(other);
         }
@@ -123,7 +123,10 @@ impl Probes {
     /// The scores of `score`, and how far they may move by rounding: eight times as far as they
     /// do where every value is moved by its last two bits, and 1e-5 of the largest. `None` where
     /// there are no probes, or they cannot be scored.
-    pub fn record(&self, score: impl Fn(&FeatureSet) -> Result<Vec<f32>>) -> Option<Recorded> {
+    pub(crate) fn record(
+        &self,
+        score: impl Fn(&FeatureSet) -> Result<Vec<f32>>,
+    ) -> Option<Recorded> {
         let scores = score(&self.set(0.0).ok()??).ok()?;
         let moved = score(&self.set(f32::EPSILON * 2.0).ok()??).ok()?;
         let pairs = scores.iter().zip(&moved).map(|(s, m)| f64::from((s - m).abs()));
@@ -136,7 +139,7 @@ impl Probes {
     ///
     /// # Errors
     /// If the probes cannot be scored.
-    pub fn compare(
+    pub(crate) fn compare(
         &self,
         recorded: &Recorded,
         score: impl Fn(&FeatureSet) -> Result<Vec<f32>>,
@@ -147,7 +150,7 @@ impl Probes {
     }
 
     /// What a file holds of them and their scores.
-    pub fn tensors(&self, recorded: &Recorded) -> (Described, Vec<(String, Tensor)>) {
+    pub(crate) fn tensors(&self, recorded: &Recorded) -> (Described, Vec<(String, Tensor)>) {
         let described = Described { rows: self.rows, tolerance: recorded.tolerance };
         let scores = Tensor::f32([self.rows], recorded.scores.clone());
         let fields = self.fields.iter().map(|(field, values)| {
@@ -162,12 +165,15 @@ impl Probes {
     ///
     /// # Errors
     /// If they contradict each other.
-    pub fn read(file: &TensorFile, described: &Described) -> Result<(Self, Recorded)> {
+    pub(crate) fn read(file: &TensorFile, described: &Described) -> Result<(Self, Recorded)> {
         let rows = described.rows;
         let bad = |problem: &str| {
             Error::format(file.path(), format!("its probe rows: {problem}; the file is damaged"))
         };
-        if !(1..=ROWS).contains(&rows) || !(described.tolerance >= 0.0) {
+        if !(1..=ROWS).contains(&rows)
+            || !described.tolerance.is_finite()
+            || described.tolerance < 0.0
+        {
             return Err(bad("there are 1 to 16, with a tolerance"));
         }
         let mut fields = Vec::new();

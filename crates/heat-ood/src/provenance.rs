@@ -41,7 +41,7 @@ pub struct Provenance {
     pub tuned_rows: Vec<RowSketch>,
     /// Rows made of training rows, to try the scorer on.
     #[serde(skip)]
-    pub(crate) probes: Probes,
+    pub probes: Probes,
 }
 
 /// The fraction of seen rows from which a set is called seen.

@@ -112,6 +112,7 @@ impl TrainingRun {
         let mut detector = Detector::new(Fitted::on(&self.data, self.trainer.into_heat())?);
         detector.record_recipe(self.recipe.to_toml(), Some(self.recipe.heat.seed));
         let path = self.directory.path().join("detector.safetensors");
+        crate::io::refuse_link(&path)?;
         detector.save(&path)?;
         Ok((path, detector))
     }

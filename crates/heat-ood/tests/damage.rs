@@ -2,27 +2,37 @@
 
 mod common;
 
+use std::path::Path;
+
 use heat_ood::calibrate::CalibrationConfig;
 use heat_ood::compose::{CombinedConfig, Part};
+use heat_ood::ebm::{HeatConfig, RunDirectory, Trainer, checkpoint, torch};
 use heat_ood::features::{ConvertConfig, FeatureSet, Field, FloatType, Form, Pooling, convert};
 use heat_ood::io::TensorFile;
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::scorers::{Scorer, ScorerSpec};
 use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
 
-/// Flips of each file.
+/// Flips of each detector, six kinds of them; of checkpoints; of each `.npz`.
 const FLIPS: usize = 300;
+const FLIPS_OF_CHECKPOINTS: usize = 200;
+const FLIPS_OF_ARCHIVES: usize = 150;
 
 /// Calls `same` with the bytes of `file` after each of many flips, of which it says whether they
-/// give what they gave. Half of them are in the header.
-fn flip(file: &std::path::Path, same: &dyn Fn(Vec<u8>) -> Result<bool, String>) {
+/// give what they gave. Half of them are in the first `head` bytes. `HEAT_FLIPS` times as many
+/// where that is set. At least `refused` percent must be refused.
+fn flip(
+    file: &Path,
+    (flips, head, least): (usize, usize, usize),
+    same: &dyn Fn(Vec<u8>) -> Result<bool, String>,
+) {
     let bytes = std::fs::read(file).unwrap();
-    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as u32;
+    let times = std::env::var("HEAT_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut stream = Stream::new(5, Purpose::User, 0, 0);
-    let mut refused = 0;
-    for i in 0..FLIPS {
-        let end = if i % 2 == 0 { header } else { bytes.len() as u32 };
-        let (at, bit) = (stream.below(end) as usize, stream.below(8));
+    let (mut refused, flips) = (0, flips * times);
+    for i in 0..flips {
+        let end = if i % 2 == 0 { head } else { bytes.len() };
+        let (at, bit) = (stream.below(end as u32) as usize, stream.below(8));
         let mut damaged = bytes.clone();
         damaged[at] ^= 1 << bit;
         match same(damaged) {
@@ -30,7 +40,96 @@ fn flip(file: &std::path::Path, same: &dyn Fn(Vec<u8>) -> Result<bool, String>) 
             Err(_) => refused += 1,
         }
     }
-    assert!(refused > FLIPS * 9 / 10, "{}: {refused} of {FLIPS}", file.display());
+    eprintln!("{}: {refused} of {flips} flips refused, 0 different", file.display());
+    assert!(refused >= flips * least / 100, "{}: {refused} of {flips}", file.display());
+}
+
+/// Where the header of a safetensors file ends.
+fn header(file: &Path) -> usize {
+    let bytes = std::fs::read(file).unwrap();
+    8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
+}
+
+/// A small energy model, trained in a moment.
+fn heat() -> HeatConfig {
+    let mut config = HeatConfig { batch_size: 50, n_epochs: 2, ..HeatConfig::default() };
+    let model = &mut config.ebm.model;
+    (model.hidden_dim, model.n_hidden_layers, model.steps) = (16, 2, 2);
+    config
+}
+
+/// A damaged checkpoint is not trained on from, or to the same end.
+#[test]
+fn flipped_bits_of_checkpoints_are_noticed() {
+    let train = common::Golden::open().train();
+    let (config, data) = (heat(), TrainingData::new(&train));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run");
+    let prior = config.fit_prior(&data, &mut Silent).unwrap();
+    let mut trainer = Trainer::new(config.clone(), prior, &train).unwrap();
+    let mut run = RunDirectory::create(&path, "", "made up").unwrap();
+    run.train(&mut trainer, &mut Silent).unwrap();
+    let right = trainer.net().parameters().to_vec();
+    let file = path.join("checkpoints/epoch_1.safetensors");
+    let damaged = directory.path().join("damaged.safetensors");
+    flip(&file, (FLIPS_OF_CHECKPOINTS, header(&file), 90), &|bytes| {
+        std::fs::write(&damaged, bytes).unwrap();
+        let resumed = checkpoint::resume(&damaged, &config, &train, "made up");
+        let mut resumed = resumed.map_err(|e| e.to_string())?;
+        resumed.run(&mut Silent).map_err(|e| e.to_string())?;
+        Ok(resumed.net().parameters() == right)
+    });
+}
+
+/// Arrays, stored and compressed, by numpy and by `convert`.
+#[test]
+fn flipped_bits_of_archives_are_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let train = common::Golden::open().train();
+    let own = directory.path().join("own.npz");
+    let config = ConvertConfig { dtype: Some(FloatType::F32), ..ConvertConfig::default() };
+    convert(&train, None, &own, &config, &mut Silent).unwrap();
+    let damaged = directory.path().join("damaged.npz");
+    let read = |path: &Path| -> Result<_, String> {
+        let set = FeatureSet::open(path).map_err(|e| e.to_string())?;
+        let avg = Field::Features(Pooling::Avg);
+        let mut rows = vec![0.0; set.len() * set.dim(avg).unwrap_or(0)];
+        set.read(avg, 0..set.len(), &mut rows).map_err(|e| e.to_string())?;
+        let labels = set.labelled().then(|| set.labels(0..set.len(), 1000));
+        let labels = labels.transpose().map_err(|e| e.to_string())?;
+        Ok((rows, labels, set.notices().len()))
+    };
+    for (file, least) in [
+        (own, 60),
+        (common::path("cases/28_arr_0.npz"), 30),
+        (common::path("cases/20_sparse_compressed.npz"), 30),
+        (common::path("cases/19_small_values.npz"), 30),
+    ] {
+        let right = read(&file).unwrap();
+        let size = std::fs::metadata(&file).unwrap().len() as usize;
+        flip(&file, (FLIPS_OF_ARCHIVES, size, least), &|bytes| {
+            std::fs::write(&damaged, bytes).unwrap();
+            Ok(read(&damaged)? == right)
+        });
+    }
+}
+
+/// Checkpoints of PyTorch, whose archives have checksums.
+#[test]
+fn flipped_bits_of_torch_files_are_noticed() {
+    let file = common::path("torch/bare.pt");
+    let directory = tempfile::tempdir().unwrap();
+    let damaged = directory.path().join("damaged.pt");
+    let read = |path: &Path| {
+        let net = torch::read(path, &torch::ReadOptions::default());
+        net.map(|net| net.parameters().to_vec()).map_err(|e| e.to_string())
+    };
+    let right = read(&file).unwrap();
+    let size = std::fs::metadata(&file).unwrap().len() as usize;
+    flip(&file, (FLIPS_OF_ARCHIVES, size, 30), &|bytes| {
+        std::fs::write(&damaged, bytes).unwrap();
+        Ok(read(&damaged)? == right)
+    });
 }
 
 #[test]
@@ -53,6 +152,7 @@ fn flipped_bits_of_detectors_and_sets_are_noticed() {
         ("knn", fit("knn(k=5)")),
         ("vim", fit("vim(principal_dim=8)")),
         ("composed", composed),
+        ("heat", heat().fit(&data, &mut Silent).unwrap().into()),
     ] {
         let path = directory.path().join(name);
         let mut detector = Detector::new(scorer);
@@ -64,7 +164,7 @@ fn flipped_bits_of_detectors_and_sets_are_noticed() {
             (found.scores, found.verdicts.unwrap())
         };
         let right = predict(&detector);
-        flip(&path, &|bytes| {
+        flip(&path, (FLIPS, header(&path), 90), &|bytes| {
             let damaged = Detector::from_file(&open(bytes)?).map_err(|e| e.to_string())?;
             Ok(predict(&damaged) == right)
         });
@@ -80,7 +180,7 @@ fn flipped_bits_of_detectors_and_sets_are_noticed() {
         (rows, set.labels(0..set.len(), common::C).unwrap())
     };
     let right = rows(&train);
-    flip(&path, &|bytes| {
+    flip(&path, (FLIPS, header(&path), 90), &|bytes| {
         let set = FeatureSet::from_safetensors("damaged", bytes).map_err(|e| e.to_string())?;
         Ok(rows(&set) == right)
     });

@@ -131,6 +131,16 @@ fn nothing_that_a_file_says_is_believed() {
         gz.finish().unwrap()
     };
     file("x.csv.gz", &bomb);
+    // A line without end, and a quote, of which little is in the file.
+    for start in ["", "a,label\n1,\""] {
+        use std::io::Write;
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gz.write_all(start.as_bytes()).unwrap();
+        for _ in 0..200 {
+            gz.write_all(&b"1".repeat(1 << 20)).unwrap();
+        }
+        file("x.csv.gz", &gz.finish().unwrap());
+    }
     // One number of which the text has no end.
     file("x.csv", &[b"1\n".as_slice(), &b"1".repeat(3 << 20)].concat());
 }

@@ -67,7 +67,8 @@ const COMPLETIONS_HELP: &str = "\
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 an error of the data, of files or of the system; 2 arguments or settings that
-  cannot be understood; 3 an alarm of `heat watch --fail`; 130 stopped by Ctrl-C";
+  cannot be understood; 3 an alarm of `heat watch --fail`; 4 a file was cut short while it was
+  read; 130 stopped by Ctrl-C";
 
 const SWEEP_HELP: &str = "\
 Lists: commas outside brackets and quotes separate values; the first key varies slowest:
@@ -91,6 +92,10 @@ pub struct Cli {
     /// machine's or control group's]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     pub memory: Option<usize>,
+    /// Read feature sets and detectors into memory, within --memory, instead of mapping them: for
+    /// files that may be cut short meanwhile (network file systems, files being written)
+    #[arg(long, global = true)]
+    pub no_mmap: bool,
     /// Column of class labels in .csv files, by name or number from 1 [default: label, class or target]
     #[arg(long, global = true, value_name = "COLUMN")]
     pub label_column: Option<String>,

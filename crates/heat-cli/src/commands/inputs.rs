@@ -23,7 +23,7 @@ pub fn set_label_column(column: Option<&str>) {
 /// How sets are opened, with what the command line says.
 pub fn open_options(dim: Option<usize>, head: Option<&Head>) -> OpenOptions {
     let label_column = LABEL_COLUMN.get().cloned().flatten();
-    OpenOptions { dim, fallback_dim: head.map(Head::dim), label_column }
+    OpenOptions { dim, fallback_dim: head.map(Head::dim), label_column, ..OpenOptions::default() }
 }
 
 /// Open a set, and say what is odd about it.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use heat_ood::Error;
 use heat_ood::ebm::{Outcome, RunDirectory};
-use heat_ood::io::{read_text, write_atomically};
+use heat_ood::io::{read_text, write_own};
 use heat_ood::recipe::Recipe;
 use heat_ood::run::TrainingRun;
 use serde_json::{Map, Value, json};
@@ -92,7 +92,7 @@ fn record(data: &Data, given: Option<&TrainSet>, out: &Path) -> Result<()> {
             "dim": given.dim,
         });
     }
-    Ok(write_atomically(&out.join(RECORD), |w| w.write_all(format!("{json:#}\n").as_bytes()))?)
+    Ok(write_own(&out.join(RECORD), |w| w.write_all(format!("{json:#}\n").as_bytes()))?)
 }
 
 /// Incomplete batches are left out of every epoch, as in the published code.

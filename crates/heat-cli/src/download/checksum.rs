@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use heat_ood::io::write_atomically;
+use heat_ood::io::{read_text, write_atomically};
 use heat_ood::{Error, Result};
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -125,10 +125,10 @@ impl Records {
     }
 
     fn read(&self) -> Result<toml::Table> {
-        let text = match std::fs::read_to_string(&self.0) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(toml::Table::new()),
-            text => text.map_err(Error::io("read", &self.0))?,
-        };
+        if !self.0.exists() {
+            return Ok(toml::Table::new());
+        }
+        let text = read_text(&self.0)?;
         text.parse().map_err(|e: toml::de::Error| Error::format(&self.0, e.to_string()))
     }
 

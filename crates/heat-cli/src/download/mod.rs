@@ -10,10 +10,10 @@ mod partial;
 mod sources;
 mod unpack;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use heat_ood::io::open_regular;
 use heat_ood::{Error, Event, Observer, Result};
 use indicatif::DecimalBytes;
 
@@ -114,7 +114,7 @@ impl Directory {
 
     fn digests(&self, file: &RemoteFile, progress: &mut Progress) -> Result<Digests> {
         let path = self.path(file);
-        let mut opened = File::open(&path).map_err(Error::io("open", &path))?;
+        let mut opened = open_regular(&path)?;
         let total = opened.metadata().ok().map(|m| m.len());
         progress.bytes(&format!("checking {}", file.name), 0, total);
         let digests = Digests::of(&mut opened, &path, &mut |done| {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use heat_ood::io::TensorFile;
+use heat_ood::io::{TensorFile, open_regular};
 use heat_ood::torch::{Checkpoint, likeliest, quoted};
 use heat_ood::{Error, Result};
 
@@ -42,7 +42,7 @@ impl StateDict {
     /// prefix is given.
     pub fn open(path: &Path, anchors: &[&str], prefix: Option<&str>) -> Result<Self> {
         let mut start = [0; 9];
-        let mut file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+        let mut file = open_regular(path)?;
         let n = std::io::Read::read(&mut file, &mut start).map_err(Error::io("read", path))?;
         let (source, shapes) = if start[..n].get(8) == Some(&b'{') {
             let file = TensorFile::open(path)?;

@@ -5,7 +5,6 @@
 //! access: it is unpacked once into a temporary file that vanishes with the
 //! process, and read there.
 
-use std::fs::File;
 use std::io::{Cursor, Read, Seek};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use zip::ZipArchive;
 
 use super::links::{Entry, Tree, normal};
 use super::sniff::{self, HEAD};
-use heat_ood::io::{Bytes, map, map_file, zip_entries};
+use heat_ood::io::{Bytes, ZipCheck, map, map_file, open_regular, read_bounded, zip_entries};
 use heat_ood::{Error, Result};
 
 /// Largest file that is read whole rather than mapped.
@@ -271,7 +270,7 @@ pub(super) fn base(name: &str) -> &str {
 pub(super) fn read_file(path: &Path) -> Result<Slice> {
     let size = std::fs::metadata(path).map_err(Error::io("open", path))?.len();
     if size <= SMALL {
-        return std::fs::read(path).map(Slice::owned).map_err(Error::io("read", path));
+        return read_bounded(path, SMALL).map(Slice::owned);
     }
     let bytes = map(path)?;
     Ok(Slice { range: 0..bytes.len(), bytes })
@@ -293,11 +292,8 @@ fn is_named(path: &Path, endings: &[&str]) -> bool {
 
 /// The first bytes of a file.
 pub(super) fn head_of(path: &Path) -> Result<Vec<u8>> {
-    if !std::fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
-        return Err(Error::format(path, "neither a file nor a directory"));
-    }
     let mut head = Vec::new();
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_regular(path)?;
     file.take(HEAD as u64).read_to_end(&mut head).map_err(Error::io("read", path))?;
     Ok(head)
 }
@@ -402,12 +398,22 @@ fn zip(path: &Path) -> Result<Listed> {
         ));
     }
     let length = bytes.len() as u64;
+    let archive_bytes = Arc::clone(&bytes);
     let archive = ZipArchive::new(Cursor::new(Shared(bytes))).map_err(damaged)?;
     let mut tree = Tree::default();
     for i in 0..archive.len() {
         let Some(name) = archive.name_for_index(i) else { continue };
         // Some programs of Windows write its separators.
         let name = name.map_err(damaged)?.replace('\\', "/");
+        let agrees = archive.by_index_data(i).is_ok_and(|entry| {
+            let (bytes, header) = (&archive_bytes[..], entry.header_start());
+            ZipCheck { bytes, header, name: entry.name_raw() }.header(entry.compression())
+        });
+        if !agrees {
+            let problem =
+                format!("the directory's entry `{name}` is not that of the file; copy it again");
+            return Err(Error::format(path, problem));
+        }
         let is_directory = name.ends_with('/');
         let name = named(path, &name)?;
         let is_link = archive.by_index_data(i).is_ok_and(|entry| entry.is_symlink());
@@ -446,13 +452,17 @@ fn unzipped(
     let mut out = Vec::new();
     let room = usize::try_from(size).ok().and_then(|size| out.try_reserve_exact(size).ok());
     room.ok_or_else(|| format!("{size} bytes, more than there is memory for"))?;
-    file.take(size).read_to_end(&mut out).map_err(|e| e.to_string())?;
+    // Beyond the last byte the checksum is compared.
+    file.take(size + 1).read_to_end(&mut out).map_err(|e| e.to_string())?;
+    if out.len() as u64 != size {
+        return Err(format!("has not the {size} bytes that the archive says; copy it again"));
+    }
     Ok(out)
 }
 
 /// Decompress a gzip file into a temporary file without a name.
 fn unpacked(path: &Path) -> Result<Arc<Bytes>> {
-    let packed = File::open(path).map_err(Error::io("open", path))?;
+    let packed = open_regular(path)?;
     let size = packed.metadata().map_err(Error::io("open", path))?.len();
     let most = ALWAYS_ALLOWED_ON_DISK.max(size.saturating_mul(MAX_GROWTH_ON_DISK));
     let place = std::env::temp_dir();

@@ -7,7 +7,7 @@
 //! Reference: Tieleman, *Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient*, ICML 2008; Du and Mordatch, NeurIPS 2019.
 
 use crate::error::{Error, Result};
-use crate::io::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile, check_memory};
 use crate::math::rng::{Purpose, Stream};
 
 /// Most numbers in the buffer: 16 GiB.
@@ -33,6 +33,7 @@ impl Replay {
             let problem = format!("between 1 and {} rows of {dim} are possible", MAX_SIZE / dim);
             return Err(Error::config("ebm.model.buffer_size", capacity, problem));
         };
+        check_memory("the buffer of chains (`ebm.model.buffer_size`)", Some(4 * size))?;
         let (rows, labels) = (Vec::with_capacity(size), Vec::with_capacity(capacity));
         Ok(Replay { dim, capacity, restart_prob, rows, labels, next: 0 })
     }

@@ -12,7 +12,7 @@ use super::checkpoint;
 use super::log::EventFile;
 use super::train::{Outcome, Trainer};
 use crate::error::{Error, Result};
-use crate::io::{open_own, remove_abandoned, write_atomically};
+use crate::io::{open_own, refuse_link, remove_abandoned, write_own};
 use crate::observe::{EpochLog, Event, Observer};
 use crate::scorers::check_prior;
 
@@ -60,7 +60,7 @@ impl RunDirectory {
         }
         remove_abandoned(path);
         remove_abandoned(&checkpoints);
-        write_atomically(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
+        write_own(&path.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
         let history = trainer.map_or(&[][..], |t| &t.state().history);
         let directory = RunDirectory {
             path: path.to_owned(),
@@ -133,6 +133,7 @@ impl RunDirectory {
         let config = &trainer.config;
         if epoch.is_multiple_of(config.save_freq) || epoch == config.n_epochs {
             let path = self.checkpoint(&format!("epoch_{epoch}"));
+            refuse_link(&path)?;
             checkpoint::save(&path, trainer, &self.train_digest)?;
             self.remove_interrupted()?;
         }
@@ -142,6 +143,7 @@ impl RunDirectory {
 
     fn save_interrupted(&mut self, trainer: &Trainer) -> Result<()> {
         let path = self.checkpoint(&format!("step_{}", trainer.state.step));
+        refuse_link(&path)?;
         checkpoint::save(&path, trainer, &self.train_digest)
     }
 
@@ -155,7 +157,7 @@ impl RunDirectory {
     }
 
     fn write_metrics(&self, history: &[EpochLog]) -> Result<()> {
-        write_atomically(&self.path.join("metrics.jsonl"), |w| {
+        write_own(&self.path.join("metrics.jsonl"), |w| {
             for log in history {
                 serde_json::to_writer(&mut *w, log)?;
                 w.write_all(b"\n")?;

@@ -12,4 +12,8 @@ pub struct OpenOptions {
     /// The column of labels of a table, by its name or its number from 1;
     /// otherwise one named `label`, `class` or `target`.
     pub label_column: Option<String>,
+    /// Read the files into memory, within [`memory_limit`](crate::io::memory_limit), instead of
+    /// mapping them: where another program may cut them short meanwhile, by which the
+    /// system would end this one.
+    pub in_memory: bool,
 }

@@ -6,9 +6,11 @@
 //! these fields, as [`super::convert()`] writes them; else all columns of numbers
 //! are `avg`, and columns of text are left out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use csv::ByteRecord;
@@ -87,10 +89,12 @@ impl<'a> Text<'a> {
         Ok(Box::new(std::io::Cursor::new(start).chain(reader)))
     }
 
-    fn records(&self, delimiter: u8) -> Result<csv::Reader<Box<dyn Read + '_>>> {
+    fn records(&self, delimiter: u8) -> Result<Records<'_>> {
         let mut form = csv::ReaderBuilder::new();
         form.has_headers(false).delimiter(delimiter).trim(csv::Trim::All);
-        Ok(form.from_reader(self.reader()?))
+        let since = Rc::default();
+        let text = Bounded { text: self.reader()?, since: Rc::clone(&since) };
+        Ok(Records { reader: form.from_reader(text), since })
     }
 
     fn error(&self, problem: impl Into<String>) -> Error {
@@ -106,6 +110,44 @@ impl<'a> Text<'a> {
             }
             _ => self.error(format!("no table that can be read: {error}")),
         }
+    }
+}
+
+/// The rows of a table, none of them endless.
+struct Records<'a> {
+    reader: csv::Reader<Bounded<'a>>,
+    since: Rc<Cell<usize>>,
+}
+
+impl Records<'_> {
+    /// Read the next row; whether there was one.
+    fn next(&mut self, record: &mut ByteRecord) -> csv::Result<bool> {
+        self.since.set(0);
+        self.reader.read_byte_record(record)
+    }
+}
+
+/// A text of which a row may take a 64th of the memory limit, or 1 MiB if that is more. A line that
+/// does not end, or a quote, would take all that a compressed text holds.
+struct Bounded<'a> {
+    text: Box<dyn Read + 'a>,
+    /// Bytes since a row began.
+    since: Rc<Cell<usize>>,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.text.read(buffer)?;
+        self.since.set(self.since.get() + n);
+        let most = (memory_limit() / 64).max(1 << 20);
+        if self.since.get() <= most {
+            return Ok(n);
+        }
+        let problem = format!(
+            "a row of more than {}; is a quote not closed, or are the lines' ends missing?",
+            readable(most)
+        );
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, problem))
     }
 }
 
@@ -132,8 +174,12 @@ impl Form {
         let read = file.reader()?.take(START as u64).read_to_end(&mut start);
         read.map_err(Error::io("read", file.path))?;
         let delimiter = delimiter(&start);
-        let mut records = file.records(delimiter)?.into_byte_records();
-        let mut next = || records.next().transpose().map_err(|e| file.broken(&e));
+        let mut records = file.records(delimiter)?;
+        let mut next = || {
+            let mut record = ByteRecord::new();
+            let found = records.next(&mut record).map_err(|e| file.broken(&e))?;
+            Ok::<_, Error>(found.then_some(record))
+        };
         let Some(first) = next()? else { return Err(file.error("has no lines")) };
         let second = next()?;
         let header = is_header(&first, second.as_ref());
@@ -239,7 +285,7 @@ impl Form {
         let mut records = file.records(self.delimiter)?;
         let mut record = ByteRecord::new();
         let (mut rows, mut skip) = (0, self.header);
-        while records.read_byte_record(&mut record).map_err(|e| file.broken(&e))? {
+        while records.next(&mut record).map_err(|e| file.broken(&e))? {
             if std::mem::take(&mut skip) {
                 continue;
             }

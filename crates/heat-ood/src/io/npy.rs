@@ -1,14 +1,17 @@
 //! numpy's `.npy` and `.npz`.
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use zip::read::{ArchiveOffset, Config};
 
 use super::budget::Budget;
 use super::kind::{NPY, NPZ, kind_of};
 use super::memory::{memory_limit, readable};
 use super::npy_header::Header;
 use super::npy_text::text_width;
+use super::zip_directory::{ZipCheck, has_crc, zip_entries};
 use super::{Array, Bytes, Dtype, map};
 use crate::error::{Error, Result};
 
@@ -71,6 +74,7 @@ impl Npz {
     pub(crate) fn arrays(&mut self, wanted: &[&str]) -> Result<Vec<(String, Array)>> {
         let bytes = Arc::clone(&self.bytes);
         let mut archive = self.archive()?;
+        self.check_headers(&mut archive)?;
         let mut out: Vec<(String, Array)> = Vec::new();
         for i in 0..archive.len() {
             let mut entry = archive.by_index(i).map_err(|e| self.broken(e))?;
@@ -84,6 +88,11 @@ impl Npz {
                     let problem = "truncated: copy or create it again";
                     return Err(Error::format(&self.path, problem));
                 }
+                if !has_crc(&bytes[start..end], entry.crc32()) {
+                    let problem = "is damaged: its bytes are not those of the archive's checksum. \
+                                   Copy or create it again";
+                    return Err(Error::format(&place, problem));
+                }
                 array(&place, Arc::clone(&bytes), start, end, &mut self.budget)?
             } else {
                 let data = decompressed(&place, &mut entry, &mut self.budget)?;
@@ -95,14 +104,36 @@ impl Npz {
         Ok(out)
     }
 
+    /// That every entry is what the directory says: an array whose name was damaged would
+    /// be missing without a word.
+    fn check_headers<R: Read + Seek>(&self, archive: &mut zip::ZipArchive<R>) -> Result<()> {
+        let bytes = &self.bytes[..];
+        let whole = zip_entries(bytes) == Some(archive.len() as u64);
+        let sound = whole
+            && (0..archive.len()).all(|i| {
+                archive.by_index_raw(i).is_ok_and(|entry| {
+                    let (header, name) = (entry.header_start(), entry.name_raw());
+                    ZipCheck { bytes, header, name }.header(entry.compression())
+                })
+            });
+        if sound {
+            return Ok(());
+        }
+        let problem = "is damaged: the archive's directory and its entries do not agree. Copy or \
+                       create it again";
+        Err(Error::format(&self.path, problem))
+    }
+
     fn name<R: Read>(&self, entry: &zip::read::ZipFile<'_, R>) -> Result<Option<String>> {
         let name = entry.name().map_err(|e| self.broken(e))?;
         Ok(name.strip_suffix(".npy").map(str::to_owned))
     }
 
     fn archive(&self) -> Result<zip::ZipArchive<Cursor<Shared>>> {
-        let bytes = Shared(Arc::clone(&self.bytes));
-        zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| self.broken(e))
+        let bytes = Cursor::new(Shared(Arc::clone(&self.bytes)));
+        // The directory is where the file says; a search for it can go astray.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        zip::ZipArchive::with_config(config, bytes).map_err(|e| self.broken(e))
     }
 
     fn broken(&self, error: zip::result::ZipError) -> Error {

@@ -68,7 +68,32 @@ pub fn write_atomically(
     })
 }
 
-/// The same, with the digest of all that was written in its place in the header, where the first
+/// Refuse a link under a name of ours, in a directory where others may have put it: what it leads
+/// to would be replaced.
+///
+/// # Errors
+/// If there is one.
+pub fn refuse_link(path: &Path) -> Result<()> {
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        let problem = "is a link, which is not followed; remove it";
+        return Err(Error::io("write", path)(IoError::new(ErrorKind::InvalidInput, problem)));
+    }
+    Ok(())
+}
+
+/// As [`write_atomically`], of a file whose name the user did not choose: a link is refused.
+///
+/// # Errors
+/// As [`write_atomically`], or if a link has that name.
+pub fn write_own(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    refuse_link(path)?;
+    write_atomically(path, write)
+}
+
+/// As [`write_atomically`], with the digest of all that was written in its place in the header, where the first
 /// thing written is a header that leaves one (see [`super::digest`]).
 ///
 /// # Errors

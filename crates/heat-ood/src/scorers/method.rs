@@ -49,8 +49,21 @@ pub(super) fn fit_method<M: Method>(
     observer: &mut dyn Observer,
 ) -> Result<Fitted<M::Scorer>> {
     config.check(&Table::new())?;
+    check_finite(M::NAME, config)?;
     let scorer = config.fit_in(&mut FitContext::new(data, observer));
     Fitted::on(data, scorer.map_err(|e| asked_for(M::NAME, e))?)
+}
+
+/// Refuse numbers that no file can hold: NaN and infinity.
+fn check_finite<M: Serialize>(name: &str, config: &M) -> Result<()> {
+    let settings = Table::try_from(config).unwrap_or_default();
+    let wrong = settings.iter().find_map(|(key, value)| {
+        let value = value.as_float().filter(|v| !v.is_finite())?;
+        Some((key, value))
+    });
+    wrong.map_or(Ok(()), |(key, value)| {
+        Err(Error::config(key, value, format!("`{name}` takes finite numbers alone")))
+    })
 }
 
 /// An error of the method that a scorer is made of (`gmm` within `ssd`), under the name of
@@ -124,6 +137,7 @@ impl Entry {
             prepare: |settings| {
                 let config: M = typed(settings, M::NAME)?;
                 config.check(settings)?;
+                check_finite(M::NAME, &config)?;
                 Ok(Box::new(config))
             },
             load: |stored| Ok(Arc::new(M::load(stored)?)),

@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::meter::{Flaw, measure};
 use crate::error::{Error, Result};
-use crate::io::zip_entries;
+use crate::io::{has_crc, zip_entries};
 
 /// Reading allocates at most this, or four times the file's size if that is
 /// more, besides the network itself: small files hold relatively large pickles.
@@ -112,7 +112,7 @@ fn check_zip(path: &Path, bytes: &[u8], budget: &mut u64) -> Result<Option<Named
         pickles += usize::from(pickle);
         if !pickle && copy.is_none() {
             stored(bytes, &mut archive, i)
-                .ok_or_else(|| broken("an entry reaches beyond its end"))?;
+                .ok_or_else(|| broken("an entry reaches beyond its end, or is damaged"))?;
             continue;
         }
         let data = unpacked(bytes, &mut archive, i, room);
@@ -142,7 +142,12 @@ fn stored<'a>(bytes: &'a [u8], archive: &mut Archive<'a>, i: usize) -> Option<&'
     let entry = archive.by_index_raw(i).ok()?;
     let start = entry.data_start().and_then(|start| usize::try_from(start).ok())?;
     let size = usize::try_from(entry.compressed_size()).ok()?;
-    bytes.get(start..)?.get(..size)
+    let content = bytes.get(start..)?.get(..size)?;
+    // Without its checksums (`torch.serialization.set_crc32_options(False)`) 0 stands there.
+    let checked = entry.compression() != CompressionMethod::Stored
+        || entry.crc32() == 0
+        || has_crc(content, entry.crc32());
+    checked.then_some(content)
 }
 
 /// An entry's content, of at most `room` bytes if it is compressed.

@@ -198,7 +198,7 @@ fn detector(directory: &Path, bytes: &[u8]) {
         let _ = detector.scorer().score_components(&set);
         let _ = detector.predict(&set, Ties::Randomized { seed: 1 }, &mut Silent);
     }
-    detector.scorer().section();
+    let _ = (detector.scorer().section(), detector.verify());
 }
 
 /// Go on from a checkpoint to the end of the run.

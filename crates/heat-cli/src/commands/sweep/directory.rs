@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use heat_ood::EpochLog;
-use heat_ood::io::{open_own, open_regular, read_text, remove_abandoned, write_atomically};
+use heat_ood::io::{open_own, open_regular, read_text, remove_abandoned, write_own};
 use heat_ood::recipe::GridRun;
 use heat_ood::{Detector, Error};
 use toml::{Table, Value};
@@ -49,7 +49,7 @@ impl SweepDirectory {
             identity.compare(&file, &text)?;
         } else {
             refuse_foreign(path)?;
-            write_atomically(&file, |w| w.write_all(identity.table().to_string().as_bytes()))?;
+            write_own(&file, |w| w.write_all(identity.table().to_string().as_bytes()))?;
         }
         Ok(directory)
     }

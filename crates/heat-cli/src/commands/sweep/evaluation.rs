@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use heat_ood::evaluate::{Candidate, evaluate};
 use heat_ood::features::{FeatureSet, Subset};
-use heat_ood::io::write_atomically;
+use heat_ood::io::write_own;
 use heat_ood::math::parallel;
 use heat_ood::metrics::Metrics;
 use heat_ood::{Detector, Error, Silent};
@@ -57,7 +57,7 @@ impl Sets {
             "average": results.average,
             "sha256": self.digests,
         });
-        write_atomically(&file, |w| w.write_all(format!("{json:#}\n").as_bytes()))?;
+        write_own(&file, |w| w.write_all(format!("{json:#}\n").as_bytes()))?;
         self.read(&file).ok_or_else(|| Error::format(file, "cannot be read back").into())
     }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use heat_ood::ebm::PriorKind;
 use heat_ood::features::Subset;
-use heat_ood::io::write_atomically;
+use heat_ood::io::{mapping, memory_limit, write_own};
 use heat_ood::math::parallel;
 use heat_ood::recipe::{Grid, GridRun};
 use heat_ood::{Event, Observer, Silent};
@@ -162,6 +162,10 @@ fn shared_arguments(args: &SweepArgs, threads: usize, quiet: bool) -> Vec<OsStri
     if quiet {
         list.push("--quiet".into());
     }
+    if !mapping() {
+        list.push("--no-mmap".into());
+    }
+    list.extend(["--memory".into(), memory_limit().to_string().into()]);
     list
 }
 
@@ -238,9 +242,7 @@ impl Sweep<'_> {
     fn write_summary(&self, outcomes: &[Outcome]) -> Result<()> {
         let mut json = Summary::new(self.runs, outcomes).json();
         json["made"] = made(Default::default());
-        Ok(write_atomically(&self.directory.summary(), |w| {
-            w.write_all(format!("{json:#}\n").as_bytes())
-        })?)
+        Ok(write_own(&self.directory.summary(), |w| w.write_all(format!("{json:#}\n").as_bytes()))?)
     }
 
     /// Take runs until there are none.

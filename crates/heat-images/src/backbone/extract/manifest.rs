@@ -9,7 +9,7 @@ use super::{ExtractConfig, parent};
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, TransformConfig};
 use heat_ood::features::Origin;
-use heat_ood::io::{sha256_of, write_atomically};
+use heat_ood::io::{read_text, sha256_of, write_atomically};
 use heat_ood::{Error, Result};
 
 /// The manifest, `extract.json`.
@@ -121,7 +121,7 @@ impl Manifest {
     }
 
     fn read(directory: &Path) -> Option<Self> {
-        let text = fs::read_to_string(directory.join(MANIFEST)).ok()?;
+        let text = read_text(&directory.join(MANIFEST)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
@@ -169,7 +169,7 @@ impl Manifest {
             return Ok(());
         }
         let files: Vec<PathBuf> = (0..shards).map(|i| digest_file(directory, i)).collect();
-        let read = |f: &PathBuf| fs::read_to_string(f).map_err(Error::io("read", f));
+        let read = |f: &PathBuf| read_text(f);
         let digests = files.iter().map(read).collect::<Result<Vec<String>>>()?;
         self.pixels_sha256 = Some(sha256_of(digests));
         self.summary = Some(summary);

@@ -16,7 +16,7 @@ use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::evaluate::Agreement;
 use heat_ood::features::{FeatureSet, FloatType, HEAD};
-use heat_ood::io::write_atomically;
+use heat_ood::io::{read_text, write_atomically};
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
@@ -196,6 +196,6 @@ fn parent(out: &Path) -> &Path {
 }
 
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text(path)?;
     Ok(text.lines().map(str::to_owned).collect())
 }

@@ -27,7 +27,7 @@ use architecture::Linear;
 use spectral::Spectral;
 
 use crate::error::Result;
-use crate::io::{Tensor, TensorFile};
+use crate::io::{Tensor, TensorFile, check_memory};
 use crate::math::matmul::{Aligned, Epilogue, Keep, Packed, View, gemm};
 use crate::math::parallel;
 use crate::math::rng::{Purpose, Stream};
@@ -97,6 +97,9 @@ impl Mlp {
     /// # Errors
     /// If the architecture is impossible.
     pub fn new(architecture: Architecture, seed: u64) -> Result<Self> {
+        // Packed on both sides, with the gradient and the optimiser's two moments.
+        let total = architecture.plan()?.0.last().map_or(0, |l| l.bias().end);
+        check_memory("the energy network (`ebm.model.hidden_dim`)", total.checked_mul(24))?;
         let mut net = Self::zeroed(architecture)?;
         for (i, linear) in net.linears.iter().enumerate() {
             let bound = 1.0 / (linear.input as f32).sqrt();

@@ -228,11 +228,13 @@ impl Trainer {
     /// a stop before that.
     ///
     /// # Errors
-    /// If a row is not finite, training diverges, or the engine or the gradient
-    /// hook fails.
+    /// If a row is not finite, training diverges, the engine or the gradient
+    /// hook fails, or a file of the training set was changed meanwhile.
     pub fn epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochLog>> {
         let outcome = self.batches_left(observer)?;
         self.check_weights()?;
+        // No checkpoint is written then: the last one is of what the files were.
+        self.train.check_unchanged()?;
         Ok((outcome == Outcome::Finished).then(|| self.finish_epoch()))
     }
 

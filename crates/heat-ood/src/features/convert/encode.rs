@@ -140,7 +140,11 @@ pub(super) fn stream(
     encode: impl Fn(usize, &mut [u8]) -> Result<()> + Sync,
     mut written: impl FnMut(usize),
 ) -> Result<()> {
-    let size = (BLOCK / column.cols()).next_multiple_of(ROWS);
+    // Of very wide rows, one at a time.
+    let size = match BLOCK / column.cols() {
+        few @ 0..ROWS => few.max(1),
+        many => many.next_multiple_of(ROWS),
+    };
     let mut bytes = Vec::new();
     for block in blocks(range.len(), size) {
         let (start, n) = (range.start + block.start, block.len());

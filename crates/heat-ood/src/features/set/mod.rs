@@ -17,7 +17,7 @@ use super::shard::{NAMES, Shard, safetensors_arrays};
 use super::whole_labels::whole;
 use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
-use crate::io::{self, Array, Bytes, TensorFile, is_unfinished, open_npy};
+use crate::io::{self, Array, Bytes, Stamp, TensorFile, is_unfinished, open_npy, stamps};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
 
@@ -49,6 +49,8 @@ pub struct FeatureSet {
     files: Vec<PathBuf>,
     /// The files as they were mapped, whatever has their names since.
     mapped: Vec<Arc<Bytes>>,
+    /// What they were when they were opened.
+    stamps: Arc<[Stamp]>,
     /// Of the files, once they were asked for.
     digests: Arc<OnceLock<Vec<(String, String)>>>,
     pub(super) shards: Vec<Shard>,
@@ -83,7 +85,10 @@ impl FeatureSet {
     /// # Errors
     /// As [`FeatureSet::open`], and if the options contradict the files.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        let path = path.as_ref();
+        io::reading(options.in_memory, || Self::open_here(path.as_ref(), options))
+    }
+
+    fn open_here(path: &Path, options: &OpenOptions) -> Result<Self> {
         if path.is_dir() {
             return Self::open_directory(path, options)?.of_dim(options.dim);
         }
@@ -220,6 +225,7 @@ impl FeatureSet {
         self.take_classes();
         self.mapped.push(io::map(path)?);
         self.files.push(path.to_owned());
+        self.stamps = stamps(&self.files)?;
         self.digests = Arc::default();
         Ok(self)
     }
@@ -281,10 +287,12 @@ impl FeatureSet {
         let (name, view) = (path.display().to_string(), View::default());
         let (digests, notices, classes) = Default::default();
         let mapped = files.iter().map(|file| io::map(file)).collect::<Result<_>>()?;
+        let stamps = stamps(&files)?;
         let mut set = FeatureSet {
             name,
             files,
             mapped,
+            stamps,
             digests,
             shards,
             rows,
@@ -297,6 +305,15 @@ impl FeatureSet {
         };
         set.take_classes();
         Ok(set)
+    }
+
+    /// Refuse a set one of whose files was written into since it was opened. Files that were
+    /// replaced by others under their names are still there as they were.
+    ///
+    /// # Errors
+    /// If one was.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.stamps.iter().try_for_each(Stamp::check)
     }
 
     /// Which network made the features, and of images transformed how, where the files say.

@@ -201,6 +201,12 @@ impl Method for WeiperConfig {
         let dim = source.dim;
         let projection = found.projection.clone();
         let projection = projection.unwrap_or_else(|| Arc::new(Projection::new(&head, &config)));
+        if found.ranges.as_flattened().iter().any(|v| !v.is_finite()) {
+            let distance = config.distance.unwrap_or_default();
+            let problem = "logits of perturbed heads are too large for single precision; \
+                           choose a smaller one";
+            return Err(Error::config("distance", distance, problem));
+        }
         let mut sums = found.ranges.map(|range| Histogram::new(range, config.bins));
         context.pass(&source, "fit weiper: densities", |_, rows| {
             let count = |rows: &[f32]| {
