@@ -162,7 +162,13 @@ mod tests {
     fn biases_far_from_zero_are_said() {
         let rows = Array2::from_shape_fn((20, 2), |(i, j)| (i * 2 + j) as f32 / 8.0);
         let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
-        let head = |bias: f32| Head::new(array![[1.0, 0.5], [-1.0, 0.25]].into_raw_vec_and_offset().0, vec![bias, bias]).unwrap();
+        let head = |bias: f32| {
+            Head::new(
+                array![[1.0, 0.5], [-1.0, 0.25]].into_raw_vec_and_offset().0,
+                vec![bias, bias],
+            )
+            .unwrap()
+        };
         assert!(set.check_logits(Some(&head(3.0))).unwrap().is_empty());
         let said = set.check_logits(Some(&head(1e6))).unwrap();
         assert!(said.len() == 1 && said[0].contains("reach 1.000e6"), "{said:?}");

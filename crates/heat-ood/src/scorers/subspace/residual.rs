@@ -128,7 +128,8 @@ mod tests {
         let rows = array![[0.0f32, 0.0, 1.0], [4.0, 1.0, 0.0], [8.0, 3.0, 1.0], [12.0, 4.0, 3.0]];
         let train = FeatureSet::from_arrays(rows.view(), None).unwrap();
         let data = TrainingData::new(&train);
-        let config = |center| ResidualConfig { center, principal_dim: Some(1), ..Default::default() };
+        let config =
+            |center| ResidualConfig { center, principal_dim: Some(1), ..Default::default() };
         let scores = config(Center::Mean).fit(&data, &mut Silent).unwrap().score(&train).unwrap();
         let want = [0.8177199536111396, 0.90598120157856, 0.6786704914072326, 0.6746596725526199];
         for (got, want) in scores.iter().zip(want) {
