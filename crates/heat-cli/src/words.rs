@@ -10,7 +10,7 @@ use heat_ood::recipe;
 use heat_ood::scorers::catalogue;
 
 /// Words of the library's errors, and the option that gives what they ask for.
-const OPTIONS: [(&str, &str); 16] = [
+const OPTIONS: [(&str, &str); 17] = [
     ("the classifier's last layer", "`--head FILE`"),
     ("the classifier's head", "`--head FILE`"),
     ("class indices", "`--labels FILE`"),
@@ -19,6 +19,7 @@ const OPTIONS: [(&str, &str); 16] = [
     ("is replaced", "`--force`"),
     ("took no part in training, or insist", "`--drop-seen` leaves them out"),
     ("or insist", "`--force`"),
+    ("give the training set again", "`--train FEATURES`"),
     ("resume it", "`--resume`"),
     ("near and far sets", "`--near, --far`"),
     ("write it as `f32`", "`--dtype f32`"),

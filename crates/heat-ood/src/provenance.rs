@@ -137,19 +137,36 @@ impl Provenance {
         Ok(self.tuned_on.iter().any(|(_, d)| digests.iter().any(|(_, other)| other == d)))
     }
 
-    /// The rows of a set without those that the scorer has seen, and how many these were.
+    /// The rows of a set without those that the scorer has seen, and how many these were. Of more
+    /// than some eight thousand training rows a scorer remembers a sample: all are compared where
+    /// the training set is among `train`.
     ///
     /// # Errors
-    /// If the set cannot be read, the scorer remembers a sample of its rows alone or none, so
+    /// If a set cannot be read, the scorer remembers a sample of its rows alone or none, so
     /// that some of them could not be known again, or no row is left.
-    pub fn without_seen(&self, id: &FeatureSet) -> Result<(FeatureSet, usize)> {
+    pub fn without_seen(
+        &self,
+        id: &FeatureSet,
+        train: &[FeatureSet],
+    ) -> Result<(FeatureSet, usize)> {
         let mut seen = vec![false; id.len()];
         for rows in &self.rows {
-            let shared = rows.shared(id)?.filter(|_| rows.is_whole());
-            let Some((_, shared)) = shared else {
+            let mut shared = rows.shared(id)?.filter(|_| rows.is_whole()).map(|(_, shared)| shared);
+            for train in train {
+                if shared.is_none() {
+                    shared = rows.shared_through(train, id)?;
+                }
+            }
+            let Some(shared) = shared else {
+                let given = match train {
+                    [] => "".to_owned(),
+                    [one] => format!(", and {} is not the set that it was fitted on", one.name()),
+                    _ => ", and none of the sets given is the one that it was fitted on".to_owned(),
+                };
                 let problem = format!(
-                    "of its {} training rows the detector remembers a sample alone, so that not all \
-                     could be left out; take the rows that are also among the training rows out of {}",
+                    "of its {} training rows the detector remembers a sample alone{given}: rows beyond \
+                     the sample could not be left out of {}; give the training set again, as in the \
+                     fit, to compare all",
                     rows.rows,
                     id.name()
                 );

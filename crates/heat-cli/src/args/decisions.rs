@@ -113,6 +113,10 @@ pub struct CalibrateArgs {
     /// Leave out the rows that were in training (duplicates, say): the bound holds
     #[arg(long)]
     pub drop_seen: bool,
+    /// The training features again, for --drop-seen where they are more rows than a detector
+    /// remembers (8,191)
+    #[arg(long, num_args = 1.., value_name = "FEATURES", requires = "drop_seen")]
+    pub train: Vec<PathBuf>,
     /// Calibrate even on training rows, or on features of another network or transform: the bound
     /// then does not hold
     #[arg(long, conflicts_with = "drop_seen")]

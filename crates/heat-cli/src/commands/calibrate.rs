@@ -1,5 +1,7 @@
 //! `heat calibrate`: a detector learns when to say "out-of-distribution".
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::calibrate::{CalibrationConfig, Guarantee};
@@ -12,6 +14,7 @@ use crate::progress::Progress;
 pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     let mut inputs = vec![&*args.detector, &*args.id];
     inputs.extend(args.head.as_deref());
+    inputs.extend(args.train.iter().map(|p| &**p));
     refuse_overwriting(Some(&args.output), &inputs)?;
     if args.head.is_some() && !args.per_class {
         let problem = "the head tells the predicted class: give `--per-class` with it";
@@ -23,7 +26,9 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     let mut id = open(&args.id, &options, head.as_ref(), progress)?;
     check_origin(detector.provenance(), &id, args.force)?;
     if args.drop_seen {
-        let (left, dropped) = detector.provenance().without_seen(&id)?;
+        let open = |path: &PathBuf| open(path, &options, head.as_ref(), progress);
+        let train = args.train.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let (left, dropped) = detector.provenance().without_seen(&id, &train)?;
         progress.say(&format!("{dropped} of {} rows were in training and are left out", id.len()));
         id = left;
     }

@@ -13,6 +13,14 @@ use crate::scorers::{
     TrainingData, VimConfig,
 };
 
+/// As many clusters as classes; of rows without labels, one.
+fn clusters(data: &TrainingData) -> Result<usize> {
+    if data.classes.is_none() && !data.features.labelled() {
+        return Ok(1);
+    }
+    data.count_classes()
+}
+
 impl HeatConfig {
     /// Fit the prior that these settings name.
     ///
@@ -38,7 +46,7 @@ impl HeatConfig {
             PriorKind::Gmm => {
                 let config = GmmConfig {
                     diagonal: base.diag_coefficient_only,
-                    kmeans: base.use_kmeans.then(|| data.count_classes()).transpose()?,
+                    kmeans: base.use_kmeans.then(|| clusters(&data)).transpose()?,
                     kmeans_seed: self.seed,
                     shrinkage: base.shrinkage,
                     pooling,

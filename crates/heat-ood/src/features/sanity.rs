@@ -14,26 +14,62 @@ const ROUNDING: f64 = 1.0 / 1024.0;
 /// How many of its standard deviations a difference may be large.
 const DEVIATIONS: f64 = 8.0;
 
+/// What of a row's spread single precision may lose before it is said.
+const LOST: f64 = 1e-4;
+
+/// Whether logits lie so far from zero that single precision loses their differences.
+fn offset(what: &str, whose: &str, logits: &[f32], classes: usize) -> Option<String> {
+    let rows = logits.chunks_exact(classes).filter(|_| classes > 1);
+    let mut worst = (0.0, 0.0, 0.0);
+    for row in rows {
+        let row = || row.iter().map(|v| f64::from(*v));
+        let (least, most) = row().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(v), b.max(v)));
+        let (spread, size) = (most - least, least.abs().max(most.abs()));
+        let step = size * f64::from(f32::EPSILON) / 2.0;
+        if spread.is_finite() && step > LOST * spread && step > worst.0 {
+            worst = (step, size, spread);
+        }
+    }
+    let (step, size, spread) = worst;
+    (step > 0.0).then(|| {
+        format!(
+            "{what} reach {size:.3e} and differ within a row by {spread:.3}: single precision holds \
+             them, and scores such as `el`, to {step:.1e}; take one number off {whose}, which changes \
+             no probability"
+        )
+    })
+}
+
 impl FeatureSet {
     /// What is odd about the stored logits, in words: that they are
-    /// probabilities or their logarithms, or not those of `head`. Up to 256 rows
-    /// are compared.
+    /// probabilities or their logarithms, not those of `head`, or so far from zero
+    /// that single precision loses their differences. Up to 256 rows are looked at.
     ///
     /// # Errors
     /// If a row cannot be read.
     pub fn check_logits(&self, head: Option<&Head>) -> Result<Vec<String>> {
-        let Some(classes) = self.dim(Field::Logits) else {
-            return Ok(Vec::new());
-        };
         let step = self.len().div_ceil(ROWS);
         let rows: Vec<u32> = (0..self.len()).step_by(step).map(|i| i as u32).collect();
+        let avg = Field::Features(Pooling::Avg);
+        let Some(classes) = self.dim(Field::Logits) else {
+            let Some(head) = head.filter(|h| self.dim(avg) == Some(h.dim())) else {
+                return Ok(Vec::new());
+            };
+            let mut features = vec![0.0; rows.len() * head.dim()];
+            self.gather(avg, &rows, &mut features)?;
+            let mut logits = vec![0.0; rows.len() * head.classes()];
+            head.logits(&features, &mut logits, &mut Aligned::default());
+            let what = format!("the logits that the head gives {}", self.name());
+            let offset = offset(&what, "all biases of the head", &logits, head.classes());
+            return Ok(offset.into_iter().collect());
+        };
         let mut logits = vec![0.0; rows.len() * classes];
         self.gather(Field::Logits, &rows, &mut logits)?;
         let mut said = Vec::new();
+        said.extend(offset(&format!("`logits` of {}", self.name()), "each row", &logits, classes));
         if classes > 1 {
             said.extend(self.probabilities(&logits, classes));
         }
-        let avg = Field::Features(Pooling::Avg);
         if let Some(head) = head.filter(|h| {
             h.classes() == classes && self.dim(avg) == Some(h.dim()) && self.chosen_none()
         }) {
@@ -113,5 +149,29 @@ impl FeatureSet {
             self.name(),
             largest.0
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, array};
+
+    use super::*;
+
+    #[test]
+    fn biases_far_from_zero_are_said() {
+        let rows = Array2::from_shape_fn((20, 2), |(i, j)| (i * 2 + j) as f32 / 8.0);
+        let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
+        let head = |bias: f32| {
+            Head::new(
+                array![[1.0, 0.5], [-1.0, 0.25]].into_raw_vec_and_offset().0,
+                vec![bias, bias],
+            )
+            .unwrap()
+        };
+        assert!(set.check_logits(Some(&head(3.0))).unwrap().is_empty());
+        let said = set.check_logits(Some(&head(1e6))).unwrap();
+        assert!(said.len() == 1 && said[0].contains("reach 1.000e6"), "{said:?}");
+        assert!(said[0].contains("to 6.0e-2"), "{said:?}");
     }
 }

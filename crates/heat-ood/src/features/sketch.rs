@@ -228,6 +228,50 @@ impl RowSketch {
         Ok(self.shared(other)?.map(|(overlap, _)| overlap))
     }
 
+    /// The rows of `other` that are in `set`, ascending, all of which are compared: whatever the
+    /// size of `set`, of which this must be the sample, else `None`. (A set that differs in a few
+    /// rows beyond the sample passes for it.) Memory goes with the rows of `other`.
+    ///
+    /// # Errors
+    /// If a row holds NaN or infinity.
+    pub fn shared_through(&self, set: &FeatureSet, other: &FeatureSet) -> Result<Option<Vec<u32>>> {
+        let field = Field::ALL.into_iter().find(|f| f.name() == self.field);
+        let has = |f: &Field| set.dim(*f).is_some() && set.dim(*f) == other.dim(*f);
+        let Some(field) = field.filter(has).filter(|_| set.len() == self.rows) else {
+            return Ok(None);
+        };
+        let mut wanted: [Vec<(u64, u32)>; 2] = Default::default();
+        hashes(other, field, |found| {
+            for (wanted, found) in wanted.iter_mut().zip(found) {
+                let start = wanted.len();
+                wanted.extend(found.iter().enumerate().map(|(i, h)| (*h, (start + i) as u32)));
+            }
+        })?;
+        wanted.iter_mut().for_each(|wanted| wanted.sort_unstable());
+        let mut seen = [vec![false; other.len()], vec![false; other.len()]];
+        let mut smallest: [Smallest; 2] = Default::default();
+        hashes(set, field, |found| {
+            let kinds = found.iter().zip(&wanted).zip(seen.iter_mut().zip(&mut smallest));
+            for ((found, wanted), (seen, smallest)) in kinds {
+                smallest.add(found);
+                for h in found.iter() {
+                    let first = wanted.partition_point(|(other, _)| other < h);
+                    let same = wanted[first..].iter().take_while(|(other, _)| other == h);
+                    same.for_each(|(_, row)| seen[*row as usize] = true);
+                }
+            }
+        })?;
+        if smallest.map(Smallest::sorted) != self.hashes {
+            return Ok(None);
+        }
+        let rows = seen.map(|seen| {
+            let rows = (0..).zip(seen).filter(|(_, seen)| *seen);
+            rows.map(|(row, _)| row).collect::<Vec<u32>>()
+        });
+        let [half, brain] = rows;
+        Ok(Some(if brain.len() > half.len() { brain } else { half }))
+    }
+
     /// Whether every row of the set is known, not a sample of them.
     pub fn is_whole(&self) -> bool {
         self.rows < KEPT && !self.hashes[0].is_empty()
@@ -304,6 +348,19 @@ mod tests {
         let sigma = (3000.0 * rate * (1.0 - rate)).sqrt();
         assert!((overlap.compared as f64 - 3000.0 * rate).abs() < 5.0 * sigma, "{overlap:?}");
         assert!((overlap.fraction() - 1.0 / 3.0).abs() < 0.1, "{overlap:?}");
+    }
+
+    /// Of 20,000 rows the sample knows two in five; with the set itself all are known.
+    #[test]
+    fn all_rows_are_known_through_the_set() {
+        let whole = set(0..20_000);
+        let sketch = sketch(&whole);
+        let other = set(19_990..20_300);
+        let found = sketch.shared_through(&whole, &other).unwrap().unwrap();
+        assert_eq!(found, (0..10).collect::<Vec<u32>>());
+        assert!(sketch.shared(&other).unwrap().unwrap().1.len() < 10);
+        // Another set of as many rows is not what was sampled.
+        assert_eq!(sketch.shared_through(&set(100..20_100), &other).unwrap(), None);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! zero, and one above its `high` quantile to that quantile.
 //!
 //! With `clip=true` low coordinates are raised to the `low` quantile instead,
-//! as other implementations do. Quantiles are exact: two passes over f16 and
+//! as pytorch-ood does (and OpenOOD, with quantiles of all
+//! coordinates together). Quantiles are exact: two passes over f16 and
 //! bf16 features, else three, O(N·D) each, in O(D) memory; cost per row
 //! O(D·C).
 //!

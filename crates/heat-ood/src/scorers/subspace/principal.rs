@@ -62,6 +62,11 @@ pub(super) fn request(scorer: &str, source: &Source) -> Result<StatisticRequest>
     ClassMoments::request(scorer, source, By::All)
 }
 
+fn unsolved(scorer: &str) -> Error {
+    let problem = "the decomposition of the head or covariance did not converge";
+    Error::Fit { what: scorer.into(), problem: problem.into() }
+}
+
 impl Subspace {
     /// Through o = −W⁺b, where all logits vanish, along the `count` directions
     /// of largest variance about `center` (by default 256, 400 or 256 as there are fewer than
@@ -78,23 +83,47 @@ impl Subspace {
         context: &mut FitContext<'_>,
     ) -> Result<(Self, Head)> {
         let head = source.head(require_head(scorer, context.head)?)?;
+        let default = by_classes(head.classes(), [256, 400, 256]);
+        let double = |x: &[f32]| x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let origin = pinv_times(&double(head.weight()), &double(head.bias()));
+        let mut origin = origin.ok_or_else(|| unsolved(scorer))?;
+        origin.iter_mut().for_each(|v| *v = -*v);
+        let space = Self::along(scorer, (count, default), center, Some(origin), source, context)?;
+        Ok((space, head))
+    }
+
+    /// Through the mean, along the directions of largest variance about it: by default 256, at
+    /// most half of all.
+    ///
+    /// # Errors
+    /// As [`Subspace::of_head`].
+    pub fn of_mean(
+        scorer: &str,
+        count: Option<usize>,
+        source: &Source,
+        context: &mut FitContext<'_>,
+    ) -> Result<Self> {
+        Self::along(scorer, (count, 256), Center::Mean, None, source, context)
+    }
+
+    /// Through `origin`, or the mean, along `count` directions or the default.
+    fn along(
+        scorer: &str,
+        (count, default): (Option<usize>, usize),
+        center: Center,
+        origin: Option<Vec<f64>>,
+        source: &Source,
+        context: &mut FitContext<'_>,
+    ) -> Result<Self> {
         let dim = source.dim;
-        let default = by_classes(head.classes(), [256, 400, 256]).min(dim / 2);
-        let p = count.unwrap_or(default);
+        let p = count.unwrap_or(default.min(dim / 2));
         if p >= dim {
             let problem = format!("must be below the dimension {dim}, so that a residual remains");
             return Err(Error::config("principal_dim", p, problem));
         }
-        let unsolved = || Error::Fit {
-            what: scorer.into(),
-            problem: "the decomposition of the head or covariance did not converge".into(),
-        };
-        let double = |x: &[f32]| x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
-        let mut origin =
-            pinv_times(&double(head.weight()), &double(head.bias())).ok_or_else(unsolved)?;
-        origin.iter_mut().for_each(|v| *v = -*v);
         let moments = context.find::<ClassMoments>(request(scorer, source)?)?;
         let (mean, mut covariance) = moments.moments.clone().finish();
+        let origin = origin.unwrap_or_else(|| mean.clone());
         if center == Center::Origin {
             // E (z−o)(z−o)ᵀ = Σ + (m−o)(m−o)ᵀ.
             let off: Vec<f64> = mean.iter().zip(&origin).map(|(m, o)| m - o).collect();
@@ -102,8 +131,8 @@ impl Subspace {
                 row.iter_mut().zip(&off).for_each(|(v, b)| *v += a * b);
             }
         }
-        let (_, vectors) = eigh(&covariance, dim).ok_or_else(unsolved)?;
-        Ok((Subspace::new(origin, vectors, p), head))
+        let (_, vectors) = eigh(&covariance, dim).ok_or_else(|| unsolved(scorer))?;
+        Ok(Subspace::new(origin, vectors, p))
     }
 
     /// Through `origin` along the first `count` of all directions (`[D, D]`).

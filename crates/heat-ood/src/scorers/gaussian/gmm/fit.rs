@@ -8,7 +8,7 @@ use super::labels::Labels;
 use super::shrinkage::Fitted;
 use super::{Gmm, GmmConfig};
 use crate::error::{Error, Result};
-use crate::features::FeatureSet;
+use crate::features::{FeatureSet, Present};
 use crate::io::check_moments;
 use crate::math::moments::Moments;
 use crate::scorers::Stored;
@@ -18,6 +18,17 @@ use crate::scorers::method::Method;
 
 /// Most numbers in the class means: 2 GiB in f64.
 const MAX_MEANS: usize = 1 << 28;
+
+/// The classes of the training rows, or what to do without labels.
+fn classes_of(context: &mut FitContext<'_>) -> Result<Arc<Present>> {
+    if context.train.labelled() {
+        return context.present();
+    }
+    let remedy = "add class indices to the file, or give them apart; without labels, `kmeans=1` fits one \
+                  Gaussian to all rows, and `kmeans=<k>` takes k clusters for classes (in a HEAT \
+                  `ebm.model.base_dist.use_kmeans=true`)";
+    Err(Error::missing(context.train.name(), "`label`", remedy))
+}
 
 impl Method for GmmConfig {
     const NAME: &'static str = "gmm";
@@ -29,7 +40,7 @@ impl Method for GmmConfig {
             return Ok(Vec::new());
         }
         let source = context.source(self)?;
-        let present = context.present()?;
+        let present = classes_of(context)?;
         check_size(present.count, source.dim)?;
         Ok(vec![ClassMoments::request("gmm", &source, By::Label(present))?])
     }
@@ -40,7 +51,7 @@ impl Method for GmmConfig {
         let source = context.source(self)?;
         let input = source.input.clone();
         let labels = match self.kmeans {
-            None => Labels::Classes(context.present()?),
+            None => Labels::Classes(classes_of(context)?),
             Some(k) => {
                 let observer = &mut *context.observer;
                 let clusters = KMeans::fit(train, input.field(), k, self.kmeans_seed, observer)?;
