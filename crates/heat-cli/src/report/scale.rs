@@ -22,7 +22,7 @@ impl Scale {
     pub fn fitting(groups: &[&[f32]], range: &Range<f64>) -> Self {
         let span = range.end - range.start;
         let core = |values: &&[f32]| {
-            let at = |q: f64| super::figures::quantile(values, q);
+            let at = |q: f64| quantile(values, q);
             (at(0.95) - at(0.05), at(0.5))
         };
         // What has one value only is a spike on any scale.
@@ -71,6 +71,13 @@ impl Scale {
         }
         ticks
     }
+}
+
+/// The q-quantile of ascending scores, as a score that occurs.
+pub fn quantile(ascending: &[f32], q: f64) -> f64 {
+    let last = ascending.len().saturating_sub(1);
+    let at = (q * last as f64).round() as usize;
+    ascending.get(at).map_or(0.0, |v| f64::from(*v))
 }
 
 /// With so many digits after the first.
