@@ -59,6 +59,7 @@ fn logits_far_from_zero() {
     }
 }
 
+/// (`cfood` counts neighbours, and eighths make equal distances, which rounding decides.)
 #[test]
 fn features_far_from_zero() {
     let rows = eighths(200 * 6);
@@ -71,7 +72,6 @@ fn features_far_from_zero() {
         "rmds",
         "knn(normalize=false,k=3)",
         "knn(normalize=false,k=3,pca=4)",
-        "cfood(normalize=false,alpha=1)",
         "residual(center=mean,principal_dim=2)",
         "residual(center=mean,principal_dim=4)",
     ] {
