@@ -143,19 +143,21 @@ class Detector:
         per_class: bool = False,
         head: Any = None,
         drop_seen: bool = False,
+        train: Any = None,
         force: bool = False,
     ) -> Detector:
         """A copy that knows when to say "out-of-distribution".
 
         `id`: in-distribution rows that took no part in training (others are refused unless
-        `force`; `drop_seen` leaves them out). At most the fraction `alpha` of such rows is flagged:
+        `force`; `drop_seen` leaves them out, and finds all of them in a large set if `train` is given). At most the fraction `alpha` of such rows is flagged:
         on average (`guarantee="marginal"`), or except with probability `delta`
         (`"clopper_pearson"`, `"dkw"`). `per_class` ranks rows within their predicted class.
         """
         rows = as_set(id, "calibration")
         inner = rows._set
         if drop_seen:
-            inner, _ = self._inner.without_seen(inner)
+            seen = [] if train is None else [as_set(train, "train")._set]
+            inner, _ = self._inner.without_seen(inner, seen)
         layer = as_head(head) or (rows.head if per_class else None)
         layer_inner = None if layer is None else layer._head
         return Detector(

@@ -180,7 +180,7 @@ def test_labels_of_every_kind() -> None:
         (lambda: ho.Knn(k=-1).fit(X), ho.errors.InputError, r"k"),
         (lambda: ho.recipe("heat_gmm_c11"), ho.errors.UnknownNameError, r"heat_gmm_c1"),
         (lambda: ho.recipe("heat_gmm_c10", "n_epoch=3"), ho.errors.UnknownNameError, r"n_epochs"),
-        (lambda: ho.load("/nowhere/d.safetensors"), FileNotFoundError, r"does not exist|No such"),
+        (lambda: ho.load("/nowhere/d.safetensors"), FileNotFoundError, r"there is no directory /nowhere"),
         (lambda: ho.set_num_threads(0), ho.errors.InputError, r"threads"),
         (lambda: DETECTOR.score(X, threads=0), ho.errors.HeatError, r"threads"),
         (lambda: DETECTOR.score(X, progress=3), ho.errors.InputError, r"progress"),  # type: ignore[arg-type]

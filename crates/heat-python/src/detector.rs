@@ -185,9 +185,15 @@ impl PyDetector {
         Ok(PyDetector(calibrated))
     }
 
-    /// The ID rows that it has not seen, and how many it had.
-    fn without_seen(&self, py: Python<'_>, set: &PyFeatureSet) -> PyResult<(PyFeatureSet, usize)> {
-        let (left, dropped) = working(py, || self.0.provenance().without_seen(&set.0))?;
+    /// The ID rows that it has not seen, and how many it had; `train` are the sets it was fitted on.
+    fn without_seen(
+        &self,
+        py: Python<'_>,
+        set: &PyFeatureSet,
+        train: Vec<PyRef<'_, PyFeatureSet>>,
+    ) -> PyResult<(PyFeatureSet, usize)> {
+        let train: Vec<_> = train.iter().map(|set| set.0.clone()).collect();
+        let (left, dropped) = working(py, || self.0.provenance().without_seen(&set.0, &train))?;
         Ok((PyFeatureSet(left), dropped))
     }
 

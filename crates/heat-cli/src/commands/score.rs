@@ -133,7 +133,7 @@ fn calibrated<'a>(
 
 /// Where rows come from.
 enum Source {
-    Set(FeatureSet),
+    Set(Box<FeatureSet>),
     Pipe(Box<FeatureStream<'static>>, super::standard_input::Waiting),
     Images(Box<Images>),
 }
@@ -156,7 +156,7 @@ impl Source {
         if path.as_os_str() != "-" {
             let set = open(path, &options, None, progress)?;
             check_origin(detector.provenance(), &set, args.force)?;
-            return Ok(Source::Set(set));
+            return Ok(Source::Set(Box::new(set)));
         }
         let form = args.from.map(|kind| match kind {
             StreamKind::Csv => StreamForm::Csv,
@@ -188,7 +188,7 @@ impl Source {
                     let judged = sink.detector.predict(&set, sink.ties(), &mut Silent)?;
                     sink.take(Block {
                         judged: Some(judged),
-                        names: Names::Set(set),
+                        names: Names::Set(Box::new(set)),
                         lost: Vec::new(),
                     })?;
                 }
@@ -284,7 +284,7 @@ struct Block {
 
 /// Names of scored rows.
 enum Names {
-    Set(FeatureSet),
+    Set(Box<FeatureSet>),
     List(Option<Vec<String>>),
 }
 
@@ -358,7 +358,7 @@ impl Sink<'_, '_> {
         let lost = part.unreadable.into_iter().filter(|_| !skip);
         let lost =
             lost.map(|(i, reason)| (i - part.images.start, set.image_name(i), reason)).collect();
-        let names = part.rows.map_or(Names::List(None), Names::Set);
+        let names = part.rows.map_or(Names::List(None), |set| Names::Set(Box::new(set)));
         self.take(Block { judged: judged.transpose()?, names, lost })
     }
 

@@ -118,12 +118,11 @@ impl FeatureSet {
         for (i, ((z, stored), computed)) in rows.zip(computed.chunks_exact(classes)).enumerate() {
             let difference = |c: usize| f64::from(stored[c]) - f64::from(computed[c]);
             let mut row_is_odd = false;
-            for c in 0..classes {
+            for (c, (value, bias)) in stored.iter().zip(head.bias()).enumerate() {
                 let w = &head.weight()[c * dim..][..dim];
                 let square: f64 =
                     z.iter().zip(w).map(|(z, w)| (f64::from(*z) * f64::from(*w)).powi(2)).sum();
-                let size =
-                    square + f64::from(stored[c]).powi(2) + f64::from(head.bias()[c]).powi(2);
+                let size = square + f64::from(*value).powi(2) + f64::from(*bias).powi(2);
                 let allowed = DEVIATIONS * ROUNDING * size.sqrt();
                 let d = difference(c).abs();
                 row_is_odd |= d > allowed;

@@ -21,11 +21,11 @@ struct Entry {
     matrix: bool,
 }
 
+/// Arrays by name.
+type Arrays = Vec<(String, Array)>;
+
 /// The arrays of an `.npz` file, and the names of its rows.
-pub(super) fn npz(
-    path: &Path,
-    notices: &mut Vec<String>,
-) -> Result<(Vec<(String, Array)>, Option<Texts>)> {
+pub(super) fn npz(path: &Path, notices: &mut Vec<String>) -> Result<(Arrays, Option<Texts>)> {
     let mut file = Npz::open(path)?;
     Ok((arrays(&mut file, path, notices)?, file.texts(NAME)?))
 }
@@ -108,8 +108,8 @@ fn guess(
         );
         return Err(Error::missing(place, "`avg`, `std`, `max`, `logits` or `probs`", remedy));
     };
-    let labels = entries.iter().filter(|e| LABELS.contains(&&*e.name.to_lowercase()));
-    let label = labels.filter(|e| e.shape.first() == matrix.shape.first()).next();
+    let mut labels = entries.iter().filter(|e| LABELS.contains(&&*e.name.to_lowercase()));
+    let label = labels.find(|e| e.shape.first() == matrix.shape.first());
     notices.push(format!(
         "{}: `{}`, its only matrix, is taken as `avg`{}",
         path.display(),
