@@ -123,7 +123,7 @@ pub fn evaluate(
     Ok(PyResults { results, evaluation })
 }
 
-fn scores<'a>(array: &'a PyReadonlyArray1<'_, f32>) -> Vec<f32> {
+fn scores(array: &PyReadonlyArray1<'_, f32>) -> Vec<f32> {
     array.as_array().iter().copied().collect()
 }
 

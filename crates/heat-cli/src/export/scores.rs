@@ -288,7 +288,7 @@ mod tests {
         let lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!((&lines[0]["score"], &lines[0]["error"]), (&Value::Null, &"no image".into()));
         assert_eq!(lines[2]["file"], "b\\u{1b}[2J,c.png");
-        assert_eq!((&lines[1]["class"], &lines[2]["u"]), (&"a, \"b\"".into(), &3.0.into()));
+        assert_eq!((&lines[1]["class"], lines[2]["u"].as_f64()), (&"a, \"b\"".into(), Some(3.0)));
         let npy = written(ScoreFormat::Npy, true);
         assert!(npy.len().is_multiple_of(4) && npy.ends_with(&2f32.to_le_bytes()));
         assert!(npy[npy.len() - 12..].starts_with(&f32::NAN.to_le_bytes()));
