@@ -156,8 +156,11 @@ fn what_is_left_out_is_said_and_shifts_no_class() {
     let set = open(&root, &ImageOptions::default()).unwrap();
     assert_eq!(counts(&*set), [(Some(1), 3), (Some(3), 1)]);
     assert_eq!(set.classes(), ["00", "01", "02", "03"]);
-    let want =
-        ["00/x.heic (HEIC: convert it to PNG)", "01/notes.txt (a text)", "labels.csv (a text)"];
+    let want = [
+        "00/x.heic (HEIC: convert it to PNG)",
+        "01/notes.txt (a CSV text)",
+        "labels.csv (a CSV text)",
+    ];
     assert_eq!(set.left_out(), want);
     let keeps =
         |name: &str, i: i32| format!("no image in `{name}`, which keeps its class number, {i}");

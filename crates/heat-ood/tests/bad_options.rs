@@ -40,7 +40,7 @@ fn each_option_has_its_error() {
         ("gmm(kmeans=0)", "`kmeans` = 0: must lie in 1..=60"),
         ("ssd(kmeans=61)", "`kmeans` = 61: must lie in 1..=60"),
         ("gmm(shrinkage=-1)", "a ratio is a number ≥ 0"),
-        ("gmm(shrinkage=nan)", "a ratio is a number ≥ 0"),
+        ("gmm(shrinkage=nan)", "`gmm` takes finite numbers alone"),
         ("gmm(shrinkage=lots)", "expected none, ledoit_wolf, oas, held_out_classes, or a ratio"),
         ("maha(normalize=true)", "use `ssd`"),
         ("knn(k=0)", "k must lie in 1..=60"),

@@ -456,8 +456,10 @@ fn tables_of_text() {
         assert_eq!(values(&set, AVG), [0.5, -2.0, 1e-3, 4.0], "{shown}");
         assert_eq!(set.class_names(), ["3", "7"], "{shown}");
     }
-    let left = table("x.csv", "file,a,label\nx.png,0.5,cat\ny.png,1,ant\n").unwrap();
-    contains(&left.notices()[0], &["left out 1 column(s)", "`file`"]);
+    // One column of text names the rows, others are left out.
+    let left = table("x.csv", "note,file,a,label\nq,x.png,0.5,cat\nr,y.png,1,ant\n").unwrap();
+    contains(&left.notices()[0], &["left out 1 column(s)", "`note`"]);
+    assert_eq!(left.names().unwrap().get(1), "y.png");
     assert_eq!(
         (left.class_names(), all_labels(&left)),
         (vec!["ant".into(), "cat".into()], vec![1, 0])

@@ -273,7 +273,10 @@ fn saved_and_loaded(name: &str, scorer: &Fitted<dyn Scorer>) {
     assert_eq!((proof.rows, proof.difference), (16, 0.0), "{name}: proof");
     let spread = scores.iter().fold(f32::MIN, |m, s| m.max(*s))
         - scores.iter().fold(f32::MAX, |m, s| m.min(*s));
-    assert!(proof.tolerance < 0.02 * f64::from(spread), "{name}: {proof:?}, {spread}");
+    // Where all rows score the same but for rounding, nothing can be told apart.
+    let size = scores.iter().fold(0f32, |m, s| m.max(s.abs()));
+    let tells = spread > 1e-5 * size;
+    assert!(!tells || proof.tolerance < 0.02 * f64::from(spread), "{name}: {proof:?}, {spread}");
     let other = directory.path().join("e.safetensors");
     Detector::new(loaded.fitted()).save(&other).unwrap();
     let bytes = |p| std::fs::read(p).unwrap();

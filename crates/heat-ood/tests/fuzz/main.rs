@@ -91,7 +91,10 @@ fn detectors_of_real_size() {
     let train = FeatureSet::from_arrays(view, Some(&labels)).unwrap();
     let config = GmmConfig { shrinkage: Shrinkage::Oas, ..GmmConfig::default() };
     let gmm = config.fit(&TrainingData::new(&train), &mut Silent).unwrap();
+    // To make it takes more than to read it.
+    heat_ood::io::set_memory_limit(1 << 30);
     let net = Mlp::new(ModelConfig::default().architecture(dim), 0).unwrap();
+    heat_ood::io::set_memory_limit(memory::FLOOR);
     let heat = Heat::new(gmm.clone(), net, 1.0, 1e3, dim).unwrap();
     let knn = KnnConfig { k: Some(5), ..KnnConfig::default() };
     let knn = knn.fit(&TrainingData::new(&train), &mut Silent).unwrap();
