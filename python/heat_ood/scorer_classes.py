@@ -614,7 +614,8 @@ class Vim(Scorer):
 class Residual(Scorer):
     """`residual`: ‖Rᵀ(z−o)‖, R and o as `vim`.
 
-    Settings: `center`, `principal_dim` as `vim`.
+    Settings: `center`, `principal_dim` as `vim`; with `center=mean` no head is needed (then o is
+    the mean).
 
     Fit: O(N·D²), shares the sums of `vim`; cost of a row: O(D·min(p, D − p)).
 
