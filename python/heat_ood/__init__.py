@@ -5,7 +5,7 @@ Scores are energies: higher = more out-of-distribution; `float32`, one a row.
 >>> import numpy as np, heat_ood as ho
 >>> rng = np.random.default_rng(0)
 >>> train = ho.FeatureSet(rng.normal(size=(200, 8)), label=np.arange(200) % 4)
->>> detector = ho.Gmm(shrinkage=1.0).fit(train).calibrate(rng.normal(size=(100, 8)), alpha=0.05)
+>>> detector = ho.Maha().fit(train).calibrate(rng.normal(size=(100, 8)), alpha=0.05)
 >>> bool(detector.predict(rng.normal(loc=9.0, size=(1, 8))).is_ood[0])
 True
 

@@ -219,7 +219,8 @@ fn outputs_are_verified() {
         bytes[at] ^= 16;
         bytes
     };
-    let damages: Vec<(&str, Box<dyn Fn() + '_>)> = vec![
+    type Damage<'a> = Box<dyn Fn() + 'a>;
+    let damages: Vec<(&str, Damage<'_>)> = vec![
         ("missing", Box::new(|| fs::remove_file(&shard).unwrap())),
         ("truncated", Box::new(|| fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap())),
         ("one byte less", Box::new(|| fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap())),

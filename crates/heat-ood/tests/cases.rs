@@ -310,7 +310,8 @@ fn labels_of_every_type() {
         texts.iter().flat_map(points).collect()
     };
     // (type, shape, bytes, classes by row, names)
-    let cases: Vec<(&str, &str, Vec<u8>, [u32; 4], Vec<&str>)> = vec![
+    type Case<'a> = (&'a str, &'a str, Vec<u8>, [u32; 4], Vec<&'a str>);
+    let cases: Vec<Case<'_>> = vec![
         ("<i8", "(4,)", i64s(&[0, 2, 1, 2]), [0, 2, 1, 2], vec![]),
         ("<i8", "(4, 1)", i64s(&[1, 3, 2, 3]), [0, 2, 1, 2], vec!["1", "2", "3"]),
         ("<i8", "(1, 4)", i64s(&[10, 30, 999_999, 30]), [0, 1, 2, 1], vec!["10", "30", "999999"]),
