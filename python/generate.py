@@ -60,6 +60,8 @@ def plain(text: str) -> str:
 def type_of(key: str, default: object) -> str:
     if isinstance(default, bool):
         return "bool"
+    if isinstance(default, float) and TYPES.get(key) == "int | None":
+        return "float"
     if key in TYPES:
         return TYPES[key]
     if isinstance(default, int):

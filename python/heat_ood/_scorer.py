@@ -45,6 +45,7 @@ class Scorer:
             train = FeatureSet(**fields, label=label, name="train")
         rows = as_set(train, "train")
         layer = as_head(head) or rows.head
+        rows._tell(layer)
         inner = None if layer is None else layer._head
         return Detector(
             _heat_ood.fit(self.name, self.settings, rows._set, inner, classes, callback(progress))

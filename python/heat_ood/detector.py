@@ -29,7 +29,7 @@ class Prediction:
 
     `p_value` is conformal: small for rows unlike the calibration rows. `is_ood` are the verdicts at
     the calibrated rate. Both are None for a detector that is not calibrated; `label`, the predicted
-    class, is there where it was calibrated by class.
+    class, is there where it was calibrated by class, or where classes have names and rows logits.
     """
 
     score: NDArray[np.float32]
@@ -52,7 +52,7 @@ class Prediction:
         return pd.DataFrame(self.to_dict())
 
 
-def _blocks(x: Any) -> Iterator[tuple[int, _heat_ood.FeatureSet]] | None:
+def _blocks(x: Any) -> Iterator[_heat_ood.FeatureSet] | None:
     """Blocks of rows of a large array of other strides, so that a whole copy is never there."""
     if isinstance(x, (FeatureSet, Mapping, str, os.PathLike)):
         return None
@@ -61,10 +61,10 @@ def _blocks(x: Any) -> Iterator[tuple[int, _heat_ood.FeatureSet]] | None:
         return None
     rows = max(1, _BLOCK // (array.nbytes // len(array)))
 
-    def each() -> Iterator[tuple[int, _heat_ood.FeatureSet]]:
+    def each() -> Iterator[_heat_ood.FeatureSet]:
         for start in range(0, len(array), rows):
             block = _arrays.contiguous(array[start : start + rows], kind)
-            yield start, _heat_ood.FeatureSet.from_arrays("memory", [("avg", block, kind)])
+            yield _heat_ood.FeatureSet.from_arrays("memory", [("avg", block, kind)])
 
     return each()
 
@@ -116,12 +116,17 @@ class Detector:
         """One score a row, `[N]`; higher = more out-of-distribution.
 
         `x` is a `FeatureSet`, an array `[N, D]` of pooled features (a tensor too), a mapping such as
-        `{"avg": …, "std": …}`, or the path of features.
+        `{"avg": …, "std": …}`, or the path of features. With `threads`, a call of its own number of
+        threads, which cannot tell its progress.
         """
+        if threads is not None and progress:
+            raise InputError("threads: a call with threads of its own tells no progress; use set_num_threads")
         blocks = None if isinstance(x, FeatureSet) else _blocks(x)
+        told = callback(progress)
         if blocks is None:
-            return self._inner.score(_inner(x), threads, callback(progress))
-        return np.concatenate([self._inner.score(block, threads) for _, block in blocks])
+            scores: NDArray[np.float32] = self._inner.score(_inner(x), threads, told)
+            return scores
+        return np.concatenate([self._inner.score(block, threads, told) for block in blocks])
 
     def predict(self, x: Any, *, seed: int | None = None, progress: Progress = None) -> Prediction:
         """Scores, p-values and verdicts. With `seed`, ties of p-values are broken at random."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ._progress import Progress, callback
 from ._scorer import Scorer
 from ._scorer import scorer as by_name
 from .detector import Detector
-from .errors import InputError
+from .errors import HeatWarning, InputError
 from .features import StrPath, as_head, as_set
 
 __all__ = ["Results", "evaluate"]
@@ -122,10 +123,12 @@ def evaluate(
             seconds = time.perf_counter() - begun
         candidates.append((name, found, seconds))
     sets = [(name, as_set(x, name)._set) for name, x in ood.items()]
+    test = as_set(id, "id")
+    test._tell(layer)
     near_far = None if groups is None else ([*groups[0]], [*groups[1]])
     inner = _heat_ood.evaluate(
         [(name, detector._inner, seconds) for name, detector, seconds in candidates],
-        as_set(id, "id")._set,
+        test._set,
         sets,
         near_far,
         ci,
@@ -137,7 +140,10 @@ def evaluate(
         force,
         callback(progress),
     )
-    return Results(inner, {name: detector for name, detector, _ in candidates})
+    results = Results(inner, {name: detector for name, detector, _ in candidates})
+    for problem in results.to_dict().get("warnings", []):
+        warnings.warn(problem, HeatWarning, stacklevel=2)
+    return results
 
 
 def _named(scorers: Any) -> list[tuple[str, Any]]:

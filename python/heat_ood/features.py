@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _arrays, _heat_ood
-from .errors import InputError
+from .errors import HeatWarning, InputError
 
 __all__ = ["FeatureSet", "Head"]
 
 StrPath = str | os.PathLike[str]
+
+_LOG = logging.getLogger("heat_ood")
+_UNTOLD = object()
 
 _FIELDS = ("avg", "std", "max", "logits", "probs")
 
@@ -55,12 +60,14 @@ class Head:
     @property
     def weight(self) -> NDArray[np.float32]:
         """W, `[C, D]`."""
-        return self._head.weight
+        weight: NDArray[np.float32] = self._head.weight
+        return weight
 
     @property
     def bias(self) -> NDArray[np.float32]:
         """b, `[C]`."""
-        return self._head.bias
+        bias: NDArray[np.float32] = self._head.bias
+        return bias
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Head, (self.weight, self.bias)
@@ -169,6 +176,20 @@ class FeatureSet:
             head = beside
         return cls._of(inner, as_head(head))
 
+    #: For which head it was last told what is odd about it.
+    _told: Any = _UNTOLD
+
+    def _tell(self, head: Head | None) -> None:
+        """Say what is worth knowing of rows and head, once: notes to the log, what is wrong as warnings."""
+        if self._told is head:
+            return
+        self._told = head
+        notes, problems = self._set.remarks(None if head is None else head._head)
+        for note in notes:
+            _LOG.info("%s", note)
+        for problem in problems:
+            warnings.warn(problem, HeatWarning, stacklevel=4)
+
     def __len__(self) -> int:
         return len(self._set)
 
@@ -200,11 +221,13 @@ class FeatureSet:
     @property
     def labels(self) -> NDArray[np.uint32]:
         """Labels by the numbers of their classes, `[N]`."""
-        return self._set.labels()
+        labels: NDArray[np.uint32] = self._set.labels()
+        return labels
 
     def numpy(self, field: str = "avg") -> NDArray[np.float32]:
         """The rows of a field, `[N, D]`."""
-        return self._set.read(field, 0, len(self))
+        rows: NDArray[np.float32] = self._set.read(field, 0, len(self))
+        return rows
 
     def __getitem__(self, rows: Any) -> FeatureSet:
         """Some rows, by a slice, numbers or a mask; nothing is copied."""

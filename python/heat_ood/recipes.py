@@ -40,6 +40,7 @@ class Recipe:
         """
         rows = as_set(train, "train")
         layer = as_head(head) or rows.head
+        rows._tell(layer)
         inner = None if layer is None else layer._head
         told = callback(progress)
         if out is not None:

@@ -542,7 +542,7 @@ class Cfood(Scorer):
         self,
         *,
         alpha: float = 0.1,
-        k: int | None = 0.01,
+        k: float = 0.01,
         seed: int = 0,
         normalize: bool = True,
         pca: int | None = None,

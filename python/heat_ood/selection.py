@@ -61,6 +61,7 @@ def select(
     """
     data = as_set(train, "train")
     layer = as_head(head) or data.head
+    data._tell(layer)
     inner = None if layer is None else layer._head
     told = callback(progress)
     text, detector = _heat_ood.select(
@@ -85,6 +86,7 @@ def tune(
     """
     data = as_set(train, "train")
     layer = as_head(head) or data.head
+    data._tell(layer)
     sets = [(name, as_set(x, name)._set) for name, x in ood.items()]
     text, detector = _heat_ood.tune_on(
         _texts(scorers),

@@ -61,7 +61,6 @@ class Collector:
     def __init__(self, model: nn.Module, layer: str | None = None, *, logits: bool = True) -> None:
         self.model = model
         self.head: nn.Linear | None = None
-        self.fields: dict[str, list[np.ndarray[Any, Any]]] = {}
         self._logits = logits
         self._layer = layer
         self._last: dict[str, Tensor] = {}
@@ -76,7 +75,7 @@ class Collector:
             near = [n for n in modules if n and (layer in n or n.rpartition(".")[2] == layer)]
             raise InputError(f"layer {layer!r} is no module of the model; there are {', '.join(near or modules)}")
         self._input = layer is None or layer == name
-        self._module = modules[name if self._input else layer]  # type: ignore[index]
+        self._module = modules[name if self._input else layer]
         self.head = head
 
     def __enter__(self) -> Collector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ def test_labels_of_every_kind() -> None:
         (lambda: ho.set_num_threads(0), ho.errors.InputError, r"threads"),
         (lambda: DETECTOR.score(X, threads=0), ho.errors.HeatError, r"threads"),
         (lambda: DETECTOR.score(X, progress=3), ho.errors.InputError, r"progress"),  # type: ignore[arg-type]
+        (lambda: DETECTOR.score(X, threads=1, progress=True), ho.errors.InputError, r"set_num_threads"),
         (lambda: ho.Drift(DETECTOR), ho.errors.InputError, r"calibrate"),
         (lambda: ho.compose([DETECTOR, 3], train=X), ho.errors.InputError, r"detectors\[1\]: int"),  # type: ignore[list-item]
         (lambda: ho.evaluate({"a": ho.Gmm()}, id=X, ood={"o": X}), ho.errors.InputError, r"not fitted"),
@@ -195,6 +197,56 @@ def test_what_cannot_be_done(call: Any, error: type[Exception], words: str) -> N
     with pytest.raises(error) as raised:
         call()
     assert re.search(words, str(raised.value)), str(raised.value)
+
+
+def test_a_wrong_head_is_told(train: ho.FeatureSet, caplog: pytest.LogCaptureFixture) -> None:
+    """All of 3,000 training rows are classified rightly by the head that goes with them."""
+    assert train.head is not None
+    rows = {"avg": train.numpy(), "label": train.labels}
+    head = (train.head.weight, train.head.bias)
+    with caplog.at_level("INFO", logger="heat_ood"):
+        ho.Norm().fit(ho.FeatureSet(**rows, head=head))
+    assert "3000 of 3000" in caplog.text
+    scrambled = (head[0].reshape(-1, order="F").reshape(head[0].shape), head[1])
+    with pytest.warns(ho.HeatWarning, match="belong together"):
+        ho.Norm().fit(ho.FeatureSet(**rows, head=scrambled))
+
+
+def test_seen_rows_are_told(train: ho.FeatureSet, ood: ho.FeatureSet) -> None:
+    with pytest.warns(ho.HeatWarning, match="results on them say little"):
+        ho.evaluate([ho.Norm()], id=train, ood={"mnist": ood}, train=train)
+
+
+def of_network(path: Path, digest: str) -> ho.FeatureSet:
+    """The rows as `extract` writes them, with the network's hash."""
+    origin = {"network": "n.onnx", "network_sha256": digest, "tap": "t", "transform": "{}"}
+    header = {
+        "__metadata__": {"origin": json.dumps(origin)},
+        "avg": {"dtype": "F32", "shape": [64, 8], "data_offsets": [0, X.nbytes]},
+        "label": {"dtype": "I64", "shape": [64], "data_offsets": [X.nbytes, X.nbytes + 64 * 8]},
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + X.tobytes() + Y.astype(np.int64).tobytes())
+    return ho.FeatureSet.open(path)
+
+
+def test_features_of_another_network_are_refused(tmp_path: Path) -> None:
+    ours = of_network(tmp_path / "ours.safetensors", "1" * 64)
+    theirs = of_network(tmp_path / "theirs.safetensors", "2" * 64)
+    detector = ho.Norm().fit(ours)
+    assert np.array_equal(detector.score(ours), detector.of_any_origin().score(theirs))
+    other = ho.Knn(k=1).fit(theirs)
+    for call in (
+        lambda: detector.score(theirs),
+        lambda: detector.predict(theirs),
+        lambda: detector.calibrate(theirs),
+        lambda: ho.compose([detector, other], train=ours),
+        lambda: ho.tune(ours, ["knn(k=1|2)"], id=theirs, ood={"o": ours}),
+        lambda: ho.evaluate({"d": detector}, id=theirs, ood={"o": ours}),
+    ):
+        with pytest.raises(ho.errors.ForeignFeaturesError):
+            call()
 
 
 def test_files_that_are_no_detectors(tmp_path: Path, data: Path) -> None:

@@ -18,7 +18,7 @@ use crate::features::{FeatureSet, Field, Head, RowSketch};
 use crate::io::{Tensor, TensorData, TensorFile, save_tensors, sealed_tensors};
 use crate::math::blocks;
 use crate::math::reduce::argmax;
-use crate::observe::Observer;
+use crate::observe::{Observer, Silent};
 use crate::probes::{Described, Probes, Recorded};
 use crate::provenance::Provenance;
 use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, SEALED, ScoredSet, Scorer, Stored};
@@ -157,8 +157,20 @@ impl Detector {
     /// # Errors
     /// If the set lacks a field, holds NaN or infinity, or comes from another network or transform.
     pub fn score(&self, set: &FeatureSet) -> Result<Vec<f32>> {
+        self.score_observed(set, &mut Silent)
+    }
+
+    /// The same, reporting progress; the observer may end it.
+    ///
+    /// # Errors
+    /// As [`Detector::score`]; [`Error::Stopped`] if the observer asks for an end.
+    pub fn score_observed(
+        &self,
+        set: &FeatureSet,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<f32>> {
         self.check_origin(set)?;
-        self.scorer.score(set)
+        self.scorer.score_observed(set, observer)
     }
 
     /// Calibrate on in-distribution rows that took no part in training (see

@@ -111,9 +111,7 @@ impl PyDetector {
             Some(threads) => {
                 working(py, || parallel::with_threads(threads, || detector.score(set))?)?
             }
-            None => observed(py, progress, |observer| {
-                Ok(detector.predict(set, Ties::default(), observer)?.scores)
-            })?,
+            None => observed(py, progress, |observer| detector.score_observed(set, observer))?,
         };
         Ok(PyArray1::from_vec(py, scores))
     }
@@ -133,9 +131,8 @@ impl PyDetector {
         let verdicts = found.verdicts.as_deref();
         let p = verdicts.map(|v| PyArray1::from_iter(py, v.iter().map(|v| v.p_value)));
         let ood = verdicts.map(|v| PyArray1::from_iter(py, v.iter().map(|v| v.ood)));
-        let classes = verdicts.filter(|v| v.iter().all(|v| v.class.is_some()));
-        let class = |v: &heat_ood::calibrate::Verdict| v.class.map_or(-1, i64::from);
-        let classes = classes.map(|v| PyArray1::from_iter(py, v.iter().map(class)));
+        let classes = found.classes.as_deref();
+        let classes = classes.map(|c| PyArray1::from_iter(py, c.iter().map(|c| i64::from(*c))));
         Ok((PyArray1::from_vec(py, found.scores), p, ood, classes))
     }
 
@@ -349,8 +346,12 @@ pub fn compose(
         weight: *weight,
         ..Part::new(name, detector.0.fitted())
     });
-    let (members, data) = (parts.collect(), training(py, set, head, None)?);
-    let config = CombinedConfig { members, beta };
+    let (parts, data) = (parts.collect(), training(py, set, head, None)?);
+    for (_, detector, _) in &members {
+        let checked = detector.0.provenance().check_origin(&set.0);
+        checked.map_err(|e| exception(py, &e))?;
+    }
+    let config = CombinedConfig { members: parts, beta };
     let detector = observed(py, progress, |observer| {
         let mut detector = Detector::new(config.fit(&data, observer)?);
         detector.record_recipe(format!("combine({},beta={beta})", names.join(",")), None);

@@ -212,6 +212,10 @@ pub fn tune_on(
         specs.iter().map(|s| ScorerSpec::parse_alternatives(s)).collect();
     let specs = parsed.map_err(|e| exception(py, &e))?.concat();
     let (data, id, ood) = (training(py, set, head, None)?, &id.0, owned(&ood));
+    if let Some(origin) = data.features.origin() {
+        let mut sets = std::iter::once(id).chain(ood.iter().map(|(_, set)| set));
+        sets.try_for_each(|set| set.check_origin(origin)).map_err(|e| exception(py, &e))?;
+    }
     let (json, detector) = observed(py, progress, |observer| {
         let found = tune(&specs, &data, id, &ood, strict, observer)?;
         let composition = [(found.candidates[found.best].name.clone(), 1.0)];

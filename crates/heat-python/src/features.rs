@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use heat_ood::evaluate::{Remarks, remarks};
 use heat_ood::features::{
     ByteOwner, FeatureSet, Field, FloatType, Head, Matrix, OpenOptions, Pooling,
 };
@@ -158,9 +159,20 @@ impl PyFeatureSet {
         self.0.class_names()
     }
 
-    /// What is worth knowing about its labels.
-    fn notices(&self) -> Vec<String> {
-        self.0.label_notices()
+    /// What is worth knowing about how it was read, its labels and its classifier; and what must
+    /// be wrong.
+    #[pyo3(signature = (head=None))]
+    fn remarks(
+        &self,
+        py: Python<'_>,
+        head: Option<&PyHead>,
+    ) -> PyResult<(Vec<String>, Vec<String>)> {
+        let head = head.map(|head| &head.0);
+        let Remarks { notes, mut warnings } = working(py, || remarks(&self.0, head))?;
+        // What cannot be read is said by who needs it.
+        warnings.extend(self.0.check_logits(head).unwrap_or_default());
+        let read = self.0.notices().iter().cloned();
+        Ok((read.chain(self.0.label_notices()).chain(notes).collect(), warnings))
     }
 
     /// Number of classes of the labels.

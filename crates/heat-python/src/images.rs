@@ -96,8 +96,13 @@ pub fn extract(
         let set = open(&images, &ImageOptions { format, split, root, max_pixels: None })?;
         let largest = (0..set.len()).filter_map(|i| set.label(i)).max();
         let classes = largest.map(|label| label as usize + 1);
-        let options = BackboneOptions { classes, ..network.options.clone() };
-        let backbone = Backbone::open(&network.path, &options)?;
+        // By the number of classes one of several outputs is chosen, unless one was named.
+        let chosen = (classes.is_some() && network.options.output.is_none()).then(|| {
+            let options = BackboneOptions { classes, ..network.options.clone() };
+            Backbone::open(&network.path, &options)
+        });
+        let chosen = chosen.transpose()?;
+        let backbone = chosen.as_ref().unwrap_or(&network.opened);
         let batch_size = backbone.found().batch().unwrap_or(batch_size);
         let config = ExtractConfig {
             transform,
@@ -107,7 +112,7 @@ pub fn extract(
             dtype,
             perturb: None,
         };
-        let done = backbone::extract(&*set, &backbone, &out, &config, observer)?;
+        let done = backbone::extract(&*set, backbone, &out, &config, observer)?;
         let agreement = done.agreement.map(|agreement| agreement.to_string());
         Ok((done.rows, done.resumed, done.unreadable, agreement))
     })

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use heat_ood::ebm::RunDirectory;
-use heat_ood::evaluate::Agreement;
+use heat_ood::evaluate::{Remarks, remarks};
 use heat_ood::features::{FeatureSet, HEAD, Head, OpenOptions, Subset, SubsetConfig};
 use heat_ood::{Detector, Error, Provenance, TrainingData};
 
@@ -117,27 +117,9 @@ impl Data {
 /// it gets right: a head or labels of another network, or written in another order, would give
 /// confident nonsense.
 pub fn say_agreement(set: &FeatureSet, head: Option<&Head>, progress: &Progress) -> Result<()> {
-    let made_by = set.origin().and_then(|origin| origin.head_sha256.clone());
-    if let (Some(theirs), Some(head)) = (made_by, head)
-        && theirs != head.digest()
-    {
-        let name = set.name();
-        progress.warn(&format!(
-            "{name}: the head given is not that of the network that made the features"
-        ));
-    }
-    let Some(agreement) = Agreement::of(set, head)? else { return Ok(()) };
-    let name = set.name();
-    if agreement.near_chance() {
-        progress.warn(&format!(
-            "{name}: {agreement}. Do head, logits and labels belong together? They may be \
-             another network's or another list of classes; a matrix in column order (numpy's \
-             `order='F'`, scikit-learn's `coef_`) is scrambled by `safetensors.numpy`: save \
-             `np.ascontiguousarray(W)`"
-        ));
-    } else {
-        progress.say(&format!("note: {name}: {agreement}"));
-    }
+    let Remarks { notes, warnings } = remarks(set, head)?;
+    warnings.iter().for_each(|warning| progress.warn(warning));
+    notes.iter().for_each(|note| progress.say(&format!("note: {note}")));
     Ok(())
 }
 

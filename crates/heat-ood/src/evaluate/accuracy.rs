@@ -157,6 +157,42 @@ impl std::fmt::Display for Agreement {
     }
 }
 
+/// What is worth knowing of a classifier and its labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// How far they agree.
+    pub notes: Vec<String>,
+    /// What must be wrong.
+    pub warnings: Vec<String>,
+}
+
+/// Whether the head is that of the network that made a set's features, and how far labels
+/// and classifier agree, of at most 10,000 rows.
+///
+/// # Errors
+/// If rows cannot be read.
+pub fn remarks(set: &FeatureSet, head: Option<&Head>) -> Result<Remarks> {
+    let (mut remarks, name) = (Remarks::default(), set.name());
+    let made_by = set.origin().and_then(|origin| origin.head_sha256.clone());
+    if let (Some(theirs), Some(head)) = (made_by, head)
+        && theirs != head.digest()
+    {
+        let problem = "the head given is not that of the network that made the features";
+        remarks.warnings.push(format!("{name}: {problem}"));
+    }
+    match Agreement::of(set, head)? {
+        Some(agreement) if agreement.near_chance() => remarks.warnings.push(format!(
+            "{name}: {agreement}. Do head, logits and labels belong together? They may be \
+             another network's or another list of classes; a matrix in column order (numpy's \
+             `order='F'`, scikit-learn's `coef_`) is scrambled by `safetensors.numpy`: save \
+             `np.ascontiguousarray(W)`"
+        )),
+        Some(agreement) => remarks.notes.push(format!("{name}: {agreement}")),
+        None => {}
+    }
+    Ok(remarks)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub use accuracy::{Agreement, accuracy};
+pub use accuracy::{Agreement, Remarks, accuracy, remarks};
 pub use comparison::{Baseline, Compared, Comparison};
 pub use groups::Groups;
 pub use intervals::IntervalsOf;

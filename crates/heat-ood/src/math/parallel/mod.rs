@@ -8,7 +8,7 @@
 mod pieces;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -27,19 +27,23 @@ struct Slot {
 /// One for each generation of forks: another thread of the parent may have held its lock
 /// when the child was made, and would never give it back there.
 static SLOTS: [RwLock<Option<Slot>>; 8] = [const { RwLock::new(None) }; 8];
-static GENERATION: AtomicUsize = AtomicUsize::new(0);
-static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// The process that runs, and above it how many forks led to it: changed together.
+static PROCESS: AtomicU64 = AtomicU64::new(0);
 /// As asked for by [`set_threads`], which forks keep to; 0: nothing was.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 /// The slot of this process, and its number.
 fn slot() -> (&'static RwLock<Option<Slot>>, u32) {
     let process = std::process::id();
-    let known = PROCESS.swap(process, Ordering::AcqRel);
-    if known != process && known != 0 {
-        GENERATION.fetch_add(1, Ordering::AcqRel);
+    let mut known = PROCESS.load(Ordering::Acquire);
+    while known as u32 != process {
+        let next = (((known >> 32) + 1) << 32) | u64::from(process);
+        match PROCESS.compare_exchange(known, next, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => known = next,
+            Err(other) => known = other,
+        }
     }
-    (&SLOTS[GENERATION.load(Ordering::Acquire) % SLOTS.len()], process)
+    (&SLOTS[(known >> 32) as usize % SLOTS.len()], process)
 }
 
 /// Put a pool into a slot. One of another process is not dropped: that would wait for its threads.
