@@ -1,6 +1,7 @@
 """Write `heat_ood/scorer_classes.py` from the library's list of scorers and docs/methods.md.
 
-`python python/generate.py` writes it, `--check` fails if it is not up to date. Needs the package.
+`python -P python/generate.py` writes it, `--check` fails if it is not up to date. Needs the installed
+package (-P: not the sources beside this file).
 """
 
 from __future__ import annotations
@@ -135,6 +136,6 @@ if __name__ == "__main__":
     text = generated()
     if "--check" in sys.argv:
         if OUT.read_text(encoding="utf-8") != text:
-            sys.exit(f"{OUT.relative_to(ROOT)} is not up to date: run python/generate.py")
+            sys.exit(f"{OUT.relative_to(ROOT)} is not up to date: run python -P python/generate.py")
     else:
         OUT.write_text(text, encoding="utf-8")
