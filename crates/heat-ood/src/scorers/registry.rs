@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use super::method::Method;
 use super::methods::{self, NAMES};
 use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
+use super::{LAYER, VIEWS};
 use crate::error::{Error, Result};
 
 /// Reads a scorer back.
@@ -24,7 +25,7 @@ enum Registered {
 static LOADERS: LazyLock<RwLock<HashMap<String, Registered>>> = LazyLock::new(Default::default);
 
 /// What the library makes itself besides the methods.
-const RESERVED: [&str; 4] = ["heat", "combined", "fusion", "predictor"];
+const RESERVED: [&str; 6] = ["heat", "combined", "fusion", "predictor", LAYER, VIEWS];
 
 fn insert(kind: &str, loader: Registered) -> Result<()> {
     if methods::find(kind).is_some() || RESERVED.contains(&kind) {
