@@ -113,6 +113,10 @@ impl Scorer for AtLayer {
         Ok(self.scorer.needs(&set.part(self.layer)?)?.within(self.layer))
     }
 
+    fn parts(&self) -> Vec<Part> {
+        vec![self.layer]
+    }
+
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         self.scorer.score_batch(&batch.part(self.layer), out);
     }
@@ -181,6 +185,10 @@ impl Scorer for OverViews {
         self.views.iter().try_fold(own, |needs, view| {
             Ok(needs.and(self.scorer.needs(&set.part(*view)?)?.within(*view)))
         })
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        [self.scorer.parts(), self.views.clone()].concat()
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
