@@ -7,6 +7,7 @@
 //! and the step, so a checkpoint needs only counters to go on bit for bit.
 
 mod components;
+mod standard;
 mod step;
 
 use std::sync::Arc;
@@ -19,16 +20,19 @@ use super::engine::{Cpu, Engine};
 use super::heat::Heat;
 use super::log::Sums;
 use super::mlp::Mlp;
+use super::negatives::Negatives;
 use super::optim::Adam;
 use super::prior::IntoPrior;
-use super::proposal::ProposalWorkspace;
+use super::proposal::{Proposal, ProposalWorkspace};
 use super::replay::Replay;
 use super::sampler::{Langevin, Projection};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field};
 use crate::observe::{EpochLog, Event, Observer};
+use crate::provenance::Provenance;
 use crate::scorers::{Fit, Fitted, Prior, TrainingData};
 use components::batch_labels;
+use standard::standardisation;
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -58,6 +62,7 @@ pub struct Trainer {
     pub(super) gradient: Vec<f32>,
     pub(super) state: State,
     pub(super) train: FeatureSet,
+    negatives: Option<Negatives>,
     pub(super) input_dim: usize,
     engine: Box<dyn Engine>,
     hook: Option<GradientHook>,
@@ -85,21 +90,62 @@ impl Trainer {
     ///
     /// # Errors
     /// If a setting cannot work, the set lacks the prior's field or has fewer
-    /// rows than a batch, or the prior cannot give the proposals asked for.
+    /// rows than a batch, the prior cannot give the proposals asked for, or the settings name
+    /// negatives that cannot be read or are none for this set.
     pub fn new(config: HeatConfig, prior: impl IntoPrior, train: &FeatureSet) -> Result<Self> {
+        let negatives = config.open_negatives()?;
+        Self::begin(config, prior, train, negatives)
+    }
+
+    /// The same, with the negatives given, not named by the settings; the proposal is `features`.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn against(
+        mut config: HeatConfig,
+        prior: impl IntoPrior,
+        train: &FeatureSet,
+        negatives: Negatives,
+    ) -> Result<Self> {
+        config.ebm.model.proposal_type = Proposal::Features;
+        Self::begin(config, prior, train, Some(negatives))
+    }
+
+    fn begin(
+        config: HeatConfig,
+        prior: impl IntoPrior,
+        train: &FeatureSet,
+        negatives: Option<Negatives>,
+    ) -> Result<Self> {
         let (prior, _) = prior.into_prior();
-        let mut net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
-        if config.ebm.model.use_spectral_norm {
-            net = net.with_spectral_norm(config.seed);
+        let net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
+        let adam = config.optimiser(net.parameters().len());
+        let mut run =
+            Self::assemble(config, prior, train, negatives, net, adam, State::default())?;
+        run.make_net()?;
+        Ok(run)
+    }
+
+    /// Normalise the new network's weights and standardise its inputs, where that is asked for.
+    fn make_net(&mut self) -> Result<()> {
+        let mut net = self.net.clone();
+        if self.config.ebm.model.use_spectral_norm {
+            net = net.with_spectral_norm(self.config.seed);
         }
-        let adam = Adam::new(config.ebm.optimizer.opt.betas, net.parameters().len());
-        Self::assemble(config, prior, train, net, adam, State::default())
+        if self.config.standardize {
+            let negatives = self.negatives.as_ref();
+            let (mean, deviation) = standardisation(&self.train, negatives, &*self.prior)?;
+            net = net.with_standardised_inputs(mean, deviation);
+        }
+        self.net = net;
+        Ok(())
     }
 
     pub(super) fn assemble(
         config: HeatConfig,
         prior: Arc<dyn Prior>,
         train: &FeatureSet,
+        negatives: Option<Negatives>,
         net: Mlp,
         adam: Adam,
         state: State,
@@ -114,13 +160,17 @@ impl Trainer {
         if model.precondition {
             check_precondition(&*prior)?;
         }
+        if let Some(negatives) = &negatives {
+            negatives.check(train, prior.pooling())?;
+        }
         let labels = batch_labels(model, &*prior, train)?;
         let dim = prior.dim();
         let replay = match model.use_pcd {
             true => Some(Replay::new(dim, model.buffer_size, model.restart_prob)?),
             false => None,
         };
-        let batch_gradient = if model.use_spectral_norm { net.parameters().len() } else { 0 };
+        let made = model.use_spectral_norm || config.standardize;
+        let batch_gradient = if made { net.parameters().len() } else { 0 };
         Ok(Trainer {
             chain: model.langevin(),
             projection: Projection::new(&*prior, model.sgld_relu),
@@ -144,6 +194,7 @@ impl Trainer {
             adam,
             state,
             train: train.clone(),
+            negatives,
             input_dim,
         })
     }
@@ -182,6 +233,15 @@ impl Trainer {
     /// The network as trained so far.
     pub fn net(&self) -> &Mlp {
         &self.net
+    }
+
+    /// What it sees besides the training set: rows that are no longer any to report results on.
+    ///
+    /// # Errors
+    /// If a file of the negatives cannot be read.
+    pub fn seen(&self) -> Result<Provenance> {
+        let negatives = self.negatives.as_ref();
+        negatives.map_or_else(|| Ok(Provenance::default()), |n| n.provenance(self.prior.pooling()))
     }
 
     /// The scorer, ending the run.
@@ -239,6 +299,9 @@ impl Trainer {
         self.check_weights()?;
         // No checkpoint is written then: the last one is of what the files were.
         self.train.check_unchanged()?;
+        for (_, set) in self.negatives.as_ref().map_or(&[][..], Negatives::kinds) {
+            set.check_unchanged()?;
+        }
         Ok((outcome == Outcome::Finished).then(|| self.finish_epoch()))
     }
 
@@ -314,7 +377,11 @@ impl HeatConfig {
         let (prior, seen) = prior.into_prior();
         let mut trainer = Trainer::new(self.clone(), prior, &data.features)?;
         match trainer.run(observer)? {
-            Outcome::Finished => Ok(Fitted::on(data, trainer.into_heat())?.including(&seen)),
+            Outcome::Finished => {
+                let negatives = trainer.seen()?;
+                let fitted = Fitted::on(data, trainer.into_heat())?;
+                Ok(fitted.including(&seen).including(&negatives))
+            }
             Outcome::Stopped => Err(Error::Fit {
                 what: "heat".into(),
                 problem: "stopped before the last epoch".into(),
@@ -324,6 +391,27 @@ impl HeatConfig {
 }
 
 impl HeatConfig {
+    /// The negatives that the settings name, where the proposal is `features`.
+    ///
+    /// # Errors
+    /// If it is, and none are named or they cannot be read.
+    pub fn open_negatives(&self) -> Result<Option<Negatives>> {
+        let model = &self.ebm.model;
+        if model.proposal_type != Proposal::Features {
+            return Ok(None);
+        }
+        let Some(place) = &model.negatives else {
+            let remedy = "name the directory of their feature sets with `ebm.model.negatives`";
+            return Err(Error::needs("the proposal `features`", "rows to draw from", remedy));
+        };
+        Negatives::open(place).map(Some)
+    }
+
+    pub(super) fn optimiser(&self, parameters: usize) -> Adam {
+        let opt = &self.ebm.optimizer.opt;
+        Adam::new(opt.betas, parameters).with_weight_decay(opt.weight_decay)
+    }
+
     /// Whether the set has the rows of a batch.
     ///
     /// # Errors

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::super::engine::LossBatch;
 use super::super::loss::{LossValues, Objective};
-use super::super::proposal::Request;
+use super::super::mlp::Dropout;
+use super::super::proposal::{Proposal, Request};
 use super::super::sampler::{ChainKey, Energy};
 use super::Trainer;
 use super::components::components;
@@ -48,6 +49,7 @@ impl Trainer {
             step: self.state.step,
             real,
             components: components(&self.config.ebm.model, &*self.prior, &self.batch_labels),
+            negatives: self.negatives.as_ref(),
         };
         let model = &self.config.ebm.model;
         model.proposal_type.draw(&request, &mut self.proposals, chains)?;
@@ -58,7 +60,10 @@ impl Trainer {
             let (seed, step) = (self.config.seed, self.state.step);
             replay.draw(seed, step, chains, &mut self.chain_labels);
         }
-        self.projection.apply(chains, dim);
+        // Given rows are what they are; chains that start there are projected step by step.
+        if self.config.ebm.model.proposal_type != Proposal::Features {
+            self.projection.apply(chains, dim);
+        }
         initial.copy_from_slice(chains);
         Ok(())
     }
@@ -122,6 +127,7 @@ impl Trainer {
         }
         self.add_input_noise();
         self.net.power_iteration();
+        let (probability, seed) = (self.config.ebm.model.dropout, self.config.seed);
         let batch = LossBatch {
             rows: &self.rows[..self.loss_rows()],
             real: self.config.batch_size,
@@ -129,13 +135,18 @@ impl Trainer {
             objective: self.objective(),
             l2_coef: self.config.ebm.loss.l2_coef,
             weight: 1.0 / self.config.accum_iter as f64,
+            dropout: (probability > 0.0).then_some(Dropout {
+                probability,
+                seed,
+                step: self.state.step,
+            }),
         };
         let loss = if self.batch_gradient.is_empty() {
             self.engine.loss_gradient(&self.net, &batch, &mut self.gradient)?
         } else {
             self.batch_gradient.fill(0.0);
             let loss = self.engine.loss_gradient(&self.net, &batch, &mut self.batch_gradient)?;
-            self.net.through_spectral_norm(&mut self.batch_gradient);
+            self.net.through_parameters(&mut self.batch_gradient);
             self.gradient.iter_mut().zip(&self.batch_gradient).for_each(|(a, b)| *a += b);
             loss
         };

@@ -1,0 +1,266 @@
+//! A residual trained against given rows: against PyTorch, what dropout does, what the trainer puts together,
+//! what it refuses.
+
+mod common;
+
+use std::path::Path;
+
+use common::{D, Golden, close};
+use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
+use heat_ood::ebm::mlp::{Architecture, Dropout, Mlp};
+use heat_ood::ebm::optim::Adam;
+use heat_ood::ebm::{HeatConfig, Negatives, Objective, Proposal, Trainer};
+use heat_ood::features::{FeatureSet, Origin, Pooling, write_rows};
+use heat_ood::io::{TensorData, TensorFile};
+use heat_ood::recipe::{Recipe, names};
+use heat_ood::{Silent, TrainingData};
+use ndarray::{Array2, ArrayView2};
+
+/// Written by tests/golden/make_residual.py.
+struct Expected(TensorFile);
+
+impl Expected {
+    fn open() -> Self {
+        Expected(TensorFile::open(&common::path("residual.safetensors")).unwrap())
+    }
+
+    fn f32(&self, name: &str) -> Vec<f32> {
+        self.0.f32(name, self.0.shape(name).unwrap()).unwrap()
+    }
+
+    fn f64(&self, name: &str) -> Vec<f64> {
+        self.0.f64(name, self.0.shape(name).unwrap()).unwrap()
+    }
+}
+
+fn energies(net: &Mlp, rows: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; rows.len() / D];
+    net.energy(rows, D, out.len(), &mut Default::default(), &mut out);
+    out
+}
+
+/// Standardised inputs, the noise-contrastive loss, AdamW: ten steps as PyTorch takes them.
+#[test]
+fn ten_steps_as_pytorch_takes_them() {
+    let (golden, expected) = (Golden::open(), Expected::open());
+    let architecture = Architecture {
+        input_dim: D,
+        hidden_dim: 32,
+        n_hidden_layers: 3,
+        tied: false,
+        tapered: false,
+    };
+    let net = Mlp::load(architecture, &golden.0, "ebm_gmm_tied.").unwrap();
+    let mut net = net.with_standardised_inputs(expected.f64("mean"), expected.f64("deviation"));
+    let real = golden.get("ebm_gmm_tied.train_real");
+    let rows = [&real[..], &golden.get("ebm_gmm_tied.train_proposals")].concat();
+    let mut adam = Adam::new([0.9, 0.999], net.parameters().len()).with_weight_decay(2.0);
+    let log = expected.f32("log");
+    for step in 0..10 {
+        let batch = LossBatch {
+            rows: &rows,
+            real: real.len() / D,
+            temperature: 1.0,
+            objective: Objective::NoiseContrastive,
+            l2_coef: 0.05,
+            weight: 1.0,
+            dropout: None,
+        };
+        let mut grad = vec![0.0; net.parameters().len()];
+        let v = Cpu::default().loss_gradient(&net, &batch, &mut grad).unwrap();
+        net.through_parameters(&mut grad);
+        let got = [v.loss, v.cd, v.l2, v.energy_real, v.energy_generated].map(|v| v as f32);
+        close(&format!("step {step}"), &got, &log[step * 5..][..5], 1e-4);
+        let lr = if step < 6 { 1e-3 } else { 1e-4 };
+        net.update(|p| adam.step(p, &grad, lr));
+    }
+    for (name, tensor) in net.split(net.parameters()) {
+        let TensorData::F32(values) = &tensor.data else { unreachable!() };
+        close(&name, values, &expected.f32(&name), 1e-3);
+    }
+    // The network that is kept reads plain features.
+    let baked = net.baked();
+    assert_ne!(baked.parameters(), net.parameters());
+    for net in [&net, &baked] {
+        close("energies", &energies(net, &rows), &expected.f32("energies"), 1e-4);
+    }
+}
+
+/// One hidden layer of ones above a zero weight: each row's energy is the number of activations that are
+/// kept times 1/(1 − p).
+#[test]
+fn dropout_keeps_the_mean() {
+    const H: usize = 300;
+    const ROWS: usize = 1000;
+    let architecture = Architecture {
+        input_dim: 1,
+        hidden_dim: H,
+        n_hidden_layers: 0,
+        tied: false,
+        tapered: false,
+    };
+    let mut net = Mlp::new(architecture, 0).unwrap();
+    // Weight 0 and bias 1 of each unit, weight 1 above, bias 0.
+    net.update(|p| {
+        p.fill(1.0);
+        p[..H].fill(0.0);
+        p[3 * H] = 0.0;
+    });
+    for probability in [0.1, 0.5, 0.9] {
+        let energies = |seed, step| {
+            let dropout = Some(Dropout { probability, seed, step });
+            let mut out = vec![0.0; ROWS];
+            net.forward_all(&[0.0; ROWS], ROWS, dropout, &mut Default::default(), &mut out);
+            out
+        };
+        let kept: Vec<f64> =
+            energies(0, 0).iter().map(|e| f64::from(*e) * (1.0 - probability)).collect();
+        assert!(kept.iter().all(|k| (k - k.round()).abs() < 1e-3), "{probability}");
+        let n = (H * ROWS) as f64;
+        let fraction = kept.iter().sum::<f64>() / n;
+        let error = (probability * (1.0 - probability) / n).sqrt();
+        assert!((fraction - (1.0 - probability)).abs() < 4.0 * error, "{probability}: {fraction}");
+        // Rows differ as independent ones do: the variance of a binomial, within 15 %.
+        let mean = fraction * H as f64;
+        let variance = kept.iter().map(|k| (k - mean).powi(2)).sum::<f64>() / ROWS as f64;
+        let want = H as f64 * probability * (1.0 - probability);
+        assert!((variance / want - 1.0).abs() < 0.15, "{probability}: {variance} {want}");
+        assert_eq!(energies(0, 0), energies(0, 0));
+        assert_ne!(energies(0, 0), energies(0, 1));
+        assert_ne!(energies(0, 0), energies(1, 0));
+    }
+}
+
+/// The gradient of the loss with the same activations dropped, against its differences.
+#[test]
+fn gradient_goes_through_dropout() {
+    let golden = Golden::open();
+    let architecture = Architecture {
+        input_dim: D,
+        hidden_dim: 16,
+        n_hidden_layers: 2,
+        tied: true,
+        tapered: false,
+    };
+    let rows = [golden.get("ebm_gmm_tied.train_real"), golden.get("ebm_gmm_tied.train_proposals")];
+    let (real, rows) = (rows[0].len() / D, rows.concat());
+    let batch = LossBatch {
+        rows: &rows,
+        real,
+        temperature: 1.0,
+        objective: Objective::NoiseContrastive,
+        l2_coef: 0.1,
+        weight: 1.0,
+        dropout: Some(Dropout { probability: 0.4, seed: 5, step: 7 }),
+    };
+    let mut net = Mlp::new(architecture, 3).unwrap();
+    let mut gradient = vec![0.0; net.parameters().len()];
+    Cpu::default().loss_gradient(&net, &batch, &mut gradient).unwrap();
+    let largest = gradient.iter().fold(0f32, |m, g| m.max(g.abs()));
+    let mut checked = 0;
+    for i in (0..gradient.len()).step_by(7) {
+        let h = 1e-3f32;
+        let mut loss = |by: f32| {
+            net.update(|p| p[i] += by);
+            let mut unused = vec![0.0; gradient.len()];
+            let v = Cpu::default().loss_gradient(&net, &batch, &mut unused).unwrap();
+            net.update(|p| p[i] -= by);
+            v.loss
+        };
+        let want = (loss(h) - loss(-h)) / (2.0 * f64::from(h));
+        let error = (f64::from(gradient[i]) - want).abs() / f64::from(largest);
+        assert!(error < 1e-2, "{i}: {} {want}", gradient[i]);
+        checked += usize::from(want != 0.0);
+    }
+    assert!(checked > 50, "{checked}");
+}
+
+fn set(rows: &[[f32; 3]]) -> FeatureSet {
+    FeatureSet::from_arrays(ndarray::aview2(rows), None).unwrap()
+}
+
+fn config() -> HeatConfig {
+    let mut config = HeatConfig { n_epochs: 3, batch_size: 4, ..HeatConfig::default() };
+    (config.standardize, config.ebm.loss.eps_data, config.ebm.loss.l2_coef) = (true, 0.0, 1e-3);
+    let model = &mut config.ebm.model;
+    (model.hidden_dim, model.n_hidden_layers, model.tied) = (8, 1, false);
+    (model.use_base_dist, model.proposal_type) = (false, Proposal::Features);
+    config.ebm.loss.objective = Objective::NoiseContrastive;
+    let opt = &mut config.ebm.optimizer.opt;
+    (opt.lr, opt.betas, opt.weight_decay) = (1e-2, [0.9, 0.999], 0.1);
+    config.ebm.optimizer.sch.milestones = vec![2];
+    config
+}
+
+/// What the trainer does where batches leave no choice: the whole set, and kinds of one row. Real rows and
+/// negatives are stepped alike, half of the negatives are of each kind.
+#[test]
+fn the_trainer_puts_the_steps_together() {
+    let train = set(&[[1.0, 2.0, 2.0], [2.0, 1.0, 2.0], [0.0, 3.0, 4.0], [5.0, 0.0, 0.0]]);
+    let kinds = [set(&[[0.0, 0.0, 2.0]]), set(&[[-3.0, 4.0, 0.0]])];
+    let config = config();
+    let negatives: Vec<_> = kinds.iter().enumerate().map(|(i, k)| (i.to_string(), k.clone())).collect();
+    let negatives = Negatives::new(negatives).unwrap();
+    let prior = config.fit_prior(&TrainingData::new(&train), &mut Silent).unwrap();
+    assert_eq!(prior.section().kind, "none");
+    let mut trainer = Trainer::against(config.clone(), prior, &train, negatives).unwrap();
+    trainer.run(&mut Silent).unwrap();
+
+    let third = 1.0f32 / 3.0;
+    let real = [third, 2.0 * third, 2.0 * third, 2.0 * third, third, 2.0 * third];
+    let real = [&real[..], &[0.0, 0.6, 0.8, 1.0, 0.0, 0.0]].concat();
+    let given = [[0.0, 0.0, 1.0], [-0.6, 0.8, 0.0]];
+    let mut mean = vec![0.0; 3];
+    let mut deviation = vec![0.0; 3];
+    for j in 0..3 {
+        let real = real.chunks(3).map(|row| f64::from(row[j])).collect::<Vec<_>>();
+        let all = [&real[..], &given.map(|row| f64::from(row[j]))[..], &given.map(|row| f64::from(row[j]))[..]];
+        let all = all.concat();
+        mean[j] = all.iter().sum::<f64>() / 8.0;
+        deviation[j] = (all.iter().map(|v| (v - mean[j]).powi(2)).sum::<f64>() / 8.0).sqrt();
+    }
+    let net = Mlp::new(config.ebm.model.architecture(3), config.seed).unwrap();
+    let mut net = net.with_standardised_inputs(mean, deviation);
+    let mut adam = Adam::new([0.9, 0.999], net.parameters().len()).with_weight_decay(0.1);
+    let rows = [&real[..], &given.concat(), &given.concat()].concat();
+    for epoch in 0..3 {
+        let batch = LossBatch {
+            rows: &rows,
+            real: 4,
+            temperature: 1.0,
+            objective: Objective::NoiseContrastive,
+            l2_coef: 1e-3,
+            weight: 1.0,
+            dropout: None,
+        };
+        let mut grad = vec![0.0; net.parameters().len()];
+        Cpu::default().loss_gradient(&net, &batch, &mut grad).unwrap();
+        net.through_parameters(&mut grad);
+        net.update(|p| adam.step(p, &grad, if epoch < 2 { 1e-2 } else { 1e-3 }));
+    }
+    close("parameters", trainer.net().parameters(), net.parameters(), 1e-4);
+}
+
+/// Settings that are off are not written: a recipe of old is written as it was, and so is a detector.
+#[test]
+fn what_is_off_leaves_no_trace() {
+    let new = ["standardize", "dropout", "negatives", "weight_decay"];
+    for name in names("ebm", None).iter().filter(|name| *name != "heat_surrogate") {
+        let text = Recipe::resolve(&[format!("ebm={name}")], None).unwrap().to_toml();
+        assert!(new.iter().all(|key| !text.contains(key)), "{text}");
+    }
+    let text = Recipe::resolve(&["ebm=heat_surrogate"], None).unwrap().to_toml();
+    assert!(text.contains("standardize") && text.contains("dropout") && text.contains("weight_decay"));
+}
+
+fn write(place: &Path, rows: &Array2<f32>, origin: Option<&str>) {
+    let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
+    let origin = origin.map(|network| Origin {
+        network: "net.onnx".into(),
+        network_sha256: network.into(),
+        tap: "flatten".into(),
+        transform: "{}".into(),
+        head_sha256: None,
+    });
+    write_set(place, &set.with_origin(origin));
+}
