@@ -136,7 +136,7 @@ impl Detector {
     /// # Errors
     /// If the set cannot be read, or the scorer not score it.
     pub fn record_seen(&mut self, rows: &FeatureSet) -> Result<()> {
-        let seen = Provenance::of_training(rows, self.scorer.needs(rows)?)?;
+        let seen = Provenance::of_training(rows, &self.scorer.needs(rows)?)?;
         self.provenance.include(&seen);
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Detector {
     /// # Errors
     /// As [`Detector::record_seen`].
     pub fn record_tuning(&mut self, set: &FeatureSet) -> Result<()> {
-        let sketch = RowSketch::of(set, self.scorer.needs(set)?)?;
+        let sketch = RowSketch::of(set, &self.scorer.needs(set)?)?;
         self.provenance.tuned_on.extend(set.digests()?);
         self.provenance.tuned_rows.push(sketch);
         Ok(())

@@ -49,12 +49,13 @@ impl Probes {
     ///
     /// # Errors
     /// If a row cannot be read.
-    pub(crate) fn of(train: &FeatureSet, needs: FieldSet) -> Result<Self> {
+    pub(crate) fn of(train: &FeatureSet, needs: &FieldSet) -> Result<Self> {
         let n = train.len();
         let rows = (n / WEIGHTS.len()).clamp(1, ROWS);
         let parts = rows * WEIGHTS.len();
         // From all parts of the set, which may be sorted by class.
         let sources: Vec<u32> = (0..parts).map(|i| (i * n / parts) as u32).collect();
+        let needs = needs.stored();
         let fields = needs.fields().map(|field| {
             let dim = train.require(field)?;
             let mut values = vec![0.0; parts * dim];
@@ -177,11 +178,13 @@ impl Probes {
             return Err(bad("there are 1 to 16, with a tolerance"));
         }
         let mut fields = Vec::new();
-        for field in Field::ALL {
-            let name = format!("{PREFIX}{}", field.name());
-            if !file.has(&name) {
-                continue;
-            }
+        let named = file.list().into_iter().filter_map(|(name, ..)| {
+            let field = Field::named(name.strip_prefix(PREFIX)?)?;
+            Some((field, name))
+        });
+        let mut named: Vec<(Field, String)> = named.collect();
+        named.sort_by_key(|(field, _)| field.order());
+        for (field, name) in named {
             let &[_, dim] = file.shape(&name)? else {
                 return Err(bad("a field is no matrix"));
             };
@@ -214,19 +217,19 @@ mod tests {
     /// By hand: of 8 rows two mixtures, of rows 0, 2, 4, 6 and 1, 3, 5, 7.
     #[test]
     fn mixtures_by_hand() {
-        let probes = Probes::of(&set(8, AVG), FieldSet::of(AVG)).unwrap();
+        let probes = Probes::of(&set(8, AVG), &FieldSet::of(AVG)).unwrap();
         assert_eq!(probes.rows, 2);
         let [(AVG, values)] = &probes.fields[..] else { panic!() };
         // 0.3·20 + 0.2·40 + 0.1·60 = 20, and 10 more.
         assert_eq!(values, &[20.0, 21.0, 30.0, 31.0]);
-        assert_eq!(Probes::of(&set(1000, AVG), FieldSet::of(AVG)).unwrap().rows, ROWS);
-        assert_eq!(Probes::of(&set(1, AVG), FieldSet::of(AVG)).unwrap().fields[0].1, [0.0, 1.0]);
+        assert_eq!(Probes::of(&set(1000, AVG), &FieldSet::of(AVG)).unwrap().rows, ROWS);
+        assert_eq!(Probes::of(&set(1, AVG), &FieldSet::of(AVG)).unwrap().fields[0].1, [0.0, 1.0]);
     }
 
     /// Fields of both, in the rows that both have.
     #[test]
     fn parts_bring_their_fields() {
-        let of = |rows, field| Probes::of(&set(rows, field), FieldSet::of(field)).unwrap();
+        let of = |rows, field| Probes::of(&set(rows, field), &FieldSet::of(field)).unwrap();
         let mut all = Probes::default();
         all.include(&of(100, AVG));
         all.include(&of(8, Field::Logits));
@@ -239,7 +242,7 @@ mod tests {
 
     #[test]
     fn tolerance_is_what_rounding_moves() {
-        let probes = Probes::of(&set(8, AVG), FieldSet::of(AVG)).unwrap();
+        let probes = Probes::of(&set(8, AVG), &FieldSet::of(AVG)).unwrap();
         let first = |set: &FeatureSet| -> Result<Vec<f32>> {
             Ok(set.rows(AVG, 0..set.len())?.chunks(2).map(|row| row[0]).collect())
         };

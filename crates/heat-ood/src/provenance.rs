@@ -57,7 +57,7 @@ impl Provenance {
     ///
     /// # Errors
     /// If the set cannot be read.
-    pub fn of_training(train: &FeatureSet, needs: FieldSet) -> Result<Self> {
+    pub fn of_training(train: &FeatureSet, needs: &FieldSet) -> Result<Self> {
         let mut provenance = Self::new();
         provenance.train = train.digests()?;
         provenance.classes = train.class_names();

@@ -4,22 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use heat_ood::evaluate::{Remarks, remarks};
-use heat_ood::features::{
-    ByteOwner, FeatureSet, Field, FloatType, Head, Matrix, OpenOptions, Pooling,
-};
+use heat_ood::features::{ByteOwner, FeatureSet, Field, FloatType, Head, Matrix, OpenOptions};
 use numpy::{Element, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::errors::{exception, input, working};
-
-const FIELDS: [Field; 5] = [
-    Field::Features(Pooling::Avg),
-    Field::Features(Pooling::Std),
-    Field::Features(Pooling::Max),
-    Field::Logits,
-    Field::Probabilities,
-];
 
 /// The values of a C-contiguous array, kept alive by it.
 struct Held {
@@ -64,9 +54,9 @@ fn matrix(array: &Bound<'_, PyAny>, kind: &str) -> PyResult<Matrix> {
 }
 
 fn field(py: Python<'_>, name: &str) -> PyResult<Field> {
-    let found = FIELDS.into_iter().find(|f| f.name() == name);
-    found.ok_or_else(|| {
-        input(py, format!("there is no field `{name}`: avg, std, max, logits, probs"))
+    Field::named(name).ok_or_else(|| {
+        let fields = "avg, std, max, logits, probs, or one of these of a layer or view (mid.avg)";
+        input(py, format!("there is no field `{name}`: {fields}"))
     })
 }
 
@@ -139,7 +129,7 @@ impl PyFeatureSet {
     #[getter]
     fn dims<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dims = PyDict::new(py);
-        for field in FIELDS {
+        for field in self.0.fields() {
             if let Some(columns) = self.0.dim(field) {
                 dims.set_item(field.name(), columns)?;
             }

@@ -60,16 +60,10 @@ fn head(out: &mut String, head: &Head) -> Result<()> {
 
 fn features(out: &mut String, set: &FeatureSet) -> Result<()> {
     writeln!(out, "features {} rows", set.len())?;
-    let fields = [
-        Field::Features(Pooling::Avg),
-        Field::Features(Pooling::Std),
-        Field::Features(Pooling::Max),
-        Field::Logits,
-        Field::Probabilities,
-    ];
-    for field in fields {
+    let longest = set.fields().map(|field| field.name().len()).max().unwrap_or(0).max(6);
+    for field in set.fields() {
         if let Some(dim) = set.dim(field) {
-            writeln!(out, "  {:<7}[{}, {dim}]", field.name(), set.len())?;
+            writeln!(out, "  {:<longest$} [{}, {dim}]", field.name(), set.len())?;
         }
     }
     if set.labelled() {

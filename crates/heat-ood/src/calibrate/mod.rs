@@ -156,7 +156,7 @@ impl CalibrationConfig {
             }
         };
         let calibration = Calibration::new(self.clone(), scores, classes, id.name())?;
-        let rows = RowSketch::of(id, scorer.needs(id)?)?;
+        let rows = RowSketch::of(id, &scorer.needs(id)?)?;
         Ok(Calibration { files: id.digests()?, rows, ..calibration })
     }
 

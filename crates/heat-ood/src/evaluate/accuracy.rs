@@ -41,7 +41,7 @@ pub fn accuracy(set: &FeatureSet, head: Option<&Head>) -> Result<Option<f64>> {
     let (mut batch, mut scratch, mut right) = (Batch::default(), Aligned::default(), 0);
     let mut computed = Vec::new();
     for range in blocks(set.len(), ROWS) {
-        set.batch(needs, range.clone(), &mut batch)?;
+        set.batch(&needs, range.clone(), &mut batch)?;
         let logits = match head {
             Some(head) => {
                 computed.resize(range.len() * classes, 0.0);

@@ -74,7 +74,7 @@ fn id_among_ood(
     let read = candidates.first().map(|c| c.scorer.needs(id)).transpose()?;
     let field = read.and_then(|needs| needs.fields().next());
     let Some(field) = field else { return Ok(Vec::new()) };
-    let rows = RowSketch::of(id, FieldSet::of(field))?;
+    let rows = RowSketch::of(id, &FieldSet::of(field))?;
     let mut warnings = Vec::new();
     for (name, set) in ood {
         if let Some((o, shared)) = rows.shared(set)?.filter(|(o, _)| o.fraction() > SEEN) {

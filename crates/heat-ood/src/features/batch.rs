@@ -3,19 +3,17 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{FIELDS, FeatureSet, Field};
+use super::{FeatureSet, Field, Part, Pooling};
 use crate::error::{Error, Result};
 
 /// Which fields a scorer reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FieldSet([bool; FIELDS]);
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldSet(Vec<Field>);
 
 impl FieldSet {
     /// One field.
     pub fn of(field: Field) -> Self {
-        let mut needs = FieldSet::default();
-        needs.0[field.index()] = true;
-        needs
+        FieldSet(vec![field])
     }
 
     /// One field, which must have `dim` columns: those of training.
@@ -36,13 +34,34 @@ impl FieldSet {
     }
 
     /// Both this and `other`.
-    pub fn and(self, other: FieldSet) -> Self {
-        FieldSet(std::array::from_fn(|i| self.0[i] || other.0[i]))
+    #[must_use]
+    pub fn and(mut self, other: FieldSet) -> Self {
+        self.0.extend(other.0);
+        self.0.sort_by_key(|field| field.order());
+        self.0.dedup();
+        self
     }
 
-    /// The fields.
-    pub fn fields(self) -> impl Iterator<Item = Field> {
-        Field::ALL.into_iter().filter(move |f| self.0[f.index()])
+    /// The same fields of a part.
+    #[must_use]
+    pub fn within(mut self, part: Part) -> Self {
+        self.0.iter_mut().for_each(|field| *field = field.within(part));
+        self
+    }
+
+    /// The fields of files that these are made of.
+    #[must_use]
+    pub(crate) fn stored(&self) -> Self {
+        let sides = |field: &Field| match field.base() {
+            Field::Features(Pooling::AvgStd) => field.sides().to_vec(),
+            _ => vec![*field],
+        };
+        FieldSet::default().and(FieldSet(self.0.iter().flat_map(sides).collect()))
+    }
+
+    /// The fields, those of the set itself first.
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        self.0.iter().copied()
     }
 }
 
@@ -51,8 +70,15 @@ impl FieldSet {
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
     rows: usize,
-    dims: [usize; FIELDS],
-    values: [Cow<'a, [f32]>; FIELDS],
+    fields: Vec<Values<'a>>,
+}
+
+/// The values of a field, `[rows, dim]`.
+#[derive(Debug, Clone)]
+struct Values<'a> {
+    field: Field,
+    dim: usize,
+    values: Cow<'a, [f32]>,
 }
 
 impl<'a> Batch<'a> {
@@ -71,22 +97,48 @@ impl<'a> Batch<'a> {
                     got: format!("{} values", values.len()),
                 });
             }
-            batch.dims[field.index()] = values.len() / rows;
-            batch.values[field.index()] = Cow::Owned(values);
+            let dim = values.len() / rows;
+            *batch.slot(field) = Values { field, dim, values: Cow::Owned(values) };
         }
         Ok(batch)
     }
 
     /// The fields that it has.
     pub fn fields(&self) -> impl Iterator<Item = Field> {
-        Field::ALL.into_iter().filter(|f| self.dims[f.index()] > 0)
+        self.fields.iter().filter(|f| f.dim > 0).map(|f| f.field)
+    }
+
+    /// Where a field's values are kept, in the usual order of fields.
+    fn slot(&mut self, field: Field) -> &mut Values<'a> {
+        let at = self.fields.partition_point(|f| f.field.order() < field.order());
+        if self.fields.get(at).is_none_or(|f| f.field != field) {
+            self.fields.insert(at, Values { field, dim: 0, values: Cow::Borrowed(&[]) });
+        }
+        &mut self.fields[at]
+    }
+
+    fn find(&self, field: Field) -> Option<&Values<'a>> {
+        self.fields.iter().find(|f| f.field == field)
+    }
+
+    /// The fields of a part, as a batch of their own.
+    pub(crate) fn part(&self, part: Part) -> Batch<'_> {
+        let inside = |f: &'_ Values<'a>| Some((f.field.inside(part)?, f.dim));
+        let mut batch = Batch { rows: self.rows, fields: Vec::new() };
+        for own in &self.fields {
+            if let Some((field, dim)) = inside(own) {
+                *batch.slot(field) = Values { field, dim, values: Cow::Borrowed(&own.values) };
+            }
+        }
+        batch
     }
 
     /// Add `scale`·`values` (`[rows, dim]`) to a field, which starts at zero.
     pub(crate) fn add(&mut self, field: Field, scale: f64, values: &[f64]) {
-        let i = field.index();
-        self.dims[i] = values.len() / self.rows.max(1);
-        let out = self.values[i].to_mut();
+        let dim = values.len() / self.rows.max(1);
+        let slot = self.slot(field);
+        slot.dim = dim;
+        let out = slot.values.to_mut();
         out.resize(values.len(), 0.0);
         for (o, v) in out.iter_mut().zip(values) {
             *o += (scale * v) as f32;
@@ -120,12 +172,12 @@ impl<'a> Batch<'a> {
 
     /// Columns of a field, 0 when it was not asked for.
     pub fn dim(&self, field: Field) -> usize {
-        self.dims[field.index()]
+        self.find(field).map_or(0, |f| f.dim)
     }
 
     /// A field's values, `[rows, dim]`; empty when it was not asked for.
     pub fn get(&self, field: Field) -> &[f32] {
-        &self.values[field.index()]
+        self.find(field).map_or(&[], |f| &f.values)
     }
 }
 
@@ -136,15 +188,16 @@ impl FeatureSet {
     /// As [`FeatureSet::read`].
     pub fn batch<'a>(
         &'a self,
-        needs: FieldSet,
+        needs: &FieldSet,
         range: Range<usize>,
         batch: &mut Batch<'a>,
     ) -> Result<()> {
         batch.rows = range.len();
         for field in needs.fields() {
             let dim = self.require(field)?;
-            batch.dims[field.index()] = dim;
-            let values = &mut batch.values[field.index()];
+            let slot = batch.slot(field);
+            slot.dim = dim;
+            let values = &mut slot.values;
             if let Some(stored) = self.borrow_rows(field, range.clone())? {
                 *values = Cow::Borrowed(stored);
                 continue;

@@ -3,11 +3,13 @@
 //! A [`FeatureSet`] is a read-only view of N rows, memory-mapped and read by
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
 //! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `label` (`[N]`), and names of
-//! the rows.
+//! the rows. The same of other layers and views of the image stand beside them, as `PART.avg`:
+//! [`FeatureSet::part`] gives a set of these.
 
 mod batch;
 mod classes;
 mod convert;
+mod field;
 mod formats;
 mod head;
 mod labels;
@@ -33,6 +35,7 @@ pub use batch::{Batch, FieldSet};
 pub use convert::{
     ConvertConfig, Converted, FloatType, Form, RowsFile, convert, encode_rows, write_rows,
 };
+pub use field::{Field, MIRROR, Part, PartField, Pooling};
 pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
@@ -45,70 +48,3 @@ pub use set::{FeatureSet, HEAD, RowNames};
 pub use sketch::{Overlap, RowSketch};
 pub use stream::{FeatureStream, StreamForm};
 pub use subset::{Subset, SubsetConfig};
-
-use serde::{Deserialize, Serialize};
-
-/// Which pooled features a scorer reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// Mean over the feature map.
-    #[default]
-    Avg,
-    /// Standard deviation over the feature map.
-    Std,
-    /// Maximum over the feature map.
-    Max,
-}
-
-impl Pooling {
-    /// The field's name in a file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pooling::Avg => "avg",
-            Pooling::Std => "std",
-            Pooling::Max => "max",
-        }
-    }
-}
-
-/// A matrix of a feature set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    /// Pooled features.
-    Features(Pooling),
-    /// The classifier's outputs.
-    Logits,
-    /// Its probabilities, where there are no logits.
-    Probabilities,
-}
-
-/// Number of fields.
-pub(crate) const FIELDS: usize = 5;
-
-impl Field {
-    pub(crate) const ALL: [Field; FIELDS] = [
-        Field::Features(Pooling::Avg),
-        Field::Features(Pooling::Std),
-        Field::Features(Pooling::Max),
-        Field::Logits,
-        Field::Probabilities,
-    ];
-
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Field::Features(p) => p as usize,
-            Field::Logits => 3,
-            Field::Probabilities => 4,
-        }
-    }
-
-    /// The field's name in a file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Field::Features(p) => p.name(),
-            Field::Logits => "logits",
-            Field::Probabilities => "probs",
-        }
-    }
-}

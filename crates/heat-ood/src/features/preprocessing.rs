@@ -35,6 +35,8 @@ pub struct Preprocessing {
     pub normalize: bool,
     /// Projection.
     pub pca: Option<Pca>,
+    /// Whether the halves of a row, `avg` and `std` side by side, are normalised each.
+    pub halves: bool,
 }
 
 /// A fitted projection: (z − mean)·componentsᵀ.
@@ -54,7 +56,7 @@ impl PreprocessingConfig {
     pub fn fit(&self, set: &FeatureSet, pooling: Pooling) -> Result<Preprocessing> {
         let field = Field::Features(pooling);
         set.require(field)?;
-        let mut steps = Preprocessing::default();
+        let mut steps = Preprocessing { halves: pooling == Pooling::AvgStd, ..Default::default() };
         if let Some(q) = self.react {
             if !(0.0..=1.0).contains(&q) {
                 return Err(Error::config(
@@ -146,12 +148,17 @@ impl Preprocessing {
                     }
                 }
                 if self.normalize {
-                    for row in rows.chunks_exact_mut(dim) {
+                    for row in rows.chunks_exact_mut(self.normed(dim)) {
                         reduce::normalize(row);
                     }
                 }
             },
         );
+    }
+
+    /// Columns that are normalised together.
+    fn normed(&self, dim: usize) -> usize {
+        if self.halves { (dim / 2).max(1) } else { dim }
     }
 
     /// All steps for `rows` (`[n, dim]`), on the current thread.
@@ -182,7 +189,8 @@ impl Preprocessing {
                 back
             }
         };
-        for (row, g) in rows.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+        let width = self.normed(dim);
+        for (row, g) in rows.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             let clipped = |v: f32| f64::from(self.react.map_or(v, |t| v.min(t)));
             if self.normalize {
                 let norm = row.iter().map(|&v| clipped(v).powi(2)).sum::<f64>().sqrt();
@@ -205,7 +213,7 @@ impl Preprocessing {
 
     /// Whether there is nothing to do.
     pub fn is_identity(&self) -> bool {
-        *self == Preprocessing::default()
+        self.react.is_none() && !self.normalize && self.pca.is_none()
     }
 
     pub(crate) fn tensors(&self, dim: usize) -> Vec<(String, Tensor)> {
@@ -225,9 +233,12 @@ impl Preprocessing {
         file: &TensorFile,
         prefix: &str,
         config: &PreprocessingConfig,
+        pooling: Pooling,
     ) -> Result<Self> {
         let name = |n: &str| format!("{prefix}{n}");
-        let mut steps = Preprocessing { normalize: config.normalize, ..Preprocessing::default() };
+        let halves = pooling == Pooling::AvgStd;
+        let mut steps =
+            Preprocessing { normalize: config.normalize, halves, ..Preprocessing::default() };
         if config.react.is_some() {
             steps.react = Some(file.f32(&name("react.threshold"), &[1])?[0]);
         }
@@ -238,5 +249,20 @@ impl Preprocessing {
             steps.pca = Some(Pca { mean, components });
         }
         Ok(steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_normalised_each() {
+        let steps = Preprocessing { normalize: true, halves: true, ..Default::default() };
+        assert_eq!(steps.apply(&[3.0, 4.0, 0.0, 5.0], 4), [0.6, 0.8, 0.0, 1.0]);
+        // By hand: (g − z⟨z, g⟩)/‖·‖ of each half, z the unit vector.
+        let g = steps.gradient(&[3.0, 4.0, 0.0, 5.0], 4, &[1.0, 0.0, 1.0, 1.0]);
+        let want = [0.128, -0.096, 0.2, 0.0];
+        assert!(g.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-12), "{g:?}");
     }
 }

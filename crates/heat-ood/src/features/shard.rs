@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::names::NAME;
 use super::whole_labels::whole;
-use super::{FIELDS, Field};
+use super::{Field, Part};
 use crate::error::{Error, Result};
 use crate::io::{Array, Dtype, Names, TensorFile, Texts};
 use crate::math::reduce;
@@ -18,7 +18,7 @@ pub(super) struct Shard {
     pub(super) label_place: String,
     pub(super) start: usize,
     pub(super) rows: usize,
-    pub(super) fields: [Option<Array>; FIELDS],
+    pub(super) fields: Vec<(Field, Array)>,
     pub(super) label: Option<Array>,
     /// Whether the labels were texts.
     pub(super) texts: bool,
@@ -34,13 +34,17 @@ impl Shard {
             expected,
             got: format!("{:?}", array.shape),
         };
-        let mut fields: [Option<Array>; FIELDS] = Default::default();
+        let mut fields: Vec<(Field, Array)> = Vec::new();
         let (mut label, mut names) = (None, None);
         let mut rows = None;
         for (name, array) in arrays {
-            let Some(field) = Field::ALL.into_iter().find(|f| f.name() == name) else {
+            let Some(field) = Field::named(&name) else {
                 match &*name {
                     "label" => label = Some(array),
+                    "avg_std" => {
+                        let problem = "`avg_std` is made of `avg` and `std`: give these two";
+                        return Err(Error::format(path, problem));
+                    }
                     CLASS_NAMES => names = Some(listed_names(path, &array)?),
                     _ => {}
                 }
@@ -69,7 +73,9 @@ impl Shard {
                     ),
                 ));
             }
-            fields[field.index()] = Some(array);
+            // The last of equal ones counts.
+            fields.retain(|(other, _)| *other != field);
+            fields.push((field, array));
         }
         let Some(rows) = rows else {
             return Err(Error::missing(
@@ -78,13 +84,17 @@ impl Shard {
                 "name the matrix so",
             ));
         };
-        let mut pooled =
-            Field::ALL[..3].iter().filter_map(|f| Some((f, fields[f.index()].as_ref()?)));
-        if let Some((first, a)) = pooled.next()
-            && let Some((other, b)) = pooled.find(|(_, b)| b.cols() != a.cols())
-        {
-            let expected = format!("[N, {}], the dimension of {}", a.cols(), first.name());
-            return Err(shape_error(other.name(), expected, b));
+        fields.sort_by_key(|(field, _)| field.order());
+        let mut pooled: Option<&(Field, Array)> = None;
+        for own in fields.iter().filter(|(f, _)| matches!(f.base(), Field::Features(_))) {
+            match pooled.filter(|(first, _)| first.part() == own.0.part()) {
+                Some((first, a)) if own.1.cols() != a.cols() => {
+                    let expected = format!("[N, {}], the dimension of {}", a.cols(), first.name());
+                    return Err(shape_error(own.0.name(), expected, &own.1));
+                }
+                Some(_) => {}
+                None => pooled = Some(own),
+            }
         }
         let mut shard = Shard {
             label_place: place.clone(),
@@ -140,6 +150,19 @@ impl Shard {
         Ok(())
     }
 
+    /// The array of a field.
+    pub(super) fn array(&self, field: Field) -> Option<&Array> {
+        self.fields.iter().find(|(f, _)| *f == field).map(|(_, array)| array)
+    }
+
+    /// The same rows with the fields of a part alone.
+    pub(super) fn part(&self, part: Part) -> Self {
+        let inside = |(field, array): &(Field, Array)| Some((field.inside(part)?, array.clone()));
+        let mut fields: Vec<_> = self.fields.iter().filter_map(inside).collect();
+        fields.sort_by_key(|(field, _)| field.order());
+        Shard { fields, ..self.clone() }
+    }
+
     pub(super) fn read(
         &self,
         field: Field,
@@ -147,7 +170,7 @@ impl Shard {
         dim: usize,
         out: &mut [f32],
     ) -> Result<()> {
-        let Some(array) = &self.fields[field.index()] else {
+        let Some(array) = self.array(field) else {
             return Ok(());
         };
         array.read_f32(start * dim, out);
@@ -157,7 +180,7 @@ impl Shard {
     /// Refuse values of rows `start..` that are not finite.
     pub(super) fn check(&self, field: Field, start: usize, dim: usize, rows: &[f32]) -> Result<()> {
         if reduce::all_finite(rows) {
-            return if field == Field::Probabilities {
+            return if field.base() == Field::Probabilities {
                 self.sums(start, dim, rows)
             } else {
                 Ok(())
@@ -190,7 +213,7 @@ impl Shard {
         dim: usize,
         out: &mut [f64],
     ) -> Result<()> {
-        let Some(array) = &self.fields[field.index()] else {
+        let Some(array) = self.array(field) else {
             return Ok(());
         };
         array.read_f64(start * dim, out);
@@ -244,8 +267,11 @@ pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array
     if !["features", "labels", "other tensors"].contains(&content) {
         return Err(Error::format(file.path(), format!("holds {content}, not features")));
     }
-    let names = Field::ALL.map(Field::name).into_iter().chain(["label"]);
-    let arrays = names.filter_map(|n| file.array(n).map(|a| a.map(|a| (n.to_owned(), a))));
+    let own = Field::ALL.map(|field| field.name().to_owned()).into_iter();
+    let of_parts = file.list().into_iter().map(|(name, ..)| name);
+    let of_parts = of_parts.filter(|n| n.contains('.') && Field::named(n).is_some());
+    let names = own.chain(["label".to_owned()]).chain(of_parts);
+    let arrays = names.filter_map(|n| file.array(&n).map(|a| a.map(|a| (n, a))));
     let mut arrays: Vec<_> = arrays.collect::<Result<_>>()?;
     let label = arrays.iter_mut().find(|(name, _)| name == "label");
     if let (Some((_, label)), Some(names)) = (label, file.class_names()?) {

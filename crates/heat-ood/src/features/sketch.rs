@@ -180,8 +180,8 @@ impl RowSketch {
     ///
     /// # Errors
     /// If a row holds NaN or infinity.
-    pub fn of(set: &FeatureSet, needs: FieldSet) -> Result<Self> {
-        let Some(field) = needs.fields().next() else {
+    pub fn of(set: &FeatureSet, needs: &FieldSet) -> Result<Self> {
+        let Some(field) = needs.stored().fields().next() else {
             return Ok(RowSketch::default());
         };
         let mut smallest: [Smallest; 2] = Default::default();
@@ -235,7 +235,7 @@ impl RowSketch {
     /// # Errors
     /// If a row holds NaN or infinity.
     pub fn shared_through(&self, set: &FeatureSet, other: &FeatureSet) -> Result<Option<Vec<u32>>> {
-        let field = Field::ALL.into_iter().find(|f| f.name() == self.field);
+        let field = Field::named(&self.field);
         let has = |f: &Field| set.dim(*f).is_some() && set.dim(*f) == other.dim(*f);
         let Some(field) = field.filter(has).filter(|_| set.len() == self.rows) else {
             return Ok(None);
@@ -282,7 +282,7 @@ impl RowSketch {
     /// # Errors
     /// As [`RowSketch::overlap`].
     pub fn shared(&self, other: &FeatureSet) -> Result<Option<(Overlap, Vec<u32>)>> {
-        let field = Field::ALL.into_iter().find(|f| f.name() == self.field);
+        let field = Field::named(&self.field);
         let Some(field) = field.filter(|f| other.dim(*f).is_some()) else {
             return Ok(None);
         };
@@ -325,7 +325,7 @@ mod tests {
     }
 
     fn sketch(set: &FeatureSet) -> RowSketch {
-        RowSketch::of(set, FieldSet::of(Field::Features(crate::features::Pooling::Avg))).unwrap()
+        RowSketch::of(set, &FieldSet::of(Field::Features(crate::features::Pooling::Avg))).unwrap()
     }
 
     #[test]

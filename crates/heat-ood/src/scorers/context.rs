@@ -97,7 +97,7 @@ impl<'a> Block<'a> {
     pub fn logits(&self, source: &LogitSource) -> Result<Rows<'a>> {
         self.once(format!("logits {}", source.key()), || {
             let needs = source.needs(self.train)?;
-            source.logits_of(self.train, needs, self.range.clone()).map(Cow::Owned)
+            source.logits_of(self.train, &needs, self.range.clone()).map(Cow::Owned)
         })
     }
 }
@@ -215,7 +215,8 @@ impl<'a> FitContext<'a> {
         let total = self.train.len() as u64;
         self.observer.on(Event::Begin { task: "fit", total });
         // All blocks are of one size, so that no result depends on what else is gathered.
-        let dim = crate::features::Field::ALL.into_iter().filter_map(|f| self.train.dim(f)).max();
+        let own = self.train.fields().filter(|f| f.part().is_none());
+        let dim = own.filter_map(|f| self.train.dim(f)).max();
         for range in blocks(self.train.len(), Moments::block_rows(dim.unwrap_or(1))) {
             let done = range.end as u64;
             let block = Block { train: self.train, range, made: RefCell::default() };

@@ -133,7 +133,7 @@ impl<S: Scorer + ?Sized> Fitted<S> {
     /// As [`Fitted::on`], of a shared scorer.
     pub(crate) fn record(data: &TrainingData, scorer: Arc<S>) -> Result<Self> {
         let needs = scorer.needs(&data.features)?;
-        let provenance = Provenance::of_training(&data.features, needs)?;
+        let provenance = Provenance::of_training(&data.features, &needs)?;
         Ok(Fitted { scorer, provenance })
     }
 }
@@ -156,7 +156,7 @@ impl<'a> Recorder<'a> {
         let provenance = match self.known.iter().find(|(other, _)| *other == needs) {
             Some((_, provenance)) => provenance.clone(),
             None => {
-                let provenance = Provenance::of_training(&self.data.features, needs)?;
+                let provenance = Provenance::of_training(&self.data.features, &needs)?;
                 self.known.push((needs, provenance.clone()));
                 provenance
             }

@@ -267,7 +267,12 @@ impl Input {
         settings: &impl FeatureSettings,
         input_dim: usize,
     ) -> Result<Self> {
-        let steps = Preprocessing::load(stored.file, &stored.prefix, &settings.steps())?;
+        let steps = Preprocessing::load(
+            stored.file,
+            &stored.prefix,
+            &settings.steps(),
+            settings.pooling(),
+        )?;
         let dim = steps.out_dim(input_dim);
         let fits = steps.pca.as_ref().is_none_or(|p| p.mean.len() == input_dim);
         if dim == 0 || dim.max(input_dim) > MAX_DIM || !fits {

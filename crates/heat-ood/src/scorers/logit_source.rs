@@ -237,7 +237,7 @@ impl LogitSource {
     pub fn logits_of(
         &self,
         set: &FeatureSet,
-        needs: FieldSet,
+        needs: &FieldSet,
         range: Range<usize>,
     ) -> Result<Vec<f32>> {
         const ROWS: usize = 256;

@@ -28,7 +28,7 @@ pub trait Prior: Scorer {
 
     /// The steps taken before its energy.
     fn steps(&self) -> &Preprocessing {
-        const { &Preprocessing { react: None, normalize: false, pca: None } }
+        const { &Preprocessing { react: None, normalize: false, pca: None, halves: false } }
     }
 
     /// Dimension after the steps.

@@ -69,7 +69,7 @@ pub trait Scorer: Any + Send + Sync {
     fn score_observed(&self, set: &FeatureSet, observer: &mut dyn Observer) -> Result<Vec<f32>> {
         let score = &|batch: &Batch, out: &mut [f32], _: &mut [f32]| self.score_batch(batch, out);
         let task = Task { name: self.name(), components: 0, score };
-        Ok(score_alone(set, self.needs(set)?, task, observer)?.scores)
+        Ok(score_alone(set, &self.needs(set)?, task, observer)?.scores)
     }
 
     /// The components of each row of the set, `[N, components]`.
@@ -81,7 +81,7 @@ pub trait Scorer: Any + Send + Sync {
             self.score_with_components(batch, scores, components);
         };
         let task = Task { name: self.name(), components: self.components().len(), score };
-        Ok(score_alone(set, self.needs(set)?, task, &mut Silent)?.components)
+        Ok(score_alone(set, &self.needs(set)?, task, &mut Silent)?.components)
     }
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn joint_needs<'a>(
 /// Score a set with one scorer.
 fn score_alone(
     set: &FeatureSet,
-    needs: FieldSet,
+    needs: &FieldSet,
     task: Task,
     observer: &mut dyn Observer,
 ) -> Result<ScoredSet> {
@@ -119,7 +119,7 @@ pub fn score_together(
     observer: &mut dyn Observer,
 ) -> Result<Vec<ScoredSet>> {
     let needs = joint_needs(scorers.iter().copied(), set)?;
-    Ok(score_beside(set, needs, scorers, components, None, observer)?.all()?.0)
+    Ok(score_beside(set, &needs, scorers, components, None, observer)?.all()?.0)
 }
 
 /// The same, but that a scorer which cannot score the set, or one of its rows, does not keep
@@ -140,7 +140,7 @@ pub fn score_each(
         return Ok(needs.into_iter().map(|needs| needs.map(|_| ScoredSet::default())).collect());
     }
     let joint = joint_needs(able.iter().copied(), set)?;
-    let found = score_beside(set, joint, &able, components, None, observer)?;
+    let found = score_beside(set, &joint, &able, components, None, observer)?;
     let mut found = found.scored.into_iter();
     let each = |needs: Result<FieldSet>| {
         needs.and_then(|_| found.next().unwrap_or(Ok(ScoredSet::default())))
@@ -151,7 +151,7 @@ pub fn score_each(
 /// The same, with the classes that `classify` gives from the fields of `needs`.
 pub(super) fn score_beside(
     set: &FeatureSet,
-    needs: FieldSet,
+    needs: &FieldSet,
     scorers: &[&dyn Scorer],
     components: bool,
     classify: Option<&Classify>,
@@ -268,7 +268,7 @@ mod tests {
                 out.iter_mut().zip(batch.get(AVG).chunks(2)).for_each(|(o, row)| *o = 2.0 * row[0]);
             };
             let task = Task { name: "double", components: 0, score: &double };
-            let found = score_alone(&set, FieldSet::of(AVG), task, &mut Silent);
+            let found = score_alone(&set, &FieldSet::of(AVG), task, &mut Silent);
             let error = found.unwrap_err().to_string();
             assert!(error.contains("double") && error.contains(&format!("row {}", rows - 3)));
         }

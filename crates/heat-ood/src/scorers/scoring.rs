@@ -73,7 +73,7 @@ impl Found {
     /// On the rows of `range`.
     fn on<'a>(
         set: &'a FeatureSet,
-        needs: FieldSet,
+        needs: &FieldSet,
         tasks: &[Task],
         classify: Option<&Classify>,
         range: Range<usize>,
@@ -106,7 +106,7 @@ impl Found {
 /// come in row order; an observer may end it between some thousand rows.
 pub(super) fn score_blocks(
     set: &FeatureSet,
-    needs: FieldSet,
+    needs: &FieldSet,
     tasks: &[Task],
     classify: Option<&Classify>,
     observer: &mut dyn Observer,

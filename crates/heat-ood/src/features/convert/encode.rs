@@ -180,7 +180,7 @@ fn values(set: &FeatureSet, column: &Column<'_>, range: Range<usize>) -> Result<
         Source::Head(head) => {
             let mut batch = Batch::default();
             let avg = Field::Features(Pooling::Avg);
-            set.batch(crate::features::FieldSet::of(avg), range, &mut batch)?;
+            set.batch(&crate::features::FieldSet::of(avg), range, &mut batch)?;
             let mut logits = vec![0.0; values.len()];
             head.logits(batch.get(avg), &mut logits, &mut Aligned::default());
             values.iter_mut().zip(logits).for_each(|(v, l)| *v = f64::from(l));

@@ -192,7 +192,7 @@ pub fn convert(
     };
     let files = result?;
     observer.on(Event::End);
-    let all = Field::ALL.into_iter().filter(|f| set.dim(*f).is_some()).map(Field::name);
+    let all = set.fields().map(Field::name);
     let all = all.chain(set.labelled().then_some("label")).chain(set.names().map(|_| NAME));
     let left_out = all.filter(|name| !written.contains(name)).collect();
     Ok(Converted { form, rows: set.len(), files, written, left_out })
@@ -350,7 +350,13 @@ fn fields(
     let there = |f: &Field| set.dim(*f).is_some() || (logits && *f == Field::Logits);
     let chosen: Vec<Field> = match &config.fields {
         None if form == Form::Npy => vec![Field::Features(Pooling::Avg)],
-        None => Field::ALL.into_iter().filter(|f| there(f) && form.holds(f.name())).collect(),
+        None => {
+            let logits = Some(Field::Logits).filter(|f| set.dim(*f).is_none() && there(f));
+            let mut all: Vec<_> = set.fields().chain(logits).collect();
+            all.retain(|f| form.holds(f.name()));
+            all.sort_by_key(|f| f.order());
+            all
+        }
         Some(names) => {
             let mut chosen = Vec::new();
             for name in names {
@@ -364,7 +370,7 @@ fn fields(
                     let remedy = "leave it out, or choose a set and a form that have names";
                     return Err(Error::missing(set.name(), "`name` that could be written", remedy));
                 }
-                let field = Field::ALL.into_iter().find(|f| f.name() == name);
+                let field = Field::named(name);
                 chosen.push(match field {
                     None if name != "label" => {
                         let known = Field::ALL.map(Field::name).into_iter().chain(["label", NAME]);
@@ -385,7 +391,9 @@ fn fields(
                 });
             }
             // Each once, in the usual order.
-            Field::ALL.into_iter().filter(|f| chosen.contains(f)).collect()
+            chosen.sort_by_key(|f| f.order());
+            chosen.dedup();
+            chosen
         }
     };
     for field in &chosen {

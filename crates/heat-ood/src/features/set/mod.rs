@@ -18,11 +18,9 @@ use super::open::OpenOptions;
 use super::origin::Origin;
 use super::shard::{NAMES, Shard, safetensors_arrays};
 use super::whole_labels::whole;
-use super::{FIELDS, Field, FileFormat, Head, Pooling, memmap, table, unnamed};
+use super::{Field, FileFormat, Head, Part, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
-use crate::io::{
-    self, Array, Bytes, Stamp, TensorFile, is_unfinished, open_npy, open_npy_texts, stamps,
-};
+use crate::io::{self, Bytes, Stamp, TensorFile, is_unfinished, open_npy, open_npy_texts, stamps};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
 use crate::math::{blocks, parallel};
 
@@ -60,7 +58,7 @@ pub struct FeatureSet {
     digests: Arc<OnceLock<Vec<(String, String)>>>,
     pub(super) shards: Vec<Shard>,
     pub(super) rows: usize,
-    pub(super) dims: [Option<usize>; FIELDS],
+    pub(super) dims: Vec<(Field, usize)>,
     pub(super) labelled: bool,
     pub(super) classes: Classes,
     /// What is worth telling about how it was read.
@@ -263,25 +261,25 @@ impl FeatureSet {
             shard.start = rows;
             rows += shard.rows;
         }
-        let dims_of = |s: &Shard| std::array::from_fn(|i| s.fields[i].as_ref().map(Array::cols));
-        let dims: [Option<usize>; FIELDS] = dims_of(&shards[0]);
+        let dims_of = |s: &Shard| s.fields.iter().map(|(f, a)| (*f, a.cols())).collect::<Vec<_>>();
+        let dims = dims_of(&shards[0]);
         let labelled = shards[0].label.is_some();
         let names = |s: &Shard| s.label.as_ref().and_then(|l| l.names.clone());
         let first_names = names(&shards[0]);
         for shard in &shards {
             let other = dims_of(shard);
-            for field in Field::ALL {
-                let (want, got) = (dims[field.index()], other[field.index()]);
-                if want != got {
-                    let text =
-                        |d: Option<usize>| d.map_or("absent".into(), |d| format!("[N, {d}]"));
-                    return Err(Error::Shape {
-                        place: shard.place.clone(),
-                        tensor: field.name().into(),
-                        expected: format!("{} as in {}", text(want), shards[0].place),
-                        got: text(got),
-                    });
-                }
+            let differs = |f: &(Field, usize)| !other.contains(f) || !dims.contains(f);
+            if let Some((field, _)) = dims.iter().chain(&other).find(|f| differs(f)) {
+                let text = |dims: &[(Field, usize)]| {
+                    let found = dims.iter().find(|(f, _)| f == field);
+                    found.map_or("absent".into(), |(_, d)| format!("[N, {d}]"))
+                };
+                return Err(Error::Shape {
+                    place: shard.place.clone(),
+                    tensor: field.name().into(),
+                    expected: format!("{} as in {}", text(&dims), shards[0].place),
+                    got: text(&other),
+                });
             }
             let named = shard.names.is_some() == shards[0].names.is_some();
             if shard.label.is_some() != labelled || !named {
@@ -440,7 +438,45 @@ impl FeatureSet {
 
     /// Number of columns of a field, if the set has it.
     pub fn dim(&self, field: Field) -> Option<usize> {
-        self.dims[field.index()]
+        let stored = |field| self.dims.iter().find(|(f, _)| *f == field).map(|(_, dim)| *dim);
+        if field.base() == Field::Features(Pooling::AvgStd) {
+            let [avg, std] = field.sides().map(stored);
+            return Some(avg? + std?);
+        }
+        stored(field)
+    }
+
+    /// The fields that it has, those of its parts last.
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        self.dims.iter().map(|(field, _)| *field)
+    }
+
+    /// The parts that it has: other layers and views.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = self.fields().filter_map(Field::part).collect();
+        parts.dedup();
+        parts
+    }
+
+    /// The same rows with the features of a part: of another layer of the network, or of another
+    /// view of the image.
+    ///
+    /// # Errors
+    /// If it has no such part.
+    pub fn part(&self, part: Part) -> Result<Self> {
+        let dims = self.dims.iter().filter_map(|(f, dim)| Some((f.inside(part)?, *dim)));
+        let mut dims: Vec<(Field, usize)> = dims.collect();
+        if dims.is_empty() {
+            let parts: Vec<&str> = self.parts().into_iter().map(Part::name).collect();
+            let has = if parts.is_empty() { "none".to_owned() } else { parts.join(", ") };
+            let what = format!("features of `{}`", part.name());
+            let remedy = format!("layers and views that it has: {has}; extract it too");
+            return Err(Error::missing(&self.name, what, remedy));
+        }
+        dims.sort_by_key(|(field, _)| field.order());
+        let shards = self.shards.iter().map(|shard| shard.part(part)).collect();
+        let name = format!("{} ({})", self.name, part.name());
+        Ok(FeatureSet { name, dims, shards, ..self.clone() })
     }
 
     /// Whether the set has labels.
@@ -454,15 +490,12 @@ impl FeatureSet {
     /// If the set lacks the field.
     pub fn require(&self, field: Field) -> Result<usize> {
         self.dim(field).ok_or_else(|| {
-            let have: Vec<_> = Field::ALL
-                .into_iter()
-                .filter(|f| self.dim(*f).is_some())
-                .map(Field::name)
-                .collect();
-            let remedy = match field {
+            let have: Vec<_> = self.fields().map(Field::name).collect();
+            let remedy = match field.base() {
+                Field::Features(Pooling::AvgStd) => "`avg` and `std` make it",
                 Field::Features(_) => "extract that pooling, or choose another `pooling`",
                 Field::Logits => "add them, or give the classifier's head",
-                Field::Probabilities => "add them",
+                Field::Probabilities | Field::Of(_) => "add them",
             };
             let remedy = format!("it has: {}; {remedy}", have.join(", "));
             Error::missing(&self.name, format!("`{}`", field.name()), remedy)

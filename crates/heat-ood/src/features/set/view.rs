@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::super::shard::Shard;
 use super::FeatureSet;
 use crate::error::{Error, Result};
-use crate::features::Field;
+use crate::features::{Field, Pooling};
 use crate::io::sha256_of;
 use crate::math::parallel::{Pieces, Slices};
 use crate::math::{blocks, parallel};
@@ -158,9 +158,9 @@ impl FeatureSet {
             return Err(Error::config("classes", last, problem));
         }
         // Probabilities of some classes alone do not sum to 1.
-        self.dims[Field::Probabilities.index()] = None;
-        let logits = Field::Logits.index();
-        self.dims[logits] = self.dims[logits].map(|_| classes.len());
+        self.dims.retain(|(field, _)| field.base() != Field::Probabilities);
+        let logits = self.dims.iter_mut().filter(|(field, _)| field.base() == Field::Logits);
+        logits.for_each(|(_, dim)| *dim = classes.len());
         self.view.classes = Some(match &self.view.classes {
             Some(old) => classes.iter().map(|&c| old[c as usize]).collect(),
             None => classes,
@@ -214,14 +214,13 @@ impl FeatureSet {
     /// Rows that lie in one shard, one after the other, in single precision:
     /// with the shard and the number of the first there.
     fn stored(&self, field: Field, range: Range<usize>) -> Option<(&Shard, usize, &[f32])> {
-        if self.view.classes.is_some() && field == Field::Logits {
+        if self.view.classes.is_some() && field.base() == Field::Logits {
             return None;
         }
         let run = self.view.runs(range.clone()).next().filter(|run| run.len() == range.len())?;
         let shard = self.shard_of(run.start);
         let start = run.start - shard.start;
-        let array =
-            shard.fields[field.index()].as_ref().filter(|_| start + run.len() <= shard.rows)?;
+        let array = shard.array(field).filter(|_| start + run.len() <= shard.rows)?;
         let dim = array.cols();
         Some((shard, start, array.as_f32(start * dim, run.len() * dim)?))
     }
@@ -236,17 +235,38 @@ impl FeatureSet {
     ) -> Result<()> {
         let dim = self.require(field)?;
         let out = &mut out[..range.len() * dim];
-        let classes = self.view.classes.as_ref().filter(|_| field == Field::Logits);
+        if field.base() == Field::Features(Pooling::AvgStd) {
+            return self.read_side_by_side(field, range, out, read);
+        }
+        let classes = self.view.classes.as_ref().filter(|_| field.base() == Field::Logits);
         let Some(classes) = classes else {
             return self.read_stored(field, range, dim, out, read);
         };
-        let stored = self.shards[0].fields[field.index()].as_ref().map_or(dim, |a| a.cols());
+        let stored = self.shards[0].array(field).map_or(dim, |a| a.cols());
         let mut whole = vec![T::default(); range.len() * stored];
         self.read_stored(field, range, stored, &mut whole, read)?;
         for (out, whole) in out.chunks_exact_mut(dim).zip(whole.chunks_exact(stored)) {
             for (o, &c) in out.iter_mut().zip(classes) {
                 *o = whole[c as usize];
             }
+        }
+        Ok(())
+    }
+
+    /// Rows of `avg` and `std`, `[n, 2D]`.
+    fn read_side_by_side<T: Copy + Default>(
+        &self,
+        field: Field,
+        range: Range<usize>,
+        out: &mut [T],
+        read: fn(&Shard, Field, usize, usize, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        let mut half = vec![T::default(); out.len() / 2];
+        let dim = half.len() / range.len().max(1);
+        for (i, own) in field.sides().into_iter().enumerate() {
+            self.read_stored(own, range.clone(), dim, &mut half, read)?;
+            let rows = out.chunks_exact_mut(2 * dim).zip(half.chunks_exact(dim));
+            rows.for_each(|(out, half)| out[i * dim..][..dim].copy_from_slice(half));
         }
         Ok(())
     }
@@ -272,5 +292,59 @@ impl FeatureSet {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::Part;
+
+    const BOTH: Field = Field::Features(Pooling::AvgStd);
+
+    fn matrix(rows: usize, columns: usize, salt: f32) -> ndarray::Array2<f32> {
+        ndarray::Array2::from_shape_fn((rows, columns), |(i, j)| salt + (10 * i + j) as f32)
+    }
+
+    #[test]
+    fn mean_and_deviation_side_by_side() {
+        let set = FeatureSet::in_memory("x").avg(matrix(3, 2, 0.0)).std(matrix(3, 2, 100.0));
+        let set = set.build().unwrap();
+        assert_eq!(set.dim(BOTH), Some(4));
+        let want = [20.0, 21.0, 120.0, 121.0, 0.0, 1.0, 100.0, 101.0];
+        let view = set.select(vec![2, 0], None).unwrap();
+        assert_eq!(view.rows(BOTH, 0..2).unwrap(), &want[..]);
+        let mut gathered = [0.0; 4];
+        set.gather(BOTH, &[1], &mut gathered).unwrap();
+        assert_eq!(gathered, [10.0, 11.0, 110.0, 111.0]);
+        let alone = FeatureSet::in_memory("x").avg(matrix(3, 2, 0.0)).build().unwrap();
+        let said = alone.require(BOTH).unwrap_err().to_string();
+        assert!(said.contains("`avg_std`") && said.contains("it has: avg"), "{said}");
+    }
+
+    #[test]
+    fn a_part_is_a_set_of_the_same_rows() {
+        let [mirror, mid] = ["mirror", "mid"].map(|name| Part::named(name).unwrap());
+        let logits = Field::Logits.within(mirror);
+        let inner = Field::Features(Pooling::Avg).within(mid).within(mirror);
+        let set = FeatureSet::in_memory("x")
+            .avg(matrix(3, 2, 0.0))
+            .field(inner, matrix(3, 4, 50.0))
+            .field(logits, matrix(3, 3, 7.0))
+            .labels([0u8, 1, 2])
+            .build()
+            .unwrap();
+        assert_eq!(set.parts().len(), 2);
+        let view = set.select(vec![2, 1], None).unwrap().part(mirror).unwrap();
+        assert_eq!((view.len(), view.labels(0..2, 3).unwrap()), (2, vec![2, 1]));
+        assert_eq!(view.dim(Field::Features(Pooling::Avg)), None);
+        assert_eq!(view.rows(Field::Logits, 0..1).unwrap(), &[27.0, 28.0, 29.0][..]);
+        let deep = view.part(mid).unwrap();
+        assert_eq!(deep.rows(Field::Features(Pooling::Avg), 0..1).unwrap()[0], 70.0);
+        // Logits of some classes alone, in the part too.
+        let some = set.select(vec![0, 2], Some(vec![0, 2])).unwrap();
+        assert_eq!(some.rows(logits, 1..2).unwrap(), &[27.0, 29.0][..]);
+        let said = set.part(mid).err().unwrap().to_string();
+        assert!(said.contains("has no features of `mid`") && said.contains("mirror"), "{said}");
     }
 }

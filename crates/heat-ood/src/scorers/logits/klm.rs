@@ -69,7 +69,7 @@ impl Method for KlmConfig {
         let mut means = ClassMeans::new(classes, classes);
         observer.on(Event::Begin { task: "fit klm", total: train.len() as u64 });
         for range in blocks(train.len(), ROWS) {
-            let logits = source.logits_of(train, needs, range.clone())?;
+            let logits = source.logits_of(train, &needs, range.clone())?;
             let mut rows = vec![0.0f32; logits.len()];
             let pieces = rows.par_chunks_mut(64 * classes).zip(logits.par_chunks(64 * classes));
             pieces.for_each(|(rows, logits)| {

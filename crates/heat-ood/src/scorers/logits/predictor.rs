@@ -53,7 +53,7 @@ impl Predictor {
     /// If the set lacks a field or holds NaN or infinity.
     pub fn predict(&self, set: &FeatureSet) -> Result<Vec<u32>> {
         let classify = &|batch: &Batch| self.predict_batch(batch);
-        Ok(score_blocks(set, self.needs(set)?, &[], Some(classify), &mut Silent)?.classes)
+        Ok(score_blocks(set, &self.needs(set)?, &[], Some(classify), &mut Silent)?.classes)
     }
 
     /// The scores of a set, with components where asked for, and the class of
@@ -67,7 +67,7 @@ impl Predictor {
     ) -> Result<(ScoredSet, Vec<u32>)> {
         let needs = scorer.needs(set)?.and(self.needs(set)?);
         let classify = &|batch: &Batch| self.predict_batch(batch);
-        let found = score_beside(set, needs, &[scorer], components, Some(classify), observer)?;
+        let found = score_beside(set, &needs, &[scorer], components, Some(classify), observer)?;
         let (scored, classes) = found.all()?;
         Ok((scored.into_iter().next().unwrap_or_default(), classes))
     }

@@ -309,7 +309,7 @@ impl Likelihood {
         let every = train.len().saturating_mul(classes).div_ceil(self.most);
         let rows = (0..train.len()).filter(|row| (row / RUN).is_multiple_of(every));
         let part = train.select(rows.map(|row| row as u32).collect(), None)?;
-        let logits = self.source.logits_of(&part, self.source.needs(&part)?, 0..part.len())?;
+        let logits = self.source.logits_of(&part, &self.source.needs(&part)?, 0..part.len())?;
         let labels = part.labels(0..part.len(), classes)?;
         let mut ends = Ends::default();
         ends.add(&logits, &labels);
@@ -334,7 +334,7 @@ impl Likelihood {
         let (classes, needs) = (self.source.classes(), self.source.needs(train)?);
         for range in blocks(train.len(), ROWS) {
             let labels = train.labels(range.clone(), classes)?;
-            total.add(&self.source.logits_of(train, needs, range)?, &labels, beta);
+            total.add(&self.source.logits_of(train, &needs, range)?, &labels, beta);
         }
         Ok(total)
     }
@@ -417,7 +417,7 @@ mod tests {
         let mut context = FitContext::new(&data, &mut observer);
         let source = context.logits("temperature", &LogitsConfig::default()).unwrap();
         let needs = source.needs(&set).unwrap();
-        let logits = source.logits_of(&set, needs, 0..5000).unwrap();
+        let logits = source.logits_of(&set, &needs, 0..5000).unwrap();
         let slope = |t: f64| -> f64 {
             let of = |(row, &y): (&[f32], &u32)| {
                 let e: Vec<f64> = row.iter().map(|&l| (f64::from(l) / t).exp()).collect();
