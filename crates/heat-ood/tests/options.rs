@@ -398,6 +398,9 @@ fn refusals() {
     );
     check(|c| c.ebm.model.dropout = 1.0, "at least 0 and less than 1");
     check(|c| c.ebm.optimizer.opt.weight_decay = -1.0, "must be a number ≥ 0");
-    check(|c| c.ebm.model.negatives = Some(data("test")), "only `ebm.model.proposal_type=features`");
+    check(
+        |c| c.ebm.model.negatives = Some(data("test")),
+        "only `ebm.model.proposal_type=features`",
+    );
     check(|c| c.ebm.model.proposal_type = Proposal::Features, "needs rows to draw from");
 }

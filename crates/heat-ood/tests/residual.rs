@@ -10,11 +10,11 @@ use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
 use heat_ood::ebm::mlp::{Architecture, Dropout, Mlp};
 use heat_ood::ebm::optim::Adam;
 use heat_ood::ebm::{HeatConfig, Negatives, Objective, Proposal, Trainer};
-use heat_ood::features::{FeatureSet, Origin, Pooling, write_rows};
-use heat_ood::io::{TensorData, TensorFile};
+use heat_ood::features::{FeatureSet, Origin};
+use heat_ood::io::{Tensor, TensorData, TensorFile, save_tensors};
 use heat_ood::recipe::{Recipe, names};
 use heat_ood::{Silent, TrainingData};
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 
 /// Written by tests/golden/make_residual.py.
 struct Expected(TensorFile);
@@ -199,7 +199,8 @@ fn the_trainer_puts_the_steps_together() {
     let train = set(&[[1.0, 2.0, 2.0], [2.0, 1.0, 2.0], [0.0, 3.0, 4.0], [5.0, 0.0, 0.0]]);
     let kinds = [set(&[[0.0, 0.0, 2.0]]), set(&[[-3.0, 4.0, 0.0]])];
     let config = config();
-    let negatives: Vec<_> = kinds.iter().enumerate().map(|(i, k)| (i.to_string(), k.clone())).collect();
+    let negatives: Vec<_> =
+        kinds.iter().enumerate().map(|(i, k)| (i.to_string(), k.clone())).collect();
     let negatives = Negatives::new(negatives).unwrap();
     let prior = config.fit_prior(&TrainingData::new(&train), &mut Silent).unwrap();
     assert_eq!(prior.section().kind, "none");
@@ -214,7 +215,11 @@ fn the_trainer_puts_the_steps_together() {
     let mut deviation = vec![0.0; 3];
     for j in 0..3 {
         let real = real.chunks(3).map(|row| f64::from(row[j])).collect::<Vec<_>>();
-        let all = [&real[..], &given.map(|row| f64::from(row[j]))[..], &given.map(|row| f64::from(row[j]))[..]];
+        let all = [
+            &real[..],
+            &given.map(|row| f64::from(row[j]))[..],
+            &given.map(|row| f64::from(row[j]))[..],
+        ];
         let all = all.concat();
         mean[j] = all.iter().sum::<f64>() / 8.0;
         deviation[j] = (all.iter().map(|v| (v - mean[j]).powi(2)).sum::<f64>() / 8.0).sqrt();
@@ -250,17 +255,108 @@ fn what_is_off_leaves_no_trace() {
         assert!(new.iter().all(|key| !text.contains(key)), "{text}");
     }
     let text = Recipe::resolve(&["ebm=heat_surrogate"], None).unwrap().to_toml();
-    assert!(text.contains("standardize") && text.contains("dropout") && text.contains("weight_decay"));
+    assert!(
+        text.contains("standardize") && text.contains("dropout") && text.contains("weight_decay")
+    );
 }
 
-fn write(place: &Path, rows: &Array2<f32>, origin: Option<&str>) {
+fn rows(n: usize, d: usize, salt: u64) -> Array2<f32> {
+    Array2::from_shape_fn((n, d), |(i, j)| {
+        let x = ((i * d + j) as u64 + salt).wrapping_mul(6_364_136_223_846_793_005);
+        (x >> 40) as f32 / (1u64 << 24) as f32 + 0.01
+    })
+}
+
+fn memory(rows: &Array2<f32>, network: Option<&str>) -> FeatureSet {
     let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
-    let origin = origin.map(|network| Origin {
+    set.with_origin(network.map(|network| Origin {
         network: "net.onnx".into(),
         network_sha256: network.into(),
         tap: "flatten".into(),
         transform: "{}".into(),
         head_sha256: None,
-    });
-    write_set(place, &set.with_origin(origin));
+    }))
+}
+
+fn save(place: &Path, rows: &Array2<f32>) {
+    let (n, d) = rows.dim();
+    let avg = Tensor::f32([n, d], rows.iter().copied().collect());
+    save_tensors(place, &[("avg".into(), avg)], &[]).unwrap();
+}
+
+#[test]
+fn kinds_are_found_in_a_directory() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let refused = |path: &Path| Negatives::open(path).err().unwrap().to_string();
+    let error = refused(place.path());
+    assert!(error.contains("no kind of negatives lies there"), "{error}");
+    for name in ["id", "zoom", ".hidden"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    // ID rows, a network's head, what is hidden and other files are no kinds.
+    save(&at("id/a.safetensors"), &rows(3, 4, 0));
+    save(&at("head.safetensors"), &rows(3, 4, 0));
+    std::fs::write(at("preview.png"), b"").unwrap();
+    let error = refused(place.path());
+    assert!(error.contains("zoom"), "{error}");
+    save(&at("zoom/a.safetensors"), &rows(3, 4, 0));
+    save(&at("blur.safetensors"), &rows(5, 4, 9));
+    let negatives = Negatives::open(place.path()).unwrap();
+    let found: Vec<_> = negatives.kinds().iter().map(|(k, set)| (k.as_str(), set.len())).collect();
+    assert_eq!(found, [("blur", 5), ("zoom", 3)]);
+    let one = Negatives::open(at("blur.safetensors")).unwrap();
+    assert_eq!(one.kinds()[0].0, "blur");
+    // Other content, other kinds: another digest.
+    let before = negatives.digest().unwrap();
+    save(&at("blur.safetensors"), &rows(5, 4, 8));
+    let changed = Negatives::open(place.path()).unwrap().digest().unwrap();
+    std::fs::remove_file(at("blur.safetensors")).unwrap();
+    let fewer = Negatives::open(place.path()).unwrap().digest().unwrap();
+    assert!(before != changed && changed != fewer);
+}
+
+#[test]
+fn what_cannot_be_negatives() {
+    let train = memory(&rows(200, 4, 0), Some("aa"));
+    let config = HeatConfig { batch_size: 20, ..config() };
+    let refused = |set: FeatureSet| {
+        let prior = config.fit_prior(&TrainingData::new(&train), &mut Silent).unwrap();
+        let negatives = Negatives::new(vec![("blur".into(), set)]).unwrap();
+        Trainer::against(config.clone(), prior, &train, negatives).err().map(|e| e.to_string())
+    };
+    assert_eq!(refused(memory(&rows(50, 4, 12_345), Some("aa"))), None);
+    // Of an unknown network: nothing speaks against it.
+    assert_eq!(refused(memory(&rows(50, 4, 12_345), None)), None);
+    let says = |set: FeatureSet, part: &str| {
+        let error = refused(set).unwrap();
+        assert!(error.contains(part), "{error}");
+    };
+    says(memory(&rows(50, 4, 12_345), Some("bb")), "features of network net.onnx (bb…)");
+    says(memory(&rows(50, 5, 12_345), None), "expected [N, 4]");
+    says(
+        memory(&rows(50, 4, 0), None),
+        "50 of 50 rows that were compared of memory are training rows",
+    );
+    let mut bad = rows(1, 4, 12_345);
+    bad[(0, 2)] = f32::NAN;
+    says(memory(&bad, None), "NaN");
+    let std = FeatureSet::in_memory("x").std(rows(9, 4, 1)).build().unwrap();
+    says(std, "`avg`");
+    assert!(Negatives::new(Vec::new()).is_err());
+}
+
+/// Rows that served as negatives are remembered: an OOD set among them is no test any more.
+#[test]
+fn negatives_are_remembered() {
+    let place = tempfile::tempdir().unwrap();
+    save(&place.path().join("blur.safetensors"), &rows(50, 4, 12_345));
+    let train = memory(&rows(200, 4, 0), None);
+    let mut config = HeatConfig { batch_size: 20, n_epochs: 1, ..config() };
+    config.ebm.model.negatives = Some(place.path().to_owned());
+    let prior = config.fit_prior(&TrainingData::new(&train), &mut Silent).unwrap();
+    let heat = config.train(prior, &TrainingData::new(&train), &mut Silent).unwrap();
+    let seen = |set: &FeatureSet| heat.provenance().was_tuned_on(set).unwrap();
+    assert!(seen(&memory(&rows(50, 4, 12_345), None)));
+    assert!(!seen(&memory(&rows(50, 4, 99_999), None)));
 }

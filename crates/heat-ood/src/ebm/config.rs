@@ -240,7 +240,8 @@ impl ModelConfig {
             let problem = "a probability of at least 0 and less than 1";
             return Err(Error::config("ebm.model.dropout", self.dropout, problem));
         }
-        if let Some(place) = self.negatives.as_ref().filter(|_| self.proposal_type != Proposal::Features)
+        if let Some(place) =
+            self.negatives.as_ref().filter(|_| self.proposal_type != Proposal::Features)
         {
             let problem = "only `ebm.model.proposal_type=features` draws from them";
             return Err(Error::config("ebm.model.negatives", place.display(), problem));

@@ -97,7 +97,9 @@ impl Negatives {
         let mut provenance = Provenance::new();
         for (_, set) in &self.kinds {
             provenance.tuned_on.extend(set.digests()?);
-            provenance.tuned_rows.push(RowSketch::of(set, FieldSet::of(Field::Features(pooling)))?);
+            provenance
+                .tuned_rows
+                .push(RowSketch::of(set, &FieldSet::of(Field::Features(pooling)))?);
         }
         Ok(provenance)
     }
@@ -109,7 +111,7 @@ impl Negatives {
         let of_kind = |set: &&FeatureSet| set.origin().is_some();
         let all = || std::iter::once(train).chain(self.kinds.iter().map(|(_, set)| set));
         let origin = all().find(of_kind).and_then(FeatureSet::origin);
-        let rows = RowSketch::of(train, FieldSet::of(field))?;
+        let rows = RowSketch::of(train, &FieldSet::of(field))?;
         for (kind, set) in &self.kinds {
             FieldSet::checked(set, field, dim)?;
             if let Some(origin) = origin {

@@ -185,8 +185,14 @@ mod tests {
         let set = FeatureSet::from_arrays(ndarray::aview2(&rows), Some(&[0; 4])).unwrap();
         let config = GmmConfig { normalize: false, ..GmmConfig::default() };
         let prior = config.fit(&TrainingData::new(&set).with_classes(1), &mut Silent).unwrap();
-        let request =
-            Request { prior: &*prior, seed: 3, step, real: &[], components: Components::Untold, negatives: None };
+        let request = Request {
+            prior: &*prior,
+            seed: 3,
+            step,
+            real: &[],
+            components: Components::Untold,
+            negatives: None,
+        };
         let mut out = vec![0.0; 2 * ROWS];
         let mut ws = ProposalWorkspace::default();
         Proposal::BaseDistTemp.draw(&request, &mut ws, &mut out).unwrap();

@@ -120,8 +120,7 @@ impl Trainer {
         let (prior, _) = prior.into_prior();
         let net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
         let adam = config.optimiser(net.parameters().len());
-        let mut run =
-            Self::assemble(config, prior, train, negatives, net, adam, State::default())?;
+        let mut run = Self::assemble(config, prior, train, negatives, net, adam, State::default())?;
         run.make_net()?;
         Ok(run)
     }

@@ -40,10 +40,9 @@ impl Sums {
         if self.centre.is_empty() {
             self.centre = rows[..dim].iter().map(|&v| f64::from(v)).collect();
         }
-        let centre = &self.centre;
-        let columns = self.sums.par_chunks_mut(COLUMNS).enumerate();
+        let (centre, sums) = (&self.centre, &mut self.sums);
         run(|| {
-            columns.for_each(|(i, sums)| {
+            sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(i, sums)| {
                 let (from, to) = (i * COLUMNS, i * COLUMNS + sums.len());
                 for row in rows.chunks_exact(dim) {
                     let values = row[from..to].iter().zip(&centre[from..to]);
