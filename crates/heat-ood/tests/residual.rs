@@ -280,7 +280,7 @@ fn memory(rows: &Array2<f32>, network: Option<&str>) -> FeatureSet {
 
 fn save(place: &Path, rows: &Array2<f32>) {
     let (n, d) = rows.dim();
-    let avg = Tensor::f32([n, d], rows.iter().copied().collect());
+    let avg = Tensor::f32([n, d], rows.iter().copied().collect::<Vec<_>>());
     save_tensors(place, &[("avg".into(), avg)], &[]).unwrap();
 }
 
