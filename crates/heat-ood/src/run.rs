@@ -105,7 +105,7 @@ impl TrainingRun {
             let problem = format!(
                 "epoch {} of {} is the last that is done: train on",
                 self.trainer.state().epoch,
-                self.recipe.heat.n_epochs
+                self.recipe.heat.total_epochs()
             );
             return Err(Error::Fit { what: "heat".into(), problem });
         }

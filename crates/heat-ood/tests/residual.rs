@@ -9,11 +9,16 @@ use common::{D, Golden, close};
 use heat_ood::ebm::engine::{Cpu, Engine, LossBatch};
 use heat_ood::ebm::mlp::{Architecture, Dropout, Mlp};
 use heat_ood::ebm::optim::Adam;
-use heat_ood::ebm::{HeatConfig, Negatives, Objective, Proposal, Trainer};
+use heat_ood::ebm::{
+    Heat, HeatConfig, Negatives, Objective, Outcome, Proposal, RunDirectory, Trainer, checkpoint,
+    torch,
+};
 use heat_ood::features::{FeatureSet, Origin};
 use heat_ood::io::{Tensor, TensorData, TensorFile, save_tensors};
+use heat_ood::math::parallel;
 use heat_ood::recipe::{Recipe, names};
-use heat_ood::{Silent, TrainingData};
+use heat_ood::scorers::Scorer;
+use heat_ood::{Detector, Event, Fitted, Observer, Silent, TrainingData};
 use ndarray::Array2;
 
 /// Written by tests/golden/make_residual.py.
@@ -249,7 +254,7 @@ fn the_trainer_puts_the_steps_together() {
 /// Settings that are off are not written: a recipe of old is written as it was, and so is a detector.
 #[test]
 fn what_is_off_leaves_no_trace() {
-    let new = ["standardize", "dropout", "negatives", "weight_decay"];
+    let new = ["standardize", "dropout", "negatives", "weight_decay", "nets"];
     for name in names("ebm", None).iter().filter(|name| *name != "heat_surrogate") {
         let text = Recipe::resolve(&[format!("ebm={name}")], None).unwrap().to_toml();
         assert!(new.iter().all(|key| !text.contains(key)), "{text}");
@@ -359,4 +364,113 @@ fn negatives_are_remembered() {
     let seen = |set: &FeatureSet| heat.provenance().was_tuned_on(set).unwrap();
     assert!(seen(&memory(&rows(50, 4, 12_345), None)));
     assert!(!seen(&memory(&rows(50, 4, 99_999), None)));
+}
+
+fn small() -> (FeatureSet, Negatives, HeatConfig) {
+    let negatives = Negatives::new(vec![
+        ("a".into(), memory(&rows(30, 6, 777), None)),
+        ("b".into(), memory(&rows(50, 6, 12_345), None)),
+    ]);
+    let mut config = HeatConfig { batch_size: 32, n_epochs: 2, ..config() };
+    config.ebm.model.dropout = 0.3;
+    (memory(&rows(200, 6, 0), None), negatives.unwrap(), config)
+}
+
+fn trainer(config: &HeatConfig, train: &FeatureSet, negatives: &Negatives) -> Trainer {
+    let prior = config.fit_prior(&TrainingData::new(train), &mut Silent).unwrap();
+    Trainer::against(config.clone(), prior, train, negatives.clone()).unwrap()
+}
+
+/// The mean of three networks is that of three runs with the seeds that follow each other; exported it is one
+/// network.
+#[test]
+fn the_mean_of_several_networks() {
+    let (train, negatives, mut config) = small();
+    let alone = |seed| {
+        let mut trainer = trainer(&HeatConfig { seed, ..config.clone() }, &train, &negatives);
+        trainer.run(&mut Silent).unwrap();
+        trainer.into_heat()
+    };
+    let apart = [alone(5), alone(6), alone(7)];
+    (config.seed, config.ebm.model.nets) = (5, 3);
+    let mut together = trainer(&config, &train, &negatives);
+    together.run(&mut Silent).unwrap();
+    assert_eq!(together.state().epoch, 6);
+    let heat = together.into_heat();
+    assert_eq!(heat.nets().len(), 3);
+    for (one, net) in apart.iter().zip(heat.nets()) {
+        assert!(one.net().parameters() == net.parameters());
+    }
+    let scores = heat.score(&train).unwrap();
+    let of_each = apart.each_ref().map(|one| one.score(&train).unwrap());
+    let mean: Vec<f32> = (0..train.len())
+        .map(|i| (of_each.iter().map(|s| f64::from(s[i])).sum::<f64>() / 3.0) as f32)
+        .collect();
+    close("mean", &scores, &mean, 1e-6);
+
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("detector.safetensors");
+    Detector::new(Fitted::unrecorded(heat)).save(&file).unwrap();
+    assert_eq!(Detector::open(&file).unwrap().score(&train).unwrap(), scores);
+    let wide = torch::network(&TensorFile::open(&file).unwrap()).unwrap();
+    assert_eq!(wide.architecture().hidden_dim, 3 * config.ebm.model.hidden_dim);
+    let plain = HeatConfig { standardize: false, ..config };
+    let prior = plain.fit_prior(&TrainingData::new(&train), &mut Silent).unwrap();
+    let exported = Heat::new(prior, wide, 1.0, f64::INFINITY, 6).unwrap();
+    close("exported", &exported.score(&train).unwrap(), &scores, 1e-5);
+}
+
+struct StopAfter(usize);
+
+impl Observer for StopAfter {
+    fn on(&mut self, event: Event<'_>) {
+        if matches!(event, Event::Advance { loss: Some(_), .. }) {
+            self.0 -= 1;
+        }
+    }
+
+    fn should_stop(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Two networks of two epochs of six steps, with dropout: stopped within either, and where one ends.
+#[test]
+fn several_networks_resume_to_the_byte() {
+    let (train, _, mut config) = small();
+    let place = tempfile::tempdir().unwrap();
+    save(&place.path().join("a.safetensors"), &rows(30, 6, 777));
+    (config.ebm.model.nets, config.ebm.model.negatives) = (2, Some(place.path().to_owned()));
+    let new = |config: &HeatConfig| {
+        let prior = config.fit_prior(&TrainingData::new(&train), &mut Silent).unwrap();
+        Trainer::new(config.clone(), prior, &train).unwrap()
+    };
+    let runs = tempfile::tempdir().unwrap();
+    let last = |path: &Path| std::fs::read(path.join("checkpoints/epoch_4.safetensors")).unwrap();
+    let whole = runs.path().join("whole");
+    let mut run = RunDirectory::create(&whole, "", "d").unwrap();
+    assert_eq!(run.train(&mut new(&config), &mut Silent).unwrap(), Outcome::Finished);
+    for stops in [vec![4], vec![12], vec![13], vec![5, 7, 9]] {
+        let path = runs.path().join(format!("{stops:?}"));
+        let mut run = RunDirectory::create(&path, "", "d").unwrap();
+        let mut trainer = new(&config);
+        for steps in stops {
+            let outcome = run.train(&mut trainer, &mut StopAfter(steps)).unwrap();
+            assert_eq!(outcome, Outcome::Stopped);
+            drop(run);
+            let latest = RunDirectory::latest(&path).unwrap().unwrap();
+            trainer = checkpoint::resume(&latest, &config, &train, "d").unwrap();
+            run = RunDirectory::open(&path, "", "d", Some(&trainer)).unwrap();
+        }
+        let resumed = || run.train(&mut trainer, &mut Silent).unwrap();
+        assert_eq!(parallel::with_threads(3, resumed).unwrap(), Outcome::Finished);
+        assert!(last(&path) == last(&whole));
+    }
+    // All networks have as many epochs; the negatives may lie elsewhere.
+    let latest = RunDirectory::latest(&whole).unwrap().unwrap();
+    let resume = |config: &HeatConfig| checkpoint::resume(&latest, config, &train, "d").map(drop);
+    let longer = HeatConfig { n_epochs: 3, ..config.clone() };
+    assert!(resume(&longer).unwrap_err().to_string().contains("other settings"));
+    config.ebm.model.negatives = Some(place.path().join("a.safetensors"));
+    resume(&config).unwrap();
 }

@@ -97,7 +97,9 @@ pub fn resume(
     let file = TensorFile::open(path)?;
     let saved = read_config(&file)?;
     let comparable = |c: &HeatConfig| {
-        let mut c = HeatConfig { n_epochs: 0, save_freq: 1, ..c.clone() };
+        // With several networks, all have as many epochs.
+        let n_epochs = if c.ebm.model.nets > 1 { c.n_epochs } else { 0 };
+        let mut c = HeatConfig { n_epochs, save_freq: 1, ..c.clone() };
         c.ebm.model.negatives = None;
         c
     };
@@ -117,28 +119,32 @@ pub fn resume(
         ));
     }
     let state = read_state(&file)?;
-    if state.epoch > config.n_epochs {
+    if state.epoch > config.total_epochs() {
         let problem = format!("the run has already finished epoch {}", state.epoch);
         return Err(Error::config("n_epochs", config.n_epochs, problem));
     }
     let outline: Outline = read(&file, "scorer")?;
     let heat = Heat::load(&Stored::new(&file, "", &outline))?;
-    let architecture = heat.net.architecture();
+    let architecture = heat.net().architecture();
     // The optimiser's vectors are laid out like a network.
     let vector = |prefix: &str| Ok(Mlp::load(architecture, &file, prefix)?.parameters().to_vec());
     let mut adam = config.optimiser(0);
     adam.steps = read(&file, "adam_steps")?;
     adam.first = vector("adam.first.")?;
     adam.second = vector("adam.second.")?;
-    let mut net = heat.net;
+    let mut nets = heat.nets;
+    let Some(mut net) = nets.pop() else {
+        return Err(Error::format(path, "holds no network"));
+    };
     if config.ebm.model.use_spectral_norm {
         net = net.load_spectral(&file, "spectral.")?;
     }
     if config.standardize {
         net = net.load_standard(&file, "standard.")?;
     }
+    nets.push(net);
     let (config, prior, negatives) = (config.clone(), heat.prior, config.open_negatives()?);
-    let mut trainer = Trainer::assemble(config, prior, train, negatives, net, adam, state)?;
+    let mut trainer = Trainer::assemble(config, prior, train, negatives, nets, adam, state)?;
     check_counters(path, &trainer)?;
     if let Some(replay) = &mut trainer.replay {
         let conditional = trainer.config.ebm.model.conditional();
@@ -154,7 +160,10 @@ pub fn resume(
 fn check_counters(path: &Path, trainer: &Trainer) -> Result<()> {
     let State { epoch, batch, step, .. } = trainer.state;
     let before = (epoch as u64).checked_mul(trainer.batches() as u64);
+    let n_epochs = trainer.config.n_epochs;
+    let of_net = epoch.checked_sub(trainer.done.len().saturating_mul(n_epochs));
     let sound = before.and_then(|n| n.checked_add(batch as u64)) == Some(step)
+        && of_net.is_some_and(|epoch| epoch <= n_epochs)
         && batch <= trainer.batches()
         && trainer.adam.steps <= step;
     if sound {

@@ -65,8 +65,15 @@ impl Default for HeatConfig {
     }
 }
 
+/// Most networks of which E_nn is the mean.
+pub(super) const MAX_NETS: usize = 64;
+
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 /// The `ebm` group of a recipe.
@@ -95,6 +102,10 @@ pub struct ModelConfig {
     pub tied: bool,
     /// Whether the width halves with each block (the published ImageNet network).
     pub reduce_width: bool,
+    /// Networks whose mean E_nn is: each is trained from a seed of its own (`seed`, `seed` + 1, …), for
+    /// `n_epochs` each.
+    #[serde(skip_serializing_if = "is_one")]
+    pub nets: usize,
     /// Probability with which training sets a hidden activation to zero.
     #[serde(skip_serializing_if = "is_zero")]
     pub dropout: f64,
@@ -153,6 +164,7 @@ impl Default for ModelConfig {
             n_hidden_layers: 4,
             tied: true,
             reduce_width: false,
+            nets: 1,
             dropout: 0.0,
             temperature: 1.0,
             temperature_prior: 1e3,
@@ -236,6 +248,10 @@ impl ModelConfig {
             let problem = "a fraction lies between 0 and 1";
             return Err(Error::config("ebm.model.restart_prob", self.restart_prob, problem));
         }
+        if !(1..=MAX_NETS).contains(&self.nets) {
+            let problem = format!("between 1 and {MAX_NETS} networks are possible");
+            return Err(Error::config("ebm.model.nets", self.nets, problem));
+        }
         if !(0.0..1.0).contains(&self.dropout) {
             let problem = "a probability of at least 0 and less than 1";
             return Err(Error::config("ebm.model.dropout", self.dropout, problem));
@@ -260,6 +276,11 @@ impl ModelConfig {
 }
 
 impl HeatConfig {
+    /// Epochs of all networks together.
+    pub fn total_epochs(&self) -> usize {
+        self.n_epochs.saturating_mul(self.ebm.model.nets)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         for (key, value) in [
             ("batch_size", self.batch_size),

@@ -164,6 +164,35 @@ impl Mlp {
         Ok(net)
     }
 
+    /// One network that computes the mean of several: as many times as wide, what is hidden apart.
+    ///
+    /// # Errors
+    /// If it would be too wide.
+    pub(in crate::ebm) fn mean_of(nets: &[Mlp]) -> Result<Mlp> {
+        let architecture = nets[0].architecture;
+        let hidden_dim = architecture.hidden_dim * nets.len();
+        let mut wide = Self::zeroed(Architecture { hidden_dim, ..architecture })?;
+        let top = wide.linears.len() - 1;
+        for (n, net) in nets.iter().enumerate() {
+            let parameters = net.effective();
+            for (i, (to, from)) in wide.linears.iter().zip(&net.linears).enumerate() {
+                let share = if i == top { 1.0 / nets.len() as f32 } else { 1.0 };
+                let first_row = if i == top { 0 } else { n * from.output };
+                let first_column = if i == 0 { 0 } else { n * from.input };
+                for (row, values) in parameters[from.weight()].chunks(from.input).enumerate() {
+                    let at = to.offset + (first_row + row) * to.input + first_column;
+                    let out = &mut wide.parameters[at..at + from.input];
+                    out.iter_mut().zip(values).for_each(|(o, v)| *o = share * v);
+                }
+                let out = &mut wide.parameters[to.bias()][first_row..];
+                let bias = &parameters[from.bias()];
+                out.iter_mut().zip(bias).for_each(|(o, v)| *o += share * v);
+            }
+        }
+        wide.repack();
+        Ok(wide)
+    }
+
     /// Tensors under PyTorch's names; shared weights once, under the first name.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         self.split(&self.effective())

@@ -57,6 +57,8 @@ pub type GradientHook = Box<dyn FnMut(&mut [f32]) -> Result<()> + Send>;
 pub struct Trainer {
     pub(super) config: HeatConfig,
     pub(super) prior: Arc<dyn Prior>,
+    /// Networks that are done, where E_nn is the mean of several.
+    pub(super) done: Vec<Mlp>,
     pub(super) net: Mlp,
     pub(super) adam: Adam,
     pub(super) gradient: Vec<f32>,
@@ -120,24 +122,45 @@ impl Trainer {
         let (prior, _) = prior.into_prior();
         let net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
         let adam = config.optimiser(net.parameters().len());
-        let mut run = Self::assemble(config, prior, train, negatives, net, adam, State::default())?;
-        run.make_net()?;
+        let state = State::default();
+        let mut run = Self::assemble(config, prior, train, negatives, vec![net], adam, state)?;
+        run.begin_net()?;
         Ok(run)
     }
 
-    /// Normalise the new network's weights and standardise its inputs, where that is asked for.
-    fn make_net(&mut self) -> Result<()> {
-        let mut net = self.net.clone();
-        if self.config.ebm.model.use_spectral_norm {
-            net = net.with_spectral_norm(self.config.seed);
+    /// Begin with the next network.
+    fn begin_net(&mut self) -> Result<()> {
+        let (model, seed) = (&self.config.ebm.model, self.seed());
+        let mut net = Mlp::new(model.architecture(self.prior.dim()), seed)?;
+        if model.use_spectral_norm {
+            net = net.with_spectral_norm(seed);
         }
         if self.config.standardize {
             let negatives = self.negatives.as_ref();
             let (mean, deviation) = standardisation(&self.train, negatives, &*self.prior)?;
             net = net.with_standardised_inputs(mean, deviation);
         }
+        self.adam = self.config.optimiser(net.parameters().len());
+        self.gradient.fill(0.0);
+        self.replay = self.config.replay(self.prior.dim())?;
         self.net = net;
         Ok(())
+    }
+
+    /// The seed of the network under way.
+    pub(super) fn seed(&self) -> u64 {
+        self.config.seed.wrapping_add(self.done.len() as u64)
+    }
+
+    /// Epochs that the network under way has behind it.
+    pub(super) fn epochs_of_net(&self) -> usize {
+        self.state.epoch - self.done.len() * self.config.n_epochs
+    }
+
+    /// Batches that the network under way has behind it.
+    pub(super) fn step_of_net(&self) -> u64 {
+        let before = (self.done.len() * self.config.n_epochs * self.batches()) as u64;
+        self.state.step - before
     }
 
     pub(super) fn assemble(
@@ -145,7 +168,7 @@ impl Trainer {
         prior: Arc<dyn Prior>,
         train: &FeatureSet,
         negatives: Option<Negatives>,
-        net: Mlp,
+        mut nets: Vec<Mlp>,
         adam: Adam,
         state: State,
     ) -> Result<Self> {
@@ -164,9 +187,9 @@ impl Trainer {
         }
         let labels = batch_labels(model, &*prior, train)?;
         let dim = prior.dim();
-        let replay = match model.use_pcd {
-            true => Some(Replay::new(dim, model.buffer_size, model.restart_prob)?),
-            false => None,
+        let replay = config.replay(dim)?;
+        let Some(net) = nets.pop() else {
+            return Err(Error::config("ebm.model.nets", 0, "there is no network to train"));
         };
         let made = model.use_spectral_norm || config.standardize;
         let batch_gradient = if made { net.parameters().len() } else { 0 };
@@ -189,6 +212,7 @@ impl Trainer {
             rows: vec![0.0; 3 * batch * dim],
             config,
             prior,
+            done: nets,
             net,
             adam,
             state,
@@ -254,7 +278,7 @@ impl Trainer {
             temperature: self.config.ebm.model.temperature,
             temperature_prior: self.config.ebm.model.prior_temperature(),
             prior: self.prior.clone(),
-            net: self.net.baked(),
+            nets: self.done.iter().cloned().chain([self.net.baked()]).collect(),
             input_dim: self.input_dim,
         }
     }
@@ -284,7 +308,7 @@ impl Trainer {
 
     /// Whether the last epoch is done.
     pub fn is_finished(&self) -> bool {
-        self.state.epoch >= self.config.n_epochs
+        self.state.epoch >= self.config.total_epochs()
     }
 
     /// Train to the end of the epoch under way. `None`: the observer asked for
@@ -294,6 +318,10 @@ impl Trainer {
     /// If a row is not finite, training diverges, the engine or the gradient
     /// hook fails, or a file of the training set was changed meanwhile.
     pub fn epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochLog>> {
+        if self.epochs_of_net() >= self.config.n_epochs && !self.is_finished() {
+            self.done.push(self.net.baked());
+            self.begin_net()?;
+        }
         let outcome = self.batches_left(observer)?;
         self.check_weights()?;
         // No checkpoint is written then: the last one is of what the files were.
@@ -319,7 +347,7 @@ impl Trainer {
     }
 
     fn batches_left(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
-        let task = format!("epoch {}/{}", self.state.epoch + 1, self.config.n_epochs);
+        let task = format!("epoch {}/{}", self.state.epoch + 1, self.config.total_epochs());
         observer.on(Event::Begin { task: &task, total: self.batches() as u64 });
         self.stop = observer.stop_flag();
         self.engine.stop_on(self.stop.clone());
@@ -404,6 +432,13 @@ impl HeatConfig {
             return Err(Error::needs("the proposal `features`", "rows to draw from", remedy));
         };
         Negatives::open(place).map(Some)
+    }
+
+    /// The buffer of persistent chains, where there are some.
+    fn replay(&self, dim: usize) -> Result<Option<Replay>> {
+        let model = &self.ebm.model;
+        let new = || Replay::new(dim, model.buffer_size, model.restart_prob);
+        model.use_pcd.then(new).transpose()
     }
 
     pub(super) fn optimiser(&self, parameters: usize) -> Adam {
