@@ -105,11 +105,13 @@ impl TrainingRun {
             let problem = format!(
                 "epoch {} of {} is the last that is done: train on",
                 self.trainer.state().epoch,
-                self.recipe.heat.n_epochs
+                self.recipe.heat.total_epochs()
             );
             return Err(Error::Fit { what: "heat".into(), problem });
         }
-        let mut detector = Detector::new(Fitted::on(&self.data, self.trainer.into_heat())?);
+        let negatives = self.trainer.seen()?;
+        let heat = Fitted::on(&self.data, self.trainer.into_heat())?;
+        let mut detector = Detector::new(heat.including(&negatives));
         detector.record_recipe(self.recipe.to_toml(), Some(self.recipe.heat.seed));
         let path = self.directory.path().join("detector.safetensors");
         crate::io::refuse_link(&path)?;
@@ -118,13 +120,16 @@ impl TrainingRun {
     }
 }
 
-/// What a checkpoint must agree with: the data, and the head of a prior that
-/// reads it.
+/// What a checkpoint must agree with: the data, the head of a prior that
+/// reads it, and given negatives.
 fn digest(recipe: &Recipe, data: &TrainingData) -> Result<String> {
     let mut digest: Vec<String> =
         data.features.digests()?.into_iter().map(|(_, sha256)| sha256).collect();
     if let Some(head) = data.head.as_ref().filter(|_| recipe.heat.ebm.prior.reads_head()) {
         digest.push(head.digest());
+    }
+    if let Some(negatives) = recipe.heat.open_negatives()? {
+        digest.push(negatives.digest()?);
     }
     Ok(digest.join(" "))
 }

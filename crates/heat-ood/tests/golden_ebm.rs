@@ -164,6 +164,7 @@ fn first_gradients_and_ten_training_steps() {
                 objective: Default::default(),
                 l2_coef: 10.0,
                 weight: 1.0,
+                dropout: None,
             };
             let mut grad = vec![0.0; net.parameters().len()];
             let v = engine.loss_gradient(&net, &batch, &mut grad).unwrap();

@@ -77,7 +77,9 @@ fn steps_with_known_noise() {
     let energy = energy(&net, &*prior, 4.0);
     let start = [0.3f32, -0.2, 1.5, 0.7, -1.0, 2.0];
     let chain = chain(2, (0.8, 0.32), (0.4, 0.08), false);
-    for projection in [Projection::default(), Projection { relu: true, normalize: true }] {
+    for projection in
+        [Projection::default(), Projection { relu: true, normalize: true, halves: false }]
+    {
         let mut z = start;
         let energy = Energy { projection, ..energy };
         energy.sgld(&chain, KEY, &mut z, &mut ChainWorkspace::default());

@@ -100,6 +100,7 @@ fn noise_contrastive_loss_and_gradient() {
         objective: Objective::NoiseContrastive,
         l2_coef: 10.0,
         weight: 1.0,
+        dropout: None,
     };
     let mut grad = vec![0.0; case.net.parameters().len()];
     let v = Cpu::default().loss_gradient(&case.net, &batch, &mut grad).unwrap();
@@ -170,6 +171,12 @@ fn small() -> HeatConfig {
     config
 }
 
+/// Textures as negatives.
+fn against(c: &mut HeatConfig) {
+    let model = &mut c.ebm.model;
+    (model.proposal_type, model.negatives) = (Proposal::Features, Some(data("ood_textures")));
+}
+
 /// Every option, and options that meet.
 fn variants() -> Vec<(&'static str, HeatConfig)> {
     let with = |f: fn(&mut HeatConfig)| {
@@ -231,6 +238,34 @@ fn variants() -> Vec<(&'static str, HeatConfig)> {
             with(|c| {
                 (c.ebm.prior, c.ebm.model.base_dist.k) = (PriorKind::Knn, Some(10));
                 c.ebm.model.proposal_type = Proposal::Data;
+            }),
+        ),
+        ("dropout", with(|c| c.ebm.model.dropout = 0.4)),
+        ("weight decay", with(|c| c.ebm.optimizer.opt.weight_decay = 0.1)),
+        ("standardised", with(|c| c.standardize = true)),
+        (
+            "standardised, normalised by their spectrum, dropped",
+            with(|c| {
+                (c.standardize, c.ebm.model.use_spectral_norm) = (true, true);
+                (c.ebm.model.dropout, c.ebm.model.reduce_width) = (0.2, true);
+            }),
+        ),
+        ("chains from given rows", with(against)),
+        (
+            "persistent chains from given rows of principal components",
+            with(|c| {
+                against(c);
+                (c.use_pca, c.pca_n_principal_components) = (true, 20);
+                (c.ebm.model.use_pcd, c.ebm.model.buffer_size) = (true, 500);
+            }),
+        ),
+        (
+            "residual alone",
+            with(|c| {
+                against(c);
+                (c.standardize, c.ebm.model.use_base_dist) = (true, false);
+                (c.ebm.model.dropout, c.ebm.optimizer.opt.weight_decay) = (0.3, 1e-2);
+                c.ebm.loss.objective = Objective::NoiseContrastive;
             }),
         ),
     ]
@@ -361,4 +396,11 @@ fn refusals() {
         },
         "a ratio is a number ≥ 0",
     );
+    check(|c| c.ebm.model.dropout = 1.0, "at least 0 and less than 1");
+    check(|c| c.ebm.optimizer.opt.weight_decay = -1.0, "must be a number ≥ 0");
+    check(
+        |c| c.ebm.model.negatives = Some(data("test")),
+        "only `ebm.model.proposal_type=features`",
+    );
+    check(|c| c.ebm.model.proposal_type = Proposal::Features, "needs rows to draw from");
 }

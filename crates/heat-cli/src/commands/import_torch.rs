@@ -42,7 +42,9 @@ pub fn run(args: &ImportArgs, progress: &mut Progress) -> Result<()> {
 fn read(args: &ImportArgs, recipe: &Recipe, input_dim: usize) -> Result<Mlp> {
     let config = &recipe.heat;
     let dim = if config.use_pca { config.pca_n_principal_components } else { input_dim };
-    let expected = config.ebm.model.architecture(dim);
+    // The mean of several networks is exported as one that is as many times as wide.
+    let one = config.ebm.model.architecture(dim);
+    let expected = Architecture { hidden_dim: one.hidden_dim * config.ebm.model.nets, ..one };
     let Architecture { tapered, tied, .. } = expected;
     // A recipe without shared layers takes equal ones as apart; one with them
     // must find them equal, which `expect` says best.

@@ -37,7 +37,9 @@ pub fn run(args: &InfoArgs) -> Result<()> {
                 writeln!(
                     out,
                     "epoch    {} of {}, step {}",
-                    state.epoch, config.n_epochs, state.step
+                    state.epoch,
+                    config.total_epochs(),
+                    state.step
                 )?;
                 writeln!(out, "seed     {}", config.seed)?;
             }

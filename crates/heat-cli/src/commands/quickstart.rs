@@ -125,7 +125,7 @@ fn train_heat(
     let settings = [format!("ebm={recipe}"), format!("seed={}", args.seed)];
     let recipe = Recipe::resolve(&settings, None)?;
     progress.label = name.to_owned();
-    progress.epochs_left = Some(recipe.heat.n_epochs);
+    progress.epochs_left = Some(recipe.heat.total_epochs());
     let scorer: Fitted<dyn Scorer> = recipe.heat.fit(&data.training(), progress)?.into();
     progress.label.clear();
     let mut detector = Detector::new(scorer.clone());

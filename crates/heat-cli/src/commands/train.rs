@@ -125,12 +125,12 @@ pub(super) fn train(
     stop_on_ctrl_c()?;
     say_what_an_epoch_is(recipe, data, run.trainer().batches(), progress)?;
     let start = Instant::now();
-    progress.epochs_left = Some(recipe.heat.n_epochs);
+    progress.epochs_left = Some(recipe.heat.total_epochs());
     if run.train(progress)? == Outcome::Stopped {
         bail!(
             "stopped in epoch {} of {}; a checkpoint is in {}: continue with `--resume`",
             run.trainer().state().epoch + 1,
-            recipe.heat.n_epochs,
+            recipe.heat.total_epochs(),
             out.display()
         );
     }

@@ -11,7 +11,6 @@ use std::path::Path;
 use super::config::HeatConfig;
 use super::heat::Heat;
 use super::mlp::Mlp;
-use super::optim::Adam;
 use super::train::{State, Trainer};
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
@@ -35,6 +34,8 @@ pub(super) fn save(path: &Path, trainer: &Trainer, train_digest: &str) -> Result
     }
     let named = trainer.net.spectral_tensors().into_iter();
     tensors.extend(named.map(|(n, t)| (format!("spectral.{n}"), t)));
+    let named = trainer.net.standard_tensors().into_iter();
+    tensors.extend(named.map(|(n, t)| (format!("standard.{n}"), t)));
     if let Some(replay) = &trainer.replay {
         tensors.extend(replay.tensors());
     }
@@ -82,7 +83,7 @@ pub fn read_config(file: &TensorFile) -> Result<HeatConfig> {
 }
 
 /// Go on from a checkpoint. `config` must be that of the checkpoint, but for
-/// `n_epochs` and `save_freq`.
+/// `n_epochs`, `save_freq` and the place of the negatives, whose content is part of `train_digest`.
 ///
 /// # Errors
 /// If the file is not a checkpoint, was made with other settings or from
@@ -95,7 +96,13 @@ pub fn resume(
 ) -> Result<Trainer> {
     let file = TensorFile::open(path)?;
     let saved = read_config(&file)?;
-    let comparable = |c: &HeatConfig| HeatConfig { n_epochs: 0, save_freq: 1, ..c.clone() };
+    let comparable = |c: &HeatConfig| {
+        // With several networks, all have as many epochs.
+        let n_epochs = if c.ebm.model.nets > 1 { c.n_epochs } else { 0 };
+        let mut c = HeatConfig { n_epochs, save_freq: 1, ..c.clone() };
+        c.ebm.model.negatives = None;
+        c
+    };
     if comparable(&saved) != comparable(config) {
         return Err(Error::format(
             path,
@@ -105,31 +112,43 @@ pub fn resume(
     if file.metadata("train") != Some(train_digest) {
         return Err(Error::format(
             path,
-            format!("was made from other data than {}, or with another head", train.name()),
+            format!(
+                "was made from other data than {}, with another head or against other negatives",
+                train.name()
+            ),
         ));
     }
     let state = read_state(&file)?;
-    if state.epoch > config.n_epochs {
+    if state.epoch > config.total_epochs() {
         let problem = format!("the run has already finished epoch {}", state.epoch);
         return Err(Error::config("n_epochs", config.n_epochs, problem));
     }
     let outline: Outline = read(&file, "scorer")?;
     let heat = Heat::load(&Stored::new(&file, "", &outline))?;
-    let architecture = heat.net.architecture();
+    let architecture = heat.net().architecture();
     // The optimiser's vectors are laid out like a network.
     let vector = |prefix: &str| Ok(Mlp::load(architecture, &file, prefix)?.parameters().to_vec());
-    let mut adam = Adam::new(config.ebm.optimizer.opt.betas, 0);
+    let mut adam = config.optimiser(0);
     adam.steps = read(&file, "adam_steps")?;
     adam.first = vector("adam.first.")?;
     adam.second = vector("adam.second.")?;
-    let net = match config.ebm.model.use_spectral_norm {
-        true => heat.net.load_spectral(&file, "spectral.")?,
-        false => heat.net,
+    let mut nets = heat.nets;
+    let Some(mut net) = nets.pop() else {
+        return Err(Error::format(path, "holds no network"));
     };
-    let mut trainer = Trainer::assemble(config.clone(), heat.prior, train, net, adam, state)?;
+    if config.ebm.model.use_spectral_norm {
+        net = net.load_spectral(&file, "spectral.")?;
+    }
+    if config.standardize {
+        net = net.load_standard(&file, "standard.")?;
+    }
+    nets.push(net);
+    let (config, prior, negatives) = (config.clone(), heat.prior, config.open_negatives()?);
+    let mut trainer = Trainer::assemble(config, prior, train, negatives, nets, adam, state)?;
     check_counters(path, &trainer)?;
     if let Some(replay) = &mut trainer.replay {
-        let classes = trainer.prior.mixture().filter(|_| config.ebm.model.conditional());
+        let conditional = trainer.config.ebm.model.conditional();
+        let classes = trainer.prior.mixture().filter(|_| conditional);
         replay.load(&file, classes.map(<[f64]>::len))?;
     }
     trainer.gradient = vector("gradient.")?;
@@ -141,7 +160,10 @@ pub fn resume(
 fn check_counters(path: &Path, trainer: &Trainer) -> Result<()> {
     let State { epoch, batch, step, .. } = trainer.state;
     let before = (epoch as u64).checked_mul(trainer.batches() as u64);
+    let n_epochs = trainer.config.n_epochs;
+    let of_net = epoch.checked_sub(trainer.done.len().saturating_mul(n_epochs));
     let sound = before.and_then(|n| n.checked_add(batch as u64)) == Some(step)
+        && of_net.is_some_and(|epoch| epoch <= n_epochs)
         && batch <= trainer.batches()
         && trainer.adam.steps <= step;
     if sound {

@@ -1,11 +1,13 @@
 //! Settings of the energy model, under the published keys.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::base_dist::{BaseDistConfig, PriorKind};
 use super::loss::{LossConfig, Objective};
 use super::mlp::Architecture;
-use super::optim::OptimizerConfig;
+use super::optim::{OptimizerConfig, is_zero};
 use super::proposal::Proposal;
 use super::sampler::Langevin;
 use crate::error::{Error, Result};
@@ -30,6 +32,10 @@ pub struct HeatConfig {
     pub pooling: Pooling,
     /// Divide each row by its L2 norm first.
     pub normalize: bool,
+    /// Let the network see each coordinate less its mean and divided by its standard deviation: over
+    /// the training rows and, where negatives are given, as many of these, kinds counting alike.
+    #[serde(skip_serializing_if = "is_false")]
+    pub standardize: bool,
     /// Project on principal components first.
     pub use_pca: bool,
     /// How many components.
@@ -50,12 +56,24 @@ impl Default for HeatConfig {
             seed: 0,
             pooling: Pooling::Avg,
             normalize: true,
+            standardize: false,
             use_pca: false,
             pca_n_principal_components: 256,
             pca_whiten: false,
             ebm: EbmConfig::default(),
         }
     }
+}
+
+/// Most networks of which E_nn is the mean.
+pub(super) const MAX_NETS: usize = 64;
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 /// The `ebm` group of a recipe.
@@ -84,12 +102,22 @@ pub struct ModelConfig {
     pub tied: bool,
     /// Whether the width halves with each block (the published ImageNet network).
     pub reduce_width: bool,
+    /// Networks whose mean E_nn is: each is trained from a seed of its own (`seed`, `seed` + 1, …), for
+    /// `n_epochs` each.
+    #[serde(skip_serializing_if = "is_one")]
+    pub nets: usize,
+    /// Probability with which training sets a hidden activation to zero.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropout: f64,
     /// T.
     pub temperature: f64,
     /// T_prior.
     pub temperature_prior: f64,
     /// Where chains start.
     pub proposal_type: Proposal,
+    /// Where the rows of the proposal `features` lie: a directory with a feature set a kind, or one set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<PathBuf>,
     /// Draw components with the batch's label frequencies.
     pub sample_from_batch_statistics: bool,
     /// Langevin steps.
@@ -136,9 +164,12 @@ impl Default for ModelConfig {
             n_hidden_layers: 4,
             tied: true,
             reduce_width: false,
+            nets: 1,
+            dropout: 0.0,
             temperature: 1.0,
             temperature_prior: 1e3,
             proposal_type: Proposal::BaseDist,
+            negatives: None,
             sample_from_batch_statistics: false,
             steps: 40,
             step_size_start: 1e-4,
@@ -199,6 +230,12 @@ impl ModelConfig {
         if self.use_base_dist { self.temperature_prior } else { f64::INFINITY }
     }
 
+    /// Whether a prior is needed: as part of the energy, or to draw, label or precondition chains.
+    pub(super) fn needs_prior(&self) -> bool {
+        let draws = self.proposal_type.is_of_prior() || self.sample_from_batch_statistics;
+        self.use_base_dist || draws || self.precondition || self.conditional()
+    }
+
     fn check(&self) -> Result<()> {
         let clash = |key: &str, value: bool, problem: &str| {
             if value {
@@ -210,6 +247,20 @@ impl ModelConfig {
         if !(0.0..=1.0).contains(&self.restart_prob) {
             let problem = "a fraction lies between 0 and 1";
             return Err(Error::config("ebm.model.restart_prob", self.restart_prob, problem));
+        }
+        if !(1..=MAX_NETS).contains(&self.nets) {
+            let problem = format!("between 1 and {MAX_NETS} networks are possible");
+            return Err(Error::config("ebm.model.nets", self.nets, problem));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            let problem = "a probability of at least 0 and less than 1";
+            return Err(Error::config("ebm.model.dropout", self.dropout, problem));
+        }
+        if let Some(place) =
+            self.negatives.as_ref().filter(|_| self.proposal_type != Proposal::Features)
+        {
+            let problem = "only `ebm.model.proposal_type=features` draws from them";
+            return Err(Error::config("ebm.model.negatives", place.display(), problem));
         }
         clash(
             "use_svgd",
@@ -225,6 +276,11 @@ impl ModelConfig {
 }
 
 impl HeatConfig {
+    /// Epochs of all networks together.
+    pub fn total_epochs(&self) -> usize {
+        self.n_epochs.saturating_mul(self.ebm.model.nets)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         for (key, value) in [
             ("batch_size", self.batch_size),

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::loss::{LossValues, Objective, contrastive_divergence, noise_contrastive};
-use super::mlp::{BatchWorkspace, Mlp};
+use super::mlp::{BatchWorkspace, Dropout, Mlp};
 use super::sampler::{ChainKey, ChainWorkspace, Energy, Langevin};
 use super::svgd::{SvgdWorkspace, block_gradient};
 use crate::error::Result;
@@ -28,6 +28,8 @@ pub struct LossBatch<'a> {
     pub l2_coef: f64,
     /// Factor on the gradient (1/accum_iter).
     pub weight: f64,
+    /// Which activations are dropped, if any.
+    pub dropout: Option<Dropout>,
 }
 
 /// Runs the two heavy parts of training. It is called on the thread that
@@ -132,7 +134,7 @@ impl Engine for Cpu {
         self.energies.reserve(n);
         let energies = &mut self.energies[..n];
         Ok(parallel::run(|| {
-            net.forward_all(batch.rows, n, &mut self.batch, energies);
+            net.forward_all(batch.rows, n, batch.dropout, &mut self.batch, energies);
             let LossBatch { real, temperature, l2_coef, weight, .. } = *batch;
             let objective = match batch.objective {
                 Objective::ContrastiveDivergence => contrastive_divergence,

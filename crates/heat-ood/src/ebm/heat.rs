@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::config::MAX_NETS;
 use super::mlp::{Architecture, Mlp, Workspace};
 use super::prior::IntoPrior;
 use crate::error::{Error, Result};
@@ -15,7 +16,8 @@ use crate::scorers::{Prior, Scorer, Scratch, Section, Stored, load_prior};
 /// A trained residual energy with its prior.
 pub struct Heat {
     pub(super) prior: Arc<dyn Prior>,
-    pub(super) net: Mlp,
+    /// E_nn is their mean.
+    pub(super) nets: Vec<Mlp>,
     pub(super) temperature: f64,
     pub(super) temperature_prior: f64,
     pub(super) input_dim: usize,
@@ -34,6 +36,20 @@ impl Heat {
         temperature_prior: f64,
         input_dim: usize,
     ) -> Result<Self> {
+        Self::of_nets(prior, vec![net], temperature, temperature_prior, input_dim)
+    }
+
+    /// The same with several networks of one shape, E_nn their mean.
+    ///
+    /// # Errors
+    /// As [`Heat::new`], and if there are none, or they differ in shape.
+    pub fn of_nets(
+        prior: impl IntoPrior,
+        nets: Vec<Mlp>,
+        temperature: f64,
+        temperature_prior: f64,
+        input_dim: usize,
+    ) -> Result<Self> {
         for (key, t) in [("temperature", temperature), ("temperature_prior", temperature_prior)] {
             // An infinite T_prior leaves the residual alone.
             if !(t > 0.0 && (t.is_finite() || key == "temperature_prior")) {
@@ -41,7 +57,12 @@ impl Heat {
             }
         }
         let (prior, _) = prior.into_prior();
-        let (want, got) = (prior.dim(), net.architecture().input_dim);
+        let shape = nets.first().map(Mlp::architecture);
+        let Some(shape) = shape.filter(|s| nets.iter().all(|net| net.architecture() == *s)) else {
+            let problem = "give at least one network, and all of one shape";
+            return Err(Error::config("ebm.model.nets", nets.len(), problem));
+        };
+        let (want, got) = (prior.dim(), shape.input_dim);
         if want != got {
             return Err(Error::Shape {
                 place: "heat".into(),
@@ -56,7 +77,7 @@ impl Heat {
             let problem = format!("the prior reads features of dimension {before}");
             return Err(Error::config("input_dim", input_dim, problem));
         }
-        Ok(Heat { prior, net, temperature, temperature_prior, input_dim })
+        Ok(Heat { prior, nets, temperature, temperature_prior, input_dim })
     }
 
     /// The prior.
@@ -64,9 +85,19 @@ impl Heat {
         &self.prior
     }
 
-    /// The network.
+    /// The networks; E_nn is their mean.
+    pub fn nets(&self) -> &[Mlp] {
+        &self.nets
+    }
+
+    /// The first network, as a rule the only one.
     pub fn net(&self) -> &Mlp {
-        &self.net
+        &self.nets[0]
+    }
+
+    /// What a network's energy is divided by: T and, for the mean, the number of networks.
+    fn share(&self) -> f64 {
+        self.temperature * self.nets.len() as f64
     }
 
     fn field(&self) -> Field {
@@ -81,12 +112,16 @@ impl Heat {
         let (mut nn, mut prior) = (vec![0.0; n], vec![0.0; n]);
         self.prior.energy(&z, &mut prior);
         let mut ws = Workspace::default();
-        let blocks = z.chunks(BLOCK_ROWS * dim).zip(nn.chunks_mut(BLOCK_ROWS));
-        for (z, nn) in blocks {
-            self.net.energy(z, dim, z.len() / dim, &mut ws, nn);
+        let mut energies = [0.0; BLOCK_ROWS];
+        for (z, nn) in z.chunks(BLOCK_ROWS * dim).zip(nn.chunks_mut(BLOCK_ROWS)) {
+            for net in &self.nets {
+                net.energy(z, dim, nn.len(), &mut ws, &mut energies);
+                nn.iter_mut().zip(energies).for_each(|(sum, e)| *sum += f64::from(e));
+            }
+            nn.iter_mut().for_each(|sum| *sum /= self.share());
         }
-        let scaled = |x: Vec<f32>, t: f64| x.into_iter().map(|v| f64::from(v) / t).collect();
-        (scaled(nn, self.temperature), scaled(prior, self.temperature_prior))
+        let prior = prior.into_iter().map(|v| f64::from(v) / self.temperature_prior);
+        (nn, prior.collect())
     }
 
     pub(crate) fn load(stored: &Stored<'_>) -> Result<Self> {
@@ -97,13 +132,28 @@ impl Heat {
             /// Absent (JSON has no infinity) for a residual alone.
             temperature_prior: Option<f64>,
             input_dim: usize,
+            nets: Option<usize>,
         }
         let c: Config = stored.config()?;
         let prior = load_prior(&stored.part("prior")?)?;
-        let net = Mlp::load(c.architecture, stored.file, &stored.prefix)?;
+        let nets = c.nets.unwrap_or(1);
+        if !(1..=MAX_NETS).contains(&nets) {
+            let problem = format!("its number of networks, {nets}, is none of 1 to {MAX_NETS}");
+            return Err(Error::format(stored.file.path(), problem));
+        }
+        let load = |i: usize| {
+            let prefix = format!("{}{}", stored.prefix, place(i, nets));
+            Mlp::load(c.architecture, stored.file, &prefix)
+        };
+        let nets = (0..nets).map(load).collect::<Result<_>>()?;
         let temperature_prior = c.temperature_prior.unwrap_or(f64::INFINITY);
-        Heat::new(prior, net, c.temperature, temperature_prior, c.input_dim)
+        Heat::of_nets(prior, nets, c.temperature, temperature_prior, c.input_dim)
     }
+}
+
+/// Where the tensors of network `i` stand; one alone has no number.
+fn place(i: usize, nets: usize) -> String {
+    if nets == 1 { String::new() } else { format!("nets.{i}.") }
 }
 
 impl Scorer for Heat {
@@ -131,12 +181,16 @@ impl Scorer for Heat {
         }
         let z = self.prior.steps().apply(batch.get(field), self.input_dim);
         let mut gradient = vec![0.0; z.len()];
+        let mut of_net = vec![0.0; z.len().min(BLOCK_ROWS * dim)];
         let (mut ws, mut scratch) = (Workspace::default(), Scratch::default());
         let mut energies = [0.0; BLOCK_ROWS];
         for (z, g) in z.chunks(BLOCK_ROWS * dim).zip(gradient.chunks_mut(BLOCK_ROWS * dim)) {
             let n = z.len() / dim;
-            self.net.energy(z, dim, n, &mut ws, &mut energies[..n]);
-            self.net.input_gradient(n, (1.0 / self.temperature) as f32, &mut ws, g);
+            for net in &self.nets {
+                net.energy(z, dim, n, &mut ws, &mut energies[..n]);
+                net.input_gradient(n, (1.0 / self.share()) as f32, &mut ws, &mut of_net);
+                g.iter_mut().zip(&of_net).for_each(|(g, v)| *g += v);
+            }
             self.prior.add_gradient(z, (1.0 / self.temperature_prior) as f32, g, &mut scratch);
         }
         let gradient: Vec<f64> = gradient.into_iter().map(f64::from).collect();
@@ -147,15 +201,21 @@ impl Scorer for Heat {
     }
 
     fn section(&self) -> Section {
-        let config = json!({
-            "architecture": self.net.architecture(),
+        let mut config = json!({
+            "architecture": self.net().architecture(),
             "temperature": self.temperature,
             "temperature_prior": self.temperature_prior,
             "input_dim": self.input_dim,
         });
-        Section::new("heat", config)
-            .with("", self.net.tensors())
-            .with_part("prior", self.prior.section())
+        let nets = self.nets.len();
+        if nets > 1 {
+            config["nets"] = nets.into();
+        }
+        let mut section = Section::new("heat", config);
+        for (i, net) in self.nets.iter().enumerate() {
+            section = section.with(&place(i, nets), net.tensors());
+        }
+        section.with_part("prior", self.prior.section())
     }
 
     fn components(&self) -> &'static [&'static str] {

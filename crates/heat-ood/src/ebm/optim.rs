@@ -1,4 +1,5 @@
-//! Adam (Kingma and Ba, 2015) as PyTorch computes it, and its schedule.
+//! Adam (Kingma and Ba, 2015) and AdamW (Loshchilov and Hutter, 2019) as PyTorch computes them,
+//! and the schedule.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,12 +24,21 @@ pub struct AdamConfig {
     pub lr: f64,
     /// Decay of the first and second moment.
     pub betas: [f64; 2],
+    /// Decoupled weight decay: with it, Adam is AdamW. Every parameter is multiplied by
+    /// 1 − lr·`weight_decay` before the step, biases too.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub weight_decay: f64,
 }
 
 impl Default for AdamConfig {
     fn default() -> Self {
-        AdamConfig { lr: 1e-5, betas: [0.0, 0.999] }
+        AdamConfig { lr: 1e-5, betas: [0.0, 0.999], weight_decay: 0.0 }
     }
+}
+
+/// Whether a setting is off, so that it is not written.
+pub(super) fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// Settings of the schedule: the rate is multiplied by `gamma` after each of
@@ -74,13 +84,15 @@ impl ScheduleConfig {
 
 impl OptimizerConfig {
     pub(crate) fn check(&self) -> Result<()> {
-        let AdamConfig { lr, betas } = &self.opt;
-        let gamma = self.sch.gamma;
-        if !(gamma.is_finite() && gamma >= 0.0) {
-            return Err(Error::config("ebm.optimizer.sch.gamma", gamma, "must be a number ≥ 0"));
-        }
-        if !(lr.is_finite() && *lr >= 0.0) {
-            return Err(Error::config("ebm.optimizer.opt.lr", lr, "must be a number ≥ 0"));
+        let AdamConfig { lr, betas, weight_decay } = &self.opt;
+        for (key, value) in [
+            ("ebm.optimizer.sch.gamma", self.sch.gamma),
+            ("ebm.optimizer.opt.lr", *lr),
+            ("ebm.optimizer.opt.weight_decay", *weight_decay),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(key, value, "must be a number ≥ 0"));
+            }
         }
         if betas.iter().any(|b| !(0.0..1.0).contains(b)) {
             let value = format!("{betas:?}");
@@ -94,6 +106,7 @@ impl OptimizerConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adam {
     betas: [f64; 2],
+    weight_decay: f64,
     /// Steps taken.
     pub steps: u64,
     /// First moments.
@@ -105,7 +118,14 @@ pub struct Adam {
 impl Adam {
     /// Fresh state for `n` parameters.
     pub fn new(betas: [f64; 2], n: usize) -> Self {
-        Adam { betas, steps: 0, first: vec![0.0; n], second: vec![0.0; n] }
+        let (first, second) = (vec![0.0; n], vec![0.0; n]);
+        Adam { betas, weight_decay: 0.0, steps: 0, first, second }
+    }
+
+    /// The same with decoupled weight decay (Loshchilov and Hutter, 2019).
+    pub fn with_weight_decay(mut self, weight_decay: f64) -> Self {
+        self.weight_decay = weight_decay;
+        self
     }
 
     /// One step of rate `lr` along `grad`; runs on the current pool.
@@ -116,6 +136,7 @@ impl Adam {
         let power = self.steps as i32;
         let rate = (lr / (1.0 - b1.powi(power))) as f32;
         let root = (1.0 - b2.powi(power)).sqrt() as f32;
+        let keep = (1.0 - lr * self.weight_decay) as f32;
         let (b1, c1) = (b1 as f32, (1.0 - b1) as f32);
         let (b2, c2) = (b2 as f32, (1.0 - b2) as f32);
         parameters
@@ -127,7 +148,7 @@ impl Adam {
                 for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
                     *m = b1 * *m + c1 * g;
                     *v = b2 * *v + c2 * g * g;
-                    *p -= rate * *m / (v.sqrt() / root + 1e-8);
+                    *p = keep * *p - rate * *m / (v.sqrt() / root + 1e-8);
                 }
             });
     }

@@ -9,8 +9,8 @@ use crate::features::{Head, Pooling};
 use crate::observe::Observer;
 use crate::provenance::Provenance;
 use crate::scorers::{
-    Center, EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, Prior, Shrinkage,
-    TrainingData, VimConfig,
+    Center, EnergyLogitsConfig, FitContext, Fitted, GmmConfig, KnnConfig, Method, NoPriorConfig,
+    Prior, Shrinkage, TrainingData, VimConfig,
 };
 
 /// As many clusters as classes; of rows without labels, one.
@@ -22,7 +22,8 @@ fn clusters(data: &TrainingData) -> Result<usize> {
 }
 
 impl HeatConfig {
-    /// Fit the prior that these settings name.
+    /// Fit the prior that these settings name; of a residual that has none and draws nothing from it,
+    /// the feature steps alone.
     ///
     /// # Errors
     /// If the data cannot be fitted, `el` is asked for without a head, or with
@@ -32,15 +33,19 @@ impl HeatConfig {
         data: &TrainingData,
         observer: &mut dyn Observer,
     ) -> Result<Arc<dyn Prior>> {
-        self.check_prior()?;
         let base = &self.ebm.model.base_dist;
-        let of_head = data.head.as_ref().map(Head::classes);
-        let data =
-            TrainingData { classes: of_head.or(base.num_classes).or(data.classes), ..data.clone() };
         let (pooling, normalize) = (self.pooling, self.normalize);
         let react = base.use_react.then_some(base.react_p);
         let pca = self.use_pca.then_some(self.pca_n_principal_components);
         let whiten = self.use_pca && self.pca_whiten;
+        if !self.ebm.model.needs_prior() {
+            let steps = NoPriorConfig { pooling, react, normalize, pca, whiten };
+            return Ok(Arc::new(steps.fit(&data.features)?));
+        }
+        self.check_prior()?;
+        let of_head = data.head.as_ref().map(Head::classes);
+        let data =
+            TrainingData { classes: of_head.or(base.num_classes).or(data.classes), ..data.clone() };
         let context = &mut FitContext::new(&data, observer);
         Ok(match self.ebm.prior {
             PriorKind::Gmm => {

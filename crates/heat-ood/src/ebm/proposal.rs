@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::negatives::{Negatives, NegativesWorkspace};
 use crate::error::{Error, Result};
 use crate::math::parallel::{Pieces, SlicesMut};
 use crate::math::rng::{Purpose, Stream};
@@ -24,6 +25,8 @@ pub enum Proposal {
     /// Samples of the prior, each row's noise multiplied by one of
     /// {τ/100, τ/10, τ, 10τ, 100τ}, τ = 100·u drawn once per batch.
     BaseDistTemp,
+    /// Rows of given feature sets ([`Negatives`]).
+    Features,
 }
 
 /// Memory of the proposals; grown once, then kept.
@@ -32,6 +35,7 @@ pub(super) struct ProposalWorkspace {
     /// The component of each row, where it is told.
     pub components: Vec<u32>,
     spread: Vec<f32>,
+    negatives: NegativesWorkspace,
     scratch: Vec<std::sync::Mutex<Scratch>>,
 }
 
@@ -44,6 +48,8 @@ pub(super) struct Request<'a> {
     pub real: &'a [f32],
     /// Where each row's component comes from.
     pub components: Components<'a>,
+    /// The rows that `features` draws from.
+    pub negatives: Option<&'a Negatives>,
 }
 
 /// Where the components of proposals come from.
@@ -88,6 +94,9 @@ impl Proposal {
             out.copy_from_slice(request.real);
             return Ok(());
         }
+        if let (Proposal::Features, Some(negatives)) = (self, request.negatives) {
+            return negatives.draw(request, &mut ws.negatives, out);
+        }
         let components = (!ws.components.is_empty()).then_some(&ws.components[..]);
         let spread = (self == Proposal::BaseDistTemp).then(|| {
             let tau = 100.0 * once.uniform() as f32;
@@ -121,10 +130,14 @@ impl Proposal {
         parallel::run_all(out.par_chunks_mut(BLOCK_ROWS * dim).enumerate().map(block))
     }
 
+    /// Whether the prior is sampled.
+    pub(super) fn is_of_prior(self) -> bool {
+        matches!(self, Proposal::BaseDist | Proposal::BaseDistTemp)
+    }
+
     /// Check that the prior can do it.
     pub(super) fn check(self, prior: &dyn Prior, batch_statistics: bool) -> Result<()> {
-        let from_prior = matches!(self, Proposal::BaseDist | Proposal::BaseDistTemp);
-        if from_prior {
+        if self.is_of_prior() {
             let mut stream = Stream::new(0, Purpose::Proposal, 0, 0);
             let mut row = vec![0.0; prior.dim()];
             prior.sample(&mut stream, None, None, &mut row, &mut Scratch::default())?;
@@ -172,8 +185,14 @@ mod tests {
         let set = FeatureSet::from_arrays(ndarray::aview2(&rows), Some(&[0; 4])).unwrap();
         let config = GmmConfig { normalize: false, ..GmmConfig::default() };
         let prior = config.fit(&TrainingData::new(&set).with_classes(1), &mut Silent).unwrap();
-        let request =
-            Request { prior: &*prior, seed: 3, step, real: &[], components: Components::Untold };
+        let request = Request {
+            prior: &*prior,
+            seed: 3,
+            step,
+            real: &[],
+            components: Components::Untold,
+            negatives: None,
+        };
         let mut out = vec![0.0; 2 * ROWS];
         let mut ws = ProposalWorkspace::default();
         Proposal::BaseDistTemp.draw(&request, &mut ws, &mut out).unwrap();

@@ -130,7 +130,7 @@ impl RunDirectory {
     fn save_epoch(&mut self, trainer: &Trainer) -> Result<()> {
         let epoch = trainer.state.epoch;
         let config = &trainer.config;
-        if epoch.is_multiple_of(config.save_freq) || epoch == config.n_epochs {
+        if epoch.is_multiple_of(config.save_freq) || epoch == config.total_epochs() {
             let path = self.checkpoint(&epoch_name(epoch));
             refuse_link(&path)?;
             checkpoint::save(&path, trainer, &self.train_digest)?;

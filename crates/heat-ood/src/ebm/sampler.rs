@@ -38,6 +38,8 @@ pub struct Projection {
     pub relu: bool,
     /// Divide by the L2 norm.
     pub normalize: bool,
+    /// Whether the halves of a row, `avg` and `std` side by side, are normalised each.
+    pub halves: bool,
 }
 
 impl Projection {
@@ -47,7 +49,7 @@ impl Projection {
         if steps.pca.is_some() {
             return Projection::default();
         }
-        Projection { relu, normalize: steps.normalize }
+        Projection { relu, normalize: steps.normalize, halves: steps.halves }
     }
 
     /// Project rows of `dim`.
@@ -70,19 +72,27 @@ impl Projection {
             }
         }
         if self.normalize {
-            let mut sums = [0.0f32; 32];
-            let (chunks, tail) = row.as_chunks::<32>();
-            for c in chunks {
-                for (s, v) in sums.iter_mut().zip(c) {
-                    *s += v * v;
-                }
-            }
-            let sum: f32 = sums.iter().sum::<f32>() + tail.iter().map(|v| v * v).sum::<f32>();
-            let scale = 1.0 / sum.sqrt().max(1e-12);
-            for v in row {
-                *v *= scale;
+            let (first, second) = row.split_at_mut(if self.halves { row.len() / 2 } else { 0 });
+            for part in [first, second] {
+                normalize(part);
             }
         }
+    }
+}
+
+#[inline(always)]
+fn normalize(row: &mut [f32]) {
+    let mut sums = [0.0f32; 32];
+    let (chunks, tail) = row.as_chunks::<32>();
+    for c in chunks {
+        for (s, v) in sums.iter_mut().zip(c) {
+            *s += v * v;
+        }
+    }
+    let sum: f32 = sums.iter().sum::<f32>() + tail.iter().map(|v| v * v).sum::<f32>();
+    let scale = 1.0 / sum.sqrt().max(1e-12);
+    for v in row {
+        *v *= scale;
     }
 }
 
@@ -240,9 +250,12 @@ mod tests {
     #[test]
     fn projection_by_hand() {
         let mut z = [3.0, -1.0, 4.0, -1.0, -2.0, -3.0];
-        let both = Projection { relu: true, normalize: true };
+        let both = Projection { relu: true, normalize: true, halves: false };
         both.apply(&mut z, 3);
         assert_eq!(z, [0.6, 0.0, 0.8, 0.0, 0.0, 0.0]);
+        let mut z = [3.0, 4.0, -1.0, 2.0];
+        Projection { halves: true, ..both }.apply(&mut z, 4);
+        assert_eq!(z, [0.6, 0.8, 0.0, 1.0]);
         let mut z = [-1.0, 2.0];
         Projection::default().apply(&mut z, 2);
         assert_eq!(z, [-1.0, 2.0]);

@@ -44,6 +44,10 @@ pub enum Purpose {
     Reference = 17,
     /// Random projections: frequencies, perturbed weights.
     Projection = 18,
+    /// Which rows of given sets are negatives.
+    Negatives = 30,
+    /// Activations that dropout sets to zero.
+    Dropout = 31,
 }
 
 /// A stream of random numbers.

@@ -90,6 +90,7 @@ const BUILT_IN: &[(&str, &str, &str)] = built_in![
     "ebm" / "heat_el_imagenet",
     "ebm" / "heat_gmm_shrunk",
     "ebm" / "heat_gmm_std_shrunk",
+    "ebm" / "heat_surrogate",
     "ebm" / "quickstart_gmm",
     "ebm" / "quickstart_gmm_std",
     "ebm" / "quickstart_el",

@@ -17,6 +17,7 @@ mod logits;
 mod method;
 mod methods;
 mod neighbours;
+mod no_prior;
 mod persist;
 mod prior;
 mod registry;
@@ -50,3 +51,4 @@ pub use crate::math::matmul::Aligned;
 
 pub(crate) use context::FitContext;
 pub(crate) use method::Method;
+pub(crate) use no_prior::NoPriorConfig;

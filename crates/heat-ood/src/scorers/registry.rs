@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use super::method::Method;
 use super::methods::{self, NAMES};
+use super::no_prior::NoPrior;
 use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
 use super::{LAYER, VIEWS};
 use crate::error::{Error, Result};
@@ -25,7 +26,8 @@ enum Registered {
 static LOADERS: LazyLock<RwLock<HashMap<String, Registered>>> = LazyLock::new(Default::default);
 
 /// What the library makes itself besides the methods.
-const RESERVED: [&str; 6] = ["heat", "combined", "fusion", "predictor", LAYER, VIEWS];
+const RESERVED: [&str; 7] =
+    ["heat", "combined", "fusion", "predictor", LAYER, VIEWS, NoPrior::NAME];
 
 fn insert(kind: &str, loader: Registered) -> Result<()> {
     if methods::find(kind).is_some() || RESERVED.contains(&kind) {
@@ -105,6 +107,7 @@ pub fn load_prior(stored: &Stored<'_>) -> Result<Arc<dyn Prior>> {
         "gmm" => Ok(Arc::new(GmmConfig::load(stored)?)),
         "vim" => Ok(Arc::new(VimConfig::load(stored)?)),
         "knn" => Ok(Arc::new(KnnConfig::load(stored)?)),
+        NoPrior::NAME => Ok(Arc::new(NoPrior::load(stored)?)),
         "el" => {
             let el = EnergyLogitsConfig::load(stored)?;
             if !el.has_head() {
@@ -138,7 +141,8 @@ pub(crate) fn check_scorer(kind: &str) -> Result<()> {
 
 /// That a prior of this kind can be read back.
 pub(crate) fn check_prior(kind: &str) -> Result<()> {
-    if PRIORS.contains(&kind) || matches!(find(kind), Some(Registered::Prior(_))) {
+    let ours = PRIORS.contains(&kind) || kind == NoPrior::NAME;
+    if ours || matches!(find(kind), Some(Registered::Prior(_))) {
         return Ok(());
     }
     Err(unregistered(kind, "register_prior"))

@@ -5,11 +5,62 @@ use std::sync::{Mutex, PoisonError};
 use super::{Mask, Mlp, stride};
 use crate::math::matmul::{Aligned, Packed, View, gemm, gemm_add, scratch_length};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
+use crate::math::rng::{Purpose, Stream};
 use crate::math::{BLOCK_ROWS, parallel};
+
+/// Dropout of a training forward: each hidden activation is set to zero with this probability, and
+/// what is left is divided by 1 − probability (Srivastava et al., 2014). Which ones is told by seed, step, layer
+/// and block of rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    /// At least 0, less than 1.
+    pub probability: f64,
+    /// The run's seed.
+    pub seed: u64,
+    /// Training step.
+    pub step: u64,
+}
+
+impl Dropout {
+    /// The factor on activations that are kept.
+    fn scale(self) -> f32 {
+        (1.0 / (1.0 - self.probability)) as f32
+    }
+
+    /// Drop activations of a block of rows, the first `width` of every `ld`.
+    fn apply(self, layer: usize, block: usize, rows: &mut [f32], ld: usize, width: usize) {
+        let name = (layer as u64) << 32 | block as u64;
+        let mut stream = Stream::new(self.seed, Purpose::Dropout, self.step, name);
+        let (probability, scale) = (self.probability as f32, self.scale());
+        let mut uniform = [0.0; 256];
+        for row in rows.chunks_exact_mut(ld) {
+            for values in row[..width].chunks_mut(uniform.len()) {
+                let uniform = &mut uniform[..values.len()];
+                stream.fill_uniform(uniform, 0.0, 1.0);
+                for (v, u) in values.iter_mut().zip(uniform) {
+                    *v = if *u < probability { 0.0 } else { scale * *v };
+                }
+            }
+        }
+    }
+
+    /// Take ∂L/∂(activation after dropout) to that before. What is zero was dropped.
+    fn back(self, delta: &mut [f32], ld: usize, activations: &[f32], activations_ld: usize) {
+        let scale = self.scale();
+        let rows = delta.chunks_exact_mut(ld).zip(activations.chunks_exact(activations_ld));
+        for (delta, activations) in rows {
+            for (d, a) in delta.iter_mut().zip(activations) {
+                *d = if *a == 0.0 { 0.0 } else { scale * *d };
+            }
+        }
+    }
+}
 
 /// Memory for a whole batch on all threads.
 #[derive(Default)]
 pub struct BatchWorkspace {
+    /// Of the last forward.
+    dropout: Option<Dropout>,
     activations: Vec<Aligned>,
     delta: [Aligned; 2],
     packed: Packed,
@@ -18,7 +69,15 @@ pub struct BatchWorkspace {
 
 impl Mlp {
     /// E_nn of all `n` rows of `z` on the current pool, keeping activations.
-    pub fn forward_all(&self, z: &[f32], n: usize, ws: &mut BatchWorkspace, out: &mut [f32]) {
+    pub fn forward_all(
+        &self,
+        z: &[f32],
+        n: usize,
+        dropout: Option<Dropout>,
+        ws: &mut BatchWorkspace,
+        out: &mut [f32],
+    ) {
+        ws.dropout = dropout;
         if ws.scratch.len() != parallel::threads() {
             let fresh = || Mutex::new(Aligned::zeros(scratch_length(128, usize::MAX)));
             ws.scratch = (0..parallel::threads()).map(|_| fresh()).collect();
@@ -36,11 +95,15 @@ impl Mlp {
             after[0][..n * ld]
                 .par_chunks_mut(BLOCK_ROWS * ld)
                 .zip(input.par_chunks(BLOCK_ROWS * input_ld))
-                .for_each(|(out, input)| {
+                .enumerate()
+                .for_each(|(block, (out, input))| {
                     let rows = out.len() / ld;
                     with_scratch(scratch, |s| {
                         self.layer_forward(layer, View::rows(input, input_ld), rows, out, s);
                     });
+                    if let Some(dropout) = dropout {
+                        dropout.apply(layer, block, out, ld, self.width(layer));
+                    }
                 });
         }
         let ld = stride(self.last().input);
@@ -62,7 +125,8 @@ impl Mlp {
     ) {
         let n = energy_grad.len();
         let ld = stride(self.widest());
-        let BatchWorkspace { activations, delta: [a, b], packed, scratch } = ws;
+        let BatchWorkspace { dropout, activations, delta: [a, b], packed, scratch } = ws;
+        let dropout = *dropout;
         a.reserve(n * ld);
         b.reserve(n * ld);
         let (mut now, mut next) = (a, b);
@@ -75,7 +139,12 @@ impl Mlp {
             .par_chunks_mut(BLOCK_ROWS * ld)
             .zip(activations[top].par_chunks(BLOCK_ROWS * top_ld))
             .zip(energy_grad.par_chunks(BLOCK_ROWS))
-            .for_each(|((delta, a), g)| self.seed_delta(a, g.len(), |i| g[i], delta, ld));
+            .for_each(|((delta, a), g)| {
+                self.seed_delta(a, g.len(), |i| g[i], delta, ld);
+                if let Some(dropout) = dropout {
+                    dropout.back(delta, ld, a, top_ld);
+                }
+            });
         for layer in (0..=top).rev() {
             let index = self.order[layer];
             let linear = &self.linears[index];
@@ -100,6 +169,9 @@ impl Mlp {
                         with_scratch(scratch, |s| {
                             gemm(delta, rows, weight, out, ld, s, &mut mask);
                         });
+                        if let Some(dropout) = dropout {
+                            dropout.back(out, ld, activations, input_ld);
+                        }
                     });
                 std::mem::swap(&mut now, &mut next);
             }

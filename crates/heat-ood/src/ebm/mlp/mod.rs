@@ -17,14 +17,16 @@
 mod architecture;
 mod batch;
 mod spectral;
+mod standard;
 
 pub use architecture::Architecture;
-pub use batch::BatchWorkspace;
+pub use batch::{BatchWorkspace, Dropout};
 
 pub(in crate::ebm) use architecture::Place;
 
 use architecture::Linear;
 use spectral::Spectral;
+use standard::Standard;
 
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile, check_memory};
@@ -47,6 +49,7 @@ pub struct Mlp {
     forward: Vec<Packed>,
     backward: Vec<Packed>,
     spectral: Option<Spectral>,
+    standard: Option<Standard>,
 }
 
 /// Memory for a block of rows on one thread.
@@ -122,6 +125,7 @@ impl Mlp {
             linears,
             order,
             spectral: None,
+            standard: None,
         })
     }
 
@@ -160,12 +164,42 @@ impl Mlp {
         Ok(net)
     }
 
+    /// One network that computes the mean of several: as many times as wide, what is hidden apart.
+    ///
+    /// # Errors
+    /// If it would be too wide.
+    pub(in crate::ebm) fn mean_of(nets: &[Mlp]) -> Result<Mlp> {
+        let architecture = nets[0].architecture;
+        let hidden_dim = architecture.hidden_dim * nets.len();
+        let mut wide = Self::zeroed(Architecture { hidden_dim, ..architecture })?;
+        let top = wide.linears.len() - 1;
+        for (n, net) in nets.iter().enumerate() {
+            let parameters = net.effective();
+            for (i, (to, from)) in wide.linears.iter().zip(&net.linears).enumerate() {
+                let share = if i == top { 1.0 / nets.len() as f32 } else { 1.0 };
+                let first_row = if i == top { 0 } else { n * from.output };
+                let first_column = if i == 0 { 0 } else { n * from.input };
+                for (row, values) in parameters[from.weight()].chunks(from.input).enumerate() {
+                    let at = to.offset + (first_row + row) * to.input + first_column;
+                    let out = &mut wide.parameters[at..at + from.input];
+                    out.iter_mut().zip(values).for_each(|(o, v)| *o = share * v);
+                }
+                let out = &mut wide.parameters[to.bias()][first_row..];
+                let bias = &parameters[from.bias()];
+                out.iter_mut().zip(bias).for_each(|(o, v)| *o += share * v);
+            }
+        }
+        wide.repack();
+        Ok(wide)
+    }
+
     /// Tensors under PyTorch's names; shared weights once, under the first name.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         self.split(&self.effective())
     }
 
-    /// The parameters as they are applied: normalised, where that is asked for.
+    /// The parameters as they are applied: normalised, and for plain features, where inputs are
+    /// standardised.
     pub fn effective(&self) -> Vec<f32> {
         let mut out = self.parameters.clone();
         if let Some(spectral) = &self.spectral {
@@ -173,6 +207,9 @@ impl Mlp {
                 let scale = spectral.scale(i);
                 out[linear.weight()].iter_mut().for_each(|w| *w *= scale);
             }
+        }
+        if let Some(standard) = &self.standard {
+            standard.fold(&self.linears[0], &mut out);
         }
         out
     }
@@ -208,9 +245,12 @@ impl Mlp {
     }
 
     fn repack(&mut self) {
-        let effective = self.spectral.is_some().then(|| self.effective());
-        let Mlp { linears, parameters, forward, backward, .. } = self;
+        let effective = self.is_made().then(|| self.effective());
+        let Mlp { linears, parameters, forward, backward, standard, .. } = self;
         let parameters = effective.as_ref().unwrap_or(parameters);
+        if let Some(standard) = standard {
+            standard.bias.copy_from_slice(&parameters[linears[0].bias()]);
+        }
         parallel::run(|| {
             let packs = forward.iter_mut().zip(backward);
             for (linear, (forward, backward)) in linears.iter().zip(packs) {
@@ -219,6 +259,28 @@ impl Mlp {
                 backward.set_parallel(w, linear.output, linear.input);
             }
         });
+    }
+
+    /// Whether what is applied is made of the parameters.
+    pub(in crate::ebm) fn is_made(&self) -> bool {
+        self.spectral.is_some() || self.standard.is_some()
+    }
+
+    /// Turn the gradient with respect to what is applied ([`Mlp::backward_all`]) into that with
+    /// respect to the parameters.
+    pub fn through_parameters(&self, grad: &mut [f32]) {
+        self.through_standard(grad);
+        self.through_spectral_norm(grad);
+    }
+
+    /// The network that computes the same and applies its parameters as they are.
+    pub fn baked(&self) -> Mlp {
+        let mut net = self.clone();
+        if net.is_made() {
+            (net.spectral, net.standard) = (None, None);
+            net.update(|p| p.copy_from_slice(&self.effective()));
+        }
+        net
     }
 
     fn last(&self) -> &Linear {
@@ -259,7 +321,11 @@ impl Mlp {
         scratch: &mut Aligned,
     ) {
         let index = self.order[layer];
-        let mut epilogue = BiasLeaky(&self.parameters[self.linears[index].bias()]);
+        let bias = match &self.standard {
+            Some(standard) if index == 0 => &standard.bias,
+            _ => &self.parameters[self.linears[index].bias()],
+        };
+        let mut epilogue = BiasLeaky(bias);
         let ld = stride(self.width(layer));
         gemm(input, n, &self.forward[index], out, ld, scratch, &mut epilogue);
     }

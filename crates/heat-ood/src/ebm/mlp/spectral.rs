@@ -113,7 +113,7 @@ impl Mlp {
     /// Turn the gradient with respect to the normalised weights into that with
     /// respect to the parameters: for W/s, s = σ/10 > 1, it is
     /// (G − ⟨G, W⟩/σ·uvᵀ)/s.
-    pub fn through_spectral_norm(&self, grad: &mut [f32]) {
+    pub(super) fn through_spectral_norm(&self, grad: &mut [f32]) {
         let Some(spectral) = &self.spectral else {
             return;
         };
@@ -161,16 +161,6 @@ impl Mlp {
         self.update(|p| p.copy_from_slice(&raw.parameters));
         Ok(self)
     }
-
-    /// The network that computes the same without normalising.
-    pub fn baked(&self) -> Mlp {
-        let mut net = self.clone();
-        if net.spectral.is_some() {
-            net.spectral = None;
-            net.update(|p| p.copy_from_slice(&self.effective()));
-        }
-        net
-    }
 }
 
 #[cfg(test)]
@@ -217,7 +207,7 @@ mod tests {
         };
         let mut grad = vec![0.0; net.parameters().len()];
         let mut ws = super::super::BatchWorkspace::default();
-        net.forward_all(&z, 1, &mut ws, &mut [0.0]);
+        net.forward_all(&z, 1, None, &mut ws, &mut [0.0]);
         net.backward_all(&z, &[1.0], &mut ws, &mut grad);
         net.through_spectral_norm(&mut grad);
         for i in 0..4 {

@@ -166,7 +166,7 @@ pub fn expect(path: impl AsRef<Path>, net: &Mlp, expected: Architecture) -> Resu
     Err(Error::config("ebm.model", format!("({})", describe(expected)), problem))
 }
 
-/// The network of an open detector or training checkpoint.
+/// The network of an open detector or training checkpoint; of several, one that computes their mean.
 ///
 /// # Errors
 /// If the file is neither, or holds no residual energy.
@@ -185,5 +185,8 @@ pub fn network(file: &TensorFile) -> Result<Mlp> {
             stored.kind()
         )));
     }
-    Ok(Heat::load(&stored)?.net)
+    match &Heat::load(&stored)?.nets[..] {
+        [one] => Ok(one.clone()),
+        several => Mlp::mean_of(several),
+    }
 }

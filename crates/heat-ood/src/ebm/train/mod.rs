@@ -7,6 +7,7 @@
 //! and the step, so a checkpoint needs only counters to go on bit for bit.
 
 mod components;
+mod standard;
 mod step;
 
 use std::sync::Arc;
@@ -19,16 +20,19 @@ use super::engine::{Cpu, Engine};
 use super::heat::Heat;
 use super::log::Sums;
 use super::mlp::Mlp;
+use super::negatives::Negatives;
 use super::optim::Adam;
 use super::prior::IntoPrior;
-use super::proposal::ProposalWorkspace;
+use super::proposal::{Proposal, ProposalWorkspace};
 use super::replay::Replay;
 use super::sampler::{Langevin, Projection};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field};
 use crate::observe::{EpochLog, Event, Observer};
+use crate::provenance::Provenance;
 use crate::scorers::{Fit, Fitted, Prior, TrainingData};
 use components::batch_labels;
+use standard::standardisation;
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -53,11 +57,14 @@ pub type GradientHook = Box<dyn FnMut(&mut [f32]) -> Result<()> + Send>;
 pub struct Trainer {
     pub(super) config: HeatConfig,
     pub(super) prior: Arc<dyn Prior>,
+    /// Networks that are done, where E_nn is the mean of several.
+    pub(super) done: Vec<Mlp>,
     pub(super) net: Mlp,
     pub(super) adam: Adam,
     pub(super) gradient: Vec<f32>,
     pub(super) state: State,
     pub(super) train: FeatureSet,
+    negatives: Option<Negatives>,
     pub(super) input_dim: usize,
     engine: Box<dyn Engine>,
     hook: Option<GradientHook>,
@@ -85,22 +92,83 @@ impl Trainer {
     ///
     /// # Errors
     /// If a setting cannot work, the set lacks the prior's field or has fewer
-    /// rows than a batch, or the prior cannot give the proposals asked for.
+    /// rows than a batch, the prior cannot give the proposals asked for, or the settings name
+    /// negatives that cannot be read or are none for this set.
     pub fn new(config: HeatConfig, prior: impl IntoPrior, train: &FeatureSet) -> Result<Self> {
+        let negatives = config.open_negatives()?;
+        Self::begin(config, prior, train, negatives)
+    }
+
+    /// The same, with the negatives given, not named by the settings; the proposal is `features`.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn against(
+        mut config: HeatConfig,
+        prior: impl IntoPrior,
+        train: &FeatureSet,
+        negatives: Negatives,
+    ) -> Result<Self> {
+        config.ebm.model.proposal_type = Proposal::Features;
+        Self::begin(config, prior, train, Some(negatives))
+    }
+
+    fn begin(
+        config: HeatConfig,
+        prior: impl IntoPrior,
+        train: &FeatureSet,
+        negatives: Option<Negatives>,
+    ) -> Result<Self> {
         let (prior, _) = prior.into_prior();
-        let mut net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
-        if config.ebm.model.use_spectral_norm {
-            net = net.with_spectral_norm(config.seed);
+        let net = Mlp::new(config.ebm.model.architecture(prior.dim()), config.seed)?;
+        let adam = config.optimiser(net.parameters().len());
+        let state = State::default();
+        let mut run = Self::assemble(config, prior, train, negatives, vec![net], adam, state)?;
+        run.begin_net()?;
+        Ok(run)
+    }
+
+    /// Begin with the next network.
+    fn begin_net(&mut self) -> Result<()> {
+        let (model, seed) = (&self.config.ebm.model, self.seed());
+        let mut net = Mlp::new(model.architecture(self.prior.dim()), seed)?;
+        if model.use_spectral_norm {
+            net = net.with_spectral_norm(seed);
         }
-        let adam = Adam::new(config.ebm.optimizer.opt.betas, net.parameters().len());
-        Self::assemble(config, prior, train, net, adam, State::default())
+        if self.config.standardize {
+            let negatives = self.negatives.as_ref();
+            let (mean, deviation) = standardisation(&self.train, negatives, &*self.prior)?;
+            net = net.with_standardised_inputs(mean, deviation);
+        }
+        self.adam = self.config.optimiser(net.parameters().len());
+        self.gradient.fill(0.0);
+        self.replay = self.config.replay(self.prior.dim())?;
+        self.net = net;
+        Ok(())
+    }
+
+    /// The seed of the network under way.
+    pub(super) fn seed(&self) -> u64 {
+        self.config.seed.wrapping_add(self.done.len() as u64)
+    }
+
+    /// Epochs that the network under way has behind it.
+    pub(super) fn epochs_of_net(&self) -> usize {
+        self.state.epoch - self.done.len() * self.config.n_epochs
+    }
+
+    /// Batches that the network under way has behind it.
+    pub(super) fn step_of_net(&self) -> u64 {
+        let before = (self.done.len() * self.config.n_epochs * self.batches()) as u64;
+        self.state.step - before
     }
 
     pub(super) fn assemble(
         config: HeatConfig,
         prior: Arc<dyn Prior>,
         train: &FeatureSet,
-        net: Mlp,
+        negatives: Option<Negatives>,
+        mut nets: Vec<Mlp>,
         adam: Adam,
         state: State,
     ) -> Result<Self> {
@@ -114,13 +182,17 @@ impl Trainer {
         if model.precondition {
             check_precondition(&*prior)?;
         }
+        if let Some(negatives) = &negatives {
+            negatives.check(train, prior.pooling())?;
+        }
         let labels = batch_labels(model, &*prior, train)?;
         let dim = prior.dim();
-        let replay = match model.use_pcd {
-            true => Some(Replay::new(dim, model.buffer_size, model.restart_prob)?),
-            false => None,
+        let replay = config.replay(dim)?;
+        let Some(net) = nets.pop() else {
+            return Err(Error::config("ebm.model.nets", 0, "there is no network to train"));
         };
-        let batch_gradient = if model.use_spectral_norm { net.parameters().len() } else { 0 };
+        let made = model.use_spectral_norm || config.standardize;
+        let batch_gradient = if made { net.parameters().len() } else { 0 };
         Ok(Trainer {
             chain: model.langevin(),
             projection: Projection::new(&*prior, model.sgld_relu),
@@ -140,10 +212,12 @@ impl Trainer {
             rows: vec![0.0; 3 * batch * dim],
             config,
             prior,
+            done: nets,
             net,
             adam,
             state,
             train: train.clone(),
+            negatives,
             input_dim,
         })
     }
@@ -184,6 +258,15 @@ impl Trainer {
         &self.net
     }
 
+    /// What it sees besides the training set: rows that are no longer any to report results on.
+    ///
+    /// # Errors
+    /// If a file of the negatives cannot be read.
+    pub fn seen(&self) -> Result<Provenance> {
+        let negatives = self.negatives.as_ref();
+        negatives.map_or_else(|| Ok(Provenance::default()), |n| n.provenance(self.prior.pooling()))
+    }
+
     /// The scorer, ending the run.
     pub fn into_heat(self) -> Heat {
         self.heat()
@@ -195,7 +278,7 @@ impl Trainer {
             temperature: self.config.ebm.model.temperature,
             temperature_prior: self.config.ebm.model.prior_temperature(),
             prior: self.prior.clone(),
-            net: self.net.baked(),
+            nets: self.done.iter().cloned().chain([self.net.baked()]).collect(),
             input_dim: self.input_dim,
         }
     }
@@ -225,7 +308,7 @@ impl Trainer {
 
     /// Whether the last epoch is done.
     pub fn is_finished(&self) -> bool {
-        self.state.epoch >= self.config.n_epochs
+        self.state.epoch >= self.config.total_epochs()
     }
 
     /// Train to the end of the epoch under way. `None`: the observer asked for
@@ -235,10 +318,17 @@ impl Trainer {
     /// If a row is not finite, training diverges, the engine or the gradient
     /// hook fails, or a file of the training set was changed meanwhile.
     pub fn epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochLog>> {
+        if self.epochs_of_net() >= self.config.n_epochs && !self.is_finished() {
+            self.done.push(self.net.baked());
+            self.begin_net()?;
+        }
         let outcome = self.batches_left(observer)?;
         self.check_weights()?;
         // No checkpoint is written then: the last one is of what the files were.
         self.train.check_unchanged()?;
+        for (_, set) in self.negatives.as_ref().map_or(&[][..], Negatives::kinds) {
+            set.check_unchanged()?;
+        }
         Ok((outcome == Outcome::Finished).then(|| self.finish_epoch()))
     }
 
@@ -257,7 +347,7 @@ impl Trainer {
     }
 
     fn batches_left(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
-        let task = format!("epoch {}/{}", self.state.epoch + 1, self.config.n_epochs);
+        let task = format!("epoch {}/{}", self.state.epoch + 1, self.config.total_epochs());
         observer.on(Event::Begin { task: &task, total: self.batches() as u64 });
         self.stop = observer.stop_flag();
         self.engine.stop_on(self.stop.clone());
@@ -314,7 +404,11 @@ impl HeatConfig {
         let (prior, seen) = prior.into_prior();
         let mut trainer = Trainer::new(self.clone(), prior, &data.features)?;
         match trainer.run(observer)? {
-            Outcome::Finished => Ok(Fitted::on(data, trainer.into_heat())?.including(&seen)),
+            Outcome::Finished => {
+                let negatives = trainer.seen()?;
+                let fitted = Fitted::on(data, trainer.into_heat())?;
+                Ok(fitted.including(&seen).including(&negatives))
+            }
             Outcome::Stopped => Err(Error::Fit {
                 what: "heat".into(),
                 problem: "stopped before the last epoch".into(),
@@ -324,6 +418,34 @@ impl HeatConfig {
 }
 
 impl HeatConfig {
+    /// The negatives that the settings name, where the proposal is `features`.
+    ///
+    /// # Errors
+    /// If it is, and none are named or they cannot be read.
+    pub fn open_negatives(&self) -> Result<Option<Negatives>> {
+        let model = &self.ebm.model;
+        if model.proposal_type != Proposal::Features {
+            return Ok(None);
+        }
+        let Some(place) = &model.negatives else {
+            let remedy = "name the directory of their feature sets with `ebm.model.negatives`";
+            return Err(Error::needs("the proposal `features`", "rows to draw from", remedy));
+        };
+        Negatives::open(place).map(Some)
+    }
+
+    /// The buffer of persistent chains, where there are some.
+    fn replay(&self, dim: usize) -> Result<Option<Replay>> {
+        let model = &self.ebm.model;
+        let new = || Replay::new(dim, model.buffer_size, model.restart_prob);
+        model.use_pcd.then(new).transpose()
+    }
+
+    pub(super) fn optimiser(&self, parameters: usize) -> Adam {
+        let opt = &self.ebm.optimizer.opt;
+        Adam::new(opt.betas, parameters).with_weight_decay(opt.weight_decay)
+    }
+
     /// Whether the set has the rows of a batch.
     ///
     /// # Errors

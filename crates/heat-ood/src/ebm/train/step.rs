@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::super::engine::LossBatch;
 use super::super::loss::{LossValues, Objective};
-use super::super::proposal::Request;
+use super::super::mlp::Dropout;
+use super::super::proposal::{Proposal, Request};
 use super::super::sampler::{ChainKey, Energy};
 use super::Trainer;
 use super::components::components;
@@ -21,11 +22,12 @@ impl Trainer {
     pub fn propose(&mut self) -> Result<()> {
         let (batch, dim) = (self.config.batch_size, self.prior.dim());
         if self.order_of != Some(self.state.epoch) {
-            let epoch = self.state.epoch as u64;
-            let mut stream = Stream::new(self.config.seed, Purpose::Shuffle, epoch, 0);
+            let epoch = self.epochs_of_net() as u64;
+            let mut stream = Stream::new(self.seed(), Purpose::Shuffle, epoch, 0);
             self.order = stream.permutation(self.train.len() as u32);
             self.order_of = Some(self.state.epoch);
         }
+        let (seed, step) = (self.seed(), self.step_of_net());
         let picked = &self.order[self.state.batch * batch..][..batch];
         let field = Field::Features(self.prior.pooling());
         self.train.gather(field, picked, &mut self.raw)?;
@@ -44,10 +46,11 @@ impl Trainer {
         let (chains, initial) = generated.split_at_mut(batch * dim);
         let request = Request {
             prior: &*self.prior,
-            seed: self.config.seed,
-            step: self.state.step,
+            seed,
+            step,
             real,
             components: components(&self.config.ebm.model, &*self.prior, &self.batch_labels),
+            negatives: self.negatives.as_ref(),
         };
         let model = &self.config.ebm.model;
         model.proposal_type.draw(&request, &mut self.proposals, chains)?;
@@ -55,10 +58,12 @@ impl Trainer {
             self.chain_labels.clone_from(&self.proposals.components);
         }
         if let Some(replay) = &self.replay {
-            let (seed, step) = (self.config.seed, self.state.step);
             replay.draw(seed, step, chains, &mut self.chain_labels);
         }
-        self.projection.apply(chains, dim);
+        // Given rows are what they are; chains that start there are projected step by step.
+        if self.config.ebm.model.proposal_type != Proposal::Features {
+            self.projection.apply(chains, dim);
+        }
         initial.copy_from_slice(chains);
         Ok(())
     }
@@ -77,6 +82,7 @@ impl Trainer {
         let size = self.config.batch_size * self.prior.dim();
         let model = &self.config.ebm.model;
         let moves = model.moves() && self.objective() != Objective::NoiseContrastive;
+        let key = ChainKey { seed: self.seed(), step: self.step_of_net(), block: 0 };
         let chains = &mut self.rows[size..2 * size];
         if moves {
             let energy = Energy {
@@ -87,7 +93,6 @@ impl Trainer {
                 projection: self.projection,
                 labels: model.conditional().then_some(&self.chain_labels[..]),
             };
-            let key = ChainKey { seed: self.config.seed, step: self.state.step, block: 0 };
             self.engine.sample(&energy, &self.chain, key, chains)?;
             if self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::SeqCst)) {
                 return Ok(false);
@@ -122,6 +127,8 @@ impl Trainer {
         }
         self.add_input_noise();
         self.net.power_iteration();
+        let probability = self.config.ebm.model.dropout;
+        let (seed, step) = (self.seed(), self.step_of_net());
         let batch = LossBatch {
             rows: &self.rows[..self.loss_rows()],
             real: self.config.batch_size,
@@ -129,13 +136,14 @@ impl Trainer {
             objective: self.objective(),
             l2_coef: self.config.ebm.loss.l2_coef,
             weight: 1.0 / self.config.accum_iter as f64,
+            dropout: (probability > 0.0).then_some(Dropout { probability, seed, step }),
         };
         let loss = if self.batch_gradient.is_empty() {
             self.engine.loss_gradient(&self.net, &batch, &mut self.gradient)?
         } else {
             self.batch_gradient.fill(0.0);
             let loss = self.engine.loss_gradient(&self.net, &batch, &mut self.batch_gradient)?;
-            self.net.through_spectral_norm(&mut self.batch_gradient);
+            self.net.through_parameters(&mut self.batch_gradient);
             self.gradient.iter_mut().zip(&self.batch_gradient).for_each(|(a, b)| *a += b);
             loss
         };
@@ -165,7 +173,7 @@ impl Trainer {
     /// The learning rate now.
     pub(super) fn rate(&self) -> f64 {
         let optimizer = &self.config.ebm.optimizer;
-        optimizer.opt.lr * optimizer.sch.factor(self.state.epoch)
+        optimizer.opt.lr * optimizer.sch.factor(self.epochs_of_net())
     }
 
     /// δ ~ N(0, eps_data²) on every row of the loss.
@@ -176,7 +184,7 @@ impl Trainer {
         }
         const CHUNK: usize = 1 << 12;
         let mut noise = [0.0; CHUNK];
-        let mut stream = Stream::new(self.config.seed, Purpose::Input, self.state.step, 0);
+        let mut stream = Stream::new(self.seed(), Purpose::Input, self.step_of_net(), 0);
         for rows in self.rows.chunks_mut(CHUNK) {
             let noise = &mut noise[..rows.len()];
             stream.fill_normal(noise);
