@@ -7,6 +7,7 @@
 
 mod batch;
 mod classes;
+mod collection;
 mod convert;
 mod formats;
 mod head;

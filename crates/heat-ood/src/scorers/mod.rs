@@ -24,7 +24,7 @@ mod scoring;
 mod spec;
 mod subspace;
 
-pub use catalogue::{Group, Labels, Listed, Needs, catalogue};
+pub use catalogue::{Group, Labels, Listed, Needs, catalogue, committee};
 pub use fit::{Fit, Fitted, TrainingData};
 pub use gaussian::*;
 pub use head::*;
