@@ -5,6 +5,11 @@
 //! β = 0: Σ u_i; +∞: max; −∞: min; else (1/β)·logsumexp(β·u_i). A member may
 //! have a weight, by which its u_i is multiplied (ours; 1 as published).
 //!
+//! Rows that a member was fitted on look more ordinary to it than others do,
+//! to one more than to another. Where there are in-distribution rows that no
+//! member was fitted on, statistics over these ([`CombinedConfig::fit_held_out`])
+//! put the members on one scale for what they will meet.
+//!
 //! *Difference from the published code*: it takes the statistics from one
 //! batch, so that its result depends on the order of the rows.
 
@@ -17,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::features::{self, Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::observe::Observer;
+use crate::provenance::Provenance;
 use crate::scorers::{
     Fit, Fitted, Scorer, Section, Stored, TrainingData, joint_needs, score_together,
 };
@@ -33,9 +39,9 @@ pub struct Member {
     pub name: String,
     /// The scorer.
     pub scorer: Arc<dyn Scorer>,
-    /// Mean over the training set.
+    /// Mean over the training set, or over held-out rows.
     pub mean: f64,
-    /// Standard deviation over the training set.
+    /// Standard deviation over the same rows.
     pub std: f64,
     /// What the standardised score is multiplied by.
     pub weight: f64,
@@ -74,25 +80,65 @@ impl Fit for CombinedConfig {
     type Scorer = Combined;
 
     fn fit(&self, data: &TrainingData, observer: &mut dyn Observer) -> Result<Fitted<Combined>> {
-        let scorers: Vec<&dyn Scorer> = self.members.iter().map(|m| &*m.scorer).collect();
-        let scored = score_together(&data.features, &scorers, false, observer)?;
-        let members = self.members.iter().zip(scored).map(|(part, scored)| {
-            let (mean, std) = mean_std(&scored.scores);
-            if !(std.is_finite() && std > 0.0) {
+        let fitted = Fitted::on(data, self.over(&data.features, observer)?)?;
+        Ok(self.members.iter().fold(fitted, |f, part| f.including(part.scorer.provenance())))
+    }
+}
+
+impl CombinedConfig {
+    /// With every member's statistics over in-distribution rows that none was fitted on. The
+    /// composition has seen these rows too.
+    ///
+    /// # Errors
+    /// If a member has seen some of the rows, unless this is forced, or cannot be standardised.
+    pub fn fit_held_out(
+        &self,
+        held_out: &FeatureSet,
+        force: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Fitted<Combined>> {
+        for part in self.members.iter().filter(|_| !force) {
+            if let Some(seen) = part.scorer.provenance().contamination(held_out)? {
                 let problem = format!(
-                    "`{}` has mean {mean} and standard deviation {std} over {}; \
-                     it cannot be standardised: leave it out",
-                    part.name,
-                    data.features.name()
+                    "{seen} of `{}`, to which they look more ordinary than others will: standardise \
+                     on in-distribution rows that were held out of training, or insist",
+                    part.name
                 );
                 return Err(Error::Fit { what: "composition".into(), problem });
             }
-            let (name, scorer) = (part.name.clone(), Arc::clone(part.scorer.scorer()));
-            Ok(Member { name, scorer, mean, std, weight: part.weight })
+        }
+        let combined = self.over(held_out, observer)?;
+        let needs = combined.needs(held_out)?;
+        let mut provenance = Provenance::of_standardisation(held_out, needs)?;
+        self.members.iter().for_each(|part| provenance.include(part.scorer.provenance()));
+        Ok(Fitted::from_parts(Arc::new(combined), provenance))
+    }
+
+    /// With every member's statistics over these rows.
+    fn over(&self, set: &FeatureSet, observer: &mut dyn Observer) -> Result<Combined> {
+        let scorers: Vec<&dyn Scorer> = self.members.iter().map(|m| &*m.scorer).collect();
+        let scored = score_together(set, &scorers, false, observer)?;
+        let members = self.members.iter().zip(scored).map(|(part, scored)| {
+            let (mean, std) = mean_std(&scored.scores);
+            part.standardised(mean, std, set.name())
         });
-        let combined = Combined::new(members.collect::<Result<_>>()?, self.beta)?;
-        let fitted = Fitted::on(data, combined)?;
-        Ok(self.members.iter().fold(fitted, |f, part| f.including(part.scorer.provenance())))
+        Combined::new(members.collect::<Result<_>>()?, self.beta)
+    }
+}
+
+impl Part {
+    /// As a member with these statistics, found on `set`.
+    pub(crate) fn standardised(&self, mean: f64, std: f64, set: &str) -> Result<Member> {
+        if !(std.is_finite() && std > 0.0) {
+            let problem = format!(
+                "`{}` has mean {mean} and standard deviation {std} over {set}; \
+                 it cannot be standardised: leave it out",
+                self.name
+            );
+            return Err(Error::Fit { what: "composition".into(), problem });
+        }
+        let (name, scorer) = (self.name.clone(), Arc::clone(self.scorer.scorer()));
+        Ok(Member { name, scorer, mean, std, weight: self.weight })
     }
 }
 

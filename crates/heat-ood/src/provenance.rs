@@ -24,6 +24,10 @@ pub struct Provenance {
     /// Name and SHA-256 of each file of the training set.
     #[serde(default)]
     pub train: Vec<(String, String)>,
+    /// Name and SHA-256 of each file of in-distribution rows, held out of training, that the
+    /// scores of a composition's members are standardised on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standardised_on: Vec<(String, String)>,
     /// Names of the classes by number, where labels were texts or not 0, 1, ….
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
@@ -32,8 +36,8 @@ pub struct Provenance {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuned_on: Vec<(String, String)>,
     /// Samples by hash of the rows that the scorer has seen, so that they are
-    /// noticed in a calibration set whatever file they lie in: of training,
-    /// of members' training and calibration, of ID validation.
+    /// noticed in a calibration set whatever file they lie in: of training, of
+    /// standardisation, of members' training and calibration, of ID validation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<RowSketch>,
     /// Likewise of the rows of `tuned_on`.
@@ -67,6 +71,18 @@ impl Provenance {
         Ok(provenance)
     }
 
+    /// Of the statistics of a composition over `held_out`, of which it reads the fields `needs`.
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn of_standardisation(held_out: &FeatureSet, needs: FieldSet) -> Result<Self> {
+        let mut provenance = Self::new();
+        provenance.standardised_on = held_out.digests()?;
+        provenance.origin = held_out.origin().cloned();
+        provenance.rows.push(RowSketch::of(held_out, needs)?);
+        Ok(provenance)
+    }
+
     /// Also what another detector, a part of this one, has seen.
     pub fn include(&mut self, part: &Provenance) {
         match (&mut self.origin, &part.origin) {
@@ -80,6 +96,11 @@ impl Provenance {
         for file in &part.train {
             if !self.train.contains(file) {
                 self.train.push(file.clone());
+            }
+        }
+        for file in &part.standardised_on {
+            if !self.standardised_on.contains(file) {
+                self.standardised_on.push(file.clone());
             }
         }
         if self.classes.is_empty() {
@@ -111,6 +132,7 @@ impl Provenance {
     /// Whether another has seen the same rows and files.
     pub(crate) fn has_seen_as(&self, other: &Provenance) -> bool {
         self.train == other.train
+            && self.standardised_on == other.standardised_on
             && self.rows == other.rows
             && self.tuned_on == other.tuned_on
             && self.tuned_rows == other.tuned_rows
@@ -221,7 +243,8 @@ impl Provenance {
         }
         let digests = id.digests()?;
         let known = digests.iter().find_map(|(name, digest)| {
-            let found = self.train.iter().find(|(_, d)| d == digest)?;
+            let mut files = self.train.iter().chain(&self.standardised_on);
+            let found = files.find(|(_, d)| d == digest)?;
             Some(format!("{name} is the training file {}", found.0))
         });
         Ok(known)

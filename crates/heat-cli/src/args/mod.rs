@@ -345,12 +345,17 @@ pub struct ComposeArgs {
     #[arg(long, value_name = "W,W,…", value_delimiter = ',', allow_hyphen_values = true)]
     pub weights: Vec<f64>,
     /// Combine the p-values of calibrated detectors instead; calibrate the result anew
-    #[arg(long, value_enum, value_name = "RULE", conflicts_with_all = ["beta", "weights", "train", "dim"])]
+    #[arg(long, value_enum, value_name = "RULE",
+          conflicts_with_all = ["beta", "weights", "train", "standardise", "dim"])]
     pub p_values: Option<PValueRule>,
     /// Training features, for the mean and standard deviation of each score
-    #[arg(long, value_name = "FEATURES", required_unless_present = "p_values")]
+    #[arg(long, value_name = "FEATURES", required_unless_present_any = ["p_values", "standardise"])]
     pub train: Option<PathBuf>,
-    /// Compose detectors of different networks or transforms
+    /// In-distribution features that took no part in training, for the means and deviations
+    /// instead: better, since trained rows look more ordinary than others to some detectors
+    #[arg(long, value_name = "FEATURES", visible_alias = "standardize", conflicts_with = "train")]
+    pub standardise: Option<PathBuf>,
+    /// Compose detectors of different networks or transforms, or standardise on training rows
     #[arg(long)]
     pub force: bool,
     /// Feature dimension, for raw memmaps without labels

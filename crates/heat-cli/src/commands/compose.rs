@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Fusion, FusionRule};
-use heat_ood::compose::Part;
+use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::features::FeatureSet;
 use heat_ood::scorers::Scorer;
-use heat_ood::{Error, Fitted, TrainingData};
+use heat_ood::{Error, Fit, Fitted, TrainingData};
 
 use super::scorers;
 use super::{
@@ -21,32 +21,38 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     let paths: Vec<_> = args.detectors.iter().map(|d| named(d).1).collect();
     let mut inputs: Vec<&Path> = paths.iter().map(|p| &**p).collect();
     inputs.extend(args.train.as_deref());
+    inputs.extend(args.standardise.as_deref());
     refuse_overwriting(Some(&args.output), &inputs)?;
     let members = detectors(&args.detectors)?;
     unless_forced(same_origin(&members), args.force)?;
     let names: Vec<&str> = members.iter().map(|m| &*m.name).collect();
     let names = names.join(" ");
     say_what_is_left_out(args, &members, progress);
-    let (scorer, recipe): (Fitted<dyn Scorer>, _) = match (args.p_values, &args.train) {
+    let over = args.standardise.as_ref().or(args.train.as_ref());
+    let (scorer, recipe): (Fitted<dyn Scorer>, _) = match (args.p_values, over) {
         (Some(rule), _) => {
             let word = format!("{rule:?}").to_lowercase();
             (fuse(rule, &members)?.into(), format!("compose {names} --p-values {word}"))
         }
-        (None, Some(train)) => {
-            let train = open(train, &open_options(args.dim, None), None, progress)?;
+        (None, Some(set)) => {
+            let set = open(set, &open_options(args.dim, None), None, progress)?;
             for member in &members {
-                check_origin(member.detector.provenance(), &train, args.force)?;
+                check_origin(member.detector.provenance(), &set, args.force)?;
             }
-            let scorer = standardise(&members, args, &train, progress)?;
+            let scorer = standardise(&members, args, &set, progress)?;
             let weights: Vec<String> = args.weights.iter().map(f64::to_string).collect();
             let mut recipe = format!("compose {names} --beta {}", args.beta);
             if !weights.is_empty() {
                 recipe.push_str(&format!(" --weights {}", weights.join(",")));
             }
+            if args.standardise.is_some() {
+                recipe.push_str(" --standardise");
+            }
             (scorer, recipe)
         }
         (None, None) => {
-            let remedy = "give the training features with `--train`";
+            let remedy = "give the training features with `--train`, or held-out ones with \
+                          `--standardise`";
             return Err(Error::needs("a composition", "a training set", remedy).into());
         }
     };
@@ -69,10 +75,11 @@ fn same_origin(members: &[NamedDetector]) -> heat_ood::Result<()> {
     Ok(())
 }
 
+/// The composition with its members' statistics over that set.
 fn standardise(
     members: &[NamedDetector],
     args: &ComposeArgs,
-    train: &FeatureSet,
+    set: &FeatureSet,
     progress: &mut Progress,
 ) -> Result<Fitted<dyn Scorer>> {
     if ![0, members.len()].contains(&args.weights.len()) {
@@ -84,9 +91,14 @@ fn standardise(
         weight,
         ..Part::new(&m.name, m.detector.fitted())
     };
-    let parts = members.iter().zip(weights).map(part).collect();
-    let data = TrainingData::new(train);
-    Ok(scorers::compose("composition", parts, args.beta, &data, progress)?.scorer)
+    let config = CombinedConfig {
+        members: members.iter().zip(weights).map(part).collect(),
+        beta: args.beta,
+    };
+    Ok(match args.standardise {
+        Some(_) => config.fit_held_out(set, args.force, progress)?.into(),
+        None => config.fit(&TrainingData::new(set), progress)?.into(),
+    })
 }
 
 /// Calibrations are of the members' own scores, and fused ones of all classes.

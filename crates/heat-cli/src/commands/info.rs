@@ -125,6 +125,9 @@ fn detector(out: &mut String, what: &str, file: &TensorFile, verify: bool) -> Re
     for (name, sha) in &p.train {
         writeln!(out, "train    {name} sha256 {sha}")?;
     }
+    for (name, sha) in &p.standardised_on {
+        writeln!(out, "standardised on {name} sha256 {sha}")?;
+    }
     if let Some(calibration) = detector.calibration() {
         writeln!(out, "verdicts {}", calibration.words())?;
         let thresholds = calibration.thresholds();

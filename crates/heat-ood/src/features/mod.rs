@@ -8,6 +8,7 @@
 
 mod batch;
 mod classes;
+mod collection;
 mod convert;
 mod field;
 mod formats;

@@ -287,6 +287,26 @@ pub fn auroc(id: &[f32], ood: &[f32]) -> Result<f64> {
     Ok(evaluate(id, ood)?.auroc)
 }
 
+/// The AUROC of the same ID scores against each of some OOD scores.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn aurocs<'a>(id: &[f32], ood: impl Iterator<Item = &'a [f32]>) -> Result<Vec<f64>> {
+    let id = ascending(id, "ID scores")?;
+    let below = |score: f32| {
+        let less = id.partition_point(|s| *s < score);
+        // Those that are equal count one half.
+        let equal = id[less..].partition_point(|s| *s == score);
+        (2 * less + equal) as u64
+    };
+    let one = |ood: &[f32]| {
+        check(ood, "OOD scores")?;
+        let halves: u64 = ood.iter().map(|s| below(*s)).sum();
+        Ok(halves as f64 / (2.0 * id.len() as f64 * ood.len() as f64))
+    };
+    ood.map(one).collect()
+}
+
 /// The plain average of some metrics (zero for none).
 pub fn average(all: &[Metrics]) -> Metrics {
     let sum = |i: usize| all.iter().map(|m| m.to_array()[i]).sum::<f64>();

@@ -10,7 +10,7 @@ use super::method::Entry;
 use super::spec::ScorerSpec;
 use super::{LAYER, TrainingData, VIEWS, gaussian, logits, methods, neighbours, subspace};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
+use crate::features::{FeatureSet, Field, Head, Pooling};
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::Silent;
 
@@ -79,16 +79,20 @@ pub enum Group {
     /// Those that need neither labels nor classifier, with one cluster where classes were
     /// wanted.
     Unlabelled,
+    /// Those that are composed where nothing is known of what is to be detected; of a certain
+    /// training set the [`committee`].
+    Committee,
 }
 
 impl Group {
     /// All, with the word for each.
-    pub const ALL: [(&'static str, Group); 5] = [
+    pub const ALL: [(&'static str, Group); 6] = [
         ("all", Group::All),
         ("logits", Group::Logits),
         ("features", Group::Features),
         ("head", Group::Head),
         ("unlabelled", Group::Unlabelled),
+        ("committee", Group::Committee),
     ];
 
     /// The group that this word names.
@@ -121,6 +125,7 @@ impl Group {
                 let listed = catalogue().iter().filter(|l| l.needs().head);
                 listed.map(|l| spec(l.name, None)).collect()
             }
+            Group::Committee => parsed(&COMMITTEE),
             Group::Unlabelled => {
                 let with_needs = catalogue().iter().map(|l| (l, l.needs()));
                 let alone = with_needs.filter(|(_, n)| !n.logits && !n.head);
@@ -133,6 +138,40 @@ impl Group {
             }
         }
     }
+}
+
+/// Who may be in the committee. They see different things: how far features lie from the class
+/// means, in which directions the classifier reads them, how strongly they speak, their
+/// neighbours, and how they vary over the map.
+const COMMITTEE: [&str; 7] = [
+    "cadref",
+    "fdbd",
+    "lts",
+    "nnguide",
+    "knn(k=5)",
+    "gmm(shrinkage=1)",
+    "gmm(pooling=std,shrinkage=1)",
+];
+
+/// The members of the fixed committee for such data, which count alike: where there are deviations
+/// over a map and a classifier's head, those that read the head and the deviations; else those that
+/// go by distances, since logits of a head on other features may say little. Chosen on images,
+/// texts and digits (docs/choosing.md).
+pub fn committee(data: &TrainingData) -> Vec<ScorerSpec> {
+    let has_std = data.features.dim(Field::Features(Pooling::Std)).is_some();
+    let of_maps = has_std && data.head.is_some();
+    let belongs = |text: &&str| match *text {
+        "nnguide" => data.head.is_some(),
+        "cadref" | "fdbd" | "lts" => of_maps,
+        "gmm(pooling=std,shrinkage=1)" => has_std,
+        _ => !of_maps,
+    };
+    let members: Vec<&str> = COMMITTEE.into_iter().filter(|text| belongs(&text)).collect();
+    parsed(&members)
+}
+
+fn parsed(texts: &[&str]) -> Vec<ScorerSpec> {
+    texts.iter().filter_map(|text| ScorerSpec::parse(text).ok()).collect()
 }
 
 fn spec(name: &str, clusters: Option<i64>) -> ScorerSpec {

@@ -26,7 +26,7 @@ mod scoring;
 mod spec;
 mod subspace;
 
-pub use catalogue::{Group, Labels, Listed, Needs, catalogue};
+pub use catalogue::{Group, Labels, Listed, Needs, catalogue, committee};
 pub use elsewhere::{AtLayer, OverViews};
 pub(crate) use elsewhere::{LAYER, VIEWS};
 pub use fit::{Fit, Fitted, TrainingData};

@@ -1,47 +1,58 @@
 //! Choosing scorers, and the weights of a composition, without OOD data.
 //!
-//! The classes of the training set are dealt into groups. In each fold one
-//! group is left out of the fit, of the head and of the validation rows, as if
-//! it were unknown; its rows are one kind of pseudo-OOD, outliers made of
-//! validation rows (`outliers`) are others. Each scorer is fitted anew in
-//! each fold and judged by its AUROC against every kind; its value is the mean
-//! over the kinds. The composition is found by greedy forward selection on the
-//! standardised scores (Caruana et al., *Ensemble Selection*, ICML 2004), with
-//! replacement, so that its weights are counts; members must be among the
-//! better half and above chance against every kind.
+//! Something must play OOD. Best is what comes of the same kind of input, made wrong on purpose and
+//! sent through the same network ([`Surrogates`], [`SelectConfig::run_on`]): each scorer is fitted
+//! once and judged by its AUROC of held-out ID rows against each kind.
 //!
-//! How much to trust the ranking: the standard error over folds, and the
-//! [`agreement`](Selection::agreement) of the kinds. Where outliers of one
-//! kind rank the scorers otherwise than those of another, real OOD data may
-//! rank them in a third way.
+//! Where there are features alone ([`SelectConfig::run`]), the classes of the training set are
+//! dealt into groups. In each fold one group is left out of the fit, of the head and of the
+//! validation rows, as if it were unknown; its rows are one kind, outliers made of validation rows
+//! (`outliers`) are others. Each scorer is fitted anew in each fold.
+//!
+//! A scorer's value is its mean AUROC over the kinds (over groups of kinds, where they are known:
+//! `surrogates`). The fixed [`committee`] needs no choice. What may replace it is half the
+//! committee and half weights found by logistic regression of the kinds against ID rows
+//! (`logistic`): the committee's half guards against kinds unlike what is met later. It does
+//! replace it only on [`Evidence`]: each kind is left out in turn, and what is chosen by the others
+//! must gain on it.
+//!
+//! How much to trust the ranking: the [`agreement`](Selection::agreement) of groups or kinds, and
+//! its [`stability`](Selection::stability) where kinds are left out.
 
+mod contest;
+mod deal;
+mod finish;
+mod logistic;
 mod outliers;
+mod rank;
+mod surrogates;
+mod trial;
 mod tune;
 
 use serde::{Deserialize, Serialize};
 
+pub use finish::{Standardise, fit_composition};
+pub use surrogates::Surrogates;
 pub use tune::{Tuned, Tuning, tune};
 
-use crate::compose::{CombinedConfig, Part, mean_std};
 use crate::error::{Error, Result};
-use crate::math::parallel::{Pieces, Slices};
+use crate::features::{FeatureSet, Field, FieldSet, RowSketch};
 use crate::math::rng::{Purpose, Stream};
-use crate::metrics;
 use crate::observe::{Event, Observer};
-use crate::scorers::{
-    Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, fit_each, score_each,
-};
+use crate::scorers::{ScorerSpec, TrainingData, committee};
+use contest::{Contest, Kinds};
+use deal::Deal;
 
 /// Settings of a selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectConfig {
-    /// Groups of classes, each left out once.
+    /// Groups of classes, each left out once; where there are surrogates nothing is left out.
     pub folds: usize,
     /// Most training rows used, the same fraction of every class, but at least
     /// ten of each.
     pub rows: usize,
-    /// Most members of the composition, counted with repetition.
+    /// Most scorers that are given weights beside the committee's own.
     pub members: usize,
     /// Seed of groups, rows and outliers.
     pub seed: u64,
@@ -52,11 +63,11 @@ pub struct SelectConfig {
 
 impl Default for SelectConfig {
     fn default() -> Self {
-        SelectConfig { folds: 5, rows: 20_000, members: 6, seed: 0, strict: false }
+        SelectConfig { folds: 5, rows: 20_000, members: 8, seed: 0, strict: false }
     }
 }
 
-/// Kinds of pseudo-OOD rows.
+/// Kinds of pseudo-OOD rows where there are features alone.
 pub fn kinds() -> Vec<&'static str> {
     std::iter::once("held_out_classes").chain(outliers::KINDS).collect()
 }
@@ -66,12 +77,44 @@ pub fn kinds() -> Vec<&'static str> {
 pub struct Ranked {
     /// The scorer as written.
     pub name: String,
-    /// Mean AUROC over kinds and folds.
+    /// Its value: mean AUROC over kinds (over groups of kinds) and folds.
     pub auroc: f64,
-    /// Standard error of it over folds.
-    pub error: f64,
-    /// Mean AUROC against each of [`kinds`].
+    /// Standard error of it over folds, where there are some.
+    pub error: Option<f64>,
+    /// Mean AUROC over each of [`Selection::groups`], where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_group: Vec<f64>,
+    /// Mean AUROC against each of [`Selection::kinds`].
     pub by_kind: Vec<f64>,
+}
+
+/// Whether a composition that was found is better than that which it would replace: on kinds
+/// that it was not chosen by.
+#[derive(Debug, Clone, Serialize)]
+pub struct Evidence {
+    /// Gain in AUROC on each kind, by what is chosen without it.
+    pub gains: Vec<f64>,
+    /// Their mean.
+    pub mean: f64,
+    /// Standard error of it over the kinds.
+    pub standard_error: f64,
+    /// Whether that is taken to be better.
+    pub suffices: bool,
+}
+
+impl Evidence {
+    /// Gains beyond this many standard errors of their mean are taken for real: one in forty
+    /// would be so by chance, were kinds drawn at random.
+    const BEYOND: f64 = 2.0;
+
+    fn of(gains: Vec<f64>) -> Self {
+        let n = gains.len() as f64;
+        let mean = gains.iter().sum::<f64>() / n;
+        let squares: f64 = gains.iter().map(|g| (g - mean).powi(2)).sum();
+        let standard_error = (squares / (n - 1.0) / n).sqrt();
+        let suffices = mean > 0.0 && mean > Self::BEYOND * standard_error;
+        Evidence { gains, mean, standard_error, suffices }
+    }
 }
 
 /// What a selection found.
@@ -79,26 +122,74 @@ pub struct Ranked {
 pub struct Selection {
     /// The scorers, best first.
     pub ranking: Vec<Ranked>,
-    /// Mean rank correlation (Spearman) between kinds of outliers, within
-    /// folds; none where nothing can be ranked.
+    /// Rank correlation (Spearman) between the rankings by the two groups of kinds; where there
+    /// is one group, the mean between single kinds within folds. None where nothing can be ranked.
     pub agreement: Option<f64>,
-    /// Members of the best composition with their weights; one if no
-    /// composition is better.
+    /// Mean rank correlation between the rankings by two halves of the kinds; none where there
+    /// are too few.
+    pub stability: Option<f64>,
+    /// Members of the composition that is chosen with their weights; one if that is one scorer.
     pub composition: Vec<(String, f64)>,
-    /// Mean AUROC of that composition, on the rows that chose it.
+    /// Its mean AUROC, on the rows that chose it.
     pub composed_auroc: f64,
-    /// Folds used.
+    /// What is taken unless another composition is shown to be better: the fixed committee, as
+    /// far as its members can be fitted and are among the scorers, else the best scorer.
+    pub fallback: Vec<(String, f64)>,
+    /// Its mean AUROC.
+    pub fallback_auroc: f64,
+    /// The best composition found, whether it is chosen or not.
+    pub found: Vec<(String, f64)>,
+    /// Its mean AUROC, on the rows that it was found by.
+    pub found_auroc: f64,
+    /// Whether that is better than the fallback; none where there are fewer than three kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// Folds used; one where there are surrogates.
     pub folds: usize,
-    /// The [`kinds`], in the order of `by_kind`.
-    pub kinds: Vec<&'static str>,
+    /// Groups of kinds, which count alike.
+    pub groups: Vec<&'static str>,
+    /// The kinds, in the order of `by_kind`.
+    pub kinds: Vec<String>,
+    /// What the ID rows were.
+    pub id: IdRows,
     /// Scorers that could not be fitted or scored in a fold, each with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<(String, String)>,
+    /// Mean and deviation of each member over ID rows that were held out of the fit by which it
+    /// was chosen; empty where it is standardised on other rows.
+    #[serde(skip)]
+    pub scale: Vec<(f64, f64)>,
+}
+
+/// Which ID rows a selection told pseudo-OOD rows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdRows {
+    /// Rows outside the training set.
+    HeldOut,
+    /// Given ones, of which so many are training rows: these were left out of the fit by which
+    /// scorers were judged.
+    OfTraining {
+        /// So many.
+        rows: usize,
+    },
+    /// Training rows left out of the fit: a fifth of them; in folds, of each.
+    Fifth,
 }
 
 impl Selection {
     /// How much to trust the ranking, in words.
     pub fn trust(&self) -> &'static str {
+        if self.groups.len() > 1 {
+            return match self.stability {
+                None => "too few kinds to say how much the ranking hangs on them",
+                Some(s) if s >= 0.7 => "the ranking hardly hangs on which kinds are taken",
+                Some(s) if s >= 0.4 => {
+                    "the ranking hangs on which kinds are taken: trust the upper half, not the order"
+                }
+                Some(_) => "the ranking hangs on which kinds are taken: it says little",
+            };
+        }
         let Some(agreement) = self.agreement else {
             return "one scorer cannot be ranked";
         };
@@ -110,35 +201,22 @@ impl Selection {
             _ => "the kinds of outliers disagree: the ranking says little about unknown data",
         }
     }
-}
 
-/// AUROCs of one fold: `[kind][scorer]`, and the standardised scores.
-struct Fold {
-    auroc: Vec<Vec<f64>>,
-    id: Vec<Vec<f32>>,
-    ood: Vec<Vec<Vec<f32>>>,
-    /// Scorers whose scores of the rows fitted on are all equal: no unit for a
-    /// composition.
-    flat: Vec<bool>,
-}
-
-/// What comes of a fold.
-enum Dealing {
-    Done(Fold),
-    /// Places of the scorers that could not be fitted or scored, in their order.
-    Failed(Vec<(usize, Error)>),
-}
-
-/// All, or those that failed, by their places.
-fn whole<T>(results: Vec<Result<T>>) -> std::result::Result<Vec<T>, Vec<(usize, Error)>> {
-    let (mut found, mut failed) = (Vec::new(), Vec::new());
-    for (i, result) in results.into_iter().enumerate() {
-        match result {
-            Ok(value) => found.push(value),
-            Err(error) => failed.push((i, error)),
+    /// The scorers whose places in the rankings by the two groups differ most, with these places
+    /// from 1; none where there are no two groups.
+    pub fn disputed(&self, most: usize) -> Vec<(&str, [usize; 2])> {
+        if self.groups.len() < 2 {
+            return Vec::new();
         }
+        let place = |r: &Ranked, g: usize| {
+            1 + self.ranking.iter().filter(|other| other.by_group[g] > r.by_group[g]).count()
+        };
+        let mut all: Vec<(&str, [usize; 2])> =
+            self.ranking.iter().map(|r| (&*r.name, [place(r, 0), place(r, 1)])).collect();
+        all.sort_by_key(|(_, [a, b])| std::cmp::Reverse(a.abs_diff(*b)));
+        all.truncate(most);
+        all
     }
-    if failed.is_empty() { Ok(found) } else { Err(failed) }
 }
 
 impl SelectConfig {
@@ -147,14 +225,18 @@ impl SelectConfig {
             let problem = "at least two groups of classes are left out in turn";
             return Err(Error::config("folds", self.folds, problem));
         }
-        if self.members == 0 {
-            return Err(Error::config("members", 0, "a composition has at least one member"));
-        }
         if classes < 3 {
             let problem = "classes are left out in turn, so at least three are needed";
             return Err(Error::config("classes", classes, problem));
         }
         Ok(self.folds.min(classes))
+    }
+
+    fn check_members(&self) -> Result<()> {
+        if self.members == 0 {
+            return Err(Error::config("members", 0, "a composition has at least one member"));
+        }
+        Ok(())
     }
 
     /// Rank scorers on the training set alone.
@@ -172,51 +254,32 @@ impl SelectConfig {
         let present = train.present(data.count_classes()?)?;
         let classes = present.count;
         let folds = self.check(classes)?;
-        if specs.is_empty() {
-            return Err(Error::config("scorers", "", "name at least one, e.g. `knn,el`"));
-        }
-        if let Some(twice) = (1..specs.len()).find(|&i| specs[..i].contains(&specs[i])) {
-            return Err(Error::config("scorers", &specs[twice], "is named twice"));
-        }
+        self.check_members()?;
+        let mut contest = Contest::new(specs, self.strict)?;
         let labels = train.labels(0..train.len(), data.count_classes()?)?;
         let order = Stream::new(self.seed, Purpose::HoldOut, 1, 0).permutation(classes as u32);
-        let mut specs = specs.to_vec();
-        let mut skipped = Vec::new();
-        let mut found = Vec::new();
-        while found.len() < folds {
-            let fold = found.len();
+        for fold in 0..folds {
             let left_out = order.iter().skip(fold).step_by(folds);
             let left_out: Vec<u32> =
                 left_out.map(|number| present.class(*number as usize) as u32).collect();
-            match self.fold(&specs, data, &labels, &left_out, fold, observer)? {
-                Dealing::Done(fold) => found.push(fold),
-                // All folds are of the same scorers: without those that failed, anew.
-                Dealing::Failed(failed) => {
-                    for (i, error) in failed.into_iter().rev() {
-                        let spec = specs.remove(i);
-                        if self.strict || specs.is_empty() {
-                            return Err(error);
-                        }
-                        skipped.push((spec.to_string(), error.to_string()));
-                    }
-                    found.clear();
-                }
-            }
+            self.fold(&mut contest, data, &labels, &left_out, fold, observer)?;
         }
-        Ok(Selection { skipped, ..self.conclude(&specs, &found) })
+        let names: Vec<String> = kinds().into_iter().map(str::to_owned).collect();
+        let kinds = Kinds { groups: vec![("all", (0..names.len()).collect())], names };
+        contest.conclude(self, kinds, IdRows::Fifth, &committee(data), observer)
     }
 
     fn fold(
         &self,
-        specs: &[ScorerSpec],
+        contest: &mut Contest,
         data: &TrainingData,
         labels: &[u32],
         left_out: &[u32],
         fold: usize,
         observer: &mut dyn Observer,
-    ) -> Result<Dealing> {
+    ) -> Result<()> {
         let train = &data.features;
-        let rows = self.deal(labels, left_out, fold);
+        let rows = Deal { labels, most: self.rows, seed: self.seed }.fold(left_out, fold);
         for (what, rows, classes) in [
             ("to fit on", &rows.fit, "kept"),
             ("to validate with", &rows.validation, "kept"),
@@ -240,257 +303,84 @@ impl SelectConfig {
         let head = data.head.as_ref().map(|h| h.select(&kept)).transpose()?;
         observer.on(Event::Begin { task: "select", total: 0 });
         let part = TrainingData::new(&fit).with_head(head.as_ref());
-        let fitted = match whole(fit_each(specs, &part, observer)) {
-            Ok(fitted) => fitted,
-            Err(failed) => return Ok(Dealing::Failed(failed)),
-        };
-        let scorers: Vec<&dyn Scorer> = fitted.iter().map(|(scorer, _)| &**scorer).collect();
         let outliers = outliers::make(&id, self.seed.wrapping_add(fold as u64))?;
-        let sets = [&fit, &id, &unknown].into_iter().chain(outliers.iter().map(|(_, set)| set));
-        let mut scores = Vec::new();
-        for set in sets {
-            match whole(score_each(set, &scorers, false, observer)?) {
-                Ok(scored) => scores.push(scored.into_iter().map(|s| s.scores).collect()),
-                Err(failed) => return Ok(Dealing::Failed(failed)),
+        let made = outliers.iter().map(|(_, set)| set);
+        let sets: Vec<&FeatureSet> = [&id, &unknown].into_iter().chain(made).collect();
+        contest.hold(&part, &sets, observer)
+    }
+
+    /// Rank scorers by sets that play OOD.
+    ///
+    /// Each scorer is fitted once, on the training set (at most [`SelectConfig::rows`] of it). ID
+    /// rows that are training rows are left out of that fit; where no ID rows are given, a fifth of
+    /// the training rows is.
+    ///
+    /// # Errors
+    /// If a set has too few rows, no scorer can be fitted, or one cannot and the settings are
+    /// strict.
+    pub fn run_on(
+        &self,
+        specs: &[ScorerSpec],
+        data: &TrainingData,
+        surrogates: &Surrogates,
+        observer: &mut dyn Observer,
+    ) -> Result<Selection> {
+        surrogates.check()?;
+        self.check_members()?;
+        let mut contest = Contest::new(specs, self.strict)?;
+        let train = &data.features;
+        let labels = match train.labelled() {
+            true => train.labels(0..train.len(), data.count_classes()?)?,
+            false => vec![0; train.len()],
+        };
+        let deal = Deal { labels: &labels, most: self.rows, seed: self.seed };
+        let (fit, id, id_rows) = match &surrogates.id {
+            None => {
+                let dealt = deal.fold(&[], 0);
+                let held_out = train.select(dealt.validation, None)?;
+                (dealt.fit, held_out, IdRows::Fifth)
             }
-        }
-        let mut ood: Vec<Vec<Vec<f32>>> = scores.split_off(2);
-        let (mut id_scores, known) = (scores.remove(1), scores.remove(0));
-        let auroc = ood.iter().map(|kind| {
-            id_scores
-                .iter()
-                .zip(kind)
-                .map(|(a, o)| metrics::auroc(a, o))
-                .collect::<Result<Vec<_>>>()
-        });
-        let auroc = auroc.collect::<Result<_>>()?;
-        let mut flat = Vec::new();
-        for s in 0..specs.len() {
-            let theirs = ood.iter_mut().map(|kind| &mut kind[s]);
-            flat.push(!standardise(&known[s], std::iter::once(&mut id_scores[s]).chain(theirs)));
-        }
-        Ok(Dealing::Done(Fold { auroc, id: id_scores, ood, flat }))
-    }
-
-    /// Rows to fit on, four fifths of the kept classes; to validate with, the
-    /// others; and of the classes left out.
-    fn deal(&self, labels: &[u32], left_out: &[u32], fold: usize) -> Dealt {
-        let n = labels.len() as u32;
-        let order = Stream::new(self.seed, Purpose::HoldOut, 2, fold as u64).permutation(n);
-        let share = (self.rows as f64 / labels.len() as f64).min(1.0);
-        let classes = labels.iter().max().map_or(0, |l| *l as usize + 1);
-        let mut size = vec![0usize; classes];
-        labels.iter().for_each(|l| size[*l as usize] += 1);
-        let mut taken = vec![0usize; classes];
-        let (mut fit, mut validation, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
-        for i in order {
-            let k = labels[i as usize] as usize;
-            let most = ((share * size[k] as f64).ceil() as usize).max(10);
-            if taken[k] == most {
-                continue;
+            Some(id) => {
+                let seen = rows_of(train, id)?;
+                let mut fit = deal.some(0);
+                fit.retain(|row| seen.binary_search(row).is_err());
+                fit.sort_unstable();
+                let id_rows = match seen.len() {
+                    0 => IdRows::HeldOut,
+                    rows => IdRows::OfTraining { rows },
+                };
+                (fit, id.clone(), id_rows)
             }
-            taken[k] += 1;
-            if left_out.contains(&(k as u32)) {
-                unknown.push(i);
-            } else if taken[k].is_multiple_of(5) {
-                validation.push(i);
-            } else {
-                fit.push(i);
-            }
+        };
+        if fit.is_empty() {
+            let problem = format!(
+                "every training row is among the ID rows of {}: none is left to fit on",
+                id.name()
+            );
+            return Err(Error::Fit { what: format!("selection on {}", train.name()), problem });
         }
-        for rows in [&mut fit, &mut validation, &mut unknown] {
-            rows.sort_unstable();
+        let mut part = data.clone();
+        if fit.len() < train.len() {
+            part.features = train.select(fit, None)?;
         }
-        Dealt { fit, validation, unknown }
-    }
-
-    fn conclude(&self, specs: &[ScorerSpec], folds: &[Fold]) -> Selection {
-        let kinds = folds[0].auroc.len();
-        let n = folds.len() as f64;
-        let mut ranking: Vec<Ranked> = (0..specs.len())
-            .map(|s| {
-                let by_kind: Vec<f64> = (0..kinds)
-                    .map(|k| folds.iter().map(|f| f.auroc[k][s]).sum::<f64>() / n)
-                    .collect();
-                let of_fold = |f: &Fold| f.auroc.iter().map(|k| k[s]).sum::<f64>() / kinds as f64;
-                let auroc = folds.iter().map(of_fold).sum::<f64>() / n;
-                let variance =
-                    folds.iter().map(|f| (of_fold(f) - auroc).powi(2)).sum::<f64>() / (n - 1.0);
-                Ranked { name: specs[s].to_string(), auroc, error: (variance / n).sqrt(), by_kind }
-            })
-            .collect();
-        let eligible: Vec<usize> = eligible(&ranking);
-        let (counts, composed_auroc) = self.compose(folds, specs.len(), &eligible);
-        let total: usize = counts.iter().sum();
-        let members = counts.iter().enumerate().filter(|(_, n)| **n > 0);
-        let composition =
-            members.map(|(s, &n)| (specs[s].to_string(), n as f64 / total as f64)).collect();
-        ranking.sort_by(|a, b| b.auroc.total_cmp(&a.auroc));
-        let agreement = agreement(folds);
-        Selection {
-            ranking,
-            agreement,
-            composition,
-            composed_auroc,
-            folds: folds.len(),
-            kinds: self::kinds(),
-            skipped: Vec::new(),
-        }
-    }
-
-    /// How often each scorer is in the best composition found.
-    fn compose(&self, folds: &[Fold], scorers: usize, eligible: &[usize]) -> (Vec<usize>, f64) {
-        let is_flat = |s: &usize| folds.iter().any(|f| f.flat[*s]);
-        let (alone, eligible): (Vec<usize>, Vec<usize>) = eligible.iter().partition(|s| is_flat(s));
-        let mut counts = vec![0usize; scorers];
-        let mut best = 0.0;
-        for _ in 0..if eligible.is_empty() { 0 } else { self.members } {
-            let with = |s: usize| {
-                let mut counts = counts.clone();
-                counts[s] += 1;
-                value(folds, &counts)
-            };
-            let tried: Vec<f64> = eligible.par_iter().map(|&s| with(s)).collect();
-            let top = (0..tried.len()).fold(0, |b, i| if tried[i] > tried[b] { i } else { b });
-            if tried[top] <= best {
-                break;
-            }
-            best = tried[top];
-            counts[eligible[top]] += 1;
-        }
-        for s in alone {
-            let only: Vec<usize> = (0..scorers).map(|i| usize::from(i == s)).collect();
-            let found = value(folds, &only);
-            if found > best {
-                (counts, best) = (only, found);
-            }
-        }
-        (counts, best)
+        observer.on(Event::Begin { task: "select", total: 0 });
+        let made = surrogates.kinds.iter().map(|(_, set)| set);
+        let sets: Vec<&FeatureSet> = std::iter::once(&id).chain(made).collect();
+        contest.hold(&part, &sets, observer)?;
+        let names = surrogates.kinds.iter().map(|(name, _)| name.clone()).collect();
+        let kinds = Kinds { names, groups: surrogates.groups() };
+        contest.conclude(self, kinds, id_rows, &committee(data), observer)
     }
 }
 
-/// Scorers that may be members: no kind of outlier looks ordinary to them, and
-/// they are among the better half. A scorer that one kind flatters would else
-/// be taken in for that kind alone. `ranking` is in the order of the scorers.
-fn eligible(ranking: &[Ranked]) -> Vec<usize> {
-    let mut values: Vec<f64> = ranking.iter().map(|r| r.auroc).collect();
-    values.sort_by(f64::total_cmp);
-    let median = values[values.len() / 2];
-    let sound = |r: &Ranked| r.auroc >= median && r.by_kind.iter().all(|a| *a >= 0.5);
-    let found: Vec<usize> = (0..ranking.len()).filter(|&s| sound(&ranking[s])).collect();
-    if found.is_empty() { (0..ranking.len()).collect() } else { found }
-}
-
-struct Dealt {
-    fit: Vec<u32>,
-    validation: Vec<u32>,
-    unknown: Vec<u32>,
-}
-
-/// Mean AUROC of a weighted sum of standardised scores.
-fn value(folds: &[Fold], counts: &[usize]) -> f64 {
-    let sum = |scores: &[Vec<f32>]| {
-        let mut out = vec![0.0f32; scores[0].len()];
-        for (s, &n) in scores.iter().zip(counts).filter(|(_, n)| **n > 0) {
-            out.iter_mut().zip(s).for_each(|(o, v)| *o += n as f32 * v);
-        }
-        out
-    };
-    let (mut total, mut cases) = (0.0, 0);
-    for fold in folds {
-        let id = sum(&fold.id);
-        for kind in &fold.ood {
-            // Never empty; NaN only where sums overflow, which is no choice.
-            total += metrics::auroc(&id, &sum(kind)).unwrap_or(0.0);
-            cases += 1;
-        }
+/// The rows of a training set that are among some ID rows, ascending.
+fn rows_of(train: &FeatureSet, id: &FeatureSet) -> Result<Vec<u32>> {
+    let both = |f: &Field| train.dim(*f).is_some() && train.dim(*f) == id.dim(*f);
+    let Some(field) = Field::ALL.into_iter().find(both) else { return Ok(Vec::new()) };
+    let sketch = RowSketch::of(id, FieldSet::of(field))?;
+    Ok(match sketch.is_whole() {
+        true => sketch.shared(train)?.map(|(_, rows)| rows),
+        false => sketch.shared_through(id, train)?,
     }
-    total / f64::from(cases)
-}
-
-/// By mean and deviation over the rows fitted on, as a composition does; whether
-/// there is a deviation. Without one the scores stay as they are.
-fn standardise<'a>(fit: &[f32], scores: impl Iterator<Item = &'a mut Vec<f32>>) -> bool {
-    let (mean, std) = mean_std(fit);
-    if std.is_nan() || std <= 0.0 {
-        return false;
-    }
-    let scale = 1.0 / std;
-    let apply = |v: &mut f32| *v = ((f64::from(*v) - mean) * scale) as f32;
-    scores.for_each(|scores| scores.iter_mut().for_each(apply));
-    true
-}
-
-/// Mean Spearman correlation between the rankings by two kinds, within folds.
-fn agreement(folds: &[Fold]) -> Option<f64> {
-    if folds.iter().any(|f| f.auroc[0].len() < 2) {
-        return None;
-    }
-    let (mut total, mut pairs) = (0.0, 0);
-    for fold in folds {
-        let ranks: Vec<Vec<f64>> = fold.auroc.iter().map(|k| ranks(k)).collect();
-        for a in 0..ranks.len() {
-            for b in 0..a {
-                total += correlation(&ranks[a], &ranks[b]);
-                pairs += 1;
-            }
-        }
-    }
-    (pairs > 0).then(|| total / f64::from(pairs))
-}
-
-/// Ranks from 0, ties sharing their mean.
-fn ranks(x: &[f64]) -> Vec<f64> {
-    let rank = |v: &f64| {
-        let below = x.iter().filter(|w| *w < v).count() as f64;
-        let equal = x.iter().filter(|w| *w == v).count() as f64;
-        below + (equal - 1.0) / 2.0
-    };
-    x.iter().map(rank).collect()
-}
-
-/// Pearson's correlation; 0 where one side is constant.
-fn correlation(a: &[f64], b: &[f64]) -> f64 {
-    let n = a.len() as f64;
-    let (ma, mb) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
-    let sum =
-        |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(x, y)| f(x - ma, y - mb)).sum::<f64>();
-    let scale = (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt();
-    if scale > 0.0 { sum(&|x, y| x * y) / scale } else { 0.0 }
-}
-
-/// Fit the chosen scorers on the whole training set and compose them.
-///
-/// # Errors
-/// If a scorer cannot be fitted, or all its scores are equal.
-pub fn fit_composition(
-    composition: &[(String, f64)],
-    data: &TrainingData,
-    observer: &mut dyn Observer,
-) -> Result<Fitted<dyn Scorer>> {
-    let specs = composition.iter().map(|(name, _)| ScorerSpec::parse(name));
-    let mut fitted = fit_all(&specs.collect::<Result<Vec<_>>>()?, data, observer)?;
-    if fitted.len() == 1 {
-        return Ok(fitted.remove(0).0);
-    }
-    let mut members = Vec::new();
-    for ((name, weight), (scorer, _)) in composition.iter().zip(fitted) {
-        members.push(Part { weight: *weight, ..Part::new(name, scorer) });
-    }
-    Ok(CombinedConfig { members, beta: 0.0 }.fit(data, observer)?.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// scipy 1.17.1: `spearmanr([.9, .8, .7, .7], [.6, .9, .5, .4])` is
-    /// 0.7378647873726218.
-    #[test]
-    fn rank_correlation_equals_scipy() {
-        let (a, b) = ([0.9, 0.8, 0.7, 0.7], [0.6, 0.9, 0.5, 0.4]);
-        let got = correlation(&ranks(&a), &ranks(&b));
-        assert!((got - 0.737_864_787_372_621_8).abs() < 1e-12, "{got}");
-        assert_eq!(correlation(&[1.0, 1.0], &[0.0, 1.0]), 0.0);
-    }
+    .unwrap_or_default())
 }
