@@ -39,6 +39,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("the file formats are read and written on little-endian machines only");
 
+pub mod auto;
 pub mod calibrate;
 pub mod compose;
 mod detector;

@@ -79,7 +79,7 @@ impl Provenance {
         let mut provenance = Self::new();
         provenance.standardised_on = held_out.digests()?;
         provenance.origin = held_out.origin().cloned();
-        provenance.rows.push(RowSketch::of(held_out, needs)?);
+        provenance.rows.push(RowSketch::of(held_out, &needs)?);
         Ok(provenance)
     }
 

@@ -167,8 +167,7 @@ impl Contest {
             .map(|k| by_trial.iter().map(|t| t[k]).sum::<f64>() / n)
             .collect();
         let auroc = kinds.value(&by_kind, None);
-        let squares: f64 =
-            by_trial.iter().map(|t| (kinds.value(t, None) - auroc).powi(2)).sum();
+        let squares: f64 = by_trial.iter().map(|t| (kinds.value(t, None) - auroc).powi(2)).sum();
         let error = (n > 1.0).then(|| (squares / (n - 1.0) / n).sqrt());
         let by_group = kinds.groups.iter().filter_map(|(_, g)| mean_of(&by_kind, g, None));
         let by_group = if kinds.groups.len() > 1 { by_group.collect() } else { Vec::new() };
@@ -257,9 +256,8 @@ impl Contest {
     #[expect(clippy::type_complexity, reason = "two lists of the same members")]
     fn shares(&self, composed: &Composed) -> (Vec<(String, f64)>, Vec<(f64, f64)>) {
         let members = composed.weights.iter().enumerate().filter(|(_, w)| **w > 0.0);
-        let one = |(s, w): (usize, &f64)| {
-            ((self.specs[s].to_string(), *w), self.trials[0].scale[s])
-        };
+        let one =
+            |(s, w): (usize, &f64)| ((self.specs[s].to_string(), *w), self.trials[0].scale[s]);
         members.map(one).unzip()
     }
 }

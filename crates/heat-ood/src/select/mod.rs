@@ -107,7 +107,7 @@ impl Evidence {
     /// would be so by chance, were kinds drawn at random.
     const BEYOND: f64 = 2.0;
 
-    fn of(gains: Vec<f64>) -> Self {
+    pub(crate) fn of(gains: Vec<f64>) -> Self {
         let n = gains.len() as f64;
         let mean = gains.iter().sum::<f64>() / n;
         let squares: f64 = gains.iter().map(|g| (g - mean).powi(2)).sum();
@@ -374,10 +374,10 @@ impl SelectConfig {
 }
 
 /// The rows of a training set that are among some ID rows, ascending.
-fn rows_of(train: &FeatureSet, id: &FeatureSet) -> Result<Vec<u32>> {
+pub(crate) fn rows_of(train: &FeatureSet, id: &FeatureSet) -> Result<Vec<u32>> {
     let both = |f: &Field| train.dim(*f).is_some() && train.dim(*f) == id.dim(*f);
     let Some(field) = Field::ALL.into_iter().find(both) else { return Ok(Vec::new()) };
-    let sketch = RowSketch::of(id, FieldSet::of(field))?;
+    let sketch = RowSketch::of(id, &FieldSet::of(field))?;
     Ok(match sketch.is_whole() {
         true => sketch.shared(train)?.map(|(_, rows)| rows),
         false => sketch.shared_through(id, train)?,

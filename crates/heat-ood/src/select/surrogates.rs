@@ -73,7 +73,7 @@ impl Surrogates {
     }
 
     /// The groups with the places of their kinds; one of all where the names are others.
-    pub(super) fn groups(&self) -> Vec<(&'static str, Vec<usize>)> {
+    pub(crate) fn groups(&self) -> Vec<(&'static str, Vec<usize>)> {
         let known = |kinds: &[&str]| -> Vec<usize> {
             let places = self.kinds.iter().enumerate();
             places.filter(|(_, (name, _))| kinds.contains(&&**name)).map(|(i, _)| i).collect()
