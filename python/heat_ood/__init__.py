@@ -28,7 +28,7 @@ from .images import Backbone, extract
 from .recipes import Recipe, recipe
 from .scorer_classes import *  # noqa: F403
 from .scorer_classes import __all__ as _classes
-from .selection import Selection, select, tune
+from .selection import Selection, committee, select, tune
 
 __version__ = _heat_ood.version()
 
@@ -57,6 +57,7 @@ __all__ = [
     "Results",
     "Scorer",
     "Selection",
+    "committee",
     "compose",
     "drift",
     "errors",

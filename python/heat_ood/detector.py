@@ -214,7 +214,8 @@ def load(path: StrPath) -> Detector:
 def compose(
     detectors: Sequence[Detector] | Mapping[str, Detector],
     *,
-    train: Any,
+    train: Any = None,
+    standardise: Any = None,
     beta: float = 0.0,
     weights: Sequence[float] | None = None,
     head: Any = None,
@@ -222,24 +223,27 @@ def compose(
 ) -> Detector:
     """Compose detectors into one (METHOD §5): each score standardised over `train`, then combined.
 
-    `beta` 0 is the sum; above, large scores count more, below, small ones. `train` are ID rows.
+    `beta` 0 is the sum; above, large scores count more, below, small ones. `train` are ID rows. In its
+    place `standardise` gives ID rows that took no part in training: better, since trained rows look more
+    ordinary than others to some detectors.
     """
     named = detectors.items() if isinstance(detectors, Mapping) else None
     members = list(named) if named is not None else [(d.scorer, d) for d in _sequence(detectors)]
     weights = [1.0] * len(members) if weights is None else list(weights)
     if len(weights) != len(members):
         raise InputError(f"weights: {len(weights)} for {len(members)} detectors")
+    if (train is None) == (standardise is None):
+        raise InputError("give either `train` or `standardise`: the rows over which scores are standardised")
     counts: dict[str, int] = {}
     parts = []
     for (name, detector), weight in zip(members, weights, strict=True):
         counts[name] = counts.get(name, 0) + 1
         unique = name if counts[name] == 1 else f"{name}_{counts[name]}"
         parts.append((unique, detector._inner, float(weight)))
-    rows = as_set(train, "train")
+    rows = as_set(standardise, "standardise") if train is None else as_set(train, "train")
     layer: Head | None = as_head(head) or rows.head
-    return Detector(
-        _heat_ood.compose(parts, beta, rows._set, None if layer is None else layer._head, callback(progress))
-    )
+    inner = None if layer is None else layer._head
+    return Detector(_heat_ood.compose(parts, beta, rows._set, inner, train is None, callback(progress)))
 
 
 def _sequence(detectors: Any) -> Sequence[Detector]:

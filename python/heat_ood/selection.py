@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import _heat_ood
 from ._progress import Progress, callback
 from ._scorer import Scorer
 from .detector import Detector
-from .features import as_head, as_set
+from .errors import HeatWarning, InputError
+from .features import StrPath, as_head, as_set
 
-__all__ = ["Selection", "select", "tune"]
+__all__ = ["Selection", "committee", "select", "tune"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,38 +39,96 @@ class Selection:
         return "\n".join([f"Selection({self.detector!r}", *lines, ")"])
 
 
-def _texts(scorers: str | Sequence[str | Scorer]) -> list[str]:
-    if isinstance(scorers, str):
-        known = ("all", "logits", "features", "head", "unlabelled", "unlabeled")
-        return _heat_ood.scorer_group(scorers) if scorers in known else [scorers]
-    return [str(s) for s in scorers]
+_GROUPS = ("all", "logits", "features", "head", "unlabelled", "unlabeled", "committee")
+
+
+def _texts(
+    scorers: str | Sequence[str | Scorer], train: _heat_ood.FeatureSet, head: _heat_ood.Head | None
+) -> list[str]:
+    words = [scorers] if isinstance(scorers, str) else [str(s) for s in scorers]
+    found: list[str] = []
+    for word in words:
+        if word not in _GROUPS:
+            found.append(word)
+            continue
+        # What is in several groups is meant once.
+        found += [name for name in _heat_ood.scorer_group(word, train, head) if name not in found]
+    return found
 
 
 def select(
     train: Any,
-    scorers: str | Sequence[str | Scorer] = "all",
+    scorers: str | Sequence[str | Scorer] = ("all", "committee"),
     *,
     head: Any = None,
+    surrogates: StrPath | Mapping[str, Any] | None = None,
+    id: Any = None,
     folds: int = 5,
     rows: int = 20_000,
-    members: int = 6,
+    members: int = 8,
     seed: int = 0,
     strict: bool = False,
+    force: bool = False,
     progress: Progress = None,
 ) -> Selection:
-    """Rank scorers and compose them by classes held out and by made-up outliers: no OOD data.
+    """Rank scorers and compose them without OOD data.
 
-    `train` needs labels. `scorers`: a group ("all", "logits", "features", "head") or a list.
+    `scorers`: groups ("all", "logits", "features", "head", "committee") or a list.
+
+    What plays OOD: the sets of `surrogates`, one a kind (a dict, or the directory that `heat extract
+    --surrogates` writes): inputs made wrong on purpose and sent through the same network. `id` are ID
+    rows to tell them from, best those that they were made of (`"id"` in the dict or directory); else a
+    fifth of the training rows is held out. Without `surrogates`, classes held out and made-up outliers;
+    `train` then needs labels.
+
+    A fixed committee is taken unless what is found gains on kinds that it was not chosen by.
     """
     data = as_set(train, "train")
     layer = as_head(head) or data.head
     data._tell(layer)
     inner = None if layer is None else layer._head
     told = callback(progress)
+    kinds, rows_of_id = _surrogates(surrogates, id)
     text, detector = _heat_ood.select(
-        _texts(scorers), data._set, inner, folds, rows, members, seed, strict, told
+        _texts(scorers, data._set, inner), data._set, inner, kinds, rows_of_id, folds, rows, members, seed, strict, force, told
     )
     return Selection(Detector(detector), json.loads(text))
+
+
+def _surrogates(
+    surrogates: StrPath | Mapping[str, Any] | None, id: Any
+) -> tuple[list[tuple[str, _heat_ood.FeatureSet]] | None, _heat_ood.FeatureSet | None]:
+    given = None if id is None else as_set(id, "id")._set
+    if surrogates is None:
+        if given is not None:
+            raise InputError("id: rows to tell `surrogates` from; give these too")
+        return None, None
+    if isinstance(surrogates, Mapping):
+        kinds = [(name, as_set(x, name)._set) for name, x in surrogates.items() if name != "id"]
+        beside = as_set(surrogates["id"], "id")._set if given is None and "id" in surrogates else None
+        return kinds, given if beside is None else beside
+    kinds, beside = _heat_ood.open_surrogates(Path(surrogates))
+    return kinds, given if given is not None else beside
+
+
+def committee(
+    train: Any, *, head: Any = None, standardise: Any = None, progress: Progress = None
+) -> Detector:
+    """The fixed committee: scorers that are composed where nothing is known of what is to be detected.
+
+    `standardise` are ID rows that took no part in training; else a fifth of the training rows serves,
+    after a fit on the others.
+    """
+    data = as_set(train, "train")
+    layer = as_head(head) or data.head
+    data._tell(layer)
+    held_out = None if standardise is None else as_set(standardise, "standardise")._set
+    detector, _, skipped = _heat_ood.committee(
+        data._set, None if layer is None else layer._head, held_out, callback(progress)
+    )
+    for name, reason in skipped:
+        warnings.warn(f"{name} is left out: {reason}", HeatWarning, stacklevel=2)
+    return Detector(detector)
 
 
 def tune(
@@ -88,12 +149,13 @@ def tune(
     layer = as_head(head) or data.head
     data._tell(layer)
     sets = [(name, as_set(x, name)._set) for name, x in ood.items()]
+    inner = None if layer is None else layer._head
     text, detector = _heat_ood.tune_on(
-        _texts(scorers),
+        _texts(scorers, data._set, inner),
         data._set,
         as_set(id, "id")._set,
         sets,
-        None if layer is None else layer._head,
+        inner,
         strict,
         callback(progress),
     )

@@ -261,6 +261,43 @@ def test_selection(train: ho.FeatureSet, ood: ho.FeatureSet, test_set: ho.Featur
         tuned.detector.calibrate(test_set[:200])
 
 
+def test_selection_by_surrogates(
+    train: ho.FeatureSet, ood: ho.FeatureSet, test_set: ho.FeatureSet, tmp_path: Path
+) -> None:
+    scorers = ["committee", "el", "norm"]
+    kinds = {"a": ood[:200], "b": ood[200:400], "c": ood[400:600]}
+    chosen = ho.select(train, scorers, surrogates=kinds | {"id": test_set[:400]}, rows=1000)
+    assert chosen.found["kinds"] == ["a", "b", "c"] and chosen.found["id"] == "held_out"
+    assert len(chosen.found["fallback"]) == 5 and len(chosen.ranking) == 7
+    # The rows that it was chosen by are no rows to calibrate on.
+    with pytest.raises(ho.errors.FitError):
+        chosen.detector.calibrate(test_set[:400])
+    again = ho.select(train, scorers, surrogates=kinds, id=test_set[:400], rows=1000)
+    assert np.array_equal(again.detector.score(ood), chosen.detector.score(ood))
+    for name, rows in {**kinds, "id": test_set[:400]}.items():
+        np.savez(tmp_path / f"{name}.npz", avg=rows.numpy("avg"), std=rows.numpy("std"))
+    files = ho.select(train, scorers, surrogates=tmp_path, rows=1000)
+    assert files.ranking == chosen.ranking
+    with pytest.raises(ho.errors.InputError, match="surrogates"):
+        ho.select(train, scorers, id=test_set[:400])
+
+
+def test_committee_standardised_on_held_out_rows(train: ho.FeatureSet, test_set: ho.FeatureSet) -> None:
+    committee = ho.committee(train, standardise=test_set)
+    assert abs(float(committee.score(test_set).mean())) < 1e-3
+    assert committee.info["provenance"]["rows"][0]["rows"] == len(test_set)
+    members = {"el": ho.El().fit(train), "knn": ho.Knn().fit(train)}
+    u = [(scores - scores.mean()) / scores.std(ddof=1) for scores in
+         (d.score(test_set).astype(np.float64) for d in members.values())]
+    composed = ho.compose(members, standardise=test_set).score(test_set)
+    assert np.allclose(composed, u[0] + u[1], rtol=1e-4, atol=1e-4)
+    for both in ({}, {"train": train, "standardise": test_set}):
+        with pytest.raises(ho.errors.InputError, match="either"):
+            ho.compose(members, **both)
+    with pytest.raises(ho.errors.FitError, match="held out"):
+        ho.compose(members, standardise=train)
+
+
 def test_composition(train: ho.FeatureSet, ood: ho.FeatureSet) -> None:
     """METHOD §5 by hand: at beta 0 the sum of the standardised scores, else the soft maximum."""
     members = {"el": ho.El().fit(train), "gmm": ho.Gmm(shrinkage=1.0).fit(train)}

@@ -349,12 +349,12 @@ fn choosing_without_and_with_validation_sets() {
         let said = text(&ok(directory.path(), &eval).stderr);
         contains(&said, &["were chosen on", "1000 of 1000 rows", "(of composed)"]);
     }
-    // Distances of rows to themselves are all zero: alone it is what it is.
+    // Without the committee the best scorer stays, unless others are shown to add to it.
     let one = run(&["--scorers", "knn(k=1),norm", "--rows", "1500", "--format", "json"]);
     let one: Value = serde_json::from_str(&text(&one.stdout)).unwrap();
-    assert_eq!(one["composition"][0][0], "knn(k=1)");
-    let [alone, composed] = [&one["ranking"][0]["auroc"], &one["composed_auroc"]];
-    assert!((alone.as_f64().unwrap() - composed.as_f64().unwrap()).abs() < 1e-12, "{one}");
+    assert_eq!(one["fallback"], serde_json::json!([["knn(k=1)", 1.0]]));
+    let [alone, kept] = [&one["ranking"][0]["auroc"], &one["fallback_auroc"]];
+    assert!((alone.as_f64().unwrap() - kept.as_f64().unwrap()).abs() < 1e-9, "{one}");
     assert_eq!(one["kinds"][0], "held_out_classes");
     let same = ["--scorers", "knn(k=9,whiten=false),knn(k=9)", "--id-val", &id];
     let said = run(&[&same[..], &["--tune-on", &validation]].concat());
@@ -372,4 +372,106 @@ fn choosing_without_and_with_validation_sets() {
     contains(&fails(directory.path(), &[&headless[..], &["--strict"]].concat()).1, &["--head"]);
     let twice = ["--scorers", "norm,norm"];
     contains(&fails(directory.path(), &[&base[..], &twice].concat()).1, &["named twice"]);
+}
+
+/// Sets that play OOD in a directory, ID rows among them or not.
+#[test]
+fn choosing_by_surrogates() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let (train, head, id) = (data("train"), data("head"), data("test"));
+    let sets = path.join("sets");
+    fs::create_dir(&sets).unwrap();
+    let base = ["select", "--train", &train, "--head", &head, "--rows", "1500"];
+    let run = |more: &[&str]| ok(path, &[&base[..], &["--surrogates", "sets"], more].concat());
+    let refused = |more: &[&str]| {
+        fails(path, &[&base[..], &["--surrogates", "sets"], more].concat()).1
+    };
+    contains(&refused(&[]), &["sets", "holds no feature set", "one feature set a kind"]);
+    let copy = |set: &str, name: &str| {
+        fs::copy(data(set), sets.join(format!("{name}.safetensors"))).unwrap();
+    };
+    copy("test", "id");
+    contains(&refused(&[]), &["holds `id` alone"]);
+    for (set, name) in
+        [("ood_textures", "blur"), ("ood_mnist", "noise"), ("ood_cifar100", "jigsaw2"), ("ood_cifar100", "mixup")]
+    {
+        copy(set, name);
+    }
+    let few = ["--scorers", "committee,el,norm"];
+    let said = run(&[&few[..], &["-o", "chosen"]].concat());
+    let table = text(&said.stdout);
+    contains(
+        &table,
+        &["parts", "textures", "two groups count alike", "committee: 0.20 cadref", "composition: "],
+    );
+    assert!(table.lines().all(|line| !line.contains('%')), "{table}");
+    let json = text(&run(&[&few[..], &["--format", "json"]].concat()).stdout);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["kinds"], serde_json::json!(["blur", "jigsaw2", "mixup", "noise"]));
+    assert_eq!(json["ranking"].as_array().unwrap().len(), 7);
+    assert_eq!(json["made"]["sha256"]["surrogates"]["blur"].as_object().unwrap().len(), 1);
+    assert_eq!(json["id"], "held_out");
+    // Its ID rows are no rows to calibrate on, and the sets none to report results on.
+    let (_, error) = fails(path, &["calibrate", "chosen", "--id", &id, "-o", "x"]);
+    contains(&error, &["1000 of 1000 rows"]);
+    let set = format!("textures={}", data("ood_textures"));
+    let eval = ["eval", "--id", &id, "--ood", &set, "--detectors", "chosen"];
+    contains(&text(&ok(path, &eval).stderr), &["were chosen on"]);
+    // Training rows in the place of ID rows, and none.
+    let of_training = run(&[&few[..], &["--id-val", &train]].concat());
+    contains(&text(&of_training.stderr), &["training rows are ID rows of"]);
+    fs::remove_file(sets.join("id.safetensors")).unwrap();
+    contains(&text(&run(&few).stderr), &["a fifth of the training rows"]);
+    contains(&refused(&["--tune-on", &set]), &["--surrogates"]);
+    let (code, error) = fails(path, &[&base[..], &["--id-val", &id]].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["`--tune-on` or `--surrogates`"]);
+    fs::write(sets.join("short.csv"), "1,2\n").unwrap();
+    contains(&refused(&few), &["short"]);
+}
+
+/// One file of several scorers, in `heat fit` and `heat eval`, and on which rows they stand on one
+/// scale.
+#[test]
+fn the_committee_and_held_out_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let (train, head, id) = (data("train"), data("head"), data("test"));
+    let fit = ["fit", "committee", "--train", &train, "--head", &head, "-o", "c"];
+    contains(&text(&ok(path, &fit).stderr), &["committee: cadref + fdbd + lts + nnguide + gmm("]);
+    ok(path, &[&fit[..], &["--standardise", &id]].concat());
+    let info = text(&ok(path, &["info", "c"]).stdout);
+    contains(&info, &["standardised on test.safetensors sha256", "train    train.safetensors"]);
+    let (_, error) = fails(path, &["calibrate", "c", "--id", &id, "-o", "x"]);
+    contains(&error, &["1000 of 1000 rows"]);
+    let (code, error) = fails(path, &[&fit[..], &["k=3"]].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["the committee has no settings"]);
+    // Without a head the others, with a word on it.
+    let bare = ["fit", "committee", "--train", &train, "-o", "bare"];
+    contains(&text(&ok(path, &bare).stderr), &["committee: knn(k=5) + gmm(shrinkage=1)"]);
+    let one = ["fit", "norm", "--train", &train, "--standardise", &id, "-o", "norm"];
+    contains(&fails(path, &one).1, &["members of a composition are standardised"]);
+
+    let ood = format!("mnist={}", data("ood_mnist"));
+    let eval = ["eval", "--train", &train, "--head", &head, "--id", &id, "--ood", &ood];
+    let json = ["--scorers", "committee", "--format", "json"];
+    let json = text(&ok(path, &[&eval[..], &json].concat()).stdout);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let names: Vec<&String> = json["scorers"].as_object().unwrap().keys().collect();
+    assert_eq!(names.len(), 6);
+    assert!(names.contains(&&"committee".to_owned()));
+
+    ok(path, &["fit", "el", "--train", &train, "--head", &head, "-o", "el"]);
+    ok(path, &["fit", "norm", "--train", &train, "-o", "norm"]);
+    let compose = ["compose", "el", "norm", "-o", "both", "--standardise"];
+    ok(path, &[&compose[..], &[&id]].concat());
+    contains(&text(&ok(path, &["info", "both"]).stdout), &["standardised on test.safetensors"]);
+    let (_, error) = fails(path, &[&compose[..], &[&train]].concat());
+    contains(&error, &["3000 of 3000 rows", "held out of training", "`--force`"]);
+    assert!(!error.contains("--drop-seen"), "{error}");
+    ok(path, &[&compose[..], &[&train, "--force"]].concat());
+    let both = [&compose[..], &[&id, "--train", &train]].concat();
+    assert_eq!(fails(path, &both).0, 2);
 }

@@ -280,14 +280,27 @@ pub fn scorer_list() -> String {
     serde_json::Value::Object(list.collect()).to_string()
 }
 
-/// Names of a group of scorers: all, logits, features, head, unlabelled.
+/// Names of a group of scorers: all, logits, features, head, unlabelled, committee (that of such
+/// training data, where they are given).
 #[pyfunction]
-pub fn scorer_group(py: Python<'_>, word: &str) -> PyResult<Vec<String>> {
+#[pyo3(signature = (word, set=None, head=None))]
+pub fn scorer_group(
+    py: Python<'_>,
+    word: &str,
+    set: Option<&PyFeatureSet>,
+    head: Option<&PyHead>,
+) -> PyResult<Vec<String>> {
     let known = scorers::Group::ALL.map(|(name, _)| name);
     let group = scorers::Group::named(word);
     let group =
         group.ok_or_else(|| exception(py, &heat_ood::Error::unknown("group", word, known)))?;
-    Ok(group.scorers().iter().map(ScorerSpec::to_string).collect())
+    let members = match (group, set) {
+        (scorers::Group::Committee, Some(set)) => {
+            scorers::committee(&training(py, set, head, None)?)
+        }
+        _ => group.scorers(),
+    };
+    Ok(members.iter().map(ScorerSpec::to_string).collect())
 }
 
 /// A recipe resolved, as TOML.
@@ -330,15 +343,17 @@ pub fn train(
     })
 }
 
-/// Compose detectors; statistics of their scores are taken over the set.
+/// Compose detectors; statistics of their scores are taken over the set, which was held out of
+/// training or is the training set.
 #[pyfunction]
-#[pyo3(signature = (members, beta, set, head=None, progress=None))]
+#[pyo3(signature = (members, beta, set, head=None, held_out=false, progress=None))]
 pub fn compose(
     py: Python<'_>,
     members: Vec<(String, PyRef<'_, PyDetector>, f64)>,
     beta: f64,
     set: &PyFeatureSet,
     head: Option<&PyHead>,
+    held_out: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<PyDetector> {
     let names: Vec<String> = members.iter().map(|(name, ..)| name.clone()).collect();
@@ -353,7 +368,10 @@ pub fn compose(
     }
     let config = CombinedConfig { members: parts, beta };
     let detector = observed(py, progress, |observer| {
-        let mut detector = Detector::new(config.fit(&data, observer)?);
+        let mut detector = Detector::new(match held_out {
+            true => config.fit_held_out(&data.features, false, observer)?,
+            false => config.fit(&data, observer)?,
+        });
         detector.record_recipe(format!("combine({},beta={beta})", names.join(",")), None);
         Ok(detector)
     })?;

@@ -1,13 +1,17 @@
 //! Evaluation with intervals and tests, selection, metrics.
 
+use std::path::PathBuf;
+
 use heat_cli::export::{self, Format};
 use heat_cli::report::{self, Evaluation, ReportData};
 use heat_ood::Detector;
 use heat_ood::evaluate::{Baseline, Candidate, Groups, Results, Statistics};
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::metrics::{self, BootstrapConfig};
 use heat_ood::scorers::ScorerSpec;
-use heat_ood::select::{SelectConfig, fit_composition, tune};
+use heat_ood::select::{
+    SelectConfig, Standardise, Surrogates, fit_committee, fit_composition, tune,
+};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
@@ -162,36 +166,88 @@ pub fn benjamini_hochberg(
 }
 
 /// Rank scorers and compose them without OOD data; what was found as JSON, and the composition.
+/// `surrogates` play OOD, told from the rows of `id`; without them what features alone allow.
 #[pyfunction]
-#[pyo3(signature = (specs, set, head=None, folds=5, rows=20_000, members=6, seed=0, strict=false, progress=None))]
+#[pyo3(signature = (specs, set, head=None, surrogates=None, id=None, folds=5, rows=20_000, members=8, seed=0,
+                    strict=false, force=false, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn select(
     py: Python<'_>,
     specs: Vec<String>,
     set: &PyFeatureSet,
     head: Option<&PyHead>,
+    surrogates: Option<Sets<'_>>,
+    id: Option<&PyFeatureSet>,
     folds: usize,
     rows: usize,
     members: usize,
     seed: u64,
     strict: bool,
+    force: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(String, PyDetector)> {
     let parsed: heat_ood::Result<Vec<_>> = specs.iter().map(|s| ScorerSpec::parse(s)).collect();
     let specs = parsed.map_err(|e| exception(py, &e))?;
     let (config, data) =
         (SelectConfig { folds, rows, members, seed, strict }, training(py, set, head, None)?);
+    let id = id.map(|id| id.0.clone());
+    let surrogates = surrogates.map(|sets| Surrogates { kinds: owned(&sets), id: id.clone() });
+    if let (Some(sets), Some(origin), false) = (&surrogates, data.features.origin(), force) {
+        sets.check_origin(origin).map_err(|e| exception(py, &e))?;
+    }
     let (json, detector) = observed(py, progress, |observer| {
-        let found = config.run(&specs, &data, observer)?;
-        let mut detector = Detector::new(fit_composition(&found.composition, &data, observer)?);
+        let found = match &surrogates {
+            Some(sets) => config.run_on(&specs, &data, sets, observer)?,
+            None => config.run(&specs, &data, observer)?,
+        };
+        let standardise = found.standardise(id.as_ref(), seed);
+        let scorer = fit_composition(&found.composition, standardise, &data, observer)?;
+        let mut detector = Detector::new(scorer);
         let words = found.composition.iter().map(|(n, w)| format!("{w:.4} {n}"));
         let words: Vec<String> = words.collect();
         detector.record_recipe(format!("select: {}", words.join(" + ")), None);
+        if let Some(Surrogates { kinds, id }) = &surrogates {
+            id.iter().try_for_each(|id| detector.record_seen(id))?;
+            kinds.iter().try_for_each(|(_, set)| detector.record_tuning(set))?;
+        }
         let mut json = serde_json::to_value(&found).unwrap_or_default();
         json["trust"] = found.trust().into();
         Ok((json.to_string(), detector))
     })?;
     Ok((json, PyDetector(detector)))
+}
+
+/// The feature sets of a directory, one a kind, without and with that of ID rows.
+#[pyfunction]
+pub fn open_surrogates(
+    py: Python<'_>,
+    directory: PathBuf,
+) -> PyResult<(Vec<(String, PyFeatureSet)>, Option<PyFeatureSet>)> {
+    let found = working(py, || Surrogates::open(directory, &OpenOptions::default()))?;
+    let kinds = found.kinds.into_iter().map(|(name, set)| (name, PyFeatureSet(set)));
+    Ok((kinds.collect(), found.id.map(PyFeatureSet)))
+}
+
+/// The fixed committee of such data as one detector, its members, and who is left out and why.
+#[pyfunction]
+#[pyo3(signature = (set, head=None, standardise=None, progress=None))]
+#[expect(clippy::type_complexity, reason = "what Python unpacks")]
+pub fn committee(
+    py: Python<'_>,
+    set: &PyFeatureSet,
+    head: Option<&PyHead>,
+    standardise: Option<&PyFeatureSet>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(PyDetector, Vec<String>, Vec<(String, String)>)> {
+    let data = training(py, set, head, None)?;
+    let held_out = standardise.map(|set| set.0.clone());
+    let found = observed(py, progress, |observer| {
+        let standardise = held_out.as_ref().map_or(Standardise::Fifth(0), Standardise::HeldOut);
+        fit_committee(standardise, &data, observer)
+    })?;
+    let mut detector = Detector::new(found.scorer);
+    detector.record_recipe(format!("committee: {}", found.members.join(" + ")), None);
+    Ok((PyDetector(detector), found.members, found.skipped))
 }
 
 /// Judge settings on validation sets; what was found as JSON, and the best one fitted.
@@ -219,7 +275,7 @@ pub fn tune_on(
     let (json, detector) = observed(py, progress, |observer| {
         let found = tune(&specs, &data, id, &ood, strict, observer)?;
         let composition = [(found.candidates[found.best].name.clone(), 1.0)];
-        let mut detector = Detector::new(fit_composition(&composition, &data, observer)?);
+        let mut detector = Detector::new(fit_composition(&composition, Standardise::Training, &data, observer)?);
         detector.record_recipe(format!("select: 1.0000 {}", composition[0].0), None);
         detector.record_seen(id)?;
         ood.iter().try_for_each(|(_, set)| detector.record_tuning(set))?;

@@ -7,11 +7,15 @@ use clap::{Args, ValueEnum};
 use super::{Form, ImageArgs, NetworkArgs, TrainSet, output};
 
 pub const SELECT_HELP: &str = "\
-Pseudo-OOD: classes left out of the fit in turn, and outliers made of validation rows (mixed,
-shuffled, noisy). Test sets are not looked at. With --tune-on, settings are chosen on OOD
-validation sets by OpenOOD's protocol; alternatives are written knn(k=1|10|50).
+What plays OOD: with --surrogates the sets of a directory, one a kind (DIR/KIND or
+DIR/KIND.safetensors; DIR/id are ID rows): inputs made wrong on purpose and sent through the same
+network. Without, what features alone allow: classes left out of the fit in turn, and outliers made
+of validation rows (mixed, shuffled, noisy). Test sets are not looked at. A fixed committee is taken
+unless what is found gains on kinds that it was not chosen by. With --tune-on, settings are chosen
+on OOD validation sets by OpenOOD's protocol; alternatives are written knn(k=1|10|50).
 
   heat select --train train.safetensors --head head.safetensors -o chosen.safetensors
+  heat select --train T --head H --surrogates surrogates/ -o chosen.safetensors
   heat select --scorers 'knn(k=1|10|50)' --train T --id-val V --tune-on tin=tin_val.safetensors";
 
 pub const CALIBRATE_HELP: &str = "\
@@ -46,17 +50,21 @@ pub struct SelectArgs {
     /// The data
     #[command(flatten)]
     pub data: TrainSet,
-    /// Scorers to choose from, with alternatives: el,knn(k=10|50) [default: all, as they are]
+    /// Scorers to choose from, with alternatives: el,knn(k=10|50) [default: all, as they are, and
+    /// the committee's]
     #[arg(long, value_name = "A,B(key=value|value),…")]
     pub scorers: Option<String>,
+    /// Directory with a feature set a kind that plays OOD, and ID rows as `id`
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tune_on", "folds"])]
+    pub surrogates: Option<PathBuf>,
     /// Groups of classes, each left out once
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "tune_on")]
     pub folds: usize,
     /// Training rows used at most, but at least ten of each class
     #[arg(long, value_name = "N", default_value_t = 20_000, conflicts_with = "tune_on")]
     pub rows: usize,
-    /// Members of the composition at most
-    #[arg(long, value_name = "N", default_value_t = 6, conflicts_with = "tune_on")]
+    /// Scorers that are given weights beside the committee's, at most
+    #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "tune_on")]
     pub members: usize,
     /// Seed of groups, rows and outliers
     #[arg(long, default_value_t = 0, conflicts_with = "tune_on")]
@@ -64,8 +72,9 @@ pub struct SelectArgs {
     /// Choose on OOD validation sets instead, as NAME=FEATURES
     #[arg(long, num_args = 1.., value_name = "NAME=FEATURES", requires = "id_val")]
     pub tune_on: Vec<String>,
-    /// In-distribution validation features, for --tune-on
-    #[arg(long, value_name = "FEATURES", requires = "tune_on")]
+    /// In-distribution validation features, for --tune-on; with --surrogates in place of DIR/id
+    /// [default there: a fifth of the training rows]
+    #[arg(long, value_name = "FEATURES")]
     pub id_val: Option<PathBuf>,
     /// Refused: test sets are not looked at
     #[arg(long, hide = true)]

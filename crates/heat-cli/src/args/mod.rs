@@ -316,7 +316,7 @@ pub enum Order {
 /// `heat fit`
 #[derive(Args)]
 pub struct FitArgs {
-    /// Its name: gmm, knn, vim …
+    /// Its name: gmm, knn, vim …; or committee, several composed
     pub scorer: String,
     /// Its settings: k=50 normalize=true pooling=std
     #[arg(value_name = "key=value")]
@@ -327,6 +327,10 @@ pub struct FitArgs {
     /// Part of it
     #[command(flatten)]
     pub subset: SubsetArgs,
+    /// In-distribution features that took no part in training, by which the members of the
+    /// committee are standardised [default: a fifth of the training rows, after a fit on the others]
+    #[arg(long, value_name = "FEATURES", visible_alias = "standardize")]
+    pub standardise: Option<PathBuf>,
     /// Detector file to write
     #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
@@ -404,7 +408,8 @@ pub struct EvalArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "NAME=FEATURES")]
     pub ood: Vec<String>,
     /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std); or groups of them: all,
-    /// logits, features, head, unlabelled (those that need neither labels nor classifier)
+    /// logits, features, head, unlabelled (those that need neither labels nor classifier), committee
+    /// (those composed where nothing is known, and their composition)
     #[arg(long, value_name = "A,B(key=value),…")]
     pub scorers: Option<String>,
     /// Fitted detectors, as FILE or NAME=FILE
@@ -446,7 +451,7 @@ pub struct EvalArgs {
 /// `heat scorers`
 #[derive(Args)]
 pub struct ScorersArgs {
-    /// Those of a group alone: all, logits, features, head, unlabelled
+    /// Those of a group alone: all, logits, features, head, unlabelled, committee
     #[arg(value_parser = named_group)]
     pub group: Option<NamedGroup>,
     /// How to write the list

@@ -6,10 +6,11 @@ use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::evaluate::{Candidate, Results, accuracy};
 use heat_ood::features::Head;
+use heat_ood::scorers::committee;
 use serde_json::{Map, Value};
 
 use super::outputs::{command_line, hashes_of, made};
-use super::scorers::{self, Skipped, combine, leave_out};
+use super::scorers::{self, COMMITTEE, Skipped, combine, leave_out};
 use super::statistics::{Writing, check_scorers, write};
 use super::{
     Data, NamedDetector, TestSets, check_origin, detectors, is_directory_name, named, open_options,
@@ -178,7 +179,7 @@ fn candidates(
     read: &[NamedDetector],
     progress: &mut Progress,
 ) -> Result<(Vec<Candidate>, Skipped)> {
-    let specs = scorers::specs(args.scorers.as_deref().unwrap_or_default(), false)?;
+    let specs = scorers::specs(args.scorers.as_deref().unwrap_or_default(), false, data)?;
     if specs.is_empty() && read.is_empty() {
         let problem = "give `--scorers el,knn(k=50)` or `--detectors FILE`, or both";
         return Err(Error::config("scorers", "", problem).into());
@@ -203,6 +204,16 @@ fn candidates(
         scorer: detector.fitted(),
         fit_seconds: None,
     }));
+    let words = args.scorers.as_deref().map(split).unwrap_or_default();
+    if let Some(data) = data.filter(|_| words.iter().any(|word| word == COMMITTEE)) {
+        let all = committee(&data.training()).into_iter().map(|spec| spec.to_string());
+        let fitted = |name: &String| candidates.iter().any(|c| c.name == *name);
+        let members: Vec<String> = all.filter(fitted).collect();
+        if members.len() > 1 {
+            let whole = combine(Some(COMMITTEE), &members, 0.0, &candidates, data, progress)?;
+            candidates.push(whole);
+        }
+    }
     for (i, list) in args.combine.iter().enumerate() {
         let data = needs_train("`--combine`")?;
         let (name, members) = (args.name.get(i).map(String::as_str), split(list));

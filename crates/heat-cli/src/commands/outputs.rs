@@ -120,10 +120,16 @@ pub fn hashes_of(data: Option<&Data>, sets: Option<&TestSets>) -> Result<Map<Str
     }
     if let Some(sets) = sets {
         all.insert("id".into(), hashes(&sets.id)?);
-        let ood = sets.ood.iter().map(|(name, set)| Ok((name.clone(), hashes(set)?)));
-        all.insert("ood".into(), Value::Object(ood.collect::<Result<_>>()?));
+        all.extend(hashes_of_each("ood", &sets.ood)?);
     }
     Ok(all)
+}
+
+/// The hashes of some sets by their names, under `key`.
+pub fn hashes_of_each(key: &str, sets: &[(String, FeatureSet)]) -> Result<Map<String, Value>> {
+    let each = sets.iter().map(|(name, set)| Ok((name.clone(), hashes(set)?)));
+    let each: Map<String, Value> = each.collect::<Result<_>>()?;
+    Ok(Map::from_iter([(key.to_owned(), Value::Object(each))]))
 }
 
 /// The hashes of a set's files, by their names.

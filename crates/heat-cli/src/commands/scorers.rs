@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::evaluate::{Candidate, unscorable};
-use heat_ood::scorers::{Group, Scorer, ScorerSpec, fit_all, fit_each};
+use heat_ood::scorers::{Group, Scorer, ScorerSpec, committee, fit_all, fit_each};
 use heat_ood::{Detector, Error, Fit, Fitted, TrainingData};
 
 use super::{Data, TestSets, split};
@@ -81,17 +81,24 @@ pub fn leave_out(
     Ok(())
 }
 
-/// Scorers as a list names them: `knn(k=50),el`, and groups of them (`all`, `unlabelled`).
-/// With `alternatives`, `knn(k=1|10)` stands for two.
-pub fn specs(list: &str, alternatives: bool) -> Result<Vec<ScorerSpec>> {
+/// The word for the fixed composition, and for its members.
+pub const COMMITTEE: &str = "committee";
+
+/// Scorers as a list names them: `knn(k=50),el`, and groups of them (`all`, `unlabelled`), for
+/// such a training set. With `alternatives`, `knn(k=1|10)` stands for two.
+pub fn specs(list: &str, alternatives: bool, data: Option<&Data>) -> Result<Vec<ScorerSpec>> {
     let (words, mut of_groups) = (split(list), Vec::new());
+    let members = |group: Group| match (group, data) {
+        (Group::Committee, Some(data)) => committee(&data.training()),
+        _ => group.scorers(),
+    };
     for group in words.iter().filter_map(|word| Group::named(word)) {
-        of_groups.extend(group.scorers());
+        of_groups.extend(members(group));
     }
     let mut specs: Vec<ScorerSpec> = Vec::new();
     for word in &words {
         let named = match Group::named(word) {
-            Some(group) => group.scorers(),
+            Some(group) => members(group),
             None if alternatives => ScorerSpec::parse_alternatives(word)?,
             None => vec![ScorerSpec::parse(word)?],
         };

@@ -156,7 +156,7 @@ const COMMITTEE: [&str; 7] = [
 /// The members of the fixed committee for such data, which count alike: where there are deviations
 /// over a map and a classifier's head, those that read the head and the deviations; else those that
 /// go by distances, since logits of a head on other features may say little. Chosen on images,
-/// texts and digits (docs/choosing.md).
+/// texts and digits (docs/decisions.md).
 pub fn committee(data: &TrainingData) -> Vec<ScorerSpec> {
     let has_std = data.features.dim(Field::Features(Pooling::Std)).is_some();
     let of_maps = has_std && data.head.is_some();
@@ -295,6 +295,24 @@ impl Probe {
 mod tests {
     use super::*;
 
+    /// Of maps with a head; of maps alone; of other rows with a head, and alone.
+    #[test]
+    fn the_committee_goes_with_the_data() {
+        let rows = || ndarray::Array2::from_elem((4, 2), 1.0f32);
+        let bare = FeatureSet::in_memory("bare").avg(rows()).build().unwrap();
+        let of_maps = FeatureSet::in_memory("maps").avg(rows()).std(rows()).build().unwrap();
+        let head = Head::new(vec![1.0; 4], vec![0.0; 2]).unwrap();
+        let names = |set: &FeatureSet, head: Option<&Head>| -> Vec<String> {
+            let data = TrainingData::new(set).with_head(head);
+            committee(&data).iter().map(ScorerSpec::to_string).collect()
+        };
+        let [knn, gmm, of_std] = ["knn(k=5)", "gmm(shrinkage=1)", "gmm(pooling=std,shrinkage=1)"];
+        assert_eq!(names(&of_maps, Some(&head)), ["cadref", "fdbd", "lts", "nnguide", of_std]);
+        assert_eq!(names(&of_maps, None), [knn, gmm, of_std]);
+        assert_eq!(names(&bare, Some(&head)), ["nnguide", knn, gmm]);
+        assert_eq!(names(&bare, None), [knn, gmm]);
+    }
+
     /// By the formulas of docs/methods.md.
     #[test]
     fn groups_are_what_the_methods_need() {
@@ -315,6 +333,7 @@ mod tests {
         let of_head = |name: &&str| !logits.contains(name) && !features.contains(name);
         let head: Vec<&str> = methods::NAMES.iter().copied().filter(|n| of_head(n)).collect();
         assert_eq!(names(Group::Head), head);
+        assert_eq!(names(Group::Committee), COMMITTEE);
         for listed in catalogue() {
             let name = listed.name;
             let labels = match () {

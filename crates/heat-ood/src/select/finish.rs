@@ -5,7 +5,9 @@ use crate::compose::{Combined, CombinedConfig, Part, mean_std};
 use crate::error::Result;
 use crate::features::FeatureSet;
 use crate::observe::Observer;
-use crate::scorers::{Fit, Fitted, Scorer, ScorerSpec, TrainingData, fit_all, score_together};
+use crate::scorers::{
+    Fit, Fitted, Scorer, ScorerSpec, TrainingData, committee, fit_all, fit_each, score_together,
+};
 
 /// How the members of a composition are brought to one scale.
 #[derive(Clone, Copy)]
@@ -35,13 +37,67 @@ pub fn fit_composition(
 ) -> Result<Fitted<dyn Scorer>> {
     let specs = composition.iter().map(|(name, _)| ScorerSpec::parse(name));
     let specs = specs.collect::<Result<Vec<_>>>()?;
-    let mut fitted = fit_all(&specs, data, observer)?;
-    if fitted.len() == 1 {
-        return Ok(fitted.remove(0).0);
+    let fitted = fit_all(&specs, data, observer)?;
+    let parts = composition.iter().zip(fitted).map(|((name, weight), (scorer, _))| Part {
+        weight: *weight,
+        ..Part::new(name, scorer)
+    });
+    compose(&specs, parts.collect(), standardise, data, observer)
+}
+
+/// The fixed [`committee`] of such data, fitted and composed; its members by name; and those that
+/// cannot be fitted, with the reasons.
+pub struct FittedCommittee {
+    /// The composition.
+    pub scorer: Fitted<dyn Scorer>,
+    /// Who is in it.
+    pub members: Vec<String>,
+    /// Who is not, and why.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Fit the fixed [`committee`] of such data, as far as its members can be.
+///
+/// # Errors
+/// If none can be fitted, or as [`fit_composition`].
+pub fn fit_committee(
+    standardise: Standardise<'_>,
+    data: &TrainingData,
+    observer: &mut dyn Observer,
+) -> Result<FittedCommittee> {
+    let all = committee(data);
+    let (mut specs, mut parts) = (Vec::new(), Vec::new());
+    let (mut skipped, mut first) = (Vec::new(), None);
+    for (spec, fitted) in all.iter().zip(fit_each(&all, data, observer)) {
+        match fitted {
+            Ok((scorer, _)) => {
+                parts.push(Part::new(spec.to_string(), scorer));
+                specs.push(spec.clone());
+            }
+            Err(error) => {
+                skipped.push((spec.to_string(), error.to_string()));
+                first.get_or_insert(error);
+            }
+        }
     }
-    let mut members = Vec::new();
-    for ((name, weight), (scorer, _)) in composition.iter().zip(fitted) {
-        members.push(Part { weight: *weight, ..Part::new(name, scorer) });
+    if let (true, Some(error)) = (parts.is_empty(), first) {
+        return Err(error);
+    }
+    let members = parts.iter().map(|part| part.name.clone()).collect();
+    let scorer = compose(&specs, parts, standardise, data, observer)?;
+    Ok(FittedCommittee { scorer, members, skipped })
+}
+
+/// Fitted scorers as one.
+fn compose(
+    specs: &[ScorerSpec],
+    mut members: Vec<Part>,
+    standardise: Standardise<'_>,
+    data: &TrainingData,
+    observer: &mut dyn Observer,
+) -> Result<Fitted<dyn Scorer>> {
+    if members.len() == 1 {
+        return Ok(members.remove(0).scorer);
     }
     let config = CombinedConfig { members, beta: 0.0 };
     let scale = match standardise {
@@ -49,7 +105,7 @@ pub fn fit_composition(
         Standardise::HeldOut(set) => {
             return Ok(config.fit_held_out(set, false, observer)?.into());
         }
-        Standardise::Fifth(seed) => fifth(&specs, seed, data, observer)?,
+        Standardise::Fifth(seed) => fifth(specs, seed, data, observer)?,
         Standardise::Known(scale) => Some(scale.to_vec()),
     };
     let Some(scale) = scale else { return Ok(config.fit(data, observer)?.into()) };

@@ -31,7 +31,7 @@ mod tune;
 
 use serde::{Deserialize, Serialize};
 
-pub use finish::{Standardise, fit_composition};
+pub use finish::{FittedCommittee, Standardise, fit_committee, fit_composition};
 pub use surrogates::Surrogates;
 pub use tune::{Tuned, Tuning, tune};
 
@@ -178,6 +178,21 @@ pub enum IdRows {
 }
 
 impl Selection {
+    /// How the members of the composition are to be standardised: by the rows that they were
+    /// judged by where these were no training rows (`id` then), else by what these gave.
+    pub fn standardise<'a>(&'a self, id: Option<&'a FeatureSet>, seed: u64) -> Standardise<'a> {
+        match (self.folds, self.id, id) {
+            (1, IdRows::HeldOut, Some(id)) => Standardise::HeldOut(id),
+            (1, ..) => Standardise::Known(&self.scale),
+            _ => Standardise::Fifth(seed),
+        }
+    }
+
+    /// Whether what was found beside the fallback is taken.
+    pub fn replaced(&self) -> bool {
+        self.evidence.as_ref().is_some_and(|e| e.suffices)
+    }
+
     /// How much to trust the ranking, in words.
     pub fn trust(&self) -> &'static str {
         if self.groups.len() > 1 {
@@ -383,4 +398,23 @@ pub(crate) fn rows_of(train: &FeatureSet, id: &FeatureSet) -> Result<Vec<u32>> {
         false => sketch.shared_through(id, train)?,
     }
     .unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gains 1, 2, 3: mean 2, deviation 1, standard error 1/√3.
+    #[test]
+    fn evidence_by_hand() {
+        let found = Evidence::of(vec![0.01, 0.02, 0.03]);
+        assert!((found.mean - 0.02).abs() < 1e-15);
+        assert!((found.standard_error - 0.01 / 3f64.sqrt()).abs() < 1e-15);
+        assert!(found.suffices);
+        // A mean within two standard errors, one below zero, and none.
+        for gains in [vec![0.05, -0.01, 0.0], vec![-0.01; 4], vec![0.0; 4]] {
+            assert!(!Evidence::of(gains).suffices);
+        }
+        assert!(Evidence::of(vec![0.01; 4]).suffices);
+    }
 }
