@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ExtractConfig;
 use crate::backbone::{Backbone, PerturbedBy};
-use crate::{ImageDataset, TransformConfig};
+use crate::{ImageDataset, Made, TransformConfig};
 use heat_ood::features::{HEAD, Head, Origin};
 use heat_ood::io::{read_text, sha256_of, write_atomically};
 use heat_ood::{Error, Result};
@@ -30,6 +30,9 @@ pub(super) struct Manifest {
     transform: TransformConfig,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     perturbed_by: Option<PerturbedBy>,
+    /// How the images were made of others, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<Made>,
     version: String,
     /// SHA-256 of the pixels of all images that were read, known at the end:
     /// that of each shard's, in order.
@@ -81,6 +84,17 @@ impl Summary {
 /// Its name.
 pub(super) const MANIFEST: &str = "extract.json";
 
+/// How images were made, in words.
+fn made(made: Option<&Made>) -> String {
+    match made {
+        None => "of images as they are".to_owned(),
+        Some(made) => format!(
+            "of images made otherwise ({}, seed {}, of {} of the {} images of {})",
+            made.kind, made.seed, made.of.used, made.of.images, made.of.dataset
+        ),
+    }
+}
+
 impl Manifest {
     pub fn new(
         dataset: &dyn ImageDataset,
@@ -106,6 +120,7 @@ impl Manifest {
             dtype: format!("{:?}", config.dtype).to_lowercase(),
             transform: config.transform.clone(),
             perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
+            made: dataset.made().cloned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
             summary: None,
@@ -159,6 +174,7 @@ impl Manifest {
             (other.tap != self.tap, format!("of the tensor {}", other.tap)),
             (other.transform != self.transform, "with another transform".to_owned()),
             (other.perturbed_by != self.perturbed_by, "with another perturbation".to_owned()),
+            (other.made != self.made, made(other.made.as_ref())),
             (other.dtype != self.dtype, format!("as {}", other.dtype)),
             (other.shard_rows != self.shard_rows, format!("in shards of {}", other.shard_rows)),
             (
