@@ -108,12 +108,7 @@ impl Transform {
 ///
 /// # Errors
 /// If it would be larger than 2¹⁴ on a side.
-pub(crate) fn resized(
-    image: &Image,
-    width: usize,
-    height: usize,
-    filter: Filter,
-) -> Result<Image> {
+pub(crate) fn resized(image: &Image, width: usize, height: usize, filter: Filter) -> Result<Image> {
     resize(&mut Resizer::new(), image, width, height, filter)
 }
 

@@ -124,7 +124,8 @@ fn surrogates(
     contents(set).iter().for_each(|line| progress.say(line));
     let done = extract_surrogates(set, backbone, out, config, &surrogates, progress)?;
     for excluded in &done.of.excluded {
-        progress.say(&format!("{} images left out that are in {}", excluded.left_out, excluded.set));
+        progress
+            .say(&format!("{} images left out that are in {}", excluded.left_out, excluded.set));
     }
     if done.of.excluded.is_empty() {
         progress.say(

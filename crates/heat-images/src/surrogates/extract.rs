@@ -140,7 +140,9 @@ impl Record {
         let refuse = |problem: String| Err(Error::config("output", out.display(), problem));
         match found(out)? {
             None => return Ok(None),
-            Some(there) if !there.is_dir() => return refuse("is a file; choose another name".into()),
+            Some(there) if !there.is_dir() => {
+                return refuse("is a file; choose another name".into());
+            }
             Some(_) => {}
         }
         let file = out.join(RECORD);
@@ -327,7 +329,8 @@ impl<'a> Run<'a> {
         }
         let rows: Vec<u32> = (0..).zip(&kept).filter(|(_, kept)| **kept).map(|r| r.0).collect();
         if rows.is_empty() {
-            let remedy = "each is in a set that is left out: give other images, or leave out fewer sets";
+            let remedy =
+                "each is in a set that is left out: give other images, or leave out fewer sets";
             let what = "image left to make surrogates of";
             return Err(Error::missing(self.dataset.name(), what, remedy));
         }
@@ -359,7 +362,7 @@ impl<'a> Run<'a> {
         if there.as_ref() == Some(&manifest) && FeatureSet::open(&place).is_ok_and(whole) {
             return Ok(());
         }
-        let new = self.out.join(".id.new");
+        let new = self.out.join(".id-new");
         if new.exists() {
             fs::remove_dir_all(&new).map_err(Error::io("remove", &new))?;
         }
@@ -391,7 +394,11 @@ fn predicted(set: &FeatureSet) -> Result<Option<Vec<u32>>> {
         set.read(Field::Logits, range, &mut logits)?;
         for row in logits.chunks_exact(classes) {
             let mut largest = 0;
-            (1..classes).for_each(|c| if row[c] > row[largest] { largest = c });
+            (1..classes).for_each(|c| {
+                if row[c] > row[largest] {
+                    largest = c
+                }
+            });
             all.push(largest as u32);
         }
     }

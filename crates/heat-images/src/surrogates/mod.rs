@@ -183,8 +183,7 @@ impl<'a> Surrogates<'a> {
         let n = sources.images().len();
         kind.check_sources(sources.dataset().name(), n)?;
         let rows = if kind.is_random() { rows } else { rows.min(n) };
-        let order =
-            Stream::new(seed, Purpose::Surrogates, kind as u64, 0).permutation(n as u32);
+        let order = Stream::new(seed, Purpose::Surrogates, kind as u64, 0).permutation(n as u32);
         let made = Made { kind: kind.name().to_owned(), seed, of: sources.record().clone() };
         let name = format!("{} of {}", kind.name(), sources.dataset().name());
         Ok(Surrogates { sources, kind, seed, rows, order, transform, name, made })

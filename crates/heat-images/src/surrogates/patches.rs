@@ -68,12 +68,7 @@ pub(super) fn enlarged(image: &Image, top: usize, left: usize) -> Result<Image> 
     let (height, width) = (image.height / 4, image.width / 4);
     let rows = image.rgb.chunks_exact(image.width * 3).skip(top).take(height);
     let rgb = rows.flat_map(|row| &row[left * 3..][..width * 3]).copied().collect();
-    transform::resized(
-        &Image { width, height, rgb },
-        image.width,
-        image.height,
-        Filter::Bilinear,
-    )
+    transform::resized(&Image { width, height, rgb }, image.width, image.height, Filter::Bilinear)
 }
 
 /// Turned to the left by that many right angles; where that makes an upright image of a lying one,

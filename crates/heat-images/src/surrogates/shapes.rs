@@ -53,7 +53,8 @@ impl Shape {
     }
 
     fn random(width: usize, height: usize, stream: &mut Stream) -> Self {
-        let [x, y] = [width, height].map(|side| [(); 2].map(|()| stream.below(side as u32) as usize));
+        let [x, y] =
+            [width, height].map(|side| [(); 2].map(|()| stream.below(side as u32) as usize));
         let sorted = |ends: [usize; 2]| [ends[0].min(ends[1]), ends[0].max(ends[1])];
         match stream.below(3) {
             0 => Shape::Ellipse { x: sorted(x), y: sorted(y) },

@@ -7,7 +7,7 @@ use super::shapes::{Shape, shapes};
 use super::*;
 use super::{filters, patches, spectrum};
 use crate::{MixedClasses, Resize};
-use heat_ood::io::{TensorFile, sha256_of};
+use heat_ood::io::sha256_of;
 use heat_ood::math::parallel::{Indices, Pieces, with_threads};
 
 struct Golden(Vec<u8>);
@@ -38,13 +38,13 @@ impl Golden {
         assert!(*got == self.image(name), "{name}");
     }
 
-    /// Where Pillow has resized: less than one percent of the values differ, by one.
-    fn check_resized(&self, name: &str, got: &Image) {
+    /// Where Pillow has resized: of a hundred values at most `few` differ, by one.
+    fn check_resized(&self, name: &str, got: &Image, few: usize) {
         let want = self.image(name);
         assert_eq!((got.width, got.height), (want.width, want.height), "{name}");
-        let differ = got.rgb.iter().zip(&want.rgb).filter(|(g, w)| g != w);
-        assert!(differ.clone().all(|(g, w)| g.abs_diff(*w) == 1), "{name}");
-        assert!(differ.count() * 100 < want.rgb.len(), "{name}");
+        let differ = got.rgb.iter().zip(&want.rgb).map(|(g, w)| g.abs_diff(*w)).filter(|d| *d > 0);
+        let (count, most) = (differ.clone().count(), differ.max().unwrap_or(0));
+        assert!(most <= 1 && count * 100 <= few * want.rgb.len(), "{name}: {count}, by {most}");
     }
 }
 
@@ -59,11 +59,12 @@ fn kinds_are_those_of_numpy_scipy_and_pillow() {
     golden.check("mixup", &patches::mean(&square, &other));
     golden.check("cutmix", &patches::halves(&square, &other, true));
     golden.check("cutmix.upon", &patches::halves(&square, &other, false));
-    golden.check_resized("zoom", &patches::enlarged(&square, 5, 20).unwrap());
-    golden.check_resized("wide.zoom", &patches::enlarged(&wide, 8, 3).unwrap());
+    golden.check_resized("zoom", &patches::enlarged(&square, 5, 20).unwrap(), 1);
+    golden.check_resized("wide.zoom", &patches::enlarged(&wide, 8, 3).unwrap(), 1);
     golden.check("rotate", &patches::turned(&square, 1).unwrap());
     golden.check("wide.rotate", &patches::turned(&wide, 2).unwrap());
-    golden.check_resized("wide.rotate1", &patches::turned(&wide, 1).unwrap());
+    // Enlarged one way and reduced the other, rounded in between.
+    golden.check_resized("wide.rotate1", &patches::turned(&wide, 1).unwrap(), 2);
     for (name, image) in [("", &square), ("wide.", &wide)] {
         let (width, height) = (image.width, image.height);
         let named = |what: &str| format!("{name}{what}");
@@ -255,7 +256,11 @@ fn the_smallest_images_are_made() {
         for kind in Kind::ALL {
             let made = Surrogates::new(&sources, kind, 3, 0, &transform).unwrap();
             let image = made.image(0);
-            assert_eq!(image.is_ok(), size[0].min(size[1]) >= kind.least_side(), "{kind:?} {size:?}");
+            assert_eq!(
+                image.is_ok(),
+                size[0].min(size[1]) >= kind.least_side(),
+                "{kind:?} {size:?}"
+            );
             if let Ok(image) = image {
                 assert_eq!([image.height, image.width], size, "{kind:?}");
             }

@@ -28,7 +28,9 @@ def byte(values: np.ndarray) -> np.ndarray:
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.array(Image.fromarray(image).resize((width, height), Image.BILINEAR))
+    """Rows first, whatever the version of Pillow does."""
+    rows = Image.fromarray(image).resize((width, image.shape[0]), Image.BILINEAR)
+    return np.array(rows.resize((width, height), Image.BILINEAR))
 
 
 def patches(image: np.ndarray, k: int, order: np.ndarray) -> np.ndarray:
