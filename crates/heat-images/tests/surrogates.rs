@@ -268,6 +268,9 @@ fn images_of_excluded_sets_are_left_out() {
     // All of them.
     place.config.exclude = vec![plain];
     contains(&place.refused("none"), &["no image left to make surrogates of", "fewer sets"]);
+    // That has made nothing, and can be mended.
+    place.config.exclude = vec![open_set("six")];
+    assert_eq!(place.run("none").of.used, 14);
     // Of another network, and without what is compared.
     place.network = onnx("matmul");
     contains(&place.refused("foreign"), &["network plain.onnx", "not matmul.onnx"]);

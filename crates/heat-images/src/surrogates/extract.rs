@@ -163,7 +163,9 @@ impl Record {
         let earlier: Record = serde_json::from_str(&read_text(&file)?).map_err(|e| {
             Error::format(&file, format!("cannot be read ({e}); remove the directory"))
         })?;
-        match self.difference(&earlier) {
+        // What was begun and has made nothing binds nobody.
+        let made = earlier.of.is_some();
+        match self.difference(&earlier).filter(|_| made) {
             None => Ok(Some(earlier)),
             Some(how) => refuse(format!(
                 "exists, and its surrogates were made {how}; choose another name, or remove it"
