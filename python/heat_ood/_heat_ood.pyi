@@ -237,9 +237,9 @@ def evaluate(candidates: SupportsGetItem[int, tuple[str, Detector, SupportsFloat
     Score, measure, and find out what else is asked for.
     """
 
-def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, progress: Any | None = None) -> tuple[int, int, list[str], str | None]:
+def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, surrogates: SupportsGetItem[int, str] | None = None, surrogate_rows: SupportsIndex = 1500, seed: SupportsIndex = 0, exclude: SupportsGetItem[int, FeatureSet] | None = None, preview: str | PathLike[str] | None = None, progress: Any | None = None) -> tuple[int, int, list[str], str | None, list[str], list[int]]:
     """
-    Extract images into a feature set.
+    Extract images into a feature set; or sets of surrogates made of them.
     """
 
 def fit(name: str, given: dict, set: FeatureSet, head: Head | None = None, classes: SupportsIndex | None = None, progress: Any | None = None) -> Detector:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,10 @@ class Extracted:
     unreadable: list[str]
     #: How many labelled rows the classifier gets right, in words.
     agreement: str | None
+    #: The set of each kind of surrogates, where these were asked for.
+    surrogates: dict[str, FeatureSet] = dataclasses.field(default_factory=dict)
+    #: Images that each of the excluded sets left out.
+    left_out: list[int] = dataclasses.field(default_factory=list)
 
 
 def extract(
@@ -95,6 +99,11 @@ def extract(
     skip_unreadable: bool = False,
     taps: int | Mapping[str, str] | None = None,
     views: str | None = None,
+    surrogates: str | Sequence[str] | None = None,
+    surrogate_rows: int = 1500,
+    seed: int = 0,
+    exclude: Sequence[FeatureSet | StrPath] = (),
+    preview: StrPath | None = None,
     progress: Progress = None,
     **transform: Any,
 ) -> Extracted:
@@ -103,13 +112,21 @@ def extract(
     `preset` is the preprocessing (cifar10, cifar100, imagenet, …), `transform` keys change it
     (`crop=224`). `taps` are further layers whose features stand beside the others, for scorers with
     `layer=NAME`: tensors of the graph by name, or how many are to be found in it. `views="mirror"`
-    adds the features of the mirrored image, for scorers with `views="mean"`. Interrupted, it goes on where it stopped when called again.
+    adds the features of the mirrored image, for scorers with `views="mean"`. Interrupted, it goes on
+    where it stopped when called again.
+
+    `surrogates` (`"all"`, or kinds: `["mixup", "rotate"]`) transforms the images into others that play
+    out-of-distribution: `out` then holds a set of each kind, and `id`, the images themselves, which are
+    `features`. `surrogate_rows` images of each kind are made with `seed`, none of images whose features are in a
+    set of `exclude`; `preview` is a PNG file that shows eight of each.
     """
     if views not in (None, "mirror"):
         raise ValueError(f"views={views!r}: 'mirror' is known")
     network = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
     arguments = [f"transform={preset}", *(f"transform.{key}={value}" for key, value in transform.items())]
-    rows, resumed, unreadable, agreement = _heat_ood.extract(
+    kinds = [surrogates] if isinstance(surrogates, str) else surrogates
+    excluded = [s if isinstance(s, FeatureSet) else FeatureSet.open(s) for s in exclude]
+    rows, resumed, unreadable, agreement, made, left_out = _heat_ood.extract(
         Path(images),
         network._backbone,
         Path(out),
@@ -124,6 +141,13 @@ def extract(
         list(taps.items()) if isinstance(taps, Mapping) else [],
         taps if isinstance(taps, int) else None,
         views is not None,
+        None if kinds is None else [name for text in kinds for name in text.split(",")],
+        surrogate_rows,
+        seed,
+        [s._set for s in excluded],
+        None if preview is None else Path(preview),
         callback(progress),
     )
-    return Extracted(FeatureSet.open(out), rows, resumed, unreadable, agreement)
+    sets = {kind: FeatureSet.open(Path(out) / kind) for kind in made}
+    features = FeatureSet.open(out if kinds is None else Path(out) / "id")
+    return Extracted(features, rows, resumed, unreadable, agreement, sets, left_out)

@@ -10,7 +10,7 @@ use heat_ood::recipe;
 use heat_ood::scorers::catalogue;
 
 /// Words of the library's errors, and the option that gives what they ask for.
-const OPTIONS: [(&str, &str); 17] = [
+const OPTIONS: [(&str, &str); 19] = [
     ("the classifier's last layer", "`--head FILE`"),
     ("the classifier's head", "`--head FILE`"),
     ("class indices", "`--labels FILE`"),
@@ -28,6 +28,8 @@ const OPTIONS: [(&str, &str); 17] = [
     ("memory limit", "`--memory SIZE`"),
     ("of memory, and", "`--memory SIZE`"),
     ("say which form it is", "`--to FORM`"),
+    ("leave this kind out", "`--surrogates KIND,…`"),
+    ("leave out fewer sets", "`--exclude SET`"),
 ];
 
 /// What a file was found to be, and what to do with it. The first that fits counts.

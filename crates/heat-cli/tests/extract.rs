@@ -173,3 +173,44 @@ fn from_images_to_scores() {
     assert_eq!(code, 1);
     contains(&error, &["[?, 3, 8, 8]", "[1, 3, 32, 32]", "resizing"]);
 }
+
+#[test]
+fn surrogates_of_images() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    let plain = model("plain");
+    let extract = ["extract", "images", "--backbone", &plain, "--preset", "cifar10"];
+    let refused = |more: &[&str], parts: &[&str]| {
+        let (_, error) = fails(path, &[&extract[..], &["-o", "no"], more].concat());
+        contains(&error, parts);
+    };
+    refused(&["--surrogates", "jigsaw3"], &["unknown kind of surrogates `jigsaw3`", "jigsaw2"]);
+    refused(&["--surrogate-rows", "5"], &["--surrogates"]);
+    refused(&["--surrogates", "all", "--perturb", "x", "--epsilon", "1"], &["cannot be used with"]);
+    if !runtime("surrogates_of_images") {
+        return;
+    }
+    let extract = [&extract[..], &["--resize", "8x8"]].concat();
+    ok(path, &[&extract[..], &["-o", "plain"]].concat());
+    let surrogates = ["--surrogates", "mixup,edges", "--surrogate-rows", "9", "--seed", "4"];
+    let surrogates = [&extract[..], &surrogates, &["-o", "made"]].concat();
+    let sheet = [&surrogates[..], &["--preview", "sheet.png"]].concat();
+    let said = text(&ok(path, &sheet).stderr);
+    let rows = ["made/mixup: 9 rows", "made/edges: 6 rows", "made/id: 6 images as they are"];
+    contains(&said, &rows);
+    contains(&said, &["note: made of the images given", "sheet.png", "21 images in"]);
+    assert!(path.join("sheet.png").is_file());
+    contains(&text(&ok(path, &surrogates).stderr), &["all of it already exists"]);
+    // What was fitted on the images takes them.
+    ok(path, &["fit", "knn(k=3)", "--train", "plain", "-o", "knn"]);
+    assert_eq!(text(&ok(path, &["score", "knn", "made/mixup"]).stdout).lines().count(), 10);
+    refused_set(path, &extract);
+}
+
+/// All images are in the set that is left out.
+fn refused_set(path: &Path, extract: &[&str]) {
+    let more = ["--surrogates", "blur", "--exclude", "plain", "-o", "none"];
+    let (_, error) = fails(path, &[extract, &more].concat());
+    contains(&error, &["no image left to make surrogates of", "`--exclude SET`"]);
+}

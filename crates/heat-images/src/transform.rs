@@ -73,6 +73,11 @@ impl Transform {
     /// As [`Transform::pixels`].
     pub fn apply(&mut self, image: &Image) -> Result<(usize, usize, Vec<f32>)> {
         let pixels = self.pixels(image)?;
+        Ok(self.normalised(&pixels))
+    }
+
+    /// `[3, height, width]` of an image that has been resized and cropped.
+    pub fn normalised(&self, pixels: &Image) -> (usize, usize, Vec<f32>) {
         let plane = pixels.width * pixels.height;
         let mut out = vec![0.0; 3 * plane];
         for ((c, out), table) in out.chunks_exact_mut(plane).enumerate().zip(&self.table) {
@@ -80,7 +85,7 @@ impl Transform {
                 *o = table[usize::from(pixel[c])];
             }
         }
-        Ok((pixels.height, pixels.width, out))
+        (pixels.height, pixels.width, out)
     }
 
     /// Height and width after resizing.
@@ -95,41 +100,59 @@ impl Transform {
     }
 
     fn resize(&mut self, image: &Image, width: usize, height: usize) -> Result<Image> {
-        let place = format!("an image of {}×{}", image.width, image.height);
-        if width.max(height) > MAX_SIDE || width.min(height) == 0 {
-            let problem = format!("would be resized to {width}×{height}; crop it first");
-            return Err(Error::format(place, problem));
-        }
-        let filter = match self.config.filter {
-            Filter::Bilinear => FilterType::Bilinear,
-            Filter::Bicubic => FilterType::CatmullRom,
-        };
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-        let mut step = |from: &Image, width: usize, height: usize| -> Result<Image> {
-            let failed = |e: String| Error::format(&place, e);
-            let mut rgb = vec![0; width * height * 3];
-            let (w, h) = (from.width as u32, from.height as u32);
-            // A copy, so that all images are of one type: the resizer is compiled for each,
-            // and that takes longer than a twentieth of its work is worth.
-            let mut from = from.rgb.clone();
-            let source = TypedImage::<U8x3>::from_buffer(w, h, &mut from);
-            let source = source.map_err(|e| failed(e.to_string()))?;
-            let to = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut rgb);
-            let mut to = to.map_err(|e| failed(e.to_string()))?;
-            // Typed, because `resize` would be compiled for pixels of every kind.
-            let done = self.resizer.resize_typed(&source, &mut to, &options);
-            done.map_err(|e| failed(e.to_string()))?;
-            Ok(Image { width, height, rgb })
-        };
-        // Pillow rounds to bytes after the rows and then takes the columns.
-        let rows = match width == image.width {
-            true => None,
-            false => Some(step(image, width, image.height)?),
-        };
-        match (rows, height == image.height) {
-            (Some(rows), true) => Ok(rows),
-            (rows, _) => step(rows.as_ref().unwrap_or(image), width, height),
-        }
+        resize(&mut self.resizer, image, width, height, self.config.filter)
+    }
+}
+
+/// An image of another size.
+///
+/// # Errors
+/// If it would be larger than 2¹⁴ on a side.
+pub(crate) fn resized(image: &Image, width: usize, height: usize, filter: Filter) -> Result<Image> {
+    resize(&mut Resizer::new(), image, width, height, filter)
+}
+
+fn resize(
+    resizer: &mut Resizer,
+    image: &Image,
+    width: usize,
+    height: usize,
+    filter: Filter,
+) -> Result<Image> {
+    let place = format!("an image of {}×{}", image.width, image.height);
+    if width.max(height) > MAX_SIDE || width.min(height) == 0 {
+        let problem = format!("would be resized to {width}×{height}; crop it first");
+        return Err(Error::format(place, problem));
+    }
+    let filter = match filter {
+        Filter::Bilinear => FilterType::Bilinear,
+        Filter::Bicubic => FilterType::CatmullRom,
+    };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+    let mut step = |from: &Image, width: usize, height: usize| -> Result<Image> {
+        let failed = |e: String| Error::format(&place, e);
+        let mut rgb = vec![0; width * height * 3];
+        let (w, h) = (from.width as u32, from.height as u32);
+        // A copy, so that all images are of one type: the resizer is compiled for each,
+        // and that takes longer than a twentieth of its work is worth.
+        let mut from = from.rgb.clone();
+        let source = TypedImage::<U8x3>::from_buffer(w, h, &mut from);
+        let source = source.map_err(|e| failed(e.to_string()))?;
+        let to = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut rgb);
+        let mut to = to.map_err(|e| failed(e.to_string()))?;
+        // Typed, because `resize` would be compiled for pixels of every kind.
+        let done = resizer.resize_typed(&source, &mut to, &options);
+        done.map_err(|e| failed(e.to_string()))?;
+        Ok(Image { width, height, rgb })
+    };
+    // Pillow rounds to bytes after the rows and then takes the columns.
+    let rows = match width == image.width {
+        true => None,
+        false => Some(step(image, width, image.height)?),
+    };
+    match (rows, height == image.height) {
+        (Some(rows), true) => Ok(rows),
+        (rows, _) => step(rows.as_ref().unwrap_or(image), width, height),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked};
+use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{ImageOptions, TransformConfig, open};
 use heat_ood::Error;
 use heat_ood::recipe::Recipe;
 use pyo3::prelude::*;
 
 use crate::errors::{exception, working};
-use crate::features::PyHead;
+use crate::features::{PyFeatureSet, PyHead};
 use crate::observer::observed;
 
 /// A classifier that makes features of images: an ONNX file, or the weights of a ResNet.
@@ -62,13 +63,15 @@ fn transform(py: Python<'_>, arguments: &[String]) -> PyResult<TransformConfig> 
     Ok(recipe.transform.unwrap_or_else(TransformConfig::imagenet))
 }
 
-/// Rows, images taken over from before, images left out, and how far logits and labels agree.
-type Done = (usize, usize, Vec<String>, Option<String>);
+/// Rows, images taken over from before, images left out, how far logits and labels agree; of surrogates
+/// their kinds, and how many images each excluded set left out.
+type Done = (usize, usize, Vec<String>, Option<String>, Vec<&'static str>, Vec<usize>);
 
-/// Extract images into a feature set.
+/// Extract images into a feature set; or sets of surrogates made of them.
 #[pyfunction]
 #[pyo3(signature = (images, network, out, transform_arguments, format=None, split=None, root=None, batch_size=64,
-                    shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, mirror=false, progress=None))]
+                    shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, mirror=false,
+                    surrogates=None, surrogate_rows=1500, seed=0, exclude=None, preview=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn extract(
     py: Python<'_>,
@@ -86,10 +89,21 @@ pub fn extract(
     layers: Vec<(String, String)>,
     found_layers: Option<usize>,
     mirror: bool,
+    surrogates: Option<Vec<String>>,
+    surrogate_rows: usize,
+    seed: u64,
+    exclude: Option<Vec<PyRef<'_, PyFeatureSet>>>,
+    preview: Option<PathBuf>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Done> {
     let transform = transform(py, &transform_arguments)?;
     let dtype = dtype.parse().map_err(|e: Error| exception(py, &e))?;
+    let exclude = exclude.iter().flatten().map(|set| set.0.clone()).collect();
+    let surrogates = surrogates
+        .map(|names| Kind::parse(&names))
+        .transpose()
+        .map_err(|e| exception(py, &e))?
+        .map(|kinds| SurrogateConfig { kinds, rows: surrogate_rows, seed, exclude, preview });
     observed(py, progress, |observer| {
         let named = |name: String| {
             let value = serde_json::Value::String(name.to_lowercase());
@@ -117,8 +131,20 @@ pub fn extract(
             layers: LayersAsked { named: layers, found: found_layers },
             mirror,
         };
-        let done = backbone::extract(&*set, backbone, &out, &config, observer)?;
+        let (done, used, kinds, left_out) = match &surrogates {
+            None => {
+                let done = backbone::extract(&*set, backbone, &out, &config, observer)?;
+                let rows = done.rows;
+                (done, rows, Vec::new(), Vec::new())
+            }
+            Some(asked) => {
+                let done = extract_surrogates(&*set, backbone, &out, &config, asked, observer)?;
+                let kinds = done.kinds.iter().map(|(kind, _)| kind.name()).collect();
+                let left_out = done.of.excluded.iter().map(|set| set.left_out).collect();
+                (done.id, done.of.used, kinds, left_out)
+            }
+        };
         let agreement = done.agreement.map(|agreement| agreement.to_string());
-        Ok((done.rows, done.resumed, done.unreadable, agreement))
+        Ok((used, done.resumed, done.unreadable, agreement, kinds, left_out))
     })
 }

@@ -13,6 +13,8 @@ Images: a directory (with a subdirectory per class, or none), .tar, .tar.gz, .zi
 Presets: cifar10, cifar100 (32×32), imagenet (short side 256, crop 224); --resize, --crop, --filter,
   --mean, --std change or replace them
 The same command, run again, continues a killed extraction.
+--surrogates all writes DIR/id and a set of each kind of transformed images, for choosing among
+  scorers without out-of-distribution data
 
   heat extract images/ --backbone model.onnx --preset imagenet -o features/train
   heat fit ssd --train features/train -o ssd.safetensors";
@@ -72,6 +74,32 @@ pub struct ExtractArgs {
     /// Skip images that cannot be read, and list them
     #[arg(long)]
     pub skip_unreadable: bool,
+    /// Surrogates for out-of-distribution images
+    #[command(flatten)]
+    pub surrogates: SurrogateArgs,
+}
+
+/// Surrogates of images.
+#[derive(Args)]
+#[command(next_help_heading = "Surrogates")]
+pub struct SurrogateArgs {
+    /// Transform the images into others that play out-of-distribution, and write a set of each kind and of
+    /// the images themselves (id) into the directory: all, or some of jigsaw2, jigsaw4, jigsaw8, mixup, cutmix,
+    /// blur, zoom, rotate, invert, noise, phase, pink, shapes, edges
+    #[arg(long, value_name = "all|KIND,…", value_delimiter = ',', conflicts_with = "perturb")]
+    pub surrogates: Vec<String>,
+    /// Images of each kind
+    #[arg(long, value_name = "N", default_value_t = 1500, requires = "surrogates")]
+    pub surrogate_rows: usize,
+    /// Seed of what is done to which image
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "surrogates")]
+    pub seed: u64,
+    /// Make none of images whose features are in this set (training, calibration, test); repeatable
+    #[arg(long, value_name = "SET", requires = "surrogates")]
+    pub exclude: Vec<PathBuf>,
+    /// Show eight images of each kind in a PNG file
+    #[arg(long, value_name = "FILE.png", requires = "surrogates")]
+    pub preview: Option<PathBuf>,
 }
 
 /// `auto` or `auto:N`.

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
-use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, Perturbation, extract};
+use heat_images::backbone::{
+    Backbone, BackboneOptions, ExtractConfig, Extracted, Perturbation, extract,
+};
+use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
 use heat_ood::evaluate::Agreement;
+use heat_ood::features::FeatureSet;
 use heat_ood::{Error, recipe};
 
 use super::backbone::describe;
@@ -33,7 +37,10 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         mirror: args.views.is_some(),
     };
     describe(&backbone).iter().for_each(|line| progress.say(line));
-    let agreement = extract_into(&*set, &backbone, &args.output, &config, progress)?;
+    let agreement = match args.surrogates.surrogates.is_empty() {
+        true => extract_into(&*set, &backbone, &args.output, &config, progress)?,
+        false => surrogates(args, &*set, &backbone, &config, progress)?,
+    };
     match (agreement, classes(&*set), backbone.head()) {
         (Some(agreement), ..) => say_agreement(&agreement, progress),
         (None, Some(labels), Some(head)) if labels > head.classes() => progress.say(&format!(
@@ -95,13 +102,68 @@ pub(super) fn extract_into(
     if done.resumed > 0 {
         progress.say(&format!("note: {} images had been extracted before", done.resumed));
     }
-    if !done.unreadable.is_empty() {
-        progress.say(&format!("note: {} images could not be read:", done.unreadable.len()));
-        for line in done.unreadable.iter().take(NAMED) {
+    say_unreadable(&done.unreadable, progress);
+    Ok(done.agreement)
+}
+
+/// Extract surrogates, and say what was done.
+fn surrogates(
+    args: &ExtractArgs,
+    set: &dyn ImageDataset,
+    backbone: &Backbone,
+    config: &ExtractConfig,
+    progress: &mut Progress,
+) -> Result<Option<Agreement>> {
+    let (asked, out) = (&args.surrogates, &args.output);
+    let surrogates = SurrogateConfig {
+        kinds: Kind::parse(&asked.surrogates)?,
+        rows: asked.surrogate_rows,
+        seed: asked.seed,
+        exclude: asked.exclude.iter().map(FeatureSet::open).collect::<Result<_, _>>()?,
+        preview: asked.preview.clone(),
+    };
+    let begun = std::time::Instant::now();
+    contents(set).iter().for_each(|line| progress.say(line));
+    let done = extract_surrogates(set, backbone, out, config, &surrogates, progress)?;
+    for excluded in &done.of.excluded {
+        progress
+            .say(&format!("{} images left out that are in {}", excluded.left_out, excluded.set));
+    }
+    if done.of.excluded.is_empty() {
+        progress.say(
+            "note: made of the images given, whatever they were used for before; if the network was trained \
+             on them, `--exclude FEATURES` leaves such out",
+        );
+    }
+    if let Some(file) = &asked.preview {
+        wrote(progress, file);
+    }
+    let fresh = |(images, done): (usize, &Extracted)| images.saturating_sub(done.resumed);
+    let mut images = fresh((set.len(), &done.id));
+    progress.say(&format!("{}: {} images as they are", out.join("id").display(), done.of.used));
+    for (kind, extracted) in &done.kinds {
+        images += fresh((extracted.rows + extracted.unreadable.len(), extracted));
+        progress.say(&format!("{}: {} rows", out.join(kind.name()).display(), extracted.rows));
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    match images {
+        0 => progress.say("all of it already exists"),
+        _ => progress.say(&format!(
+            "{images} images in {seconds:.1} s, {:.0} a second",
+            images as f64 / seconds
+        )),
+    }
+    say_unreadable(&done.id.unreadable, progress);
+    Ok(done.id.agreement)
+}
+
+fn say_unreadable(unreadable: &[String], progress: &mut Progress) {
+    if !unreadable.is_empty() {
+        progress.say(&format!("note: {} images could not be read:", unreadable.len()));
+        for line in unreadable.iter().take(NAMED) {
             progress.say(&format!("  {line}"));
         }
     }
-    Ok(done.agreement)
 }
 
 pub(super) fn say_agreement(agreement: &Agreement, progress: &Progress) {

@@ -13,6 +13,7 @@ mod links;
 mod list;
 mod lmdb;
 mod lsun;
+mod made;
 mod matlab;
 mod numpy;
 mod pickle;
@@ -28,6 +29,7 @@ use archive::Store;
 use files::Files;
 use heat_ood::{Error, Result};
 pub use joined::open_all;
+pub use made::{Excluded, Made, MadeOf, MixedClasses};
 
 /// Labelled or unlabelled images.
 pub trait ImageDataset: Send + Sync {
@@ -73,6 +75,12 @@ pub trait ImageDataset: Send + Sync {
     /// What image `i` is called within the set: the path of its file there, or its record.
     fn image_name(&self, i: usize) -> String {
         self.place(i)
+    }
+
+    /// How the images were made of those of another set, where they were. Such images are as the
+    /// network gets them: they are not resized and cropped once more.
+    fn made(&self) -> Option<&Made> {
+        None
     }
 
     /// Decode image `i`.

@@ -44,6 +44,8 @@ pub enum Purpose {
     Reference = 17,
     /// Random projections: frequencies, perturbed weights.
     Projection = 18,
+    /// Images made of ordinary images: which, and how.
+    Surrogates = 22,
     /// Which rows of given sets are negatives.
     Negatives = 30,
     /// Activations that dropout sets to zero.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ExtractConfig;
 use crate::backbone::{Backbone, PerturbedBy};
-use crate::{ImageDataset, TransformConfig};
+use crate::{ImageDataset, Made, TransformConfig};
 use heat_ood::features::{HEAD, Head, Origin};
 use heat_ood::io::{read_text, sha256_of, write_atomically};
 use heat_ood::{Error, Result};
@@ -37,6 +37,9 @@ pub(super) struct Manifest {
     /// Whether the mirrored images' features are there too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     mirror: bool,
+    /// How the images were made of others, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<Made>,
     version: String,
     /// SHA-256 of the pixels of all images that were read, known at the end:
     /// that of each shard's, in order.
@@ -88,6 +91,17 @@ impl Summary {
 /// Its name.
 pub(super) const MANIFEST: &str = "extract.json";
 
+/// How images were made, in words.
+fn made(made: Option<&Made>) -> String {
+    match made {
+        None => "of images as they are".to_owned(),
+        Some(made) => format!(
+            "of images made otherwise ({}, seed {}, of {} of the {} images of {})",
+            made.kind, made.seed, made.of.used, made.of.images, made.of.dataset
+        ),
+    }
+}
+
 impl Manifest {
     pub fn new(
         dataset: &dyn ImageDataset,
@@ -115,6 +129,7 @@ impl Manifest {
             perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
             layers: backbone.origin(&config.transform).layers,
             mirror: config.mirror,
+            made: dataset.made().cloned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
             summary: None,
@@ -170,6 +185,7 @@ impl Manifest {
             (other.perturbed_by != self.perturbed_by, "with another perturbation".to_owned()),
             (other.layers != self.layers, setting("layers", &other.layers)),
             (other.mirror != self.mirror, setting("mirrored images", &other.mirror)),
+            (other.made != self.made, made(other.made.as_ref())),
             (other.dtype != self.dtype, format!("as {}", other.dtype)),
             (other.shard_rows != self.shard_rows, format!("in shards of {}", other.shard_rows)),
             (

@@ -26,6 +26,7 @@ use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
 
 use manifest::{Manifest, Summary};
+pub use record::images_of_rows;
 use record::{Files, Record, Stamp, Standing};
 use rows::{Rows, Source};
 pub use stream::{Part, stream};

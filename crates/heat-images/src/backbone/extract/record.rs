@@ -15,10 +15,10 @@ use std::time::{Duration, SystemTime};
 use super::lines;
 use super::rows::Source;
 use crate::{ImageDataset, Transform};
-use heat_ood::Result;
 use heat_ood::io::{TensorFile, read_bounded, sha256_of, write_atomically};
 use heat_ood::math::blocks;
 use heat_ood::math::parallel::{Indices, Pieces};
+use heat_ood::{Error, Result};
 
 /// What tells without reading a file that it is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,6 +257,23 @@ impl Record {
         }
         Standing::Whole(record)
     }
+}
+
+/// The numbers of the images that are the rows of a finished directory, ascending: those that could
+/// be read.
+///
+/// # Errors
+/// If a shard has no record.
+pub fn images_of_rows(directory: &Path, images: usize, shard_rows: usize) -> Result<Vec<usize>> {
+    let mut all = Vec::with_capacity(images);
+    for (i, range) in blocks(images, shard_rows).enumerate() {
+        let files = Files::new(directory, i);
+        let record = Record::read(&files, range.len());
+        let record = record.ok_or_else(|| Error::format(&files.record, "is damaged or missing"))?;
+        let read = range.zip(&record.inputs).filter(|(_, input)| input.pixels.is_some());
+        all.extend(read.map(|(image, _)| image));
+    }
+    Ok(all)
 }
 
 /// What stands where there is nothing to say.

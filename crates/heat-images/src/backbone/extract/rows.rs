@@ -228,7 +228,11 @@ impl Source<'_> {
         let image = self.dataset.image(i)?;
         let sides = [image.height, image.width].map(|side| (side as u64).to_le_bytes());
         let digest = sha256_of([&sides[0][..], &sides[1], &image.rgb]);
-        let (height, width, values) = transform.apply(&image)?;
+        let (height, width, values) = match self.dataset.made() {
+            // Of images as the network gets them.
+            Some(_) => transform.normalised(&image),
+            None => transform.apply(&image)?,
+        };
         Ok(Prepared { size: [height, width], values, digest })
     }
 }

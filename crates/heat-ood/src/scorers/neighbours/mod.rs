@@ -2,6 +2,9 @@
 
 mod bank;
 mod index;
+mod near;
+
+pub use near::rows_near;
 
 use crate::scorers::method::methods;
 
