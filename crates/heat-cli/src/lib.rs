@@ -83,6 +83,7 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Compose(args) => commands::compose::run(args, progress),
         Command::Eval(args) => commands::eval::run(args, progress),
         Command::Report(args) => commands::report::run(args, progress),
+        Command::Auto(args) => commands::auto::run(args, progress),
         Command::Select(args) => commands::select::run(args, progress),
         Command::Calibrate(args) => commands::calibrate::run(args, progress),
         Command::Score(args) => commands::score::run(args, progress),

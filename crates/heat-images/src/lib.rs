@@ -15,7 +15,9 @@ mod decode;
 pub mod surrogates;
 mod transform;
 
-pub use datasets::{Excluded, ImageDataset, Made, MadeOf, MixedClasses, open, open_all};
+pub use datasets::{
+    Excluded, ImageDataset, ImageSubset, Made, MadeOf, MixedClasses, open, open_all,
+};
 pub use decode::{Image, MAX_PIXELS, decode, decode_within};
 pub use heat_ood::recipe::{Filter, Format, ImageOptions, Resize, TransformConfig};
 pub use transform::Transform;

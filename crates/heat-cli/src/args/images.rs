@@ -103,7 +103,7 @@ pub struct SurrogateArgs {
 }
 
 /// `auto` or `auto:N`.
-fn found_taps(text: &str) -> Result<usize, String> {
+pub(super) fn found_taps(text: &str) -> Result<usize, String> {
     let number = match text.split_once(':') {
         None if text == "auto" => return Ok(3),
         Some(("auto", number)) => number.parse().ok(),

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod auto;
 mod decisions;
 mod files;
 mod formats;
@@ -13,6 +14,7 @@ use heat_ood::scorers::Group;
 
 use crate::export::Format;
 
+pub use auto::*;
 pub use decisions::*;
 pub use files::*;
 pub use formats::*;
@@ -146,6 +148,9 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write an HTML report on training runs or results
     Report(ReportArgs),
+    /// Make a calibrated detector of images or features, every choice taken by evidence
+    #[command(after_help = auto::AUTO_HELP)]
+    Auto(AutoArgs),
     /// Choose scorers, and the weights of a composition, without OOD data
     #[command(after_help = decisions::SELECT_HELP)]
     Select(SelectArgs),

@@ -69,7 +69,7 @@ pub(super) fn says_transform(args: &ImageArgs) -> bool {
 }
 
 /// Classes of the labels, numbered from 0.
-fn classes(set: &dyn ImageDataset) -> Option<usize> {
+pub(super) fn classes(set: &dyn ImageDataset) -> Option<usize> {
     let largest = (0..set.len()).filter_map(|i| set.label(i)).max();
     largest.map(|label| label as usize + 1)
 }

@@ -1,5 +1,6 @@
 //! One file per subcommand, and what they share: `inputs`, `outputs`, `scorers`.
 
+pub mod auto;
 pub mod backbone;
 pub mod calibrate;
 pub mod compose;

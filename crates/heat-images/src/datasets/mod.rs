@@ -20,6 +20,7 @@ mod pickle;
 mod places;
 mod records;
 mod sniff;
+mod subset;
 mod svhn;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use files::Files;
 use heat_ood::{Error, Result};
 pub use joined::open_all;
 pub use made::{Excluded, Made, MadeOf, MixedClasses};
+pub use subset::ImageSubset;
 
 /// Labelled or unlabelled images.
 pub trait ImageDataset: Send + Sync {
