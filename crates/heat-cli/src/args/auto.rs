@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::images::found_taps;
-use super::{Form, ImageArgs, NetworkArgs, output};
+use super::{ImageArgs, NetworkArgs, output};
 
 pub(super) const AUTO_HELP: &str = "\
 From images: extracts features (of further layers and of the mirrored images too), makes images that
@@ -73,9 +73,9 @@ pub struct AutoArgs {
     /// Directory for features and surrogates [default: DETECTOR.auto]
     #[arg(long, value_name = "DIR", conflicts_with = "train")]
     pub work: Option<PathBuf>,
-    /// How to write the findings
-    #[arg(long, value_enum, default_value_t = Form::Table)]
-    pub format: Form,
+    /// Write the findings as JSON
+    #[arg(long)]
+    pub json: bool,
     /// Detector file to write
     #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,

@@ -18,7 +18,7 @@ use super::extract::{classes, contents, extract_into, image_options, say_agreeme
 use super::outputs::{hashes_of, made};
 use super::statistics::with_made;
 use super::{Data, open as open_features, open_options, refuse_overwriting, write_output, wrote};
-use crate::args::{AutoArgs, Form};
+use crate::args::AutoArgs;
 use crate::progress::Progress;
 
 /// ID images that are held out where none are given, at most.
@@ -53,12 +53,12 @@ pub fn run(args: &AutoArgs, progress: &mut Progress) -> Result<()> {
     report.notes = notes;
     detector.save(&args.output)?;
     progress.clear();
-    let text = match args.format {
-        Form::Json => {
+    let text = match args.json {
+        true => {
             let json = serde_json::to_string(&report).unwrap_or_default();
             with_made(&json, &made(hashes_of(Some(&data), None)?))
         }
-        Form::Table => {
+        false => {
             let text = report.to_string();
             text.lines().map(|line| printable(line) + "\n").collect()
         }
