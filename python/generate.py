@@ -21,6 +21,8 @@ OUT = ROOT / "python" / "heat_ood" / "scorer_classes.py"
 TYPES = {
     "react": "float | None",
     "pca": "int | None",
+    "layer": "str | None",
+    "views": "str | None",
     "kmeans": "int | None",
     "k": "int | None",
     "shrinkage": "float | str",
@@ -104,7 +106,7 @@ def one(name: str, settings: dict[str, object], method: dict[str, str]) -> str:
 
 
 #: Steps before the formula, which come last.
-COMMON = ("pooling", "react", "normalize", "pca", "whiten")
+COMMON = ("layer", "pooling", "react", "normalize", "pca", "whiten", "views")
 
 
 def generated() -> str:
@@ -116,8 +118,8 @@ def generated() -> str:
     names = [class_name(name) for name in scorers]
     head = '''"""Every scorer as a class. Written by python/generate.py from docs/methods.md: change that.
 
-Features `z` have shape `[N, D]`, logits `[N, C]`; steps before the formula (`pooling`, `react`,
-`normalize`, `pca`, `whiten`) are explained there. A default of None depends on the number of classes
+Features `z` have shape `[N, D]`, logits `[N, C]`; where rows are read and steps before the formula
+(`layer`, `pooling`, `react`, `normalize`, `pca`, `whiten`, `views`) are explained there. A default of None depends on the number of classes
 or means that the step is left out.
 """
 

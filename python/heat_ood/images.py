@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,20 @@ def extract(
     shard_rows: int = 8192,
     dtype: str = "f16",
     skip_unreadable: bool = False,
+    taps: int | Mapping[str, str] | None = None,
+    views: str | None = None,
     progress: Progress = None,
     **transform: Any,
 ) -> Extracted:
     """Extract a directory, archive or list of images into the directory `out`, as `heat extract` does.
 
     `preset` is the preprocessing (cifar10, cifar100, imagenet, …), `transform` keys change it
-    (`crop=224`). Interrupted, it goes on where it stopped when called again.
+    (`crop=224`). `taps` are further layers whose features stand beside the others, for scorers with
+    `layer=NAME`: tensors of the graph by name, or how many are to be found in it. `views="mirror"`
+    adds the features of the mirrored image, for scorers with `views="mean"`. Interrupted, it goes on where it stopped when called again.
     """
+    if views not in (None, "mirror"):
+        raise ValueError(f"views={views!r}: 'mirror' is known")
     network = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
     arguments = [f"transform={preset}", *(f"transform.{key}={value}" for key, value in transform.items())]
     rows, resumed, unreadable, agreement = _heat_ood.extract(
@@ -114,6 +121,9 @@ def extract(
         shard_rows,
         dtype,
         skip_unreadable,
+        list(taps.items()) if isinstance(taps, Mapping) else [],
+        taps if isinstance(taps, int) else None,
+        views is not None,
         callback(progress),
     )
     return Extracted(FeatureSet.open(out), rows, resumed, unreadable, agreement)

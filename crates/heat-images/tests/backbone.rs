@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use common::bytes::contains;
 use common::{close, runtime};
-use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, Tap, extract};
+use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, LayersAsked, Tap, extract};
 use heat_images::{ImageOptions, TransformConfig, open};
 use heat_ood::features::{FeatureSet, Field, FloatType, Head, Pooling};
 use heat_ood::io::TensorFile;
@@ -114,6 +114,89 @@ fn pooled_outputs_are_numpys() {
     contains(&error, &["plain.onnx", "[?, 3, 8, 8]", "[1, 3, 9, 9]"]);
     let error = backbone("future", None).unwrap().load().err().unwrap().to_string();
     contains(&error, &["future.onnx", "ONNX Runtime", "opset"]);
+}
+
+/// An `.npy` of images `[n, 8, 8, 3]`.
+fn images(rgb: &[u8]) -> Vec<u8> {
+    let shape = format!("({}, 8, 8, 3)", rgb.len() / 192);
+    let mut header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}");
+    header += &" ".repeat(118 - header.len() - 1);
+    header += "\n";
+    [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), rgb].concat()
+}
+
+/// A layer beside the features is what it is as the features; the mirrored image's features are
+/// those of an image that is mirrored before.
+#[test]
+fn further_layers_and_mirrored_images() {
+    if !runtime("further_layers_and_mirrored_images") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let rgb: Vec<u8> = (0..7 * 192u32).map(|i| (i * 7919 % 251) as u8).collect();
+    let turned: Vec<u8> = rgb
+        .chunks(24)
+        .flat_map(|row| row.chunks(3).rev().flatten().copied().collect::<Vec<_>>())
+        .collect();
+    fs::write(path("plain.npy"), images(&rgb)).unwrap();
+    fs::write(path("turned.npy"), images(&turned)).unwrap();
+    let config = ExtractConfig {
+        transform: TransformConfig { resize: None, crop: None, ..TransformConfig::imagenet() },
+        batch_size: 3,
+        dtype: FloatType::F32,
+        ..ExtractConfig::default()
+    };
+    let run = |images: &str, model: &Backbone, config: &ExtractConfig, out: &str| {
+        let set = open(path(images), &ImageOptions::default()).unwrap();
+        extract(&*set, model, &path(out), config, &mut Silent)?;
+        FeatureSet::open(path(out))
+    };
+    let model = backbone("headless", None).unwrap();
+    let named = |name: &str, tensor: &str| LayersAsked {
+        named: vec![(name.into(), tensor.into())],
+        found: None,
+    };
+    let with = ExtractConfig { layers: named("c", "c"), mirror: true, ..config.clone() };
+    let set = run("plain.npy", &model, &with, "with").unwrap();
+    let alone = run("plain.npy", &backbone("headless", Some("c")).unwrap(), &config, "alone");
+    let mirrored = run("turned.npy", &model, &with, "mirrored").unwrap();
+    let all = |set: &FeatureSet, name: &str| {
+        let field = Field::named(name).unwrap();
+        let mut out = vec![0.0; set.len() * set.require(field).unwrap()];
+        set.read(field, 0..set.len(), &mut out).unwrap();
+        out
+    };
+    let alone = alone.unwrap();
+    for name in ["avg", "std"] {
+        assert_eq!(all(&set, &format!("c.{name}")), all(&alone, name));
+        assert_eq!(all(&set, &format!("mirror.{name}")), all(&mirrored, name));
+        assert_eq!(all(&set, &format!("mirror.c.{name}")), all(&mirrored, &format!("c.{name}")));
+        assert_eq!(all(&set, name), all(&mirrored, &format!("mirror.{name}")));
+    }
+    assert_ne!(all(&set, "avg"), all(&set, "mirror.avg"));
+    // The same again is there already; without the layer it is another set.
+    assert_eq!(run("plain.npy", &model, &with, "with").unwrap().len(), 7);
+    let said = run("plain.npy", &model, &config, "with").err().unwrap().to_string();
+    contains(&said, &["layers", "\"c\""]);
+    // What cannot be had.
+    let refused = |layers: LayersAsked, name: &str| {
+        let config = ExtractConfig { layers, ..config.clone() };
+        let said = run("plain.npy", &backbone(name, None).unwrap(), &config, "no").err().unwrap();
+        assert!(!path("no").exists());
+        said.to_string()
+    };
+    contains(&refused(named("c", "nothing"), "headless"), &["`nothing`", "tensor"]);
+    contains(&refused(named("mirror", "c"), "headless"), &["mirror", "layer"]);
+    contains(&refused(named("avg", "c"), "headless"), &["avg", "not a field's"]);
+    contains(&refused(named("a.b", "c"), "headless"), &["a.b", "no point"]);
+    let twice = LayersAsked {
+        named: [named("x", "c").named, named("x", "map").named].concat(),
+        found: None,
+    };
+    contains(&refused(twice, "headless"), &["two layers", "x"]);
+    let found = LayersAsked { named: Vec::new(), found: Some(2) };
+    contains(&refused(found, "vector"), &["vector.onnx", "no map"]);
 }
 
 /// Stops after so many batches.

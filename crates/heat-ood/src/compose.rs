@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet};
+use crate::features::{self, Batch, FeatureSet, FieldSet};
 use crate::math::reduce;
 use crate::observe::Observer;
 use crate::scorers::{
@@ -220,6 +220,10 @@ impl Scorer for Combined {
 
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         joint_needs(self.members.iter().map(|m| &*m.scorer), set)
+    }
+
+    fn parts(&self) -> Vec<features::Part> {
+        self.members.iter().flat_map(|m| m.scorer.parts()).collect()
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {

@@ -21,7 +21,10 @@ use crate::math::reduce::argmax;
 use crate::observe::{Observer, Silent};
 use crate::probes::{Described, Probes, Recorded};
 use crate::provenance::Provenance;
-use crate::scorers::{self, FORMAT_VERSION, Fitted, Outline, SEALED, ScoredSet, Scorer, Stored};
+use crate::scorers::{
+    self, AtLayer, FORMAT_VERSION, Fitted, LAYER, Outline, OverViews, SEALED, ScoredSet, Scorer,
+    Stored, VIEWS,
+};
 
 const FORMAT: &str = "heat-detector";
 
@@ -410,6 +413,8 @@ fn load(stored: &Stored<'_>) -> Result<Arc<dyn Scorer>> {
         HEAT => Ok(Arc::new(Heat::load(stored)?)),
         COMBINED => Ok(Arc::new(Combined::load(stored, load)?)),
         FUSION => Ok(Arc::new(Fusion::load(stored, load)?)),
+        LAYER => Ok(Arc::new(AtLayer::load(stored, &load)?)),
+        VIEWS => Ok(Arc::new(OverViews::load(stored, &load)?)),
         _ => scorers::load(stored),
     }
 }
@@ -439,7 +444,9 @@ fn check_finite(scorer: &str, tensors: &[(String, Tensor)]) -> Result<()> {
 fn check_loaders(outline: &Outline) -> Result<()> {
     match &*outline.kind {
         HEAT => outline.parts.iter().try_for_each(|(_, prior)| scorers::check_prior(&prior.kind)),
-        COMBINED => outline.parts.iter().try_for_each(|(_, part)| check_loaders(part)),
+        COMBINED | LAYER | VIEWS => {
+            outline.parts.iter().try_for_each(|(_, part)| check_loaders(part))
+        }
         // Beside each member stands its calibration.
         FUSION => {
             let members = outline.parts.iter().filter(|(name, _)| !name.contains('.'));

@@ -69,8 +69,13 @@ impl Provenance {
 
     /// Also what another detector, a part of this one, has seen.
     pub fn include(&mut self, part: &Provenance) {
-        if self.origin.is_none() {
-            self.origin.clone_from(&part.origin);
+        match (&mut self.origin, &part.origin) {
+            (Some(own), Some(other)) => {
+                for (name, at) in &other.layers {
+                    own.layers.entry(name.clone()).or_insert_with(|| at.clone());
+                }
+            }
+            (own, _) => *own = own.take().or_else(|| part.origin.clone()),
         }
         for file in &part.train {
             if !self.train.contains(file) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig};
+use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked};
 use heat_images::{ImageOptions, TransformConfig, open};
 use heat_ood::Error;
 use heat_ood::recipe::Recipe;
@@ -68,7 +68,7 @@ type Done = (usize, usize, Vec<String>, Option<String>);
 /// Extract images into a feature set.
 #[pyfunction]
 #[pyo3(signature = (images, network, out, transform_arguments, format=None, split=None, root=None, batch_size=64,
-                    shard_rows=8192, dtype="f16", skip_unreadable=false, progress=None))]
+                    shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, mirror=false, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn extract(
     py: Python<'_>,
@@ -83,6 +83,9 @@ pub fn extract(
     shard_rows: usize,
     dtype: &str,
     skip_unreadable: bool,
+    layers: Vec<(String, String)>,
+    found_layers: Option<usize>,
+    mirror: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Done> {
     let transform = transform(py, &transform_arguments)?;
@@ -111,6 +114,8 @@ pub fn extract(
             skip_unreadable,
             dtype,
             perturb: None,
+            layers: LayersAsked { named: layers, found: found_layers },
+            mirror,
         };
         let done = backbone::extract(&*set, backbone, &out, &config, observer)?;
         let agreement = done.agreement.map(|agreement| agreement.to_string());

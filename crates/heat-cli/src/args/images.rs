@@ -59,12 +59,31 @@ pub struct ExtractArgs {
     /// By how much, in normalised pixel values
     #[arg(long, value_name = "E", requires = "perturb")]
     pub epsilon: Option<f64>,
+    /// Find further layers, N of them, and take their features too: ends and middles of the last
+    /// stages, named as stage3_mid [default of N: 3]
+    #[arg(long, value_name = "auto[:N]", value_parser = found_taps)]
+    pub taps: Option<usize>,
+    /// Take the features of the mirrored image too, for scorers with views=mean
+    #[arg(long, value_name = "mirror", value_parser = ["mirror"])]
+    pub views: Option<String>,
     /// Images per shard
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub shard_rows: usize,
     /// Skip images that cannot be read, and list them
     #[arg(long)]
     pub skip_unreadable: bool,
+}
+
+/// `auto` or `auto:N`.
+fn found_taps(text: &str) -> Result<usize, String> {
+    let number = match text.split_once(':') {
+        None if text == "auto" => return Ok(3),
+        Some(("auto", number)) => number.parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|n| (1..=64).contains(n))
+        .ok_or_else(|| "expected auto, or auto:N with N from 1 to 64".into())
 }
 
 /// What images are, and how they reach the network.
@@ -112,9 +131,10 @@ pub struct ImageArgs {
 /// What a network's file does not say.
 #[derive(Args)]
 pub struct NetworkArgs {
-    /// Tensor to take as features, if the wrong one is found
-    #[arg(long, value_name = "NAME")]
-    pub tap: Option<String>,
+    /// Tensor to take as features, if the wrong one is found; as NAME=TENSOR, one to take beside
+    /// them: its features are NAME.avg and NAME.std, for scorers with layer=NAME
+    #[arg(long, value_name = "[NAME=]TENSOR")]
+    pub tap: Vec<String>,
     /// The classifier's output, if the graph has several [default: by the labels' classes, its name,
     /// or as the last]
     #[arg(long, value_name = "NAME")]

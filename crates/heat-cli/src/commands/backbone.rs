@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use anyhow::Result;
-use heat_images::backbone::{Backbone, BackboneOptions, Chosen, Tap, find_library};
+use heat_images::backbone::{Backbone, BackboneOptions, Chosen, LayersAsked, Tap, find_library};
+use heat_ood::Error;
 
 use super::{refuse_overwriting, wrote};
 use crate::args::{BackboneCommand, NetworkArgs};
@@ -12,7 +13,7 @@ use crate::progress::Progress;
 impl NetworkArgs {
     pub fn options(&self) -> BackboneOptions {
         BackboneOptions {
-            tap: self.tap.clone(),
+            tap: self.tap.iter().find(|tap| named(tap).is_none()).cloned(),
             output: self.output_name.clone(),
             classes: None,
             arch: self.arch.clone(),
@@ -20,6 +21,20 @@ impl NetworkArgs {
             library: None,
         }
     }
+
+    /// Further layers: those named, and as many as are to be found.
+    pub fn layers(&self, found: Option<usize>) -> Result<LayersAsked> {
+        if let Some(twice) = self.tap.iter().filter(|tap| named(tap).is_none()).nth(1) {
+            let problem = "features are taken at one tensor; name further ones, as NAME=TENSOR";
+            return Err(Error::config("tap", twice, problem).into());
+        }
+        Ok(LayersAsked { named: self.tap.iter().filter_map(|tap| named(tap)).collect(), found })
+    }
+}
+
+/// A tensor to take beside the features, with its name.
+fn named(tap: &str) -> Option<(String, String)> {
+    tap.split_once('=').map(|(name, tensor)| (name.to_owned(), tensor.to_owned()))
 }
 
 pub fn run(command: &BackboneCommand, progress: &mut Progress) -> Result<()> {

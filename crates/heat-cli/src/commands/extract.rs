@@ -29,6 +29,8 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         skip_unreadable: args.skip_unreadable,
         dtype: given.dtype.parse()?,
         perturb: perturbation(args)?,
+        layers: args.network.layers(args.taps)?,
+        mirror: args.views.is_some(),
     };
     describe(&backbone).iter().for_each(|line| progress.say(line));
     let agreement = extract_into(&*set, &backbone, &args.output, &config, progress)?;

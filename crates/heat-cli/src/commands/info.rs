@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use heat_ood::ebm::checkpoint;
 use heat_ood::ebm::torch::{self, ReadOptions};
-use heat_ood::features::{FeatureSet, Field, FileFormat, Head, Pooling};
+use heat_ood::features::{FeatureSet, FileFormat, Head};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
 use heat_ood::{Detector, Error, printable};

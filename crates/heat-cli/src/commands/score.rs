@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, Part, stream};
+use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, LayersAsked, Part, stream};
 use heat_images::{ImageDataset, TransformConfig, open_all};
 use heat_ood::calibrate::{Ties, benjamini_hochberg};
-use heat_ood::features::{FeatureSet, FeatureStream, StreamForm};
+use heat_ood::features::{FeatureSet, FeatureStream, MIRROR, StreamForm};
 use heat_ood::io::is_standard_output;
 use heat_ood::{Detector, Error, Prediction, Silent, printable};
 
@@ -81,7 +81,8 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
 fn check(args: &ScoreArgs) -> Result<()> {
     let piped = args.inputs.iter().any(|input| input.as_os_str() == "-");
     let network = &args.network;
-    let network = [&network.tap, &network.output_name, &network.arch, &network.prefix];
+    let tap = network.tap.first().cloned();
+    let network = [&tap, &network.output_name, &network.arch, &network.prefix];
     let refuse = |key: &str, problem: &str| Err(Error::config(key, "", problem).into());
     match &args.backbone {
         _ if piped && args.inputs.len() > 1 => refuse("-", "standard input comes alone"),
@@ -269,9 +270,24 @@ impl Images {
             skip_unreadable: true,
             dtype: given.dtype.parse()?,
             perturb: None,
+            layers: layers(args, detector)?,
+            mirror: detector.scorer().parts().iter().any(|part| part.name() == MIRROR),
         };
         Ok(Images { set, backbone, config })
     }
+}
+
+/// The further layers that a detector reads, where they are in the network.
+fn layers(args: &ScoreArgs, detector: &Detector) -> Result<LayersAsked> {
+    let given = args.network.layers(None)?;
+    if !given.is_empty() {
+        return Ok(given);
+    }
+    let read = detector.scorer().parts();
+    let known = detector.provenance().origin.iter().flat_map(|origin| &origin.layers);
+    let named = known.filter(|(name, _)| read.iter().any(|part| part.name() == name.as_str()));
+    let named = named.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    Ok(LayersAsked { named, found: None })
 }
 
 /// Some rows with their scores.

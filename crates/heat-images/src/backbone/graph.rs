@@ -6,6 +6,7 @@ use std::path::Path;
 use prost::Message;
 
 use super::constants::Constants;
+use super::layers::Layer;
 use super::linear::{Finder, Linear, Source};
 use super::meter::{self, Flaw};
 use super::pooling::{self, Layout, Pooled};
@@ -61,6 +62,8 @@ pub struct Found {
     pub opset: i64,
     /// Number of nodes.
     pub nodes: usize,
+    /// Further layers whose features are taken.
+    pub(super) layers: Vec<Layer>,
     /// Outputs that the graph already has.
     pub(super) declared: Vec<String>,
     /// What is read from it, and how.
@@ -145,6 +148,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], asked: Asked<'_>) -> Result<Found>
         chosen,
         opset: opset.map_or(0, |o| o.version),
         nodes: graph.node.len(),
+        layers: Vec::new(),
         declared: graph.output.iter().map(|o| o.name.clone()).collect(),
         plan: Plan {
             layout: Layout::Channels,

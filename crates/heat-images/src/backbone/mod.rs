@@ -14,6 +14,7 @@ mod external;
 mod extract;
 mod gradient;
 mod graph;
+mod layers;
 mod linear;
 mod meter;
 mod outputs;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::TransformConfig;
-use heat_ood::features::{Batch, Field, Head, Origin, Pooling};
+use heat_ood::features::{Batch, Field, Head, Origin, Part as FeaturePart, Pooling};
 
 use heat_ood::io::{Bytes, map, sha256_of, write_atomically};
 use heat_ood::math::parallel;
@@ -39,6 +40,7 @@ use heat_ood::{Error, Result};
 pub use check::Checked;
 pub use extract::{ExtractConfig, Extracted, Part, extract, stream};
 pub use graph::{Chosen, Found, Tap};
+pub use layers::{Layer, LayersAsked};
 pub use perturb::{Perturbation, PerturbedBy};
 pub use runtime::{Library, find_library};
 
@@ -69,6 +71,7 @@ pub struct BackboneOptions {
 }
 
 /// A classifier whose graph has been read.
+#[derive(Clone)]
 pub struct Backbone {
     path: PathBuf,
     bytes: Arc<Bytes>,
@@ -91,6 +94,21 @@ pub struct Pooled {
     pub max: Vec<f32>,
     /// `[n, C]`; empty where there is no linear layer.
     pub logits: Vec<f32>,
+    /// Of further layers.
+    pub layers: Vec<PooledLayer>,
+    /// Of other views of the images.
+    pub views: Vec<(FeaturePart, Pooled)>,
+}
+
+/// Pooled outputs of a further layer.
+#[derive(Debug, Clone)]
+pub struct PooledLayer {
+    /// Which.
+    pub part: FeaturePart,
+    /// `[n, D]`.
+    pub avg: Vec<f32>,
+    /// `[n, D]`; empty where there is none.
+    pub std: Vec<f32>,
 }
 
 impl Backbone {
@@ -204,6 +222,12 @@ impl Backbone {
             tap: architecture.unwrap_or_default() + &format!("{:?}", self.found.tap),
             transform: serde_json::to_string(transform).unwrap_or_default(),
             head_sha256: self.head().map(Head::digest),
+            layers: self
+                .found
+                .layers()
+                .iter()
+                .map(|l| (l.part.name().to_owned(), l.tensor.clone()))
+                .collect(),
         }
     }
 
@@ -215,7 +239,11 @@ impl Backbone {
         let library = find_library(self.options.library.as_deref())?;
         let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
         let session = Session::load(&self.path, &library, &model)?;
-        Ok(Network {
+        Ok(self.network(session, library))
+    }
+
+    fn network(&self, session: Session, library: Library) -> Network {
+        Network {
             place: self.path.clone(),
             session,
             found: self.found.clone(),
@@ -223,7 +251,7 @@ impl Backbone {
             library,
             checked: None,
             backward: None,
-        })
+        }
     }
 }
 
@@ -271,10 +299,20 @@ impl Network {
             |name: Option<String>| name.and_then(|n| made.remove(&n)).unwrap_or_default();
         let avg = take(Some(names.avg));
         let logits = take(names.logits);
-        if alone {
-            return Ok(Pooled { avg, logits, ..Pooled::default() });
+        let mut pooled = Pooled { avg, logits, ..Pooled::default() };
+        if !alone {
+            (pooled.std, pooled.max) = (take(names.std), take(names.max));
         }
-        Ok(Pooled { avg, std: take(names.std), max: take(names.max), logits })
+        pooled.layers = self
+            .found
+            .layers()
+            .iter()
+            .map(|layer| {
+                let (avg, std) = layer.outputs();
+                PooledLayer { part: layer.part, avg: take(Some(avg)), std: take(std) }
+            })
+            .collect();
+        Ok(pooled)
     }
 
     /// Values of all outputs for `n` images, `[n, 3, height, width]`, the
@@ -417,8 +455,42 @@ impl Pooled {
     /// # Errors
     /// If a field is not of `rows` rows.
     pub fn batch(self, rows: usize) -> Result<Batch<'static>> {
-        let pooled = [(Pooling::Avg, self.avg), (Pooling::Std, self.std), (Pooling::Max, self.max)];
-        let features = pooled.map(|(pooling, v)| (Field::Features(pooling), v));
-        Batch::of(rows, features.into_iter().chain([(Field::Logits, self.logits)]))
+        Batch::of(rows, self.fields())
+    }
+
+    fn fields(self) -> Vec<(Field, Vec<f32>)> {
+        let [avg, std, max] = [Pooling::Avg, Pooling::Std, Pooling::Max].map(Field::Features);
+        let mut all =
+            vec![(avg, self.avg), (std, self.std), (max, self.max), (Field::Logits, self.logits)];
+        for layer in self.layers {
+            all.push((avg.within(layer.part), layer.avg));
+            all.push((std.within(layer.part), layer.std));
+        }
+        for (view, pooled) in self.views {
+            all.extend(pooled.fields().into_iter().map(|(f, values)| (f.within(view), values)));
+        }
+        all
+    }
+
+    /// Add the rows of other images.
+    fn append(&mut self, other: Pooled) {
+        self.avg.extend(other.avg);
+        self.std.extend(other.std);
+        self.max.extend(other.max);
+        self.logits.extend(other.logits);
+        if self.layers.is_empty() {
+            self.layers = other.layers;
+        } else {
+            for (layer, other) in self.layers.iter_mut().zip(other.layers) {
+                layer.avg.extend(other.avg);
+                layer.std.extend(other.std);
+            }
+        }
+        if self.views.is_empty() {
+            self.views = other.views;
+        } else {
+            let views = self.views.iter_mut().zip(other.views);
+            views.for_each(|((_, pooled), (_, other))| pooled.append(other));
+        }
     }
 }

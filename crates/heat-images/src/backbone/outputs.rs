@@ -3,6 +3,8 @@
 use prost::Message;
 
 use super::graph::{Found, Tap};
+use super::layers::Layer;
+use super::pooling::Layout;
 use super::proto::{ADDED, Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
 
 /// Names of the outputs that are read.
@@ -52,6 +54,9 @@ impl Found {
         for name in [names.std, names.max, names.logits, names.mean, names.cells] {
             all.extend(name.filter(|name| !all.contains(name)));
         }
+        for (avg, std) in self.layers().iter().map(Layer::outputs) {
+            all.extend([avg].into_iter().chain(std));
+        }
         all
     }
 }
@@ -66,8 +71,19 @@ pub(super) fn with_pooled_outputs(bytes: &[u8], found: &Found) -> Vec<u8> {
     match &found.tap {
         // Written by `heat backbone export`: they are there.
         Tap::Map(_) if found.declared.contains(&added("std")) => {}
-        Tap::Map(map) => graph.node = poolings(map, found),
+        Tap::Map(map) => graph.node = poolings(map, found.plan.layout, found.plan.cast, ""),
         Tap::Vector(_) => {}
+    }
+    for layer in found.layers() {
+        match layer.layout {
+            Some(layout) => {
+                graph.node.extend(poolings(&layer.tensor, layout, true, &layer.prefix()));
+            }
+            None => {
+                let to = vec![Attribute::int("to", i64::from(FLOAT))];
+                graph.node.push(Node::new("Cast", &[&layer.tensor], &layer.outputs().0, to));
+            }
+        }
     }
     let missing = |name: &str| !found.declared.iter().any(|d| d == name);
     let cast = |from: &str, to: &str| {
@@ -109,9 +125,9 @@ pub(super) fn with_pooled_outputs(bytes: &[u8], found: &Found) -> Vec<u8> {
     [bytes, &more.encode_to_vec()].concat()
 }
 
-/// Nodes that pool a map to `avg`, `max` and `std`, `[N, D]`.
-fn poolings(map: &str, found: &Found) -> Vec<Node> {
-    let layout = found.plan.layout;
+/// Nodes that pool a map to `avg`, `max` and `std`, `[N, D]`, their names after `prefix`.
+fn poolings(map: &str, layout: Layout, cast: bool, prefix: &str) -> Vec<Node> {
+    let added = |name: &str| added(&format!("{prefix}{name}"));
     let one = Tensor { data_type: FLOAT, float_data: vec![1.0], ..Tensor::default() };
     let positions: Vec<i64> = (2..layout.rank() as i64).collect();
     let mut nodes = vec![
@@ -119,7 +135,7 @@ fn poolings(map: &str, found: &Found) -> Vec<Node> {
         Node::constant(one, &added("one")),
     ];
     let mut map = map.to_owned();
-    if found.plan.cast {
+    if cast {
         let to = vec![Attribute::int("to", i64::from(FLOAT))];
         nodes.push(Node::new("Cast", &[&map], &added("wide"), to));
         map = added("wide");

@@ -25,7 +25,7 @@ use statrs::function::erf::{erfc, erfc_inv};
 
 use super::{Calibration, CalibrationScores};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet};
+use crate::features::{Batch, FeatureSet, FieldSet, Part};
 use crate::math::reduce;
 use crate::provenance::Provenance;
 use crate::scorers::{Fitted, Scorer, Section, Stored, joint_needs};
@@ -166,6 +166,10 @@ impl Scorer for Fusion {
 
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         joint_needs(self.members.iter().map(|m| &*m.scorer), set)
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        self.members.iter().flat_map(|m| m.scorer.parts()).collect()
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {

@@ -1,5 +1,7 @@
 //! Which network made a set's features, and of images transformed how.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -20,6 +22,9 @@ pub struct Origin {
     /// SHA-256 of the values of its last layer, where it has one ([`super::Head::digest`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_sha256: Option<String>,
+    /// Further layers by name, each with where in the network it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layers: BTreeMap<String, String>,
 }
 
 /// The text of a safetensors file that holds it.
@@ -55,7 +60,11 @@ impl Origin {
         if self.transform != other.transform {
             return Some(format!("transform {} and not {}", other.transform, self.transform));
         }
-        None
+        // A set may have layers that another does not need.
+        let both =
+            self.layers.iter().filter_map(|(name, at)| Some((name, at, other.layers.get(name)?)));
+        let mut differing = both.filter(|(_, at, other)| at != other);
+        differing.next().map(|(name, at, other)| format!("layer {name} at {other} and not at {at}"))
     }
 }
 
@@ -70,6 +79,7 @@ mod tests {
             tap: "flatten".into(),
             transform: "{}".into(),
             head_sha256: None,
+            layers: BTreeMap::new(),
         }
     }
 
@@ -82,6 +92,9 @@ mod tests {
         let other = Origin { network_sha256: "fedcba9876543210".into(), ..origin() };
         let said = ours.difference(&other).unwrap();
         assert_eq!(said, "network net.onnx (fedcba987654…) and not net.onnx (0123456789ab…)");
+        let mid = |at: &str| Origin { layers: [("mid".into(), at.into())].into(), ..origin() };
+        assert_eq!(mid("a").difference(&origin()), None, "not all sets need all layers");
+        assert_eq!(mid("a").difference(&mid("b")).unwrap(), "layer mid at b and not at a");
         let other = Origin { transform: "{\"crop\":224}".into(), ..origin() };
         assert_eq!(ours.difference(&other).unwrap(), "transform {\"crop\":224} and not {}");
     }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use super::method::Entry;
 use super::spec::ScorerSpec;
-use super::{TrainingData, gaussian, logits, methods, neighbours, subspace};
+use super::{LAYER, TrainingData, VIEWS, gaussian, logits, methods, neighbours, subspace};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::math::rng::{Purpose, Stream};
@@ -157,7 +157,13 @@ fn listed(name: &'static str) -> Listed {
         let value = defaults.get(&key).cloned().unwrap_or_default();
         (key, value)
     };
-    Listed { name, settings: keys.into_iter().map(value).collect() }
+    let mut settings: Vec<_> = keys.into_iter().map(value).collect();
+    // Settings of where to read stand beside those of a method.
+    if settings.iter().any(|(key, _)| key == "pooling") {
+        settings.push((LAYER.to_owned(), serde_json::Value::Null));
+    }
+    settings.push((VIEWS.to_owned(), serde_json::Value::Null));
+    Listed { name, settings }
 }
 
 /// Made-up rows of two classes, with what may go with them.

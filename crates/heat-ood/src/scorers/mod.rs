@@ -7,6 +7,7 @@
 
 mod catalogue;
 mod context;
+mod elsewhere;
 mod fit;
 mod gaussian;
 mod head;
@@ -26,6 +27,8 @@ mod spec;
 mod subspace;
 
 pub use catalogue::{Group, Labels, Listed, Needs, catalogue};
+pub use elsewhere::{AtLayer, OverViews};
+pub(crate) use elsewhere::{LAYER, VIEWS};
 pub use fit::{Fit, Fitted, TrainingData};
 pub use gaussian::*;
 pub use head::*;

@@ -8,6 +8,7 @@ use super::method::Method;
 use super::methods::{self, NAMES};
 use super::no_prior::NoPrior;
 use super::{EnergyLogitsConfig, GmmConfig, KnnConfig, Prior, Scorer, Stored, VimConfig};
+use super::{LAYER, VIEWS};
 use crate::error::{Error, Result};
 
 /// Reads a scorer back.
@@ -25,7 +26,8 @@ enum Registered {
 static LOADERS: LazyLock<RwLock<HashMap<String, Registered>>> = LazyLock::new(Default::default);
 
 /// What the library makes itself besides the methods.
-const RESERVED: [&str; 5] = ["heat", "combined", "fusion", "predictor", NoPrior::NAME];
+const RESERVED: [&str; 7] =
+    ["heat", "combined", "fusion", "predictor", LAYER, VIEWS, NoPrior::NAME];
 
 fn insert(kind: &str, loader: Registered) -> Result<()> {
     if methods::find(kind).is_some() || RESERVED.contains(&kind) {

@@ -5,7 +5,7 @@ use std::any::Any;
 use super::persist::Section;
 use super::scoring::{Classify, Found, ScoredSet, Task, score_blocks};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet};
+use crate::features::{Batch, FeatureSet, FieldSet, Part};
 use crate::observe::{Observer, Silent};
 
 /// A fitted scorer.
@@ -21,6 +21,11 @@ pub trait Scorer: Any + Send + Sync {
     /// # Errors
     /// If the set lacks one or has it in another dimension.
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet>;
+
+    /// Other layers and views that it reads, besides the set itself.
+    fn parts(&self) -> Vec<Part> {
+        Vec::new()
+    }
 
     /// One score for each row of `batch`, on the current thread.
     fn score_batch(&self, batch: &Batch, out: &mut [f32]);

@@ -1,15 +1,18 @@
 //! Scorers by name: `knn(k=50,normalize=true)`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use toml::{Table, Value};
 
 use super::Scorer;
 use super::context::FitContext;
+use super::elsewhere::Place;
 use super::fit::{Fitted, Recorder, TrainingData};
-use super::method::{Entry, asked_for};
+use super::method::asked_for;
 use super::methods::{self, NAMES};
 use crate::error::{Error, Result};
+use crate::features::Part;
 use crate::observe::Observer;
 use crate::settings::parse_value;
 
@@ -103,13 +106,16 @@ impl ScorerSpec {
         data: &TrainingData,
         observer: &mut dyn Observer,
     ) -> Result<Fitted<dyn Scorer>> {
-        let mut context = FitContext::new(data, observer);
-        let scorer = self.entry()?.prepare(&self.settings)?.fit_in(&mut context);
-        Fitted::record(data, scorer.map_err(|e| asked_for(&self.name, e))?)
-    }
-
-    fn entry(&self) -> Result<&'static Entry> {
-        methods::find(&self.name).ok_or_else(|| Error::unknown("scorer", &self.name, NAMES))
+        let (mut fitted, mut failed) = (None, None);
+        fit_many(std::slice::from_ref(self), data, observer, &mut |one| {
+            match one {
+                Ok((one, _)) => fitted = Some(one),
+                Err(error) => failed = Some(error),
+            }
+            Ok(())
+        })?;
+        let nothing = || Error::Fit { what: self.to_string(), problem: "was not fitted".into() };
+        fitted.ok_or_else(|| failed.unwrap_or_else(nothing))
     }
 }
 
@@ -160,29 +166,103 @@ fn fit_many(
     observer: &mut dyn Observer,
     take: &mut dyn FnMut(Result<Timed>) -> Result<()>,
 ) -> Result<()> {
-    let mut context = FitContext::new(data, observer);
+    let place = |spec: &ScorerSpec| {
+        let mut settings = spec.settings.clone();
+        let place = Place::take(&mut settings)?;
+        Ok(Placed { name: spec.name.clone(), settings, place })
+    };
+    let mut found: Vec<Option<Result<Timed>>> = Vec::new();
+    let mut groups: Vec<(Option<Part>, Vec<usize>, Vec<Placed>)> = Vec::new();
+    for (i, spec) in specs.iter().enumerate() {
+        match place(spec) {
+            Err(error) => found.push(Some(Err(error))),
+            Ok(placed) => {
+                found.push(None);
+                let layer = placed.place.layer;
+                let group = groups.iter().position(|(other, ..)| *other == layer);
+                let group = group.unwrap_or_else(|| {
+                    groups.push((layer, Vec::new(), Vec::new()));
+                    groups.len() - 1
+                });
+                groups[group].1.push(i);
+                groups[group].2.push(placed);
+            }
+        }
+    }
+    // What one pass finds is given as it is found.
+    if let [(_, _, all)] = &groups[..]
+        && all.len() == specs.len()
+    {
+        return fit_there(all, data, observer, take);
+    }
+    for (_, at, all) in groups {
+        let mut at = at.into_iter();
+        fit_there(&all, data, observer, &mut |one| {
+            if let Some(at) = at.next() {
+                found[at] = Some(one);
+            }
+            Ok(())
+        })?;
+    }
+    found.into_iter().flatten().try_for_each(take)
+}
+
+/// A scorer with where it reads.
+struct Placed {
+    name: String,
+    settings: Table,
+    place: Place,
+}
+
+/// Fit scorers that all read one layer.
+fn fit_there(
+    all: &[Placed],
+    data: &TrainingData,
+    observer: &mut dyn Observer,
+    take: &mut dyn FnMut(Result<Timed>) -> Result<()>,
+) -> Result<()> {
+    let here = match all.first().map(|one| one.place.data(data)) {
+        None => return Ok(()),
+        Some(Ok(here)) => here,
+        Some(Err(_)) => {
+            return all.iter().try_for_each(|one| match one.place.data(data) {
+                Err(error) => take(Err(error)),
+                Ok(_) => Ok(()),
+            });
+        }
+    };
+    let entry =
+        |name: &str| methods::find(name).ok_or_else(|| Error::unknown("scorer", name, NAMES));
+    let mut context = FitContext::new(&here, observer);
     let start = Instant::now();
     let (mut prepared, mut requests) = (Vec::new(), Vec::new());
-    for spec in specs {
+    for one in all {
         let prepare = || -> Result<_> {
-            let one = spec.entry()?.prepare(&spec.settings)?;
-            let its = one.requests(&mut context)?;
+            let prepared = entry(&one.name)?.prepare(&one.settings)?;
+            let its = prepared.requests(&mut context)?;
             let shares = !its.is_empty();
             requests.extend(its);
-            Ok((one, shares))
+            Ok((prepared, shares))
         };
-        prepared.push({ prepare }().map_err(|e| asked_for(&spec.name, e)));
+        prepared.push({ prepare }().map_err(|e| asked_for(&one.name, e)));
     }
     context.gather_possible(requests);
     let sharing = prepared.iter().flatten().filter(|(_, shares)| *shares).count().max(1);
     let share = start.elapsed().as_secs_f64() / sharing as f64;
     let mut recorder = Recorder::new(data);
-    for (spec, prepared) in specs.iter().zip(prepared) {
+    for (one, prepared) in all.iter().zip(prepared) {
         let start = Instant::now();
-        let fitted = prepared.and_then(|(one, shares)| {
-            let scorer = one.fit_in(&mut context).map_err(|e| asked_for(&spec.name, e))?;
+        let fitted = prepared.and_then(|(method, shares)| {
+            let scorer = method.fit_in(&mut context).map_err(|e| asked_for(&one.name, e))?;
             let own = start.elapsed().as_secs_f64();
-            Ok((recorder.record(scorer)?, own + if shares { share } else { 0.0 }))
+            let read = one.place.at_layer(scorer);
+            let scorer = one.place.over_views(Arc::clone(&read))?;
+            // The fit has seen no views, and the training set need not have them.
+            let fitted = match scorer.needs(&data.features) {
+                Ok(_) => recorder.record(scorer)?,
+                Err(_) => Fitted::from_parts(scorer, recorder.record(read)?.provenance().clone()),
+            };
+            Ok((fitted, own + if shares { share } else { 0.0 }))
         });
         take(fitted)?;
     }

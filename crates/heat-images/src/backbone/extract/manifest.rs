@@ -1,5 +1,6 @@
 //! What a directory was extracted from, kept beside its shards.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,12 @@ pub(super) struct Manifest {
     transform: TransformConfig,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     perturbed_by: Option<PerturbedBy>,
+    /// Further layers by name, each with its tensor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    layers: BTreeMap<String, String>,
+    /// Whether the mirrored images' features are there too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    mirror: bool,
     version: String,
     /// SHA-256 of the pixels of all images that were read, known at the end:
     /// that of each shard's, in order.
@@ -106,6 +113,8 @@ impl Manifest {
             dtype: format!("{:?}", config.dtype).to_lowercase(),
             transform: config.transform.clone(),
             perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
+            layers: backbone.origin(&config.transform).layers,
+            mirror: config.mirror,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
             summary: None,
@@ -159,6 +168,8 @@ impl Manifest {
             (other.tap != self.tap, format!("of the tensor {}", other.tap)),
             (other.transform != self.transform, "with another transform".to_owned()),
             (other.perturbed_by != self.perturbed_by, "with another perturbation".to_owned()),
+            (other.layers != self.layers, setting("layers", &other.layers)),
+            (other.mirror != self.mirror, setting("mirrored images", &other.mirror)),
             (other.dtype != self.dtype, format!("as {}", other.dtype)),
             (other.shard_rows != self.shard_rows, format!("in shards of {}", other.shard_rows)),
             (

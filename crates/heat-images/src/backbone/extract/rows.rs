@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use super::ExtractConfig;
 use crate::backbone::{Network, Pooled, networks};
 use crate::{ImageDataset, Transform};
-use heat_ood::features::{Origin, RowsFile, write_rows};
+use heat_ood::features::{MIRROR, Origin, Part, RowsFile, write_rows};
 use heat_ood::io::sha256_of;
 use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::math::{blocks, parallel};
@@ -31,10 +31,7 @@ pub(super) struct Rows {
 
 impl Rows {
     fn append(&mut self, done: Done) {
-        self.pooled.avg.extend(done.pooled.avg);
-        self.pooled.std.extend(done.pooled.std);
-        self.pooled.max.extend(done.pooled.max);
-        self.pooled.logits.extend(done.pooled.logits);
+        self.pooled.append(done.pooled);
         self.labels.extend(done.labels);
         self.images.extend(done.images);
         self.problems.extend(done.problems);
@@ -147,15 +144,22 @@ impl Source<'_> {
 
     /// From some images to their features.
     fn batch(&self, network: &mut Network, range: Range<usize>) -> Result<Done> {
-        let mut ready = self.prepare(range)?;
+        let ready = self.prepare(range)?;
         let n = ready.labels.len();
         let mut pooled = Pooled::default();
         if n > 0 {
             let shape = [n, 3, ready.size[0], ready.size[1]];
-            if let Some(perturbation) = &self.config.perturb {
-                perturbation.apply(network, &mut ready.images, shape)?;
+            let mirrored = self.config.mirror.then(|| mirrored(&ready.images, shape));
+            let mut run = |mut images: Vec<f32>| {
+                if let Some(perturbation) = &self.config.perturb {
+                    perturbation.apply(network, &mut images, shape)?;
+                }
+                network.run(images, shape)
+            };
+            pooled = run(ready.images)?;
+            if let Some(images) = mirrored {
+                pooled.views.push((Part::named(MIRROR)?, run(images)?));
             }
-            pooled = network.run(ready.images, shape)?;
         }
         let Ready { labels, numbers, problems, digests, .. } = ready;
         Ok(Done { pooled, labels, images: numbers, problems, digests })
@@ -227,6 +231,11 @@ impl Source<'_> {
         let (height, width, values) = transform.apply(&image)?;
         Ok(Prepared { size: [height, width], values, digest })
     }
+}
+
+/// Images `[n, 3, height, width]` with left and right exchanged.
+fn mirrored(images: &[f32], [.., width]: [usize; 4]) -> Vec<f32> {
+    images.chunks_exact(width.max(1)).flat_map(|row| row.iter().rev().copied()).collect()
 }
 
 /// Names of the classes that go into each shard: not those of a set where every image seems to

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::rows::{Source, name};
-use super::{Backbone, Checked, ExtractConfig, check, networks};
+use super::{Backbone, Checked, ExtractConfig, check, networks, with_layers};
 use crate::ImageDataset;
 use heat_ood::features::{FeatureSet, RowsFile, encode_rows};
 use heat_ood::math::blocks;
@@ -35,8 +35,9 @@ pub fn stream(
 ) -> Result<bool> {
     check(config)?;
     let config = &ExtractConfig { skip_unreadable: true, ..config.clone() };
-    let origin = backbone.origin(&config.transform);
     let source = Source { dataset, config };
+    let backbone = &with_layers(backbone, &source)?;
+    let origin = backbone.origin(&config.transform);
     let mut loaded = vec![backbone.load()?];
     let first = source.first()?;
     let Some((image, size)) = &first else {
