@@ -31,8 +31,8 @@ pub struct Provenance {
     /// Names of the classes by number, where labels were texts or not 0, 1, ….
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
-    /// Name and SHA-256 of each file of OOD validation sets that settings were
-    /// chosen on: no set to report results on.
+    /// Name and SHA-256 of each file of OOD sets that settings were
+    /// chosen on or that were negatives in training: no set to report results on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuned_on: Vec<(String, String)>,
     /// Samples by hash of the rows that the scorer has seen, so that they are
@@ -147,7 +147,7 @@ impl Provenance {
         self.origin.as_ref().map_or(Ok(()), |origin| set.check_origin(origin))
     }
 
-    /// Whether settings were chosen on rows of this set, or on a file of it.
+    /// Whether settings were chosen on rows of this set, or on a file of it, or they were negatives.
     ///
     /// # Errors
     /// If the set cannot be read.

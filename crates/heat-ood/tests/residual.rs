@@ -296,6 +296,8 @@ fn kinds_are_found_in_a_directory() {
     let refused = |path: &Path| Negatives::open(path).err().unwrap().to_string();
     let error = refused(place.path());
     assert!(error.contains("no kind of negatives lies there"), "{error}");
+    let error = refused(&at("elsewhere"));
+    assert!(error.contains("nothing lies there"), "{error}");
     for name in ["id", "zoom", ".hidden"] {
         std::fs::create_dir(at(name)).unwrap();
     }

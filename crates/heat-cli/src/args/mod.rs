@@ -57,7 +57,8 @@ Before each: react=<quantile> normalize=true|false pca=<n> whiten=true; pooling=
 const TRAIN_HELP: &str = "\
 Recipes: ebm=heat_gmm_c10 (the default), heat_gmm_std_c10, heat_el_c10, heat_gmm_c100,
   heat_gmm_std_c100, heat_el_c100, heat_gmm_imagenet, heat_gmm_std_imagenet, heat_el_imagenet,
-  heat_gmm_shrunk, heat_gmm_std_shrunk, quickstart_gmm, quickstart_gmm_std, quickstart_el
+  heat_gmm_shrunk, heat_gmm_std_shrunk, quickstart_gmm, quickstart_gmm_std, quickstart_el;
+  heat_surrogate, a residual alone, trained against the rows of ebm.model.negatives=DIR
 Common keys: batch_size n_epochs seed pooling normalize accum_iter save_freq exp_name ebm.prior
   ebm.model.{steps,step_size_start,eps_start,hidden_dim,temperature_prior,proposal_type,precondition}
   ebm.loss.l2_coef ebm.optimizer.opt.lr; the run directory's recipe.toml lists all";

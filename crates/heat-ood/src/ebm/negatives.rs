@@ -49,6 +49,10 @@ impl Negatives {
     /// If there is none, or one cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if !path.exists() {
+            let problem = "nothing lies there: give the place of the feature sets";
+            return Err(Error::config(KEY, path.display(), problem));
+        }
         if !path.is_dir() {
             return Self::new(vec![(stem(path), FeatureSet::open(path)?)]);
         }

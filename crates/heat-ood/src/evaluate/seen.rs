@@ -26,7 +26,9 @@ pub fn seen(
         let training = |p: &Provenance| p.contamination(features);
         let tuning = |p: &Provenance| {
             let tuned = p.was_tuned_on(features)?;
-            Ok(tuned.then(|| "settings were chosen on rows of it".to_owned()))
+            Ok(tuned.then(|| {
+                "rows of it were negatives in training, or settings were chosen on them".to_owned()
+            }))
         };
         for (what, whose) in
             by_finding(candidates, &training)?.into_iter().chain(by_finding(candidates, &tuning)?)

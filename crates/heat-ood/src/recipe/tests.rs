@@ -88,6 +88,20 @@ fn shrunk_recipes_shrink() {
     assert_eq!(HeatConfig { pooling: Pooling::Avg, ..std }, avg);
 }
 
+/// Ours: E_nn alone against given rows.
+#[test]
+fn the_residual_on_surrogates_has_no_prior() {
+    let c = resolve(&["ebm=heat_surrogate", "ebm.model.negatives=some/place"]).unwrap().heat;
+    let m = &c.ebm.model;
+    assert_eq!((m.proposal_type, m.use_base_dist), (Proposal::Features, false));
+    assert_eq!(m.negatives.as_deref(), Some(std::path::Path::new("some/place")));
+    assert_eq!((m.hidden_dim, m.n_hidden_layers, m.tied, m.nets), (512, 1, false, 3));
+    assert_eq!((m.dropout, c.ebm.optimizer.opt.weight_decay), (0.3, 1e-4));
+    assert_eq!((c.pooling, c.normalize, c.standardize), (Pooling::AvgStd, true, true));
+    let again = Recipe::parse(&resolve(&["ebm=heat_surrogate"]).unwrap().to_toml()).unwrap();
+    assert_eq!(again.heat, resolve(&["ebm=heat_surrogate"]).unwrap().heat);
+}
+
 /// The published README's first command.
 #[test]
 fn the_published_command_is_understood() {

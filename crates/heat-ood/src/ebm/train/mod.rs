@@ -100,6 +100,7 @@ impl Trainer {
     }
 
     /// The same, with the negatives given, not named by the settings; the proposal is `features`.
+    /// (A run that is resumed finds them where the settings say.)
     ///
     /// # Errors
     /// As [`Trainer::new`].
