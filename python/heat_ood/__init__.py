@@ -28,7 +28,7 @@ from .images import Backbone, extract
 from .recipes import Recipe, recipe
 from .scorer_classes import *  # noqa: F403
 from .scorer_classes import __all__ as _classes
-from .selection import Selection, committee, select, tune
+from .selection import Auto, Selection, auto, committee, select, tune
 
 __version__ = _heat_ood.version()
 
@@ -45,6 +45,7 @@ def get_num_threads() -> int:
 
 
 __all__ = [
+    "Auto",
     "Backbone",
     "Detector",
     "Drift",
@@ -57,6 +58,7 @@ __all__ = [
     "Results",
     "Scorer",
     "Selection",
+    "auto",
     "committee",
     "compose",
     "drift",

@@ -16,7 +16,7 @@ from .detector import Detector
 from .errors import HeatWarning, InputError
 from .features import StrPath, as_head, as_set
 
-__all__ = ["Selection", "committee", "select", "tune"]
+__all__ = ["Auto", "Selection", "auto", "committee", "select", "tune"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,52 @@ def select(
         _texts(scorers, data._set, inner), data._set, inner, kinds, rows_of_id, folds, rows, members, seed, strict, force, told
     )
     return Selection(Detector(detector), json.loads(text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto:
+    """A detector, what was found on the way (`found`), and the same in plain words (`str`)."""
+
+    detector: Detector
+    found: dict[str, Any]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def auto(
+    train: Any,
+    *,
+    head: Any = None,
+    surrogates: StrPath | Mapping[str, Any] | None = None,
+    id: Any = None,
+    val: Any = None,
+    residual: bool = True,
+    views: bool = True,
+    alpha: float = 0.05,
+    rows: int = 20_000,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Auto:
+    """Make a calibrated detector of features, as `heat auto --train` does.
+
+    All scorers are compared by the sets of `surrogates` (those of `extract(…, surrogates="all")`, a
+    directory, or a dict of your own) against their ID rows; a residual is trained, and the mirrored
+    image averaged in, where each shows its worth; ID rows of `val`, outside training, calibrate the result.
+    Without surrogates, what features alone allow; `str` of the result says what was done and lost.
+    From images in one call: the command `heat auto IMAGES --backbone MODEL`.
+    """
+    data = as_set(train, "train")
+    layer = as_head(head) or data.head
+    data._tell(layer)
+    kinds, rows_of_id = _surrogates(surrogates, id)
+    calibration = None if val is None else as_set(val, "val")._set
+    inner = None if layer is None else layer._head
+    found, text, detector = _heat_ood.auto(
+        data._set, inner, kinds, rows_of_id, calibration, residual, views, alpha, rows, seed, callback(progress)
+    )
+    return Auto(Detector(detector), json.loads(found), text)
 
 
 def _surrogates(

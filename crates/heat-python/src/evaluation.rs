@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use heat_cli::export::{self, Format};
 use heat_cli::report::{self, Evaluation, ReportData};
 use heat_ood::Detector;
+use heat_ood::auto::{AutoConfig, AutoData};
+use heat_ood::calibrate::CalibrationConfig;
 use heat_ood::evaluate::{Baseline, Candidate, Groups, Results, Statistics};
 use heat_ood::features::{FeatureSet, OpenOptions};
 use heat_ood::metrics::{self, BootstrapConfig};
@@ -165,6 +167,47 @@ pub fn benjamini_hochberg(
     working(py, || heat_ood::calibrate::benjamini_hochberg(&p, rate))
 }
 
+/// Make a detector, every choice taken by evidence; what was found as JSON, and as a text.
+#[pyfunction]
+#[pyo3(signature = (set, head=None, surrogates=None, id=None, calibration=None, residual=true, views=true, alpha=0.05,
+                    rows=20_000, seed=0, progress=None))]
+#[expect(clippy::too_many_arguments, reason = "one a setting")]
+pub fn auto(
+    py: Python<'_>,
+    set: &PyFeatureSet,
+    head: Option<&PyHead>,
+    surrogates: Option<Sets<'_>>,
+    id: Option<&PyFeatureSet>,
+    calibration: Option<&PyFeatureSet>,
+    residual: bool,
+    views: bool,
+    alpha: f64,
+    rows: usize,
+    seed: u64,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(String, String, PyDetector)> {
+    let config = AutoConfig {
+        select: SelectConfig { rows, seed, ..SelectConfig::default() },
+        residual,
+        views,
+        calibration: CalibrationConfig { alpha, ..CalibrationConfig::default() },
+    };
+    let data = training(py, set, head, None)?;
+    let id = id.map(|id| id.0.clone());
+    let surrogates = surrogates.map(|sets| Surrogates { kinds: owned(&sets), id });
+    let calibration = calibration.map(|rows| rows.0.clone());
+    let made = observed(py, progress, |observer| {
+        let given = AutoData {
+            train: &data,
+            surrogates: surrogates.as_ref(),
+            calibration: calibration.as_ref(),
+        };
+        config.run(given, observer)
+    })?;
+    let json = serde_json::to_string(&made.report).unwrap_or_default();
+    Ok((json, made.report.to_string(), PyDetector(made.detector)))
+}
+
 /// Rank scorers and compose them without OOD data; what was found as JSON, and the composition.
 /// `surrogates` play OOD, told from the rows of `id`; without them what features alone allow.
 #[pyfunction]
@@ -275,7 +318,8 @@ pub fn tune_on(
     let (json, detector) = observed(py, progress, |observer| {
         let found = tune(&specs, &data, id, &ood, strict, observer)?;
         let composition = [(found.candidates[found.best].name.clone(), 1.0)];
-        let mut detector = Detector::new(fit_composition(&composition, Standardise::Training, &data, observer)?);
+        let mut detector =
+            Detector::new(fit_composition(&composition, Standardise::Training, &data, observer)?);
         detector.record_recipe(format!("select: 1.0000 {}", composition[0].0), None);
         detector.record_seen(id)?;
         ood.iter().try_for_each(|(_, set)| detector.record_tuning(set))?;

@@ -23,8 +23,8 @@ mod _heat_ood {
     use crate::drift::PyDrift;
     #[pymodule_export]
     use crate::evaluation::{
-        PyResults, benjamini_hochberg, committee, evaluate, measure, open_surrogates, openood_aupr,
-        select, tune_on,
+        PyResults, auto, benjamini_hochberg, committee, evaluate, measure, open_surrogates,
+        openood_aupr, select, tune_on,
     };
     #[pymodule_export]
     use crate::features::{PyFeatureSet, PyHead};

@@ -9,6 +9,7 @@ use heat_images::{ImageDataset, ImageSubset, Transform, open};
 use heat_ood::auto::{Auto, AutoConfig, AutoData};
 use heat_ood::calibrate::CalibrationConfig;
 use heat_ood::features::FeatureSet;
+use heat_ood::io::write_atomically;
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::select::{SelectConfig, Surrogates};
 use heat_ood::{Error, printable};
@@ -53,11 +54,13 @@ pub fn run(args: &AutoArgs, progress: &mut Progress) -> Result<()> {
     report.notes = notes;
     detector.save(&args.output)?;
     progress.clear();
+    let json = serde_json::to_string(&report).unwrap_or_default();
+    let json = with_made(&json, &made(hashes_of(Some(&data), None)?));
+    if args.images.is_some() {
+        write_atomically(&work(args).join(REPORT), |to| to.write_all(json.as_bytes()))?;
+    }
     let text = match args.json {
-        true => {
-            let json = serde_json::to_string(&report).unwrap_or_default();
-            with_made(&json, &made(hashes_of(Some(&data), None)?))
-        }
+        true => json,
         false => {
             let text = report.to_string();
             text.lines().map(|line| printable(line) + "\n").collect()
@@ -66,6 +69,15 @@ pub fn run(args: &AutoArgs, progress: &mut Progress) -> Result<()> {
     write_output(None, &text)?;
     wrote(progress, &args.output);
     Ok(())
+}
+
+/// The findings, among the work on images.
+const REPORT: &str = "auto.json";
+
+/// Where features and surrogates of images lie.
+fn work(args: &AutoArgs) -> PathBuf {
+    let beside = || PathBuf::from(format!("{}.auto", args.output.display()));
+    args.work.clone().unwrap_or_else(beside)
 }
 
 /// What a detector is made of.
@@ -82,24 +94,18 @@ fn of_features(args: &AutoArgs, train: &Path, progress: &mut Progress) -> Result
         .val
         .as_deref()
         .map(|path| open_features(path, &data.options, data.head.as_ref(), progress));
-    let mut val = val.transpose()?;
+    let val = val.transpose()?;
     let surrogates = args.surrogates.as_deref();
     let surrogates = surrogates.map(|path| Surrogates::open(path, &data.options));
-    let mut surrogates = surrogates.transpose()?;
+    let surrogates = surrogates.transpose()?;
     let mut notes = Vec::new();
-    match (&mut surrogates, &val) {
-        (Some(surrogates), Some(rows)) if surrogates.id.is_none() => {
-            let [id, calibration] = halves(rows.len(), args.seed);
-            surrogates.id = Some(rows.select(id, None)?);
-            val = Some(rows.select(calibration, None)?);
-        }
-        (None, _) => notes.push(
+    if surrogates.is_none() {
+        notes.push(
             "of features alone: what plays OOD are classes left out and outliers made of rows, which look \
              less like what a network makes of strange inputs; no residual was trained. Bring sets \
              that play OOD (--surrogates), or images"
                 .into(),
-        ),
-        _ => {}
+        );
     }
     Ok(Gathered { data, surrogates, calibration: val, notes })
 }
@@ -158,10 +164,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
         let problem = "too few images to hold some out: give ID images outside training as --val";
         return Err(Error::format(set.name(), problem).into());
     };
-    let work = args
-        .work
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(format!("{}.auto", args.output.display())));
+    let work = work(args);
     std::fs::create_dir_all(&work).map_err(Error::io("create", &work))?;
     let place = |name: &str| work.join(name);
     let train: &dyn ImageDataset = train.as_ref().map_or(&*set, |subset| subset);

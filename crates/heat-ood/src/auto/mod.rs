@@ -108,6 +108,13 @@ impl AutoConfig {
     /// rows are among those that anything was fitted on.
     pub fn run(&self, data: AutoData<'_>, observer: &mut dyn Observer) -> Result<Auto> {
         let mut notes = Vec::new();
+        let dealt = self.dealt(data)?;
+        let data = match &dealt {
+            Some((surrogates, calibration)) => {
+                AutoData { surrogates: Some(surrogates), calibration: Some(calibration), ..data }
+            }
+            None => data,
+        };
         let train = &self.without_id(data, &mut notes)?;
         if let (Some(origin), Some(surrogates)) = (train.features.origin(), data.surrogates) {
             surrogates.check_origin(origin)?;
@@ -148,6 +155,18 @@ impl AutoConfig {
             report.calibrated_on = Some(rows.len());
         }
         Ok(Auto { detector, report })
+    }
+
+    /// Where no ID rows stand beside the surrogates, half of those to calibrate on take their place.
+    fn dealt(&self, data: AutoData<'_>) -> Result<Option<(Surrogates, FeatureSet)>> {
+        let (Some(surrogates), Some(rows)) = (data.surrogates, data.calibration) else {
+            return Ok(None);
+        };
+        if surrogates.id.is_some() || rows.len() < 2 {
+            return Ok(None);
+        }
+        let [id, calibration] = halves(rows, self.select.seed)?;
+        Ok(Some((Surrogates { id: Some(id), ..surrogates.clone() }, calibration)))
     }
 
     /// The training rows that are not among the ID rows by which everything is judged.
@@ -296,6 +315,15 @@ fn effective_share(composition: &[(String, f64)]) -> f64 {
     if sum > 0.0 { squares / sum } else { 1.0 }
 }
 
+/// Two halves of a set, dealt at random.
+fn halves(set: &FeatureSet, seed: u64) -> Result<[FeatureSet; 2]> {
+    let mut first = Stream::new(seed, Purpose::HoldOut, 6, 0).permutation(set.len() as u32);
+    let mut second = first.split_off(first.len() / 2);
+    first.sort_unstable();
+    second.sort_unstable();
+    Ok([set.select(first, None)?, set.select(second, None)?])
+}
+
 /// What further members are judged by.
 pub(super) struct Judges {
     /// ID rows that a residual may learn from.
@@ -322,15 +350,8 @@ impl Judges {
         if surrogates.kinds.len() < 4 {
             return Ok(None);
         }
-        let order = Stream::new(seed, Purpose::HoldOut, 6, 0).permutation(id.len() as u32);
-        let half = |first: bool| -> Result<FeatureSet> {
-            let cut = order.len() / 2;
-            let mut rows = if first { order[..cut].to_vec() } else { order[cut..].to_vec() };
-            rows.sort_unstable();
-            id.select(rows, None)
-        };
         let groups = surrogates.groups().into_iter().map(|(_, kinds)| kinds).collect();
-        let (learnt, held_out) = (half(true)?, half(false)?);
+        let [learnt, held_out] = halves(id, seed)?;
         Ok(Some(Judges { learnt, held_out, kinds: surrogates.kinds.clone(), groups }))
     }
 

@@ -1,12 +1,15 @@
 //! A residual as a further member: trained to tell surrogates from ID rows, judged on kinds that it has not seen.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::{Judges, Scores, add};
 use crate::compose::mean_std;
 use crate::ebm::{HeatConfig, Negatives, Outcome, Trainer};
 use crate::error::{Error, Result};
 use crate::features::{Field, Pooling};
 use crate::metrics;
-use crate::observe::Observer;
+use crate::observe::{Event, Observer};
 use crate::recipe::Recipe;
 use crate::scorers::{Fitted, Scorer, TrainingData};
 use crate::select::Evidence;
@@ -30,6 +33,27 @@ fn config(judges: &Judges, nets: usize, seed: u64) -> Result<HeatConfig> {
     Ok(config)
 }
 
+/// Passes on all but the lines of epochs: what a residual is worth is told by what it gains.
+struct WithoutEpochs<'a>(&'a mut dyn Observer);
+
+impl Observer for WithoutEpochs<'_> {
+    fn on(&mut self, event: Event<'_>) {
+        match event {
+            Event::Epoch(_) => {}
+            Event::Begin { total, .. } => self.0.on(Event::Begin { task: "residual", total }),
+            event => self.0.on(event),
+        }
+    }
+
+    fn should_stop(&self) -> bool {
+        self.0.should_stop()
+    }
+
+    fn stop_flag(&self) -> Option<Arc<AtomicBool>> {
+        self.0.stop_flag()
+    }
+}
+
 /// A residual of so many networks, with these kinds as what is not ID.
 pub(super) fn train(
     judges: &Judges,
@@ -43,7 +67,7 @@ pub(super) fn train(
     let prior = config.fit_prior(&data, observer)?;
     let negatives = Negatives::new(kinds.iter().map(|k| judges.kinds[*k].clone()).collect())?;
     let mut trainer = Trainer::against(config, prior, &judges.learnt, negatives)?;
-    if trainer.run(observer)? == Outcome::Stopped {
+    if trainer.run(&mut WithoutEpochs(observer))? == Outcome::Stopped {
         return Err(Error::Stopped);
     }
     let seen = trainer.seen()?;
