@@ -276,7 +276,8 @@ pub fn tune_on(
     let (json, detector) = observed(py, progress, |observer| {
         let found = tune(&specs, &data, id, &ood, strict, observer)?;
         let composition = [(found.candidates[found.best].name.clone(), 1.0)];
-        let mut detector = Detector::new(fit_composition(&composition, Standardise::Training, &data, observer)?);
+        let mut detector =
+            Detector::new(fit_composition(&composition, Standardise::Training, &data, observer)?);
         detector.record_recipe(format!("select: 1.0000 {}", composition[0].0), None);
         detector.record_seen(id)?;
         ood.iter().try_for_each(|(_, set)| detector.record_tuning(set))?;

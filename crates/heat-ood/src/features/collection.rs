@@ -78,7 +78,8 @@ mod tests {
         npy.extend(format!("{header:<117}\n").bytes());
         npy.extend([1f32, 2.0].map(f32::to_le_bytes).concat());
         fs::write(path.join("zoom/avg.npy"), npy).unwrap();
-        for file in ["blur.csv", "surrogates.json", ".heat-x.tmp", "notes.txt", "head.safetensors"] {
+        for file in ["blur.csv", "surrogates.json", ".heat-x.tmp", "notes.txt", "head.safetensors"]
+        {
             fs::write(path.join(file), table).unwrap();
         }
         let sets = open().unwrap();

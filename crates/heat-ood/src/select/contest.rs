@@ -166,8 +166,7 @@ impl Contest {
             .map(|k| by_trial.iter().map(|t| t[k]).sum::<f64>() / n)
             .collect();
         let auroc = kinds.value(&by_kind, None);
-        let squares: f64 =
-            by_trial.iter().map(|t| (kinds.value(t, None) - auroc).powi(2)).sum();
+        let squares: f64 = by_trial.iter().map(|t| (kinds.value(t, None) - auroc).powi(2)).sum();
         let error = (n > 1.0).then(|| (squares / (n - 1.0) / n).sqrt());
         let by_group = kinds.groups.iter().filter_map(|(_, g)| mean_of(&by_kind, g, None));
         let by_group = if kinds.groups.len() > 1 { by_group.collect() } else { Vec::new() };

@@ -45,7 +45,8 @@ impl Deal<'_> {
     /// Rows in random order, the same fraction of every class.
     pub fn some(&self, fold: usize) -> Vec<u32> {
         let n = self.labels.len();
-        let mut order = Stream::new(self.seed, Purpose::HoldOut, 2, fold as u64).permutation(n as u32);
+        let mut order =
+            Stream::new(self.seed, Purpose::HoldOut, 2, fold as u64).permutation(n as u32);
         let share = (self.most as f64 / n as f64).min(1.0);
         let mut size = vec![0usize; self.classes()];
         self.labels.iter().for_each(|l| size[*l as usize] += 1);

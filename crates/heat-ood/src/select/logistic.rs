@@ -42,8 +42,7 @@ pub(super) fn weights(sets: &[Rows<'_>], scorers: usize, among: &[usize]) -> Vec
             if i < n { to.max(0.0) } else { to }
         };
         let next: Vec<f64> = (0..=n).map(move_to).collect();
-        let uphill: f64 =
-            (0..=n).map(|i| (ahead[i] - next[i]) * (next[i] - at[i])).sum();
+        let uphill: f64 = (0..=n).map(|i| (ahead[i] - next[i]) * (next[i] - at[i])).sum();
         if uphill > 0.0 {
             pace = 1.0;
         }
@@ -86,8 +85,7 @@ fn largest_curvature(sets: &[Rows<'_>], among: &[usize]) -> f64 {
     let mut sums = vec![vec![0.0; n + 1]; n + 1];
     for set in sets {
         let ones = vec![1.0f32; set.scores.first().map_or(0, Vec::len)];
-        let columns: Vec<&[f32]> =
-            among.iter().map(|s| &*set.scores[*s]).chain([&*ones]).collect();
+        let columns: Vec<&[f32]> = among.iter().map(|s| &*set.scores[*s]).chain([&*ones]).collect();
         for (row, a) in sums.iter_mut().zip(&columns) {
             for (sum, b) in row.iter_mut().zip(&columns) {
                 *sum += set.share * product(a, b);
