@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, final
 
-__all__ = ["Backbone", "Detector", "Drift", "FeatureSet", "Head", "Results", "benjamini_hochberg", "command", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
+__all__ = ["Backbone", "Detector", "Drift", "FeatureSet", "Head", "Results", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
 
 @final
 class Backbone:
@@ -227,9 +227,15 @@ def command(program: SupportsGetItem[int, str], arguments: SupportsGetItem[int, 
     `program` starts it anew, as a sweep does for each of its runs.
     """
 
-def compose(members: SupportsGetItem[int, tuple[str, Detector, SupportsFloat | SupportsIndex]], beta: SupportsFloat | SupportsIndex, set: FeatureSet, head: Head | None = None, progress: Any | None = None) -> Detector:
+def committee(set: FeatureSet, head: Head | None = None, standardise: FeatureSet | None = None, progress: Any | None = None) -> tuple[Detector, list[str], list[tuple[str, str]]]:
     """
-    Compose detectors; statistics of their scores are taken over the set.
+    The fixed committee of such data as one detector, its members, and who is left out and why.
+    """
+
+def compose(members: SupportsGetItem[int, tuple[str, Detector, SupportsFloat | SupportsIndex]], beta: SupportsFloat | SupportsIndex, set: FeatureSet, head: Head | None = None, held_out: bool = False, progress: Any | None = None) -> Detector:
+    """
+    Compose detectors; statistics of their scores are taken over the set, which was held out of
+    training or is the training set.
     """
 
 def evaluate(candidates: SupportsGetItem[int, tuple[str, Detector, SupportsFloat | SupportsIndex | None]], id: FeatureSet, ood: SupportsGetItem[int, tuple[str, FeatureSet]], near_far: tuple[SupportsGetItem[int, str], SupportsGetItem[int, str]] | None = None, level: SupportsFloat | SupportsIndex | None = None, compare: str | None = None, resamples: SupportsIndex | None = None, seed: SupportsIndex | None = None, train: FeatureSet | None = None, head: Head | None = None, force: bool = False, progress: Any | None = None) -> Results:
@@ -257,6 +263,11 @@ def num_threads() -> int:
     Threads that work in this process.
     """
 
+def open_surrogates(directory: str | PathLike[str]) -> tuple[list[tuple[str, FeatureSet]], FeatureSet | None]:
+    """
+    The feature sets of a directory, one a kind, and that of ID rows.
+    """
+
 def openood_aupr(id: Incomplete, ood: Incomplete) -> tuple[float, float]:
     """
     OpenOOD's areas under precision and recall (trapezoid): ID and OOD positive.
@@ -272,9 +283,10 @@ def resolve_recipe(arguments: SupportsGetItem[int, str], recipes: str | PathLike
     A recipe resolved, as TOML.
     """
 
-def scorer_group(word: str) -> list[str]:
+def scorer_group(word: str, set: FeatureSet | None = None, head: Head | None = None) -> list[str]:
     """
-    Names of a group of scorers: all, logits, features, head, unlabelled.
+    Names of a group of scorers: all, logits, features, head, unlabelled, committee (that of such
+    training data, where they are given).
     """
 
 def scorer_list() -> str:
@@ -282,9 +294,10 @@ def scorer_list() -> str:
     All scorers with their settings and defaults, and what a fit needs, as JSON.
     """
 
-def select(specs: SupportsGetItem[int, str], set: FeatureSet, head: Head | None = None, folds: SupportsIndex = 5, rows: SupportsIndex = 20000, members: SupportsIndex = 6, seed: SupportsIndex = 0, strict: bool = False, progress: Any | None = None) -> tuple[str, Detector]:
+def select(specs: SupportsGetItem[int, str], set: FeatureSet, head: Head | None = None, surrogates: SupportsGetItem[int, tuple[str, FeatureSet]] | None = None, id: FeatureSet | None = None, folds: SupportsIndex = 5, rows: SupportsIndex = 20000, members: SupportsIndex = 8, seed: SupportsIndex = 0, strict: bool = False, force: bool = False, progress: Any | None = None) -> tuple[str, Detector]:
     """
     Rank scorers and compose them without OOD data; what was found as JSON, and the composition.
+    `surrogates` play OOD, told from the rows of `id`; without them what features alone allow.
     """
 
 def set_num_threads(threads: SupportsIndex) -> None:

@@ -384,18 +384,20 @@ fn choosing_by_surrogates() {
     fs::create_dir(&sets).unwrap();
     let base = ["select", "--train", &train, "--head", &head, "--rows", "1500"];
     let run = |more: &[&str]| ok(path, &[&base[..], &["--surrogates", "sets"], more].concat());
-    let refused = |more: &[&str]| {
-        fails(path, &[&base[..], &["--surrogates", "sets"], more].concat()).1
-    };
+    let refused =
+        |more: &[&str]| fails(path, &[&base[..], &["--surrogates", "sets"], more].concat()).1;
     contains(&refused(&[]), &["sets", "holds no feature set", "one feature set a kind"]);
     let copy = |set: &str, name: &str| {
         fs::copy(data(set), sets.join(format!("{name}.safetensors"))).unwrap();
     };
     copy("test", "id");
     contains(&refused(&[]), &["holds `id` alone"]);
-    for (set, name) in
-        [("ood_textures", "blur"), ("ood_mnist", "noise"), ("ood_cifar100", "jigsaw2"), ("ood_cifar100", "mixup")]
-    {
+    for (set, name) in [
+        ("ood_textures", "blur"),
+        ("ood_mnist", "noise"),
+        ("ood_cifar100", "jigsaw2"),
+        ("ood_cifar100", "mixup"),
+    ] {
         copy(set, name);
     }
     let few = ["--scorers", "committee,el,norm"];
@@ -418,9 +420,9 @@ fn choosing_by_surrogates() {
     let set = format!("textures={}", data("ood_textures"));
     let eval = ["eval", "--id", &id, "--ood", &set, "--detectors", "chosen"];
     contains(&text(&ok(path, &eval).stderr), &["were chosen on"]);
-    // Training rows in the place of ID rows, and none.
-    let of_training = run(&[&few[..], &["--id-val", &train]].concat());
-    contains(&text(&of_training.stderr), &["training rows are ID rows of"]);
+    // Training rows alone in the place of ID rows, and none.
+    let of_training = refused(&[&few[..], &["--id-val", &train]].concat());
+    contains(&of_training, &["every training row is among the ID rows"]);
     fs::remove_file(sets.join("id.safetensors")).unwrap();
     contains(&text(&run(&few).stderr), &["a fifth of the training rows"]);
     contains(&refused(&["--tune-on", &set]), &["--surrogates"]);

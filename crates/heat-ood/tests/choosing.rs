@@ -155,7 +155,12 @@ fn id_rows_of_the_training_set_are_noticed() {
     let known = Standardise::Known(&scale);
     let whole = fit_composition(&weights, known, &data, &mut Silent).unwrap();
     let score = |text: &str| {
-        ScorerSpec::parse(text).unwrap().fit(&data, &mut Silent).unwrap().score(&kinds[0].1).unwrap()
+        ScorerSpec::parse(text)
+            .unwrap()
+            .fit(&data, &mut Silent)
+            .unwrap()
+            .score(&kinds[0].1)
+            .unwrap()
     };
     let (knn, norm) = (score("knn"), score("norm"));
     for (i, got) in whole.score(&kinds[0].1).unwrap().iter().enumerate() {
@@ -233,7 +238,10 @@ fn members_are_standardised_over_held_out_rows() {
         let own = member.scorer.score(&held_out).unwrap();
         let mean = own.iter().map(|s| f64::from(*s)).sum::<f64>() / n;
         let square: f64 = own.iter().map(|s| (f64::from(*s) - mean).powi(2)).sum();
-        assert!((member.mean - mean).abs() < 1e-9 && (member.std - (square / (n - 1.0)).sqrt()).abs() < 1e-9);
+        assert!(
+            (member.mean - mean).abs() < 1e-9
+                && (member.std - (square / (n - 1.0)).sqrt()).abs() < 1e-9
+        );
     }
     let provenance = combined.provenance();
     assert_eq!(provenance.standardised_on, held_out.digests().unwrap());
@@ -243,7 +251,10 @@ fn members_are_standardised_over_held_out_rows() {
     assert_eq!(opened.provenance().standardised_on.len(), 1);
     assert!(opened.provenance().contamination(&held_out).unwrap().is_some());
     let error = config.fit_held_out(&data.features, false, &mut Silent).unwrap_err().to_string();
-    assert!(error.contains("3000 of 3000 rows") && error.contains("held out of training"), "{error}");
+    assert!(
+        error.contains("3000 of 3000 rows") && error.contains("held out of training"),
+        "{error}"
+    );
     config.fit_held_out(&data.features, true, &mut Silent).unwrap();
 }
 

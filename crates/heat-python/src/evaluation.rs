@@ -260,8 +260,9 @@ pub fn select(
     Ok((json, PyDetector(detector)))
 }
 
-/// The feature sets of a directory, one a kind, without and with that of ID rows.
+/// The feature sets of a directory, one a kind, and that of ID rows.
 #[pyfunction]
+#[expect(clippy::type_complexity, reason = "what Python unpacks")]
 pub fn open_surrogates(
     py: Python<'_>,
     directory: PathBuf,

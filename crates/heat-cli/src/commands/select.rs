@@ -271,10 +271,8 @@ fn about(found: &Selection) -> String {
             disputed.collect::<Vec<_>>().join(", "),
         ));
     }
-    out.push_str(&match found.stability {
-        Some(s) => format!("rank correlation of two halves of the kinds: {s:.2}: {trust}\n"),
-        None => format!("agreement of the kinds: {}: {trust}\n", number(found.agreement)),
-    });
+    let halves = number(found.stability);
+    out.push_str(&format!("rank correlation of two halves of the kinds: {halves}: {trust}\n"));
     out
 }
 

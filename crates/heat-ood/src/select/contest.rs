@@ -137,18 +137,17 @@ impl Contest {
         let found = Composed { value: kinds.value(&self.composed(&found), None), weights: found };
         let shown = evidence.as_ref().is_some_and(|e| e.suffices);
         let chosen = if shown { &found } else { &fallback };
-        let (composition, scale) = self.shares(chosen);
         ranking.sort_by(|a, b| b.auroc.total_cmp(&a.auroc));
         Ok(Selection {
             ranking,
             agreement,
             stability,
-            composition,
-            scale,
+            composition: self.members(chosen),
+            scale: self.scale(chosen),
             composed_auroc: chosen.value,
-            fallback: self.shares(&fallback).0,
+            fallback: self.members(&fallback),
             fallback_auroc: fallback.value,
-            found: self.shares(&found).0,
+            found: self.members(&found),
             found_auroc: found.value,
             evidence,
             folds: self.trials.len(),
@@ -251,6 +250,7 @@ impl Contest {
         mean
     }
 
+<<<<<<< HEAD
     /// The members with their shares, and the mean and deviation of each over the ID rows of the
     /// first trial.
     #[expect(clippy::type_complexity, reason = "two lists of the same members")]
@@ -259,6 +259,18 @@ impl Contest {
         let one =
             |(s, w): (usize, &f64)| ((self.specs[s].to_string(), *w), self.trials[0].scale[s]);
         members.map(one).unzip()
+=======
+    /// The members of a composition with their weights.
+    fn members(&self, composed: &Composed) -> Vec<(String, f64)> {
+        let weights = self.specs.iter().zip(&composed.weights).filter(|(_, w)| **w > 0.0);
+        weights.map(|(spec, w)| (spec.to_string(), *w)).collect()
+    }
+
+    /// Mean and deviation of each of its members over the ID rows of the first trial.
+    fn scale(&self, composed: &Composed) -> Vec<(f64, f64)> {
+        let scale = self.trials[0].scale.iter().zip(&composed.weights);
+        scale.filter(|(_, w)| **w > 0.0).map(|(scale, _)| *scale).collect()
+>>>>>>> choose
     }
 }
 

@@ -38,10 +38,10 @@ pub fn fit_composition(
     let specs = composition.iter().map(|(name, _)| ScorerSpec::parse(name));
     let specs = specs.collect::<Result<Vec<_>>>()?;
     let fitted = fit_all(&specs, data, observer)?;
-    let parts = composition.iter().zip(fitted).map(|((name, weight), (scorer, _))| Part {
-        weight: *weight,
-        ..Part::new(name, scorer)
-    });
+    let parts = composition
+        .iter()
+        .zip(fitted)
+        .map(|((name, weight), (scorer, _))| Part { weight: *weight, ..Part::new(name, scorer) });
     compose(&specs, parts.collect(), standardise, data, observer)
 }
 

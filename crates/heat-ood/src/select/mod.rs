@@ -195,7 +195,7 @@ impl Selection {
 
     /// How much to trust the ranking, in words.
     pub fn trust(&self) -> &'static str {
-        if self.groups.len() > 1 {
+        if self.folds == 1 {
             return match self.stability {
                 None => "too few kinds to say how much the ranking hangs on them",
                 Some(s) if s >= 0.7 => "the ranking hardly hangs on which kinds are taken",
