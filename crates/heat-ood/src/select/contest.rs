@@ -250,16 +250,6 @@ impl Contest {
         mean
     }
 
-<<<<<<< HEAD
-    /// The members with their shares, and the mean and deviation of each over the ID rows of the
-    /// first trial.
-    #[expect(clippy::type_complexity, reason = "two lists of the same members")]
-    fn shares(&self, composed: &Composed) -> (Vec<(String, f64)>, Vec<(f64, f64)>) {
-        let members = composed.weights.iter().enumerate().filter(|(_, w)| **w > 0.0);
-        let one =
-            |(s, w): (usize, &f64)| ((self.specs[s].to_string(), *w), self.trials[0].scale[s]);
-        members.map(one).unzip()
-=======
     /// The members of a composition with their weights.
     fn members(&self, composed: &Composed) -> Vec<(String, f64)> {
         let weights = self.specs.iter().zip(&composed.weights).filter(|(_, w)| **w > 0.0);
@@ -270,7 +260,6 @@ impl Contest {
     fn scale(&self, composed: &Composed) -> Vec<(f64, f64)> {
         let scale = self.trials[0].scale.iter().zip(&composed.weights);
         scale.filter(|(_, w)| **w > 0.0).map(|(scale, _)| *scale).collect()
->>>>>>> choose
     }
 }
 
