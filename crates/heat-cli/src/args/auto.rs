@@ -23,7 +23,7 @@ From features (--train): what can be done without images; sets that play OOD wit
 #[derive(Args)]
 pub struct AutoArgs {
     /// Images that the network was trained for: directory, archive or list
-    #[arg(value_name = "IMAGES", requires = "backbone", required_unless_present = "train")]
+    #[arg(value_name = "IMAGES", requires = "backbone")]
     pub images: Option<PathBuf>,
     /// Classifier: an .onnx file, or the weights of a ResNet (.pt, .pth, .ckpt, .th, .safetensors)
     #[arg(long, value_name = "FILE")]
