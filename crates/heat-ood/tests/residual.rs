@@ -280,6 +280,7 @@ fn memory(rows: &Array2<f32>, network: Option<&str>) -> FeatureSet {
         tap: "flatten".into(),
         transform: "{}".into(),
         head_sha256: None,
+        layers: Default::default(),
     }))
 }
 

@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::proposal::Request;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field, FieldSet, HEAD, Pooling, RowSketch};
 use crate::math::rng::{Purpose, Stream};
 use crate::provenance::{Provenance, SEEN};
+use crate::scorers::Prior;
 
 /// The setting that says where they lie.
 const KEY: &str = "ebm.model.negatives";
@@ -140,15 +140,16 @@ impl Negatives {
     /// where B is no multiple of their number.
     pub(super) fn draw(
         &self,
-        request: &Request<'_>,
+        prior: &dyn Prior,
+        seed: u64,
+        step: u64,
         ws: &mut NegativesWorkspace,
         out: &mut [f32],
     ) -> Result<()> {
-        let (prior, dim) = (request.prior, request.prior.dim());
-        let field = Field::Features(prior.pooling());
+        let (dim, field) = (prior.dim(), Field::Features(prior.pooling()));
         let rows = out.len() / dim;
         let (each, more) = (rows / self.kinds.len(), rows % self.kinds.len());
-        let mut stream = Stream::new(request.seed, Purpose::Negatives, request.step, 0);
+        let mut stream = Stream::new(seed, Purpose::Negatives, step, 0);
         let order = stream.permutation(self.kinds.len() as u32);
         let mut rest = out;
         for (i, kind) in order.into_iter().enumerate() {

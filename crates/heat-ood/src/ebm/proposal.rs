@@ -95,7 +95,7 @@ impl Proposal {
             return Ok(());
         }
         if let (Proposal::Features, Some(negatives)) = (self, request.negatives) {
-            return negatives.draw(request, &mut ws.negatives, out);
+            return negatives.draw(prior, seed, step, &mut ws.negatives, out);
         }
         let components = (!ws.components.is_empty()).then_some(&ws.components[..]);
         let spread = (self == Proposal::BaseDistTemp).then(|| {
