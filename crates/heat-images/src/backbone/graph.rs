@@ -6,7 +6,7 @@ use std::path::Path;
 use prost::Message;
 
 use super::constants::Constants;
-use super::layers::Layer;
+use super::layer::Layer;
 use super::linear::{Finder, Linear, Source};
 use super::meter::{self, Flaw};
 use super::pooling::{self, Layout, Pooled};

@@ -14,6 +14,7 @@ mod external;
 mod extract;
 mod gradient;
 mod graph;
+mod layer;
 mod layers;
 mod linear;
 mod meter;
@@ -40,7 +41,8 @@ use heat_ood::{Error, Result};
 pub use check::Checked;
 pub use extract::{ExtractConfig, Extracted, Part, extract, images_of_rows, stream};
 pub use graph::{Chosen, Found, Tap};
-pub use layers::{Layer, LayersAsked};
+pub use layer::Layer;
+pub use layers::LayersAsked;
 pub use perturb::{Perturbation, PerturbedBy};
 pub use runtime::{Library, find_library};
 

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::graph::{Found, Tap};
-use super::layers::Layer;
+use super::layer::Layer;
 use super::pooling::Layout;
 use super::proto::{ADDED, Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
 
@@ -22,6 +22,19 @@ pub(super) struct Names {
 /// The name of something added.
 pub(super) fn added(part: &str) -> String {
     format!("{ADDED}{part}")
+}
+
+impl Layer {
+    /// What stands before the names of its outputs.
+    pub(super) fn prefix(&self) -> String {
+        format!("layer_{}_", self.part.name())
+    }
+
+    /// Names of its outputs: mean and deviation.
+    pub(super) fn outputs(&self) -> (String, Option<String>) {
+        let name = |what: &str| added(&format!("{}{what}", self.prefix()));
+        (name("avg"), self.has_std().then(|| name("std")))
+    }
 }
 
 impl Found {
