@@ -128,6 +128,12 @@ fn surrogates(
     for excluded in &done.of.excluded {
         progress
             .say(&format!("{} images left out that are in {}", excluded.left_out, excluded.set));
+        if excluded.left_out == 0 {
+            progress.say(
+                "note: images are known again by their features; those of another preprocessing (other \
+                 means and deviations, another resizing) are not",
+            );
+        }
     }
     if done.of.excluded.is_empty() {
         progress.say(

@@ -53,7 +53,7 @@ struct Choice {
 
 enum Chosen {
     One(String),
-    Several(Selection),
+    Several(Box<Selection>),
 }
 
 /// Refuse test sets, and outputs that would replace an input.
@@ -109,7 +109,7 @@ fn selected(
 ) -> Result<Choice> {
     let found = config(args).run(specs, &data.training(), progress)?;
     let text = selection_text(&found, args.format, &made(hashes_of(Some(data), None)?));
-    Ok(Choice { text, chosen: Chosen::Several(found), id: None, ood: Vec::new() })
+    Ok(Choice { text, chosen: Chosen::Several(Box::new(found)), id: None, ood: Vec::new() })
 }
 
 fn config(args: &SelectArgs) -> SelectConfig {
@@ -152,7 +152,7 @@ fn by_surrogates(
         hashes.extend(hashes_of_each("id", &[("id".to_owned(), id.clone())])?);
     }
     let text = selection_text(&found, args.format, &made(hashes));
-    Ok(Choice { text, chosen: Chosen::Several(found), id: sets.id, ood: sets.kinds })
+    Ok(Choice { text, chosen: Chosen::Several(Box::new(found)), id: sets.id, ood: sets.kinds })
 }
 
 /// What was chosen, fitted on the whole training set.
@@ -222,7 +222,7 @@ fn selection_text(found: &Selection, form: Form, made: &Value) -> String {
     titles.extend(with_error.then(|| "± error".to_owned()));
     titles.extend(found.groups.iter().filter(|_| several).map(|g| (*g).to_owned()));
     let kinds: &[String] = if found.kinds.len() <= MOST { &found.kinds } else { &[] };
-    titles.extend(kinds.iter().map(|kind| printable(kind).into()));
+    titles.extend(kinds.iter().map(|kind| printable(kind)));
     titles.extend(kinds.is_empty().then(|| "lowest".to_owned()));
     let rows = found.ranking.iter().map(|r| {
         let mut row = vec![r.name.clone(), percent(r.auroc)];

@@ -70,7 +70,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let open = || FeatureSet::open_each(path, &OpenOptions::default());
-        assert!(open().unwrap_err().to_string().contains("holds no feature set"));
+        assert!(open().err().unwrap().to_string().contains("holds no feature set"));
         let table = "a,b\n1,2\n3,4\n";
         fs::create_dir(path.join("zoom")).unwrap();
         let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
@@ -86,10 +86,10 @@ mod tests {
         let found: Vec<_> = sets.iter().map(|(name, set)| (&**name, set.len())).collect();
         assert_eq!(found, [("blur", 2), ("zoom", 1)]);
         fs::write(path.join("zoom.csv"), table).unwrap();
-        assert!(open().unwrap_err().to_string().contains("two sets of this name"));
+        assert!(open().err().unwrap().to_string().contains("two sets of this name"));
         let file = FeatureSet::open_each(path.join("blur.csv"), &OpenOptions::default());
-        assert!(file.unwrap_err().to_string().contains("is a file; expected a directory"));
+        assert!(file.err().unwrap().to_string().contains("is a file; expected a directory"));
         let absent = FeatureSet::open_each(path.join("absent"), &OpenOptions::default());
-        assert!(absent.unwrap_err().to_string().contains("does not exist"));
+        assert!(absent.err().unwrap().to_string().contains("does not exist"));
     }
 }

@@ -166,7 +166,7 @@ pub fn committee(data: &TrainingData) -> Vec<ScorerSpec> {
         "gmm(pooling=std,shrinkage=1)" => has_std,
         _ => !of_maps,
     };
-    let members: Vec<&str> = COMMITTEE.into_iter().filter(|text| belongs(&text)).collect();
+    let members: Vec<&str> = COMMITTEE.into_iter().filter(|text| belongs(text)).collect();
     parsed(&members)
 }
 
