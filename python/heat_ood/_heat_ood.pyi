@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, final
 
-__all__ = ["Backbone", "Detector", "Drift", "FeatureSet", "Head", "Results", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
+__all__ = ["Backbone", "Detector", "Drift", "FeatureSet", "Head", "Results", "auto", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
 
 @final
 class Backbone:
@@ -215,6 +215,11 @@ class Results:
         As text: table, json, csv or markdown.
         """
 
+def auto(set: FeatureSet, head: Head | None = None, surrogates: SupportsGetItem[int, tuple[str, FeatureSet]] | None = None, id: FeatureSet | None = None, calibration: FeatureSet | None = None, residual: bool = True, views: bool = True, alpha: SupportsFloat | SupportsIndex = 0.05, rows: SupportsIndex = 20000, seed: SupportsIndex = 0, progress: Any | None = None) -> tuple[str, str, Detector]:
+    """
+    Make a detector, every choice taken by evidence; what was found as JSON, and as a text.
+    """
+
 def benjamini_hochberg(p_values: Incomplete, rate: SupportsFloat | SupportsIndex) -> list[bool]:
     """
     Which of many p-values are discoveries at a false discovery rate.
@@ -243,7 +248,7 @@ def evaluate(candidates: SupportsGetItem[int, tuple[str, Detector, SupportsFloat
     Score, measure, and find out what else is asked for.
     """
 
-def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, surrogates: SupportsGetItem[int, str] | None = None, surrogate_rows: SupportsIndex = 1500, seed: SupportsIndex = 0, exclude: SupportsGetItem[int, FeatureSet] | None = None, preview: str | PathLike[str] | None = None, progress: Any | None = None) -> tuple[int, int, list[str], str | None, list[str], list[int]]:
+def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, layers: SupportsGetItem[int, tuple[str, str]] = ..., found_layers: SupportsIndex | None = None, mirror: bool = False, surrogates: SupportsGetItem[int, str] | None = None, surrogate_rows: SupportsIndex = 1500, seed: SupportsIndex = 0, exclude: SupportsGetItem[int, FeatureSet] | None = None, preview: str | PathLike[str] | None = None, progress: Any | None = None) -> tuple[int, int, list[str], str | None, list[str], list[int]]:
     """
     Extract images into a feature set; or sets of surrogates made of them.
     """

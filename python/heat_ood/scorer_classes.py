@@ -1,7 +1,7 @@
 """Every scorer as a class. Written by python/generate.py from docs/methods.md: change that.
 
-Features `z` have shape `[N, D]`, logits `[N, C]`; steps before the formula (`pooling`, `react`,
-`normalize`, `pca`, `whiten`) are explained there. A default of None depends on the number of classes
+Features `z` have shape `[N, D]`, logits `[N, C]`; where rows are read and steps before the formula
+(`layer`, `pooling`, `react`, `normalize`, `pca`, `whiten`, `views`) are explained there. A default of None depends on the number of classes
 or means that the step is left out.
 """
 
@@ -64,7 +64,7 @@ class Msp(Scorer):
     """
 
     name = "msp"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -72,9 +72,10 @@ class Msp(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class MaxLogit(Scorer):
@@ -86,7 +87,7 @@ class MaxLogit(Scorer):
     """
 
     name = "max_logit"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -94,9 +95,10 @@ class MaxLogit(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class El(Scorer):
@@ -108,7 +110,7 @@ class El(Scorer):
     """
 
     name = "el"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -116,9 +118,10 @@ class El(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Odin(Scorer):
@@ -133,7 +136,7 @@ class Odin(Scorer):
     """
 
     name = "odin"
-    defaults: ClassVar[dict[str, Setting]] = {"epsilon": 0.0, "temperature": 1000.0, "normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"epsilon": 0.0, "temperature": 1000.0, "normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -143,9 +146,10 @@ class Odin(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(epsilon=epsilon, temperature=temperature, normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(epsilon=epsilon, temperature=temperature, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Klm(Scorer):
@@ -158,7 +162,7 @@ class Klm(Scorer):
     """
 
     name = "klm"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -166,9 +170,10 @@ class Klm(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Gen(Scorer):
@@ -182,7 +187,7 @@ class Gen(Scorer):
     """
 
     name = "gen"
-    defaults: ClassVar[dict[str, Setting]] = {"gamma": 0.1, "m": 100, "normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"gamma": 0.1, "m": 100, "normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -192,9 +197,10 @@ class Gen(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(gamma=gamma, m=m, normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(gamma=gamma, m=m, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Entropy(Scorer):
@@ -206,7 +212,7 @@ class Entropy(Scorer):
     """
 
     name = "entropy"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -214,9 +220,10 @@ class Entropy(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Temperature(Scorer):
@@ -231,7 +238,7 @@ class Temperature(Scorer):
     """
 
     name = "temperature"
-    defaults: ClassVar[dict[str, Setting]] = {"temperature": None, "normalize": None, "pca": None, "react": None, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"temperature": None, "normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -240,9 +247,10 @@ class Temperature(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = None,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(temperature=temperature, normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(temperature=temperature, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Gmm(Scorer):
@@ -258,7 +266,7 @@ class Gmm(Scorer):
     """
 
     name = "gmm"
-    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "normalize": True, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -267,13 +275,15 @@ class Gmm(Scorer):
         kmeans: int | None = None,
         kmeans_seed: int = 0,
         shrinkage: float | str = 'none',
+        layer: str | None = None,
         normalize: bool = True,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Ssd(Scorer):
@@ -287,7 +297,7 @@ class Ssd(Scorer):
     """
 
     name = "ssd"
-    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "normalize": True, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -296,13 +306,15 @@ class Ssd(Scorer):
         kmeans: int | None = None,
         kmeans_seed: int = 0,
         shrinkage: float | str = 'none',
+        layer: str | None = None,
         normalize: bool = True,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Maha(Scorer):
@@ -316,7 +328,7 @@ class Maha(Scorer):
     """
 
     name = "maha"
-    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -325,13 +337,15 @@ class Maha(Scorer):
         kmeans: int | None = None,
         kmeans_seed: int = 0,
         shrinkage: float | str = 'none',
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class MdsPp(Scorer):
@@ -345,7 +359,7 @@ class MdsPp(Scorer):
     """
 
     name = "mds_pp"
-    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "normalize": True, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -354,13 +368,15 @@ class MdsPp(Scorer):
         kmeans: int | None = None,
         kmeans_seed: int = 0,
         shrinkage: float | str = 'none',
+        layer: str | None = None,
         normalize: bool = True,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Rmds(Scorer):
@@ -375,7 +391,7 @@ class Rmds(Scorer):
     """
 
     name = "rmds"
-    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -384,13 +400,15 @@ class Rmds(Scorer):
         kmeans: int | None = None,
         kmeans_seed: int = 0,
         shrinkage: float | str = 'none',
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class RmdsPp(Scorer):
@@ -404,7 +422,7 @@ class RmdsPp(Scorer):
     """
 
     name = "rmds_pp"
-    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "normalize": True, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"diagonal": False, "kmeans": None, "kmeans_seed": 0, "shrinkage": 'none', "layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -413,13 +431,15 @@ class RmdsPp(Scorer):
         kmeans: int | None = None,
         kmeans_seed: int = 0,
         shrinkage: float | str = 'none',
+        layer: str | None = None,
         normalize: bool = True,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(diagonal=diagonal, kmeans=kmeans, kmeans_seed=kmeans_seed, shrinkage=shrinkage, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Mean(Scorer):
@@ -433,20 +453,22 @@ class Mean(Scorer):
     """
 
     name = "mean"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize_rows": False, "reduce": 'max', "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"normalize_rows": False, "reduce": 'max', "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         normalize_rows: bool = False,
         reduce: str = 'max',
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(normalize_rows=normalize_rows, reduce=reduce, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(normalize_rows=normalize_rows, reduce=reduce, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Norm(Scorer):
@@ -456,18 +478,20 @@ class Norm(Scorer):
     """
 
     name = "norm"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Knn(Scorer):
@@ -481,19 +505,21 @@ class Knn(Scorer):
     """
 
     name = "knn"
-    defaults: ClassVar[dict[str, Setting]] = {"k": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"k": None, "layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         k: int | None = None,
+        layer: str | None = None,
         normalize: bool = True,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(k=k, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(k=k, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Nnguide(Scorer):
@@ -508,19 +534,21 @@ class Nnguide(Scorer):
     """
 
     name = "nnguide"
-    defaults: ClassVar[dict[str, Setting]] = {"k": 10, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"k": 10, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         k: int | None = 10,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(k=k, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(k=k, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Cfood(Scorer):
@@ -536,7 +564,7 @@ class Cfood(Scorer):
     """
 
     name = "cfood"
-    defaults: ClassVar[dict[str, Setting]] = {"alpha": 0.1, "k": 0.01, "seed": 0, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"alpha": 0.1, "k": 0.01, "seed": 0, "layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -544,13 +572,15 @@ class Cfood(Scorer):
         alpha: float = 0.1,
         k: float = 0.01,
         seed: int = 0,
+        layer: str | None = None,
         normalize: bool = True,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(alpha=alpha, k=k, seed=seed, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(alpha=alpha, k=k, seed=seed, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Relation(Scorer):
@@ -565,20 +595,22 @@ class Relation(Scorer):
     """
 
     name = "relation"
-    defaults: ClassVar[dict[str, Setting]] = {"power": 1.0, "threshold": 0.03, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"power": 1.0, "threshold": 0.03, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         power: float = 1.0,
         threshold: float = 0.03,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(power=power, threshold=threshold, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(power=power, threshold=threshold, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Vim(Scorer):
@@ -595,20 +627,22 @@ class Vim(Scorer):
     """
 
     name = "vim"
-    defaults: ClassVar[dict[str, Setting]] = {"center": 'origin', "principal_dim": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"center": 'origin', "principal_dim": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         center: str = 'origin',
         principal_dim: int | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(center=center, principal_dim=principal_dim, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(center=center, principal_dim=principal_dim, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Residual(Scorer):
@@ -623,20 +657,22 @@ class Residual(Scorer):
     """
 
     name = "residual"
-    defaults: ClassVar[dict[str, Setting]] = {"center": 'origin', "principal_dim": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"center": 'origin', "principal_dim": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         center: str = 'origin',
         principal_dim: int | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(center=center, principal_dim=principal_dim, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(center=center, principal_dim=principal_dim, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Neco(Scorer):
@@ -651,7 +687,7 @@ class Neco(Scorer):
     """
 
     name = "neco"
-    defaults: ClassVar[dict[str, Setting]] = {"dim": None, "max_logit": True, "standardize": True, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"dim": None, "max_logit": True, "standardize": True, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -659,13 +695,15 @@ class Neco(Scorer):
         dim: int | None = None,
         max_logit: bool = True,
         standardize: bool = True,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(dim=dim, max_logit=max_logit, standardize=standardize, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(dim=dim, max_logit=max_logit, standardize=standardize, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Kpca(Scorer):
@@ -681,7 +719,7 @@ class Kpca(Scorer):
     """
 
     name = "kpca"
-    defaults: ClassVar[dict[str, Setting]] = {"explained": None, "features": None, "gamma": None, "kernel": 'cop', "seed": 0, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"explained": None, "features": None, "gamma": None, "kernel": 'cop', "seed": 0, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -691,13 +729,15 @@ class Kpca(Scorer):
         gamma: float | None = None,
         kernel: str = 'cop',
         seed: int = 0,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(explained=explained, features=features, gamma=gamma, kernel=kernel, seed=seed, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(explained=explained, features=features, gamma=gamma, kernel=kernel, seed=seed, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class React(Scorer):
@@ -712,7 +752,7 @@ class React(Scorer):
     """
 
     name = "react"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": 0.9, "whiten": None}
+    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": 0.9, "views": None, "whiten": None}
 
     def __init__(
         self,
@@ -720,9 +760,10 @@ class React(Scorer):
         normalize: bool | int | float | str | None = None,
         pca: int | None = None,
         react: float | None = 0.9,
+        views: str | None = None,
         whiten: bool | int | float | str | None = None,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, react=react, whiten=whiten)
+        super().__init__(normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Dice(Scorer):
@@ -737,19 +778,21 @@ class Dice(Scorer):
     """
 
     name = "dice"
-    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         percentile: float | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(percentile=percentile, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(percentile=percentile, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Cosine(Scorer):
@@ -761,18 +804,20 @@ class Cosine(Scorer):
     """
 
     name = "cosine"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class AshP(Scorer):
@@ -787,19 +832,21 @@ class AshP(Scorer):
     """
 
     name = "ash_p"
-    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         percentile: float | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(percentile=percentile, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(percentile=percentile, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class AshB(Scorer):
@@ -813,19 +860,21 @@ class AshB(Scorer):
     """
 
     name = "ash_b"
-    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         percentile: float | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(percentile=percentile, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(percentile=percentile, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class AshS(Scorer):
@@ -839,19 +888,21 @@ class AshS(Scorer):
     """
 
     name = "ash_s"
-    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         percentile: float | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(percentile=percentile, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(percentile=percentile, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Scale(Scorer):
@@ -865,19 +916,21 @@ class Scale(Scorer):
     """
 
     name = "scale"
-    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         percentile: float | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(percentile=percentile, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(percentile=percentile, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Lts(Scorer):
@@ -891,19 +944,21 @@ class Lts(Scorer):
     """
 
     name = "lts"
-    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"percentile": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         percentile: float | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(percentile=percentile, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(percentile=percentile, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Vra(Scorer):
@@ -918,7 +973,7 @@ class Vra(Scorer):
     """
 
     name = "vra"
-    defaults: ClassVar[dict[str, Setting]] = {"clip": False, "high": None, "low": 0.6, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"clip": False, "high": None, "low": 0.6, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -926,13 +981,15 @@ class Vra(Scorer):
         clip: bool = False,
         high: float | None = None,
         low: float | None = 0.6,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(clip=clip, high=high, low=low, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(clip=clip, high=high, low=low, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class She(Scorer):
@@ -945,18 +1002,20 @@ class She(Scorer):
     """
 
     name = "she"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Gradnorm(Scorer):
@@ -971,19 +1030,21 @@ class Gradnorm(Scorer):
     """
 
     name = "gradnorm"
-    defaults: ClassVar[dict[str, Setting]] = {"temperature": 1.0, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"temperature": 1.0, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         temperature: float | None = 1.0,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(temperature=temperature, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(temperature=temperature, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Fdbd(Scorer):
@@ -998,19 +1059,21 @@ class Fdbd(Scorer):
     """
 
     name = "fdbd"
-    defaults: ClassVar[dict[str, Setting]] = {"normalizer": 'distance', "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"normalizer": 'distance', "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         normalizer: str = 'distance',
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(normalizer=normalizer, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(normalizer=normalizer, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Nci(Scorer):
@@ -1024,19 +1087,21 @@ class Nci(Scorer):
     """
 
     name = "nci"
-    defaults: ClassVar[dict[str, Setting]] = {"alpha": 0.0001, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"alpha": 0.0001, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         alpha: float = 0.0001,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(alpha=alpha, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(alpha=alpha, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Pnml(Scorer):
@@ -1050,18 +1115,20 @@ class Pnml(Scorer):
     """
 
     name = "pnml"
-    defaults: ClassVar[dict[str, Setting]] = {"normalize": True, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
+        layer: str | None = None,
         normalize: bool = True,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Cadref(Scorer):
@@ -1077,20 +1144,22 @@ class Cadref(Scorer):
     """
 
     name = "cadref"
-    defaults: ClassVar[dict[str, Setting]] = {"confidence": 'energy', "decoupled": True, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"confidence": 'energy', "decoupled": True, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
         confidence: str = 'energy',
         decoupled: bool = True,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(confidence=confidence, decoupled=decoupled, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(confidence=confidence, decoupled=decoupled, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Weiper(Scorer):
@@ -1106,7 +1175,7 @@ class Weiper(Scorer):
     """
 
     name = "weiper"
-    defaults: ClassVar[dict[str, Setting]] = {"bins": 100, "distance": None, "lambda1": None, "lambda2": None, "repeats": 100, "seed": 0, "smoothing": None, "smoothing_perturbed": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"bins": 100, "distance": None, "lambda1": None, "lambda2": None, "repeats": 100, "seed": 0, "smoothing": None, "smoothing_perturbed": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
@@ -1119,10 +1188,12 @@ class Weiper(Scorer):
         seed: int = 0,
         smoothing: bool | int | float | str | None = None,
         smoothing_perturbed: bool | int | float | str | None = None,
+        layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
         pooling: str = 'avg',
         react: float | None = None,
+        views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(bins=bins, distance=distance, lambda1=lambda1, lambda2=lambda2, repeats=repeats, seed=seed, smoothing=smoothing, smoothing_perturbed=smoothing_perturbed, normalize=normalize, pca=pca, pooling=pooling, react=react, whiten=whiten)
+        super().__init__(bins=bins, distance=distance, lambda1=lambda1, lambda2=lambda2, repeats=repeats, seed=seed, smoothing=smoothing, smoothing_perturbed=smoothing_perturbed, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)

@@ -190,7 +190,7 @@ fn flat_and_failing_scorers() {
     let strict = SelectConfig { strict: true, ..SelectConfig::default() };
     let data = TrainingData::new(&train);
     let error = strict.run_on(&specs(&["norm", "el"]), &data, &by, &mut Silent).unwrap_err();
-    assert!(error.to_string().contains("el"), "{error}");
+    assert!(error.to_string().contains("no `logits`"), "{error}");
     assert!(choose(&["el"], &train, &by).is_err());
 }
 

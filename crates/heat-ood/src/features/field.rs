@@ -93,12 +93,12 @@ impl Field {
         }
     }
 
-    /// By what fields are ordered: those of the set itself come first.
-    pub(crate) fn order(self) -> (u16, u8) {
+    /// By what fields are ordered: those of the set itself come first, others by their part's name.
+    pub(crate) fn order(self) -> (&'static str, u8) {
         let place = |field| BASES.iter().position(|f| *f == field).unwrap_or(0) as u8;
         match self {
-            Field::Of(field) => (field.part.0 + 1, field.base),
-            field => (0, place(field)),
+            Field::Of(field) => (field.part.name(), field.base),
+            field => ("", place(field)),
         }
     }
 
