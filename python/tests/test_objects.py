@@ -285,7 +285,7 @@ def test_selection_by_surrogates(
 def test_committee_standardised_on_held_out_rows(train: ho.FeatureSet, test_set: ho.FeatureSet) -> None:
     committee = ho.committee(train, standardise=test_set)
     assert abs(float(committee.score(test_set).mean())) < 1e-3
-    assert committee.info["provenance"]["rows"][0]["rows"] == len(test_set)
+    assert committee.info()["provenance"]["rows"][0]["rows"] == len(test_set)
     members = {"el": ho.El().fit(train), "knn": ho.Knn().fit(train)}
     u = [(scores - scores.mean()) / scores.std(ddof=1) for scores in
          (d.score(test_set).astype(np.float64) for d in members.values())]
