@@ -310,3 +310,16 @@ def test_composition(train: ho.FeatureSet, ood: ho.FeatureSet) -> None:
     assert np.allclose(weighted, 2.0 * u[0] + 0.5 * u[1], rtol=1e-5)
     soft = np.logaddexp(2.0 * u[0], 2.0 * u[1]) / 2.0
     assert np.allclose(ho.compose(members, train=train, beta=2.0).score(ood), soft, rtol=1e-5)
+
+
+def test_auto_by_surrogates(train: ho.FeatureSet, ood: ho.FeatureSet, test_set: ho.FeatureSet) -> None:
+    kinds = {name: ood[100 * i : 100 * (i + 1)] for i, name in enumerate("abcd")}
+    given: dict[str, Any] = {"surrogates": kinds | {"id": test_set[:400]}, "rows": 1000}
+    made = ho.auto(train, val=test_set[400:], **given)
+    assert made.found["calibrated_on"] == len(test_set) - 400
+    assert "members" in str(made) and made.detector.calibrated
+    assert len(made.found["residual"]["gains"]) == 4 and "views" not in made.found
+    again = ho.auto(train, val=test_set[400:], **given)
+    assert np.array_equal(made.detector.score(ood), again.detector.score(ood))
+    with pytest.raises(ho.errors.FitError, match="took no part"):
+        ho.auto(train, val=train, residual=False, **given)

@@ -147,9 +147,11 @@ fn further_layers_and_mirrored_images() {
         dtype: FloatType::F32,
         ..ExtractConfig::default()
     };
-    let run = |images: &str, model: &Backbone, config: &ExtractConfig, out: &str| {
+    let run = |images: &str, model: &Backbone, layers: &LayersAsked, mirror: bool, out: &str| {
         let set = open(path(images), &ImageOptions::default()).unwrap();
-        extract(&*set, model, &path(out), config, &mut Silent)?;
+        let model = model.with_layers_of(layers, &*set, &config.transform)?;
+        let config = ExtractConfig { mirror, ..config.clone() };
+        extract(&*set, &model, &path(out), &config, &mut Silent)?;
         FeatureSet::open(path(out))
     };
     let model = backbone("headless", None).unwrap();
@@ -157,17 +159,17 @@ fn further_layers_and_mirrored_images() {
         named: vec![(name.into(), tensor.into())],
         found: None,
     };
-    let with = ExtractConfig { layers: named("c", "c"), mirror: true, ..config.clone() };
-    let set = run("plain.npy", &model, &with, "with").unwrap();
-    let alone = run("plain.npy", &backbone("headless", Some("c")).unwrap(), &config, "alone");
-    let mirrored = run("turned.npy", &model, &with, "mirrored").unwrap();
+    let (with, none) = (named("c", "c"), LayersAsked::default());
+    let set = run("plain.npy", &model, &with, true, "with").unwrap();
+    let tapped = backbone("headless", Some("c")).unwrap();
+    let alone = run("plain.npy", &tapped, &none, false, "alone").unwrap();
+    let mirrored = run("turned.npy", &model, &with, true, "mirrored").unwrap();
     let all = |set: &FeatureSet, name: &str| {
         let field = Field::named(name).unwrap();
         let mut out = vec![0.0; set.len() * set.require(field).unwrap()];
         set.read(field, 0..set.len(), &mut out).unwrap();
         out
     };
-    let alone = alone.unwrap();
     for name in ["avg", "std"] {
         assert_eq!(all(&set, &format!("c.{name}")), all(&alone, name));
         assert_eq!(all(&set, &format!("mirror.{name}")), all(&mirrored, name));
@@ -176,13 +178,13 @@ fn further_layers_and_mirrored_images() {
     }
     assert_ne!(all(&set, "avg"), all(&set, "mirror.avg"));
     // The same again is there already; without the layer it is another set.
-    assert_eq!(run("plain.npy", &model, &with, "with").unwrap().len(), 7);
-    let said = run("plain.npy", &model, &config, "with").err().unwrap().to_string();
+    assert_eq!(run("plain.npy", &model, &with, true, "with").unwrap().len(), 7);
+    let said = run("plain.npy", &model, &none, true, "with").err().unwrap().to_string();
     contains(&said, &["layers", "\"c\""]);
     // What cannot be had.
     let refused = |layers: LayersAsked, name: &str| {
-        let config = ExtractConfig { layers, ..config.clone() };
-        let said = run("plain.npy", &backbone(name, None).unwrap(), &config, "no").err().unwrap();
+        let said = run("plain.npy", &backbone(name, None).unwrap(), &layers, false, "no");
+        let said = said.err().unwrap();
         assert!(!path("no").exists());
         said.to_string()
     };

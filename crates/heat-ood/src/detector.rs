@@ -16,8 +16,6 @@ use crate::ebm::{Heat, checkpoint};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field, Head, RowSketch};
 use crate::io::{Tensor, TensorData, TensorFile, save_tensors, sealed_tensors};
-use crate::math::blocks;
-use crate::math::reduce::argmax;
 use crate::observe::{Observer, Silent};
 use crate::probes::{Described, Probes, Recorded};
 use crate::provenance::Provenance;
@@ -234,7 +232,7 @@ impl Detector {
         let class_names = self.provenance.classes.clone();
         let named = !class_names.is_empty() && set.dim(Field::Logits) == Some(class_names.len());
         // A scorer of features alone takes rows whose logits are none.
-        let classes = classes.or_else(|| named.then(|| largest_logits(set).ok()).flatten());
+        let classes = classes.or_else(|| named.then(|| set.largest_logits().ok()).flatten());
         Ok(Prediction { verdicts, scores, components, classes, class_names })
     }
 
@@ -394,17 +392,6 @@ impl Detector {
         }
         Ok(detector)
     }
-}
-
-/// The class of each row's largest logit.
-fn largest_logits(set: &FeatureSet) -> Result<Vec<u32>> {
-    let classes = set.require(Field::Logits)?;
-    let mut out = Vec::with_capacity(set.len());
-    for range in blocks(set.len(), 1 << 14) {
-        let logits = set.rows(Field::Logits, range)?;
-        out.extend(logits.chunks_exact(classes).map(argmax));
-    }
-    Ok(out)
 }
 
 /// Any scorer, compositions and residual energies included.

@@ -120,6 +120,8 @@ pub fn extract(
         });
         let chosen = chosen.transpose()?;
         let backbone = chosen.as_ref().unwrap_or(&network.opened);
+        let layers = LayersAsked { named: layers, found: found_layers };
+        let backbone = &backbone.with_layers_of(&layers, &*set, &transform)?;
         let batch_size = backbone.found().batch().unwrap_or(batch_size);
         let config = ExtractConfig {
             transform,
@@ -128,7 +130,6 @@ pub fn extract(
             skip_unreadable,
             dtype,
             perturb: None,
-            layers: LayersAsked { named: layers, found: found_layers },
             mirror,
         };
         let (done, used, kinds, left_out) = match &surrogates {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, LayersAsked};
 use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
-use heat_images::{ImageDataset, ImageSubset, Transform, open};
+use heat_images::{ImageDataset, ImageSubset, open};
 use heat_ood::auto::{Auto, AutoConfig, AutoData};
 use heat_ood::calibrate::CalibrationConfig;
 use heat_ood::features::FeatureSet;
@@ -127,8 +127,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
     let network = args.backbone.as_deref().unwrap_or(Path::new(""));
     let options = BackboneOptions { classes: classes(&*set), ..args.network.options() };
     let backbone = Backbone::open(network, &options)?;
-    describe(&backbone).iter().for_each(|line| progress.say(line));
-    let mut config = ExtractConfig {
+    let config = ExtractConfig {
         transform: transform(given)?,
         batch_size: backbone.found().batch().unwrap_or(given.batch_size),
         skip_unreadable: true,
@@ -137,7 +136,8 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
         ..ExtractConfig::default()
     };
     let mut notes = Vec::new();
-    config.layers = layers(args, &backbone, &*set, &config, &mut notes)?;
+    let backbone = with_layers(args, &backbone, &*set, &config, &mut notes)?;
+    describe(&backbone).iter().for_each(|line| progress.say(line));
     let [train, id, calibration] = match &val {
         Some(val) => {
             let [id, calibration] = halves(val.len(), args.seed).map(numbers);
@@ -198,29 +198,22 @@ fn part(set: &dyn ImageDataset, images: Vec<usize>) -> Result<Option<ImageSubset
     Ok(if images.is_empty() { None } else { Some(ImageSubset::of(set, images)?) })
 }
 
-/// The further layers to take: those named, and those found where the graph has some.
-fn layers(
+/// The network with the further layers that are named, and those found where the graph has some.
+fn with_layers(
     args: &AutoArgs,
     backbone: &Backbone,
     set: &dyn ImageDataset,
     config: &ExtractConfig,
     notes: &mut Vec<String>,
-) -> Result<LayersAsked> {
+) -> Result<Backbone> {
+    // Named ones must be there; found ones need not.
     let named = args.network.layers(None)?;
-    let asked = LayersAsked { found: args.taps.0, ..named.clone() };
-    let mut transform = Transform::new(&config.transform)?;
-    let Some(image) = (0..set.len()).find_map(|i| set.image(i).ok()) else {
-        return Err(Error::format(set.name(), "none of its images can be read").into());
-    };
-    let seen = transform.pixels(&image)?;
-    let size = [seen.height, seen.width];
-    if asked.found.is_some()
-        && let Err(error) = backbone.with_layers(&asked, size)
-    {
-        // Named ones must be there; found ones need not.
-        backbone.with_layers(&named, size)?;
-        notes.push(format!("no further layers: {error}"));
-        return Ok(named);
+    let with = |asked: &LayersAsked| backbone.with_layers_of(asked, set, &config.transform);
+    match with(&LayersAsked { found: args.taps.0, ..named.clone() }) {
+        Err(error) if args.taps.0.is_some() => {
+            notes.push(format!("no further layers: {error}"));
+            Ok(with(&named)?)
+        }
+        done => Ok(done?),
     }
-    Ok(asked)
 }

@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use anyhow::Result;
-use heat_images::backbone::{Backbone, BackboneOptions, Chosen, LayersAsked, Tap, find_library};
+use heat_images::backbone::{
+    Backbone, BackboneOptions, Chosen, Layer, LayersAsked, Tap, find_library,
+};
 use heat_ood::Error;
 
 use super::{refuse_overwriting, wrote};
@@ -83,6 +85,7 @@ pub fn describe(backbone: &Backbone) -> Vec<String> {
             "output    {output}, chosen {why}; others: {others} (--output-name takes another)"
         ));
     }
+    lines.extend(found.layers().iter().map(Layer::text));
     lines.push(format!("graph     {} nodes, opset {}", found.nodes, found.opset));
     lines.extend(backbone.notes().iter().map(|note| format!("note: {note}")));
     lines

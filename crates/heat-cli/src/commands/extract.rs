@@ -33,9 +33,10 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         skip_unreadable: args.skip_unreadable,
         dtype: given.dtype.parse()?,
         perturb: perturbation(args)?,
-        layers: args.network.layers(args.taps)?,
         mirror: args.views.is_some(),
     };
+    let layers = args.network.layers(args.taps)?;
+    let backbone = backbone.with_layers_of(&layers, &*set, &config.transform)?;
     describe(&backbone).iter().for_each(|line| progress.say(line));
     let agreement = match args.surrogates.surrogates.is_empty() {
         true => extract_into(&*set, &backbone, &args.output, &config, progress)?,

@@ -260,6 +260,7 @@ impl Images {
                 unless_forced(Err(Error::Foreign { place, problem }), args.force)?;
             }
         }
+        let backbone = backbone.with_layers_of(&layers(args, detector)?, &*set, &transform)?;
         describe(&backbone).iter().for_each(|line| progress.say(line));
         contents(&*set).iter().for_each(|line| progress.say(line));
         let batch_size = backbone.found().batch().unwrap_or(given.batch_size);
@@ -270,7 +271,6 @@ impl Images {
             skip_unreadable: true,
             dtype: given.dtype.parse()?,
             perturb: None,
-            layers: layers(args, detector)?,
             mirror: detector.scorer().parts().iter().any(|part| part.name() == MIRROR),
         };
         Ok(Images { set, backbone, config })

@@ -35,6 +35,11 @@ impl Layer {
     pub fn text(&self) -> String {
         let shape: Vec<String> = self.shape.iter().map(usize::to_string).collect();
         let pooled = if self.has_std() { "avg and std" } else { "avg alone" };
-        format!("layer {}: {} [N, {}], {pooled}", self.part.name(), self.tensor, shape.join(", "))
+        format!(
+            "layer     {}: {} [N, {}], {pooled}",
+            self.part.name(),
+            self.tensor,
+            shape.join(", ")
+        )
     }
 }

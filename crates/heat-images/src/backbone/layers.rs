@@ -16,6 +16,7 @@ use super::outputs::added;
 use super::pooling::Layout;
 use super::proto::{Attribute, FLOAT, Graph, Model, Node, Value};
 use super::runtime::{Session, find_library};
+use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::features::Part;
 use heat_ood::{Error, Result};
 
@@ -54,6 +55,32 @@ impl LayersAsked {
 }
 
 impl Backbone {
+    /// The same network with these layers beside its features, as they are for the first of these
+    /// images that can be read.
+    ///
+    /// # Errors
+    /// As [`Backbone::with_layers`], and if none can be read.
+    pub fn with_layers_of(
+        &self,
+        asked: &LayersAsked,
+        images: &dyn ImageDataset,
+        transform: &TransformConfig,
+    ) -> Result<Self> {
+        if asked.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut transform = Transform::new(transform)?;
+        let mut failed = None;
+        for i in 0..images.len() {
+            match images.image(i).and_then(|image| transform.pixels(&image)) {
+                Ok(seen) => return self.with_layers(asked, [seen.height, seen.width]),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let none = || Error::format(images.name(), "none of its images can be read");
+        Err(failed.unwrap_or_else(none))
+    }
+
     /// The same network with these layers beside its features, as they are for images of that
     /// height and width.
     ///

@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Kind, Sources, Surrogates, contact_sheet};
 use crate::backbone::{Backbone, ExtractConfig, Extracted, extract, images_of_rows};
 use crate::{Excluded, ImageDataset, Made, MadeOf, MixedClasses, Transform, TransformConfig};
-use heat_ood::features::{ConvertConfig, FeatureSet, Field, HEAD, Pooling, convert};
+use heat_ood::features::{ConvertConfig, FeatureSet, Field, HEAD, ID_SET, Pooling, convert};
 use heat_ood::io::{found, hold, map, read_text, replace_directory, write_own};
-use heat_ood::math::blocks;
 use heat_ood::scorers::rows_near;
 use heat_ood::{Error, Event, Observer, Result};
 
@@ -47,8 +46,6 @@ pub struct ExtractedSurrogates {
     pub of: MadeOf,
 }
 
-/// The set of the images themselves.
-const ID: &str = "id";
 /// That of all images, of which the excluded ones are then left out.
 const CANDIDATES: &str = ".candidates";
 /// What the whole was made with.
@@ -306,7 +303,7 @@ impl<'a> Run<'a> {
     /// The features of all images, and the images that surrogates are made of.
     fn sources(&self, observer: &mut dyn Observer) -> Result<(Extracted, Sources<'a>)> {
         let exclude = &self.config.exclude;
-        let place = self.out.join(if exclude.is_empty() { ID } else { CANDIDATES });
+        let place = self.out.join(if exclude.is_empty() { ID_SET } else { CANDIDATES });
         let done = extract(self.dataset, self.backbone, &place, self.extraction, observer)?;
         let images = images_of_rows(&place, self.dataset.len(), self.extraction.shard_rows)?;
         let candidates = FeatureSet::open(&place)?;
@@ -351,12 +348,13 @@ impl<'a> Run<'a> {
         sources: &Sources<'_>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let place = self.out.join(ID);
+        let place = self.out.join(ID_SET);
         // The manifest of all, and which of them these are.
         let manifest = candidates.join(MANIFEST);
         let mut manifest: serde_json::Value = serde_json::from_str(&read_text(&manifest)?)
             .map_err(|e| Error::format(&manifest, e.to_string()))?;
-        let made = Made { kind: ID.into(), seed: self.config.seed, of: sources.record().clone() };
+        let made =
+            Made { kind: ID_SET.into(), seed: self.config.seed, of: sources.record().clone() };
         manifest["made"] = serde_json::to_value(made).unwrap_or_default();
         let there = read_text(&place.join(MANIFEST)).ok();
         let there = there.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
@@ -386,23 +384,6 @@ impl<'a> Run<'a> {
 
 /// The class of the largest logit of each row, where there are logits of several.
 fn predicted(set: &FeatureSet) -> Result<Option<Vec<u32>>> {
-    const ROWS: usize = 4096;
-    let Some(classes) = set.dim(Field::Logits).filter(|classes| *classes > 1) else {
-        return Ok(None);
-    };
-    let (mut all, mut logits) = (Vec::with_capacity(set.len()), Vec::new());
-    for range in blocks(set.len(), ROWS) {
-        logits.resize(range.len() * classes, 0.0);
-        set.read(Field::Logits, range, &mut logits)?;
-        for row in logits.chunks_exact(classes) {
-            let mut largest = 0;
-            (1..classes).for_each(|c| {
-                if row[c] > row[largest] {
-                    largest = c
-                }
-            });
-            all.push(largest as u32);
-        }
-    }
-    Ok(Some(all))
+    let several = set.dim(Field::Logits).is_some_and(|classes| classes > 1);
+    several.then(|| set.largest_logits()).transpose()
 }

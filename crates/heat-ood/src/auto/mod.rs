@@ -17,7 +17,6 @@ use crate::compose::{CombinedConfig, Part};
 use crate::detector::Detector;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field, MIRROR, Part as Layer, Pooling};
-use crate::math::parallel::{Pieces, Slices};
 use crate::math::rng::{Purpose, Stream};
 use crate::metrics;
 use crate::observe::{Event, Observer};
@@ -122,6 +121,9 @@ impl AutoConfig {
         let selection = match self.compare(train, data.surrogates, observer) {
             Ok(selection) => Some(selection),
             Err(error @ (Error::Stopped | Error::Interrupted { .. })) => return Err(error),
+            // Sets that were given say something, or are wrong; without, data may be such (of two
+            // classes, without labels) that nothing can be left out of it.
+            Err(error) if data.surrogates.is_some() => return Err(error),
             Err(error) => {
                 notes.push(format!("nothing was compared: {error}"));
                 None
@@ -392,6 +394,5 @@ impl Scores {
 /// Sums of two lists of scores, the second times a factor.
 pub(super) fn add(scores: &[f32], others: &[f32], factor: f64) -> Vec<f32> {
     let sum = |(s, o): (&f32, &f32)| (f64::from(*s) + factor * f64::from(*o)) as f32;
-    let pairs: Vec<(&f32, &f32)> = scores.iter().zip(others).collect();
-    pairs.par_iter().map(|pair| sum(*pair)).collect()
+    scores.iter().zip(others).map(sum).collect()
 }

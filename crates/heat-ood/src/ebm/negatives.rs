@@ -3,19 +3,16 @@
 //! Every batch draws as many rows of each kind, whatever the kinds' sizes; they are rows as the network
 //! gives them, with the steps that the training rows take and no projection.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Field, FieldSet, HEAD, Pooling, RowSketch};
+use crate::features::{FeatureSet, Field, FieldSet, ID_SET, OpenOptions, Pooling, RowSketch};
 use crate::math::rng::{Purpose, Stream};
 use crate::provenance::{Provenance, SEEN};
 use crate::scorers::Prior;
 
 /// The setting that says where they lie.
 const KEY: &str = "ebm.model.negatives";
-
-/// ID rows among the kinds of a directory: no negatives.
-const ID: &str = "id";
 
 /// Feature sets whose rows are negatives, by kind.
 #[derive(Clone)]
@@ -42,8 +39,8 @@ impl Negatives {
         Ok(Negatives { kinds })
     }
 
-    /// The sets of a directory: its sub-directories and `.safetensors` files, each a kind, but for
-    /// `id` and the network's head; or one set, where `path` is a file.
+    /// The sets of a directory ([`FeatureSet::open_each`]), each a kind, but for `id`; or one set, where
+    /// `path` is a file.
     ///
     /// # Errors
     /// If there is none, or one cannot be read.
@@ -54,25 +51,17 @@ impl Negatives {
             return Err(Error::config(KEY, path.display(), problem));
         }
         if !path.is_dir() {
-            return Self::new(vec![(stem(path), FeatureSet::open(path)?)]);
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            return Self::new(vec![(name, FeatureSet::open(path)?)]);
         }
-        let mut places: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(Error::io("list", path))? {
-            let place = entry.map_err(Error::io("list", path))?.path();
-            let name = place.file_name().unwrap_or_default().to_string_lossy();
-            let features = place.is_dir() || name.ends_with(".safetensors");
-            if features && name != HEAD && stem(&place) != ID && !name.starts_with('.') {
-                places.push(place);
-            }
-        }
-        places.sort();
-        if places.is_empty() {
+        let mut kinds = FeatureSet::open_each(path, &OpenOptions::default())?;
+        kinds.retain(|(name, _)| name != ID_SET);
+        if kinds.is_empty() {
             let problem = "no kind of negatives lies there: give a directory with a feature set (a \
-                           sub-directory or a .safetensors file) for each kind, besides `id`";
+                           sub-directory or a file) for each kind, besides `id`";
             return Err(Error::config(KEY, path.display(), problem));
         }
-        let open = |place: &PathBuf| Ok((stem(place), FeatureSet::open(place)?));
-        Self::new(places.iter().map(open).collect::<Result<_>>()?)
+        Self::new(kinds)
     }
 
     /// The sets by the name of their kind.
@@ -171,10 +160,4 @@ impl Negatives {
         }
         Ok(())
     }
-}
-
-/// A kind's name: that of its directory, or of its file without the ending.
-fn stem(place: &Path) -> String {
-    let name = if place.is_dir() { place.file_name() } else { place.file_stem() };
-    name.unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use super::{FeatureSet, FileFormat, HEAD, OpenOptions};
 use crate::error::{Error, Result};
 
+/// The name of the ID rows among the sets of a directory whose others play OOD.
+pub const ID_SET: &str = "id";
+
 impl FeatureSet {
     /// Open every feature set of a directory: its sub-directories, and its `.safetensors`, `.npy`,
     /// `.npz` and `.csv` files, each by its name without the ending, in the order of the names.

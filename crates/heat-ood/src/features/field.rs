@@ -79,7 +79,7 @@ impl Field {
             Field::Logits => "logits",
             Field::Probabilities => "probs",
             Field::Of(field) => {
-                with_names(|names| names[usize::from(field.part.0)].fields[usize::from(field.base)])
+                with_names(|names| names[field.part.0 as usize].fields[usize::from(field.base)])
             }
         }
     }
@@ -127,8 +127,7 @@ impl Field {
     /// The same field of a part (of the part's part, where it is of a part already).
     pub fn within(self, part: Part) -> Field {
         let (_, base) = self.base().order();
-        // Where the names are used up, there is no such part: the outer one has no such field.
-        let part = self.part().map_or(Ok(part), |inner| part.join(inner)).unwrap_or(part);
+        let part = self.part().map_or(part, |inner| part.join(inner));
         Field::Of(PartField { part, base })
     }
 
@@ -147,7 +146,7 @@ impl Field {
 /// another view of the image. Its fields are named `PART.avg`; parts of a part have both names, apart
 /// by a point (`mirror.mid`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Part(u16);
+pub struct Part(u32);
 
 /// The part of the mirrored images.
 pub const MIRROR: &str = "mirror";
@@ -177,9 +176,8 @@ impl Part {
     /// # Errors
     /// If it is no such name, or that of a field.
     pub fn named(name: &str) -> Result<Self> {
-        let find = |names: &[Names]| names.iter().position(|n| n.part == name);
-        if let Some(known) = with_names(find) {
-            return Ok(Part(known as u16));
+        if let Some(known) = Part::known(name) {
+            return Ok(known);
         }
         let piece = |piece: &str| {
             let field =
@@ -192,28 +190,42 @@ impl Part {
                 "a layer has a name of letters, digits, `_` and `-` that is not a field's";
             return Err(Error::config("layer", name, problem));
         }
-        let mut names = PARTS.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = find(&names) {
-            return Ok(Part(known as u16));
-        }
-        if names.len() == MOST {
+        if with_names(<[_]>::len) >= MOST {
             let problem = format!("more than {MOST} names of layers were met");
             return Err(Error::config("layer", name, problem));
+        }
+        Ok(Part::enter(name))
+    }
+
+    fn known(name: &str) -> Option<Self> {
+        with_names(|names| Self::among(names, name))
+    }
+
+    fn among(names: &[Names], name: &str) -> Option<Self> {
+        names.iter().position(|n| n.part == name).map(|at| Part(at as u32))
+    }
+
+    /// The part of a name that may be one.
+    fn enter(name: &str) -> Self {
+        let mut names = PARTS.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = Self::among(&names, name) {
+            return known;
         }
         let leak = |text: String| -> &'static str { text.leak() };
         let fields = BASES.map(|base| leak(format!("{name}.{}", base.name())));
         names.push(Names { part: leak(name.to_owned()), fields });
-        Ok(Part(names.len() as u16 - 1))
+        Part(names.len() as u32 - 1)
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        with_names(|names| names[usize::from(self.0)].part)
+        with_names(|names| names[self.0 as usize].part)
     }
 
-    /// The part of this part.
-    fn join(self, inner: Part) -> Result<Part> {
-        Part::named(&format!("{}.{}", self.name(), inner.name()))
+    /// The part of this part. Both have names, so that there are no more of these than someone
+    /// put together.
+    fn join(self, inner: Part) -> Part {
+        Part::enter(&format!("{}.{}", self.name(), inner.name()))
     }
 }
 

@@ -33,6 +33,7 @@ mod whole_labels;
 
 pub use batch::{Batch, FieldSet};
 
+pub use collection::ID_SET;
 pub use convert::{
     ConvertConfig, Converted, FloatType, Form, RowsFile, convert, encode_rows, write_rows,
 };

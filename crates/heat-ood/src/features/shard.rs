@@ -262,15 +262,30 @@ pub(super) fn owned(bytes: Vec<u8>, dtype: Dtype, shape: &[usize]) -> Array {
     Array::owned(bytes, dtype, shape)
 }
 
+/// Names of arrays that are fields of parts: matrices with as many rows as the set's own fields have.
+/// (Other programs keep `input.std`, three numbers, beside features.)
+pub(super) fn of_parts<'a>(
+    listed: impl Iterator<Item = (&'a str, &'a [usize])> + Clone,
+) -> Vec<String> {
+    let own = |name: &str| Field::ALL.iter().any(|field| field.name() == name);
+    let rows = listed.clone().find(|(name, _)| own(name)).and_then(|(_, shape)| shape.first());
+    let fits = |shape: &[usize]| match shape {
+        [n, _] => rows.is_none_or(|rows| rows == n),
+        _ => false,
+    };
+    let parts = listed.filter(|(name, shape)| name.contains('.') && fits(shape));
+    parts.filter(|(name, _)| Field::named(name).is_some()).map(|(name, _)| name.into()).collect()
+}
+
 pub(super) fn safetensors_arrays(file: &TensorFile) -> Result<Vec<(String, Array)>> {
     let content = file.content();
     if !["features", "labels", "other tensors"].contains(&content) {
         return Err(Error::format(file.path(), format!("holds {content}, not features")));
     }
     let own = Field::ALL.map(|field| field.name().to_owned()).into_iter();
-    let of_parts = file.list().into_iter().map(|(name, ..)| name);
-    let of_parts = of_parts.filter(|n| n.contains('.') && Field::named(n).is_some());
-    let names = own.chain(["label".to_owned()]).chain(of_parts);
+    let listed = file.list();
+    let shapes = listed.iter().map(|(name, _, shape)| (&**name, &**shape));
+    let names = own.chain(["label".to_owned()]).chain(of_parts(shapes));
     let arrays = names.filter_map(|n| file.array(&n).map(|a| a.map(|a| (n, a))));
     let mut arrays: Vec<_> = arrays.collect::<Result<_>>()?;
     let label = arrays.iter_mut().find(|(name, _)| name == "label");

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::names::NAME;
-use super::shard::{NAMES, safetensors_arrays};
+use super::shard::{NAMES, of_parts, safetensors_arrays};
 use crate::error::{Error, Result};
 use crate::io::{Array, Npz, TensorFile, Texts, kind_of, map};
 
@@ -31,12 +31,15 @@ pub(super) fn npz(path: &Path, notices: &mut Vec<String>) -> Result<(Arrays, Opt
 }
 
 fn arrays(file: &mut Npz, path: &Path, notices: &mut Vec<String>) -> Result<Vec<(String, Array)>> {
-    let arrays = file.arrays(&NAMES)?;
+    let listed = file.entries()?;
+    let parts = of_parts(listed.iter().map(|e| (&*e.name, &*e.shape)));
+    let names: Vec<&str> = NAMES.into_iter().chain(parts.iter().map(String::as_str)).collect();
+    let arrays = file.arrays(&names)?;
     if arrays.iter().any(|(name, _)| is_matrix_name(name)) {
         return Ok(arrays);
     }
     let of = |e: crate::io::NpzEntry| Entry { matrix: e.is_matrix(), name: e.name, shape: e.shape };
-    let entries: Vec<Entry> = file.entries()?.into_iter().map(of).collect();
+    let entries: Vec<Entry> = listed.into_iter().map(of).collect();
     let (features, label) = guess(path, &entries, notices)?;
     let mut found = file.arrays(&[&features])?;
     found.extend(match label {

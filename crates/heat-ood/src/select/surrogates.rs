@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, OpenOptions, Origin};
+use crate::features::{FeatureSet, ID_SET, OpenOptions, Origin};
 
 /// Feature sets that play OOD, one a kind, with in-distribution rows to tell them from.
 #[derive(Clone)]
@@ -15,9 +15,6 @@ pub struct Surrogates {
     /// are held out for it.
     pub id: Option<FeatureSet>,
 }
-
-/// The name of the ID rows among the sets of a directory.
-const ID: &str = "id";
 
 /// Rows of a kind, and of ID, below which an AUROC says nothing.
 const FEWEST: usize = 10;
@@ -38,10 +35,11 @@ impl Surrogates {
     pub fn open(directory: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let directory = directory.as_ref();
         let mut kinds = FeatureSet::open_each(directory, options)?;
-        let at = kinds.iter().position(|(name, _)| name == ID);
+        let at = kinds.iter().position(|(name, _)| name == ID_SET);
         let id = at.map(|at| kinds.remove(at).1);
         if kinds.is_empty() {
-            let problem = format!("holds `{ID}` alone; expected at least one set that plays OOD");
+            let problem =
+                format!("holds `{ID_SET}` alone; expected at least one set that plays OOD");
             return Err(Error::format(directory, problem));
         }
         Ok(Surrogates { kinds, id })

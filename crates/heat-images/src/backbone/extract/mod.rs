@@ -16,7 +16,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use super::{Backbone, Checked, Layer, LayersAsked, Perturbation, networks};
+use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::evaluate::Agreement;
 use heat_ood::features::{FeatureSet, FloatType, HEAD, Origin};
@@ -48,8 +48,6 @@ pub struct ExtractConfig {
     pub dtype: FloatType,
     /// Move each image before its features are taken.
     pub perturb: Option<Perturbation>,
-    /// Further layers whose features are taken.
-    pub layers: LayersAsked,
     /// Take those of the mirrored image too.
     pub mirror: bool,
 }
@@ -63,7 +61,6 @@ impl Default for ExtractConfig {
             skip_unreadable: false,
             dtype: FloatType::F16,
             perturb: None,
-            layers: LayersAsked::default(),
             mirror: false,
         }
     }
@@ -101,12 +98,10 @@ pub fn extract(
     observer: &mut dyn Observer,
 ) -> Result<Extracted> {
     check(config)?;
-    let source = Source { dataset, config };
-    let backbone = &with_layers(backbone, &source)?;
     let manifest = Manifest::new(dataset, backbone, config)?;
     check_place(out, &manifest)?;
     let run = Run {
-        source,
+        source: Source { dataset, config },
         backbone,
         manifest,
         stamps: record::stamps(dataset),
@@ -128,18 +123,6 @@ pub fn extract(
         unfinished.remove_if_empty();
     }
     done
-}
-
-/// The network with the further layers that are asked for.
-fn with_layers(backbone: &Backbone, source: &Source<'_>) -> Result<Backbone> {
-    let asked = &source.config.layers;
-    if asked.is_empty() {
-        return Ok(backbone.clone());
-    }
-    let Some((_, size)) = source.first()? else {
-        return Err(Error::format(source.dataset.name(), "none of its images can be read"));
-    };
-    backbone.with_layers(asked, size)
 }
 
 /// Refuse a place that exists and is not of this run.
@@ -237,8 +220,7 @@ impl Run<'_> {
             Some((image, size)) => loaded[0].check_on(image, *size)?,
             None => Checked::default(),
         };
-        let layers = backbone.found().layers().iter().map(Layer::text);
-        for note in backbone.notes_of(&checked).into_iter().chain(layers) {
+        for note in backbone.notes_of(&checked) {
             observer.on(Event::Note(&note));
         }
         let task = format!("extract {}", dataset.name());

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::rows::{Source, name};
-use super::{Backbone, Checked, ExtractConfig, check, networks, with_layers};
+use super::{Backbone, Checked, ExtractConfig, check, networks};
 use crate::ImageDataset;
 use heat_ood::features::{FeatureSet, RowsFile, encode_rows};
 use heat_ood::math::blocks;
@@ -36,7 +36,6 @@ pub fn stream(
     check(config)?;
     let config = &ExtractConfig { skip_unreadable: true, ..config.clone() };
     let source = Source { dataset, config };
-    let backbone = &with_layers(backbone, &source)?;
     let origin = backbone.origin(&config.transform);
     let mut loaded = vec![backbone.load()?];
     let first = source.first()?;

@@ -22,6 +22,7 @@ use super::{Field, FileFormat, Head, Part, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
 use crate::io::{self, Bytes, Stamp, TensorFile, is_unfinished, open_npy, open_npy_texts, stamps};
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
+use crate::math::reduce::argmax;
 use crate::math::{blocks, parallel};
 
 /// The head of the network that made a directory's features: no shard of it.
@@ -595,6 +596,20 @@ impl FeatureSet {
                 })
             })
             .collect()
+    }
+
+    /// The class of each row's largest logit.
+    ///
+    /// # Errors
+    /// If the set has no logits, or holds NaN or infinity.
+    pub fn largest_logits(&self) -> Result<Vec<u32>> {
+        let classes = self.require(Field::Logits)?;
+        let mut out = Vec::with_capacity(self.len());
+        for range in blocks(self.len(), 1 << 14) {
+            let logits = self.rows(Field::Logits, range)?;
+            out.extend(logits.chunks_exact(classes).map(argmax));
+        }
+        Ok(out)
     }
 
     /// Number of classes: of labels that occur, or one more than the largest

@@ -347,4 +347,31 @@ mod tests {
         let said = set.part(mid).err().unwrap().to_string();
         assert!(said.contains("has no features of `mid`") && said.contains("mirror"), "{said}");
     }
+
+    /// Files hold parts, in every form that has names; what another program keeps under such a name
+    /// and is no matrix of these rows is none.
+    #[test]
+    fn files_hold_parts() {
+        use crate::features::{ConvertConfig, Form, convert};
+        use crate::io::{Tensor, save_tensors};
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let tensors = [
+            ("avg".to_owned(), Tensor::f32([2, 3], (0..6u8).map(f32::from).collect())),
+            ("mid.avg".to_owned(), Tensor::f32([2, 1], vec![7.0, 8.0])),
+            ("input.std".to_owned(), Tensor::f32([3], vec![0.2; 3])),
+            ("other.avg".to_owned(), Tensor::f32([5, 3], vec![0.0; 15])),
+        ];
+        save_tensors(&path("a.safetensors"), &tensors, &[]).unwrap();
+        let set = FeatureSet::open(path("a.safetensors")).unwrap();
+        let names: Vec<&str> = set.fields().map(Field::name).collect();
+        assert_eq!(names, ["avg", "mid.avg"]);
+        for (name, form) in [("b.npz", Form::Npz), ("c.safetensors", Form::Safetensors)] {
+            let config = ConvertConfig { form: Some(form), ..ConvertConfig::default() };
+            convert(&set, None, &path(name), &config, &mut crate::observe::Silent).unwrap();
+            let back = FeatureSet::open(path(name)).unwrap();
+            let mid = back.part(Part::named("mid").unwrap()).unwrap();
+            assert_eq!(mid.rows(Field::Features(Pooling::Avg), 0..2).unwrap(), &[7.0, 8.0][..]);
+        }
+    }
 }
