@@ -50,6 +50,9 @@ impl Display for AutoReport {
             if let Some(best) = selection.ranking.first() {
                 writeln!(f, "best one   {} ({})", best.name, percent(best.auroc))?;
             }
+            for (name, reason) in &selection.skipped {
+                writeln!(f, "left out   {name}: {reason}")?;
+            }
             let what = if selection.replaced() { "replaced" } else { "kept" };
             match &selection.evidence {
                 Some(evidence) => writeln!(
