@@ -357,7 +357,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let tensors = [
-            ("avg".to_owned(), Tensor::f32([2, 3], (0..6u8).map(f32::from).collect())),
+            ("avg".to_owned(), Tensor::f32([2, 3], (0..6u8).map(f32::from).collect::<Vec<f32>>())),
             ("mid.avg".to_owned(), Tensor::f32([2, 1], vec![7.0, 8.0])),
             ("input.std".to_owned(), Tensor::f32([3], vec![0.2; 3])),
             ("other.avg".to_owned(), Tensor::f32([5, 3], vec![0.0; 15])),
