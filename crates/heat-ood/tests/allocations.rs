@@ -44,7 +44,8 @@ fn steps_after_the_first_allocate_nothing() {
     for proposal in [Proposal::BaseDist, Proposal::BaseDistTemp, Proposal::RandomNormal] {
         let prior = GmmConfig::default().fit(&TrainingData::new(&train), &mut Silent).unwrap();
         let mut config = HeatConfig { batch_size: 300, ..HeatConfig::default() };
-        config.ebm.model.hidden_dim = 64;
+        // Layers of several sizes, with any panel's padding.
+        config.ebm.model.hidden_dim = 100;
         config.ebm.model.steps = 3;
         config.ebm.model.proposal_type = proposal;
         config.ebm.model.sample_from_batch_statistics = proposal == Proposal::BaseDistTemp;

@@ -6,6 +6,8 @@
 //! multiply-adds, 256 rows at a time: it depends neither on the number of
 //! threads nor on the instruction set.
 
+use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
+
 use super::isa::Isa;
 use crate::math::parallel::{Indices, Pieces, SlicesMut};
 
@@ -27,11 +29,16 @@ const RIGHT: usize = 3;
 /// Sums of a register tile.
 type Tile = [[f64; RIGHT * WIDTH]; WIDTH];
 
+/// The values of a row in a panel: a cache line, so that no load needs two.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f64; WIDTH]);
+
 /// Some rows of X, by panels.
 #[derive(Default)]
 pub struct Panels {
     rows: usize,
-    data: Vec<f64>,
+    data: Vec<Line>,
 }
 
 impl Panels {
@@ -46,8 +53,10 @@ impl Panels {
         fill: impl Fn(std::ops::Range<usize>, &mut [f64], I::Item) + Sync,
     ) {
         self.rows = rows;
-        self.data.resize(d.next_multiple_of(GROUP) * rows, 0.0);
-        let groups = self.data.par_chunks_mut(GROUP * rows).zip(beside).enumerate();
+        let lines = d.next_multiple_of(GROUP) / WIDTH * rows;
+        self.data.resize(lines, Line([0.0; WIDTH]));
+        let data: &mut [f64] = cast_slice_mut(&mut self.data);
+        let groups = data.par_chunks_mut(GROUP * rows).zip(beside).enumerate();
         groups.for_each(|(g, (out, item))| {
             fill(g * GROUP..((g + 1) * GROUP).min(d), out, item);
         });
@@ -55,7 +64,7 @@ impl Panels {
 
     fn panel(&self, panel: usize, rows: std::ops::Range<usize>) -> &[f64] {
         let start = panel * self.rows;
-        &self.data[(start + rows.start) * WIDTH..(start + rows.end) * WIDTH]
+        cast_slice(&self.data[start + rows.start..start + rows.end])
     }
 
     /// Add `scale`·XᵀX to the lower triangle of `acc` (`[d, d]`); the upper one

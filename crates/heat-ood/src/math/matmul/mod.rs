@@ -91,8 +91,20 @@ impl Aligned {
     /// Make it at least `len` long; keeps no values when it grows.
     pub fn reserve(&mut self, len: usize) {
         if len > self.len {
+            self.resize(len);
+        }
+    }
+
+    /// Make it `len` long, in the memory that it has where that is enough; keeps no values.
+    fn resize(&mut self, len: usize) {
+        let capacity = match &self.memory {
+            Memory::Lines(lines) => 16 * lines.len(),
+            Memory::Pages(map) => map.len() / 4,
+        };
+        if len > capacity {
             *self = Self::zeros(len);
         }
+        self.len = len;
     }
 }
 
@@ -222,9 +234,7 @@ impl Packed {
 
     fn resize(&mut self, isa: Isa, k: usize, n: usize) {
         (self.k, self.n, self.nr) = (k, n, kernel::panel_columns(isa));
-        let need = k * n.next_multiple_of(self.nr);
-        self.data.reserve(need);
-        self.data.len = need;
+        self.data.resize(k * n.next_multiple_of(self.nr));
     }
 
     fn set_panel(&mut self, b: View<'_>, panel: usize) {
