@@ -188,17 +188,17 @@ fn the_instruction_set_changes_no_byte() {
         let output = command(path, args).env("HEAT_ISA", isa).output().unwrap();
         assert!(output.status.success(), "{isa}: {}", text(&output.stderr));
     };
-    let sets = if cfg!(target_arch = "x86_64") && is_x86_feature_detected!("avx2") {
-        &["portable", "avx2"][..]
-    } else {
-        &["portable"]
-    };
+    let mut sets = vec!["portable"];
+    #[cfg(target_arch = "x86_64")]
+    sets.extend(is_x86_feature_detected!("avx2").then_some("avx2"));
+    #[cfg(target_arch = "aarch64")]
+    sets.push("neon");
     let (set, head) = (data("train"), data("head"));
     for scorer in ["gmm", "knn", "vim"] {
         let args = ["fit", scorer, "--train", &set, "--head", &head, "-o"];
         said(path, &[&args[..], &["best.safetensors"]].concat());
         said(path, &["score", "best.safetensors", &data("test"), "-o", "best.csv"]);
-        for isa in sets {
+        for &isa in &sets {
             let detector = format!("{scorer}-{isa}.safetensors");
             run(isa, &[&args[..], &[&detector]].concat());
             run(isa, &["score", &detector, &data("test"), "-o", "lowered.csv"]);
@@ -207,9 +207,7 @@ fn the_instruction_set_changes_no_byte() {
             assert!(read("lowered.csv") == read("best.csv"), "{scorer} on {isa}");
         }
     }
-    for (isa, words) in
-        [("sse9", "expected one of portable, avx2, avx512"), ("", "expected one of")]
-    {
+    for (isa, words) in [("sse9", "expected one of portable, "), ("", "expected one of")] {
         let output = command(path, &["info", "x"]).env("HEAT_ISA", isa).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         contains(&text(&output.stderr), &["`HEAT_ISA`", words]);
