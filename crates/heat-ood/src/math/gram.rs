@@ -159,6 +159,9 @@ fn tile(isa: Isa, left: &[f64], right: [&[f64]; RIGHT], count: usize) -> Tile {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx2(_), _) => unsafe { avx2(left, right, count, &mut out) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        (Isa::Neon(_), _) => unsafe { neon(left, right, count, &mut out) },
         (Isa::Portable, _) => portable(left, right, count, &mut out),
     }
     out
@@ -256,6 +259,40 @@ unsafe fn avx2_pass<const C: usize>(
         for (i, sum) in sums.into_iter().enumerate() {
             _mm256_storeu_pd(out.add(i * WIDTH), sum[0]);
             _mm256_storeu_pd(out.add(i * WIDTH + 4), sum[1]);
+        }
+    }
+}
+
+/// The same on registers of two doubles: 24 of 32 hold sums of 8·6, four a row of the left panel.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon(left: &[f64], right: [&[f64]; RIGHT], count: usize, out: &mut Tile) {
+    use std::arch::aarch64::*;
+    const PAIRS: usize = WIDTH / 2;
+    let column = |c: usize| right[c / WIDTH][c % WIDTH..].as_ptr();
+    // Six columns at a time; the last of an odd count are done with the two before them.
+    for c in (0..count * WIDTH).step_by(6).map(|c| c.min(count * WIDTH - 6)) {
+        let right: [*const f64; 6] = std::array::from_fn(|i| column(c + i));
+        let mut sums = [[vdupq_n_f64(0.0); PAIRS]; 6];
+        for at in (0..left.len()).step_by(WIDTH) {
+            // SAFETY: `at` is the first of WIDTH values of a row; of the right panels the last
+            // column's value lies within the row too.
+            unsafe {
+                let a: [float64x2_t; PAIRS] =
+                    std::array::from_fn(|h| vld1q_f64(left.as_ptr().add(at + 2 * h)));
+                for (sums, right) in sums.iter_mut().zip(right) {
+                    let x = vdupq_n_f64(*right.add(at));
+                    for (sum, a) in sums.iter_mut().zip(a) {
+                        *sum = vfmaq_f64(*sum, a, x);
+                    }
+                }
+            }
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (h, sum) in sums.into_iter().enumerate() {
+                out[2 * h][c + i] = vgetq_lane_f64::<0>(sum);
+                out[2 * h + 1][c + i] = vgetq_lane_f64::<1>(sum);
+            }
         }
     }
 }

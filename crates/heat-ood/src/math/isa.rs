@@ -2,14 +2,17 @@
 //!
 //! The best that the processor has, or what `HEAT_ISA` lowers them to: so that
 //! the code for one kind of processor can be tested and timed on another.
-//! [`Avx512`] and [`Avx2`] can only be had from their `detect`: whoever holds
-//! one may call what needs those instructions.
+//! [`Avx512`], [`Avx2`] and [`Neon`] can only be had from their `detect`: whoever
+//! holds one may call what needs those instructions.
 
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 
-/// The values of `HEAT_ISA`, lowest first.
+/// The values of `HEAT_ISA` on this kind of processor, lowest first.
+#[cfg(target_arch = "aarch64")]
+const LEVELS: [&str; 2] = ["portable", "neon"];
+#[cfg(not(target_arch = "aarch64"))]
 const LEVELS: [&str; 3] = ["portable", "avx2", "avx512"];
 
 /// How far up [`LEVELS`] the kernels may go. A value that is none of them is
@@ -28,7 +31,7 @@ pub(super) fn lowered() -> bool {
     highest() < 2
 }
 
-/// The instruction set of the products: `avx512`, `avx2` or `portable`.
+/// The instruction set of the products: `avx512`, `avx2`, `neon` or `portable`.
 ///
 /// It is the best that the processor has, unless the environment variable
 /// `HEAT_ISA` names a lower one. Results are the same to the bit.
@@ -38,6 +41,8 @@ pub fn instruction_set() -> &'static str {
         Isa::Avx512(_) => "avx512",
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(_) => "avx2",
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => "neon",
         Isa::Portable => "portable",
     }
 }
@@ -96,6 +101,19 @@ impl Avx2 {
     }
 }
 
+/// Proof that this processor has NEON.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Neon(());
+
+#[cfg(target_arch = "aarch64")]
+impl Neon {
+    pub(super) fn detect() -> Option<Self> {
+        let found = highest() >= 1 && std::arch::is_aarch64_feature_detected!("neon");
+        found.then_some(Neon(()))
+    }
+}
+
 /// An instruction set that this processor has.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Isa {
@@ -103,6 +121,8 @@ pub(super) enum Isa {
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
     Portable,
 }
 
@@ -118,6 +138,10 @@ impl Isa {
                 return Isa::Avx2(avx2);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(neon) = Neon::detect() {
+            return Isa::Neon(neon);
+        }
         Isa::Portable
     }
 
@@ -130,6 +154,8 @@ impl Isa {
             all.extend(Avx2::detect().map(Isa::Avx2));
             all.extend(Avx512::detect().map(Isa::Avx512));
         }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(Neon::detect().map(Isa::Neon));
         all
     }
 }

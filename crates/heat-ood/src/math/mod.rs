@@ -38,14 +38,20 @@ pub fn blocks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usi
 /// one page of memory to the next, nor rows in no order.
 #[inline(always)]
 pub(crate) fn prefetch(x: &[f32], at: usize) {
+    prefetch_line(x.as_ptr().wrapping_add(at));
+}
+
+/// Ask for the cache line at `at`, which may be any address. On aarch64 there is no stable way to ask.
+#[inline(always)]
+pub(crate) fn prefetch_line(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint, which may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (x, at);
+    let _ = at;
 }
 
 /// Elements of a cache line.

@@ -5,6 +5,7 @@
 
 pub mod bytes;
 pub mod sets;
+pub mod simulate;
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
 //! Simulations of what calibration promises, on scores of real rows. Used by
-//! `tests/calibration.rs` and, at scale, by `examples/calibration.rs`.
+//! `tests/all/calibration.rs` and, at scale, by `examples/calibration.rs`.
 
 use heat_ood::calibrate::drift::{Drift, DriftConfig};
 use heat_ood::calibrate::{

@@ -1,5 +1,5 @@
 """Shrinkage of the covariance of `train.avg` (normalised rows less their class means) that
-`tests/golden_scorers.rs` expects: the diagonal forms of Ledoit and Wolf and of OAS, and the ratio
+`tests/all/golden_scorers.rs` expects: the diagonal forms of Ledoit and Wolf and of OAS, and the ratio
 chosen by held-out classes. NumPy 2.4.6 and scikit-learn 1.9.1, float64.
 
     python make_shrinkage.py

@@ -5,6 +5,8 @@ use super::*;
 use crate::math::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::math::isa::{Avx2, Avx512};
+#[cfg(target_arch = "aarch64")]
+use neon::*;
 
 /// Columns of a panel of B: two registers, so that a part of it stays in the
 /// first-level cache.
@@ -23,6 +25,8 @@ fn tile_rows(isa: Isa) -> usize {
         Isa::Avx512(_) => MR_MAX,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(_) => 6,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => 6,
         Isa::Portable => 4,
     }
 }
@@ -59,6 +63,9 @@ impl Product<'_> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2(proof) => unsafe { run_avx2(proof, self, scratch, epilogue) },
+            // What is compiled for aarch64 has NEON everywhere.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => blocked(isa, self, scratch, epilogue),
             Isa::Portable => blocked(isa, self, scratch, epilogue),
         }
     }
@@ -306,6 +313,10 @@ impl Tile<'_> {
             (Isa::Avx2(_), true) => by_rows!(avx2, 2: 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2(_), false) => by_rows!(avx2, 1: 1 2 3 4 5 6),
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Neon(_), true) => by_rows!(neon, 2: 1 2 3 4 5 6),
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Neon(_), false) => by_rows!(neon, 1: 1 2 3 4 5 6),
             (Isa::Portable, true) => by_rows!(portable, 2: 1 2 3 4),
             (Isa::Portable, false) => by_rows!(portable, 1: 1 2 3 4),
         }
@@ -331,8 +342,8 @@ struct Sums {
 // placed, from `b` on `kc` rows of a panel's columns, from `sums.start` on R
 // such rows unless it is null, and from `sums.out` on R, `sums.ld` apart.
 
-/// A kernel of one instruction set: `$lanes` floats a register, W·`$halves` registers a row.
-#[cfg(target_arch = "x86_64")]
+/// A kernel of one instruction set: `$lanes` floats a `$vector`, two of them a row of a panel.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernel {
     ($name:ident, $features:literal, $lanes:literal, $vector:ident, $zero:ident, $load:ident,
      $store:ident, $broadcast:ident, $fma:ident, $add:ident) => {
@@ -344,6 +355,7 @@ macro_rules! kernel {
             mut b: *const f32,
             sums: Sums,
         ) {
+            #[cfg(target_arch = "x86_64")]
             use std::arch::x86_64::*;
             const NR: usize = 2 * $lanes;
             // Far enough ahead that a line of B arrives before it is used.
@@ -356,7 +368,7 @@ macro_rules! kernel {
                 let mut sum = [[$zero(); W]; R];
                 for i in 0..R {
                     for h in 0..W {
-                        _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(i * ld + $lanes * h).cast());
+                        crate::math::prefetch_line(out.wrapping_add(i * ld + $lanes * h));
                     }
                 }
                 if !start.is_null() {
@@ -368,7 +380,7 @@ macro_rules! kernel {
                 }
                 let mut step = |a: *const f32, b: *const f32| {
                     let b: [$vector; W] = std::array::from_fn(|h| {
-                        _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + $lanes * h).cast());
+                        crate::math::prefetch_line(b.wrapping_add(AHEAD + $lanes * h));
                         $load(b.add($lanes * h))
                     });
                     for (i, sum) in sum.iter_mut().enumerate() {
@@ -429,6 +441,63 @@ kernel!(
     _mm256_fmadd_ps,
     _mm256_add_ps
 );
+
+#[cfg(target_arch = "aarch64")]
+kernel!(neon, "neon", 8, Pair, zero, load, store, broadcast, fma, add);
+
+/// Two NEON registers as one of eight floats: 6·2·2 sums of 32 registers.
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    pub(super) type Pair = float32x4x2_t;
+
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub(super) fn zero() -> Pair {
+        broadcast(0.0)
+    }
+
+    /// # Safety
+    /// There are eight floats at `from`.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub(super) unsafe fn load(from: *const f32) -> Pair {
+        // SAFETY: the caller's promise.
+        unsafe { float32x4x2_t(vld1q_f32(from), vld1q_f32(from.add(4))) }
+    }
+
+    /// # Safety
+    /// There is room for eight floats at `to`.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub(super) unsafe fn store(to: *mut f32, value: Pair) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            vst1q_f32(to, value.0);
+            vst1q_f32(to.add(4), value.1);
+        }
+    }
+
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub(super) fn broadcast(x: f32) -> Pair {
+        float32x4x2_t(vdupq_n_f32(x), vdupq_n_f32(x))
+    }
+
+    /// x·y + sum.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub(super) fn fma(x: Pair, y: Pair, sum: Pair) -> Pair {
+        float32x4x2_t(vfmaq_f32(sum.0, x.0, y.0), vfmaq_f32(sum.1, x.1, y.1))
+    }
+
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub(super) fn add(x: Pair, y: Pair) -> Pair {
+        float32x4x2_t(vaddq_f32(x.0, y.0), vaddq_f32(x.1, y.1))
+    }
+}
 
 unsafe fn portable<const R: usize, const DIRECT: bool, const W: usize>(
     kc: usize,

@@ -1,0 +1,216 @@
+//! `heat extract`, `heat backbone inspect`, `heat doctor`.
+
+use crate::common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{command, contains, fails, ok, runtime, text};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-images/tests/golden");
+
+fn model(name: &str) -> String {
+    format!("{GOLDEN}/onnx/{name}.onnx")
+}
+
+fn images(directory: &Path) {
+    for (i, class) in ["cat", "dog", "cat", "dog", "cat", "dog"].iter().enumerate() {
+        let class = directory.join("images").join(class);
+        fs::create_dir_all(&class).unwrap();
+        let mut image = fs::read(format!("{GOLDEN}/images/rgb.bmp")).unwrap();
+        image[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i as u8));
+        fs::write(class.join(format!("{i}.bmp")), image).unwrap();
+    }
+}
+
+#[test]
+fn graphs_are_described() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = text(&ok(directory.path(), &["backbone", "inspect", &model("plain")]).stdout);
+    contains(&said, &["image [?, 3, 8, 8]", "map: a map", "fc: 6 → 4 classes", "opset 17"]);
+    let said = text(&ok(directory.path(), &["backbone", "inspect", &model("vector")]).stdout);
+    contains(&said, &["flat: a vector, avg alone"]);
+    let said = text(&ok(directory.path(), &["backbone", "inspect", &model("headless")]).stdout);
+    contains(&said, &["map: a map", "none: no linear layer with constant weights"]);
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    images(directory.path());
+    let plain = model("plain");
+    let args = ["extract", "images", "--backbone", &plain, "-o", "out"];
+    let refused = |more: &[&str], parts: &[&str]| {
+        let (_, error) = fails(directory.path(), &[&args[..], more].concat());
+        contains(&error, parts);
+    };
+    refused(&[], &["the normalisation", "--preset cifar10|cifar100|imagenet"]);
+    refused(
+        &["--preset", "imagenett"],
+        &["`transform=imagenett`", "did you mean `transform=imagenet`"],
+    );
+    refused(&["--preset", "cifar10", "--mean", "1,2"], &["three numbers"]);
+    refused(&["--preset", "cifar10", "--resize", "8y8"], &["`resize` = 8y8", "32x32"]);
+    refused(&["--preset", "cifar10", "--format", "cifar"], &["`cifar`", "cifar10"]);
+    refused(&["--preset", "cifar10", "--batch-size", "0"], &["`batch_size` = 0"]);
+    let mut none = command(directory.path(), &["doctor"]);
+    let out = none.env("ORT_DYLIB_PATH", "absent.so").output().unwrap();
+    assert!(!out.status.success());
+    contains(&text(&out.stderr), &["absent.so", "ORT_DYLIB_PATH", "pip install onnxruntime"]);
+    assert!(!directory.path().join("out").exists());
+}
+
+/// Features of another network, and of images transformed otherwise, are refused by whatever was
+/// fitted on these, unless told to go on.
+fn other_networks_are_refused(path: &Path, plain: &str) {
+    let copy = path.join("other.onnx");
+    let mut bytes = fs::read(plain).unwrap();
+    // An unknown field of the message: another file, the same network to the runtime.
+    bytes.extend([0xfa, 0x3f, 0x01, b'x']);
+    fs::write(&copy, bytes).unwrap();
+    let extract = |backbone: &str, mean: &str, out: &str| {
+        let network = ["extract", "images", "--backbone", backbone, "--preset", "cifar10"];
+        let transform = ["--resize", "8x8", "--mean", mean, "-o", out];
+        ok(path, &[&network[..], &transform].concat());
+    };
+    extract(copy.to_str().unwrap(), "0.4914,0.4822,0.4465", "other");
+    extract(plain, "0,0,0", "moved");
+    let knn = ["fit", "knn(k=3)", "--train"];
+    ok(path, &[&knn[..], &["train", "-o", "knn"]].concat());
+    ok(path, &[&knn[..], &["other", "-o", "knn_other"]].concat());
+    ok(path, &["calibrate", "knn", "--id", "train", "--force", "--alpha", "0.5", "-o", "sure"]);
+    for (set, parts) in [
+        ("other", ["network other.onnx (", "and not plain.onnx ("]),
+        ("moved", ["transform {", "with the same network and transform"]),
+    ] {
+        let id = format!("x={set}");
+        for command in [
+            &["score", "knn", set][..],
+            &["calibrate", "knn", "--id", set, "--alpha", "0.5", "-o", "no"],
+            &["watch", "sure", set],
+            &["eval", "--detectors", "knn", "--id", "train", "--ood", &id],
+            &["eval", "--train", "train", "--scorers", "el", "--id", "train", "--ood", &id],
+            &["compose", "knn", "el", "--train", set, "-o", "no"],
+            &["compose", "knn", "knn_other", "--train", "train", "-o", "no"],
+        ] {
+            let parts =
+                if command[1..3] == ["knn", "knn_other"] { &["network"][..] } else { &parts };
+            let (code, error) = fails(path, command);
+            assert_eq!(code, 1, "{command:?}: {error}");
+            contains(&error, parts);
+            contains(&error, &["`--force`"]);
+            // Six rows are too few to watch.
+            if command[0] != "watch" {
+                ok(path, &[command, &["--force"]].concat());
+            }
+            let _ = fs::remove_file(path.join("no"));
+        }
+    }
+    // A conversion keeps what it knows; a set that says nothing passes.
+    ok(path, &["convert", "other", "-o", "converted.safetensors"]);
+    contains(&fails(path, &["score", "knn", "converted.safetensors"]).1, &["network other.onnx"]);
+    ok(path, &["convert", "other", "-o", "mute.npz"]);
+    ok(path, &["score", "knn", "mute.npz"]);
+    // Shards of two networks are no set.
+    fs::create_dir(path.join("mixed")).unwrap();
+    for (from, to) in [("train", "a"), ("other", "b")] {
+        let to = path.join("mixed").join(to).with_extension("safetensors");
+        fs::copy(path.join(from).join("shard-00000.safetensors"), to).unwrap();
+    }
+    contains(&fails(path, &["info", "mixed"]).1, &["no shards of one set"]);
+    // The head of another network is said.
+    let head = ["--head", "other_head.safetensors", "-o", "x"];
+    let mut bytes = fs::read(path.join("train/head.safetensors")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 0x80;
+    // One byte off its own digest it would be damaged; without one it is another head.
+    fs::write(path.join("other_head.safetensors"), &bytes).unwrap();
+    let (_, damaged) = fails(path, &[&["fit", "el", "--train", "train"][..], &head].concat());
+    contains(&damaged, &["other_head.safetensors: is damaged"]);
+    let digest = br#""digest":"#;
+    let at = bytes.windows(digest.len()).position(|w| w == digest).expect("a digest");
+    bytes[at + 1] = b'n';
+    fs::write(path.join("other_head.safetensors"), bytes).unwrap();
+    let said = ok(path, &[&["fit", "el", "--train", "train"][..], &head].concat()).stderr;
+    contains(&text(&said), &["the head given is not that of the network"]);
+}
+
+#[test]
+fn from_images_to_scores() {
+    if !runtime("from_images_to_scores") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    contains(&text(&ok(path, &["doctor"]).stdout), &["ONNX Runtime", "found by"]);
+    let plain = model("plain");
+    let extract = ["extract", "images", "--backbone", &plain, "--preset", "cifar10"];
+    let out = ["--resize", "8x8", "-o", "train"];
+    let said = text(&ok(path, &[&extract[..], &out].concat()).stderr);
+    contains(&said, &["map: a map", "6 rows; 6 images", "of 6 labelled rows right"]);
+    // One network alone, and four that share more threads than there are networks.
+    for threads in ["1", "6"] {
+        let more = ["--resize", "8x8", "--batch-size", "2", "--threads", threads, "-o", threads];
+        ok(path, &[&extract[..], &more].concat());
+    }
+    let shard = |set: &str| fs::read(path.join(set).join("shard-00000.safetensors")).unwrap();
+    assert!(shard("1") == shard("6"));
+    contains(
+        &text(&ok(path, &["info", "train"]).stdout),
+        &["6 rows", "std    [6, 6]", "2 classes"],
+    );
+    // The network's head lies in the set's directory, and is taken from there.
+    let head = "train/head.safetensors";
+    ok(path, &["fit", "el", "--train", "train", "--head", head, "-o", "given"]);
+    ok(path, &["fit", "el", "--train", "train", "-o", "el"]);
+    let file = |name: &str| fs::read(path.join(name)).unwrap();
+    assert!(file("given") == file("el"));
+    assert_eq!(text(&ok(path, &["score", "el", "train"]).stdout).lines().count(), 7);
+    other_networks_are_refused(path, &plain);
+    // Images of another size than the graph's.
+    let (code, error) = fails(path, &[&extract[..], &["-o", "large"]].concat());
+    assert_eq!(code, 1);
+    contains(&error, &["[?, 3, 8, 8]", "[1, 3, 32, 32]", "resizing"]);
+}
+
+#[test]
+fn surrogates_of_images() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    let plain = model("plain");
+    let extract = ["extract", "images", "--backbone", &plain, "--preset", "cifar10"];
+    let refused = |more: &[&str], parts: &[&str]| {
+        let (_, error) = fails(path, &[&extract[..], &["-o", "no"], more].concat());
+        contains(&error, parts);
+    };
+    refused(&["--surrogates", "jigsaw3"], &["unknown kind of surrogates `jigsaw3`", "jigsaw2"]);
+    refused(&["--surrogate-rows", "5"], &["--surrogates"]);
+    refused(&["--surrogates", "all", "--perturb", "x", "--epsilon", "1"], &["cannot be used with"]);
+    if !runtime("surrogates_of_images") {
+        return;
+    }
+    let extract = [&extract[..], &["--resize", "8x8"]].concat();
+    ok(path, &[&extract[..], &["-o", "plain"]].concat());
+    let surrogates = ["--surrogates", "mixup,edges", "--surrogate-rows", "9", "--seed", "4"];
+    let surrogates = [&extract[..], &surrogates, &["-o", "made"]].concat();
+    let sheet = [&surrogates[..], &["--preview", "sheet.png"]].concat();
+    let said = text(&ok(path, &sheet).stderr);
+    let rows = ["made/mixup: 9 rows", "made/edges: 6 rows", "made/id: 6 images as they are"];
+    contains(&said, &rows);
+    contains(&said, &["note: made of the images given", "sheet.png", "21 images in"]);
+    assert!(path.join("sheet.png").is_file());
+    contains(&text(&ok(path, &surrogates).stderr), &["all of it already exists"]);
+    // What was fitted on the images takes them.
+    ok(path, &["fit", "knn(k=3)", "--train", "plain", "-o", "knn"]);
+    assert_eq!(text(&ok(path, &["score", "knn", "made/mixup"]).stdout).lines().count(), 10);
+    refused_set(path, &extract);
+}
+
+/// All images are in the set that is left out.
+fn refused_set(path: &Path, extract: &[&str]) {
+    let more = ["--surrogates", "blur", "--exclude", "plain", "-o", "none"];
+    let (_, error) = fails(path, &[extract, &more].concat());
+    contains(&error, &["no image left to make surrogates of", "`--exclude SET`"]);
+}
