@@ -19,6 +19,7 @@ from pytorch_ood.metrics import OODMetrics
 from pytorch_ood.utils import GridSearch
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
+from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 import heat_ood as ho
 from heat_ood import _heat_ood
@@ -173,6 +174,12 @@ def test_benchmark_and_their_metrics() -> None:
         found = theirs.compute()
         assert float(found["AUROC"]) == pytest.approx(ours["auroc"], abs=1e-6)
         assert float(found["FPR95TPR"]) == pytest.approx(ours["fpr95_ood_positive"], abs=1e-6)
+        # torchmetrics: the curve's first point at which 95 % of OOD, or of ID rows are found.
+        fpr, tpr, _ = binary_roc(torch.from_numpy(s), torch.from_numpy((y < 0).astype(int)))
+        assert float(binary_auroc(torch.from_numpy(s), torch.from_numpy((y < 0).astype(int)))) == pytest.approx(ours["auroc"], abs=1e-6)
+        assert float(fpr[tpr >= 0.95][0]) == pytest.approx(ours["fpr95_ood_positive"], abs=1e-6)
+        fpr, tpr, _ = binary_roc(torch.from_numpy(-s), torch.from_numpy((y >= 0).astype(int)))
+        assert float(fpr[tpr >= 0.95][0]) == pytest.approx(ours["fpr95_id_positive"], abs=1e-6)
         trapezoid = ho.metrics.openood_aupr(s[y >= 0], s[y < 0])
         assert float(found["AUPR-OUT"]) == pytest.approx(trapezoid[1], abs=1e-5)
     toy = Toy()
