@@ -296,16 +296,19 @@ fn kinds_are_found_in_a_directory() {
     let at = |name: &str| place.path().join(name);
     let refused = |path: &Path| Negatives::open(path).err().unwrap().to_string();
     let error = refused(place.path());
-    assert!(error.contains("no kind of negatives lies there"), "{error}");
+    assert!(error.contains("holds no feature set"), "{error}");
     let error = refused(&at("elsewhere"));
     assert!(error.contains("nothing lies there"), "{error}");
-    for name in ["id", "zoom", ".hidden"] {
+    // ID rows, a network's head, what is hidden and other files are no kinds.
+    for name in ["id", ".hidden"] {
         std::fs::create_dir(at(name)).unwrap();
     }
-    // ID rows, a network's head, what is hidden and other files are no kinds.
     save(&at("id/a.safetensors"), &rows(3, 4, 0));
     save(&at("head.safetensors"), &rows(3, 4, 0));
     std::fs::write(at("preview.png"), b"").unwrap();
+    let error = refused(place.path());
+    assert!(error.contains("no kind of negatives lies there"), "{error}");
+    std::fs::create_dir(at("zoom")).unwrap();
     let error = refused(place.path());
     assert!(error.contains("zoom"), "{error}");
     save(&at("zoom/a.safetensors"), &rows(3, 4, 0));
