@@ -21,7 +21,7 @@ from sklearn.neural_network import MLPClassifier
 import heat_ood as ho
 
 x, y = load_digits(return_X_y=True)
-rows = np.flatnonzero(y < 7)
+rows = np.random.default_rng(0).permutation(np.flatnonzero(y < 7))
 train_rows, val_rows, test_rows = rows[:700], rows[700:1000], rows[1000:]
 net = MLPClassifier((64,), max_iter=300, random_state=0).fit(x[train_rows], y[train_rows])
 hidden = lambda i: np.maximum(x[i] @ net.coefs_[0] + net.intercepts_[0], 0)

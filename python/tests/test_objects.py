@@ -252,6 +252,15 @@ def test_drift() -> None:
     assert drift.rows == 400
 
 
+def test_a_calibrated_detector_without_a_file_is_evaluated() -> None:
+    """Its promise is in the report; it has no file to name."""
+    detector = ho.Gmm(kmeans=1, normalize=False).fit(X).calibrate(RNG.normal(size=(500, 16)))
+    results = ho.evaluate({"mine": detector}, id=RNG.normal(size=(200, 16)), ood={"far": RNG.normal(loc=3.0, size=(100, 16))})
+    assert results.auroc()["mine"] > 0.99
+    page = results.report()
+    assert "in memory" in page and "fig-calibration" in page
+
+
 def test_selection(train: ho.FeatureSet, ood: ho.FeatureSet, test_set: ho.FeatureSet) -> None:
     chosen = ho.select(train, ["el", "gmm(shrinkage=1)", "msp"], rows=1000, folds=2)
     assert [name for name, _ in chosen.ranking] and chosen.detector.score(ood).shape == (len(ood),)

@@ -118,8 +118,7 @@ pub fn evaluate(
         let (mut results, mut evaluation) = Evaluation::of(id, &ood, &candidates, observer)?;
         statistics.add_to(&mut results, evaluation.scores(), observer)?;
         for (name, detector) in detectors.iter().filter(|(_, d)| d.calibration().is_some()) {
-            let file = std::path::Path::new(name);
-            evaluation = evaluation.with_detector(name, file, detector, id, &ood)?;
+            evaluation = evaluation.with_detector(name, None, detector, id, &ood)?;
         }
         if let Some(train) = train {
             evaluation = evaluation.with_training(train, head)?;

@@ -110,7 +110,7 @@ pub(super) fn evaluated(args: &EvalArgs, progress: &mut Progress) -> Result<Eval
     if args.report.is_some() {
         let kept = |d: &&NamedDetector| results.skipped.iter().all(|(name, _)| *name != d.name);
         for NamedDetector { name, file, detector } in read.iter().filter(kept) {
-            evaluation = evaluation.with_detector(name, file, detector, id, ood)?;
+            evaluation = evaluation.with_detector(name, Some(file), detector, id, ood)?;
         }
         if let Some(Data { train, head, .. }) = &data {
             evaluation = evaluation.with_training(train, head.as_ref())?;

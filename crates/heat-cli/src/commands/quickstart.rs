@@ -71,7 +71,7 @@ pub fn run(args: &QuickstartArgs, progress: &mut Progress) -> Result<()> {
     let mut evaluation = evaluation.with_training(&data.train, data.head.as_ref())?;
     for (name, file) in &files {
         let detector = Detector::open(file)?;
-        evaluation = evaluation.with_detector(name, file, &detector, &sets.id, &sets.ood)?;
+        evaluation = evaluation.with_detector(name, Some(file), &detector, &sets.id, &sets.ood)?;
     }
     let page = args.out.join("report.html");
     let report = ReportData::new(command_line(), Vec::new()).with_results(&results, evaluation);

@@ -136,15 +136,16 @@ impl Evaluation {
         Ok(self)
     }
 
-    /// Say that the candidate of that name is a detector read from `file`. Where it is calibrated,
-    /// its promise is held against what it says of the same `id` and `ood`.
+    /// Say that the candidate of that name is a detector, read from `file` or in memory alone. Where
+    /// it is calibrated, its promise is held against what it says of the same `id` and `ood`.
     ///
     /// # Errors
-    /// If there is no such candidate, the file cannot be read once more for its hash, or classes cannot be predicted where they are needed.
+    /// If there is no such candidate, the file cannot be read once more for its hash, or classes
+    /// cannot be predicted where they are needed.
     pub fn with_detector(
         mut self,
         name: &str,
-        file: &Path,
+        file: Option<&Path>,
         detector: &Detector,
         id: &FeatureSet,
         ood: &[(String, FeatureSet)],
@@ -153,7 +154,10 @@ impl Evaluation {
         let place = names.clone().position(|n| n == name);
         let place = place.ok_or_else(|| Error::unknown("scorer", name, names))?;
         let about = &mut self.scorers[place];
-        about.origin = format!("{} {}", places::name(file), heat_ood::io::sha256(file)?);
+        about.origin = match file {
+            Some(file) => format!("{} {}", places::name(file), heat_ood::io::sha256(file)?),
+            None => "in memory".into(),
+        };
         about.provenance = detector.provenance().clone();
         if let Some(calibration) = detector.calibration() {
             let ood =
