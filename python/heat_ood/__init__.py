@@ -28,7 +28,7 @@ from .images import Backbone, extract
 from .recipes import Recipe, recipe
 from .scorer_classes import *  # noqa: F403
 from .scorer_classes import __all__ as _classes
-from .selection import Auto, Selection, auto, committee, select, tune
+from .selection import Auto, Selection, auto, auto_from_images, committee, select, tune
 
 __version__ = _heat_ood.version()
 
@@ -59,6 +59,7 @@ __all__ = [
     "Scorer",
     "Selection",
     "auto",
+    "auto_from_images",
     "committee",
     "compose",
     "drift",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +14,11 @@ from typing import Any
 from . import _heat_ood
 from ._progress import Progress, callback
 from ._scorer import Scorer
-from .detector import Detector
-from .errors import HeatWarning, InputError
+from .detector import Detector, load
+from .errors import HeatError, HeatWarning, InputError
 from .features import StrPath, as_head, as_set
 
-__all__ = ["Auto", "Selection", "auto", "committee", "select", "tune"]
+__all__ = ["Auto", "Selection", "auto", "auto_from_images", "committee", "select", "tune"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,7 @@ def auto(
     directory, or a dict of your own) against their ID rows; a residual is trained, and the mirrored
     image averaged in, where each shows its worth; ID rows of `val`, outside training, calibrate the result.
     Without surrogates, what features alone allow; `str` of the result says what was done and lost.
-    From images in one call: the command `heat auto IMAGES --backbone MODEL`.
+    From images in one call: `auto_from_images`.
     """
     data = as_set(train, "train")
     layer = as_head(head) or data.head
@@ -139,6 +141,67 @@ def auto(
         data._set, inner, kinds, rows_of_id, calibration, residual, views, alpha, rows, seed, callback(progress)
     )
     return Auto(Detector(detector), json.loads(found), text)
+
+
+def auto_from_images(
+    images: StrPath,
+    backbone: StrPath,
+    out: StrPath,
+    *,
+    val: StrPath | None = None,
+    taps: int | None = 3,
+    mirror: bool = True,
+    residual: bool = True,
+    surrogate_rows: int = 1500,
+    rows: int = 20_000,
+    alpha: float = 0.05,
+    seed: int = 0,
+    work: StrPath | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Auto:
+    """From images and a network to a calibrated detector in the file `out`, as `heat auto IMAGES` does.
+
+    `val` are ID images outside the network's training; without them a fifth of `images` is held out.
+    `taps` are how many further layers are looked for, `None` none. `options` are others of the command:
+    `preset="cifar10"`, `mean=[0.5, 0.5, 0.5]`, `arch="resnet34"`. Features and surrogates lie in `work`
+    (`OUT.auto`): interrupted, it goes on where it stopped when called again. The command runs in a process of its own;
+    `progress=True` lets it write to the standard error.
+    """
+    given = {
+        "backbone": backbone,
+        "output": out,
+        "val": val,
+        "taps": "none" if taps is None else f"auto:{taps}",
+        "no_mirror": not mirror,
+        "no_residual": not residual,
+        "surrogate_rows": surrogate_rows,
+        "rows": rows,
+        "alpha": alpha,
+        "seed": seed,
+        "work": work,
+        **options,
+    }
+    words = [word for key, value in given.items() for word in _option(key, value)]
+    command = [sys.executable, "-m", "heat_ood", "auto", *words, "--", str(images)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=None if progress else subprocess.PIPE, encoding="utf-8", errors="replace")
+    if done.returncode != 0:
+        said = (done.stderr or "its standard error says why").strip()
+        wrong = InputError if done.returncode == 2 else HeatError
+        raise wrong(f"heat auto ended with {done.returncode}: {said}")
+    beside = Path(work) if work is not None else Path(f"{out}.auto")
+    return Auto(load(out), json.loads((beside / "auto.json").read_text(encoding="utf-8")), done.stdout)
+
+
+def _option(key: str, value: Any) -> list[str]:
+    """An option of the command; none where the value is `None` or `False`."""
+    name = "--" + key.replace("_", "-")
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [name]
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return [name + "=" + ",".join(map(str, values))]
 
 
 def _surrogates(

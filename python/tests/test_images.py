@@ -1,0 +1,64 @@
+"""Images through ONNX Runtime: features, surrogates, and `auto`, as the command has them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import heat_ood as ho
+
+pytest.importorskip("onnxruntime")
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "crates/heat-images/tests/golden/onnx/plain.onnx"
+OPTIONS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "dtype": "f32"}
+
+
+def images(place: Path, n: int, seed: int) -> Path:
+    """Images of 8×8 of four classes, each of a colour, with their labels beside them."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 4
+    pixels = rng.integers(40, 90, (n, 8, 8, 3), dtype=np.uint8)
+    for channel in range(3):
+        pixels[labels == channel, :, :, channel] += 120
+    place.mkdir()
+    np.save(place / "images.npy", pixels)
+    np.save(place / "labels.npy", labels)
+    return place / "images.npy"
+
+
+def test_extraction_is_that_of_the_command(tmp_path: Path) -> None:
+    source = images(tmp_path / "images", 60, 0)
+    done = ho.extract(source, MODEL, tmp_path / "here", resize=8, crop=8, **OPTIONS)
+    assert done.rows == 60 and len(done.features) == 60 and done.unreadable == []
+    words = ["--preset=imagenet", "--resize=8", "--crop=8", "--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25", "--dtype=f32", "-o", str(tmp_path / "there")]
+    command = [sys.executable, "-m", "heat_ood", "extract", str(source), "--backbone", str(MODEL), *words]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    there = ho.FeatureSet.open(tmp_path / "there")
+    scorer = ho.Knn(k=3).fit(done.features)
+    assert np.array_equal(scorer.score(there), scorer.score(done.features))
+
+
+def test_auto_from_images(tmp_path: Path) -> None:
+    train, val = images(tmp_path / "train", 200, 1), images(tmp_path / "val", 160, 2)
+    out = tmp_path / "d.safetensors"
+    made = ho.auto_from_images(train, MODEL, out, val=val, surrogate_rows=20, residual=False, mirror=False, taps=None, **OPTIONS)
+    assert made.detector.calibrated and made.found["calibrated_on"] == 80 and "calibrated on 80" in str(made)
+    # What the command made of the same, from the work that lies there.
+    words = ["--val", str(val), "--surrogate-rows=20", "--no-residual", "--no-mirror", "--taps=none", "-o", str(tmp_path / "c.safetensors")]
+    words += ["--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25", "--dtype=f32", "--work", f"{out}.auto", "--json"]
+    command = [sys.executable, "-m", "heat_ood", "auto", str(train), "--backbone", str(MODEL), *words]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(done.stdout)["selection"]["ranking"] == made.found["selection"]["ranking"]
+    assert (tmp_path / "c.safetensors").read_bytes() == out.read_bytes()
+
+
+def test_auto_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ho.errors.HeatError, match="no-such"):
+        ho.auto_from_images(tmp_path / "no-such", MODEL, tmp_path / "d.safetensors")
+    with pytest.raises(ho.errors.InputError, match="colour"):
+        ho.auto_from_images(images(tmp_path / "train", 8, 1), MODEL, tmp_path / "d.safetensors", colour="red")
