@@ -1,6 +1,6 @@
 """Trains briefly and reads the event file with the real tensorboard package.
 
-    python bench/check_tensorboard.py target/release/heat
+    python bench/check_tensorboard.py target/debug/heat
 
 Every scalar must be there, once an epoch, with the value of metrics.jsonl.
 """
