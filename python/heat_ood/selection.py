@@ -166,7 +166,7 @@ def auto_from_images(
     `taps` are how many further layers are looked for, `None` none. `options` are others of the command:
     `preset="cifar10"`, `mean=[0.5, 0.5, 0.5]`, `arch="resnet34"`. Features and surrogates lie in `work`
     (`OUT.auto`): interrupted, it goes on where it stopped when called again. The command runs in a process of its own;
-    `progress=True` lets it write to the standard error.
+    `progress=True` lets it write to the standard error, else its warnings are raised as `HeatWarning`.
     """
     given = {
         "backbone": backbone,
@@ -189,6 +189,9 @@ def auto_from_images(
         said = (done.stderr or "its standard error says why").strip()
         wrong = InputError if done.returncode == 2 else HeatError
         raise wrong(f"heat auto ended with {done.returncode}: {said}")
+    for line in (done.stderr or "").splitlines():
+        if line.startswith("warning: "):
+            warnings.warn(line.removeprefix("warning: "), HeatWarning, stacklevel=2)
     beside = Path(work) if work is not None else Path(f"{out}.auto")
     return Auto(load(out), json.loads((beside / "auto.json").read_text(encoding="utf-8")), done.stdout)
 

@@ -270,7 +270,7 @@ unsafe fn neon(left: &[f64], right: [&[f64]; RIGHT], count: usize, out: &mut Til
     use std::arch::aarch64::*;
     const PAIRS: usize = WIDTH / 2;
     let column = |c: usize| right[c / WIDTH][c % WIDTH..].as_ptr();
-    // Six columns at a time; the last of an odd count are done with the two before them.
+    // Six columns at a time; the last six begin among those that are done, with the same sums.
     for c in (0..count * WIDTH).step_by(6).map(|c| c.min(count * WIDTH - 6)) {
         let right: [*const f64; 6] = std::array::from_fn(|i| column(c + i));
         let mut sums = [[vdupq_n_f64(0.0); PAIRS]; 6];
