@@ -8,16 +8,17 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::graph;
-use super::proto::{self, Entry, Tensor, varint};
+use super::proto::{self, Entry, Tensor, field};
 use heat_ood::io::{Bytes, map};
 use heat_ood::{Error, Result};
 
 /// The largest message that protobuf allows.
 const MOST: usize = (1 << 31) - 1;
 
-const GRAPH: u64 = 7;
+/// Fields of a model and of its graph.
+pub(super) const GRAPH: u64 = 7;
+pub(super) const NODE: u64 = 1;
 const INITIALIZER: u64 = 5;
-const NODE: u64 = 1;
 const ATTRIBUTE: u64 = 5;
 const TENSOR: u64 = 5;
 
@@ -112,24 +113,6 @@ fn rewrite(
         }
     }
     Ok(Some(()))
-}
-
-/// The next field: its key, and its body where it has a length.
-fn field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
-    let key = varint(rest)?;
-    let length = match key & 7 {
-        0 => {
-            varint(rest)?;
-            return Some((key, None));
-        }
-        1 => 8,
-        2 => usize::try_from(varint(rest)?).ok()?,
-        5 => 4,
-        _ => return None,
-    };
-    let (body, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some((key, (key & 7 == 2).then_some(body)))
 }
 
 /// A tensor with its values from another file; `None` if it has them itself.

@@ -11,6 +11,7 @@ use super::linear::{Finder, Linear, Source};
 use super::meter::{self, Flaw};
 use super::pooling::{self, Layout, Pooled};
 use super::proto::{ADDED, FLOAT, Graph, Model, Node, Value};
+use super::quantised::is_quantised;
 use heat_ood::features::Head;
 use heat_ood::io::{ONNX, kind_of};
 use heat_ood::{Error, Result};
@@ -134,7 +135,6 @@ pub(super) fn read(path: &Path, bytes: &[u8], asked: Asked<'_>) -> Result<Found>
     let constants = Constants::new(graph, &makers, bytes.len());
     let reader = Reader { path, graph, makers: &makers, constants: &constants };
     let (input, input_shape, channels_last) = reader.input()?;
-    let opset = model.opset.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx");
     let (linear, chosen, output) = reader.classifier(asked)?;
     let found = Found {
         input,
@@ -146,7 +146,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], asked: Asked<'_>) -> Result<Found>
         head: None,
         headless: None,
         chosen,
-        opset: opset.map_or(0, |o| o.version),
+        opset: opset(&model),
         nodes: graph.node.len(),
         layers: Vec::new(),
         declared: graph.output.iter().map(|o| o.name.clone()).collect(),
@@ -180,6 +180,12 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Model> {
         Flaw::TooMuch => broken("describes far more than the file's size explains: refused".into()),
     })?;
     Model::decode(bytes).map_err(|e| broken(format!("not a whole ONNX model: {e}")))
+}
+
+/// Version of the standard operators.
+pub(super) fn opset(model: &Model) -> i64 {
+    let standard = model.opset.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx");
+    standard.map_or(0, |o| o.version)
 }
 
 /// Whether a name is that of something added to a graph.
@@ -402,8 +408,7 @@ impl<'a> Reader<'a> {
         let mut ends = format!(
             "no linear layer with constant weights at its end (it ends in {ends}, last first)"
         );
-        let quantised = |n: &&Node| n.op.starts_with("QLinear") || n.op == "QGemm";
-        if let Some(node) = self.graph.node.iter().rev().find(quantised) {
+        if let Some(node) = self.graph.node.iter().rev().find(|n| is_quantised(n)) {
             ends += &format!(
                 "; its weights are within operators of eight bits ({}): quantise it in the form QDQ",
                 node.op

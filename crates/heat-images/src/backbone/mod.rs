@@ -22,6 +22,7 @@ mod outputs;
 mod perturb;
 mod pooling;
 mod proto;
+mod quantised;
 mod resnet;
 mod runtime;
 mod shapes;
@@ -143,6 +144,9 @@ impl Backbone {
         } else if let Some(whole) = external::inlined(path, &bytes)? {
             bytes = Arc::new(Bytes::from(whole));
             sha256 = sha256_of([&bytes[..]]);
+        }
+        if let Some(apart) = quantised::taken_apart(path, &bytes)? {
+            bytes = Arc::new(Bytes::from(apart));
         }
         let asked = Asked {
             tap: options.tap.as_deref(),

@@ -336,6 +336,24 @@ pub fn varint(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// The next field of a message, which is taken off: its key, and its body where it has a length.
+pub fn field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
+    let key = varint(rest)?;
+    let length = match key & 7 {
+        0 => {
+            varint(rest)?;
+            return Some((key, None));
+        }
+        1 => 8,
+        2 => usize::try_from(varint(rest)?).ok()?,
+        5 => 4,
+        _ => return None,
+    };
+    let (body, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some((key, (key & 7 == 2).then_some(body)))
+}
+
 impl Value {
     /// A single-precision tensor; `dims` are sizes or names of free ones.
     pub fn floats(name: &str, dims: Option<&[Result<usize, &str>]>) -> Self {

@@ -142,6 +142,8 @@ fn further_spellings_are_the_same_layer() {
         ("two_files", 1e-5),
         // Rounded to eight bits by ONNX Runtime.
         ("qdq", 0.02),
+        ("qoperator", 0.02),
+        ("qoperator_channels", 0.02),
         ("dynamic", 0.02),
     ] {
         println!("{name}");

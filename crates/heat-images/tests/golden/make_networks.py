@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -117,8 +117,11 @@ class Reader(CalibrationDataReader):
 
 onnx.save(graph([*pooled, gemm, node("Identity", ["l"], ["y"])], (("y", ["n", C]),), 17, (32, 32)), out / "plain.onnx")
 quantize_static(str(out / "plain.onnx"), str(out / "qdq.onnx"), Reader())
+# The same numbers with scales inside the operators, one for each channel of the weights, and the older form of one for all.
+for name, by_channel in (("qoperator", False), ("qoperator_channels", True)):
+    quantize_static(str(out / "plain.onnx"), str(out / f"{name}.onnx"), Reader(), quant_format=QuantFormat.QOperator, per_channel=by_channel)
 quantize_dynamic(str(out / "plain.onnx"), str(out / "dynamic.onnx"), op_types_to_quantize=["MatMul", "Gemm"])
 (out / "plain.onnx").unlink()
-for name in ("qdq", "dynamic"):
+for name in ("qdq", "qoperator", "qoperator_channels", "dynamic"):
     expected |= {f"{name}.{part}": expected[f"two_files.{part}"] for part in ("avg", "weight", "bias", "logits")}
 save_file({k: np.ascontiguousarray(np.asarray(v, np.float32)) for k, v in expected.items()}, out / "expected.safetensors")
