@@ -299,7 +299,7 @@ def scorer_list() -> str:
     All scorers with their settings and defaults, and what a fit needs, as JSON.
     """
 
-def select(specs: SupportsGetItem[int, str], set: FeatureSet, head: Head | None = None, surrogates: SupportsGetItem[int, tuple[str, FeatureSet]] | None = None, id: FeatureSet | None = None, folds: SupportsIndex = 5, rows: SupportsIndex = 20000, members: SupportsIndex = 8, seed: SupportsIndex = 0, strict: bool = False, force: bool = False, progress: Any | None = None) -> tuple[str, Detector]:
+def select(specs: SupportsGetItem[int, str], set: FeatureSet, head: Head | None = None, surrogates: SupportsGetItem[int, tuple[str, FeatureSet]] | None = None, id: FeatureSet | None = None, folds: SupportsIndex = 5, rows: SupportsIndex = 20000, members: SupportsIndex = 8, seed: SupportsIndex = 0, strict: bool = False, force: bool = False, kind_rows: SupportsIndex | None = None, progress: Any | None = None) -> tuple[str, Detector]:
     """
     Rank scorers and compose them without OOD data; what was found as JSON, and the composition.
     `surrogates` play OOD, told from the rows of `id`; without them what features alone allow.

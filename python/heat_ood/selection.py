@@ -67,6 +67,7 @@ def select(
     id: Any = None,
     folds: int = 5,
     rows: int = 20_000,
+    kind_rows: int | None = None,
     members: int = 8,
     seed: int = 0,
     strict: bool = False,
@@ -83,6 +84,9 @@ def select(
     fifth of the training rows is held out. Without `surrogates`, classes held out and made-up outliers;
     `train` then needs labels.
 
+    At most `rows` training rows are fitted on; at most `kind_rows` of each kind, and four times as many ID rows,
+    are scored (default: all; where features and classes are many, what takes minutes).
+
     A fixed committee is taken unless what is found gains on kinds that it was not chosen by.
     """
     data = as_set(train, "train")
@@ -92,7 +96,7 @@ def select(
     told = callback(progress)
     kinds, rows_of_id = _surrogates(surrogates, id)
     text, detector = _heat_ood.select(
-        _texts(scorers, data._set, inner), data._set, inner, kinds, rows_of_id, folds, rows, members, seed, strict, force, told
+        _texts(scorers, data._set, inner), data._set, inner, kinds, rows_of_id, folds, rows, members, seed, strict, force, kind_rows, told
     )
     return Selection(Detector(detector), json.loads(text))
 

@@ -211,7 +211,7 @@ pub fn auto(
 /// `surrogates` play OOD, told from the rows of `id`; without them what features alone allow.
 #[pyfunction]
 #[pyo3(signature = (specs, set, head=None, surrogates=None, id=None, folds=5, rows=20_000, members=8, seed=0,
-                    strict=false, force=false, progress=None))]
+                    strict=false, force=false, kind_rows=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn select(
     py: Python<'_>,
@@ -226,12 +226,13 @@ pub fn select(
     seed: u64,
     strict: bool,
     force: bool,
+    kind_rows: Option<usize>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(String, PyDetector)> {
     let parsed: heat_ood::Result<Vec<_>> = specs.iter().map(|s| ScorerSpec::parse(s)).collect();
     let specs = parsed.map_err(|e| exception(py, &e))?;
-    let (config, data) =
-        (SelectConfig { folds, rows, members, seed, strict }, training(py, set, head, None)?);
+    let config = SelectConfig { folds, rows, kind_rows, members, seed, strict };
+    let data = training(py, set, head, None)?;
     let id = id.map(|id| id.0.clone());
     let surrogates = surrogates.map(|sets| Surrogates { kinds: owned(&sets), id: id.clone() });
     if let (Some(sets), Some(origin), false) = (&surrogates, data.features.origin(), force) {

@@ -63,6 +63,10 @@ pub struct SelectArgs {
     /// Training rows used at most, but at least ten of each class
     #[arg(long, value_name = "N", default_value_t = 20_000, conflicts_with = "tune_on")]
     pub rows: usize,
+    /// Rows of each kind (and four times as many ID rows) that scorers are judged by, at most
+    /// [default: all; where features and classes are many, what takes minutes]
+    #[arg(long, value_name = "N", requires = "surrogates")]
+    pub kind_rows: Option<usize>,
     /// Scorers that are given weights beside the committee's, at most
     #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "tune_on")]
     pub members: usize,

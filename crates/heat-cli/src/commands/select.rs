@@ -113,8 +113,8 @@ fn selected(
 }
 
 fn config(args: &SelectArgs) -> SelectConfig {
-    let SelectArgs { folds, rows, members, seed, strict, .. } = *args;
-    SelectConfig { folds, rows, members, seed, strict }
+    let SelectArgs { folds, rows, kind_rows, members, seed, strict, .. } = *args;
+    SelectConfig { folds, rows, kind_rows, members, seed, strict }
 }
 
 fn by_surrogates(

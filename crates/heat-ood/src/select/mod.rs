@@ -43,6 +43,13 @@ use crate::scorers::{ScorerSpec, TrainingData, committee};
 use contest::{Contest, Kinds};
 use deal::Deal;
 
+/// Most products rows·D·C that scorers are judged by unless more are asked for: half a minute of two cores
+/// for a scorer that takes a hundred of them a row (`weiper`).
+pub const MOST_PRODUCTS: usize = 1 << 34;
+
+/// Fewest rows of a kind that scorers are judged by for the sake of time.
+const FEWEST_JUDGED: usize = 300;
+
 /// Settings of a selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -52,6 +59,10 @@ pub struct SelectConfig {
     /// Most training rows used, the same fraction of every class, but at least
     /// ten of each.
     pub rows: usize,
+    /// Most rows of each kind, and a quarter of the ID rows, that scorers are judged by where there are
+    /// surrogates; by default all, or, where features and classes are many, what [`MOST_PRODUCTS`] allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind_rows: Option<usize>,
     /// Most scorers that are given weights beside the committee's own.
     pub members: usize,
     /// Seed of groups, rows and outliers.
@@ -63,7 +74,8 @@ pub struct SelectConfig {
 
 impl Default for SelectConfig {
     fn default() -> Self {
-        SelectConfig { folds: 5, rows: 20_000, members: 8, seed: 0, strict: false }
+        let (folds, rows, members) = (5, 20_000, 8);
+        SelectConfig { folds, rows, kind_rows: None, members, seed: 0, strict: false }
     }
 }
 
@@ -379,12 +391,43 @@ impl SelectConfig {
             part.features = train.select(fit, None)?;
         }
         observer.on(Event::Begin { task: "select", total: 0 });
-        let made = surrogates.kinds.iter().map(|(_, set)| set);
-        let sets: Vec<&FeatureSet> = std::iter::once(&id).chain(made).collect();
-        contest.hold(&part, &sets, observer)?;
+        let most = self.judged(data, surrogates)?;
+        let made = surrogates.kinds.iter().map(|(_, set)| self.part_of(set, most));
+        let sets = std::iter::once(self.part_of(&id, most.saturating_mul(4))).chain(made);
+        let sets: Vec<FeatureSet> = sets.collect::<Result<_>>()?;
+        contest.hold(&part, &sets.iter().collect::<Vec<_>>(), observer)?;
         let names = surrogates.kinds.iter().map(|(name, _)| name.clone()).collect();
         let kinds = Kinds { names, groups: surrogates.groups() };
         contest.conclude(self, kinds, id_rows, &committee(data), observer)
+    }
+}
+
+impl SelectConfig {
+    /// Most rows of a kind by which scorers are judged.
+    fn judged(&self, data: &TrainingData, surrogates: &Surrogates) -> Result<usize> {
+        if let Some(most) = self.kind_rows {
+            if most < surrogates::FEWEST {
+                let problem = format!("at least {} are needed to rank by", surrogates::FEWEST);
+                return Err(Error::config("kind_rows", most, problem));
+            }
+            return Ok(most);
+        }
+        let train = &data.features;
+        let wide = train.fields().filter_map(|field| train.dim(field)).max().unwrap_or(1);
+        let classes = data.known_classes()?.unwrap_or(1);
+        let each = wide.saturating_mul(classes).saturating_mul(surrogates.kinds.len());
+        Ok((MOST_PRODUCTS / each.max(1)).max(FEWEST_JUDGED))
+    }
+
+    /// At most so many rows of a set, drawn with the seed, in their order.
+    fn part_of(&self, set: &FeatureSet, most: usize) -> Result<FeatureSet> {
+        if set.len() <= most {
+            return Ok(set.clone());
+        }
+        let mut rows = Stream::new(self.seed, Purpose::HoldOut, 5, 0).permutation(set.len() as u32);
+        rows.truncate(most);
+        rows.sort_unstable();
+        set.select(rows, None)
     }
 }
 

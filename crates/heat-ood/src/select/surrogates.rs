@@ -17,7 +17,7 @@ pub struct Surrogates {
 }
 
 /// Rows of a kind, and of ID, below which an AUROC says nothing.
-const FEWEST: usize = 10;
+pub(super) const FEWEST: usize = 10;
 
 /// Groups of kinds, which count alike however many kinds there are of each: what keeps the parts of an image and
 /// puts them together wrongly is like other classes (near OOD), what keeps only colours and

@@ -134,6 +134,28 @@ fn threads_do_not_matter() {
     assert_eq!(one.ranking.len(), 7);
 }
 
+/// A part of the rows gives nearly the same AUROCs: with 100 rows a kind, they scatter by some 0.02.
+#[test]
+fn few_rows_of_a_kind_are_enough_where_asked_for() {
+    let kinds = [("textures", set("ood_textures")), ("mnist", set("ood_mnist"))];
+    let by = surrogates(&kinds, Some(set("test")));
+    let run = |kind_rows| {
+        let config = SelectConfig { kind_rows, ..SelectConfig::default() };
+        config.run_on(&specs(&["el", "norm"]), &data(), &by, &mut Silent)
+    };
+    let value = |kind_rows| {
+        let found = run(kind_rows).unwrap();
+        found.ranking.iter().map(|r| r.auroc).collect::<Vec<_>>()
+    };
+    let all = value(None);
+    assert_eq!(value(Some(1_000_000)), all);
+    let some = value(Some(100));
+    assert_ne!(some, all);
+    assert!(some.iter().zip(&all).all(|(s, a)| (s - a).abs() < 0.06), "{some:?} {all:?}");
+    let error = run(Some(9)).unwrap_err().to_string();
+    assert!(error.contains("`kind_rows`") && error.contains("at least 10"), "{error}");
+}
+
 /// ID rows that are training rows are held out of the fits by which scorers are judged.
 #[test]
 fn id_rows_of_the_training_set_are_noticed() {
