@@ -29,6 +29,7 @@ from .recipes import Recipe, recipe
 from .scorer_classes import *  # noqa: F403
 from .scorer_classes import __all__ as _classes
 from .selection import Auto, Selection, auto, auto_from_images, committee, select, tune
+from .statistics import Statistics
 
 __version__ = _heat_ood.version()
 
@@ -58,6 +59,7 @@ __all__ = [
     "Results",
     "Scorer",
     "Selection",
+    "Statistics",
     "auto",
     "auto_from_images",
     "committee",

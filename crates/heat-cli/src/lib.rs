@@ -80,6 +80,7 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Train(args) => commands::train::run(args, progress),
         Command::Sweep(args) => commands::sweep::run(args, progress),
         Command::Fit(args) => commands::fit::run(args, progress),
+        Command::Merge(args) => commands::merge::run(args, progress),
         Command::Compose(args) => commands::compose::run(args, progress),
         Command::Eval(args) => commands::eval::run(args, progress),
         Command::Report(args) => commands::report::run(args, progress),

@@ -10,10 +10,11 @@ use heat_ood::recipe;
 use heat_ood::scorers::catalogue;
 
 /// Words of the library's errors, and the option that gives what they ask for.
-const OPTIONS: [(&str, &str); 19] = [
+const OPTIONS: [(&str, &str); 20] = [
     ("the classifier's last layer", "`--head FILE`"),
     ("the classifier's head", "`--head FILE`"),
     ("class indices", "`--labels FILE`"),
+    ("labels of a part do not tell", "`--classes N`"),
     ("feature dimension D", "`--dim D`"),
     ("allow replacing it", "`--force`"),
     ("is replaced", "`--force`"),

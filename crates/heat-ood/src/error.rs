@@ -65,6 +65,16 @@ pub enum Error {
         /// The offending value.
         value: f32,
     },
+    /// Statistics of rows that are in parts are not all there yet.
+    #[error(
+        "another round over the rows is needed: gather it on each part, after these statistics, and merge \
+         the parts again (what is missing: {})",
+        printable(what)
+    )]
+    AnotherRound {
+        /// What is missing.
+        what: String,
+    },
     /// The user asked for an end before there was one.
     #[error(
         "interrupted; what is finished is kept in {}: run the same command again to go on",

@@ -59,6 +59,7 @@ pub mod run;
 pub mod scorers;
 pub mod select;
 mod settings;
+pub mod statistics;
 pub mod torch;
 
 pub use ndarray;

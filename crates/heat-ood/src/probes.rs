@@ -70,6 +70,41 @@ impl Probes {
         Ok(Probes { rows, fields: fields.collect::<Result<_>>()? })
     }
 
+    /// Those of the fields that are needed.
+    pub(crate) fn only(&self, needs: &FieldSet) -> Self {
+        let needed = needs.stored();
+        let fields = self.fields.iter().filter(|(field, _)| needed.fields().any(|f| f == *field));
+        Probes { rows: self.rows, fields: fields.cloned().collect() }
+    }
+
+    /// Their values by field.
+    pub(crate) fn values(&self) -> Vec<(String, Tensor)> {
+        let tensor = |values: &Vec<f32>| {
+            Tensor::f32([self.rows, values.len() / self.rows.max(1)], values.clone())
+        };
+        self.fields.iter().map(|(f, v)| (format!("{PREFIX}{}", f.name()), tensor(v))).collect()
+    }
+
+    /// Read these back.
+    ///
+    /// # Errors
+    /// If they contradict each other.
+    pub(crate) fn of_values(file: &TensorFile) -> Result<Self> {
+        let mut probes = Probes::default();
+        for (name, ..) in file.list() {
+            let Some(field) = name.strip_prefix(PREFIX).and_then(Field::named) else { continue };
+            let shape = file.shape(&name)?;
+            let sound = shape.len() == 2 && shape[1] > 0 && (1..=ROWS).contains(&shape[0]);
+            if !sound || (probes.rows > 0 && probes.rows != shape[0]) {
+                return Err(Error::format(file.path(), "its probe rows are damaged"));
+            }
+            probes.rows = shape[0];
+            probes.fields.push((field, file.f32(&name, shape)?));
+        }
+        probes.fields.sort_by_key(|(field, _)| field.order());
+        Ok(probes)
+    }
+
     /// Also the fields that another has.
     pub(crate) fn include(&mut self, other: &Probes) {
         if self.fields.is_empty() {

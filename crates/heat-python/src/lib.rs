@@ -8,6 +8,7 @@ mod evaluation;
 mod features;
 mod images;
 mod observer;
+mod statistics;
 
 use pyo3::prelude::*;
 
@@ -30,6 +31,8 @@ mod _heat_ood {
     use crate::features::{PyFeatureSet, PyHead};
     #[pymodule_export]
     use crate::images::{PyBackbone, extract};
+    #[pymodule_export]
+    use crate::statistics::PyStatistics;
 
     use std::ffi::OsString;
 

@@ -26,6 +26,14 @@ fn output(text: &str) -> Result<PathBuf, std::convert::Infallible> {
     Ok(PathBuf::from(if text == "-" { "/dev/stdout" } else { text }))
 }
 
+const MERGE_HELP: &str = "\
+A fit of rows that are in parts, on one machine or on many:
+  heat fit gmm --train part1 --head H --partial -o part1.stats     (and so for each part)
+  heat merge part*.stats -o gmm.safetensors
+The same parts in the same order give the same bits. vim, weiper, vra, pca=, react= and
+shrinkage=ledoit_wolf take more than one round: `heat merge` then writes what
+`heat fit … --partial --after FILE` takes, and says so.";
+
 const SCORER_HELP: &str = "\
 Scorers and their own settings:
   msp, max_logit, el, klm, cosine, norm, entropy, she
@@ -142,6 +150,9 @@ pub enum Command {
     /// Fit a scorer and write its detector file
     #[command(after_help = SCORER_HELP)]
     Fit(FitArgs),
+    /// Make a detector of the statistics of many parts of a training set
+    #[command(after_help = MERGE_HELP)]
+    Merge(MergeArgs),
     /// Compose detectors into one
     Compose(ComposeArgs),
     /// Evaluate scorers and detectors on ID and OOD sets
@@ -337,7 +348,30 @@ pub struct FitArgs {
     /// committee are standardised [default: a fifth of the training rows, after a fit on the others]
     #[arg(long, value_name = "FEATURES", visible_alias = "standardize")]
     pub standardise: Option<PathBuf>,
-    /// Detector file to write
+    /// The training set is one part of several: write its statistics, for `heat merge`
+    #[arg(long, conflicts_with_all = ["standardise", "subset_proportion", "subset_labels"])]
+    pub partial: bool,
+    /// With --partial: the merged statistics of the round before, where `heat merge` asked for another
+    #[arg(long, value_name = "FILE", requires = "partial")]
+    pub after: Option<PathBuf>,
+    /// With --partial: number of classes of all parts, where no head tells
+    #[arg(long, value_name = "N", requires = "partial")]
+    pub classes: Option<usize>,
+    /// Detector file to write, or statistics
+    #[arg(long, short, value_parser = output, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `heat merge`
+#[derive(Args)]
+pub struct MergeArgs {
+    /// Statistics of parts, by `heat fit --partial`, or merged before
+    #[arg(required = true, num_args = 1.., value_name = "STATISTICS")]
+    pub parts: Vec<PathBuf>,
+    /// Write the merged statistics, not a detector: more parts are to come
+    #[arg(long)]
+    pub only: bool,
+    /// Detector file to write; where another round is needed, the merged statistics
     #[arg(long, short, value_parser = output, value_name = "FILE")]
     pub output: PathBuf,
 }

@@ -6,7 +6,7 @@ use heat_ood::scorers::ScorerSpec;
 use heat_ood::select::{Standardise, fit_committee};
 
 use super::scorers::COMMITTEE;
-use super::{Data, open, refuse_overwriting, scorers, wrote};
+use super::{Data, merge, open, refuse_overwriting, scorers, wrote};
 use crate::args::FitArgs;
 use crate::progress::Progress;
 use crate::words::with_help;
@@ -15,6 +15,11 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     if args.scorer.contains('=') && !args.scorer.contains('(') {
         let problem = "the scorer's name comes first, then its settings: `heat fit knn k=50 …`";
         return Err(Error::config(&args.scorer, "", problem).into());
+    }
+    if args.scorer == COMMITTEE && args.partial {
+        let problem =
+            "its members are standardised on rows: gather and merge each, then `heat compose` them";
+        return Err(Error::config("partial", COMMITTEE, problem).into());
     }
     if args.scorer == COMMITTEE {
         return committee(args, progress);
@@ -27,6 +32,9 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
     let more = ScorerSpec::new(&spec.name, args.settings.iter().map(String::as_str))?;
     spec.settings.extend(more.settings);
     let data = data(args, progress)?;
+    if args.partial {
+        return merge::partial(args, &spec, &data, progress);
+    }
     let fitted = scorers::fit(std::slice::from_ref(&spec), &data, progress)?.remove(0);
     scorers::detector(fitted.scorer, &spec.to_string()).save(&args.output)?;
     wrote(progress, &args.output);
@@ -35,7 +43,7 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
 
 fn data(args: &FitArgs, progress: &Progress) -> Result<Data> {
     let mut inputs = vec![&*args.data.train];
-    let more = [&args.data.labels, &args.data.head, &args.standardise];
+    let more = [&args.data.labels, &args.data.head, &args.standardise, &args.after];
     inputs.extend(more.into_iter().flatten().map(|p| &**p));
     refuse_overwriting(Some(&args.output), &inputs)?;
     Data::open(&args.data, progress)?.subset(&args.subset.config())

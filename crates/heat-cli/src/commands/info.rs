@@ -9,6 +9,7 @@ use heat_ood::ebm::torch::{self, ReadOptions};
 use heat_ood::features::{FeatureSet, FileFormat, Head};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::Section;
+use heat_ood::statistics::Statistics;
 use heat_ood::{Detector, Error, printable};
 
 use super::{detector_file, open_options, write_output};
@@ -43,6 +44,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
                 )?;
                 writeln!(out, "seed     {}", config.seed)?;
             }
+            Some("heat-statistics") => statistics(&mut out, &Statistics::open(path)?)?,
             _ if args.verify => return Err(no_proof(path, "this is no detector").into()),
             _ if file.has("weight") && file.has("bias") => head(&mut out, &Head::open(path)?)?,
             _ => features(&mut out, &FeatureSet::open_with(path, &options)?)?,
@@ -53,6 +55,16 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     // Names, provenance and settings are texts of the file.
     let lines: Vec<String> = out.lines().map(|line| printable(line) + "\n").collect();
     write_output(None, &lines.concat())
+}
+
+fn statistics(out: &mut String, found: &Statistics) -> Result<()> {
+    writeln!(out, "statistics of round {}", found.round())?;
+    writeln!(out, "scorers  {}", found.scorers().join(", "))?;
+    writeln!(out, "rows     {}", found.rows())?;
+    for (name, rows) in found.parts() {
+        writeln!(out, "part     {name} ({rows} rows)")?;
+    }
+    Ok(())
 }
 
 fn head(out: &mut String, head: &Head) -> Result<()> {

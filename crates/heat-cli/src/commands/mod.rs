@@ -13,6 +13,7 @@ pub mod fit;
 pub mod import_torch;
 pub mod info;
 mod inputs;
+pub mod merge;
 mod outputs;
 pub mod quickstart;
 pub mod report;

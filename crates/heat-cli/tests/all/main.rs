@@ -13,6 +13,7 @@ mod extract;
 mod files;
 mod groups;
 mod kill;
+mod merge;
 mod messages;
 mod report;
 mod run;

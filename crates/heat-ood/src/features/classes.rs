@@ -76,6 +76,11 @@ impl Classes {
         classes
     }
 
+    /// So many, all of which occur, of these names if there are some.
+    pub(super) fn counted(count: usize, names: Option<Names>) -> Self {
+        Classes { values: Arc::new((0..count as i64).collect()), names, count, ..Self::default() }
+    }
+
     /// One more than the largest label.
     pub(super) fn above(&self) -> usize {
         self.values.last().map_or(0, |v| usize::try_from(*v).unwrap_or(usize::MAX - 1) + 1)

@@ -20,6 +20,18 @@ pub(crate) struct Present {
 }
 
 impl Present {
+    /// All of so many.
+    pub fn all(classes: usize) -> Self {
+        Present { classes, count: classes, there: (0..classes as u32).collect() }
+    }
+
+    /// Those of which there are rows.
+    pub fn of_counts(counts: &[u64]) -> Self {
+        let there = (0..).zip(counts).filter(|(_, n)| **n > 0).map(|(k, _)| k);
+        let there: Vec<u32> = there.collect();
+        Present { classes: counts.len(), count: there.len(), there }
+    }
+
     /// Number of classes without rows, and the first of them.
     pub fn absent(&self, most: usize) -> (usize, Vec<usize>) {
         let absent = |c: &usize| self.there.binary_search(&(*c as u32)).is_err();

@@ -55,7 +55,17 @@ impl PreprocessingConfig {
     /// If a parameter is out of range or a row is not finite.
     pub fn fit(&self, set: &FeatureSet, pooling: Pooling) -> Result<Preprocessing> {
         let field = Field::Features(pooling);
-        set.require(field)?;
+        let dim = set.require(field)?;
+        self.fit_by(pooling, [set.len(), dim], &mut OverSet { set, field })
+    }
+
+    /// The same of a set of that shape, by what is found about it.
+    pub(crate) fn fit_by(
+        &self,
+        pooling: Pooling,
+        shape: [usize; 2],
+        found: &mut dyn Sought,
+    ) -> Result<Preprocessing> {
         let mut steps = Preprocessing { halves: pooling == Pooling::AvgStd, ..Default::default() };
         if let Some(q) = self.react {
             if !(0.0..=1.0).contains(&q) {
@@ -65,29 +75,26 @@ impl PreprocessingConfig {
                     "a quantile lies between 0 and 1, e.g. 0.95",
                 ));
             }
-            let mut pass = |f: &mut dyn FnMut(&[f32])| each_block(set, field, |rows| f(rows));
-            let threshold = quantile::streamed(q, &mut pass)?;
-            steps.react = Some(threshold as f32);
+            steps.react = Some(found.quantile(q)? as f32);
         }
         steps.normalize = self.normalize;
         if self.whiten && self.pca.is_none() {
             return Err(Error::config("whiten", true, "whitening needs `pca=<n>`"));
         }
         if let Some(n) = self.pca {
-            steps.pca = Some(self.fit_pca(set, field, &steps, n)?);
+            steps.pca = Some(self.fit_pca(shape, found, &steps, n)?);
         }
         Ok(steps)
     }
 
     fn fit_pca(
         &self,
-        set: &FeatureSet,
-        field: Field,
+        [rows, dim]: [usize; 2],
+        found: &mut dyn Sought,
         before: &Preprocessing,
         n: usize,
     ) -> Result<Pca> {
-        let dim = set.require(field)?;
-        let most = dim.min(set.len());
+        let most = dim.min(rows);
         if n == 0 || n > most {
             return Err(Error::config(
                 "pca",
@@ -96,12 +103,7 @@ impl PreprocessingConfig {
             ));
         }
         check_moments("pca", dim, 1)?;
-        let mut moments = Moments::new(dim, 1);
-        each_block(set, field, |rows| {
-            before.clip_and_normalize(rows, dim);
-            moments.update(rows, &vec![0; rows.len() / dim]);
-        })?;
-        let (mean, covariance) = moments.finish();
+        let (mean, covariance) = found.moments(before)?.finish();
         let (values, vectors) = eigh(&covariance, dim).ok_or_else(|| Error::Fit {
             what: "pca".into(),
             problem: "the eigenvalue iteration did not converge".into(),
@@ -109,13 +111,44 @@ impl PreprocessingConfig {
         let mut components = vectors[..n * dim].to_vec();
         if self.whiten {
             // Explained variance S²/(N−1); the covariance above divides by N.
-            let unbiased = set.len() as f64 / (set.len() as f64 - 1.0).max(1.0);
+            let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
             for (row, value) in components.chunks_exact_mut(dim).zip(values) {
                 let scale = (value * unbiased).max(f64::MIN_POSITIVE).sqrt();
                 row.iter_mut().for_each(|v| *v /= scale);
             }
         }
         Ok(Pca { mean, components })
+    }
+}
+
+/// What fits of steps ask of the training rows.
+pub(crate) trait Sought {
+    /// A quantile of all coordinates.
+    fn quantile(&mut self, q: f64) -> Result<f64>;
+
+    /// Mean and covariance of the rows after these steps, none of which is a projection.
+    fn moments(&mut self, before: &Preprocessing) -> Result<Moments>;
+}
+
+/// A set whose rows can be read.
+struct OverSet<'a> {
+    set: &'a FeatureSet,
+    field: Field,
+}
+
+impl Sought for OverSet<'_> {
+    fn quantile(&mut self, q: f64) -> Result<f64> {
+        quantile::streamed(q, |f| each_block(self.set, self.field, |rows| f(rows)))
+    }
+
+    fn moments(&mut self, before: &Preprocessing) -> Result<Moments> {
+        let dim = self.set.require(self.field)?;
+        let mut moments = Moments::new(dim, 1);
+        each_block(self.set, self.field, |rows| {
+            before.clip_and_normalize(rows, dim);
+            moments.update(rows, &vec![0; rows.len() / dim]);
+        })?;
+        Ok(moments)
     }
 }
 

@@ -194,6 +194,16 @@ impl RowSketch {
         Ok(RowSketch { field: field.name().into(), rows: set.len(), hashes })
     }
 
+    /// Also the rows of another sample of the same field.
+    pub(crate) fn merge(&mut self, other: &RowSketch) {
+        self.rows += other.rows;
+        for (own, other) in self.hashes.iter_mut().zip(&other.hashes) {
+            let mut smallest = Smallest { candidates: std::mem::take(own), bound: None };
+            smallest.add(other);
+            *own = smallest.sorted();
+        }
+    }
+
     /// The hashes with their names, for a file.
     pub(crate) fn tensors(&self, name: &str) -> Vec<(String, Tensor)> {
         let tensor = |hashes: &Vec<u64>| {

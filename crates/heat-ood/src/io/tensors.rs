@@ -139,6 +139,10 @@ impl<'a> Encoded<'a> {
         // The widest types first, so that every value is aligned; then by name.
         let mut sorted: Vec<_> = tensors.iter().collect();
         sorted.sort_by(|(n, t), (m, u)| u.dtype().cmp(&t.dtype()).then(n.cmp(m)));
+        let twice = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0);
+        if let Some(pair) = twice {
+            return Err(SafeTensorError::InvalidOffset(format!("{} (written twice)", pair[0].0)));
+        }
         let mut end = 0;
         let infos = sorted.iter().map(|(name, tensor)| {
             let start = end;
@@ -284,6 +288,7 @@ impl TensorFile {
         match self.metadata("format") {
             Some("heat-detector") => "a detector",
             Some("heat-checkpoint") => "a checkpoint",
+            Some("heat-statistics") => "statistics of a part of the rows (for `heat merge`)",
             _ if self.has("weight") && self.has("bias") => "a head",
             _ if ["avg", "std", "max", "logits", "probs"].iter().any(|n| self.has(n)) => "features",
             _ if self.has("label") => "labels",

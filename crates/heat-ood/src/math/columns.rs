@@ -69,7 +69,7 @@ impl ColumnCounts {
     }
 
     /// The quantiles `qs` of every column, `[qs, d]`, with linear
-    /// interpolation; `pass` must call its argument with all rows again, in
+    /// interpolation; `pass` must [update](Within::update) its argument with all rows again, in
     /// blocks, and is run once or twice.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl ColumnCounts {
     pub fn quantiles(
         &self,
         qs: &[f64],
-        mut pass: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<()>,
+        mut pass: impl FnMut(Within) -> Result<Within>,
     ) -> Result<Vec<f64>> {
         if self.rows == 0 || self.rows > u64::from(u32::MAX) {
             let problem = format!("{} rows, between 1 and {} are possible", self.rows, u32::MAX);
@@ -93,13 +93,11 @@ impl ColumnCounts {
         let last = if self.halves { &OPEN[1..] } else { &[OPEN[1], 0][..] };
         for &open in last {
             let bits = if open == 0 { OPEN[1] } else { BITS };
-            let mut counts = vec![0u32; self.d * targets * BINS];
-            let at = [open, bits];
-            pass(&mut |rows| {
-                count_within(rows, self.d, targets, &found, at, &mut counts);
-            })?;
+            let counts = vec![0u32; self.d * targets * BINS];
+            let Within { found: before, counts, .. } =
+                pass(Within { d: self.d, targets, found, at: [open, bits], counts })?;
             let tables = counts.chunks_exact(BINS);
-            found = found.iter().zip(tables).map(|(f, table)| f.within(table, bits)).collect();
+            found = before.iter().zip(tables).map(|(f, table)| f.within(table, bits)).collect();
         }
         let open = if self.halves { OPEN[1] } else { 0 };
         let value = |f: &Found| {
@@ -118,6 +116,7 @@ impl ColumnCounts {
 
 /// What is known of the value of a rank: the topmost bits of its key, and its
 /// rank among the values that share them.
+#[derive(Debug, Clone)]
 struct Found {
     prefix: u32,
     rest: u64,
@@ -137,33 +136,76 @@ impl Found {
     }
 }
 
-/// Count the values that share the bits above with what was found, by their
-/// next `bits` bits; `open` bits remain after these. Tables are `[d, targets]`.
-fn count_within(
-    rows: &[f32],
+/// Counts of the values that share their topmost bits with what was found, by the bits that follow:
+/// another pass.
+#[derive(Debug, Clone)]
+pub struct Within {
     d: usize,
+    /// Values looked for in each column.
     targets: usize,
-    found: &[Found],
-    [open, bits]: [u32; 2],
-    counts: &mut [u32],
-) {
-    let pieces = counts.par_chunks_mut(COLUMNS * targets * BINS).enumerate();
-    pieces.for_each(|(c, tables)| {
-        let start = c * COLUMNS;
-        let width = tables.len() / (targets * BINS);
-        let found = &found[start * targets..][..width * targets];
-        for row in rows.chunks_exact(d) {
-            for (j, &v) in row[start..start + width].iter().enumerate() {
-                let above = key(v) >> (open + bits);
-                let bin = (key(v) >> open & ((1 << bits) - 1)) as usize;
-                for t in j * targets..(j + 1) * targets {
-                    if found[t].prefix == above {
-                        tables[t * BINS + bin] += 1;
+    found: Vec<Found>,
+    /// Bits that remain after those counted by, and these.
+    at: [u32; 2],
+    /// Tables `[d, targets]`.
+    pub(crate) counts: Vec<u32>,
+}
+
+impl Within {
+    /// Bits that remain open after this pass.
+    pub(crate) fn open(&self) -> u32 {
+        self.at[0]
+    }
+
+    /// Count `rows` (`[n, d]`), on the current pool.
+    pub fn update(&mut self, rows: &[f32]) {
+        let (d, targets, [open, bits]) = (self.d, self.targets, self.at);
+        let pieces = self.counts.par_chunks_mut(COLUMNS * targets * BINS).enumerate();
+        pieces.for_each(|(c, tables)| {
+            let start = c * COLUMNS;
+            let width = tables.len() / (targets * BINS);
+            let found = &self.found[start * targets..][..width * targets];
+            for row in rows.chunks_exact(d) {
+                for (j, &v) in row[start..start + width].iter().enumerate() {
+                    let above = key(v) >> (open + bits);
+                    let bin = (key(v) >> open & ((1 << bits) - 1)) as usize;
+                    for t in j * targets..(j + 1) * targets {
+                        if found[t].prefix == above {
+                            tables[t * BINS + bin] += 1;
+                        }
                     }
                 }
             }
+        });
+    }
+}
+
+impl ColumnCounts {
+    /// Columns, rows, and whether the last bits of every value are zero; then what was counted.
+    pub(crate) fn parts(&self) -> ([u64; 3], &[u32]) {
+        ([self.d as u64, self.rows, u64::from(self.halves)], &self.counts)
+    }
+
+    /// Of that many columns, without counts.
+    pub(crate) fn of_columns([d, ..]: [u64; 3]) -> Option<Self> {
+        usize::try_from(d).ok().filter(|d| *d > 0).and_then(|d| Self::new(d).ok())
+    }
+
+    /// Of such parts; `None` if they do not fit each other.
+    pub(crate) fn of_parts([d, rows, halves]: [u64; 3], counts: Vec<u32>) -> Option<Self> {
+        let d = usize::try_from(d).ok().filter(|d| (1..=MOST).contains(d))?;
+        (counts.len() == d * BINS).then_some(ColumnCounts { d, rows, counts, halves: halves != 0 })
+    }
+
+    /// Add the rows of another; `None` if it has other columns, or rows beyond 2³².
+    pub(crate) fn merge(&mut self, other: &ColumnCounts) -> Option<()> {
+        if self.d != other.d {
+            return None;
         }
-    });
+        self.rows = self.rows.checked_add(other.rows).filter(|n| *n <= u64::from(u32::MAX))?;
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.halves &= other.halves;
+        Some(())
+    }
 }
 
 #[cfg(test)]
@@ -176,10 +218,10 @@ mod tests {
         values.chunks(97 * d).for_each(|rows| counts.update(rows));
         let qs = [0.0, 0.01, 0.6, 0.95, 1.0];
         let mut passes = 0;
-        let got = counts.quantiles(&qs, |f| {
+        let got = counts.quantiles(&qs, |mut within| {
             passes += 1;
-            values.chunks(131 * d).for_each(f);
-            Ok(())
+            values.chunks(131 * d).for_each(|rows| within.update(rows));
+            Ok(within)
         });
         let got = got.unwrap();
         assert_eq!(passes, if counts.halves { 1 } else { 2 });
@@ -214,7 +256,7 @@ mod tests {
     #[test]
     fn too_many_columns_are_refused() {
         assert!(ColumnCounts::new(MOST + 1).is_err());
-        let none = ColumnCounts::new(3).unwrap().quantiles(&[0.5], |_| Ok(()));
+        let none = ColumnCounts::new(3).unwrap().quantiles(&[0.5], Ok);
         assert!(none.unwrap_err().to_string().contains("0 rows"));
     }
 }

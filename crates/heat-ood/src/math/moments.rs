@@ -138,6 +138,42 @@ impl ClassMeans {
         &self.count
     }
 
+    /// Add the rows of another, as if they followed this one's.
+    pub fn merge(&mut self, other: &ClassMeans) {
+        let mut other = other.clone();
+        self.settle();
+        other.settle();
+        self.combine(&other);
+    }
+
+    /// Rows of classes and columns, which those that are merged share.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        [self.count.len(), self.d]
+    }
+
+    /// Columns, rows in each class, and the means, `[K, d]`.
+    pub(crate) fn into_parts(mut self) -> (usize, Vec<u64>, Vec<f64>) {
+        self.settle();
+        (self.d, self.count, self.centre)
+    }
+
+    /// Of such parts; `None` if they do not fit each other.
+    pub(crate) fn of_parts(d: usize, count: Vec<u64>, means: Vec<f64>) -> Option<Self> {
+        if d == 0 || count.len().checked_mul(d) != Some(means.len()) {
+            return None;
+        }
+        let sum = vec![0.0; count.len() * d.next_multiple_of(GROUP)];
+        Some(ClassMeans { d, count, centre: means, sum })
+    }
+
+    /// Those of some classes.
+    pub(crate) fn of_classes(self, classes: &[usize]) -> Option<Self> {
+        let (d, count, means) = self.into_parts();
+        let counts = classes.iter().map(|k| count.get(*k).copied()).collect::<Option<_>>()?;
+        let means = classes.iter().flat_map(|k| &means[k * d..][..d]).copied().collect();
+        Self::of_parts(d, counts, means)
+    }
+
     /// The means, `[K, d]`; zero for a class without rows.
     pub fn finish(mut self) -> Vec<f64> {
         self.settle();
@@ -235,6 +271,43 @@ impl Moments {
     /// Rows in each class.
     pub fn counts(&self) -> &[u64] {
         self.means.counts()
+    }
+
+    /// As [`ClassMeans::shape`].
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.means.shape()
+    }
+
+    /// The means, and the lower triangle of the scatter matrix, row after row.
+    pub(crate) fn into_parts(mut self) -> (ClassMeans, Vec<f64>) {
+        self.settle();
+        let rows = self.scatter.chunks_exact(self.means.d).enumerate();
+        let triangle = rows.flat_map(|(i, row)| &row[..=i]).copied().collect();
+        (self.means, triangle)
+    }
+
+    /// Of such parts; `None` if they do not fit each other.
+    pub(crate) fn of_parts(means: ClassMeans, triangle: &[f64]) -> Option<Self> {
+        let d = means.d;
+        if triangle.len() != d * (d + 1) / 2 {
+            return None;
+        }
+        let mut scatter = vec![0.0; d * d];
+        for (i, row) in scatter.chunks_exact_mut(d).enumerate() {
+            row[..=i].copy_from_slice(&triangle[i * (i + 1) / 2..][..=i]);
+        }
+        Some(Moments { means, scatter })
+    }
+
+    /// Those of some classes; the others must have no rows.
+    pub(crate) fn of_classes(self, classes: &[usize]) -> Option<Self> {
+        let all: u64 = self.counts().iter().sum();
+        let (means, triangle) = self.into_parts();
+        let means = means.of_classes(classes)?;
+        if means.counts().iter().sum::<u64>() != all {
+            return None;
+        }
+        Self::of_parts(means, &triangle)
     }
 
     /// Class means `[K, d]` and the pooled covariance `[d, d]`, divided by N.

@@ -108,6 +108,63 @@ pub(super) fn ranks(n: u64, q: f64) -> ([u64; 2], f64) {
     ([low as u64, (low as u64 + 1).min(n - 1)], position - low)
 }
 
+/// What the lowest bits of the values in two bins say: the second pass over a stream.
+#[derive(Debug, Clone)]
+pub struct LowBits {
+    /// The bin of each of the two neighbouring ranks, and the rank within it.
+    found: [(u32, u64); 2],
+    t: f64,
+    /// Counts by the lowest bits, of each bin.
+    pub(crate) counts: [Vec<u64>; 2],
+}
+
+impl LowBits {
+    /// Count finite values.
+    pub fn update(&mut self, values: &[f32]) {
+        for &v in values {
+            for (table, (bin, _)) in self.counts.iter_mut().zip(self.found) {
+                if key(v) >> OPEN == bin {
+                    table[(key(v) & ((1 << OPEN) - 1)) as usize] += 1;
+                }
+            }
+        }
+    }
+
+    /// The quantile.
+    pub fn finish(&self) -> f64 {
+        let value = |i: usize| {
+            let (bin, rest) = self.found[i];
+            f64::from(unkey(bin << OPEN | locate(&self.counts[i], rest).0))
+        };
+        interpolate(value(0), value(1), self.t)
+    }
+}
+
+impl Histogram {
+    /// What a second pass is to count, where [`Histogram::finish`] gives nothing.
+    pub fn low_bits(&self, q: f64) -> LowBits {
+        let (ranks, t) = ranks(self.total.max(1), q);
+        let found = ranks.map(|rank| locate(&self.counts, rank));
+        LowBits { found, t, counts: [vec![0; 1 << OPEN], vec![0; 1 << OPEN]] }
+    }
+
+    /// The bins that are not empty with their counts, and whether every value is told by its bin.
+    pub(crate) fn parts(&self) -> (Vec<[u64; 2]>, bool) {
+        let bins = self.counts.iter().enumerate().filter(|(_, n)| **n > 0);
+        (bins.map(|(bin, n)| [bin as u64, *n]).collect(), self.exact)
+    }
+
+    /// Of such parts; `None` if there is no such bin.
+    pub(crate) fn of_parts(bins: &[[u64; 2]], exact: bool) -> Option<Self> {
+        let mut out = Histogram { exact, ..Histogram::default() };
+        for [bin, n] in bins {
+            *out.counts.get_mut(usize::try_from(*bin).ok()?)? += n;
+            out.total = out.total.checked_add(*n)?;
+        }
+        Some(out)
+    }
+}
+
 /// Exact quantile of a stream of values that is too long to keep.
 ///
 /// `pass` must call its argument with every value, in any order. It is run
@@ -122,23 +179,9 @@ pub fn streamed(q: f64, mut pass: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<(
     if let Some(exact) = high.finish(q) {
         return Ok(exact);
     }
-    let (ranks, t) = ranks(high.total.max(1), q);
-    let found = ranks.map(|rank| locate(&high.counts, rank));
-    let mut low = [vec![0u64; 1 << OPEN], vec![0u64; 1 << OPEN]];
-    pass(&mut |values| {
-        for &v in values {
-            for (table, (bin, _)) in low.iter_mut().zip(found) {
-                if key(v) >> OPEN == bin {
-                    table[(key(v) & ((1 << OPEN) - 1)) as usize] += 1;
-                }
-            }
-        }
-    })?;
-    let value = |i: usize| {
-        let (bin, rest) = found[i];
-        f64::from(unkey(bin << OPEN | locate(&low[i], rest).0))
-    };
-    Ok(interpolate(value(0), value(1), t))
+    let mut low = high.low_bits(q);
+    pass(&mut |values| low.update(values))?;
+    Ok(low.finish())
 }
 
 /// The bin that holds the value of that rank, and its rank within the bin.

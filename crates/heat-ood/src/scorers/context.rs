@@ -4,11 +4,14 @@
 //! in one pass over the rows ([`FitContext::gather_possible`]), each under a key, so that
 //! scorers which need the same one (the moments of `gmm`, `ssd` and `rmds`)
 //! share it. A scorer fitted alone finds its own when it asks.
+//!
+//! Where the rows are in parts ([`Rounds`]), a statistic is what was merged of it, or is gathered from
+//! the part at hand to be merged. A fit that asks for one which depends on others takes another round.
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Deref, Range};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,18 +20,36 @@ use super::LogitsConfig;
 use super::fit::TrainingData;
 use super::input::{FeatureSettings, Input};
 use super::logit_source::LogitSource;
+use super::pieces::{Piece, Slot};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Present};
+use crate::features::{FeatureSet, Head, Pooling, Preprocessing, Present, Sought};
 use crate::io::check_moments;
 use crate::math::blocks;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::Moments;
+use crate::math::quantile::{Histogram, LowBits};
 use crate::observe::{Event, Observer};
 
 /// A sum over the rows of a training set.
 pub(crate) trait Statistic: Any + Send + Sync {
     /// Take in the rows of a block; blocks come in order.
     fn update(&mut self, block: &Block<'_>) -> Result<()>;
+
+    /// Where it holds what it has found, always in this order.
+    fn slots(&mut self) -> Vec<Slot<'_>>;
+}
+
+/// What statistics of parts of the rows are made of, by key.
+pub(crate) type Gathered = BTreeMap<String, Vec<Piece>>;
+
+/// Statistics of rows that are in parts.
+pub(crate) struct Rounds<'a> {
+    /// Merged, of all parts.
+    pub known: &'a Gathered,
+    /// Those of the part at hand; none where no rows are at hand.
+    pub part: Option<Gathered>,
+    /// How many rows there are in all, once that is known.
+    pub rows: Option<usize>,
 }
 
 /// A statistic to be found, under the key by which scorers share it.
@@ -112,13 +133,55 @@ pub(crate) struct FitContext<'a> {
     logits: HashMap<String, Arc<LogitSource>>,
     found: HashMap<String, Arc<dyn Statistic>>,
     present: Option<Arc<Present>>,
+    rounds: Option<Rounds<'a>>,
+    /// Asked for on the way, to be found in the next pass.
+    waiting: Vec<StatisticRequest>,
 }
 
 impl<'a> FitContext<'a> {
     pub fn new(data: &'a TrainingData, observer: &'a mut dyn Observer) -> Self {
         let (sources, logits, found) = Default::default();
         let (train, head) = (&data.features, data.head.as_ref());
-        FitContext { data, train, head, observer, sources, logits, found, present: None }
+        let (present, rounds, waiting) = (None, None, Vec::new());
+        FitContext { data, train, head, observer, sources, logits, found, present, rounds, waiting }
+    }
+
+    /// Of rows that are in parts.
+    pub fn in_rounds(
+        data: &'a TrainingData,
+        rounds: Rounds<'a>,
+        observer: &'a mut dyn Observer,
+    ) -> Self {
+        FitContext { rounds: Some(rounds), ..Self::new(data, observer) }
+    }
+
+    /// The statistics of the part at hand.
+    pub fn into_part(self) -> Gathered {
+        self.rounds.and_then(|rounds| rounds.part).unwrap_or_default()
+    }
+
+    /// Number of training rows, in all parts. (While the first round is gathered, of the part: no
+    /// statistic of that round depends on it.)
+    pub fn rows(&self) -> usize {
+        self.rounds.as_ref().and_then(|rounds| rounds.rows).unwrap_or(self.train.len())
+    }
+
+    /// Whether the rows are in parts.
+    pub fn in_parts(&self) -> bool {
+        self.rounds.is_some()
+    }
+
+    /// Refuse a fit that reads the rows themselves where they are in parts.
+    ///
+    /// # Errors
+    /// If they are.
+    pub fn require_rows(&self, what: &str) -> Result<()> {
+        if self.rounds.is_none() {
+            return Ok(());
+        }
+        let problem = "it reads the rows themselves, all of them, and not sums over them: fit it on one \
+                       machine, on some of the rows";
+        Err(Error::Fit { what: what.into(), problem: problem.into() })
     }
 
     /// Number of classes.
@@ -138,7 +201,10 @@ impl<'a> FitContext<'a> {
             return Ok(Arc::clone(found));
         }
         let classes = self.classes()?;
-        let present = Arc::new(self.train.present(classes)?);
+        let present = Arc::new(match self.rounds {
+            None => self.train.present(classes)?,
+            Some(_) => self.present_in_parts(classes)?,
+        });
         let (absent, first) = present.absent(5);
         if absent > 0 {
             let more = if absent > first.len() { ", …" } else { "" };
@@ -153,6 +219,21 @@ impl<'a> FitContext<'a> {
         Ok(present)
     }
 
+    /// The classes that have rows in any part. While the parts are counted it is not known which
+    /// do: then all.
+    fn present_in_parts(&mut self, classes: usize) -> Result<Present> {
+        let request = LabelCounts::request(classes);
+        let known = self.rounds.as_ref().is_some_and(|r| r.known.contains_key(&request.key));
+        let gathering = self.rounds.as_ref().is_some_and(|r| r.part.is_some());
+        if gathering && !known {
+            self.train.check_classes(classes)?;
+            self.waiting.push(request);
+            return Ok(Present::all(classes));
+        }
+        let found = self.find::<LabelCounts>(request)?;
+        Ok(Present::of_counts(&found.counts))
+    }
+
     /// The number of classes, if anything tells.
     pub fn known_classes(&self) -> Result<Option<usize>> {
         self.data.known_classes()
@@ -165,35 +246,71 @@ impl<'a> FitContext<'a> {
         if let Some(found) = self.sources.get(&key) {
             return Ok(found.clone());
         }
-        let input = Input::fit(settings, self.train)?;
+        let input = match self.rounds {
+            None => Input::fit(settings, self.train)?,
+            Some(_) => self.input_in_parts(settings)?,
+        };
         let source = Source { key: key.clone(), input };
         self.sources.insert(key, source.clone());
         Ok(source)
     }
 
-    /// Where the logits come from with these steps.
+    /// The same where the rows are in parts: by statistics of them.
+    fn input_in_parts(&mut self, settings: &impl FeatureSettings) -> Result<Input> {
+        let pooling = settings.pooling();
+        let input_dim = Input::columns(self.train, pooling)?;
+        let shape = [self.rows(), input_dim];
+        let found = &mut InParts { context: self, pooling, input_dim };
+        Ok(Input::of(pooling, input_dim, settings.steps().fit_by(pooling, shape, found)?))
+    }
+
+    /// Where the logits of a scorer come from.
+    pub fn logit_source(&mut self, scorer: &str, config: LogitsConfig) -> Result<LogitSource> {
+        let (set, head) = (self.train, self.head);
+        let input = &mut |config: &LogitsConfig| Ok(self.source(config)?.input);
+        LogitSource::with_input(scorer, config, set, head, input)
+    }
+
+    /// The same, shared by those that have these steps.
     pub fn logits(&mut self, scorer: &str, config: &LogitsConfig) -> Result<Arc<LogitSource>> {
         let key = LogitSource::key_of(config);
         if let Some(found) = self.logits.get(&key) {
             return Ok(Arc::clone(found));
         }
-        let source = Arc::new(LogitSource::fit(scorer, config.clone(), self.train, self.head)?);
+        let source = Arc::new(self.logit_source(scorer, config.clone())?);
         self.logits.insert(key, Arc::clone(&source));
         Ok(source)
     }
 
-    /// Find all of these that are not known yet, in one pass.
-    ///
-    /// # Errors
-    /// If a row cannot be read.
-    fn gather(&mut self, requests: Vec<StatisticRequest>) -> Result<()> {
-        self.look(requests, &mut Err)
+    /// Find those that can be found, and what else is waited for, in one pass; who asks for another later
+    /// gets its error.
+    pub fn gather_possible(&mut self, requests: Vec<StatisticRequest>) {
+        let mut requests = requests;
+        requests.append(&mut self.waiting);
+        requests.retain(|request| !self.is_known(&request.key));
+        // An error here is told to who asks.
+        if let Ok(found) = self.look(requests, &mut |_| Ok(())) {
+            self.keep(found);
+        }
     }
 
-    /// The same of those that can be found; who asks for another later gets its error.
-    pub fn gather_possible(&mut self, requests: Vec<StatisticRequest>) {
-        let ended = self.look(requests, &mut |_| Ok(()));
-        debug_assert!(ended.is_ok(), "no error was passed on");
+    /// Whether a statistic is found, was merged, or is gathered from this part.
+    fn is_known(&self, key: &str) -> bool {
+        let rounds = self.rounds.as_ref();
+        let part = rounds.and_then(|r| r.part.as_ref()).is_some_and(|part| part.contains_key(key));
+        let merged = rounds.is_some_and(|r| r.known.contains_key(key) || r.part.is_none());
+        self.found.contains_key(key) || part || merged
+    }
+
+    /// Of all rows they are found; of a part they are there to be merged.
+    fn keep(&mut self, found: Vec<StatisticRequest>) {
+        match self.rounds.as_mut().and_then(|rounds| rounds.part.as_mut()) {
+            None => self.found.extend(found.into_iter().map(|r| (r.key, Arc::from(r.statistic)))),
+            Some(part) => part.extend(found.into_iter().map(|mut r| {
+                let pieces = r.statistic.slots().into_iter().map(Slot::take).collect();
+                (r.key, pieces)
+            })),
+        }
     }
 
     /// One pass over the rows. A request that fails is given up, unless `failed` ends the pass.
@@ -201,7 +318,7 @@ impl<'a> FitContext<'a> {
         &mut self,
         requests: Vec<StatisticRequest>,
         failed: &mut dyn FnMut(Error) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<StatisticRequest>> {
         let mut open: Vec<StatisticRequest> = Vec::new();
         for request in requests {
             let known = self.found.contains_key(&request.key);
@@ -210,7 +327,7 @@ impl<'a> FitContext<'a> {
             }
         }
         if open.is_empty() {
-            return Ok(());
+            return Ok(open);
         }
         let total = self.train.len() as u64;
         self.observer.on(Event::Begin { task: "fit", total });
@@ -231,19 +348,59 @@ impl<'a> FitContext<'a> {
             self.observer.on(Event::Advance { done, loss: None });
         }
         self.observer.on(Event::End);
-        self.found.extend(open.into_iter().map(|r| (r.key, Arc::from(r.statistic))));
-        Ok(())
+        Ok(open)
     }
 
     /// The statistic of a request, found now unless it is known.
     ///
     /// # Errors
-    /// As [`FitContext::gather`].
-    pub fn find<S: Statistic>(&mut self, request: StatisticRequest) -> Result<Arc<S>> {
+    /// If a row cannot be read; [`Error::AnotherRound`] where rows are in parts and it has not
+    /// been merged.
+    pub fn find<S: Statistic>(&mut self, mut request: StatisticRequest) -> Result<Arc<S>> {
         let key = request.key.clone();
-        self.gather(vec![request])?;
+        if !self.found.contains_key(&key) {
+            match self.rounds.as_ref().map(|rounds| rounds.known.get(&key)) {
+                None => {
+                    let found = self.look(vec![request], &mut Err)?;
+                    self.keep(found);
+                }
+                Some(Some(pieces)) => {
+                    let mut slots = request.statistic.slots();
+                    let alike = slots.len() == pieces.len();
+                    let put = slots.drain(..).zip(pieces).all(|(s, piece)| s.put(piece).is_some());
+                    drop(slots);
+                    if !alike || !put {
+                        let problem = format!("they are of other features or classes (`{key}`)");
+                        return Err(Error::Fit { what: "from these statistics".into(), problem });
+                    }
+                    self.found.insert(key.clone(), Arc::from(request.statistic));
+                }
+                Some(None) => {
+                    if !self.is_known(&key) {
+                        let found = self.look(vec![request], &mut Err)?;
+                        self.keep(found);
+                    }
+                    return Err(Error::AnotherRound { what: key });
+                }
+            }
+        }
         let found: Arc<dyn Any + Send + Sync> = self.found[&key].clone();
         Ok(found.downcast().expect("a key names one type of statistic"))
+    }
+
+    /// Reads stepped rows of a range, for scorers that hold rows: of the set, or of what was merged.
+    ///
+    /// # Errors
+    /// As [`FitContext::find`].
+    pub fn stepped_rows(&mut self, source: &Source) -> Result<StoredRows<'a>> {
+        let input = source.input.clone();
+        if self.rounds.is_none() {
+            return Ok(StoredRows::Set(self.train, input));
+        }
+        let rows = Vec::new();
+        let statistic = Box::new(SteppedRows { source: source.clone(), rows });
+        let request = StatisticRequest { key: format!("rows {}", source.key), statistic };
+        Ok(StoredRows::Merged(self.find::<SteppedRows>(request)?))
     }
 
     /// Call `f` with every block of stepped rows, in order: for what needs
@@ -257,7 +414,72 @@ impl<'a> FitContext<'a> {
         task: &str,
         f: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
+        self.require_rows(task)?;
         source.input.each_block(self.train, task, self.observer, f)
+    }
+}
+
+/// Stepped rows of the training set.
+pub(crate) enum StoredRows<'a> {
+    Set(&'a FeatureSet, Input),
+    Merged(Arc<SteppedRows>),
+}
+
+impl StoredRows<'_> {
+    /// Those of a range, `[n, dim]`, on the current thread.
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<f32>> {
+        match self {
+            StoredRows::Set(set, input) => input.read(set, range),
+            StoredRows::Merged(merged) => {
+                let dim = merged.source.dim;
+                let rows = merged.rows.get(range.start * dim..range.end * dim);
+                let problem = "fewer rows were kept than were counted".to_owned();
+                let error = || Error::Fit { what: "from these statistics".into(), problem };
+                rows.map(<[f32]>::to_vec).ok_or_else(error)
+            }
+        }
+    }
+}
+
+/// All stepped rows, one after the other.
+pub(crate) struct SteppedRows {
+    source: Source,
+    rows: Vec<f32>,
+}
+
+impl Statistic for SteppedRows {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        self.rows.extend_from_slice(&block.rows(&self.source)?);
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Rows(self.source.dim, &mut self.rows)]
+    }
+}
+
+/// How many rows each class has.
+struct LabelCounts {
+    counts: Vec<u64>,
+}
+
+impl LabelCounts {
+    fn request(classes: usize) -> StatisticRequest {
+        let statistic = Box::new(LabelCounts { counts: vec![0; classes] });
+        StatisticRequest { key: "labels".into(), statistic }
+    }
+}
+
+impl Statistic for LabelCounts {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        for label in block.train.labels(block.range.clone(), self.counts.len())? {
+            self.counts[label as usize] += 1;
+        }
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Counts(&mut self.counts)]
     }
 }
 
@@ -268,6 +490,16 @@ pub(crate) enum By {
     All,
     /// By label.
     Label(Arc<Present>),
+}
+
+impl By {
+    /// The classes that are wanted, where all may have been gathered.
+    pub fn classes(&self) -> Option<Vec<usize>> {
+        match self {
+            By::All => None,
+            By::Label(present) => Some((0..present.count).map(|k| present.class(k)).collect()),
+        }
+    }
 }
 
 /// Means of classes and the scatter matrix about them.
@@ -303,5 +535,84 @@ impl Statistic for ClassMoments {
         };
         self.moments.update(&block.rows(&self.source)?, &labels);
         Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Moments(&mut self.moments, self.by.classes())]
+    }
+}
+
+/// A training set in parts, whose steps are fitted.
+struct InParts<'c, 'a> {
+    context: &'c mut FitContext<'a>,
+    pooling: Pooling,
+    input_dim: usize,
+}
+
+impl InParts<'_, '_> {
+    /// The features after these steps.
+    fn source(&self, steps: Preprocessing) -> Source {
+        let key = format!("{} {:?} {}", self.pooling.name(), steps.react, steps.normalize);
+        Source { key, input: Input::of(self.pooling, self.input_dim, steps) }
+    }
+
+    fn raw(&self) -> Source {
+        self.source(Preprocessing { halves: self.pooling == Pooling::AvgStd, ..Default::default() })
+    }
+}
+
+impl Sought for InParts<'_, '_> {
+    fn quantile(&mut self, q: f64) -> Result<f64> {
+        let source = self.raw();
+        let key = format!("values {}", source.key);
+        let statistic =
+            Box::new(Values { source: source.clone(), histogram: Histogram::default() });
+        let found = self.context.find::<Values>(StatisticRequest { key, statistic })?;
+        if let Some(exact) = found.histogram.finish(q) {
+            return Ok(exact);
+        }
+        let key = format!("low bits {q} {}", source.key);
+        let statistic = Box::new(Low { source, bits: found.histogram.low_bits(q) });
+        Ok(self.context.find::<Low>(StatisticRequest { key, statistic })?.bits.finish())
+    }
+
+    fn moments(&mut self, before: &Preprocessing) -> Result<Moments> {
+        let source = self.source(before.clone());
+        let request = ClassMoments::request("pca", &source, By::All)?;
+        Ok(self.context.find::<ClassMoments>(request)?.moments.clone())
+    }
+}
+
+/// All coordinates, by their topmost bits.
+struct Values {
+    source: Source,
+    histogram: Histogram,
+}
+
+impl Statistic for Values {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        self.histogram.update(&block.rows(&self.source)?);
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Quantile(&mut self.histogram)]
+    }
+}
+
+/// Those near a quantile, by their lowest bits.
+struct Low {
+    source: Source,
+    bits: LowBits,
+}
+
+impl Statistic for Low {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        self.bits.update(&block.rows(&self.source)?);
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        self.bits.counts.iter_mut().map(|counts| Slot::Counts(counts)).collect()
     }
 }

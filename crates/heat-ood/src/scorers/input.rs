@@ -130,13 +130,26 @@ pub(crate) struct Input {
 impl Input {
     pub fn fit(settings: &impl FeatureSettings, train: &FeatureSet) -> Result<Self> {
         let pooling = settings.pooling();
-        let input_dim = train.require(Field::Features(pooling))?;
-        if input_dim > MAX_DIM {
-            let problem = format!("features of {input_dim} columns, and {MAX_DIM} are the most");
+        let input_dim = Self::columns(train, pooling)?;
+        Ok(Self::of(pooling, input_dim, settings.steps().fit(train, pooling)?))
+    }
+
+    /// Features of so many columns, and the steps that follow.
+    pub fn of(pooling: Pooling, input_dim: usize, steps: Preprocessing) -> Self {
+        Input { pooling, dim: steps.out_dim(input_dim), steps, input_dim }
+    }
+
+    /// Columns of the features.
+    ///
+    /// # Errors
+    /// If there are none, or too many.
+    pub fn columns(train: &FeatureSet, pooling: Pooling) -> Result<usize> {
+        let columns = train.require(Field::Features(pooling))?;
+        if columns > MAX_DIM {
+            let problem = format!("features of {columns} columns, and {MAX_DIM} are the most");
             return Err(Error::format(train.name(), problem));
         }
-        let steps = settings.steps().fit(train, pooling)?;
-        Ok(Input { pooling, dim: steps.out_dim(input_dim), steps, input_dim })
+        Ok(columns)
     }
 
     pub fn field(&self) -> Field {

@@ -110,11 +110,23 @@ pub(crate) struct LogitSource {
 const AVG: Field = Field::Features(Pooling::Avg);
 
 impl LogitSource {
+    /// Of a set that is at hand.
     pub fn fit(
         scorer: &str,
         config: LogitsConfig,
         set: &FeatureSet,
         head: Option<&Head>,
+    ) -> Result<Self> {
+        Self::with_input(scorer, config, set, head, &mut |config| Input::fit(config, set))
+    }
+
+    /// The same, told what `input` gives.
+    pub fn with_input(
+        scorer: &str,
+        config: LogitsConfig,
+        set: &FeatureSet,
+        head: Option<&Head>,
+        input: &mut dyn FnMut(&LogitsConfig) -> Result<Input>,
     ) -> Result<Self> {
         if let Some(head) = head {
             set.check_head(head)?;
@@ -139,7 +151,7 @@ impl LogitSource {
         // Stored logits need no features, unless there are steps.
         let features = !plain || set.dim(AVG).is_some();
         let input = match head {
-            Some(_) if features => Some(Input::fit(&config, set)?),
+            Some(_) if features => Some(input(&config)?),
             _ => None,
         };
         Self::assemble(scorer, config, input, head.cloned(), classes)

@@ -1,15 +1,16 @@
 //! Scorers by name: `knn(k=50,normalize=true)`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use toml::{Table, Value};
 
 use super::Scorer;
-use super::context::FitContext;
+use super::context::{FitContext, Gathered, Rounds};
 use super::elsewhere::Place;
 use super::fit::{Fitted, Recorder, TrainingData};
-use super::method::asked_for;
+use super::method::{Entry, asked_for};
 use super::methods::{self, NAMES};
 use crate::error::{Error, Result};
 use crate::features::Part;
@@ -166,15 +167,10 @@ fn fit_many(
     observer: &mut dyn Observer,
     take: &mut dyn FnMut(Result<Timed>) -> Result<()>,
 ) -> Result<()> {
-    let place = |spec: &ScorerSpec| {
-        let mut settings = spec.settings.clone();
-        let place = Place::take(&mut settings)?;
-        Ok(Placed { name: spec.name.clone(), settings, place })
-    };
     let mut found: Vec<Option<Result<Timed>>> = Vec::new();
     let mut groups: Vec<(Option<Part>, Vec<usize>, Vec<Placed>)> = Vec::new();
     for (i, spec) in specs.iter().enumerate() {
-        match place(spec) {
+        match Placed::of(spec) {
             Err(error) => found.push(Some(Err(error))),
             Ok(placed) => {
                 found.push(None);
@@ -207,11 +203,103 @@ fn fit_many(
     found.into_iter().flatten().try_for_each(take)
 }
 
+/// Statistics of rows that are in parts, by the layer that they are of.
+pub(crate) type ByLayer = BTreeMap<String, Gathered>;
+
+/// What the fits of these scorers ask of a part of the rows, where `known` are the statistics merged so far,
+/// of so many rows in all.
+///
+/// # Errors
+/// If a scorer cannot be fitted from statistics, or a row cannot be read.
+pub(crate) fn gather_round(
+    specs: &[ScorerSpec],
+    data: &TrainingData,
+    known: &ByLayer,
+    rows: Option<usize>,
+    observer: &mut dyn Observer,
+) -> Result<ByLayer> {
+    let mut found = ByLayer::new();
+    for (layer, of_layer) in by_layer(specs)? {
+        let here = of_layer[0].place.data(data)?;
+        let known = known.get(&layer).unwrap_or(NOTHING);
+        let rounds = Rounds { known, part: Some(Gathered::new()), rows };
+        let mut context = FitContext::in_rounds(&here, rounds, observer);
+        let (mut prepared, mut requests) = (Vec::new(), Vec::new());
+        for one in &of_layer {
+            let method = entry(&one.name)?.prepare(&one.settings)?;
+            match method.requests(&mut context) {
+                Ok(its) => requests.extend(its),
+                Err(Error::AnotherRound { .. }) => {}
+                Err(error) => return Err(asked_for(&one.name, error)),
+            }
+            prepared.push(method);
+        }
+        context.gather_possible(requests);
+        for (one, method) in of_layer.iter().zip(prepared) {
+            match method.fit_in(&mut context) {
+                Ok(_) | Err(Error::AnotherRound { .. }) => {}
+                Err(error) => return Err(asked_for(&one.name, error)),
+            }
+        }
+        found.insert(layer, context.into_part());
+    }
+    Ok(found)
+}
+
+static NOTHING: &Gathered = &Gathered::new();
+
+/// Fit these scorers by the statistics of all rows; `data` has none itself.
+///
+/// # Errors
+/// [`Error::AnotherRound`] if they are not enough; else as [`ScorerSpec::fit`].
+pub(crate) fn fit_statistics(
+    specs: &[ScorerSpec],
+    data: &TrainingData,
+    known: &ByLayer,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Arc<dyn Scorer>>> {
+    let one = |spec: &ScorerSpec| {
+        let one = Placed::of(spec)?;
+        let here = one.place.data(data)?;
+        let layer = one.place.layer.map_or("", Part::name);
+        let known = known.get(layer).unwrap_or(NOTHING);
+        let rounds = Rounds { known, part: None, rows: None };
+        let mut context = FitContext::in_rounds(&here, rounds, &mut *observer);
+        let fitted = entry(&one.name)?.prepare(&one.settings)?.fit_in(&mut context);
+        let fitted = fitted.map_err(|e| asked_for(&one.name, e))?;
+        one.place.over_views(one.place.at_layer(fitted))
+    };
+    specs.iter().map(one).collect()
+}
+
+/// Scorers by the layer that they read.
+fn by_layer(specs: &[ScorerSpec]) -> Result<BTreeMap<String, Vec<Placed>>> {
+    let mut all: BTreeMap<String, Vec<Placed>> = BTreeMap::new();
+    for spec in specs {
+        let one = Placed::of(spec)?;
+        let layer = one.place.layer.map_or("", Part::name).to_owned();
+        all.entry(layer).or_default().push(one);
+    }
+    Ok(all)
+}
+
+fn entry(name: &str) -> Result<&'static Entry> {
+    methods::find(name).ok_or_else(|| Error::unknown("scorer", name, NAMES))
+}
+
 /// A scorer with where it reads.
 struct Placed {
     name: String,
     settings: Table,
     place: Place,
+}
+
+impl Placed {
+    fn of(spec: &ScorerSpec) -> Result<Self> {
+        let mut settings = spec.settings.clone();
+        let place = Place::take(&mut settings)?;
+        Ok(Placed { name: spec.name.clone(), settings, place })
+    }
 }
 
 /// Fit scorers that all read one layer.
@@ -231,8 +319,6 @@ fn fit_there(
             });
         }
     };
-    let entry =
-        |name: &str| methods::find(name).ok_or_else(|| Error::unknown("scorer", name, NAMES));
     let mut context = FitContext::new(&here, observer);
     let start = Instant::now();
     let (mut prepared, mut requests) = (Vec::new(), Vec::new());

@@ -24,6 +24,7 @@ mod langevin;
 mod offsets;
 mod options;
 mod residual;
+mod statistics;
 mod structure;
 mod torch;
 mod training;

@@ -1,5 +1,6 @@
 //! Feature sets: one file, a directory of shards, or arrays in memory.
 
+mod described;
 mod names;
 mod view;
 
@@ -8,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
+pub(crate) use described::Description;
 pub use names::RowNames;
 use view::View;
 
@@ -581,6 +583,7 @@ impl FeatureSet {
                 "add class indices to the file, or give them apart",
             ));
         }
+        self.check_rows()?;
         range
             .map(|row| {
                 let row = self.view.stored_row(row);

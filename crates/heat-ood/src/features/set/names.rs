@@ -27,7 +27,7 @@ impl<'a> RowNames<'a> {
 impl FeatureSet {
     /// Names of the rows, where the set has them: of images, the files they came from.
     pub fn names(&self) -> Option<RowNames<'_>> {
-        self.shards[0].names.as_ref().map(|_| RowNames(self))
+        self.shards.first()?.names.as_ref().map(|_| RowNames(self))
     }
 
     /// The first of some rows by number, and by name where they have one, for messages.

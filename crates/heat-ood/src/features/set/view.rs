@@ -173,6 +173,7 @@ impl FeatureSet {
     /// # Errors
     /// If it is no i64.
     pub(in crate::features) fn raw_label(&self, row: usize) -> Result<i64> {
+        self.check_rows()?;
         let row = self.view.stored_row(row);
         let shard = self.shard_of(row);
         let label = shard.label.as_ref().map_or(i64::MAX, |l| l.integer(row - shard.start));
@@ -217,6 +218,7 @@ impl FeatureSet {
         if self.view.classes.is_some() && field.base() == Field::Logits {
             return None;
         }
+        self.check_rows().ok()?;
         let run = self.view.runs(range.clone()).next().filter(|run| run.len() == range.len())?;
         let shard = self.shard_of(run.start);
         let start = run.start - shard.start;
@@ -234,6 +236,7 @@ impl FeatureSet {
         read: fn(&Shard, Field, usize, usize, &mut [T]) -> Result<()>,
     ) -> Result<()> {
         let dim = self.require(field)?;
+        self.check_rows()?;
         let out = &mut out[..range.len() * dim];
         if field.base() == Field::Features(Pooling::AvgStd) {
             return self.read_side_by_side(field, range, out, read);

@@ -5,19 +5,22 @@
 //! it is averaged, as the published image path does. One pass, O(N·D); cost
 //! per row O(D·C).
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet, Head};
+use crate::features::{Batch, FeatureSet, FieldSet, Head, Present};
 use crate::io::check_means;
 use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::reduce;
-use crate::scorers::context::FitContext;
+use crate::scorers::context::{Block, By, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{Input, contradiction, feature_settings, load_head};
 use crate::scorers::logits::energy_logits::energies;
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Scorer, Section, Stored};
 
 /// How the similarities to all classes become one score.
@@ -50,40 +53,71 @@ pub struct Mean {
     means: Head,
 }
 
+/// The mean row of each class.
+struct ClassRows {
+    source: Source,
+    present: Arc<Present>,
+    normalize: bool,
+    means: ClassMeans,
+}
+
+impl Statistic for ClassRows {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let labels = self.present.labels(block.train, block.range.clone())?;
+        let rows = block.rows(&self.source)?;
+        if self.normalize {
+            self.means.update(&normalize_all(&rows, self.source.dim), &labels);
+        } else {
+            self.means.update(&rows, &labels);
+        }
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        let classes = By::Label(Arc::clone(&self.present)).classes();
+        vec![Slot::Means(&mut self.means, classes)]
+    }
+}
+
+impl MeanConfig {
+    fn request(&self, source: &Source, present: &Arc<Present>) -> Result<StatisticRequest> {
+        check_means("mean", source.dim, present.count)?;
+        let statistic = Box::new(ClassRows {
+            source: source.clone(),
+            present: Arc::clone(present),
+            normalize: self.normalize_rows,
+            means: ClassMeans::new(source.dim, present.count),
+        });
+        let key = format!("means of classes {} {}", self.normalize_rows, source.key);
+        Ok(StatisticRequest { key, statistic })
+    }
+}
+
 impl Method for MeanConfig {
     const NAME: &'static str = "mean";
     type Scorer = Mean;
 
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Mean> {
-        let train = context.train;
+    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
         let present = context.present()?;
-        let classes = present.count;
-        let observer = &mut *context.observer;
-        let input = Input::fit(self, train)?;
-        check_means("mean", input.dim, classes)?;
-        let mut means = ClassMeans::new(input.dim, classes);
-        input.each_block(train, "fit mean", observer, |range, rows| {
-            let labels = present.labels(train, range)?;
-            let normalized: Vec<f32>;
-            let rows = if self.normalize_rows {
-                normalized = normalize_all(rows, input.dim);
-                &normalized
-            } else {
-                rows
-            };
-            means.update(rows, &labels);
-            Ok(())
-        })?;
+        Ok(vec![self.request(&context.source(self)?, &present)?])
+    }
+
+    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Mean> {
+        let present = context.present()?;
+        let source = context.source(self)?;
+        let found = context.find::<ClassRows>(self.request(&source, &present)?)?;
+        let (means, input) = (found.means.clone(), source.input);
         let mut weight: Vec<f32> = means.finish().into_iter().map(|v| v as f32).collect();
         for (k, mean) in weight.chunks_exact_mut(input.dim).enumerate() {
             if mean.iter().all(|v| *v == 0.0) {
                 let class = present.class(k);
-                let problem = format!("class {class} has a mean of zero in {}", train.name());
+                let problem =
+                    format!("class {class} has a mean of zero in {}", context.train.name());
                 return Err(Error::Fit { what: "mean".into(), problem });
             }
             reduce::normalize(mean);
         }
-        let means = Head::new(weight, vec![0.0; classes])?;
+        let means = Head::new(weight, vec![0.0; present.count])?;
         Ok(Mean { config: self.clone(), input, means })
     }
 

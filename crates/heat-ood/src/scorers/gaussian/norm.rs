@@ -29,8 +29,7 @@ impl Method for NormConfig {
     type Scorer = Norm;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Norm> {
-        let train = context.train;
-        let input = Input::fit(self, train)?;
+        let input = context.source(self)?.input;
         Ok(Norm { config: self.clone(), input })
     }
 

@@ -29,6 +29,7 @@ use crate::scorers::input::{
     Input, contradiction, feature_settings, head_logits, load_head, require_head,
 };
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Scorer, Section, Stored};
 
 /// A confidence of the logits.
@@ -119,6 +120,10 @@ impl Statistic for Predicted {
         let sums: Vec<f64> = logits.par_chunks(256 * classes).map(sum).collect();
         self.sum += sums.iter().sum::<f64>();
         Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Means(&mut self.means, None), Slot::Sum(&mut self.sum)]
     }
 }
 

@@ -36,9 +36,8 @@ impl Method for CosineConfig {
     type Scorer = Cosine;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Cosine> {
-        let (train, head) = (context.train, context.head);
-        let head = require_head("cosine", head)?;
-        let input = Input::fit(self, train)?;
+        let head = require_head("cosine", context.head)?;
+        let input = context.source(self)?.input;
         let stepped = input.head(head)?;
         let mut weight = stepped.weight().to_vec();
         for (class, row) in weight.chunks_exact_mut(input.dim).enumerate() {

@@ -16,12 +16,13 @@ use crate::math::matmul::with_scratch;
 use crate::math::moments::ClassMeans;
 use crate::math::parallel::{Pieces, Slices};
 use crate::math::{quantile, reduce};
-use crate::scorers::context::FitContext;
+use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{
     Input, by_classes, contradiction, feature_settings, load_head, require_head,
 };
 use crate::scorers::logits::energy_logits::energies;
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Scorer, Section, Stored};
 
 /// Largest value a feature may keep.
@@ -47,34 +48,58 @@ pub struct Dice {
     head: Head,
 }
 
+/// The mean of the clipped training rows.
+struct ClippedMean {
+    source: Source,
+    means: ClassMeans,
+}
+
+impl ClippedMean {
+    fn request(source: &Source) -> StatisticRequest {
+        let means = ClassMeans::new(source.dim, 1);
+        let key = format!("clipped mean {}", source.key);
+        StatisticRequest { key, statistic: Box::new(ClippedMean { source: source.clone(), means }) }
+    }
+}
+
+impl Statistic for ClippedMean {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let (rows, labels) = (block.rows(&self.source)?, vec![0; block.range.len()]);
+        // Nearly never is there anything to clip.
+        if rows.par_chunks(1 << 16).all(|values| reduce::max(values) <= CLIP) {
+            self.means.update(&rows, &labels);
+        } else {
+            let clipped: Vec<f32> = rows.par_iter().map(|v| v.min(CLIP)).collect();
+            self.means.update(&clipped, &labels);
+        }
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Means(&mut self.means, None)]
+    }
+}
+
 impl Method for DiceConfig {
     const NAME: &'static str = "dice";
     type Scorer = Dice;
 
+    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
+        require_head("dice", context.head)?;
+        Ok(vec![ClippedMean::request(&context.source(self)?)])
+    }
+
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Dice> {
-        let (train, head) = (context.train, context.head);
-        let observer = &mut *context.observer;
-        let head = require_head("dice", head)?;
+        let head = require_head("dice", context.head)?;
         let p = self.percentile.unwrap_or(by_classes(head.classes(), [90.0, 5.0, 70.0]));
         if !(0.0..100.0).contains(&p) {
             let problem = "a percentile lies between 0 and 100 (100 would keep no weight)";
             return Err(Error::config("percentile", p, problem));
         }
-        let input = Input::fit(self, train)?;
-        let head = input.head(head)?;
-        let mut means = ClassMeans::new(input.dim, 1);
-        input.each_block(train, "fit dice", observer, |_, rows| {
-            let labels = vec![0; rows.len() / input.dim];
-            // Nearly never is there anything to clip.
-            if rows.par_chunks(1 << 16).all(|values| reduce::max(values) <= CLIP) {
-                means.update(rows, &labels);
-            } else {
-                let clipped: Vec<f32> = rows.par_iter().map(|v| v.min(CLIP)).collect();
-                means.update(&clipped, &labels);
-            }
-            Ok(())
-        })?;
-        let mean = means.finish();
+        let source = context.source(self)?;
+        let head = source.head(head)?;
+        let mean = context.find::<ClippedMean>(ClippedMean::request(&source))?;
+        let (mean, input) = (mean.means.clone().finish(), source.input);
         let contribution: Vec<f64> = head
             .weight()
             .chunks_exact(input.dim)

@@ -34,7 +34,7 @@ impl Method for ReactConfig {
             let problem = "without a quantile it is `el`; give one, e.g. 0.9";
             return Err(Error::config("react", "none", problem));
         }
-        Ok(React(LogitSource::fit("react", self.into(), context.train, context.head)?))
+        Ok(React(context.logit_source("react", self.into())?))
     }
 
     fn load(stored: &Stored<'_>) -> Result<React> {

@@ -19,6 +19,7 @@ use crate::observe::Event;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{feature_settings, require_head};
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -62,6 +63,10 @@ impl Statistic for Patterns {
         });
         means.update(rows, &labels);
         Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Means(&mut self.means, None)]
     }
 }
 

@@ -14,11 +14,12 @@ use super::with_head::WithHead;
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
-use crate::math::columns::ColumnCounts;
+use crate::math::columns::{ColumnCounts, Within};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::energy_logits::energies;
 use crate::scorers::input::{by_classes, feature_settings, require_head};
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -54,6 +55,27 @@ impl Statistic for Counts {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
         self.counts.update(&block.rows(&self.source)?);
         Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Columns(&mut self.counts)]
+    }
+}
+
+/// Counts of the values that share their topmost bits with a quantile.
+struct Deeper {
+    source: Source,
+    within: Within,
+}
+
+impl Statistic for Deeper {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        self.within.update(&block.rows(&self.source)?);
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Counts32(&mut self.within.counts)]
     }
 }
 
@@ -97,11 +119,12 @@ impl Method for VraConfig {
         let quantiles = self.quantiles(input.head.classes())?;
         let source = context.source(self)?;
         let first = context.find::<Counts>(Self::request(&source)?)?;
-        let bounds = first.counts.quantiles(&quantiles, |count| {
-            context.pass(&source, "fit vra", |_, rows| {
-                count(rows);
-                Ok(())
-            })
+        let bounds = first.counts.quantiles(&quantiles, |within| {
+            let key =
+                format!("column counts within {} {quantiles:?} {}", within.open(), source.key);
+            let statistic = Box::new(Deeper { source: source.clone(), within });
+            let found = context.find::<Deeper>(StatisticRequest { key, statistic })?;
+            Ok(found.within.clone())
         })?;
         let bounds = bounds.into_iter().map(|v| v as f32).collect();
         Ok(Vra { config: self.clone(), input, bounds })

@@ -10,6 +10,7 @@ use crate::math::moments::ClassMeans;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{FeatureSettings, Input, contradiction, load_head, require_head};
 use crate::scorers::logit_source::check_logit_count;
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Section, Stored};
 
 /// The features a fitted scorer reads, and the head for them.
@@ -85,5 +86,9 @@ impl Statistic for MeanRow {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
         self.means.update(&block.rows(&self.source)?, &vec![0; block.range.len()]);
         Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Means(&mut self.means, None)]
     }
 }

@@ -59,7 +59,7 @@ impl Method for EnergyLogitsConfig {
     type Scorer = EnergyLogits;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<EnergyLogits> {
-        let source = LogitSource::fit("el", self.into(), context.train, context.head)?;
+        let source = context.logit_source("el", self.into())?;
         Ok(EnergyLogits::new(source))
     }
 

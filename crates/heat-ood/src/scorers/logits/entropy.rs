@@ -27,7 +27,7 @@ impl Method for EntropyConfig {
     type Scorer = Entropy;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Entropy> {
-        let source = LogitSource::fit("entropy", self.into(), context.train, context.head)?;
+        let source = context.logit_source("entropy", self.into())?;
         Ok(Entropy(source))
     }
 

@@ -41,14 +41,13 @@ impl Method for GenConfig {
     type Scorer = Gen;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Gen> {
-        let (train, head) = (context.train, context.head);
         if !(self.gamma.is_finite() && self.gamma > 0.0) {
             return Err(Error::config("gamma", self.gamma, "must be a positive number, e.g. 0.1"));
         }
         if self.m == 0 {
             return Err(Error::config("m", 0, "must be at least 1: so many probabilities count"));
         }
-        let source = LogitSource::fit("gen", self.into(), train, head)?;
+        let source = context.logit_source("gen", self.into())?;
         Ok(Gen { source, gamma: self.gamma, m: self.m })
     }
 

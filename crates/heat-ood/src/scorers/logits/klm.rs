@@ -6,19 +6,22 @@
 //!
 //! Reference: Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::math::linalg::product_nt;
 use crate::math::moments::ClassMeans;
 use crate::math::parallel::{Pieces, Slices, SlicesMut};
-use crate::math::{blocks, reduce};
+use crate::math::reduce;
 use crate::observe::Event;
-use crate::scorers::context::FitContext;
+use crate::scorers::context::{Block, FitContext, Statistic, StatisticRequest};
 use crate::scorers::input::contradiction;
 use crate::scorers::logit_source::{LogitSource, logits_settings};
 use crate::scorers::method::{Method, offer};
-use crate::scorers::{Scorer, Section, Stored};
+use crate::scorers::pieces::Slot;
+use crate::scorers::{LogitsConfig, Scorer, Section, Stored};
 
 logits_settings! {
     /// Settings of `klm`.
@@ -32,7 +35,7 @@ offer! { KlmConfig => Klm }
 
 /// A fitted `klm` scorer.
 pub struct Klm {
-    source: LogitSource,
+    source: Arc<LogitSource>,
     /// log t_k of the classes that were predicted, `[K, C]`.
     templates: Vec<f64>,
 }
@@ -53,23 +56,26 @@ fn probabilities(logits: &mut [f64]) -> f64 {
     weighted / sum - sum.ln()
 }
 
-impl Method for KlmConfig {
-    const NAME: &'static str = "klm";
-    type Scorer = Klm;
+/// The mean softmax of the rows predicted as each class.
+struct Templates {
+    source: Arc<LogitSource>,
+    means: ClassMeans,
+}
 
-    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Klm> {
-        let train = context.train;
-        let observer = &mut *context.observer;
-        let source = LogitSource::fit("klm", self.into(), train, context.head)?;
-        let (classes, needs) = (source.classes(), source.needs(train)?);
-        if classes.saturating_mul(classes) > 1 << 28 {
-            let problem = format!("{classes} classes are too many for a template each");
-            return Err(Error::Fit { what: "klm".into(), problem });
-        }
-        let mut means = ClassMeans::new(classes, classes);
-        observer.on(Event::Begin { task: "fit klm", total: train.len() as u64 });
-        for range in blocks(train.len(), ROWS) {
-            let logits = source.logits_of(train, &needs, range.clone())?;
+impl Templates {
+    fn request(source: &Arc<LogitSource>) -> StatisticRequest {
+        let means = ClassMeans::new(source.classes(), source.classes());
+        let key = format!("templates {}", source.key());
+        let statistic = Box::new(Templates { source: Arc::clone(source), means });
+        StatisticRequest { key, statistic }
+    }
+}
+
+impl Statistic for Templates {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let logits = block.logits(&self.source)?;
+        let classes = self.source.classes();
+        for logits in logits.chunks(ROWS * classes) {
             let mut rows = vec![0.0f32; logits.len()];
             let pieces = rows.par_chunks_mut(64 * classes).zip(logits.par_chunks(64 * classes));
             pieces.for_each(|(rows, logits)| {
@@ -80,18 +86,49 @@ impl Method for KlmConfig {
                 rows.iter_mut().zip(p).for_each(|(r, p)| *r = p as f32);
             });
             let predicted: Vec<u32> = logits.par_chunks(classes).map(reduce::argmax).collect();
-            means.update(&rows, &predicted);
-            observer.on(Event::Advance { done: range.end as u64, loss: None });
+            self.means.update(&rows, &predicted);
         }
-        observer.on(Event::End);
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Means(&mut self.means, None)]
+    }
+}
+
+impl KlmConfig {
+    fn source(&self, context: &mut FitContext<'_>) -> Result<Arc<LogitSource>> {
+        let source = context.logits("klm", &LogitsConfig::from(self))?;
+        let classes = source.classes();
+        if classes.saturating_mul(classes) > 1 << 28 {
+            let problem = format!("{classes} classes are too many for a template each");
+            return Err(Error::Fit { what: "klm".into(), problem });
+        }
+        Ok(source)
+    }
+}
+
+impl Method for KlmConfig {
+    const NAME: &'static str = "klm";
+    type Scorer = Klm;
+
+    fn requests(&self, context: &mut FitContext<'_>) -> Result<Vec<StatisticRequest>> {
+        Ok(vec![Templates::request(&self.source(context)?)])
+    }
+
+    fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Klm> {
+        let source = self.source(context)?;
+        let classes = source.classes();
+        let found = context.find::<Templates>(Templates::request(&source))?;
+        let means = found.means.clone();
         let counts = means.counts().to_vec();
         let absent = counts.iter().filter(|n| **n == 0).count();
         if absent > 0 {
             let which: Vec<String> =
                 (0..classes).filter(|k| counts[*k] == 0).take(5).map(|k| k.to_string()).collect();
-            observer.on(Event::Warning(&format!(
+            context.observer.on(Event::Warning(&format!(
                 "{absent} of {classes} classes are never predicted on {} and have no template ({}{})",
-                train.name(),
+                context.train.name(),
                 which.join(", "),
                 if absent > which.len() { ", …" } else { "" }
             )));
@@ -105,7 +142,7 @@ impl Method for KlmConfig {
     }
 
     fn load(stored: &Stored<'_>) -> Result<Klm> {
-        let source = LogitSource::load(stored)?;
+        let source = Arc::new(LogitSource::load(stored)?);
         let name = stored.name("log_templates");
         let shape = stored.file.shape(&name)?.to_vec();
         let templates = stored.file.f64(&name, &shape)?;

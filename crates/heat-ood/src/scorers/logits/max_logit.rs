@@ -25,7 +25,7 @@ impl Method for MaxLogitConfig {
     type Scorer = MaxLogit;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<MaxLogit> {
-        let source = LogitSource::fit("max_logit", self.into(), context.train, context.head)?;
+        let source = context.logit_source("max_logit", self.into())?;
         Ok(MaxLogit(source))
     }
 

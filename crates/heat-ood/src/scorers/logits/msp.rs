@@ -50,7 +50,7 @@ impl Method for MspConfig {
     type Scorer = Msp;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Msp> {
-        let source = LogitSource::fit("msp", self.into(), context.train, context.head)?;
+        let source = context.logit_source("msp", self.into())?;
         Ok(Msp { source, form: Form::Complement })
     }
 

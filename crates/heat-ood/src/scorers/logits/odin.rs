@@ -37,7 +37,6 @@ impl Method for OdinConfig {
     type Scorer = Odin;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Odin> {
-        let (train, head) = (context.train, context.head);
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             let problem = "must be a positive number";
             return Err(Error::config("temperature", self.temperature, problem));
@@ -47,7 +46,7 @@ impl Method for OdinConfig {
                 "needs the network: the images are perturbed before their features are extracted";
             return Err(Error::config("epsilon", self.epsilon, problem));
         }
-        let source = LogitSource::fit("odin", self.into(), train, head)?;
+        let source = context.logit_source("odin", self.into())?;
         Ok(Odin { source, temperature: self.temperature })
     }
 

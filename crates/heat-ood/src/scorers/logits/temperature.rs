@@ -30,6 +30,7 @@ use crate::observe::Event;
 use crate::scorers::context::{Block, FitContext, Statistic, StatisticRequest};
 use crate::scorers::logit_source::{LogitSource, logits_settings, softmax_gradient};
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{LogitsConfig, Scorer, Section, Stored};
 
 logits_settings! {
@@ -65,7 +66,7 @@ impl Method for TemperatureConfig {
         if self.temperature.is_some() {
             return Ok(Vec::new());
         }
-        Ok(vec![Likelihood::request(&source)])
+        Ok(vec![Likelihood::request(&source, context.in_parts())])
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Temperature> {
@@ -73,7 +74,8 @@ impl Method for TemperatureConfig {
         if let Some(temperature) = self.temperature {
             return Ok(Temperature { source, temperature });
         }
-        let likelihood = context.find::<Likelihood>(Likelihood::request(&source))?;
+        let likelihood =
+            context.find::<Likelihood>(Likelihood::request(&source, context.in_parts()))?;
         let temperature = match likelihood.ends.problem() {
             None => likelihood.best(context.train)?,
             Some(why) => {
@@ -105,9 +107,13 @@ struct Likelihood {
     source: Arc<LogitSource>,
     /// Most logits that are kept.
     most: usize,
+    /// Whether there are rows in other parts.
+    in_parts: bool,
     ends: Ends,
     /// Logits and labels by block, where all are kept.
     kept: Vec<(Vec<f32>, Vec<u32>)>,
+    /// Those of rows that were in parts, merged; labels as numbers of single precision.
+    merged: (Vec<f32>, Vec<f32>),
     /// Otherwise the β that a part of the rows gives, and the derivatives there.
     about: Option<(f64, Derivatives)>,
 }
@@ -272,6 +278,11 @@ fn minimum(start: f64, mut at: impl FnMut(f64) -> Result<Derivatives>) -> Result
 impl Statistic for Likelihood {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
         let all = self.all_are_kept(block.train);
+        if !all && self.in_parts {
+            let problem = "the logits of a part of the rows are too many to be kept: make more parts, or \
+                           give `temperature`, found on some of the rows";
+            return Err(Error::Fit { what: "temperature".into(), problem: problem.into() });
+        }
         if !all && self.about.is_none() {
             self.about = Some((self.beta_of_part(block.train)?, Derivatives::default()));
         }
@@ -284,17 +295,32 @@ impl Statistic for Likelihood {
         }
         Ok(())
     }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        let (logits, labels) = &mut self.merged;
+        for (some, of) in self.kept.drain(..) {
+            logits.extend(some);
+            labels.extend(of.into_iter().map(|label| label as f32));
+        }
+        vec![
+            Slot::Sum(&mut self.ends.uniform),
+            Slot::Sum(&mut self.ends.below),
+            Slot::Rows(self.source.classes(), logits),
+            Slot::Rows(1, labels),
+        ]
+    }
 }
 
 impl Likelihood {
     fn new(source: &Arc<LogitSource>, most: usize) -> Self {
-        let (ends, kept, about) = Default::default();
-        Likelihood { source: Arc::clone(source), most, ends, kept, about }
+        let (in_parts, ends, kept, merged, about) = Default::default();
+        Likelihood { source: Arc::clone(source), most, in_parts, ends, kept, merged, about }
     }
 
-    fn request(source: &Arc<LogitSource>) -> StatisticRequest {
+    fn request(source: &Arc<LogitSource>, in_parts: bool) -> StatisticRequest {
         let key = format!("likelihood {}", source.key());
-        StatisticRequest { key, statistic: Box::new(Likelihood::new(source, KEPT)) }
+        let statistic = Likelihood { in_parts, ..Likelihood::new(source, KEPT) };
+        StatisticRequest { key, statistic: Box::new(statistic) }
     }
 
     fn all_are_kept(&self, train: &FeatureSet) -> bool {
@@ -327,7 +353,12 @@ impl Likelihood {
     fn at(&self, beta: f64, train: &FeatureSet) -> Result<Derivatives> {
         const ROWS: usize = 4096;
         let mut total = Derivatives::default();
-        if self.all_are_kept(train) {
+        if self.about.is_none() {
+            let (logits, labels) = &self.merged;
+            if !labels.is_empty() {
+                let labels: Vec<u32> = labels.iter().map(|label| *label as u32).collect();
+                total.add(logits, &labels, beta);
+            }
             self.kept.iter().for_each(|(logits, labels)| total.add(logits, labels, beta));
             return Ok(total);
         }

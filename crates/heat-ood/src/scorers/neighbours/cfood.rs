@@ -107,13 +107,13 @@ impl Method for CfoodConfig {
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Cfood> {
         let train = context.train;
-        let observer = &mut *context.observer;
         let share = |v: f64| v > 0.0 && v <= 1.0;
         for (key, value) in [("alpha", self.alpha), ("k", self.k)] {
             if !share(value) {
                 return Err(Error::config(key, value, "a fraction is above 0 and at most 1"));
             }
         }
+        context.require_rows("cfood")?;
         let n = (self.alpha * train.len() as f64) as usize;
         if n < 2 {
             let problem = format!(
@@ -122,7 +122,7 @@ impl Method for CfoodConfig {
             );
             return Err(Error::config("alpha", self.alpha, problem));
         }
-        let input = Input::fit(self, train)?;
+        let input = context.source(self)?.input;
         let mut stream = Stream::new(self.seed, Purpose::Reference, 0, 0);
         let mut chosen = stream.permutation(train.len() as u32);
         chosen.truncate(n);
@@ -140,7 +140,7 @@ impl Method for CfoodConfig {
         })?;
         let bank = Bank::new(rows, input.dim, Order::Distance);
         let (fractions, positions): (Vec<f64>, Vec<usize>) = grid(n).into_iter().unzip();
-        let radii = radii(&bank, input.dim, &positions, observer);
+        let radii = radii(&bank, input.dim, &positions, context.observer);
         Ok(Cfood { config: self.clone(), input, centre, bank, fractions, radii })
     }
 

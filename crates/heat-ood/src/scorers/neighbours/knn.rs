@@ -50,29 +50,26 @@ impl Method for KnnConfig {
     type Scorer = Knn;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Knn> {
-        let train = context.train;
+        let n = context.rows();
         let classes = context.known_classes()?.unwrap_or(0);
-        let observer = &mut *context.observer;
+        let source = context.source(self)?;
+        let stored = context.stepped_rows(&source)?;
+        let input = source.input;
         let k = self.k.unwrap_or(by_classes(classes, [50, 200, 1000]));
-        let k = scaled(k, train.proportion());
-        if k == 0 || k > train.len() {
-            let problem = format!(
-                "the index holds {} rows, so k must lie in 1..={}",
-                train.len(),
-                train.len()
-            );
+        let k = scaled(k, context.train.proportion());
+        if k == 0 || k > n {
+            let problem = format!("the index holds {n} rows, so k must lie in 1..={n}");
             return Err(Error::config("k", k, problem));
         }
-        let input = Input::fit(self, train)?;
-        let centre = centre(&input.read(train, 0..train.len().min(CENTRE_ROWS))?, input.dim);
-        observer.on(Event::Begin { task: "index training rows", total: train.len() as u64 });
-        let rows = gather(train.len(), input.dim, |range| {
-            let mut rows = input.read(train, range)?;
+        let centre = centre(&stored.read(0..n.min(CENTRE_ROWS))?, input.dim);
+        context.observer.on(Event::Begin { task: "index training rows", total: n as u64 });
+        let rows = gather(n, input.dim, |range| {
+            let mut rows = stored.read(range)?;
             subtract(&mut rows, &centre);
             Ok(rows)
         })?;
         let index = Neighbours::new(rows, input.dim, Order::Distance);
-        observer.on(Event::End);
+        context.observer.on(Event::End);
         Ok(Knn { config: self.clone(), k, centre, index, input })
     }
 

@@ -51,19 +51,19 @@ impl Method for NnguideConfig {
     type Scorer = Nnguide;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Nnguide> {
-        let (train, head) = (context.train, context.head);
-        let observer = &mut *context.observer;
-        let head = require_head("nnguide", head)?;
-        if self.k == 0 || self.k > train.len() {
-            let n = train.len();
+        let n = context.rows();
+        let head = require_head("nnguide", context.head)?;
+        let source = context.source(self)?;
+        let stored = context.stepped_rows(&source)?;
+        let input = source.input;
+        if self.k == 0 || self.k > n {
             let problem = format!("the bank holds {n} rows, so k must lie in 1..={n}");
             return Err(Error::config("k", self.k, problem));
         }
-        let input = Input::fit(self, train)?;
         let head = input.head(head)?;
-        observer.on(Event::Begin { task: "bank training rows", total: train.len() as u64 });
-        let rows = gather(train.len(), input.dim, |range| {
-            let mut rows = input.read(train, range)?;
+        context.observer.on(Event::Begin { task: "bank training rows", total: n as u64 });
+        let rows = gather(n, input.dim, |range| {
+            let mut rows = stored.read(range)?;
             let energies = energies(&head, &rows);
             for (row, energy) in rows.chunks_exact_mut(input.dim).zip(energies) {
                 reduce::normalize(row);
@@ -72,7 +72,7 @@ impl Method for NnguideConfig {
             Ok(rows)
         })?;
         let bank = Neighbours::new(rows, input.dim, Order::Product);
-        observer.on(Event::End);
+        context.observer.on(Event::End);
         Ok(Nnguide { config: self.clone(), input, head, bank })
     }
 

@@ -60,9 +60,8 @@ impl Method for RelationConfig {
     type Scorer = Relation;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Relation> {
-        let (train, head) = (context.train, context.head);
-        let observer = &mut *context.observer;
-        let head = require_head("relation", head)?;
+        let n = context.rows();
+        let head = require_head("relation", context.head)?;
         if !(0.0..1.0).contains(&self.threshold) {
             let problem = "relations lie between 0 and 1";
             return Err(Error::config("threshold", self.threshold, problem));
@@ -70,18 +69,18 @@ impl Method for RelationConfig {
         if !(self.power > 0.0 && self.power.is_finite()) {
             return Err(Error::config("power", self.power, "must be a positive number"));
         }
-        let input = Input::fit(self, train)?;
+        let source = context.source(self)?;
+        let stored = context.stepped_rows(&source)?;
+        let input = source.input;
         let head = input.head(head)?;
-        observer.on(Event::Begin { task: "bank training rows", total: train.len() as u64 });
-        let features = gather(train.len(), input.dim, |range| {
-            let mut rows = input.read(train, range)?;
+        context.observer.on(Event::Begin { task: "bank training rows", total: n as u64 });
+        let features = gather(n, input.dim, |range| {
+            let mut rows = stored.read(range)?;
             rows.chunks_exact_mut(input.dim).for_each(reduce::normalize);
             Ok(rows)
         })?;
-        let p = gather(train.len(), head.classes(), |range| {
-            Ok(probabilities(&head, &input.read(train, range)?))
-        })?;
-        observer.on(Event::End);
+        let p = gather(n, head.classes(), |range| Ok(probabilities(&head, &stored.read(range)?)))?;
+        context.observer.on(Event::End);
         Ok(Relation::new(self.clone(), input, head, [features, p]))
     }
 

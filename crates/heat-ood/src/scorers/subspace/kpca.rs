@@ -27,6 +27,7 @@ use crate::math::{blocks, reduce};
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{Input, by_classes, contradiction, feature_settings};
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Scorer, Section, Stored};
 
 /// A kernel, by the map into its space.
@@ -170,6 +171,10 @@ impl Statistic for Mapped {
             moments.update(&mapped.concat(), &vec![0; range.len()]);
         }
         Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Moments(&mut self.moments, None)]
     }
 }
 

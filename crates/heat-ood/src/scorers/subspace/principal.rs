@@ -16,6 +16,7 @@ use crate::scorers::input::{by_classes, require_head};
 
 /// A point o and orthonormal directions P, `[p, D]`, with what is left of a
 /// row x = z − o outside them: ‖x − P Pᵀx‖.
+#[derive(Clone)]
 pub(super) struct Subspace {
     origin: Vec<f64>,
     basis: Basis,
@@ -42,6 +43,7 @@ impl Center {
 }
 
 /// The smaller way to what is outside.
+#[derive(Clone)]
 enum Basis {
     /// P: ‖x‖² − ‖Pᵀx‖² in f64, because the difference is small.
     Inside(Vec<f64>),

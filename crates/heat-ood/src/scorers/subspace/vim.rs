@@ -17,6 +17,8 @@
 //!
 //! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -26,10 +28,10 @@ use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet, Head, Pooling, Preprocessing};
 use crate::math::matmul::{Keep, Packed, View, gemm};
 use crate::math::reduce;
-use crate::observe::Observer;
-use crate::scorers::context::{FitContext, StatisticRequest};
+use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{Input, contradiction, feature_settings, load_head, require_head};
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Prior, Scorer, Scratch, Section, Stored};
 
 feature_settings! {
@@ -59,6 +61,39 @@ pub struct Vim {
     alpha: f64,
 }
 
+/// Sums over the training rows of their largest logits and of the norms of their residuals, whose
+/// ratio is α.
+struct Sizes {
+    vim: Arc<Vim>,
+    source: Source,
+    largest: f64,
+    norm: f64,
+}
+
+impl Statistic for Sizes {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        use crate::math::parallel::{Pieces, Slices};
+        let vim = &*self.vim;
+        let sums = |rows: &[f32]| -> (f64, f64) {
+            let mut scratch = Scratch::default();
+            let logits = vim.logits(rows, &mut scratch);
+            let logits = logits.chunks_exact(vim.head.classes());
+            let largest = logits.map(|l| f64::from(reduce::max(l))).sum();
+            let centred = vim.space.centred(rows);
+            (largest, vim.space.outside(&centred).iter().sum())
+        };
+        let rows = block.rows(&self.source)?;
+        for (l, n) in rows.par_chunks(256 * self.source.dim).map(sums).collect() {
+            (self.largest, self.norm) = (self.largest + l, self.norm + n);
+        }
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Sum(&mut self.largest), Slot::Sum(&mut self.norm)]
+    }
+}
+
 impl Method for VimConfig {
     const NAME: &'static str = "vim";
     type Scorer = Vim;
@@ -72,9 +107,7 @@ impl Method for VimConfig {
         let source = context.source(self)?;
         let (count, center) = (self.principal_dim, self.center);
         let (space, head) = Subspace::of_head("vim", count, center, &source, context)?;
-        let mut vim = Vim::new(self.clone(), source.input, head, space, 1.0);
-        vim.alpha = vim.fit_alpha(context.train, context.observer)?;
-        Ok(vim)
+        Vim::new(self.clone(), source.input.clone(), head, space, 1.0).fit_alpha(source, context)
     }
 
     fn load(stored: &Stored<'_>) -> Result<Vim> {
@@ -106,24 +139,13 @@ impl Vim {
         self.alpha
     }
 
-    fn fit_alpha(&self, train: &FeatureSet, observer: &mut dyn Observer) -> Result<f64> {
-        use crate::math::parallel::{Pieces, Slices};
-        let dim = self.input.dim;
-        let (mut largest, mut norm) = (0.0, 0.0);
-        self.input.each_block(train, "fit vim: scale", observer, |_, rows| {
-            let sums = |rows: &[f32]| -> (f64, f64) {
-                let mut scratch = Scratch::default();
-                let logits = self.logits(rows, &mut scratch);
-                let logits = logits.chunks_exact(self.head.classes());
-                let largest = logits.map(|l| f64::from(reduce::max(l))).sum();
-                let centred = self.space.centred(rows);
-                (largest, self.space.outside(&centred).iter().sum())
-            };
-            for (l, n) in rows.par_chunks(256 * dim).map(sums).collect() {
-                (largest, norm) = (largest + l, norm + n);
-            }
-            Ok(())
-        })?;
+    fn fit_alpha(self, source: Source, context: &mut FitContext<'_>) -> Result<Self> {
+        let vim = Arc::new(self);
+        let key = format!("vim scale {} {}", json!(vim.config), source.key);
+        let (largest, norm) = (0.0, 0.0);
+        let statistic = Box::new(Sizes { vim: Arc::clone(&vim), source, largest, norm });
+        let found = context.find::<Sizes>(StatisticRequest { key, statistic })?;
+        let (largest, norm) = (found.largest, found.norm);
         let alpha = largest / norm;
         if norm <= 0.0 || !alpha.is_finite() {
             return Err(Error::Fit {
@@ -133,7 +155,15 @@ impl Vim {
                     .into(),
             });
         }
-        Ok(alpha)
+        let Vim { config, input, head, back, space, .. } = &*vim;
+        Ok(Vim {
+            config: config.clone(),
+            input: input.clone(),
+            head: head.clone(),
+            back: back.clone(),
+            space: space.clone(),
+            alpha,
+        })
     }
 
     fn logits(&self, rows: &[f32], scratch: &mut Scratch) -> Vec<f32> {

@@ -53,6 +53,7 @@ impl Method for GmmConfig {
         let labels = match self.kmeans {
             None => Labels::Classes(classes_of(context)?),
             Some(k) => {
+                context.require_rows("gmm with kmeans")?;
                 let observer = &mut *context.observer;
                 let clusters = KMeans::fit(train, input.field(), k, self.kmeans_seed, observer)?;
                 Labels::Clusters(clusters.assign(train, observer)?, k)
@@ -82,7 +83,9 @@ impl Method for GmmConfig {
         if self.diagonal {
             keep_diagonal(&mut covariance, input.dim);
         }
+        let rows = context.rows();
         let fitted = Fitted {
+            rows,
             shrinkage: self.shrinkage,
             diagonal: self.diagonal,
             train,
@@ -91,13 +94,13 @@ impl Method for GmmConfig {
             means: &means,
             covariance: &covariance,
         };
-        let shrunk = fitted.weights(context.observer)?;
+        let shrunk = fitted.weights(&source, context)?;
         shrink(&mut covariance, input.dim, shrunk);
         let scale = if self.normalize { Scale::One } else { Scale::Data };
         let (scale_tril, ridge) =
-            factor(&mut covariance, input.dim, scale, train.len(), context.observer)?;
+            factor(&mut covariance, input.dim, scale, rows, context.observer)?;
         drop(covariance);
-        let probs = counts.iter().map(|&n| n as f64 / train.len() as f64).collect();
+        let probs = counts.iter().map(|&n| n as f64 / rows as f64).collect();
         Ok(Gmm::new(self.clone(), input, means, scale_tril, probs, ridge, shrunk))
     }
 

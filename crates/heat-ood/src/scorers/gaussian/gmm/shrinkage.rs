@@ -14,19 +14,23 @@
 //! scikit-learn computes them. The diagonal forms, the ratio and its choice by
 //! held-out classes are ours.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::covariance::{keep_diagonal, mean_variance};
 use super::labels::Labels;
 use crate::error::{Error, Result};
-use crate::features::FeatureSet;
+use crate::features::{FeatureSet, Present};
 use crate::math::linalg::{eigh, product_nt};
 use crate::math::moments::Moments;
 use crate::math::parallel::{Pieces, Slices};
 use crate::math::reduce;
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::{Event, Observer};
+use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::Input;
+use crate::scorers::pieces::Slot;
 
 /// How far the covariance is drawn towards the identity.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -104,6 +108,8 @@ pub(super) struct Fitted<'a> {
     pub shrinkage: Shrinkage,
     /// Whether only the diagonal of the covariance is estimated.
     pub diagonal: bool,
+    /// Number of training rows, in all parts.
+    pub rows: usize,
     pub train: &'a FeatureSet,
     pub input: &'a Input,
     pub labels: &'a Labels,
@@ -113,12 +119,15 @@ pub(super) struct Fitted<'a> {
 
 impl Fitted<'_> {
     /// `[keep, add]`.
-    pub fn weights(&self, observer: &mut dyn Observer) -> Result<[f64; 2]> {
+    pub fn weights(&self, source: &Source, context: &mut FitContext<'_>) -> Result<[f64; 2]> {
         let weight = match self.shrinkage {
             Shrinkage::None => return Ok([1.0, 0.0]),
             Shrinkage::Ratio(ratio) => return Ok([1.0, ratio]),
-            Shrinkage::HeldOutClasses => return Ok([1.0, self.held_out(observer)?]),
-            Shrinkage::LedoitWolf => self.ledoit_wolf(observer)?,
+            Shrinkage::HeldOutClasses => {
+                context.require_rows("gmm with shrinkage=held_out_classes")?;
+                return Ok([1.0, self.held_out(context.observer)?]);
+            }
+            Shrinkage::LedoitWolf => self.ledoit_wolf(source, context)?,
             Shrinkage::Oas => self.oas(),
         };
         Ok([1.0 - weight, weight])
@@ -132,7 +141,7 @@ impl Fitted<'_> {
     }
 
     fn oas(&self) -> f64 {
-        let (n, dim) = (self.train.len() as f64, self.input.dim as f64);
+        let (n, dim) = (self.rows as f64, self.input.dim as f64);
         let (squares, mean) = self.sizes();
         let (error, distance) = if self.diagonal {
             // Variances s of Gaussian columns have Var s = 2σ⁴/n. With c = 2(1 − 1/D)/n,
@@ -147,29 +156,73 @@ impl Fitted<'_> {
         if distance <= 0.0 { 1.0 } else { (error / distance).min(1.0) }
     }
 
-    /// FieldSet Σ‖z − μ‖⁴, or Σ_i (z − μ)_i⁴ where only variances are estimated,
+    /// Needs Σ‖z − μ‖⁴, or Σ_i (z − μ)_i⁴ where only variances are estimated,
     /// hence a second pass over the training set.
-    fn ledoit_wolf(&self, observer: &mut dyn Observer) -> Result<f64> {
-        let (dim, mut fourth) = (self.input.dim, 0.0);
-        self.input.each_block(self.train, "fit shrinkage", observer, |range, rows| {
-            let labels = self.labels.get(self.train, range)?;
-            for (row, &l) in rows.chunks_exact(dim).zip(&labels) {
-                let mean = &self.means[l as usize * dim..][..dim];
-                let squares = row.iter().zip(mean).map(|(&v, m)| (f64::from(v) - m).powi(2));
-                fourth += if self.diagonal {
-                    squares.map(|s| s * s).sum::<f64>()
-                } else {
-                    squares.sum::<f64>().powi(2)
-                };
+    fn ledoit_wolf(&self, source: &Source, context: &mut FitContext<'_>) -> Result<f64> {
+        let dim = self.input.dim;
+        let fourth = match self.labels {
+            Labels::Classes(present) => {
+                let key = format!("fourth powers {} {}", self.diagonal, source.key);
+                let statistic = Box::new(FourthPowers {
+                    source: source.clone(),
+                    present: Arc::clone(present),
+                    means: self.means.to_vec(),
+                    diagonal: self.diagonal,
+                    sum: 0.0,
+                });
+                context.find::<FourthPowers>(StatisticRequest { key, statistic })?.sum
             }
-            Ok(())
-        })?;
-        let (n, p) = (self.train.len() as f64, dim as f64);
+            Labels::Clusters(..) => {
+                let mut sum = 0.0;
+                context.pass(source, "fit shrinkage", |range, rows| {
+                    let labels = self.labels.get(self.train, range)?;
+                    sum += fourth_powers(rows, &labels, self.means, dim, self.diagonal);
+                    Ok(())
+                })?;
+                sum
+            }
+        };
+        let (n, p) = (self.rows as f64, dim as f64);
         let (squares, mean) = self.sizes();
         let squares = squares * p * p;
         let delta = (squares - 2.0 * mean * mean * p + p * mean * mean) / p;
         let beta = ((fourth / n - squares) / (p * n)).min(delta);
         Ok(if beta <= 0.0 { 0.0 } else { beta / delta })
+    }
+}
+
+/// Σ‖z − μ‖⁴ of some rows, or Σ_i (z − μ)_i⁴.
+fn fourth_powers(rows: &[f32], labels: &[u32], means: &[f64], dim: usize, diagonal: bool) -> f64 {
+    let mut fourth = 0.0;
+    for (row, &l) in rows.chunks_exact(dim).zip(labels) {
+        let mean = &means[l as usize * dim..][..dim];
+        let squares = row.iter().zip(mean).map(|(&v, m)| (f64::from(v) - m).powi(2));
+        fourth +=
+            if diagonal { squares.map(|s| s * s).sum() } else { squares.sum::<f64>().powi(2) };
+    }
+    fourth
+}
+
+/// [`fourth_powers`] of all training rows.
+struct FourthPowers {
+    source: Source,
+    present: Arc<Present>,
+    means: Vec<f64>,
+    diagonal: bool,
+    sum: f64,
+}
+
+impl Statistic for FourthPowers {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let labels = self.present.labels(block.train, block.range.clone())?;
+        let rows = block.rows(&self.source)?;
+        let dim = self.source.dim;
+        self.sum += fourth_powers(&rows, &labels, &self.means, dim, self.diagonal);
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Sum(&mut self.sum)]
     }
 }
 

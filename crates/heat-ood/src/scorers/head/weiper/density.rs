@@ -42,6 +42,11 @@ impl Histogram {
         Histogram { low, high, scale, counts: vec![0; bins] }
     }
 
+    /// One of the same bins without counts.
+    pub fn emptied(&self) -> Self {
+        Histogram { counts: vec![0; self.counts.len()], ..*self }
+    }
+
     pub fn count(&mut self, values: &[f32]) {
         let (bins, scale) = (self.counts.len() as i32, self.scale);
         let mut at = [0i32; 64];

@@ -37,6 +37,7 @@ use crate::scorers::input::{
     Input, by_classes, contradiction, feature_settings, load_head, require_head,
 };
 use crate::scorers::method::{Method, offer};
+use crate::scorers::pieces::Slot;
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
@@ -100,6 +101,38 @@ impl Statistic for Extremes {
             self.ranges.iter_mut().zip(&found).for_each(|(range, found)| widen(range, found));
         }
         Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        self.ranges.iter_mut().map(Slot::Range).collect()
+    }
+}
+
+/// Counts of the training rows' values between the extremes, of features and of projections.
+struct Densities {
+    source: Source,
+    projection: Arc<Projection>,
+    histograms: [Histogram; 2],
+}
+
+impl Statistic for Densities {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let (rows, dim) = (block.rows(&self.source)?, self.source.dim);
+        let (rows, histograms, projection) = (&*rows, &self.histograms, &*self.projection);
+        let count = |rows: &[f32]| {
+            let mut part = histograms.each_ref().map(Histogram::emptied);
+            part[0].count(rows);
+            projection.each(rows, |projected, _| part[1].count(projected));
+            part
+        };
+        for part in rows.par_chunks(ROWS * dim).map(count).collect() {
+            self.histograms.iter_mut().zip(&part).for_each(|(sum, part)| sum.merge(part));
+        }
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        self.histograms.iter_mut().map(|h| Slot::Counts(&mut h.counts)).collect()
     }
 }
 
@@ -198,7 +231,6 @@ impl Method for WeiperConfig {
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Weiper> {
         let (config, source, head) = self.prepare(context)?;
         let found = context.find::<Extremes>(config.request(&source, &head))?;
-        let dim = source.dim;
         let projection = found.projection.clone();
         let projection = projection.unwrap_or_else(|| Arc::new(Projection::new(&head, &config)));
         if found.ranges.as_flattened().iter().any(|v| !v.is_finite()) {
@@ -207,20 +239,14 @@ impl Method for WeiperConfig {
                            choose a smaller one";
             return Err(Error::config("distance", distance, problem));
         }
-        let mut sums = found.ranges.map(|range| Histogram::new(range, config.bins));
-        context.pass(&source, "fit weiper: densities", |_, rows| {
-            let count = |rows: &[f32]| {
-                let mut part = found.ranges.map(|range| Histogram::new(range, config.bins));
-                part[0].count(rows);
-                projection.each(rows, |projected, _| part[1].count(projected));
-                part
-            };
-            for part in rows.par_chunks(ROWS * dim).map(count).collect() {
-                sums.iter_mut().zip(&part).for_each(|(sum, part)| sum.merge(part));
-            }
-            Ok(())
-        })?;
-        let shares = sums.map(|h| h.shares());
+        let histograms = found.ranges.map(|range| Histogram::new(range, config.bins));
+        let key = format!("{} {}", config.request(&source, &head).key, config.bins);
+        let statistic =
+            Densities { source: source.clone(), projection: Arc::clone(&projection), histograms };
+        let request =
+            StatisticRequest { key: format!("densities {key}"), statistic: Box::new(statistic) };
+        let sums = context.find::<Densities>(request)?;
+        let shares = [0, 1].map(|i| sums.histograms[i].shares());
         Ok(Weiper::new(config, source.input, head, projection, found.ranges, shares))
     }
 

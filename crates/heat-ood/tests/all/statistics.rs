@@ -1,0 +1,225 @@
+//! Detectors made of statistics of parts, beside those fitted on all rows at once.
+
+use std::path::Path;
+
+use heat_ood::features::{FeatureSet, Head};
+use heat_ood::scorers::{NAMES, ScorerSpec};
+use heat_ood::statistics::Statistics;
+use heat_ood::{Detector, Error, Silent, TrainingData};
+
+fn file(name: &str) -> std::path::PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("../heat-cli/data/cifar10-densenet").join(format!("{name}.safetensors"))
+}
+
+fn set(name: &str) -> FeatureSet {
+    FeatureSet::open(file(name)).unwrap()
+}
+
+fn head() -> Head {
+    Head::open(file("head")).unwrap()
+}
+
+fn data(train: &FeatureSet) -> TrainingData {
+    TrainingData::new(train).with_head(&head())
+}
+
+fn spec(text: &str) -> ScorerSpec {
+    ScorerSpec::parse(text).unwrap()
+}
+
+/// The training rows in so many parts of unequal lengths.
+fn parts(train: &FeatureSet, count: u32) -> Vec<FeatureSet> {
+    let n = train.len() as u32;
+    let at = |i: u32| n * i * (i + 1) / (count * (count + 1));
+    (0..count).map(|i| train.select((at(i)..at(i + 1)).collect(), None).unwrap()).collect()
+}
+
+/// Round after round, each part and each merged value through bytes.
+fn by_parts(specs: &[ScorerSpec], parts: &[FeatureSet]) -> Result<(Vec<Detector>, usize), Error> {
+    let mut after: Option<Statistics> = None;
+    for round in 1.. {
+        let mut merged: Option<Statistics> = None;
+        for part in parts {
+            let found = Statistics::of(specs, &data(part), after.as_ref(), &mut Silent)?;
+            let bytes = found.to_bytes().unwrap();
+            let found = Statistics::from_bytes("part", bytes.clone()).unwrap();
+            assert_eq!(found.to_bytes().unwrap(), bytes);
+            match &mut merged {
+                None => merged = Some(found),
+                Some(merged) => merged.merge(&found)?,
+            }
+        }
+        let merged = merged.unwrap();
+        assert_eq!(merged.round(), round);
+        match merged.finish(&mut Silent) {
+            Ok(detectors) => return Ok((detectors, round)),
+            Err(Error::AnotherRound { .. }) if round < 6 => after = Some(merged),
+            Err(error) => return Err(error),
+        }
+    }
+    unreachable!()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
+    let spread = {
+        let mean = a.iter().map(|v| f64::from(*v)).sum::<f64>() / a.len() as f64;
+        (a.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / a.len() as f64).sqrt()
+    };
+    let apart = a.iter().zip(b).map(|(x, y)| f64::from((x - y).abs()));
+    apart.fold(0.0, f64::max) / spread
+}
+
+/// Every scorer, and every step that is fitted: scores as by one fit of all rows; those that cannot be made of
+/// statistics say so.
+#[test]
+fn every_scorer_is_the_same_made_of_parts() {
+    let (train, test) = (set("train"), set("test"));
+    let parts = parts(&train, 3);
+    let more = [
+        "gmm(shrinkage=ledoit_wolf)",
+        "gmm(pooling=std,shrinkage=oas,diagonal=true)",
+        "gmm(react=0.9,pca=20,whiten=true)",
+        "el(react=0.95)",
+        "maha(normalize=true)",
+        "mean(normalize_rows=true,reduce=logsumexp)",
+        "vra(clip=true)",
+        "knn(k=3,react=0.9)",
+        "kpca(kernel=corp,features=256)",
+        "vim(center=mean)",
+        "gmm(kmeans=4)",
+        "gmm(shrinkage=held_out_classes)",
+    ];
+    let mut refused = Vec::new();
+    let mut rounds = std::collections::BTreeMap::new();
+    for text in NAMES.iter().copied().chain(more) {
+        let one = [spec(text)];
+        let found = match by_parts(&one, &parts) {
+            Ok((found, n)) => {
+                rounds.entry(n).or_insert_with(Vec::new).push(text);
+                found
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("fit it on one machine"), "{text}: {error}");
+                refused.push(text);
+                continue;
+            }
+        };
+        let whole = Detector::new(one[0].fit(&data(&train), &mut Silent).unwrap());
+        let (got, want) = (found[0].score(&test).unwrap(), whole.score(&test).unwrap());
+        let apart = largest_difference(&want, &got);
+        // Rounding of scores in single precision; K-means++ would not pass.
+        assert!(apart < 2e-5, "{text}: {apart}");
+        assert_eq!(found[0].provenance().rows, whole.provenance().rows, "{text}");
+        assert!(found[0].verify().unwrap().is_some(), "{text}");
+        // A training row is known again.
+        let seen = found[0].provenance().contamination(&parts[1]).unwrap();
+        assert!(seen.is_some(), "{text}");
+    }
+    assert_eq!(refused, ["cfood", "gmm(kmeans=4)", "gmm(shrinkage=held_out_classes)"]);
+    // By hand: one pass; scale, fourth powers, histograms or low bits after what they depend on.
+    assert!(
+        rounds[&1].contains(&"gmm") && rounds[&1].contains(&"knn") && rounds[&1].contains(&"el")
+    );
+    for text in ["vim", "weiper", "gmm(shrinkage=ledoit_wolf)", "gmm(react=0.9,pca=20,whiten=true)"]
+    {
+        let n = rounds.iter().find(|(_, all)| all.contains(&text)).map(|(n, _)| *n).unwrap();
+        assert!(n >= 2, "{text}: {n} rounds");
+    }
+}
+
+/// The same parts in the same order give the same bytes; many scorers share a round.
+#[test]
+fn the_same_parts_give_the_same_bytes() {
+    let parts = parts(&set("train"), 4);
+    let specs = ["gmm", "vim", "knn", "dice", "react", "ssd"].map(spec);
+    let once = by_parts(&specs, &parts).unwrap();
+    let again = by_parts(&specs, &parts).unwrap();
+    assert_eq!(once.0.len(), 6);
+    for (a, b) in once.0.iter().zip(&again.0) {
+        assert_eq!(a.to_bytes().unwrap(), b.to_bytes().unwrap());
+    }
+    // Their parameters beside those of one pass: within 1e-10 of the largest.
+    let whole = specs[0].fit(&data(&set("train")), &mut Silent).unwrap();
+    let values = |d: &Detector| {
+        let file = heat_ood::io::TensorFile::from_memory("d".as_ref(), d.to_bytes().unwrap());
+        let file = file.unwrap();
+        ["means", "scale_tril"].map(|name| file.f64(name, file.shape(name).unwrap()).unwrap())
+    };
+    let (got, want) = (values(&once.0[0]), values(&Detector::new(whole)));
+    for (got, want) in got.iter().zip(&want) {
+        let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let apart = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+        assert!(apart <= 1e-10 * largest, "{apart} of {largest}");
+    }
+}
+
+/// A part without rows of some classes, or with all rows of one.
+#[test]
+fn parts_may_lack_classes() {
+    let train = set("train");
+    let labels = train.labels(0..train.len(), 10).unwrap();
+    let of = |keep: &dyn Fn(u32) -> bool| {
+        let rows = (0..).zip(&labels).filter(|(_, l)| keep(**l)).map(|(i, _)| i);
+        train.select(rows.collect(), None).unwrap()
+    };
+    let (low, high) = (of(&|l| l < 3), of(&|l| (3..9).contains(&l)));
+    let both = of(&|l| l < 9);
+    for text in ["gmm", "mean", "maha"] {
+        let (found, _) = by_parts(&[spec(text)], &[low.clone(), high.clone()]).unwrap();
+        let whole = spec(text).fit(&data(&both), &mut Silent).unwrap();
+        let test = set("test");
+        let apart =
+            largest_difference(&whole.score(&test).unwrap(), &found[0].score(&test).unwrap());
+        assert!(apart < 2e-5, "{text}: {apart}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let train = set("train");
+    let parts = parts(&train, 2);
+    let gmm = [spec("gmm")];
+    let of = |specs: &[ScorerSpec], part: &FeatureSet, after: Option<&Statistics>| {
+        Statistics::of(specs, &data(part), after, &mut Silent)
+    };
+    let says = |result: Result<Statistics, Error>, words: &[&str]| {
+        let said = result.err().expect("refused").to_string();
+        assert!(words.iter().all(|w| said.contains(w)), "{said}");
+    };
+    let merged = |a: &Statistics, b: &Statistics| {
+        let mut all = a.clone();
+        all.merge(b).map(|()| all)
+    };
+    let [first, second] = [0, 1].map(|i| of(&gmm, &parts[i], None).unwrap());
+    says(merged(&first, &first), &["rows of", "in both"]);
+    says(merged(&first, &of(&[spec("ssd")], &parts[1], None).unwrap()), &["`ssd` and not `gmm`"]);
+    let alone = Statistics::of(&gmm, &TrainingData::new(&parts[0]), None, &mut Silent);
+    says(alone, &["the number of classes", "head"]);
+    says(of(&[], &parts[0], None), &["name at least one"]);
+    let whole = merged(&first, &second).unwrap();
+    says(of(&gmm, &parts[0], Some(&whole)), &["nothing more is needed"]);
+    let other = TrainingData::new(&parts[1]).with_classes(10);
+    let headless = Statistics::of(&gmm, &other, None, &mut Silent).unwrap();
+    says(merged(&first, &headless), &["another head"]);
+    // A second round on some of the parts alone.
+    let vim = [spec("vim")];
+    let rounds = merged(&of(&vim, &parts[0], None).unwrap(), &of(&vim, &parts[1], None).unwrap());
+    let rounds = rounds.unwrap();
+    assert!(!rounds.is_complete(&mut Silent).unwrap());
+    let half = of(&vim, &parts[0], Some(&rounds)).unwrap();
+    let said = half.finish(&mut Silent).err().unwrap().to_string();
+    assert!(said.contains("the round before") && said.contains("same parts"), "{said}");
+    says(merged(&half, &of(&vim, &parts[1], None).unwrap()), &["round 2", "round 1"]);
+    // Unlabelled rows.
+    let plain =
+        FeatureSet::from_arrays(ndarray::Array2::<f32>::zeros((20, 3)).view(), None).unwrap();
+    says(Statistics::of(&gmm, &TrainingData::new(&plain), None, &mut Silent), &["`label`"]);
+    // Damage.
+    let mut bytes = first.to_bytes().unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    says(Statistics::from_bytes("x", bytes), &["damaged"]);
+    let detector = Detector::new(gmm[0].fit(&data(&train), &mut Silent).unwrap());
+    says(Statistics::from_bytes("x", detector.to_bytes().unwrap()), &["a detector", "statistics"]);
+}
