@@ -154,6 +154,30 @@ fn duplicates_of_training_rows_can_be_left_out() {
     ok(path, &clean);
     let verdicts = |d: &str| ok(path, &["score", d, "train.npy"]).stdout;
     assert!(verdicts("c.safetensors") == verdicts("clean.safetensors"));
+
+    // Through the training file itself, which needs no word, and through others.
+    let through = |train: &[&str]| {
+        text(&ok(path, &[&calibrate[..], &["--drop-seen", "--train"], train].concat()).stderr)
+    };
+    assert!(!through(&["train.npy"]).contains("warning"));
+    fs::copy(path.join("train.npy"), path.join("copy.npy")).unwrap();
+    assert!(!through(&["copy.npy"]).contains("warning"));
+    let sha = |name: &str| {
+        let bytes = fs::read(path.join(name)).unwrap();
+        heat_ood::io::sha256_of([&bytes[..]])[..12].to_owned()
+    };
+    let (known, given) = (sha("train.npy"), sha("clean.npy"));
+    let out = through(&["train.npy", "clean.npy"]);
+    let warning = format!(
+        "warning: clean.npy (SHA-256 {given}) is not what the detector was fitted on, which is \
+         train.npy (SHA-256 {known}): "
+    );
+    contains(&out, &[&warning, "2 of 60 rows were in training"]);
+    assert_eq!(out.matches("warning").count(), 1, "{out}");
+    // Changed since, under its own name.
+    write("train.npy", (0..61).map(row).collect());
+    let warning = format!("warning: train.npy (SHA-256 {}) is not what", sha("train.npy"));
+    contains(&through(&["train.npy"]), &[&warning, &format!("train.npy (SHA-256 {known})")]);
 }
 
 /// A training set that is cut short, or written into, while it is read; and one that is read into
