@@ -178,7 +178,7 @@ impl Provenance {
     ) -> Result<(FeatureSet, usize)> {
         let mut seen = vec![false; id.len()];
         for rows in &self.rows {
-            let mut shared = rows.shared(id)?.filter(|_| rows.is_whole()).map(|(_, shared)| shared);
+            let mut shared = if rows.is_whole() { rows.known_rows(id)? } else { None };
             for train in train {
                 if shared.is_none() {
                     shared = rows.shared_through(train, id)?;

@@ -24,6 +24,7 @@ mod langevin;
 mod offsets;
 mod options;
 mod residual;
+mod seen;
 mod structure;
 mod torch;
 mod training;
