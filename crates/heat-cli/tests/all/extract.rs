@@ -135,6 +135,31 @@ fn other_networks_are_refused(path: &Path, plain: &str) {
     contains(&text(&said), &["the head given is not that of the network"]);
 }
 
+/// The command line stands beside the manifest, which is compared, and so holds nothing of it.
+fn how_it_was_made(path: &Path, plain: &str, extract: &[&str]) {
+    let read = || -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path.join("train/run.json")).unwrap()).unwrap()
+    };
+    let first = read();
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(first["command"], format!("heat {}", extract.join(" ")));
+    let sha = heat_ood::io::sha256(Path::new(plain)).unwrap();
+    assert_eq!(first["sha256"]["backbone"], sha);
+    let manifest = fs::read(path.join("train/extract.json")).unwrap();
+    // What finds all of it there says nothing of itself; what mends it does.
+    let threads = [extract, &["--threads", "1"]].concat();
+    contains(&text(&ok(path, &threads).stderr), &["already exists"]);
+    assert_eq!(read(), first);
+    fs::remove_file(path.join("train/shard-00000.safetensors")).unwrap();
+    ok(path, &threads);
+    assert_eq!(read()["command"], format!("heat {}", threads.join(" ")));
+    assert!(fs::read(path.join("train/extract.json")).unwrap() == manifest);
+    // One that was lost is written again.
+    fs::remove_file(path.join("train/run.json")).unwrap();
+    ok(path, extract);
+    assert_eq!(read(), first);
+}
+
 #[test]
 fn from_images_to_scores() {
     if !runtime("from_images_to_scores") {
@@ -160,6 +185,7 @@ fn from_images_to_scores() {
         &text(&ok(path, &["info", "train"]).stdout),
         &["6 rows", "std    [6, 6]", "2 classes"],
     );
+    how_it_was_made(path, &plain, &[&extract[..], &out].concat());
     // The network's head lies in the set's directory, and is taken from there.
     let head = "train/head.safetensors";
     ok(path, &["fit", "el", "--train", "train", "--head", head, "-o", "given"]);

@@ -13,6 +13,7 @@ mod extract;
 mod files;
 mod groups;
 mod kill;
+mod made;
 mod messages;
 mod report;
 mod run;

@@ -11,6 +11,9 @@ use heat_ood::{Error, Result};
 
 const LOCK: &str = ".lock";
 
+/// Where the command says how it was called, once the directory has its name.
+const RECORD: &str = "run.json";
+
 /// Held until the directory has its name.
 pub(super) struct Unfinished {
     pub path: PathBuf,
@@ -89,7 +92,7 @@ fn check_replaceable(out: &Path) -> Result<()> {
     for entry in fs::read_dir(out).map_err(Error::io("list", out))? {
         let name = entry.map_err(Error::io("list", out))?.file_name();
         let name = name.to_string_lossy();
-        if !(is_ours(&name) || [HEAD, MANIFEST, LOCK].contains(&&*name)) {
+        if !(is_ours(&name) || [HEAD, MANIFEST, LOCK, RECORD].contains(&&*name)) {
             let problem = format!(
                 "is out of date, and holds `{name}`, which was not extracted: move that away and \
                  run the same command again, or remove the directory"
