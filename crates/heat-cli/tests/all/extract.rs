@@ -240,3 +240,59 @@ fn refused_set(path: &Path, extract: &[&str]) {
     let (_, error) = fails(path, &[extract, &more].concat());
     contains(&error, &["no image left to make surrogates of", "`--exclude SET`"]);
 }
+
+/// A network whose run fails, with a node whose name would clear a terminal: one line of error, and
+/// nothing else of it.
+#[test]
+fn the_runtime_itself_says_nothing() {
+    if !runtime("the_runtime_itself_says_nothing") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    let (loud, plain) = (model("loud"), model("plain"));
+    let rest = ["--preset", "cifar10", "--resize", "8x8", "-o", "out"];
+    let extract = ["extract", "images", "--backbone"];
+    let (code, error) = fails(path, &[&extract[..], &[&loud], &rest].concat());
+    assert_eq!(code, 1);
+    assert!(error.chars().all(|c| c == '\n' || !c.is_control()), "{error:?}");
+    assert_eq!(error.matches("ConstantOfShape").count(), 1, "{error}");
+    contains(&error, &["error: ", "loud.onnx: ONNX Runtime: ", "Name:'a\\u{1b}[2J"]);
+    // Of an extraction that made nothing nothing is left, and if it was killed, the next one into
+    // that place need not be the same.
+    assert!(!path.join(".heat-out.tmp").exists());
+    fs::create_dir(path.join(".heat-out.tmp")).unwrap();
+    fs::write(path.join(".heat-out.tmp/extract.json"), "{").unwrap();
+    fs::write(path.join(".heat-out.tmp/inputs-00000.txt"), "x").unwrap();
+    ok(path, &[&extract[..], &[&plain], &rest].concat());
+    contains(&text(&ok(path, &["info", "out"]).stdout), &["6 rows"]);
+}
+
+/// In a directory where others may write, the name of what is unfinished can be known before: links
+/// under it are neither read nor written through.
+#[cfg(unix)]
+#[test]
+fn links_in_an_unfinished_directory_are_refused() {
+    if !runtime("links_in_an_unfinished_directory_are_refused") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    fs::write(path.join("precious"), "precious").unwrap();
+    let plain = model("plain");
+    let args =
+        ["extract", "images", "--backbone", &plain, "--preset", "cifar10", "--resize", "8x8"];
+    for name in ["extract.json", "shard-00000.safetensors", "inputs-00000.txt", "head.safetensors"]
+    {
+        let trap = path.join(".heat-out.tmp");
+        fs::create_dir(&trap).unwrap();
+        std::os::unix::fs::symlink(path.join("precious"), trap.join(name)).unwrap();
+        let (code, error) = fails(path, &[&args[..], &["-o", "out"]].concat());
+        assert_eq!(code, 1, "{name}");
+        contains(&error, &[name, "is a link"]);
+        assert_eq!(fs::read_to_string(path.join("precious")).unwrap(), "precious", "{name}");
+        fs::remove_dir_all(trap).unwrap();
+    }
+}
