@@ -119,6 +119,16 @@ fn what_others_left_or_hold_is_let_alone() {
     assert!(record["sha256"]["train"]["train.safetensors"].is_string(), "{record}");
     let out = ok(path, &["train", "n_epochs=2", "--out", "run", "--resume"]);
     contains(&text(&out.stderr), &["continuing from"]);
+    // A checkpoint that was cut short is named, once.
+    let checkpoints = fs::read_dir(path.join("run/checkpoints")).unwrap();
+    let checkpoint = checkpoints.map(|entry| entry.unwrap().path()).next().unwrap();
+    let whole = fs::read(&checkpoint).unwrap();
+    fs::write(&checkpoint, &whole[..100]).unwrap();
+    let (_, error) = fails(path, &["train", "--out", "run", "--resume"]);
+    let name = checkpoint.file_name().unwrap().to_str().unwrap();
+    contains(&error, &["delete it to continue from an earlier checkpoint"]);
+    assert_eq!(error.lines().last().unwrap().matches(name).count(), 1, "{error}");
+    fs::write(&checkpoint, whole).unwrap();
     let (code, error) =
         fails(path, &["train", "--out", "elsewhere", "--resume", "--train", &train]);
     assert_eq!(code, 1);
