@@ -41,6 +41,7 @@ pub fn run_as(program: Vec<OsString>, args: impl IntoIterator<Item = OsString>) 
         // Help is such an "error" too; with nobody left to read it, the exit code still tells.
         Err(mut error) => {
             words::explain(&mut error, &args);
+            words::tame(&mut error);
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }

@@ -79,13 +79,11 @@ struct Plain {
     /// Whether it is counted in bytes.
     bytes: bool,
     begun: Instant,
-    told: Instant,
 }
 
 impl Plain {
     fn new(task: String, done: u64, total: Option<u64>, bytes: bool) -> Self {
-        let now = Instant::now();
-        Plain { task, done, total, loss: None, bytes, begun: now, told: now }
+        Plain { task, done, total, loss: None, bytes, begun: Instant::now() }
     }
 
     fn line(&self) -> String {
@@ -97,21 +95,25 @@ impl Plain {
     }
 }
 
-/// Tells how far work is at fixed times, also while it has nothing new to report.
+/// Tells how far work is at fixed times, also while it has nothing new to report. The clock goes on
+/// from one piece of work to the next: many short ones are told as often as a long one.
 struct Teller(Arc<Mutex<Option<Plain>>>);
 
 impl Teller {
     fn new(every: Duration, tell: impl Fn(&str) + Send + 'static) -> Self {
         let work = Arc::new(Mutex::new(None));
         let watched = Arc::downgrade(&work);
+        let mut told = Instant::now();
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(every / 60);
                 let Some(work) = watched.upgrade() else { return };
-                let mut work = locked(&work);
-                let due = |p: &&mut Plain| p.told.elapsed() + every / 60 >= every;
-                if let Some(plain) = work.as_mut().filter(due) {
-                    plain.told = Instant::now();
+                if told.elapsed() + every / 60 < every {
+                    continue;
+                }
+                // Between two pieces of work there is nothing to tell; the next one is told at once.
+                if let Some(plain) = &*locked(&work) {
+                    told = Instant::now();
                     tell(&plain.line());
                 }
             }
@@ -224,6 +226,7 @@ impl Progress {
         self.bar = Some(bar);
     }
 
+    /// Told every [`PLAIN_EVERY`] from the first piece of work on.
     fn begin_plain(&mut self, plain: Plain) {
         let teller = self.teller.get_or_insert_with(|| Teller::new(PLAIN_EVERY, write_lines));
         *teller.work() = Some(plain);
@@ -352,6 +355,26 @@ mod tests {
         drop(teller);
         let late: Vec<String> = told.iter().collect();
         assert!(late.len() < 2, "{late:?}");
+    }
+
+    /// Forty pieces of work, each of a fifth of the time between two lines.
+    #[test]
+    fn many_short_works_are_told_as_often_as_a_long_one() {
+        let (sender, told) = std::sync::mpsc::channel();
+        let every = Duration::from_millis(300);
+        let begun = Instant::now();
+        let teller = Teller::new(every, move |line| sender.send(line.to_owned()).unwrap());
+        for n in 0..40 {
+            *teller.work() = Some(Plain::new(format!("score set {n}"), 0, Some(10), false));
+            std::thread::sleep(every / 5);
+            *teller.work() = None;
+        }
+        let periods = begun.elapsed().as_millis() / every.as_millis();
+        drop(teller);
+        let lines: Vec<String> = told.iter().collect();
+        assert!(lines.iter().all(|line| line.starts_with("score set ")), "{lines:?}");
+        // 8 periods where nothing else takes the processor.
+        assert!((4..=periods + 1).contains(&(lines.len() as u128)), "{periods}: {lines:?}");
     }
 
     #[test]

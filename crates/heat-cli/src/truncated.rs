@@ -1,7 +1,8 @@
-//! The message for a mapped file that another program cut short: the system then ends this one
-//! by a signal, without a word.
+//! Messages where the system would end the command by a signal, without a word: for a mapped file
+//! that another program cut short, and for a file beyond the size that may be written
+//! (`ulimit -f`).
 //!
-//! Only the command listens to it; who uses the library has a program of their own.
+//! Only the command listens to them; who uses the library has a program of their own.
 
 use std::ffi::{c_int, c_void};
 
@@ -10,7 +11,7 @@ use heat_ood::io::mapped_file;
 /// The exit code of a command that ends so.
 const EXIT_CODE: c_int = 4;
 
-/// Say which file it was, from now on.
+/// Say which file it was, or that a write failed, from now on.
 pub fn explain() {
     // SAFETY: `action` is a whole value of its type, all zeros being one (no flags, an empty mask);
     // the handler has the signature that SA_SIGINFO asks for, and does only what a handler may.
@@ -20,6 +21,9 @@ pub fn explain() {
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
     }
+    // Then the write fails, is told like a full disk, and its temporary file removed.
+    // SAFETY: to ignore a signal needs no handler, and any signal but two can be ignored.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// It takes no lock and no memory: the thread that it interrupts may hold both.

@@ -5,9 +5,10 @@
 
 use std::ffi::OsString;
 
+use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use heat_ood::recipe;
 use heat_ood::scorers::catalogue;
+use heat_ood::{printable, recipe};
 
 /// Words of the library's errors, and the option that gives what they ask for.
 const OPTIONS: [(&str, &str); 20] = [
@@ -181,6 +182,32 @@ pub fn explain(error: &mut clap::Error, args: &[OsString]) {
             error.remove(kind);
         }
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+}
+
+/// Make the words of the command line that clap's error repeats fit for a terminal: they may be
+/// names of files, spelled out by a shell's `*`.
+pub fn tame(error: &mut clap::Error) {
+    let tamed = |value: &ContextValue| match value {
+        ContextValue::String(word) => Some(ContextValue::String(printable(word))),
+        ContextValue::Strings(words) => {
+            Some(ContextValue::Strings(words.iter().map(|word| printable(word)).collect()))
+        }
+        // Tips, whose own colours go with what had to be changed.
+        ContextValue::StyledStrs(tips) => {
+            let plain = |tip: &StyledStr| {
+                let text = tip.to_string();
+                let tamed = printable(&text);
+                if tamed == text { tip.clone() } else { tamed.into() }
+            };
+            Some(ContextValue::StyledStrs(tips.iter().map(plain).collect()))
+        }
+        _ => None,
+    };
+    let all: Vec<_> =
+        error.context().filter_map(|(kind, value)| Some((kind, tamed(value)?))).collect();
+    for (kind, value) in all {
+        error.insert(kind, value);
     }
 }
 

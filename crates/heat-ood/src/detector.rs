@@ -20,8 +20,8 @@ use crate::observe::{Observer, Silent};
 use crate::probes::{Described, Probes, Recorded};
 use crate::provenance::Provenance;
 use crate::scorers::{
-    self, AtLayer, FORMAT_VERSION, Fitted, LAYER, Outline, OverViews, SEALED, ScoredSet, Scorer,
-    Stored, VIEWS,
+    self, AtLayer, FORMAT_VERSION, Fitted, LAYER, Outline, OverViews, Predictor, SEALED, ScoredSet,
+    Scorer, Stored, VIEWS,
 };
 
 const FORMAT: &str = "heat-detector";
@@ -215,7 +215,17 @@ impl Detector {
     ) -> Result<Prediction> {
         self.check_origin(set)?;
         let scorer = &*self.scorer;
-        let (found, classes) = match self.calibration.as_ref().and_then(|c| c.predictor()) {
+        let class_names = self.provenance.classes.clone();
+        let named = !class_names.is_empty() && set.dim(Field::Logits) == Some(class_names.len());
+        let by_class = self.calibration.as_ref().and_then(|c| c.predictor());
+        // Classes are found in the same pass where the scorer reads the logits anyway.
+        let named_here = match by_class {
+            None if named && scorer.needs(set)?.fields().any(|f| f == Field::Logits) => {
+                Some(Predictor::new(set, None)?)
+            }
+            _ => None,
+        };
+        let (found, classes) = match by_class.or(named_here.as_ref()) {
             Some(predictor) => {
                 let (found, classes) = predictor.score(set, scorer, true, observer)?;
                 (found, Some(classes))
@@ -229,8 +239,6 @@ impl Detector {
         let verdicts = self.calibration.as_ref();
         let verdicts = verdicts.map(|c| c.verdicts(&scores, classes.as_deref(), ties));
         let verdicts = verdicts.transpose()?;
-        let class_names = self.provenance.classes.clone();
-        let named = !class_names.is_empty() && set.dim(Field::Logits) == Some(class_names.len());
         // A scorer of features alone takes rows whose logits are none.
         let classes = classes.or_else(|| named.then(|| set.largest_logits().ok()).flatten());
         Ok(Prediction { verdicts, scores, components, classes, class_names })

@@ -178,7 +178,7 @@ impl Provenance {
     ) -> Result<(FeatureSet, usize)> {
         let mut seen = vec![false; id.len()];
         for rows in &self.rows {
-            let mut shared = rows.shared(id)?.filter(|_| rows.is_whole()).map(|(_, shared)| shared);
+            let mut shared = if rows.is_whole() { rows.known_rows(id)? } else { None };
             for train in train {
                 if shared.is_none() {
                     shared = rows.shared_through(train, id)?;
@@ -212,6 +212,42 @@ impl Provenance {
         let dropped = id.len() - kept.len();
         let left = if dropped == 0 { id.clone() } else { id.select(kept, None)? };
         Ok((left, dropped))
+    }
+
+    /// What is to be said of sets given as those that the scorer was fitted on: a sentence for each
+    /// that holds a file whose bytes are none of those recorded. Rows are compared all the same,
+    /// but those of a file that was meant and not given may be missed.
+    ///
+    /// # Errors
+    /// If a set cannot be read.
+    pub fn unrecorded(&self, train: &[FeatureSet]) -> Result<Vec<String>> {
+        let recorded: Vec<_> = self.train.iter().chain(&self.standardised_on).collect();
+        let told = |(name, digest): &(String, String)| {
+            format!("{name} (SHA-256 {})", &digest[..digest.len().min(12)])
+        };
+        let mut sentences = Vec::new();
+        for set in train {
+            let files = set.file_digests()?;
+            let unknown = |(_, d): &&(String, String)| recorded.iter().all(|(_, r)| r != d);
+            let unknown: Vec<_> = files.iter().filter(unknown).collect();
+            let Some(first) = unknown.first() else { continue };
+            // Of the same name, if there is one: it was changed since.
+            let of_that_name = recorded.iter().find(|(name, _)| *name == first.0);
+            let Some(known) = of_that_name.or(recorded.first()) else { continue };
+            let more = |n: usize| match n {
+                0 | 1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            sentences.push(format!(
+                "{}{} is not what the detector was fitted on, which is {}{}: rows that are only \
+                 there are not looked for here; give that file",
+                told(first),
+                more(unknown.len()),
+                told(known),
+                more(recorded.len()),
+            ));
+        }
+        Ok(sentences)
     }
 
     /// Which of these rows the scorer has seen, in words: more than one in a

@@ -9,7 +9,7 @@ use heat_ood::math::parallel;
 use heat_ood::recipe::Recipe;
 use heat_ood::run::TrainingRun;
 use heat_ood::scorers::{self, ScorerSpec, catalogue};
-use heat_ood::{Detector, Fit, TrainingData};
+use heat_ood::{Detector, Event, Fit, TrainingData};
 use numpy::PyArray1;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -190,7 +190,13 @@ impl PyDetector {
         train: Vec<PyRef<'_, PyFeatureSet>>,
     ) -> PyResult<(PyFeatureSet, usize)> {
         let train: Vec<_> = train.iter().map(|set| set.0.clone()).collect();
-        let (left, dropped) = working(py, || self.0.provenance().without_seen(&set.0, &train))?;
+        let provenance = self.0.provenance();
+        let (left, dropped) = observed(py, None, |observer| {
+            for text in provenance.unrecorded(&train)? {
+                observer.on(Event::Warning(&text));
+            }
+            provenance.without_seen(&set.0, &train)
+        })?;
         Ok((PyFeatureSet(left), dropped))
     }
 

@@ -10,6 +10,7 @@ mod statistics;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use heat_ood::printable;
 use heat_ood::scorers::Group;
 
 use crate::export::Format;
@@ -123,7 +124,8 @@ fn size(text: &str) -> Result<usize, String> {
         "" => (0, 1000),
         letter => {
             let place = "kmgt".find(letter).filter(|_| letter.len() == 1);
-            let place = place.ok_or_else(|| format!("`{unit}` is no unit: KiB, MB, GiB …"))?;
+            let refused = || format!("`{}` is no unit: KiB, MB, GiB …", printable(&unit));
+            let place = place.ok_or_else(refused)?;
             (place as i32 + 1, if unit.contains('i') { 1024 } else { 1000 })
         }
     };

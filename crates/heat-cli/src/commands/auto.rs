@@ -9,14 +9,16 @@ use heat_images::{ImageDataset, ImageSubset, open};
 use heat_ood::auto::{Auto, AutoConfig, AutoData};
 use heat_ood::calibrate::CalibrationConfig;
 use heat_ood::features::FeatureSet;
-use heat_ood::io::write_atomically;
+use heat_ood::io::write_own;
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::select::{SelectConfig, Surrogates};
 use heat_ood::{Error, printable};
 
 use super::backbone::describe;
-use super::extract::{classes, contents, extract_into, image_options, say_agreement, transform};
-use super::outputs::{hashes_of, made};
+use super::extract::{
+    classes, contents, extract_into, image_options, record, say_agreement, transform,
+};
+use super::outputs::{hashes, hashes_of, hashes_of_each, made};
 use super::statistics::with_made;
 use super::{Data, open as open_features, open_options, refuse_overwriting, write_output, wrote};
 use crate::args::AutoArgs;
@@ -55,9 +57,16 @@ pub fn run(args: &AutoArgs, progress: &mut Progress) -> Result<()> {
     detector.save(&args.output)?;
     progress.clear();
     let json = serde_json::to_string(&report).unwrap_or_default();
-    let json = with_made(&json, &made(hashes_of(Some(&data), None)?));
+    let mut read = hashes_of(Some(&data), None)?;
+    if let Some(sets) = &surrogates {
+        read.extend(hashes_of_each("surrogates", &sets.kinds)?);
+    }
+    if let Some(set) = &calibration {
+        read.insert("calibration".into(), hashes(set)?);
+    }
+    let json = with_made(&json, &made(read));
     if args.images.is_some() {
-        write_atomically(&work(args).join(REPORT), |to| to.write_all(json.as_bytes()))?;
+        write_own(&work(args).join(REPORT), |to| to.write_all(json.as_bytes()))?;
     }
     let text = match args.json {
         true => json,
@@ -181,6 +190,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
     };
     contents(&id).iter().for_each(|line| progress.say(line));
     extract_surrogates(&id, &backbone, &place("surrogates"), &config, &asked, progress)?;
+    record(&place("surrogates"), &backbone, true)?;
     wrote(progress, &place("surrogates"));
     let data = Data::from(&place("train"), None, None, None, progress)?;
     let surrogates =

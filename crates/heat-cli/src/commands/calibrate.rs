@@ -28,6 +28,9 @@ pub fn run(args: &CalibrateArgs, progress: &mut Progress) -> Result<()> {
     if args.drop_seen {
         let open = |path: &PathBuf| open(path, &options, head.as_ref(), progress);
         let train = args.train.iter().map(open).collect::<Result<Vec<_>>>()?;
+        for text in detector.provenance().unrecorded(&train)? {
+            progress.warn(&text);
+        }
         let (left, dropped) = detector.provenance().without_seen(&id, &train)?;
         progress.say(&format!("{dropped} of {} rows were in training and are left out", id.len()));
         id = left;

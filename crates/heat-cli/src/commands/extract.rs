@@ -12,8 +12,10 @@ use heat_images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, o
 use heat_ood::evaluate::Agreement;
 use heat_ood::features::FeatureSet;
 use heat_ood::{Error, recipe};
+use serde_json::Map;
 
 use super::backbone::describe;
+use super::outputs::{RECORD, made, write_record};
 use super::{open_detector, wrote};
 use crate::args::{ExtractArgs, ImageArgs};
 use crate::progress::Progress;
@@ -87,6 +89,7 @@ pub(super) fn extract_into(
     let begun = std::time::Instant::now();
     contents(set).iter().for_each(|line| progress.say(line));
     let done = extract(set, backbone, out, config, progress)?;
+    record(out, backbone, done.resumed == set.len())?;
     if done.resumed == set.len() {
         progress.clear();
         progress.say(&format!("{} already exists: {} rows", out.display(), done.rows));
@@ -105,6 +108,17 @@ pub(super) fn extract_into(
     }
     say_unreadable(&done.unreadable, progress);
     Ok(done.agreement)
+}
+
+/// Say in a directory of features what command made it: in a file of its own, since the manifest is
+/// compared, and the same features are the same bytes whatever made them. A record of what all is
+/// there already stays.
+pub(super) fn record(out: &Path, backbone: &Backbone, all_there: bool) -> Result<()> {
+    if all_there && out.join(RECORD).exists() {
+        return Ok(());
+    }
+    let read = Map::from_iter([("backbone".to_owned(), backbone.sha256().into())]);
+    write_record(out, &made(read))
 }
 
 /// Extract surrogates, and say what was done.
@@ -160,6 +174,7 @@ fn surrogates(
             images as f64 / seconds
         )),
     }
+    record(out, backbone, images == 0)?;
     say_unreadable(&done.id.unreadable, progress);
     Ok(done.id.agreement)
 }

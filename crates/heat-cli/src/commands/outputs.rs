@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use heat_ood::Error;
 use heat_ood::features::{FeatureSet, FileFormat};
-use heat_ood::io::is_standard_output;
+use heat_ood::io::{is_standard_output, read_text, write_own};
 
 use serde_json::{Map, Value, json};
 
@@ -111,6 +111,26 @@ pub fn made(read: Map<String, Value>) -> Value {
     made
 }
 
+/// How a directory was made, beside what is in it: for people, and for a run that is resumed. It is
+/// no part of what decides a result, nor of what is compared.
+pub const RECORD: &str = "run.json";
+
+/// Write how a directory was made.
+pub fn write_record(directory: &Path, record: &Value) -> Result<()> {
+    let file = directory.join(RECORD);
+    Ok(write_own(&file, |w| w.write_all(format!("{record:#}\n").as_bytes()))?)
+}
+
+/// Say in a directory's record how a part of what is in it was made.
+pub fn add_to_record(directory: &Path, key: &str, made: &Value) -> Result<()> {
+    let text = read_text(&directory.join(RECORD)).unwrap_or_default();
+    // One that is missing or damaged is made anew: nothing else depends on it.
+    let read: Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut record = read.as_object().cloned().unwrap_or_default();
+    record.insert(key.to_owned(), made.clone());
+    write_record(directory, &Value::Object(record))
+}
+
 /// The hashes of a training set with its head, and of test sets.
 pub fn hashes_of(data: Option<&Data>, sets: Option<&TestSets>) -> Result<Map<String, Value>> {
     let mut all = Map::new();
@@ -133,7 +153,7 @@ pub fn hashes_of_each(key: &str, sets: &[(String, FeatureSet)]) -> Result<Map<St
 }
 
 /// The hashes of a set's files, by their names.
-fn hashes(set: &FeatureSet) -> Result<Value> {
+pub fn hashes(set: &FeatureSet) -> Result<Value> {
     Ok(set.digests()?.into_iter().map(|(name, sha)| (name, Value::String(sha))).collect())
 }
 

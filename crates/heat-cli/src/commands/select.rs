@@ -11,7 +11,7 @@ use heat_ood::select::{
 use heat_ood::{Detector, Error, printable};
 use serde_json::Value;
 
-use super::outputs::{hashes_of, hashes_of_each, made};
+use super::outputs::{hashes, hashes_of, hashes_of_each, made};
 use super::statistics::with_made;
 use super::{
     Data, TestSets, named, open, refuse_overwriting, scorers, unless_forced, write_output, wrote,
@@ -146,12 +146,12 @@ fn by_surrogates(
         ),
         _ => {}
     }
-    let mut hashes = hashes_of(Some(data), None)?;
-    hashes.extend(hashes_of_each("surrogates", &sets.kinds)?);
+    let mut read = hashes_of(Some(data), None)?;
+    read.extend(hashes_of_each("surrogates", &sets.kinds)?);
     if let Some(id) = &sets.id {
-        hashes.extend(hashes_of_each("id", &[("id".to_owned(), id.clone())])?);
+        read.insert("id".into(), hashes(id)?);
     }
-    let text = selection_text(&found, args.format, &made(hashes));
+    let text = selection_text(&found, args.format, &made(read));
     Ok(Choice { text, chosen: Chosen::Several(Box::new(found)), id: sets.id, ood: sets.kinds })
 }
 

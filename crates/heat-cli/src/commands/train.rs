@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use heat_ood::Error;
 use heat_ood::ebm::{Outcome, RunDirectory};
-use heat_ood::io::{read_text, write_own};
+use heat_ood::io::read_text;
 use heat_ood::recipe::Recipe;
 use heat_ood::run::TrainingRun;
 use serde_json::{Value, json};
 
-use super::outputs::{hashes_of, made};
+use super::outputs::{RECORD, hashes_of, made, write_record};
 use super::{Data, wrote};
 use crate::args::{TrainArgs, TrainSet};
 use crate::progress::{Progress, human, obey_parent, stop_on_ctrl_c};
@@ -36,10 +36,6 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     let opened = Data::open(&data, progress)?;
     train(&recipe, &opened, &out, args.resume, Some(&data), progress)
 }
-
-/// What a run was made of, beside its recipe: for people, and for a run that is resumed. It is no
-/// part of what decides a result.
-const RECORD: &str = "run.json";
 
 /// What is read: as given, else by the run that is resumed.
 fn remembered(args: &TrainArgs, out: &Path) -> Result<TrainSet> {
@@ -89,7 +85,7 @@ fn record(data: &Data, given: Option<&TrainSet>, out: &Path) -> Result<()> {
             "dim": given.dim,
         });
     }
-    Ok(write_own(&out.join(RECORD), |w| w.write_all(format!("{json:#}\n").as_bytes()))?)
+    write_record(out, &json)
 }
 
 /// Incomplete batches are left out of every epoch, as in the published code.

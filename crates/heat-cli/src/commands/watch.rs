@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Tests};
 use heat_ood::calibrate::{Ties, Verdict};
 use heat_ood::features::FeatureSet;
+use heat_ood::io::sha256;
 use heat_ood::{Detector, Error, Prediction, Silent, printable};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::outputs::made;
-use super::{check_origin, open, open_detector, open_options};
+use super::outputs::{hashes, made};
+use super::{check_origin, detector_file, open, open_detector, open_options};
 use crate::args::{LineForm, TestChoice, WatchArgs};
 use crate::export::{class_name, word};
 use crate::progress::Progress;
@@ -47,7 +48,7 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         "calibration_rows": calibration.scores().len(),
         "forced": calibration.forced,
         "settings": config,
-        "made": made(Default::default()),
+        "made": made(read_hashes(args, set.as_ref())?),
     }))?;
     match set {
         Some(set) => watch.set(&set, progress)?,
@@ -59,6 +60,16 @@ pub fn run(args: &WatchArgs, progress: &mut Progress) -> Result<()> {
         return Err(Alarmed { rows: watch.drift.rows() }.into());
     }
     ended
+}
+
+/// Of the detector, and of the rows where they are no stream.
+fn read_hashes(args: &WatchArgs, set: Option<&FeatureSet>) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    all.insert("detector".into(), sha256(&detector_file(&args.detector)?)?.into());
+    if let Some(set) = set {
+        all.insert("rows".into(), hashes(set)?);
+    }
+    Ok(all)
 }
 
 fn config(args: &WatchArgs) -> DriftConfig {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use heat_ood::io::{read_text, write_atomically};
+use heat_ood::io::{read_text, write_own};
 use heat_ood::{Error, Result};
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -154,7 +154,7 @@ impl Records {
         let _ = held.lock();
         let mut table = self.read()?;
         table.insert(name.to_owned(), sha256.into());
-        write_atomically(&self.0, |w| write!(w, "{HEADER}\n{table}"))
+        write_own(&self.0, |w| write!(w, "{HEADER}\n{table}"))
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use heat_ood::io::{hidden_name, open_own, read_text, write_atomically};
+use heat_ood::io::{hidden_name, open_own, read_text, write_own};
 use heat_ood::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ impl Partial {
             let path = origin_path(&self.path);
             let text = toml::to_string(&origin)
                 .map_err(|e| Error::format(&path, format!("cannot be written: {e}")))?;
-            write_atomically(&path, |w| w.write_all(text.as_bytes()))?;
+            write_own(&path, |w| w.write_all(text.as_bytes()))?;
             self.origin = origin;
         }
         Ok(())

@@ -135,6 +135,31 @@ fn other_networks_are_refused(path: &Path, plain: &str) {
     contains(&text(&said), &["the head given is not that of the network"]);
 }
 
+/// The command line stands beside the manifest, which is compared, and so holds nothing of it.
+fn how_it_was_made(path: &Path, plain: &str, extract: &[&str]) {
+    let read = || -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path.join("train/run.json")).unwrap()).unwrap()
+    };
+    let first = read();
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(first["command"], format!("heat {}", extract.join(" ")));
+    let sha = heat_ood::io::sha256(Path::new(plain)).unwrap();
+    assert_eq!(first["sha256"]["backbone"], sha);
+    let manifest = fs::read(path.join("train/extract.json")).unwrap();
+    // What finds all of it there says nothing of itself; what mends it does.
+    let threads = [extract, &["--threads", "1"]].concat();
+    contains(&text(&ok(path, &threads).stderr), &["already exists"]);
+    assert_eq!(read(), first);
+    fs::remove_file(path.join("train/shard-00000.safetensors")).unwrap();
+    ok(path, &threads);
+    assert_eq!(read()["command"], format!("heat {}", threads.join(" ")));
+    assert!(fs::read(path.join("train/extract.json")).unwrap() == manifest);
+    // One that was lost is written again.
+    fs::remove_file(path.join("train/run.json")).unwrap();
+    ok(path, extract);
+    assert_eq!(read(), first);
+}
+
 #[test]
 fn from_images_to_scores() {
     if !runtime("from_images_to_scores") {
@@ -160,6 +185,7 @@ fn from_images_to_scores() {
         &text(&ok(path, &["info", "train"]).stdout),
         &["6 rows", "std    [6, 6]", "2 classes"],
     );
+    how_it_was_made(path, &plain, &[&extract[..], &out].concat());
     // The network's head lies in the set's directory, and is taken from there.
     let head = "train/head.safetensors";
     ok(path, &["fit", "el", "--train", "train", "--head", head, "-o", "given"]);
@@ -213,4 +239,60 @@ fn refused_set(path: &Path, extract: &[&str]) {
     let more = ["--surrogates", "blur", "--exclude", "plain", "-o", "none"];
     let (_, error) = fails(path, &[extract, &more].concat());
     contains(&error, &["no image left to make surrogates of", "`--exclude SET`"]);
+}
+
+/// A network whose run fails, with a node whose name would clear a terminal: one line of error, and
+/// nothing else of it.
+#[test]
+fn the_runtime_itself_says_nothing() {
+    if !runtime("the_runtime_itself_says_nothing") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    let (loud, plain) = (model("loud"), model("plain"));
+    let rest = ["--preset", "cifar10", "--resize", "8x8", "-o", "out"];
+    let extract = ["extract", "images", "--backbone"];
+    let (code, error) = fails(path, &[&extract[..], &[&loud], &rest].concat());
+    assert_eq!(code, 1);
+    assert!(error.chars().all(|c| c == '\n' || !c.is_control()), "{error:?}");
+    assert_eq!(error.matches("ConstantOfShape").count(), 1, "{error}");
+    contains(&error, &["error: ", "loud.onnx: ONNX Runtime: ", "Name:'a\\u{1b}[2J"]);
+    // Of an extraction that made nothing nothing is left, and if it was killed, the next one into
+    // that place need not be the same.
+    assert!(!path.join(".heat-out.tmp").exists());
+    fs::create_dir(path.join(".heat-out.tmp")).unwrap();
+    fs::write(path.join(".heat-out.tmp/extract.json"), "{").unwrap();
+    fs::write(path.join(".heat-out.tmp/inputs-00000.txt"), "x").unwrap();
+    ok(path, &[&extract[..], &[&plain], &rest].concat());
+    contains(&text(&ok(path, &["info", "out"]).stdout), &["6 rows"]);
+}
+
+/// In a directory where others may write, the name of what is unfinished can be known before: links
+/// under it are neither read nor written through.
+#[cfg(unix)]
+#[test]
+fn links_in_an_unfinished_directory_are_refused() {
+    if !runtime("links_in_an_unfinished_directory_are_refused") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    fs::write(path.join("precious"), "precious").unwrap();
+    let plain = model("plain");
+    let args =
+        ["extract", "images", "--backbone", &plain, "--preset", "cifar10", "--resize", "8x8"];
+    for name in ["extract.json", "shard-00000.safetensors", "inputs-00000.txt", "head.safetensors"]
+    {
+        let trap = path.join(".heat-out.tmp");
+        fs::create_dir(&trap).unwrap();
+        std::os::unix::fs::symlink(path.join("precious"), trap.join(name)).unwrap();
+        let (code, error) = fails(path, &[&args[..], &["-o", "out"]].concat());
+        assert_eq!(code, 1, "{name}");
+        contains(&error, &[name, "is a link"]);
+        assert_eq!(fs::read_to_string(path.join("precious")).unwrap(), "precious", "{name}");
+        fs::remove_dir_all(trap).unwrap();
+    }
 }

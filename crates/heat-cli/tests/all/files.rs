@@ -119,6 +119,16 @@ fn what_others_left_or_hold_is_let_alone() {
     assert!(record["sha256"]["train"]["train.safetensors"].is_string(), "{record}");
     let out = ok(path, &["train", "n_epochs=2", "--out", "run", "--resume"]);
     contains(&text(&out.stderr), &["continuing from"]);
+    // A checkpoint that was cut short is named, once.
+    let checkpoints = fs::read_dir(path.join("run/checkpoints")).unwrap();
+    let checkpoint = checkpoints.map(|entry| entry.unwrap().path()).next().unwrap();
+    let whole = fs::read(&checkpoint).unwrap();
+    fs::write(&checkpoint, &whole[..100]).unwrap();
+    let (_, error) = fails(path, &["train", "--out", "run", "--resume"]);
+    let name = checkpoint.file_name().unwrap().to_str().unwrap();
+    contains(&error, &["delete it to continue from an earlier checkpoint"]);
+    assert_eq!(error.lines().last().unwrap().matches(name).count(), 1, "{error}");
+    fs::write(&checkpoint, whole).unwrap();
     let (code, error) =
         fails(path, &["train", "--out", "elsewhere", "--resume", "--train", &train]);
     assert_eq!(code, 1);
@@ -154,6 +164,30 @@ fn duplicates_of_training_rows_can_be_left_out() {
     ok(path, &clean);
     let verdicts = |d: &str| ok(path, &["score", d, "train.npy"]).stdout;
     assert!(verdicts("c.safetensors") == verdicts("clean.safetensors"));
+
+    // Through the training file itself, which needs no word, and through others.
+    let through = |train: &[&str]| {
+        text(&ok(path, &[&calibrate[..], &["--drop-seen", "--train"], train].concat()).stderr)
+    };
+    assert!(!through(&["train.npy"]).contains("warning"));
+    fs::copy(path.join("train.npy"), path.join("copy.npy")).unwrap();
+    assert!(!through(&["copy.npy"]).contains("warning"));
+    let sha = |name: &str| {
+        let bytes = fs::read(path.join(name)).unwrap();
+        heat_ood::io::sha256_of([&bytes[..]])[..12].to_owned()
+    };
+    let (known, given) = (sha("train.npy"), sha("clean.npy"));
+    let out = through(&["train.npy", "clean.npy"]);
+    let warning = format!(
+        "warning: clean.npy (SHA-256 {given}) is not what the detector was fitted on, which is \
+         train.npy (SHA-256 {known}): "
+    );
+    contains(&out, &[&warning, "2 of 60 rows were in training"]);
+    assert_eq!(out.matches("warning").count(), 1, "{out}");
+    // Changed since, under its own name.
+    write("train.npy", (0..61).map(row).collect());
+    let warning = format!("warning: train.npy (SHA-256 {}) is not what", sha("train.npy"));
+    contains(&through(&["train.npy"]), &[&warning, &format!("train.npy (SHA-256 {known})")]);
 }
 
 /// A training set that is cut short, or written into, while it is read; and one that is read into

@@ -206,3 +206,34 @@ fn fits() {
         rounds(&["fit", scorer, "--train", &train, "-o", "d.safetensors"], &[], 9, seed);
     }
 }
+
+/// A file may not grow beyond what `ulimit -f` allows: the system's signal for it would end the
+/// command without a word, and leave its temporary file.
+#[cfg(unix)]
+#[test]
+fn files_that_may_not_grow() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let heat = env!("CARGO_BIN_EXE_heat");
+    let (train, test) = (data("train"), data("test"));
+    for (words, out) in [
+        (format!("fit gmm --train {train}"), "d"),
+        (format!("convert {test}"), "c.npz"),
+        (format!("convert {test}"), "shards"),
+        (format!("train ebm=quickstart_gmm n_epochs=1 ebm.model.steps=1 --train {train}"), "run"),
+    ] {
+        let option = if out == "run" { "--out" } else { "-o" };
+        let script = format!("ulimit -f 8; exec {heat} {words} {option} {out}");
+        let out = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(path)
+            .output()
+            .unwrap();
+        let error = common::text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{words}: {:?}: {error}", out.status);
+        common::contains(&error, &["error: write ", "File too large"]);
+        let left: Vec<String> =
+            common::tree(path).into_keys().filter(|name| name.contains(".heat-")).collect();
+        assert!(left.is_empty(), "{words}: {left:?}");
+    }
+}

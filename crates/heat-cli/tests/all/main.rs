@@ -14,6 +14,7 @@ mod files;
 mod groups;
 mod kill;
 mod merge;
+mod made;
 mod messages;
 mod report;
 mod run;

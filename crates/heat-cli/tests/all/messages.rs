@@ -332,3 +332,26 @@ fn names_and_headers_do_not_reach_the_terminal_as_they_are() {
         contains(&text, &["d\\u{1b}[2J.safetensors"]);
     }
 }
+
+/// Of the command line too, whose words a shell may have made of names of files.
+#[test]
+fn words_of_the_command_line_do_not_reach_the_terminal_as_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = "x".repeat(100_000);
+    for word in ["a\rb", "a\u{202e}b", &long] {
+        for args in [
+            &[word][..],
+            &["scorers", word],
+            &["completions", word],
+            &["--memory", word, "doctor"],
+            &["--threads", word, "doctor"],
+            &["fit", "norm", &format!("--{word}")],
+        ] {
+            let (code, error) = fails(directory.path(), args);
+            assert_eq!(code, 2, "{error}");
+            let lines = || error.chars().filter(|c| *c != '\n');
+            assert!(lines().all(|c| !c.is_control() && c != '\u{202e}'), "{error:?}");
+            assert!(error.len() < 4000, "{} bytes: {}", error.len(), &error[..200]);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ort::environment::Environment;
 use ort::session::SessionInputValue;
@@ -92,7 +92,12 @@ fn environment(library: &Library) -> Result<Environment> {
         let problem = format!("cannot be loaded as ONNX Runtime: {e}; {REMEDY}");
         Error::format(&library.path, problem)
     };
-    let builder = ort::init_from(&library.path).map_err(|e| refused(e.to_string()))?;
+    let mut builder = ort::init_from(&library.path).map_err(|e| refused(e.to_string()))?;
+    // What goes wrong comes back as an error. Its own log would print the same to standard error,
+    // with names of the network's file as they stand there. Who looks for more sets ORT_LOG.
+    if std::env::var_os("ORT_LOG").is_none() {
+        builder = builder.with_logger(Arc::new(|_, _, _, _, _| {}));
+    }
     let made = builder.with_name("heat").with_telemetry(false).build();
     let made = made.map_err(|e| refused(e.to_string()))?;
     *loaded = Some((library.path.clone(), made.clone()));

@@ -47,6 +47,13 @@ product = [node("MatMul", ["flat", "fc.columns"], ["p"]), node("Add", ["fc.bias"
 save("matmul", body + means + product, opset=18)
 save("vector", [node("Flatten", ["image"], ["x"]), node("MatMul", ["x", "dense"], ["h"]), node("Relu", ["h"], ["flat"]), gemm])
 save("headless", body + average, output="flat", dims=("batch", D))
+# A matrix of 768 TiB, by a node whose name would clear a terminal: fails when it runs.
+columns = node("ConstantOfShape", ["shape"], ["w"], name="a\x1b[2J\x1b]0;b\x07")
+flat = [node("Flatten", ["x"], ["f"]), columns, node("MatMul", ["f", "w"], ["y"], name="c\x1b[2Jd")]
+ends = [helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, shape in (("x", ["n", 3, SIDE, SIDE]), ("y", None))]
+shape = helper.make_tensor("shape", TensorProto.INT64, [2], [3 * SIDE * SIDE, 1 << 40])
+loud = helper.make_graph(flat, "g", ends[:1], ends[1:], [shape])
+onnx.save(helper.make_model(loud, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), out / "loud.onnx")
 save("fixed", body + average + [gemm], batch=2, dims=(2, C))
 save("anysize", body + average + [gemm], side=None)
 save("future", body + average + [gemm], opset=99)

@@ -98,7 +98,12 @@ impl RunDirectory {
             }
             let step = checkpoint::step(&file).map_err(|e| {
                 let advice = "delete it to continue from an earlier checkpoint";
-                Error::format(&file, format!("{e}; {advice}"))
+                match e {
+                    Error::Format { path, problem } => {
+                        Error::format(path, format!("{problem}; {advice}"))
+                    }
+                    other => Error::format(&file, format!("{other}; {advice}")),
+                }
             })?;
             if best.as_ref().is_none_or(|(s, _)| step > *s) {
                 best = Some((step, file));

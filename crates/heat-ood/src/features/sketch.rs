@@ -240,7 +240,8 @@ impl RowSketch {
 
     /// The rows of `other` that are in `set`, ascending, all of which are compared: whatever the
     /// size of `set`, of which this must be the sample, else `None`. (A set that differs in a few
-    /// rows beyond the sample passes for it.) Memory goes with the rows of `other`.
+    /// rows beyond the sample passes for it, as does the same set rounded to one of the two
+    /// precisions.) Memory goes with the rows of `other`.
     ///
     /// # Errors
     /// If a row holds NaN or infinity.
@@ -271,20 +272,33 @@ impl RowSketch {
                 }
             }
         })?;
-        if smallest.map(Smallest::sorted) != self.hashes {
+        // Rounded to one precision, a set has other hashes in the other.
+        let mut kinds = smallest.map(Smallest::sorted).into_iter().zip(&self.hashes);
+        if !kinds.any(|(found, kept)| found == *kept) {
             return Ok(None);
         }
-        let rows = seen.map(|seen| {
-            let rows = (0..).zip(seen).filter(|(_, seen)| *seen);
-            rows.map(|(row, _)| row).collect::<Vec<u32>>()
-        });
-        let [half, brain] = rows;
-        Ok(Some(if brain.len() > half.len() { brain } else { half }))
+        let [half, brain] = seen;
+        let rows = (0..).zip(half.into_iter().zip(brain));
+        Ok(Some(rows.filter(|(_, (half, brain))| *half || *brain).map(|(row, _)| row).collect()))
     }
 
     /// Whether every row of the set is known, not a sample of them.
     pub fn is_whole(&self) -> bool {
-        self.rows < KEPT && !self.hashes[0].is_empty()
+        !self.hashes[0].is_empty() && self.hashes.iter().all(|hashes| hashes.len() < KEPT)
+    }
+
+    /// The rows of another set that are known, ascending, in whichever precision; `None` where it
+    /// lacks the field, or nothing was kept.
+    ///
+    /// # Errors
+    /// As [`RowSketch::overlap`].
+    pub(crate) fn known_rows(&self, other: &FeatureSet) -> Result<Option<Vec<u32>>> {
+        Ok(self.compare(other)?.map(|(_, [half, brain])| {
+            let mut rows = [half, brain].concat();
+            rows.sort_unstable();
+            rows.dedup();
+            rows
+        }))
     }
 
     /// The same as [`RowSketch::overlap`], with the rows that were found, ascending.
@@ -292,6 +306,14 @@ impl RowSketch {
     /// # Errors
     /// As [`RowSketch::overlap`].
     pub fn shared(&self, other: &FeatureSet) -> Result<Option<(Overlap, Vec<u32>)>> {
+        Ok(self.compare(other)?.map(|([half, brain], [in_half, in_brain])| {
+            let brain_is_more = brain.fraction() > half.fraction();
+            if brain_is_more { (brain, in_brain) } else { (half, in_half) }
+        }))
+    }
+
+    /// What is found in each precision.
+    fn compare(&self, other: &FeatureSet) -> Result<Option<([Overlap; 2], [Vec<u32>; 2])>> {
         let field = Field::named(&self.field);
         let Some(field) = field.filter(|f| other.dim(*f).is_some()) else {
             return Ok(None);
@@ -316,9 +338,7 @@ impl RowSketch {
             }
             start += found[0].len();
         })?;
-        let ([half, brain], [in_half, in_brain]) = (overlaps, rows);
-        let brain_is_more = brain.fraction() > half.fraction();
-        Ok(Some(if brain_is_more { (brain, in_brain) } else { (half, in_half) }))
+        Ok(Some((overlaps, rows)))
     }
 }
 

@@ -1,4 +1,13 @@
 //! Writing a file without ever leaving half of it behind.
+//!
+//! All writers go through one place, a temporary file and a rename, and differ in who chose the name
+//! and in what is written:
+//!
+//! | | name | a link under it | bytes |
+//! |---|---|---|---|
+//! | [`write_atomically`] | the user's | stays one, what it leads to is replaced; names of standard output are written to | as given |
+//! | [`write_own`] | ours, in a directory where others may write | is refused: another's link would choose what is replaced | as given |
+//! | `write_sealed` | the user's | as `write_atomically` | with the digest of all in the header |
 
 use std::io::{Error as IoError, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -108,7 +117,8 @@ pub fn refuse_link(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// As [`write_atomically`], of a file whose name the user did not choose: a link is refused.
+/// As [`write_atomically`], of a file whose name is fixed by this program, beside what the user
+/// named: a link is refused, where that follows it.
 ///
 /// # Errors
 /// As [`write_atomically`], or if a link has that name.

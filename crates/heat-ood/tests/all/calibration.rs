@@ -221,3 +221,49 @@ fn refusals_say_what_to_do() {
     assert!(calibration.with_alpha(1e-5).err().unwrap().to_string().contains("99999"));
     assert!(Arc::clone(calibration).with_alpha(0.2).is_ok());
 }
+
+/// Scores with the classes that the logits say: by scorers that read these, by one that does not,
+/// and on rows whose logits are no numbers, which only the latter takes.
+#[test]
+fn named_classes_come_with_the_scores() {
+    let names = ["ant", "bee", "cat"].map(str::to_owned).to_vec();
+    let (n, dim) = (700, 4);
+    let avg = |i: usize, j: usize| ((i * 7 + j * 3) % 11) as f32;
+    let logits = |i: usize, j: usize| ((i * 5 + j * 4) % 7) as f32;
+    let matrix = |columns, value: &dyn Fn(usize, usize) -> f32| {
+        ndarray::Array2::from_shape_fn((n, columns), |(i, j)| value(i, j))
+    };
+    let set = |logits: &dyn Fn(usize, usize) -> f32| {
+        let set = FeatureSet::in_memory("rows")
+            .avg(matrix(dim, &avg))
+            .logits(matrix(3, logits))
+            .labels((0..n).map(|i| (i % 3) as i64));
+        set.class_names(names.clone()).unwrap().build().unwrap()
+    };
+    let train = set(&logits);
+    // The first of equal ones.
+    let largest = |i: usize| (1..3).fold(0, |k, j| if logits(i, j) > logits(i, k) { j } else { k });
+    let want: Vec<u32> = (0..n).map(|i| largest(i) as u32).collect();
+    let broken = set(&|i, j| if i == 400 { f32::NAN } else { logits(i, j) });
+    for (text, of_logits) in [("el", true), ("msp", true), ("norm", false)] {
+        let spec = ScorerSpec::parse(text).unwrap();
+        let mut detector =
+            Detector::new(spec.fit(&TrainingData::new(&train), &mut Silent).unwrap());
+        for calibrated in [false, true] {
+            if calibrated {
+                let config = CalibrationConfig::default();
+                detector.calibrate(&config, &train, None, true, &mut Silent).unwrap();
+            }
+            let found = detector.predict(&train, Ties::Conservative, &mut Silent).unwrap();
+            assert_eq!(found.classes.as_ref(), Some(&want), "{text}");
+            assert_eq!(found.class_names, names);
+            assert_eq!(found.scores, detector.score(&train).unwrap(), "{text}");
+            assert_eq!(found.verdicts.is_some(), calibrated);
+            let broken = detector.predict(&broken, Ties::Conservative, &mut Silent);
+            match of_logits {
+                true => assert!(broken.unwrap_err().to_string().contains("row 400, column 0")),
+                false => assert_eq!(broken.unwrap().classes, None),
+            }
+        }
+    }
+}

@@ -25,6 +25,7 @@ mod offsets;
 mod options;
 mod residual;
 mod statistics;
+mod seen;
 mod structure;
 mod torch;
 mod training;

@@ -59,7 +59,29 @@ fn logits_far_from_zero() {
     }
 }
 
-/// (`cfood` counts neighbours, and eighths make equal distances, which rounding decides.)
+/// `cfood` asks of how many reference rows a row is nearer than a neighbour of theirs. Two equal
+/// distances are told apart by rounding alone, whatever is added: so it is with rows that are reference rows
+/// themselves, and with multiples of 1/8 below 16, of which many are equally far apart. These
+/// are others than the reference rows, and multiples below 1,024, whose distances differ: scores are the
+/// same to the bit. (`FAR` and these together are less than twice `FAR`, so they are exact.)
+#[test]
+fn neighbours_are_counted_far_from_zero() {
+    let rows: Vec<f32> = eighths(2 * 400 * 6).chunks_exact(2).map(|v| 64.0 * v[0] + v[1]).collect();
+    let (reference, others) = rows.split_at(200 * 6);
+    for text in ["cfood(normalize=false,alpha=1)", "cfood(normalize=false,alpha=0.5,k=0.05)"] {
+        let [near, far] = [0.0, FAR].map(|c| {
+            let train = set("avg", reference, 6, c);
+            let spec = ScorerSpec::parse(text).unwrap();
+            let scorer = spec.fit(&TrainingData::new(&train), &mut Silent).unwrap();
+            scorer.score(&set("avg", others, 6, c)).unwrap()
+        });
+        let different = near.iter().zip(&far).filter(|(near, far)| near != far).count();
+        assert_eq!(different, 0, "{text}: of {} rows", near.len());
+        assert!(near.iter().any(|score| *score != near[0]), "{text}: a constant");
+    }
+}
+
+/// (`cfood`: above.)
 #[test]
 fn features_far_from_zero() {
     let rows = eighths(200 * 6);

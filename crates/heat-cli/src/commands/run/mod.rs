@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use heat_ood::compose::Part;
 use heat_ood::evaluate::Results;
+use heat_ood::io::{refuse_link, write_own};
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::Scorer;
 use heat_ood::{Detector, Error, Fitted};
@@ -117,6 +118,7 @@ fn composition(
     let scorer = compose(&name, parts, beta, &data.training(), progress)?.scorer;
     std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
     let path = directory.join("detector.safetensors");
+    refuse_link(&path)?;
     Detector::new(scorer.clone()).save(&path)?;
     wrote(progress, &path);
     Ok((name, scorer))
@@ -132,7 +134,7 @@ fn report(
     progress.clear();
     let path = directory.join("results.json");
     let json = with_made(&export::results(results, Format::Json), made);
-    write_output(Some(&path), &json)?;
+    write_own(&path, |w| w.write_all(json.as_bytes()))?;
     let text = match (args.format, &args.output) {
         (Format::Table, None) => shown(results),
         (Format::Json, _) => json,

@@ -11,6 +11,7 @@ use heat_ood::metrics::Metrics;
 use heat_ood::{Detector, Error, Silent};
 use serde_json::{Map, Value, json};
 
+use crate::commands::outputs::add_to_record;
 use crate::commands::{Data, TestSets};
 use crate::progress::Progress;
 
@@ -38,12 +39,14 @@ impl Sets {
     }
 
     /// Metrics of a run directory's detector, trained on that part of the
-    /// training set: the average, then each OOD set.
+    /// training set: the average, then each OOD set. How they were `made` goes into the run's
+    /// record: `eval.json` is the same bytes whatever command found it.
     pub fn metrics(
         &self,
         directory: &Path,
         part: &Subset,
         threads: usize,
+        made: &Value,
     ) -> Result<Vec<(String, Metrics)>> {
         let file = directory.join("eval.json");
         if let Some(found) = self.read(&file) {
@@ -63,6 +66,7 @@ impl Sets {
             "sha256": self.digests,
         });
         write_own(&file, |w| w.write_all(format!("{json:#}\n").as_bytes()))?;
+        add_to_record(directory, "evaluated", made)?;
         self.read(&file).ok_or_else(|| Error::format(file, "cannot be read back").into())
     }
 

@@ -288,7 +288,7 @@ impl Sweep<'_> {
         heat_ood::io::remove_abandoned(&directory);
         if let Some(sets) = &self.sets {
             outcome.metrics =
-                sets.metrics(&directory, &self.parts[i], self.threads).map_err(text)?;
+                sets.metrics(&directory, &self.parts[i], self.threads, self.made).map_err(text)?;
         }
         outcome.last = Some(directory::last_epoch(&directory).map_err(text)?);
         Ok(())

@@ -9,7 +9,7 @@ use super::ExtractConfig;
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, Made, TransformConfig};
 use heat_ood::features::{HEAD, Head, Origin};
-use heat_ood::io::{read_text, sha256_of, write_atomically};
+use heat_ood::io::{read_text, sha256_of, write_own};
 use heat_ood::{Error, Result};
 
 /// The manifest, `extract.json`.
@@ -205,7 +205,7 @@ impl Manifest {
         let file = directory.join(MANIFEST);
         let text = serde_json::to_string_pretty(self);
         let text = text.map_err(|e| Error::format(&file, e.to_string()))?;
-        write_atomically(&file, |to| to.write_all(text.as_bytes()))
+        write_own(&file, |to| to.write_all(text.as_bytes()))
     }
 
     /// Write the manifest with the summary and the hash of all pixels: that of each shard's, in

@@ -20,7 +20,7 @@ use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::evaluate::Agreement;
 use heat_ood::features::{FeatureSet, FloatType, HEAD, Origin};
-use heat_ood::io::{found, read_text, write_atomically};
+use heat_ood::io::{found, read_text, write_own};
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
 use heat_ood::{Event, Observer};
@@ -298,7 +298,7 @@ impl Run<'_> {
             remove(&files.unreadable)?;
         } else {
             let text = rows.problems.join("\n");
-            write_atomically(&files.unreadable, |to| to.write_all(text.as_bytes()))?;
+            write_own(&files.unreadable, |to| to.write_all(text.as_bytes()))?;
         }
         let (digests, mut lost) = (rows.digests.clone(), 0);
         if rows.labels.is_empty() {

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use super::lines;
 use super::rows::Source;
 use crate::{ImageDataset, Transform};
-use heat_ood::io::{TensorFile, read_bounded, sha256_of, write_atomically};
+use heat_ood::io::{TensorFile, read_bounded, sha256_of, write_own};
 use heat_ood::math::blocks;
 use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::{Error, Result};
@@ -143,7 +143,7 @@ impl Files {
             // Nothing is written into these files, only under their names. Some file systems have no links.
             if from.is_file() && fs::hard_link(from, to).is_err() {
                 let bytes = heat_ood::io::map(from)?;
-                write_atomically(to, |out| out.write_all(&bytes))?;
+                write_own(to, |out| out.write_all(&bytes))?;
             }
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Record {
 
     pub fn write(&self, files: &Files) -> Result<()> {
         let text = self.text();
-        write_atomically(&files.record, |to| to.write_all(text.as_bytes()))
+        write_own(&files.record, |to| to.write_all(text.as_bytes()))
     }
 
     fn text(&self) -> String {

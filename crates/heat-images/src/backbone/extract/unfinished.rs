@@ -11,6 +11,9 @@ use heat_ood::{Error, Result};
 
 const LOCK: &str = ".lock";
 
+/// Where the command says how it was called, once the directory has its name.
+const RECORD: &str = "run.json";
+
 /// Held until the directory has its name.
 pub(super) struct Unfinished {
     pub path: PathBuf,
@@ -46,25 +49,62 @@ impl Unfinished {
             }
         };
         let unfinished = Unfinished { path, made, _lock: lock };
-        if unfinished.path.join(MANIFEST).is_file() {
-            if let Some(difference) = manifest.difference(&unfinished.path) {
+        unfinished.refuse_links()?;
+        if !unfinished.path.join(MANIFEST).is_file() {
+            manifest.write(&unfinished.path)?;
+        } else if let Some(difference) = manifest.difference(&unfinished.path) {
+            if unfinished.has_shards() {
                 let problem = format!(
                     "begun with other images, another network or other settings: {difference}; \
                      give the same, or remove that directory"
                 );
                 return Err(Error::format(&unfinished.path, problem));
             }
-        } else {
+            // What was begun and has made nothing binds nobody.
+            unfinished.clear()?;
             manifest.write(&unfinished.path)?;
         }
         Ok(unfinished)
     }
 
+    /// The names in it that an extraction gives.
+    fn ours(&self) -> impl Iterator<Item = String> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| is_ours(name))
+    }
+
+    /// Whether there are rows in it: lists of images that could not be read are made again at once.
+    fn has_shards(&self) -> bool {
+        self.ours().any(|name| name.starts_with("shard-"))
+    }
+
+    /// Remove what was extracted.
+    fn clear(&self) -> Result<()> {
+        for name in self.ours() {
+            let path = self.path.join(name);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Refuse a directory with links in it, which may be another's who made it before us: what
+    /// they lead to would be read as ours, or replaced.
+    fn refuse_links(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.path).map_err(Error::io("list", &self.path))? {
+            let path = entry.map_err(Error::io("list", &self.path))?.path();
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+                let problem = "is a link, which an extraction never makes; remove its directory, \
+                               or choose another name";
+                return Err(Error::format(path, problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Remove it, unless a shard was finished.
     pub fn remove_if_empty(&self) {
-        let Ok(entries) = fs::read_dir(&self.path) else { return };
-        let mut names = entries.flatten().map(|entry| entry.file_name());
-        if names.any(|name| is_ours(&name.to_string_lossy())) {
+        if self.has_shards() {
             return;
         }
         let _ = fs::remove_dir_all(&self.path);
@@ -89,7 +129,7 @@ fn check_replaceable(out: &Path) -> Result<()> {
     for entry in fs::read_dir(out).map_err(Error::io("list", out))? {
         let name = entry.map_err(Error::io("list", out))?.file_name();
         let name = name.to_string_lossy();
-        if !(is_ours(&name) || [HEAD, MANIFEST, LOCK].contains(&&*name)) {
+        if !(is_ours(&name) || [HEAD, MANIFEST, LOCK, RECORD].contains(&&*name)) {
             let problem = format!(
                 "is out of date, and holds `{name}`, which was not extracted: move that away and \
                  run the same command again, or remove the directory"

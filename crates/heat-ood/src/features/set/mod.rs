@@ -412,14 +412,17 @@ impl FeatureSet {
     /// # Errors
     /// If a file cannot be read.
     pub fn digests(&self) -> Result<Vec<(String, String)>> {
-        let known = match self.digests.get() {
-            Some(known) => known,
-            None => {
-                let found = self.hash_files()?;
-                self.digests.get_or_init(|| found)
-            }
-        };
-        Ok(known.iter().cloned().chain(self.view.digest(self.rows)).collect())
+        let files = self.file_digests()?.iter().cloned();
+        Ok(files.chain(self.view.digest(self.rows)).collect())
+    }
+
+    /// Those of the files alone.
+    pub(crate) fn file_digests(&self) -> Result<&[(String, String)]> {
+        if let Some(known) = self.digests.get() {
+            return Ok(known);
+        }
+        let found = self.hash_files()?;
+        Ok(self.digests.get_or_init(|| found))
     }
 
     fn hash_files(&self) -> Result<Vec<(String, String)>> {
