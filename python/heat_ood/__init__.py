@@ -11,8 +11,9 @@ True
 
 `FeatureSet` holds features; every scorer is a class (`Gmm`, `Knn`, `Vim`, …, all in `scorers`) whose
 `fit` gives a `Detector`; `recipe(...).train(...)` trains HEAT; `compose`, `select` and `evaluate` take
-detectors. `heat_ood.torch`, `heat_ood.sklearn`, `heat_ood.pytorch_ood` and `heat_ood.openood` speak
-those libraries' languages, and are imported only when asked for.
+detectors. `heat_ood.torch`, `heat_ood.sklearn`, `heat_ood.pytorch_ood`, `heat_ood.openood`,
+`heat_ood.arrow` (also for Spark and DuckDB) and `heat_ood.ray` speak those libraries' languages, and
+are imported only when asked for.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Detector:
         """
         Open a detector's file.
         """
-    def predict(self, /, set: FeatureSet, seed: SupportsIndex | None = None, progress: Any | None = None) -> tuple[Incomplete, Incomplete | None, Incomplete | None, Incomplete | None]:
+    def predict(self, /, set: FeatureSet, seed: SupportsIndex | None = None, progress: Any | None = None, threads: SupportsIndex | None = None) -> tuple[Incomplete, Incomplete | None, Incomplete | None, Incomplete | None]:
         """
         Scores with p-values, verdicts and predicted classes, where it is calibrated.
         """
