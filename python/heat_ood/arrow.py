@@ -114,7 +114,8 @@ def matrix(column: Any, name: str = "column", first: int = 0) -> NDArray[Any]:
     """
     if not isinstance(column, pa.ChunkedArray):
         return _chunk(column, name, first)
-    parts, row = [], first
+    parts: list[NDArray[Any]] = []
+    row = first
     for chunk in column.chunks:
         if len(chunk):
             part = _chunk(chunk, name, row)
