@@ -26,6 +26,7 @@ from .errors import HeatError, HeatWarning
 from .evaluation import Results, evaluate
 from .features import FeatureSet, Head
 from .images import Backbone, extract
+from .plan import Plan, plan
 from .recipes import Recipe, recipe
 from .scorer_classes import *  # noqa: F403
 from .scorer_classes import __all__ as _classes
@@ -54,6 +55,7 @@ __all__ = [
     "Head",
     "HeatError",
     "HeatWarning",
+    "Plan",
     "Prediction",
     "Recipe",
     "Results",
@@ -70,6 +72,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "metrics",
+    "plan",
     "recipe",
     "scorer",
     "scorers",

@@ -437,7 +437,7 @@ def _keys(table: Any) -> list[str]:
 
 def _merge(which: Sequence[tuple[int, int | None]], *states: Any) -> bytes:
     """Merge states in this order; each is a state's bytes, or a row of a block of them."""
-    merged = None
+    merged: Any = None
     for number, row in which:
         state = states[number]
         data = state if row is None else state.column("state")[row].as_py()
