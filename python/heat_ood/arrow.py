@@ -255,7 +255,9 @@ class _Task:
                 raise InputError(f"column {name!r}: is there already; leave it out of `keep`, or rename it")
         fields = [schema.field(name) for name in kept]
         fields += [pa.field(name, _RESULTS[name]) for name in named]
-        return pa.schema(fields, metadata=schema.metadata)
+        # What pandas wrote there describes columns that may no longer be there, which it does not bear.
+        metadata = {k: v for k, v in (schema.metadata or {}).items() if k != b"pandas"}
+        return pa.schema(fields, metadata=metadata or None)
 
     def predict(self, detector: Detector, table: Any, named: Sequence[str], first: int) -> Prediction:
         """What is thought of the rows of a table that has some."""

@@ -16,6 +16,7 @@ import ray.data
 from ray.cluster_utils import Cluster
 
 STORE = 150 << 20
+HEALTH = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 500, "health_check_failure_threshold": 10}
 ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 
 
@@ -26,8 +27,15 @@ class Nodes:
         os.environ.update(ENVIRONMENT)
         self.cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE},
+            head_node_args={
+                "num_cpus": 0,
+                "include_dashboard": False,
+                "object_store_memory": STORE,
+                # A node that is lost is noticed within seconds, not a minute.
+                "_system_config": HEALTH,
+            },
         )
+        self.size = nodes
         self.nodes = [self.add() for _ in range(nodes)]
         self.connect()
 
@@ -76,9 +84,10 @@ class Nodes:
             worker.core_worker.kill_actor(ray.ActorID(bytes.fromhex(ids[0])), False)
         else:
             self.nodes.remove(node)
+            # At once, as when a machine loses its power; `remove_node` then takes note of it.
+            for process in node.all_processes["raylet"]:
+                process.process.kill()
             self.cluster.remove_node(node, allow_graceful=False)
-            # As an autoscaler would.
-            self.nodes.append(self.add())
         return True
 
     @contextlib.contextmanager
@@ -102,3 +111,6 @@ class Nodes:
         finally:
             over.set()
             thread.join(60)
+            # Nodes can be added by the main thread only, and are not needed for the work to end.
+            while len(self.nodes) < self.size:
+                self.nodes.append(self.add())
