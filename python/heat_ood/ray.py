@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,8 @@ __all__ = ["Extractor", "Scorer", "Sweep", "evaluate", "extract", "fit", "score"
 
 #: Rows of a batch: enough to keep kernels busy, few enough that a batch is small.
 _ROWS = 8192
+#: The number of an image in its file's name.
+_NUMBER = re.compile(r"image-(\d{8})")
 #: States that one task merges.
 _FAN_IN = 8
 
@@ -203,7 +206,7 @@ def _table(batch: Any) -> Any:
         return batch
     if isinstance(batch, Mapping):
         return pa.table({name: _column(values) for name, values in batch.items()})
-    return pa.Table.from_pandas(batch, preserve_index=False)
+    return pa.Table.from_pandas(batch, preserve_index=False).replace_schema_metadata()
 
 
 def _column(values: NDArray[Any]) -> Any:
@@ -305,7 +308,7 @@ class Extractor(_Worker):
         for i, image in enumerate(images):
             if image is None:
                 raise InputError(f"column {self._column!r}: row {i} of a batch is null")
-            name = f"{i:08}"
+            name = f"image-{i:08}"
             if isinstance(image, str):
                 source = Path(image)
                 if not source.is_file():
@@ -317,16 +320,32 @@ class Extractor(_Worker):
                 raise InputError(f"column {self._column!r}: row {i} holds {kind}, expected paths or the bytes of files")
             (place / name).write_bytes(image)
             lines.append(name)
+        skipping = bool(self._options.get("skip_unreadable"))
+        if skipping:
+            # One that can be read, so that columns are known where no other can; its row is left out.
+            lines.append("blank.ppm")
+            (place / "blank.ppm").write_bytes(b"P6 8 8 255\n" + bytes(192))
         names = place / "images.txt"
         names.write_text("".join(f"{name}\n" for name in lines))
-        made = _extract(names, self._backbone, place / "out", format="list", **self._options)
+        try:
+            made = _extract(names, self._backbone, place / "out", format="list", **self._options)
+        except HeatError as error:
+            number = _NUMBER.search(str(error))
+            if number is None:
+                raise
+            i = int(number[1])
+            label = images[i] if isinstance(images[i], str) else f"row {i} of a batch"
+            file = next(str(place / name) for name in lines if name.startswith(number[0]))
+            raise type(error)(f"column {self._column!r}: {str(error).replace(file, label)}") from error
         rows = [*range(len(images))]
-        if made.rows != len(images):
-            read = [p.read_text().splitlines() for p in sorted((place / "out").glob("inputs-*.txt"))]
-            number = {name: i for i, name in enumerate(lines)}
-            rows = [number[Path(name).name] for name in itertools.chain(*read)]
+        if made.rows != len(lines):
+            # Each is told as the file and what is wrong with it.
+            left_out = {int(found[1]) for text in made.unreadable if (found := _NUMBER.search(text))}
+            rows = [i for i in rows if i not in left_out]
+        if made.rows != len(rows) + skipping:
+            raise HeatError(f"internal error, please report it: {made.rows} rows of {len(rows)} images")
         half = self._options.get("dtype", "f16") == "f16"
-        fields = {name: made.features.numpy(name) for name in made.features.dims}
+        fields = {name: made.features.numpy(name)[: len(rows)] for name in made.features.dims}
         # Halves read as singles become the same halves.
         return rows, {n: v.astype(np.float16) if half else v.copy() for n, v in fields.items()}
 
@@ -768,7 +787,8 @@ def sweep(
     """Train a recipe with every combination of settings and seed, by Tune.
 
     `space`: by key of the recipe a list of values, or one of Tune's domains, of which `samples` are
-    drawn. `train`, `id` and the sets of `ood` are paths that every worker sees, or features, which are
+    drawn; a `scheduler` of Tune that ends trials early is told its own metric, a number that each epoch
+    has (`ASHAScheduler(metric="cd_loss", mode="min")`). `train`, `id` and the sets of `ood` are paths that every worker sees, or features, which are
     sent. Judged is the `metric` (`auroc`) of `ood` against `id`, the mean over the sets; without them a
     number of the last epoch (`cd_loss`, lower), which says how training went, not how well it
     detects. Choose by validation sets, not by those that results are reported on.
@@ -815,7 +835,7 @@ def sweep(
         tuner = tune.Tuner(
             trainable,
             param_space={**grid, "seed": tune.grid_search([int(seed) for seed in seeds])},
-            tune_config=tune.TuneConfig(metric=metric, mode=mode, num_samples=samples, scheduler=scheduler),
+            tune_config=tune.TuneConfig(num_samples=samples, scheduler=scheduler),
             run_config=tune.RunConfig(
                 name=name,
                 storage_path=place,

@@ -83,7 +83,10 @@ impl Engine for PyEngine {
             let values = values.ok_or_else(|| {
                 let shape = found.as_array().shape().to_vec();
                 let wanted = z.len() / dim;
-                input(py, format!("the engine gave {shape:?}, expected [{wanted}, {dim}], C-contiguous"))
+                input(
+                    py,
+                    format!("the engine gave {shape:?}, expected [{wanted}, {dim}], C-contiguous"),
+                )
             })?;
             z.copy_from_slice(values);
             Ok(())
@@ -147,10 +150,13 @@ impl PyChains {
         let held = self.running.lock().unwrap_or_else(PoisonError::into_inner).0.parameters().len();
         if dim != self.prior.dim() || parameters.len() != held || n == 0 {
             let expected = self.prior.dim();
-            return Err(input(py, format!(
-                "rows [{n}, {dim}] and {} parameters, expected [N, {expected}] and {held}",
-                parameters.len()
-            )));
+            return Err(input(
+                py,
+                format!(
+                    "rows [{n}, {dim}] and {} parameters, expected [N, {expected}] and {held}",
+                    parameters.len()
+                ),
+            ));
         }
         if labels.as_ref().is_some_and(|l| l.len() != n) {
             return Err(input(py, format!("labels: expected one for each of {n} rows")));
