@@ -7,7 +7,8 @@
 Ray hands rows on in any order: ids travel with the rows, and nothing here relies on their order. A
 worker or node that is lost costs time, not rows: what it did is done again, to the same bits. The
 threads of a worker are the CPUs it asks Ray for. A detector is opened from a path that every worker
-must see, or sent once as the bytes of a `Detector`. `heat_ood` must be installed on every node, in
+must see, or sent once as the bytes of a `Detector`. What goes wrong on a worker of Ray Data is Ray's
+error (`RayTaskError`) with the text of ours; of a task, ours. `heat_ood` must be installed on every node, in
 the version of the driver. Scores: higher = more out-of-distribution.
 """
 
@@ -19,6 +20,7 @@ import hashlib
 import itertools
 import json
 import os
+import pickle
 import platform
 import re
 import shutil
@@ -417,17 +419,28 @@ def _block_key(table: Any, key: str | None, columns: Columns) -> Any:
     return digest.hexdigest()
 
 
+#: A block's key, the bytes of its statistics, or the error that there was, pickled: Ray would keep its text only.
+_STATES = pa.schema([("key", pa.string()), ("state", pa.large_binary()), ("error", pa.binary())])
+
+
 class _Gather:
-    """Statistics of a block, as a row `key`, `state`."""
+    """Statistics of a block, as a row of `_STATES`."""
 
     def __init__(self, spec: Any, options: Mapping[str, Any], after: Any, version: str) -> None:
         self._spec, self._options, self._after, self._version = spec, options, after, version
         self._before: Any = None
 
     def __call__(self, table: Any) -> Any:
-        _check_version(self._version)
         if table.num_rows == 0:
-            return pa.table({"key": pa.array([], pa.string()), "state": pa.array([], pa.large_binary())})
+            return _STATES.empty_table()
+        try:
+            key, state = self._gathered(table)
+        except (HeatError, OSError) as error:
+            return pa.table({"key": [None], "state": [None], "error": [pickle.dumps(error)]}, schema=_STATES)
+        return pa.table({"key": [key], "state": [state], "error": [None]}, schema=_STATES)
+
+    def _gathered(self, table: Any) -> tuple[str, bytes]:
+        _check_version(self._version)
         heat_ood.set_num_threads(_cpus())
         asked = self._options
         if asked["key"] is not None:
@@ -438,8 +451,7 @@ class _Gather:
         found = _statistics_class().of(
             self._spec, rows, head=asked["head"], classes=asked["classes"], after=self._before
         )
-        key = json.dumps(_block_key(table, asked["key"], asked["column"]), default=str)
-        return pa.table({"key": [key], "state": pa.array([found.to_bytes()], pa.large_binary())})
+        return json.dumps(_block_key(table, asked["key"], asked["column"]), default=str), found.to_bytes()
 
 
 def _statistics_class() -> Any:
@@ -449,9 +461,12 @@ def _statistics_class() -> Any:
     return found
 
 
-def _keys(table: Any) -> list[str]:
-    keys: list[str] = table.column("key").to_pylist()
-    return keys
+def _keys(table: Any) -> tuple[list[str], list[bytes]]:
+    """Keys of a block of states, and the errors there."""
+    if table.num_rows == 0:
+        return [], []
+    errors = [error for error in table.column("error").to_pylist() if error is not None]
+    return table.column("key").to_pylist(), errors
 
 
 def _merge(which: Sequence[tuple[int, int | None]], *states: Any) -> bytes:
@@ -516,7 +531,11 @@ def statistics(
         ).materialize()
         blocks = parts.to_arrow_refs()
         read = ray.remote(num_cpus=0, max_retries=-1)(_keys)
-        keys = ray.get([read.remote(block) for block in blocks])
+        told = ray.get([read.remote(block) for block in blocks])
+        for _, errors in told:
+            if errors:
+                raise pickle.loads(errors[0])
+        keys = [names for names, _ in told]
         found = sorted(
             (_order(name), number, row, name) for number, names in enumerate(keys) for row, name in enumerate(names)
         )
@@ -677,10 +696,9 @@ def evaluate(
             num_cpus=cpus,
         )
         parts: list[list[NDArray[np.float32]]] = [[] for _ in sent]
-        with _own_errors():
-            for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-                for i, part in enumerate(parts):
-                    part.append(batch.column(str(i)).to_numpy())
+        for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for i, part in enumerate(parts):
+                part.append(batch.column(str(i)).to_numpy())
         if not parts[0] or not sum(map(len, parts[0])):
             raise InputError(f"{name}: the data set has no rows")
         return [np.concatenate(part) for part in parts]

@@ -259,7 +259,22 @@ def test_extraction_survives(kind: str, nodes: Nodes, pictures: tuple[list[str],
 # Fits
 
 
-@pytest.mark.skipif(not hasattr(ho, "Statistics"), reason="this heat_ood has no Statistics")
+NO_STATISTICS = pytest.mark.skipif(not hasattr(ho, "Statistics"), reason="this heat_ood has no Statistics")
+
+
+@NO_STATISTICS
+def test_a_fit_names_what_is_wrong_with_a_row(rows: np.ndarray) -> None:
+    table = pa.table({"id": [1, 2], "avg": [None, rows[0].tolist()]})
+    with pytest.raises(ho.errors.InputError, match="'avg': row 0 is null"):
+        hr.fit(ray.data.from_arrow(table), "gmm")
+    with pytest.raises(ho.errors.InputError, match="no rows"):
+        hr.fit(ray.data.from_arrow(table.slice(0, 0)), "gmm")
+    some = table.slice(1)
+    with pytest.raises(ho.errors.InputError, match="two blocks have the key 2: ids must be unique"):
+        hr.fit(ray.data.from_arrow([some, some]), "norm", key="id")
+
+
+@NO_STATISTICS
 @pytest.mark.parametrize("spec", ["gmm", "vim", "knn", "dice", "react"])
 def test_fits(spec: str, features: list[Any], rows: np.ndarray) -> None:
     head = (np.random.default_rng(4).normal(size=(4, D)).astype(np.float32), np.zeros(4, np.float32))
@@ -270,6 +285,19 @@ def test_fits(spec: str, features: list[Any], rows: np.ndarray) -> None:
     alone = ho.scorer(spec).fit(rows[ids], label=ids % 4, head=head)
     mine, theirs = made[0].score(rows[:500]), alone.score(rows[:500])
     assert np.allclose(mine, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
+@NO_STATISTICS
+@pytest.mark.parametrize("kind", ["worker", "node"])
+def test_a_fit_survives(kind: str, nodes: Nodes, features: list[Any]) -> None:
+    def run() -> bytes:
+        data: bytes = hr.fit(ray.data.from_arrow(features), "gmm", label="label", key="id", classes=4)._inner.to_bytes()
+        return data
+
+    undisturbed = run()
+    with nodes.breaking(kind, "", lambda: bool(nodes.working("MapBatches") or nodes.working("_merge"))) as broken:
+        assert run() == undisturbed
+    assert broken == [True]
 
 
 def test_fits_say_what_is_wrong(rows: np.ndarray) -> None:
