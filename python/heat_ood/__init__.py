@@ -11,8 +11,9 @@ True
 
 `FeatureSet` holds features; every scorer is a class (`Gmm`, `Knn`, `Vim`, …, all in `scorers`) whose
 `fit` gives a `Detector`; `recipe(...).train(...)` trains HEAT; `compose`, `select` and `evaluate` take
-detectors. `heat_ood.torch`, `heat_ood.sklearn`, `heat_ood.pytorch_ood` and `heat_ood.openood` speak
-those libraries' languages, and are imported only when asked for.
+detectors. `heat_ood.torch`, `heat_ood.sklearn`, `heat_ood.pytorch_ood`, `heat_ood.openood`,
+`heat_ood.arrow` (also for Spark and DuckDB) and `heat_ood.ray` speak those libraries' languages, and
+are imported only when asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .errors import HeatError, HeatWarning
 from .evaluation import Results, evaluate
 from .features import FeatureSet, Head
 from .images import Backbone, extract
+from .plan import Plan, plan
 from .recipes import Recipe, recipe
 from .scorer_classes import *  # noqa: F403
 from .scorer_classes import __all__ as _classes
@@ -54,6 +56,7 @@ __all__ = [
     "Head",
     "HeatError",
     "HeatWarning",
+    "Plan",
     "Prediction",
     "Recipe",
     "Results",
@@ -71,6 +74,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "metrics",
+    "plan",
     "recipe",
     "scorer",
     "scorers",

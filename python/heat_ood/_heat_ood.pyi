@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, final
 
-__all__ = ["Backbone", "Detector", "Drift", "FeatureSet", "Head", "Results", "auto", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
+__all__ = ["Backbone", "Chains", "Detector", "Drift", "FeatureSet", "Head", "Results", "auto", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
 
 @final
 class Backbone:
@@ -29,6 +29,17 @@ class Backbone:
     def sha256(self, /) -> str:
         """
         SHA-256 of the file.
+        """
+
+@final
+class Chains:
+    """
+    A worker's side: runs chains of a model that was trained elsewhere.
+    """
+    def __new__(cls, /, model: bytes) -> Chains: ...
+    def run(self, /, parameters: Incomplete, temperatures: tuple[SupportsFloat | SupportsIndex, SupportsFloat | SupportsIndex], projection: tuple[bool, bool, bool], chain: tuple[SupportsIndex, tuple[SupportsFloat | SupportsIndex, SupportsFloat | SupportsIndex], tuple[SupportsFloat | SupportsIndex, SupportsFloat | SupportsIndex], bool], key: tuple[SupportsIndex, SupportsIndex, SupportsIndex], rows: Incomplete, labels: Incomplete | None = None, threads: SupportsIndex = 1) -> Incomplete:
+        """
+        Run the chains of some rows to their ends: a pure function of what is given.
         """
 
 @final
@@ -66,7 +77,7 @@ class Detector:
         """
         Open a detector's file.
         """
-    def predict(self, /, set: FeatureSet, seed: SupportsIndex | None = None, progress: Any | None = None) -> tuple[Incomplete, Incomplete | None, Incomplete | None, Incomplete | None]:
+    def predict(self, /, set: FeatureSet, seed: SupportsIndex | None = None, progress: Any | None = None, threads: SupportsIndex | None = None) -> tuple[Incomplete, Incomplete | None, Incomplete | None, Incomplete | None]:
         """
         Scores with p-values, verdicts and predicted classes, where it is calibrated.
         """
@@ -315,9 +326,12 @@ def spec_text(name: str, given: dict) -> str:
     The settings of a scorer as the command writes them.
     """
 
-def train(recipe: str, out: str | PathLike[str], set: FeatureSet, head: Head | None = None, resume: bool = False, progress: Any | None = None) -> Detector:
+def train(recipe: str, out: str | PathLike[str], set: FeatureSet, head: Head | None = None, resume: bool = False, progress: Any | None = None, engine: Any | None = None) -> Detector:
     """
     Train a recipe in a directory; another Ctrl-C or an exception of `progress` leaves a checkpoint.
+    
+    `engine`, where there is one, has the methods `begin(model, block_rows)` and `sample(job)`; the
+    latter returns the rows to which it ran the job's chains, as `Chains.run` does.
     """
 
 def tune_on(specs: SupportsGetItem[int, str], set: FeatureSet, id: FeatureSet, ood: SupportsGetItem[int, tuple[str, FeatureSet]], head: Head | None = None, strict: bool = False, progress: Any | None = None) -> tuple[str, Detector]:

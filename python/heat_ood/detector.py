@@ -128,8 +128,13 @@ class Detector:
             return scores
         return np.concatenate([self._inner.score(block, threads, told) for block in blocks])
 
-    def predict(self, x: Any, *, seed: int | None = None, progress: Progress = None) -> Prediction:
-        """Scores, p-values and verdicts. With `seed`, ties of p-values are broken at random."""
+    def predict(
+        self, x: Any, *, seed: int | None = None, threads: int | None = None, progress: Progress = None
+    ) -> Prediction:
+        """Scores, p-values and verdicts. With `seed`, ties of p-values are broken at random; `threads`
+        as in `score`."""
+        if threads is not None and progress:
+            raise InputError("threads: a call with threads of its own tells no progress; use set_num_threads")
         return Prediction(*self._inner.predict(_inner(x), seed, callback(progress)))
 
     def score_parts(self, x: Any) -> dict[str, NDArray[np.float32]]:

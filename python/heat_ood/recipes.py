@@ -38,18 +38,24 @@ class Recipe:
         there, from which `resume=True` goes on, bit for bit. `progress` is True, or is called with
         each event (a dict: `begin`, `advance`, `end`, `epoch`).
         """
+        return self._train(train, out=out, head=head, resume=resume, progress=progress)
+
+    def _train(
+        self, train: Any, *, out: StrPath | None, head: Any, resume: bool, progress: Progress, engine: Any = None
+    ) -> Detector:
+        """The same with chains that an engine runs (`heat_ood.ray`)."""
         rows = as_set(train, "train")
         layer = as_head(head) or rows.head
         rows._tell(layer)
         inner = None if layer is None else layer._head
         told = callback(progress)
         if out is not None:
-            return Detector(_heat_ood.train(self.toml, Path(out), rows._set, inner, resume, told))
+            return Detector(_heat_ood.train(self.toml, Path(out), rows._set, inner, resume, told, engine))
         if resume:
             raise InputError("resume: give the run's directory as `out`")
         with tempfile.TemporaryDirectory(prefix="heat-ood-") as directory:
             place = Path(directory) / "run"
-            return Detector(_heat_ood.train(self.toml, place, rows._set, inner, False, told))
+            return Detector(_heat_ood.train(self.toml, place, rows._set, inner, False, told, engine))
 
     def __repr__(self) -> str:
         return f"Recipe(\n{self.toml})"

@@ -1,6 +1,7 @@
 //! Detectors: fitting, scoring, calibrating, files.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use heat_ood::calibrate::{CalibrationConfig, Guarantee, Ties};
 use heat_ood::compose::{CombinedConfig, Part};
@@ -18,6 +19,7 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::errors::{exception, input, working};
 use crate::features::{PyFeatureSet, PyHead};
 use crate::observer::observed;
+use crate::remote::{PyEngine, Raised};
 
 /// A fitted scorer, with what turns its scores into verdicts once it is calibrated.
 #[pyclass(frozen, module = "heat_ood._heat_ood", name = "Detector")]
@@ -117,17 +119,24 @@ impl PyDetector {
     }
 
     /// Scores with p-values, verdicts and predicted classes, where it is calibrated.
-    #[pyo3(signature = (set, seed=None, progress=None))]
+    #[pyo3(signature = (set, seed=None, progress=None, threads=None))]
     fn predict<'py>(
         &self,
         py: Python<'py>,
         set: &PyFeatureSet,
         seed: Option<u64>,
         progress: Option<Py<PyAny>>,
+        threads: Option<usize>,
     ) -> PyResult<Predicted<'py>> {
         let ties = seed.map_or(Ties::Conservative, |seed| Ties::Randomized { seed, first: 0 });
         let (detector, set) = (&self.0, &set.0);
-        let found = observed(py, progress, |observer| detector.predict(set, ties, observer))?;
+        let found = match threads {
+            Some(threads) => working(py, || {
+                let predict = || detector.predict(set, ties, &mut heat_ood::Silent);
+                parallel::with_threads(threads, predict)?
+            })?,
+            None => observed(py, progress, |observer| detector.predict(set, ties, observer))?,
+        };
         let verdicts = found.verdicts.as_deref();
         let p = verdicts.map(|v| PyArray1::from_iter(py, v.iter().map(|v| v.p_value)));
         let ood = verdicts.map(|v| PyArray1::from_iter(py, v.iter().map(|v| v.ood)));
@@ -323,8 +332,12 @@ pub fn resolve_recipe(
 }
 
 /// Train a recipe in a directory; another Ctrl-C or an exception of `progress` leaves a checkpoint.
+///
+/// `engine`, where there is one, has the methods `begin(model, block_rows)` and `sample(job)`; the
+/// latter returns the rows to which it ran the job's chains, as `Chains.run` does.
 #[pyfunction]
-#[pyo3(signature = (recipe, out, set, head=None, resume=false, progress=None))]
+#[pyo3(signature = (recipe, out, set, head=None, resume=false, progress=None, engine=None))]
+#[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn train(
     py: Python<'_>,
     recipe: &str,
@@ -333,18 +346,27 @@ pub fn train(
     head: Option<&PyHead>,
     resume: bool,
     progress: Option<Py<PyAny>>,
+    engine: Option<Py<PyAny>>,
 ) -> PyResult<PyDetector> {
     let recipe = Recipe::parse(recipe).map_err(|e| exception(py, &e))?;
     let data = training(py, set, head, None)?;
     let place = out.display().to_string();
+    let raised = Raised::default();
     let done = observed(py, progress, |observer| {
         let mut run = TrainingRun::open(&recipe, &data, &out, resume, observer)?;
+        if let Some(engine) = engine {
+            let engine = PyEngine::begin(engine, run.trainer(), raised.clone())?;
+            run = run.with_engine(Box::new(engine));
+        }
         if run.train(observer)? == Outcome::Stopped {
             return Ok(None);
         }
         run.finish().map(|(_, detector)| Some(detector))
-    })?;
-    done.map(PyDetector).ok_or_else(|| {
+    });
+    if let Some(error) = raised.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error);
+    }
+    done?.map(PyDetector).ok_or_else(|| {
         PyKeyboardInterrupt::new_err(format!("stopped; a checkpoint is in {place}: resume=True"))
     })
 }

@@ -8,6 +8,7 @@ mod evaluation;
 mod features;
 mod images;
 mod observer;
+mod remote;
 mod statistics;
 
 use pyo3::prelude::*;
@@ -31,6 +32,8 @@ mod _heat_ood {
     use crate::features::{PyFeatureSet, PyHead};
     #[pymodule_export]
     use crate::images::{PyBackbone, extract};
+    #[pymodule_export]
+    use crate::remote::PyChains;
     #[pymodule_export]
     use crate::statistics::PyStatistics;
 
