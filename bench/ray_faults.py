@@ -142,7 +142,7 @@ open(f"{out}/found.md", "w").write(found.to_markdown())
 class Sweep:
     """Two settings and two seeds by Tune; the driver is a process of its own."""
 
-    process = "ImplicitFunc"
+    process = ".train"
     kinds = ("worker", "node", "driver")
 
     def __init__(self) -> None:
@@ -235,6 +235,7 @@ while killed < arguments.kills and time.monotonic() < end:
         table[case]["right" if right else "wrong"] += 1
         seconds[case].append(took)
         print(f"{killed}: {name} {kind} {'right' if right else 'WRONG'} {took:.1f} s", file=sys.stderr, flush=True)
+# Ray writes to standard output, too: the table is what begins with a bar.
 print("| job | killed | kills | complete, same bits | seconds, undisturbed | seconds, median with a kill |")
 print("|---|---|---|---|---|---|")
 for case in cases:
