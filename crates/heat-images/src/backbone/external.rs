@@ -8,16 +8,13 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::graph;
-use super::proto::{self, Entry, Tensor, field};
+use super::proto::{self, Entry, GRAPH, NODE, Tensor, field};
 use heat_ood::io::{Bytes, map};
 use heat_ood::{Error, Result};
 
 /// The largest message that protobuf allows.
 const MOST: usize = (1 << 31) - 1;
 
-/// Fields of a model and of its graph.
-pub(super) const GRAPH: u64 = 7;
-pub(super) const NODE: u64 = 1;
 const INITIALIZER: u64 = 5;
 const ATTRIBUTE: u64 = 5;
 const TENSOR: u64 = 5;

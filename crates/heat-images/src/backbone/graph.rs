@@ -11,7 +11,6 @@ use super::linear::{Finder, Linear, Source};
 use super::meter::{self, Flaw};
 use super::pooling::{self, Layout, Pooled};
 use super::proto::{ADDED, FLOAT, Graph, Model, Node, Value};
-use super::quantised::is_quantised;
 use heat_ood::features::Head;
 use heat_ood::io::{ONNX, kind_of};
 use heat_ood::{Error, Result};
@@ -408,7 +407,7 @@ impl<'a> Reader<'a> {
         let mut ends = format!(
             "no linear layer with constant weights at its end (it ends in {ends}, last first)"
         );
-        if let Some(node) = self.graph.node.iter().rev().find(|n| is_quantised(n)) {
+        if let Some(node) = self.graph.node.iter().rev().find(|n| n.is_quantised()) {
             ends += &format!(
                 "; its weights are within operators of eight bits ({}): quantise it in the form QDQ",
                 node.op

@@ -156,6 +156,10 @@ pub struct Dim {
 /// What the names of outputs added to a graph begin with.
 pub const ADDED: &str = "heat_pooled_";
 
+/// Numbers of the fields that hold a model's graph, and a graph's nodes.
+pub const GRAPH: u64 = 7;
+pub const NODE: u64 = 1;
+
 /// Element types.
 pub const FLOAT: i32 = 1;
 pub const UINT8: i32 = 2;
@@ -204,6 +208,11 @@ impl Node {
     /// Whether it is one of ONNX's own operators.
     pub fn is_standard(&self) -> bool {
         self.domain.is_empty() || self.domain == "ai.onnx"
+    }
+
+    /// Whether it computes with eight bits, its scales within.
+    pub fn is_quantised(&self) -> bool {
+        self.op.starts_with("QLinear") || self.op == "QGemm"
     }
 
     pub fn constant(tensor: Tensor, output: &str) -> Self {

@@ -8,9 +8,8 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::external::{GRAPH, NODE};
 use super::graph;
-use super::proto::{Attribute, Node, field};
+use super::proto::{Attribute, GRAPH, NODE, Node, field};
 use heat_ood::{Error, Result};
 
 /// From this version of the standard operators on, scales may be one a channel.
@@ -27,7 +26,7 @@ pub(super) fn taken_apart(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> 
     let model = graph::decode(path, bytes)?;
     let opset = graph::opset(&model);
     let nodes = model.graph.iter().flat_map(|g| &g.node);
-    if !{ nodes }.any(|node| is_quantised(node) && parts(node, opset).is_some()) {
+    if !{ nodes }.any(|node| node.is_quantised() && parts(node, opset).is_some()) {
         return Ok(None);
     }
     drop(model);
@@ -40,7 +39,7 @@ pub(super) fn taken_apart(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> 
         let mut inner = Vec::with_capacity(body.len());
         let whole = each(body, &mut inner, &|key, body, out| {
             let node = (key >> 3 == NODE).then(|| Node::decode(body).ok()).flatten();
-            let Some(parts) = node.filter(is_quantised).and_then(|n| parts(&n, opset)) else {
+            let Some(parts) = node.filter(Node::is_quantised).and_then(|n| parts(&n, opset)) else {
                 return false;
             };
             parts.iter().for_each(|node| put(key, &node.encode_to_vec(), out));
@@ -51,11 +50,6 @@ pub(super) fn taken_apart(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> 
     });
     let broken = || Error::format(path, "not a whole ONNX model; export or copy it again");
     copied.map(|()| Some(out)).ok_or_else(broken)
-}
-
-/// Whether a node computes with eight bits, its scales within.
-pub(super) fn is_quantised(node: &Node) -> bool {
-    node.op.starts_with("QLinear") || node.op == "QGemm"
 }
 
 /// Copy the fields of a message, but for those that `replace` writes itself. `None`: it is damaged.

@@ -81,7 +81,7 @@ fn every_scorer_is_the_same_made_of_parts() {
         "gmm(pooling=std,shrinkage=oas,diagonal=true)",
         "gmm(react=0.9,pca=20,whiten=true)",
         "el(react=0.95)",
-        "maha(normalize=true)",
+        "ssd(shrinkage=0.1)",
         "mean(normalize_rows=true,reduce=logsumexp)",
         "vra(clip=true)",
         "knn(k=3,react=0.9)",
