@@ -52,12 +52,11 @@ pub(super) fn taken_apart(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> 
     copied.map(|()| Some(out)).ok_or_else(broken)
 }
 
+/// Writes what stands for a field, given its key and body, or says that it stays.
+type Replace<'a> = &'a dyn Fn(u64, &[u8], &mut Vec<u8>) -> bool;
+
 /// Copy the fields of a message, but for those that `replace` writes itself. `None`: it is damaged.
-fn each(
-    mut rest: &[u8],
-    out: &mut Vec<u8>,
-    replace: &dyn Fn(u64, &[u8], &mut Vec<u8>) -> bool,
-) -> Option<()> {
+fn each(mut rest: &[u8], out: &mut Vec<u8>, replace: Replace<'_>) -> Option<()> {
     while !rest.is_empty() {
         let start = rest;
         let (key, body) = field(&mut rest)?;

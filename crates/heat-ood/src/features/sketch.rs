@@ -63,6 +63,9 @@ impl Overlap {
     }
 }
 
+/// What is found in half precision and in bfloat16, with the rows.
+type InBoth = ([Overlap; 2], [Vec<u32>; 2]);
+
 /// What is hashed, reused from row to row.
 #[derive(Default)]
 struct Rounded {
@@ -313,7 +316,7 @@ impl RowSketch {
     }
 
     /// What is found in each precision.
-    fn compare(&self, other: &FeatureSet) -> Result<Option<([Overlap; 2], [Vec<u32>; 2])>> {
+    fn compare(&self, other: &FeatureSet) -> Result<Option<InBoth>> {
         let field = Field::named(&self.field);
         let Some(field) = field.filter(|f| other.dim(*f).is_some()) else {
             return Ok(None);
