@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, final
 
-__all__ = ["Backbone", "Chains", "Detector", "Drift", "FeatureSet", "Head", "Results", "auto", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
+__all__ = ["Backbone", "Chains", "Detector", "Drift", "FeatureSet", "Head", "Results", "Statistics", "auto", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
 
 @final
 class Backbone:
@@ -36,7 +36,10 @@ class Chains:
     """
     A worker's side: runs chains of a model that was trained elsewhere.
     """
-    def __new__(cls, /, model: bytes) -> Chains: ...
+    def __new__(cls, /, model: bytes) -> Chains:
+        """
+        The chains of the model that `begin` of an engine is given.
+        """
     def run(self, /, parameters: Incomplete, temperatures: tuple[SupportsFloat | SupportsIndex, SupportsFloat | SupportsIndex], projection: tuple[bool, bool, bool], chain: tuple[SupportsIndex, tuple[SupportsFloat | SupportsIndex, SupportsFloat | SupportsIndex], tuple[SupportsFloat | SupportsIndex, SupportsFloat | SupportsIndex], bool], key: tuple[SupportsIndex, SupportsIndex, SupportsIndex], rows: Incomplete, labels: Incomplete | None = None, threads: SupportsIndex = 1) -> Incomplete:
         """
         Run the chains of some rows to their ends: a pure function of what is given.
@@ -226,6 +229,58 @@ class Results:
         As text: table, json, csv or markdown.
         """
 
+@final
+class Statistics:
+    """
+    What the fits of some scorers gather from a part of the rows.
+    """
+    def finish(self, /) -> list[tuple[str, Detector]] | None:
+        """
+        The detectors with the scorers as written; None where another round is needed.
+        """
+    @staticmethod
+    def from_bytes(bytes: bytes) -> Statistics:
+        """
+        Statistics of such bytes.
+        """
+    def merged(self, /, other: Statistics) -> Statistics:
+        """
+        These with the rows of another part, which follow.
+        """
+    @staticmethod
+    def of(specs: SupportsGetItem[int, str], set: FeatureSet, head: Head | None = None, classes: SupportsIndex | None = None, after: Statistics | None = None, progress: Any | None = None) -> Statistics:
+        """
+        Gather them from a part, after those merged of the round before.
+        """
+    @staticmethod
+    def open(path: str | PathLike[str]) -> Statistics:
+        """
+        Open its file.
+        """
+    @property
+    def round(self, /) -> int:
+        """
+        Which round, from 1.
+        """
+    @property
+    def rows(self, /) -> int:
+        """
+        Number of rows.
+        """
+    def save(self, /, path: str | PathLike[str]) -> None:
+        """
+        Write its file, whole or not at all.
+        """
+    @property
+    def scorers(self, /) -> list[str]:
+        """
+        The scorers that they are for.
+        """
+    def to_bytes(self, /) -> bytes:
+        """
+        The bytes of its file.
+        """
+
 def auto(set: FeatureSet, head: Head | None = None, surrogates: SupportsGetItem[int, tuple[str, FeatureSet]] | None = None, id: FeatureSet | None = None, calibration: FeatureSet | None = None, residual: bool = True, views: bool = True, alpha: SupportsFloat | SupportsIndex = 0.05, rows: SupportsIndex = 20000, seed: SupportsIndex = 0, progress: Any | None = None) -> tuple[str, str, Detector]:
     """
     Make a detector, every choice taken by evidence; what was found as JSON, and as a text.
@@ -329,7 +384,7 @@ def spec_text(name: str, given: dict) -> str:
 def train(recipe: str, out: str | PathLike[str], set: FeatureSet, head: Head | None = None, resume: bool = False, progress: Any | None = None, engine: Any | None = None) -> Detector:
     """
     Train a recipe in a directory; another Ctrl-C or an exception of `progress` leaves a checkpoint.
-    
+
     `engine`, where there is one, has the methods `begin(model, block_rows)` and `sample(job)`; the
     latter returns the rows to which it ran the job's chains, as `Chains.run` does.
     """
