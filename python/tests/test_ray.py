@@ -30,6 +30,9 @@ import heat_ood.ray as hr  # noqa: E402
 from ray_cluster import Nodes  # noqa: E402
 
 pytestmark = pytest.mark.ray
+
+#: Left out by CI, which runs one of each kind.
+slow_ones = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "crates/heat-images/tests/golden/onnx/plain.onnx"
 #: Seconds that a test may take.
@@ -138,7 +141,7 @@ def test_scores_are_those_of_one_process(
     assert scored.schema().names == ["id", "label", "score"]
 
 
-@pytest.mark.parametrize("kind", ["worker", "actor", "node"])
+@pytest.mark.parametrize("kind", ["worker", pytest.param("actor", marks=slow_ones), pytest.param("node", marks=slow_ones)])
 def test_scoring_survives(kind: str, nodes: Nodes, features: list[Any], slow: ho.Detector, wanted: np.ndarray) -> None:
     found = Gathered()
     with nodes.breaking(kind, "MapWorker", lambda: found.rows > N // 10) as broken:
@@ -244,7 +247,7 @@ def test_extraction_is_that_of_the_command(pictures: tuple[list[str], np.ndarray
         hr.extract(images(paths[:2], 1), MODEL, surrogates="all")
 
 
-@pytest.mark.parametrize("kind", ["worker", "actor", "node"])
+@pytest.mark.parametrize("kind", ["worker", pytest.param("actor", marks=slow_ones), pytest.param("node", marks=slow_ones)])
 def test_extraction_survives(kind: str, nodes: Nodes, pictures: tuple[list[str], np.ndarray]) -> None:
     pytest.importorskip("onnxruntime")
     paths, wanted = pictures
@@ -275,7 +278,9 @@ def test_a_fit_names_what_is_wrong_with_a_row(rows: np.ndarray) -> None:
 
 
 @NO_STATISTICS
-@pytest.mark.parametrize("spec", ["gmm", "vim", "knn", "dice", "react"])
+@pytest.mark.parametrize(
+    "spec", ["vim", "react", *(pytest.param(s, marks=slow_ones) for s in ("gmm", "knn", "dice"))]
+)
 def test_fits(spec: str, features: list[Any], rows: np.ndarray) -> None:
     head = (np.random.default_rng(4).normal(size=(4, D)).astype(np.float32), np.zeros(4, np.float32))
     few = ray.data.from_arrow(features[:4])
@@ -288,7 +293,7 @@ def test_fits(spec: str, features: list[Any], rows: np.ndarray) -> None:
 
 
 @NO_STATISTICS
-@pytest.mark.parametrize("kind", ["worker", "node"])
+@pytest.mark.parametrize("kind", [pytest.param("worker", marks=slow_ones), "node"])
 def test_a_fit_survives(kind: str, nodes: Nodes, features: list[Any]) -> None:
     def run() -> bytes:
         data: bytes = hr.fit(ray.data.from_arrow(features), "gmm", label="label", key="id", classes=4)._inner.to_bytes()
@@ -322,14 +327,14 @@ def trained(train: ho.FeatureSet, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=slow_ones), 2, pytest.param(4, marks=slow_ones)])
 def test_training_is_that_of_one_process(workers: int, train: ho.FeatureSet, trained: Path, tmp_path: Path) -> None:
     hr.train(ho.recipe("quickstart_gmm", *SETTINGS), train, workers=workers, out=tmp_path / "run")
     for name in ("detector.safetensors", "metrics.jsonl", "recipe.toml"):
         assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("kind", ["worker", "node"])
+@pytest.mark.parametrize("kind", [pytest.param("worker", marks=slow_ones), "node"])
 def test_training_survives(kind: str, nodes: Nodes, train: ho.FeatureSet, trained: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
     with nodes.breaking(kind, "_run_chains", lambda: time.monotonic() > begun + 0.5) as broken:
