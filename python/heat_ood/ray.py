@@ -45,6 +45,7 @@ from .images import Backbone
 from .images import extract as _extract
 from .recipes import Recipe
 from .recipes import recipe as _recipe
+from .statistics import Statistics
 
 try:
     import pyarrow as pa
@@ -447,18 +448,11 @@ class _Gather:
             _find(table.schema, asked["key"])
         rows = feature_set(table, asked["column"], label=asked["label"])
         if self._after is not None and self._before is None:
-            self._before = _statistics_class().from_bytes(ray.get(self._after))
-        found = _statistics_class().of(
+            self._before = Statistics.from_bytes(ray.get(self._after))
+        found = Statistics.of(
             self._spec, rows, head=asked["head"], classes=asked["classes"], after=self._before
         )
         return json.dumps(_block_key(table, asked["key"], asked["column"]), default=str), found.to_bytes()
-
-
-def _statistics_class() -> Any:
-    found = getattr(heat_ood, "Statistics", None)
-    if found is None:
-        raise HeatError(f"heat_ood {heat_ood.__version__} has no Statistics: install a newer version")
-    return found
 
 
 def _keys(table: Any) -> tuple[list[str], list[bytes]]:
@@ -471,14 +465,13 @@ def _keys(table: Any) -> tuple[list[str], list[bytes]]:
 
 def _merge(which: Sequence[tuple[int, int | None]], *states: Any) -> bytes:
     """Merge states in this order; each is a state's bytes, or a row of a block of them."""
-    merged: Any = None
-    for number, row in which:
+    def part(number: int, row: int | None) -> Statistics:
         state = states[number]
         data = state if row is None else state.column("state")[row].as_py()
-        part = _statistics_class().from_bytes(bytes(data))
-        merged = part if merged is None else merged.merge(part)
-    made: bytes = merged.to_bytes()
-    return made
+        return Statistics.from_bytes(bytes(data))
+
+    first, *others = which
+    return part(*first).merge(*(part(*other) for other in others)).to_bytes()
 
 
 def _order(key: str) -> tuple[int, Any, str]:
@@ -548,12 +541,12 @@ def statistics(
         states: list[tuple[Any, int | None]] = [(blocks[number], row) for _, number, row, _ in found]
         while len(states) > 1 or states[0][1] is not None:
             above: list[tuple[Any, int | None]] = []
-            for some in itertools.batched(states, fan_in) if hasattr(itertools, "batched") else _batched(states, fan_in):
+            for some in _batched(states, fan_in):
                 inputs = list(dict.fromkeys(ref for ref, _ in some))
                 which = [(inputs.index(ref), row) for ref, row in some]
                 above.append((merge.remote(which, *inputs), None))
             states = above
-        return _statistics_class().from_bytes(ray.get(states[0][0]))
+        return Statistics.from_bytes(ray.get(states[0][0]))
 
 
 def _batched(items: Sequence[Any], n: int) -> Iterator[Sequence[Any]]:

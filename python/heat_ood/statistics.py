@@ -34,6 +34,7 @@ class Statistics:
 
     def __init__(self, inner: _heat_ood.Statistics) -> None:
         self._inner = inner
+        self._found: list[tuple[str, _heat_ood.Detector]] | None = None
 
     @classmethod
     def of(
@@ -58,13 +59,20 @@ class Statistics:
         before = None if after is None else after._inner
         return cls(_heat_ood.Statistics.of(texts, rows._set, inner, classes, before, callback(progress)))
 
-    def merge(self, other: Statistics) -> Statistics:
-        """Also the rows of `other`, which follow: changes this one, and returns it."""
-        self._inner = self._inner.merged(other._inner)
+    def merge(self, *others: Statistics) -> Statistics:
+        """Also the rows of `others`, which follow: changes this one, and returns it."""
+        self._inner = self._inner.merged([other._inner for other in others])
+        self._found = None
         return self
 
     def __add__(self, other: Statistics) -> Statistics:
-        return Statistics(self._inner.merged(other._inner))
+        return Statistics(self._inner.merged([other._inner]))
+
+    def _finished(self) -> list[tuple[str, _heat_ood.Detector]] | None:
+        """What `finish` gives, computed once; None where another round is needed."""
+        if self._found is None:
+            self._found = self._inner.finish()
+        return self._found
 
     @property
     def scorers(self) -> list[str]:
@@ -84,11 +92,11 @@ class Statistics:
     @property
     def complete(self) -> bool:
         """Whether detectors can be made of them, if these are all rows."""
-        return self._inner.finish() is not None
+        return self._finished() is not None
 
     def finish(self) -> Detector | dict[str, Detector]:
         """The detector; of several scorers a dict by scorer."""
-        found = self._inner.finish()
+        found = self._finished()
         if found is None:
             raise HeatError(
                 "another round over the rows is needed: Statistics.of(…, after=these) of each part, merged again"

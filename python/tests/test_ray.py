@@ -262,10 +262,8 @@ def test_extraction_survives(kind: str, nodes: Nodes, pictures: tuple[list[str],
 # Fits
 
 
-NO_STATISTICS = pytest.mark.skipif(not hasattr(ho, "Statistics"), reason="this heat_ood has no Statistics")
 
 
-@NO_STATISTICS
 def test_a_fit_names_what_is_wrong_with_a_row(rows: np.ndarray) -> None:
     table = pa.table({"id": [1, 2], "avg": [None, rows[0].tolist()]})
     with pytest.raises(ho.errors.InputError, match="'avg': row 0 is null"):
@@ -277,7 +275,6 @@ def test_a_fit_names_what_is_wrong_with_a_row(rows: np.ndarray) -> None:
         hr.fit(ray.data.from_arrow([some, some]), "norm", key="id")
 
 
-@NO_STATISTICS
 @pytest.mark.parametrize(
     "spec", ["vim", "react", *(pytest.param(s, marks=slow_ones) for s in ("gmm", "knn", "dice"))]
 )
@@ -292,7 +289,6 @@ def test_fits(spec: str, features: list[Any], rows: np.ndarray) -> None:
     assert np.allclose(mine, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 
-@NO_STATISTICS
 @pytest.mark.parametrize("kind", [pytest.param("worker", marks=slow_ones), "node"])
 def test_a_fit_survives(kind: str, nodes: Nodes, features: list[Any]) -> None:
     def run() -> bytes:

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::Detector;
 use crate::error::{Error, Result};
 use crate::features::{Description, FeatureSet, FieldSet, Head, Origin, RowSketch};
-use crate::io::{Tensor, TensorFile, save_tensors, sealed_tensors, sha256_of};
+use crate::io::{Tensor, TensorFile, check_means, save_tensors, sealed_tensors, sha256_of};
 use crate::observe::Observer;
 use crate::probes::Probes;
 use crate::provenance::Provenance;
@@ -51,6 +51,9 @@ use crate::scorers::{
 
 const FORMAT: &str = "heat-statistics";
 const VERSION: u32 = 1;
+
+/// So many classes are believed of a file that holds nothing of each.
+const FEW_CLASSES: usize = 1 << 20;
 
 /// What stands before the names of the tensors of hashes of rows.
 const ROWS: &str = "train_rows";
@@ -122,6 +125,7 @@ impl Statistics {
                           which classes the others have";
             return Err(Error::needs("statistics of a part of the rows", what, remedy));
         }
+        check_means("statistics", 1, told.unwrap_or(0))?;
         let about = About {
             library_version: env!("CARGO_PKG_VERSION").to_owned(),
             scorers: scorers.iter().map(ScorerSpec::to_string).collect(),
@@ -204,22 +208,23 @@ impl Statistics {
         if let Some((_, name, _)) = twice {
             return Err(refused(format!("the rows of {name} are in both: count every part once")));
         }
-        let mut merged = self.current.clone();
-        let same = |a: &Gathered, b: &Gathered| a.keys().eq(b.keys());
-        let alike = merged.len() == other.current.len()
-            && merged.iter().zip(&other.current).all(|((k, a), (l, b))| k == l && same(a, b));
-        let pairs = merged.values_mut().flatten().zip(other.current.values().flatten());
-        let put = alike && { pairs }.all(|((_, own), (_, theirs))| {
-            own.len() == theirs.len()
-                && own.iter_mut().zip(theirs).all(|(a, b)| a.merge(b).is_some())
-        });
-        if !put {
+        let pieces = |layers: &ByLayer| {
+            let keys = layers.iter().flat_map(|(layer, gathered)| {
+                gathered.iter().map(|(key, pieces)| (layer.clone(), key.clone(), pieces.len()))
+            });
+            keys.collect::<Vec<_>>()
+        };
+        let alike = pieces(&self.current) == pieces(&other.current);
+        let theirs = || other.current.values().flat_map(|g| g.values()).flatten();
+        let own = self.current.values().flat_map(|g| g.values()).flatten();
+        if !alike || !own.zip(theirs()).all(|(a, b)| a.fits(b)) {
             let (a, b) = (self.named(), other.named());
             return Err(refused(format!(
                 "{a} and {b} hold other sums: were both made by one version?"
             )));
         }
-        self.current = merged;
+        let own = self.current.values_mut().flat_map(|g| g.values_mut()).flatten();
+        own.zip(theirs()).for_each(|(a, b)| a.merge(b));
         self.about.set.rows += other.about.set.rows;
         self.about.parts.extend(other.about.parts.iter().cloned());
         for file in &other.about.files {
@@ -424,6 +429,15 @@ impl Statistics {
             sketches.push(sketch);
         }
         let probes = Probes::of_values(file)?;
+        let classes = about.set.classes().unwrap_or(0);
+        let of_head = head.as_ref().map_or(0, Head::classes);
+        let held = settled.values().chain(current.values()).flat_map(|g| g.values()).flatten();
+        let counted = held.map(Piece::classes).max().unwrap_or(0);
+        if classes > FEW_CLASSES.max(of_head).max(counted) {
+            return Err(bad(format!(
+                "says {classes} classes, and holds sums of {counted}: it is damaged"
+            )));
+        }
         Ok(Statistics { about, head, settled, current, sketches, probes })
     }
 }

@@ -39,12 +39,12 @@ impl PyStatistics {
             .map(PyStatistics)
     }
 
-    /// These with the rows of another part, which follow.
-    fn merged(&self, py: Python<'_>, other: &PyStatistics) -> PyResult<Self> {
-        let (own, other) = (&self.0, &other.0);
+    /// These with the rows of other parts, which follow.
+    fn merged(&self, py: Python<'_>, others: Vec<PyRef<'_, PyStatistics>>) -> PyResult<Self> {
+        let others: Vec<&Statistics> = others.iter().map(|other| &other.0).collect();
         working(py, || {
-            let mut all = own.clone();
-            all.merge(other)?;
+            let mut all = self.0.clone();
+            others.iter().try_for_each(|other| all.merge(other))?;
             Ok(all)
         })
         .map(PyStatistics)

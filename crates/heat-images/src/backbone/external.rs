@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::graph;
-use super::proto::{self, Entry, GRAPH, NODE, Tensor, field};
+use super::proto::{self, Entry, GRAPH, Model, NODE, Tensor, field};
 use heat_ood::io::{Bytes, map};
 use heat_ood::{Error, Result};
 
@@ -22,26 +21,24 @@ const TENSOR: u64 = 5;
 /// Files already mapped.
 type Files = HashMap<String, Arc<Bytes>>;
 
-/// The model with all its weights, if some are in other files.
+/// Whether some of a model's weights are in other files.
+pub(super) fn some_are_outside(model: &Model) -> bool {
+    model.graph.as_ref().is_some_and(|g| {
+        let constants = g.node.iter().flat_map(|n| &n.attribute).filter_map(|a| a.t.as_ref());
+        g.initializer.iter().chain(constants).any(|t| t.data_location != 0)
+    })
+}
+
+/// The model with all its weights.
 ///
 /// # Errors
-/// If such a file is missing or too short, or not beside or below the model.
-pub(super) fn inlined(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-    let model = graph::decode(path, bytes)?;
-    let outside = |t: &Tensor| t.data_location != 0;
-    let any = model.graph.as_ref().is_some_and(|g| {
-        let constants = g.node.iter().flat_map(|n| &n.attribute).filter_map(|a| a.t.as_ref());
-        g.initializer.iter().chain(constants).any(outside)
-    });
-    if !any {
-        return Ok(None);
-    }
-    drop(model);
+/// If a file is missing or too short, or not beside or below the model.
+pub(super) fn inlined(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut files = Files::new();
     let mut out = Vec::with_capacity(bytes.len());
     let broken = || Error::format(path, "not a whole ONNX model; export or copy it again");
     rewrite(path, bytes, Kind::Model, &mut files, &mut out)?.ok_or_else(broken)?;
-    Ok(Some(out))
+    Ok(out)
 }
 
 /// Messages on the way to a tensor.

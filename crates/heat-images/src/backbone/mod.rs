@@ -141,12 +141,19 @@ impl Backbone {
         } else if let Some(key) = options.arch.as_ref().or(options.prefix.as_ref()) {
             let problem = "an ONNX file says itself what it is; leave the option out";
             return Err(Error::config("backbone", key, problem));
-        } else if let Some(whole) = external::inlined(path, &bytes)? {
-            bytes = Arc::new(Bytes::from(whole));
-            sha256 = sha256_of([&bytes[..]]);
-        }
-        if let Some(apart) = quantised::taken_apart(path, &bytes)? {
-            bytes = Arc::new(Bytes::from(apart));
+        } else {
+            let model = graph::decode(path, &bytes)?;
+            let opset = graph::opset(&model);
+            let outside = external::some_are_outside(&model);
+            let quantised = quantised::some_are(&model, opset);
+            drop(model);
+            if outside {
+                bytes = Arc::new(Bytes::from(external::inlined(path, &bytes)?));
+                sha256 = sha256_of([&bytes[..]]);
+            }
+            if quantised {
+                bytes = Arc::new(Bytes::from(quantised::taken_apart(path, &bytes, opset)?));
+            }
         }
         let asked = Asked {
             tap: options.tap.as_deref(),

@@ -8,8 +8,7 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::graph;
-use super::proto::{Attribute, GRAPH, NODE, Node, field};
+use super::proto::{Attribute, GRAPH, Model, NODE, Node, field};
 use heat_ood::{Error, Result};
 
 /// From this version of the standard operators on, scales may be one a channel.
@@ -18,18 +17,17 @@ const SCALES_BY_AXIS: i64 = 13;
 /// From this version on, the axes of a mean are an input.
 const AXES_AS_INPUT: i64 = 18;
 
-/// The model with its operators of eight bits taken apart, if it has some.
+/// Whether a model, of that version of the standard operators, has operators that can be taken apart.
+pub(super) fn some_are(model: &Model, opset: i64) -> bool {
+    let mut nodes = model.graph.iter().flat_map(|g| &g.node);
+    nodes.any(|node| node.is_quantised() && parts(node, opset).is_some())
+}
+
+/// The model with these operators taken apart.
 ///
 /// # Errors
 /// If it is not a whole model.
-pub(super) fn taken_apart(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-    let model = graph::decode(path, bytes)?;
-    let opset = graph::opset(&model);
-    let nodes = model.graph.iter().flat_map(|g| &g.node);
-    if !{ nodes }.any(|node| node.is_quantised() && parts(node, opset).is_some()) {
-        return Ok(None);
-    }
-    drop(model);
+pub(super) fn taken_apart(path: &Path, bytes: &[u8], opset: i64) -> Result<Vec<u8>> {
     // What is not known here is copied as it is.
     let mut out = Vec::with_capacity(bytes.len());
     let copied = each(bytes, &mut out, &|key, body, out| {
@@ -49,7 +47,7 @@ pub(super) fn taken_apart(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> 
         whole.is_some()
     });
     let broken = || Error::format(path, "not a whole ONNX model; export or copy it again");
-    copied.map(|()| Some(out)).ok_or_else(broken)
+    copied.map(|()| out).ok_or_else(broken)
 }
 
 /// Writes what stands for a field, given its key and body, or says that it stays.

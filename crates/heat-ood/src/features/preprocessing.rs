@@ -56,14 +56,14 @@ impl PreprocessingConfig {
     pub fn fit(&self, set: &FeatureSet, pooling: Pooling) -> Result<Preprocessing> {
         let field = Field::Features(pooling);
         let dim = set.require(field)?;
-        self.fit_by(pooling, [set.len(), dim], &mut OverSet { set, field })
+        self.fit_by(pooling, dim, &mut OverSet { set, field })
     }
 
-    /// The same of a set of that shape, by what is found about it.
+    /// The same of rows of so many columns, by what is found about them.
     pub(crate) fn fit_by(
         &self,
         pooling: Pooling,
-        shape: [usize; 2],
+        dim: usize,
         found: &mut dyn Sought,
     ) -> Result<Preprocessing> {
         let mut steps = Preprocessing { halves: pooling == Pooling::AvgStd, ..Default::default() };
@@ -82,28 +82,32 @@ impl PreprocessingConfig {
             return Err(Error::config("whiten", true, "whitening needs `pca=<n>`"));
         }
         if let Some(n) = self.pca {
-            steps.pca = Some(self.fit_pca(shape, found, &steps, n)?);
+            steps.pca = Some(self.fit_pca(dim, found, &steps, n)?);
         }
         Ok(steps)
     }
 
     fn fit_pca(
         &self,
-        [rows, dim]: [usize; 2],
+        dim: usize,
         found: &mut dyn Sought,
         before: &Preprocessing,
         n: usize,
     ) -> Result<Pca> {
-        let most = dim.min(rows);
-        if n == 0 || n > most {
-            return Err(Error::config(
-                "pca",
-                n,
-                format!("between 1 and {most} components are possible"),
-            ));
-        }
+        let check = |most: usize| match n {
+            0 => Err(Error::config("pca", n, "at least one component is kept")),
+            n if n > most => {
+                let problem = format!("between 1 and {most} components are possible");
+                Err(Error::config("pca", n, problem))
+            }
+            _ => Ok(()),
+        };
+        check(dim)?;
         check_moments("pca", dim, 1)?;
-        let (mean, covariance) = found.moments(before)?.finish();
+        let moments = found.moments(before)?;
+        let rows = moments.counts().iter().sum::<u64>();
+        check(dim.min(usize::try_from(rows).unwrap_or(usize::MAX)))?;
+        let (mean, covariance) = moments.finish();
         let (values, vectors) = eigh(&covariance, dim).ok_or_else(|| Error::Fit {
             what: "pca".into(),
             problem: "the eigenvalue iteration did not converge".into(),

@@ -196,15 +196,16 @@ impl ColumnCounts {
         (counts.len() == d * BINS).then_some(ColumnCounts { d, rows, counts, halves: halves != 0 })
     }
 
-    /// Add the rows of another; `None` if it has other columns, or rows beyond 2³².
-    pub(crate) fn merge(&mut self, other: &ColumnCounts) -> Option<()> {
-        if self.d != other.d {
-            return None;
-        }
-        self.rows = self.rows.checked_add(other.rows).filter(|n| *n <= u64::from(u32::MAX))?;
-        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+    /// Whether another has the same columns, and both together less than 2³² rows.
+    pub(crate) fn fits(&self, other: &ColumnCounts) -> bool {
+        self.d == other.d && self.rows.saturating_add(other.rows) <= u64::from(u32::MAX)
+    }
+
+    /// Add the rows of another that [fits](ColumnCounts::fits).
+    pub(crate) fn merge(&mut self, other: &ColumnCounts) {
+        self.rows += other.rows;
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a = a.saturating_add(*b));
         self.halves &= other.halves;
-        Some(())
     }
 }
 

@@ -259,9 +259,8 @@ impl<'a> FitContext<'a> {
     fn input_in_parts(&mut self, settings: &impl FeatureSettings) -> Result<Input> {
         let pooling = settings.pooling();
         let input_dim = Input::columns(self.train, pooling)?;
-        let shape = [self.rows(), input_dim];
         let found = &mut InParts { context: self, pooling, input_dim };
-        Ok(Input::of(pooling, input_dim, settings.steps().fit_by(pooling, shape, found)?))
+        Ok(Input::of(pooling, input_dim, settings.steps().fit_by(pooling, input_dim, found)?))
     }
 
     /// Where the logits of a scorer come from.
@@ -397,10 +396,14 @@ impl<'a> FitContext<'a> {
         if self.rounds.is_none() {
             return Ok(StoredRows::Set(self.train, input));
         }
-        let rows = Vec::new();
-        let statistic = Box::new(SteppedRows { source: source.clone(), rows });
+        let statistic = Box::new(SteppedRows { source: source.clone(), rows: Arc::default() });
         let request = StatisticRequest { key: format!("rows {}", source.key), statistic };
-        Ok(StoredRows::Merged(self.find::<SteppedRows>(request)?))
+        let found = self.find::<SteppedRows>(request)?;
+        if self.rows().checked_mul(source.dim) != Some(found.rows.len()) {
+            let problem = "other rows were kept than were counted: they are damaged".to_owned();
+            return Err(Error::Fit { what: "from these statistics".into(), problem });
+        }
+        Ok(StoredRows::Merged(found))
     }
 
     /// Call `f` with every block of stepped rows, in order: for what needs
@@ -432,10 +435,7 @@ impl StoredRows<'_> {
             StoredRows::Set(set, input) => input.read(set, range),
             StoredRows::Merged(merged) => {
                 let dim = merged.source.dim;
-                let rows = merged.rows.get(range.start * dim..range.end * dim);
-                let problem = "fewer rows were kept than were counted".to_owned();
-                let error = || Error::Fit { what: "from these statistics".into(), problem };
-                rows.map(<[f32]>::to_vec).ok_or_else(error)
+                Ok(merged.rows[range.start * dim..range.end * dim].to_vec())
             }
         }
     }
@@ -444,12 +444,12 @@ impl StoredRows<'_> {
 /// All stepped rows, one after the other.
 pub(crate) struct SteppedRows {
     source: Source,
-    rows: Vec<f32>,
+    rows: Arc<Vec<f32>>,
 }
 
 impl Statistic for SteppedRows {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
-        self.rows.extend_from_slice(&block.rows(&self.source)?);
+        Arc::make_mut(&mut self.rows).extend_from_slice(&block.rows(&self.source)?);
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 //! A [`Statistic`](super::context::Statistic) of a part of the rows shows its [`Slot`]s; of each a [`Piece`]
 //! is taken, those of all parts are merged, and the whole is put back into the slots of a statistic that has seen no row.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::io::{Tensor, TensorFile};
 use crate::math::columns::ColumnCounts;
@@ -22,8 +24,8 @@ pub(crate) enum Piece {
     Counts(Vec<u64>),
     /// Smallest and largest values.
     Range([f32; 2]),
-    /// Rows of so many columns, one after the other.
-    Rows(usize, Vec<f32>),
+    /// Rows of so many columns, one after the other; a clone shares them.
+    Rows(usize, Arc<Vec<f32>>),
 }
 
 /// Where a statistic holds a piece.
@@ -37,7 +39,7 @@ pub(crate) enum Slot<'a> {
     Counts(&'a mut [u64]),
     Counts32(&'a mut [u32]),
     Range(&'a mut [f32; 2]),
-    Rows(usize, &'a mut Vec<f32>),
+    Rows(usize, &'a mut Arc<Vec<f32>>),
 }
 
 impl Slot<'_> {
@@ -52,7 +54,7 @@ impl Slot<'_> {
             Slot::Counts(counts) => Piece::Counts(counts.to_vec()),
             Slot::Counts32(counts) => Piece::Counts(counts.iter().map(|n| u64::from(*n)).collect()),
             Slot::Range(range) => Piece::Range(*range),
-            Slot::Rows(dim, rows) => Piece::Rows(dim, std::mem::take(rows)),
+            Slot::Rows(dim, rows) => Piece::Rows(dim, Arc::clone(rows)),
         }
     }
 
@@ -100,28 +102,45 @@ impl Slot<'_> {
 }
 
 impl Piece {
-    /// Also what another holds, whose rows follow; `None` if it is of another kind or size.
-    pub fn merge(&mut self, other: &Piece) -> Option<()> {
+    /// Whether another is of the same kind and size.
+    pub fn fits(&self, other: &Piece) -> bool {
         match (self, other) {
-            (Piece::Means(a), Piece::Means(b)) if a.shape() == b.shape() => a.merge(b),
-            (Piece::Moments(a), Piece::Moments(b)) if a.shape() == b.shape() => {
-                a.merge(b);
-            }
+            (Piece::Means(a), Piece::Means(b)) => a.shape() == b.shape(),
+            (Piece::Moments(a), Piece::Moments(b)) => a.shape() == b.shape(),
+            (Piece::Columns(a), Piece::Columns(b)) => a.fits(b),
+            (Piece::Sums(a), Piece::Sums(b)) => a.len() == b.len(),
+            (Piece::Counts(a), Piece::Counts(b)) => a.len() == b.len(),
+            (Piece::Rows(d, _), Piece::Rows(e, _)) => d == e,
+            (Piece::Quantile(_), Piece::Quantile(_)) | (Piece::Range(_), Piece::Range(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Also what another holds that [fits](Piece::fits), whose rows follow.
+    pub fn merge(&mut self, other: &Piece) {
+        match (self, other) {
+            (Piece::Means(a), Piece::Means(b)) => a.merge(b),
+            (Piece::Moments(a), Piece::Moments(b)) => a.merge(b),
             (Piece::Quantile(a), Piece::Quantile(b)) => a.merge(b),
-            (Piece::Columns(a), Piece::Columns(b)) => a.merge(b)?,
-            (Piece::Sums(a), Piece::Sums(b)) if a.len() == b.len() => {
-                a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            }
-            (Piece::Counts(a), Piece::Counts(b)) if a.len() == b.len() => {
-                for (a, b) in a.iter_mut().zip(b) {
-                    *a = a.checked_add(*b)?;
-                }
+            (Piece::Columns(a), Piece::Columns(b)) => a.merge(b),
+            (Piece::Sums(a), Piece::Sums(b)) => a.iter_mut().zip(b).for_each(|(a, b)| *a += b),
+            (Piece::Counts(a), Piece::Counts(b)) => {
+                a.iter_mut().zip(b).for_each(|(a, b)| *a = a.saturating_add(*b));
             }
             (Piece::Range(a), Piece::Range(b)) => *a = [a[0].min(b[0]), a[1].max(b[1])],
-            (Piece::Rows(d, a), Piece::Rows(e, b)) if d == e => a.extend_from_slice(b),
-            _ => return None,
+            (Piece::Rows(_, a), Piece::Rows(_, b)) => Arc::make_mut(a).extend_from_slice(b),
+            _ => {}
         }
-        Some(())
+    }
+
+    /// Number of classes, or of counts, that it holds something of each.
+    pub fn classes(&self) -> usize {
+        match self {
+            Piece::Means(means) => means.shape()[0],
+            Piece::Moments(moments) => moments.shape()[0],
+            Piece::Counts(counts) => counts.len(),
+            _ => 0,
+        }
     }
 
     /// The word for it in files, and the size that its tensors do not tell.
@@ -180,6 +199,7 @@ impl Piece {
             Piece::Counts(counts) => vec![(named("counts"), list(counts))],
             Piece::Range(range) => vec![(named("range"), Tensor::f32([2], range.to_vec()))],
             Piece::Rows(dim, rows) => {
+                let rows = Arc::unwrap_or_clone(rows);
                 vec![(named("rows"), Tensor::f32([rows.len() / dim, dim], rows))]
             }
         }
@@ -247,7 +267,7 @@ impl Piece {
                 if shape.len() != 2 || shape[1] != size || size == 0 {
                     return Err(damaged());
                 }
-                Piece::Rows(size, file.f32(&name, shape)?)
+                Piece::Rows(size, Arc::new(file.f32(&name, shape)?))
             }
             _ => {
                 let problem =

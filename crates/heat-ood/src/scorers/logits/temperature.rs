@@ -113,7 +113,7 @@ struct Likelihood {
     /// Logits and labels by block, where all are kept.
     kept: Vec<(Vec<f32>, Vec<u32>)>,
     /// Those of rows that were in parts, merged; labels as numbers of single precision.
-    merged: (Vec<f32>, Vec<f32>),
+    merged: (Arc<Vec<f32>>, Arc<Vec<f32>>),
     /// Otherwise the β that a part of the rows gives, and the derivatives there.
     about: Option<(f64, Derivatives)>,
 }
@@ -299,8 +299,8 @@ impl Statistic for Likelihood {
     fn slots(&mut self) -> Vec<Slot<'_>> {
         let (logits, labels) = &mut self.merged;
         for (some, of) in self.kept.drain(..) {
-            logits.extend(some);
-            labels.extend(of.into_iter().map(|label| label as f32));
+            Arc::make_mut(logits).extend(some);
+            Arc::make_mut(labels).extend(of.into_iter().map(|label| label as f32));
         }
         vec![
             Slot::Sum(&mut self.ends.uniform),
