@@ -243,9 +243,9 @@ class Statistics:
         """
         Statistics of such bytes.
         """
-    def merged(self, /, other: Statistics) -> Statistics:
+    def merged(self, /, others: SupportsGetItem[int, Statistics]) -> Statistics:
         """
-        These with the rows of another part, which follow.
+        These with the rows of other parts, which follow.
         """
     @staticmethod
     def of(specs: SupportsGetItem[int, str], set: FeatureSet, head: Head | None = None, classes: SupportsIndex | None = None, after: Statistics | None = None, progress: Any | None = None) -> Statistics:

@@ -153,6 +153,29 @@ def _pool(actors: int | tuple[int, int] | None) -> Any:
     return ray.data.ActorPoolStrategy(size=actors)
 
 
+def _mapped(
+    ds: Any,
+    worker: type[_Worker],
+    given: Mapping[str, Any],
+    actors: int | tuple[int, int] | None,
+    cpus: float,
+    batch_rows: int,
+    memory: float | None = None,
+    fewer: bool = False,
+) -> Any:
+    """The data set as workers make it, of this version; `fewer`: they may leave out rows."""
+    return ds.map_batches(
+        worker,
+        fn_constructor_kwargs={**given, "version": heat_ood.__version__},
+        batch_format="pyarrow",
+        batch_size=batch_rows,
+        compute=_pool(actors),
+        num_cpus=cpus,
+        memory=memory,
+        udf_modifying_row_count=fewer,
+    )
+
+
 def _check(ds: Any, columns: Sequence[str]) -> None:
     """Say on the driver which column is absent, where the schema is known without work."""
     schema = ds.schema(fetch_if_missing=False)
@@ -245,18 +268,8 @@ def score(
         "column": column,
         "keep": None if keep is None else list(keep),
         "results": None if results is None else list(results),
-        "version": heat_ood.__version__,
     }
-    return ds.map_batches(
-        Scorer,
-        fn_constructor_kwargs=given,
-        batch_format="pyarrow",
-        batch_size=batch_rows,
-        compute=_pool(actors),
-        num_cpus=cpus,
-        memory=memory,
-        udf_modifying_row_count=False,
-    )
+    return _mapped(ds, Scorer, given, actors, cpus, batch_rows, memory)
 
 
 # Images
@@ -385,18 +398,9 @@ def extract(
         "keep": None if keep is None else list(keep),
         "options": options,
         "network": dict(network or {}),
-        "version": heat_ood.__version__,
     }
-    return ds.map_batches(
-        Extractor,
-        fn_constructor_kwargs=given,
-        batch_format="pyarrow",
-        batch_size=batch_rows,
-        compute=_pool(actors),
-        num_cpus=cpus,
-        memory=memory,
-        udf_modifying_row_count=bool(options.get("skip_unreadable")),
-    )
+    fewer = bool(options.get("skip_unreadable"))
+    return _mapped(ds, Extractor, given, actors, cpus, batch_rows, memory, fewer)
 
 
 # Statistics and fits
@@ -680,14 +684,8 @@ def evaluate(
 
     def scores(ds: Any, name: str) -> list[NDArray[np.float32]]:
         _check(ds, _flat(column))
-        made = ds.map_batches(
-            _ScoreAll,
-            fn_constructor_kwargs={"detectors": sent, "column": column, "version": heat_ood.__version__},
-            batch_format="pyarrow",
-            batch_size=batch_rows,
-            compute=_pool(actors),
-            num_cpus=cpus,
-        )
+        given = {"detectors": sent, "column": column}
+        made = _mapped(ds, _ScoreAll, given, actors, cpus, batch_rows)
         parts: list[list[NDArray[np.float32]]] = [[] for _ in sent]
         for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
             for i, part in enumerate(parts):
