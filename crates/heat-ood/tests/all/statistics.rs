@@ -7,7 +7,7 @@ use heat_ood::io::TensorFile;
 use heat_ood::scorers::{NAMES, ScorerSpec};
 use heat_ood::statistics::Statistics;
 use heat_ood::{Detector, Error, Silent, TrainingData};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 
 fn file(name: &str) -> std::path::PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -130,6 +130,12 @@ fn every_scorer_is_the_same_made_of_parts() {
     }
 }
 
+/// RᵀR of R, `[p, d]`.
+fn projector(r: &[f64], d: usize) -> Vec<f64> {
+    let r = ArrayView2::from_shape((r.len() / d, d), r).unwrap();
+    r.t().dot(&r).iter().copied().collect()
+}
+
 /// The same parts in the same order give the same bytes; many scorers share a round.
 #[test]
 fn the_same_parts_give_the_same_bytes() {
@@ -150,9 +156,15 @@ fn the_same_parts_give_the_same_bytes() {
         let (got, want) = (file(made), file(&whole));
         let mut compared = 0;
         for (name, kind, shape) in want.list() {
+            let rounding = f64::from(f32::EPSILON) / 2.0;
             let bound = match &*kind {
                 "F64" => 1e-10,
-                "F32" => 6e-8,
+                // Directions of nearly equal variance turn within the space that they span: that is
+                // compared, RᵀR. An entry is Σ r·r' over columns of at most length 1; rounding both
+                // factors moves it by 2ε at most, here as there.
+                "F32" if name == "residual" => 4.0 * rounding,
+                // Both may be rounded to neighbours.
+                "F32" => 2.0 * rounding,
                 _ => continue,
             };
             if name.starts_with("probe.") {
@@ -162,7 +174,10 @@ fn the_same_parts_give_the_same_bytes() {
                 "F64" => file.f64(&name, &shape).unwrap(),
                 _ => file.f32(&name, &shape).unwrap().into_iter().map(f64::from).collect(),
             };
-            let (got, want) = (values(&got), values(&want));
+            let (mut got, mut want) = (values(&got), values(&want));
+            if name == "residual" {
+                [&mut got, &mut want].into_iter().for_each(|r| *r = projector(r, shape[1]));
+            }
             let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
             let apart = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
             assert!(apart <= bound * largest, "{spec} {name}: {apart} of {largest}");
