@@ -110,8 +110,8 @@ fn every_scorer_is_the_same_made_of_parts() {
         let whole = Detector::new(one[0].fit(&data(&train), &mut Silent).unwrap());
         let (got, want) = (found[0].score(&test).unwrap(), whole.score(&test).unwrap());
         let apart = largest_difference(&want, &got);
-        // Rounding of scores in single precision; K-means++ would not pass.
-        assert!(apart < 2e-5, "{text}: {apart}");
+        // Some roundings of a score to single precision, in units of the spread (measured: 7.5e-7).
+        assert!(apart < 2e-6, "{text}: {apart}");
         assert_eq!(found[0].provenance().rows, whole.provenance().rows, "{text}");
         assert!(found[0].verify().unwrap().is_some(), "{text}");
         // A training row is known again.
@@ -206,7 +206,7 @@ fn parts_may_be_small() {
         let test = set("test");
         let apart =
             largest_difference(&whole.score(&test).unwrap(), &found[0].score(&test).unwrap());
-        assert!(apart < 2e-5, "{text}: {apart}");
+        assert!(apart < 2e-6, "{text}: {apart}");
     }
     let too_many = by_parts(&[spec("gmm(pca=1000)")], &parts).err().unwrap().to_string();
     assert!(too_many.contains("between 1 and 342 components"), "{too_many}");
@@ -233,7 +233,7 @@ fn layers_have_statistics_of_their_own() {
     for (spec, found) in specs.iter().zip(merged.finish(&mut Silent).unwrap()) {
         let whole = spec.fit(&TrainingData::new(&all), &mut Silent).unwrap();
         let apart = largest_difference(&whole.score(&all).unwrap(), &found.score(&all).unwrap());
-        assert!(apart < 2e-5, "{spec}: {apart}");
+        assert!(apart < 2e-6, "{spec}: {apart}");
     }
 }
 
@@ -254,7 +254,7 @@ fn parts_may_lack_classes() {
         let test = set("test");
         let apart =
             largest_difference(&whole.score(&test).unwrap(), &found[0].score(&test).unwrap());
-        assert!(apart < 2e-5, "{text}: {apart}");
+        assert!(apart < 2e-6, "{text}: {apart}");
     }
 }
 
