@@ -142,16 +142,15 @@ impl Statistics {
         }
         let settled = after.map_or_else(ByLayer::new, Statistics::all);
         let rows = after.map(Statistics::rows);
-        let current = gather_round(scorers, part, &settled, rows, observer)?;
+        let (current, read) = gather_round(scorers, part, &settled, rows, observer)?;
         if after.is_some() && current.values().all(Gathered::is_empty) {
             let problem = "nothing more is needed: merge them into a detector";
             return Err(Error::Fit { what: "another round".into(), problem: problem.into() });
         }
-        let sketches = set.fields().map(|field| RowSketch::of(set, &FieldSet::of(field)));
-        let sketches: Vec<RowSketch> = sketches.collect::<Result<_>>()?;
-        let mut probes = Probes::default();
-        for field in set.fields() {
-            probes.include(&Probes::of(set, &FieldSet::of(field))?);
+        let (mut sketches, mut probes) = (Vec::new(), Probes::default());
+        for needs in read.into_iter().map(FieldSet::of) {
+            sketches.push(RowSketch::of(set, &needs)?);
+            probes.include(&Probes::of(set, &needs)?);
         }
         let mut statistics =
             Statistics { about, head: part.head.clone(), settled, current, sketches, probes };

@@ -22,7 +22,7 @@ use super::input::{FeatureSettings, Input};
 use super::logit_source::LogitSource;
 use super::pieces::{Piece, Slot};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Pooling, Preprocessing, Present, Sought};
+use crate::features::{FeatureSet, Field, FieldSet, Head, Pooling, Preprocessing, Present, Sought};
 use crate::io::check_moments;
 use crate::math::blocks;
 use crate::math::matmul::with_scratch;
@@ -136,14 +136,28 @@ pub(crate) struct FitContext<'a> {
     rounds: Option<Rounds<'a>>,
     /// Asked for on the way, to be found in the next pass.
     waiting: Vec<StatisticRequest>,
+    /// What fits read of the rows.
+    read: Vec<Field>,
 }
 
 impl<'a> FitContext<'a> {
     pub fn new(data: &'a TrainingData, observer: &'a mut dyn Observer) -> Self {
         let (sources, logits, found) = Default::default();
         let (train, head) = (&data.features, data.head.as_ref());
-        let (present, rounds, waiting) = (None, None, Vec::new());
-        FitContext { data, train, head, observer, sources, logits, found, present, rounds, waiting }
+        let (present, rounds, waiting, read) = Default::default();
+        FitContext {
+            data,
+            train,
+            head,
+            observer,
+            sources,
+            logits,
+            found,
+            present,
+            rounds,
+            waiting,
+            read,
+        }
     }
 
     /// Of rows that are in parts.
@@ -155,9 +169,17 @@ impl<'a> FitContext<'a> {
         FitContext { rounds: Some(rounds), ..Self::new(data, observer) }
     }
 
-    /// The statistics of the part at hand.
-    pub fn into_part(self) -> Gathered {
-        self.rounds.and_then(|rounds| rounds.part).unwrap_or_default()
+    /// The statistics of the part at hand, and the fields that were read.
+    pub fn into_part(self) -> (Gathered, Vec<Field>) {
+        (self.rounds.and_then(|rounds| rounds.part).unwrap_or_default(), self.read)
+    }
+
+    fn reads(&mut self, field: Field) {
+        for field in FieldSet::of(field).stored().fields() {
+            if self.train.dim(field).is_some() && !self.read.contains(&field) {
+                self.read.push(field);
+            }
+        }
     }
 
     /// Number of training rows, in all parts. (While the first round is gathered, of the part: no
@@ -246,6 +268,7 @@ impl<'a> FitContext<'a> {
         if let Some(found) = self.sources.get(&key) {
             return Ok(found.clone());
         }
+        self.reads(Field::Features(settings.pooling()));
         let input = match self.rounds {
             None => Input::fit(settings, self.train)?,
             Some(_) => self.input_in_parts(settings)?,
@@ -266,6 +289,8 @@ impl<'a> FitContext<'a> {
     /// Where the logits of a scorer come from.
     pub fn logit_source(&mut self, scorer: &str, config: LogitsConfig) -> Result<LogitSource> {
         let (set, head) = (self.train, self.head);
+        self.reads(Field::Logits);
+        self.reads(Field::Probabilities);
         let input = &mut |config: &LogitsConfig| Ok(self.source(config)?.input);
         LogitSource::with_input(scorer, config, set, head, input)
     }

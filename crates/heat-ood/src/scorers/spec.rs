@@ -13,7 +13,7 @@ use super::fit::{Fitted, Recorder, TrainingData};
 use super::method::{Entry, asked_for};
 use super::methods::{self, NAMES};
 use crate::error::{Error, Result};
-use crate::features::Part;
+use crate::features::{Field, Part};
 use crate::observe::Observer;
 use crate::settings::parse_value;
 
@@ -207,7 +207,7 @@ fn fit_many(
 pub(crate) type ByLayer = BTreeMap<String, Gathered>;
 
 /// What the fits of these scorers ask of a part of the rows, where `known` are the statistics merged so far,
-/// of so many rows in all.
+/// of so many rows in all; and the fields that they read.
 ///
 /// # Errors
 /// If a scorer cannot be fitted from statistics, or a row cannot be read.
@@ -217,8 +217,8 @@ pub(crate) fn gather_round(
     known: &ByLayer,
     rows: Option<usize>,
     observer: &mut dyn Observer,
-) -> Result<ByLayer> {
-    let mut found = ByLayer::new();
+) -> Result<(ByLayer, Vec<Field>)> {
+    let (mut found, mut read) = (ByLayer::new(), Vec::new());
     for (layer, of_layer) in by_layer(specs)? {
         let here = of_layer[0].place.data(data)?;
         let known = known.get(&layer).unwrap_or(NOTHING);
@@ -241,9 +241,12 @@ pub(crate) fn gather_round(
                 Err(error) => return Err(asked_for(&one.name, error)),
             }
         }
-        found.insert(layer, context.into_part());
+        let (gathered, fields) = context.into_part();
+        found.insert(layer, gathered);
+        let part = of_layer[0].place.layer;
+        read.extend(fields.into_iter().map(|field| part.map_or(field, |part| field.within(part))));
     }
-    Ok(found)
+    Ok((found, read))
 }
 
 static NOTHING: &Gathered = &Gathered::new();
