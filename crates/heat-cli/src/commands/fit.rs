@@ -16,11 +16,6 @@ pub fn run(args: &FitArgs, progress: &mut Progress) -> Result<()> {
         let problem = "the scorer's name comes first, then its settings: `heat fit knn k=50 …`";
         return Err(Error::config(&args.scorer, "", problem).into());
     }
-    if args.scorer == COMMITTEE && args.partial {
-        let problem =
-            "its members are standardised on rows: gather and merge each, then `heat compose` them";
-        return Err(Error::config("partial", COMMITTEE, problem).into());
-    }
     if args.scorer == COMMITTEE {
         return committee(args, progress);
     }
@@ -51,6 +46,11 @@ fn data(args: &FitArgs, progress: &Progress) -> Result<Data> {
 
 /// The fixed committee as one detector.
 fn committee(args: &FitArgs, progress: &mut Progress) -> Result<()> {
+    if args.partial {
+        let problem =
+            "its members are standardised on rows: gather and merge each, then `heat compose` them";
+        return Err(Error::config("partial", COMMITTEE, problem).into());
+    }
     if let Some(setting) = args.settings.first() {
         let problem = "the committee has no settings; fit its members, and `heat compose` them";
         return Err(Error::config(setting, "", problem).into());

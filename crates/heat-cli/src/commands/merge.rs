@@ -1,5 +1,7 @@
 //! `heat fit --partial` and `heat merge`: a fit whose rows are in parts.
 
+use std::path::Path;
+
 use anyhow::Result;
 use heat_ood::Error;
 use heat_ood::scorers::ScorerSpec;
@@ -29,7 +31,7 @@ pub fn partial(
 }
 
 pub fn run(args: &MergeArgs, progress: &mut Progress) -> Result<()> {
-    let inputs: Vec<&std::path::Path> = args.parts.iter().map(|p| &**p).collect();
+    let inputs: Vec<&Path> = args.parts.iter().map(|p| &**p).collect();
     refuse_overwriting(Some(&args.output), &inputs)?;
     // One after the other: two are in memory at a time.
     let mut merged = Statistics::open(&args.parts[0])?;
@@ -43,18 +45,15 @@ pub fn run(args: &MergeArgs, progress: &mut Progress) -> Result<()> {
         return Ok(());
     }
     match merged.finish(progress) {
-        Ok(mut detectors) => {
+        Ok(detectors) => {
             progress.clear();
-            let detector = match &mut detectors[..] {
-                [one] => one,
-                several => {
-                    let problem = format!(
-                        "these statistics are of {} scorers, and a file holds one: gather them one by one, or \
-                         make the detectors from Python or Rust",
-                        several.len()
-                    );
-                    return Err(Error::config("parts", args.parts[0].display(), problem).into());
-                }
+            let [detector] = &detectors[..] else {
+                let problem = format!(
+                    "these statistics are of {} scorers, and a file holds one: gather them one by one, or \
+                     make the detectors from Python or Rust",
+                    detectors.len()
+                );
+                return Err(Error::config("parts", args.parts[0].display(), problem).into());
             };
             detector.save(&args.output)?;
             progress.say(&format!("{rows} rows of {} files", args.parts.len()));
