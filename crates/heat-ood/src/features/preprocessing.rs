@@ -95,12 +95,11 @@ impl PreprocessingConfig {
         n: usize,
     ) -> Result<Pca> {
         let check = |most: usize| match n {
-            0 => Err(Error::config("pca", n, "at least one component is kept")),
-            n if n > most => {
+            n if (1..=most).contains(&n) => Ok(()),
+            _ => {
                 let problem = format!("between 1 and {most} components are possible");
                 Err(Error::config("pca", n, problem))
             }
-            _ => Ok(()),
         };
         check(dim)?;
         check_moments("pca", dim, 1)?;
