@@ -90,6 +90,18 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Calibrate(args) => commands::calibrate::run(args, progress),
         Command::Score(args) => commands::score::run(args, progress),
         Command::Watch(args) => commands::watch::run(args, progress),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => {
+            commands::serve::run(args, cli.threads, cli.memory, progress)
+        }
+        #[cfg(feature = "serve")]
+        Command::Token(args) => commands::serve::token(args, progress),
+        #[cfg(not(feature = "serve"))]
+        Command::Serve(_) => {
+            let problem = "this build has no server: `cargo build --release -p heat-cli --features \
+                           serve` makes one that has; released programs and wheels have it";
+            Err(Error::config("serve", "", problem).into())
+        }
         Command::Export(args) => commands::export_torch::run(args, progress),
         Command::Import(args) => commands::import_torch::run(args, progress),
         Command::Info(args) => commands::info::run(args),

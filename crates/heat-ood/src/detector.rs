@@ -338,6 +338,12 @@ impl Detector {
         Ok(Some(Proof { rows, difference, tolerance }))
     }
 
+    /// The fields that it reads, each with its D, as told by its probe rows; nothing where it has
+    /// none (see [`Detector::verify`]).
+    pub fn inputs(&self) -> Vec<(Field, usize)> {
+        self.provenance.probes.dims().collect()
+    }
+
     /// Open a detector or a checkpoint.
     ///
     /// The rows of `knn`, `nnguide`, `cfood` and `relation` stay in the file, which is

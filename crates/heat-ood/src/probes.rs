@@ -77,6 +77,11 @@ impl Probes {
         Probes { rows: self.rows, fields: fields.cloned().collect() }
     }
 
+    /// The fields that they have, each with its D.
+    pub fn dims(&self) -> impl Iterator<Item = (Field, usize)> {
+        self.fields.iter().map(|(field, values)| (*field, values.len() / self.rows.max(1)))
+    }
+
     /// Their values by field.
     pub(crate) fn values(&self) -> Vec<(String, Tensor)> {
         let tensor = |values: &Vec<f32>| {

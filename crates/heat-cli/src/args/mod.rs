@@ -5,6 +5,8 @@ mod decisions;
 mod files;
 mod formats;
 mod images;
+#[cfg(feature = "serve")]
+mod serve;
 mod statistics;
 
 use std::path::PathBuf;
@@ -20,6 +22,8 @@ pub use decisions::*;
 pub use files::*;
 pub use formats::*;
 pub use images::*;
+#[cfg(feature = "serve")]
+pub use serve::*;
 pub use statistics::*;
 
 /// Where output goes; `-` is standard output.
@@ -177,6 +181,17 @@ pub enum Command {
     /// Raise an alarm when a stream of rows stops looking like the calibration set
     #[command(after_help = decisions::WATCH_HELP)]
     Watch(WatchArgs),
+    /// Serve verdicts over HTTP: the Open Inference Protocol, metrics, drift, a page
+    #[cfg(feature = "serve")]
+    #[command(after_help = serve::SERVE_HELP)]
+    Serve(Box<ServeArgs>),
+    /// Make a token for clients of `heat serve`
+    #[cfg(feature = "serve")]
+    Token(TokenArgs),
+    /// Not in this build
+    #[cfg(not(feature = "serve"))]
+    #[command(hide = true, aliases = ["token"], disable_help_flag = true)]
+    Serve(NotBuilt),
     /// Write the network of a detector as a PyTorch checkpoint
     Export(ExportArgs),
     /// Combine the network of a PyTorch checkpoint with a prior fitted here
@@ -208,6 +223,15 @@ pub enum Command {
     /// Download and verify data sets and weights
     #[command(subcommand, after_help = images::DATA_HELP)]
     Data(DataCommand),
+}
+
+/// A command of a feature that this build lacks.
+#[cfg(not(feature = "serve"))]
+#[derive(Args)]
+pub struct NotBuilt {
+    /// Whatever it was given
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub words: Vec<std::ffi::OsString>,
 }
 
 /// The training set and what goes with it.

@@ -22,6 +22,8 @@ pub mod score;
 mod scorers;
 pub mod scorers_list;
 pub mod select;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod shell;
 mod standard_input;
 pub mod statistics;

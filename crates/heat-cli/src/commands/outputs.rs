@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use heat_ood::Error;
 use heat_ood::features::{FeatureSet, FileFormat};
-use heat_ood::io::{is_standard_output, read_text, write_own};
+use heat_ood::io::{check_writable, is_standard_output, read_text, write_own};
 
 use serde_json::{Map, Value, json};
 
@@ -66,6 +66,9 @@ pub fn refuse_overwriting(output: Option<&Path>, inputs: &[&Path]) -> Result<()>
         return refuse("that directory does not exist");
     }
     let target = heat_ood::io::destination(output)?;
+    if !is_standard_output(&target) {
+        check_writable(&directory_of(&target))?;
+    }
     let real = |p: &Path| p.canonicalize().ok();
     for input in inputs.iter().filter_map(|input| real(input)) {
         if real(&target).as_ref() == Some(&input) {

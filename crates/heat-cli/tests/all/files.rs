@@ -262,3 +262,25 @@ fn a_detector_is_verified() {
     assert_eq!(code, 1);
     contains(&error, &["probe rows", "no detector"]);
 }
+
+/// Said before rows are read: the training set of the command does not even exist.
+#[test]
+fn a_directory_that_cannot_be_written_is_refused_before_the_work() {
+    use std::os::unix::process::CommandExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    let out = path.join("mine");
+    fs::create_dir(&out).unwrap();
+    fs::set_permissions(&out, PermissionsExt::from_mode(0o555)).unwrap();
+    let mut fit = command(path, &["fit", "norm", "--train", "none", "-o", "mine/d.safetensors"]);
+    if fs::metadata(path).is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0) {
+        // Nothing is refused to root: as nobody.
+        fit.uid(65534).gid(65534);
+    }
+    match fit.output() {
+        Ok(done) => contains(&text(&done.stderr), &["write into mine", "Permission denied"]),
+        Err(error) => eprintln!("skipped: nobody cannot run this build: {error}"),
+    }
+    fs::set_permissions(&out, PermissionsExt::from_mode(0o755)).unwrap();
+}

@@ -40,7 +40,7 @@ use heat_ood::math::parallel;
 use heat_ood::{Error, Result};
 
 pub use check::Checked;
-pub use extract::{ExtractConfig, Extracted, Part, extract, images_of_rows, stream};
+pub use extract::{ExtractConfig, Extracted, Live, Part, extract, images_of_rows, stream};
 pub use graph::{Chosen, Found, Tap};
 pub use layer::Layer;
 pub use layers::LayersAsked;

@@ -36,8 +36,8 @@ pub use temporary::{hidden_name, remove_abandoned};
 pub(crate) use tensors::Encoded;
 pub use tensors::{Tensor, TensorData, TensorFile, encode_tensors, save_tensors, sealed_tensors};
 pub use write::{
-    destination, found, free_space, is_standard_output, parent, refuse_link, replace_directory,
-    write_atomically, write_own,
+    check_writable, destination, found, free_space, is_standard_output, parent, refuse_link,
+    replace_directory, write_atomically, write_own,
 };
 pub(crate) use write::{sealed, write_sealed};
 pub(crate) use zip_directory::has_crc;

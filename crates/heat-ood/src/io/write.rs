@@ -64,6 +64,25 @@ pub fn found(path: &Path) -> Result<Option<std::fs::Metadata>> {
     }
 }
 
+/// Refuse a directory that files cannot be made in: better known before the work than after it.
+///
+/// # Errors
+/// If the system says so (permissions, a file system that is read-only).
+pub fn check_writable(directory: &Path) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::Access;
+        let needed = Access::WRITE_OK | Access::EXEC_OK;
+        let refused = |error: rustix::io::Errno| Error::io("write into", directory)(error.into());
+        rustix::fs::access(directory, needed).map_err(refused)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        Ok(())
+    }
+}
+
 /// Bytes that may still be written below `directory`, where the system says.
 pub fn free_space(directory: &Path) -> Option<u64> {
     #[cfg(target_os = "linux")]

@@ -29,7 +29,7 @@ use manifest::{Manifest, Summary};
 pub use record::images_of_rows;
 use record::{Files, Record, Stamp, Standing};
 use rows::{Rows, Source};
-pub use stream::{Part, stream};
+pub use stream::{Live, Part, stream};
 use unfinished::Unfinished;
 
 /// How to extract.
@@ -215,7 +215,7 @@ impl Run<'_> {
         let labelled = (0..dataset.len()).all(|i| dataset.label(i).is_some());
         let (mut done, mut lost) = (Extracted::default(), 0);
         let mut loaded = vec![backbone.load()?];
-        let first = source.first()?;
+        let first = source.first(0..source.dataset.len())?;
         let checked = match &first {
             Some((image, size)) => loaded[0].check_on(image, *size)?,
             None => Checked::default(),

@@ -205,11 +205,11 @@ impl Source<'_> {
         Ok(ready)
     }
 
-    /// The first image that can be read, as the network gets it, with its
+    /// The first of some images that can be read, as the network gets it, with its
     /// height and width.
-    pub fn first(&self) -> Result<Option<(Vec<f32>, [usize; 2])>> {
+    pub fn first(&self, images: Range<usize>) -> Result<Option<(Vec<f32>, [usize; 2])>> {
         let mut transform = None;
-        for i in 0..self.dataset.len() {
+        for i in images {
             match self.image(&mut transform, i) {
                 Ok(image) => return Ok(Some((image.values, image.size))),
                 Err(_) if self.config.skip_unreadable => {}

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::rows::{Source, name};
 use super::{Backbone, Checked, ExtractConfig, check, networks};
 use crate::ImageDataset;
-use heat_ood::features::{FeatureSet, RowsFile, encode_rows};
+use crate::backbone::Network;
+use heat_ood::features::{FeatureSet, Origin, RowsFile, encode_rows};
 use heat_ood::math::blocks;
 use heat_ood::{Error, Event, Observer, Result};
 
@@ -18,6 +19,88 @@ pub struct Part {
     pub rows: Option<FeatureSet>,
     /// Images that could not be read, ascending, each with the reason.
     pub unreadable: Vec<(usize, String)>,
+}
+
+/// A network that is kept loaded, for images that come one after the other.
+pub struct Live<'a> {
+    backbone: &'a Backbone,
+    config: ExtractConfig,
+    origin: Origin,
+    networks: Vec<Network>,
+    /// What was found of it on the first images.
+    known: Option<([usize; 2], Checked)>,
+}
+
+impl<'a> Live<'a> {
+    /// Load the network. Images that cannot be read are told with the others.
+    ///
+    /// # Errors
+    /// If a setting is out of range, no ONNX Runtime is found, or it refuses the network.
+    pub fn new(backbone: &'a Backbone, config: &ExtractConfig) -> Result<Self> {
+        check(config)?;
+        let config = ExtractConfig { skip_unreadable: true, ..config.clone() };
+        let origin = backbone.origin(&config.transform);
+        Ok(Live { backbone, config, origin, networks: vec![backbone.load()?], known: None })
+    }
+
+    /// Look once at what the network makes of the first image that can be read; whether there was one.
+    fn look(
+        &mut self,
+        dataset: &dyn ImageDataset,
+        images: Range<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        let source = Source { dataset, config: &self.config };
+        if self.known.is_none()
+            && let Some((image, size)) = source.first(images)?
+        {
+            let checked = self.networks[0].check_on(&image, size)?;
+            for note in self.backbone.notes_of(&checked) {
+                observer.on(Event::Note(&note));
+            }
+            self.known = Some((size, checked));
+        }
+        Ok(self.known.is_some())
+    }
+
+    /// The rows of some images of a set; `None` when a stop was asked for.
+    ///
+    /// # Errors
+    /// If the network refuses them.
+    pub fn rows(
+        &mut self,
+        dataset: &dyn ImageDataset,
+        images: Range<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Part>> {
+        self.look(dataset, images.clone(), observer)?;
+        if let Some((size, checked)) = &self.known {
+            let batches = images.len().div_ceil(self.config.batch_size);
+            while self.networks.len() < networks().min(batches) {
+                let mut network = self.backbone.load()?;
+                network.assume(*size, checked);
+                self.networks.push(network);
+            }
+        }
+        let source = Source { dataset, config: &self.config };
+        let Some(rows) = source.rows(&mut self.networks, images.clone(), observer)? else {
+            return Ok(None);
+        };
+        let lost = images.clone().filter(|i| rows.images.binary_search(i).is_err());
+        let unreadable = lost.zip(rows.problems).collect();
+        let names: Vec<String> = rows.images.iter().map(|i| name(dataset.image_name(*i))).collect();
+        let set = match names.len() {
+            0 => None,
+            n => {
+                let names = Some(&names[..]);
+                let file = RowsFile { names, origin: Some(&self.origin), ..RowsFile::default() };
+                let batch = rows.pooled.batch(n)?;
+                let bytes = encode_rows(dataset.name(), &batch, &file, self.config.dtype)?;
+                Some(FeatureSet::from_safetensors(dataset.name(), bytes)?)
+            }
+        };
+        Ok(Some(Part { images, rows: set, unreadable }))
+    }
 }
 
 /// Give `take` the features of all images, `config.shard_rows` at a time, until it says that this
@@ -33,45 +116,17 @@ pub fn stream(
     observer: &mut dyn Observer,
     take: &mut dyn FnMut(Part) -> Result<bool>,
 ) -> Result<bool> {
-    check(config)?;
-    let config = &ExtractConfig { skip_unreadable: true, ..config.clone() };
-    let source = Source { dataset, config };
-    let origin = backbone.origin(&config.transform);
-    let mut loaded = vec![backbone.load()?];
-    let first = source.first()?;
-    let Some((image, size)) = &first else {
+    let mut live = Live::new(backbone, config)?;
+    if !live.look(dataset, 0..dataset.len(), observer)? {
         return Err(Error::format(dataset.name(), "none of its images can be read"));
-    };
-    let checked: Checked = loaded[0].check_on(image, *size)?;
-    for note in backbone.notes_of(&checked) {
-        observer.on(Event::Note(&note));
     }
     let task = format!("score {}", dataset.name());
     observer.on(Event::Begin { task: &task, total: dataset.len() as u64 });
     for images in blocks(dataset.len(), config.shard_rows) {
-        let batches = images.len().div_ceil(config.batch_size);
-        while loaded.len() < networks().min(batches) {
-            let mut network = backbone.load()?;
-            network.assume(*size, &checked);
-            loaded.push(network);
-        }
-        let Some(rows) = source.rows(&mut loaded, images.clone(), observer)? else {
+        let Some(part) = live.rows(dataset, images, observer)? else {
             return Ok(false);
         };
-        let lost = images.clone().filter(|i| rows.images.binary_search(i).is_err());
-        let unreadable = lost.zip(rows.problems).collect();
-        let names: Vec<String> = rows.images.iter().map(|i| name(dataset.image_name(*i))).collect();
-        let set = match names.len() {
-            0 => None,
-            n => {
-                let file =
-                    RowsFile { names: Some(&names), origin: Some(&origin), ..RowsFile::default() };
-                let bytes =
-                    encode_rows(dataset.name(), &rows.pooled.batch(n)?, &file, config.dtype)?;
-                Some(FeatureSet::from_safetensors(dataset.name(), bytes)?)
-            }
-        };
-        if !take(Part { images, rows: set, unreadable })? {
+        if !take(part)? {
             return Ok(false);
         }
     }

@@ -1,0 +1,108 @@
+//! How many bytes requests may hold, all together.
+//!
+//! A limit of one body says nothing of the sum of a thousand. Bytes are charged before they are
+//! read, or as they come; who gets none is refused at once, since to wait for others that wait too
+//! would never end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::refusal::{Kind, Refusal, Result};
+
+/// The bytes of all requests.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+/// What one request holds of it; given back when dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// With that many bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Budget { used: AtomicUsize::new(0), limit })
+    }
+
+    /// Bytes held.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// A charge of nothing yet.
+    pub fn charge(self: &Arc<Self>) -> Charge {
+        Charge { budget: Arc::clone(self), bytes: 0 }
+    }
+}
+
+impl Charge {
+    /// Hold `bytes` more. A request that is alone gets them whatever the limit: each has bounds of
+    /// its own, and else it would never pass.
+    ///
+    /// # Errors
+    /// If others hold too much.
+    pub fn add(&mut self, bytes: usize) -> Result<()> {
+        let own = self.bytes;
+        let more = |used: usize| {
+            let sum = used.checked_add(bytes)?;
+            (sum <= self.budget.limit || used == own).then_some(sum)
+        };
+        match self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => {
+                self.bytes += bytes;
+                Ok(())
+            }
+            Err(_) => Err(Refusal::new(
+                Kind::Busy,
+                "the requests being answered hold all the memory that there is for them; try again",
+            )),
+        }
+    }
+
+    /// Hold `bytes` less.
+    pub fn give_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_together_hold_no_more_than_the_limit() {
+        let budget = Budget::new(100);
+        let (mut a, mut b) = (budget.charge(), budget.charge());
+        a.add(60).unwrap();
+        b.add(40).unwrap();
+        assert_eq!(a.add(1).unwrap_err().kind, Kind::Busy);
+        a.give_back(20);
+        b.add(20).unwrap();
+        drop(a);
+        assert_eq!(budget.used(), 60);
+        drop(b);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn one_that_is_alone_passes() {
+        let budget = Budget::new(100);
+        let mut alone = budget.charge();
+        alone.add(90).unwrap();
+        alone.add(90).unwrap();
+        assert!(budget.charge().add(1).is_err());
+    }
+}

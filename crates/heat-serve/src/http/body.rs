@@ -1,0 +1,263 @@
+//! The body of a request, bounded before, while and after it is unpacked; and that of an answer.
+
+use std::io::{Read, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::write::{GzEncoder, ZlibEncoder};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::budget::{Budget, Charge};
+use crate::refusal::{Kind, Refusal, Result};
+
+/// What bounds a body.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Its bytes, as they come and unpacked.
+    pub bytes: usize,
+    /// How long it may take to come.
+    pub time: Duration,
+}
+
+/// A body that has come, and what it holds in memory.
+pub struct Whole {
+    /// Its bytes, unpacked.
+    pub bytes: Vec<u8>,
+    /// What it holds.
+    pub charge: Charge,
+}
+
+/// How a body is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// gzip.
+    Gzip,
+    /// deflate, which is zlib's format.
+    Deflate,
+}
+
+fn too_large(limit: usize) -> Refusal {
+    Refusal::new(
+        Kind::TooLarge,
+        format!("the body has more than {limit} bytes; send fewer rows at a time"),
+    )
+}
+
+/// Read a body whole.
+///
+/// # Errors
+/// If it is larger than it may be, too slow, packed in a way that is not known, or there is no
+/// memory for it now.
+pub async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    limits: &Limits,
+    budget: &Arc<Budget>,
+) -> Result<Whole> {
+    let packing = packing(headers)?;
+    let mut charge = budget.charge();
+    // Bytes are refused by what the head says of them, before any is read.
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let said = said.and_then(|text| text.parse::<usize>().ok());
+    if said.is_some_and(|said| said > limits.bytes) {
+        return Err(too_large(limits.bytes));
+    }
+    charge.add(said.unwrap_or(0))?;
+    let mut held = said.unwrap_or(0);
+    let mut bytes = Vec::new();
+    let come = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Refusal::invalid("the body ended before its end"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = bytes.len() + data.len();
+            if length > limits.bytes {
+                return Err(too_large(limits.bytes));
+            }
+            if length > held {
+                // In steps, so that tiny pieces do not cost a charge each.
+                let more = (length - held).max(64 << 10).min(limits.bytes - held);
+                charge.add(more)?;
+                held += more;
+            }
+            // What was said is taken only as far as it has come.
+            if bytes.capacity() < length {
+                let ahead = held.min(length.max(2 * bytes.capacity()));
+                bytes.reserve_exact(ahead.max(length) - bytes.len());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    let late = || Refusal::new(Kind::Slow, "the body took too long to come");
+    tokio::time::timeout(limits.time, come).await.map_err(|_| late())??;
+    charge.give_back(held - bytes.len().min(held));
+    let Some(packing) = packing else { return Ok(Whole { bytes, charge }) };
+    let packed = bytes.len();
+    let limit = limits.bytes;
+    // Unpacking takes as long as it takes: not on a thread that others wait for.
+    let unpacked = tokio::task::spawn_blocking(move || {
+        let whole = unpack(packing, &bytes, limit, &mut charge)?;
+        drop(bytes);
+        charge.give_back(packed);
+        Ok(Whole { bytes: whole, charge })
+    });
+    let failed = |_| Refusal::new(Kind::Internal, "the body could not be unpacked");
+    unpacked.await.map_err(failed)?
+}
+
+fn packing(headers: &HeaderMap) -> Result<Option<Packing>> {
+    let mut given = headers.get_all(header::CONTENT_ENCODING).iter();
+    let unknown = || {
+        Refusal::new(Kind::Encoding, "Content-Encoding is none of gzip, deflate, identity")
+    };
+    let Some(first) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(unknown());
+    }
+    match first.as_bytes().to_ascii_lowercase().as_slice() {
+        b"gzip" | b"x-gzip" => Ok(Some(Packing::Gzip)),
+        b"deflate" => Ok(Some(Packing::Deflate)),
+        b"identity" | b"" => Ok(None),
+        _ => Err(unknown()),
+    }
+}
+
+/// Unpack piece by piece, each charged before the next is made.
+fn unpack(packing: Packing, bytes: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>> {
+    let mut reader: Box<dyn Read> = match packing {
+        Packing::Gzip => Box::new(GzDecoder::new(bytes)),
+        Packing::Deflate => Box::new(ZlibDecoder::new(bytes)),
+    };
+    let mut whole = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let wrong = |_| Refusal::invalid("the body is not packed as Content-Encoding says");
+        let n = reader.read(&mut piece).map_err(wrong)?;
+        if n == 0 {
+            return Ok(whole);
+        }
+        if whole.len() + n > limit {
+            return Err(too_large(limit));
+        }
+        charge.add(n)?;
+        whole.extend_from_slice(&piece[..n]);
+    }
+}
+
+/// The packing that a client takes, of those that all decode.
+pub fn accepted(headers: &HeaderMap) -> Option<Packing> {
+    let given = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let words = given.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut deflate = false;
+    for word in words {
+        let (name, rest) = word.split_once(';').unwrap_or((word, ""));
+        if rest.trim().replace(' ', "").starts_with("q=0") && !rest.contains(['1', '2', '5', '9']) {
+            continue;
+        }
+        match name.trim().to_ascii_lowercase().as_str() {
+            "gzip" => return Some(Packing::Gzip),
+            "deflate" => deflate = true,
+            _ => {}
+        }
+    }
+    deflate.then_some(Packing::Deflate)
+}
+
+/// Pack an answer.
+pub fn pack(packing: Packing, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let level = Compression::fast();
+    match packing {
+        Packing::Gzip => {
+            let mut to = GzEncoder::new(Vec::new(), level);
+            to.write_all(bytes)?;
+            to.finish()
+        }
+        Packing::Deflate => {
+            let mut to = ZlibEncoder::new(Vec::new(), level);
+            to.write_all(bytes)?;
+            to.finish()
+        }
+    }
+}
+
+/// The body of an answer, which counts as memory until it is sent.
+pub struct Held {
+    data: Option<Bytes>,
+    _charge: Charge,
+}
+
+impl Held {
+    /// Of some bytes that were charged.
+    pub fn new(data: Vec<u8>, charge: Charge) -> Self {
+        Held { data: Some(data.into()), _charge: charge }
+    }
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.data.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_take() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, text.parse().unwrap());
+            accepted(&headers)
+        };
+        assert_eq!(of("gzip, deflate, br"), Some(Packing::Gzip));
+        assert_eq!(of("deflate"), Some(Packing::Deflate));
+        assert_eq!(of("br"), None);
+        assert_eq!(of("gzip;q=0, deflate;q=0.5"), Some(Packing::Deflate));
+        assert_eq!(accepted(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn packed_and_unpacked_within_a_limit() {
+        let budget = Budget::new(1 << 20);
+        let text = vec![7u8; 100_000];
+        for packing in [Packing::Gzip, Packing::Deflate] {
+            let packed = pack(packing, &text).unwrap();
+            let mut charge = budget.charge();
+            assert_eq!(unpack(packing, &packed, 100_000, &mut charge).unwrap(), text);
+            assert_eq!(budget.used(), 100_000);
+            let refused = unpack(packing, &packed, 99_999, &mut budget.charge()).unwrap_err();
+            assert_eq!(refused.kind, Kind::TooLarge);
+            assert!(unpack(packing, &text, 1 << 20, &mut budget.charge()).is_err());
+            let cut = &packed[..packed.len() / 2];
+            assert!(unpack(packing, cut, 1 << 20, &mut budget.charge()).is_err());
+        }
+        let mut others = budget.charge();
+        others.add((1 << 20) - 1000).unwrap();
+        let packed = pack(Packing::Gzip, &text).unwrap();
+        let refused = unpack(Packing::Gzip, &packed, 1 << 20, &mut budget.charge()).unwrap_err();
+        assert_eq!(refused.kind, Kind::Busy);
+    }
+}

@@ -1,0 +1,129 @@
+//! What the data plane's addresses are, for programs: made of the routes themselves.
+
+use serde_json::{Map, Value, json};
+
+use super::routes;
+
+/// The document of the data plane.
+pub fn document() -> Value {
+    let [data, _] = routes::all();
+    let mut paths = Map::new();
+    for route in data {
+        if route.path == "/v2/" {
+            continue;
+        }
+        let parameters: Vec<Value> = route
+            .path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .map(|name| {
+                json!({"name": name, "in": "path", "required": true,
+                       "schema": {"type": "string", "minLength": 1}})
+            })
+            .collect();
+        let infers = route.path.ends_with("/infer");
+        let schema = match route.path {
+            _ if infers => "InferResponse",
+            _ => "Object",
+        };
+        let answer = |text: &str, schema: &str| {
+            let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
+            json!({"description": text, "content": {"application/json": {"schema": schema}}})
+        };
+        let mut responses = json!({"200": answer("What was asked for", schema)});
+        let mut codes = vec!["400", "404", "405"];
+        if route.scope.is_some() {
+            codes.extend(["401", "403", "503"]);
+        }
+        if infers {
+            codes.extend(["408", "413", "415", "429", "500", "504"]);
+        }
+        if route.path == "/v2/health/ready" {
+            responses["503"] = answer("It takes no requests now", "Object");
+        }
+        for code in codes {
+            if responses.get(code).is_none() {
+                responses[code] = answer("Why not", "Error");
+            }
+        }
+        let mut operation = json!({
+            "summary": route.summary, "parameters": parameters, "responses": responses,
+        });
+        if infers {
+            let schema = json!({"$ref": "#/components/schemas/InferRequest"});
+            operation["requestBody"] = json!({
+                "required": true,
+                "content": {
+                    "application/json": {"schema": schema},
+                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                },
+            });
+        }
+        if route.scope.is_some() {
+            operation["security"] = json!([{"bearer": []}, {}]);
+        }
+        let method = route.method.as_str().to_ascii_lowercase();
+        paths.insert(route.path.to_owned(), json!({method: operation}));
+    }
+    let tensor = |data: Value, required: &[&str]| {
+        json!({
+            "type": "object", "required": required,
+            "properties": {
+                "name": {"type": "string"},
+                "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
+                "datatype": {"type": "string",
+                    "enum": ["BOOL", "UINT8", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]},
+                "parameters": {"type": "object"},
+                "data": data,
+            },
+        })
+    };
+    let data = json!({"type": "array", "items": {}});
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "heat serve",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The Open Inference Protocol, version 2, with its binary extension. A \
+                            score is an energy: higher = more out-of-distribution.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                "Error": {"type": "object", "required": ["error"],
+                    "properties": {"error": {"type": "string"}}},
+                "Object": {"type": "object"},
+                "InferRequest": {
+                    "type": "object", "required": ["inputs"],
+                    "properties": {
+                        "id": {"type": "string", "maxLength": 256},
+                        "parameters": {"type": "object", "properties": {
+                            "alpha": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                            "timeout": {"type": "integer", "minimum": 1,
+                                "description": "microseconds"},
+                            "binary_data_output": {"type": "boolean"},
+                        }},
+                        "inputs": {"type": "array", "minItems": 1,
+                            "items": tensor(data.clone(), &["name", "shape", "datatype"])},
+                        "outputs": {"type": "array", "items": {
+                            "type": "object", "required": ["name"],
+                            "properties": {"name": {"type": "string"},
+                                "parameters": {"type": "object"}}}},
+                    },
+                },
+                "InferResponse": {
+                    "type": "object", "required": ["model_name", "outputs"],
+                    "properties": {
+                        "model_name": {"type": "string"},
+                        "model_version": {"type": "string"},
+                        "id": {"type": "string"},
+                        "parameters": {"type": "object"},
+                        "outputs": {"type": "array",
+                            "items": tensor(data, &["name", "shape", "datatype"])},
+                    },
+                },
+            },
+        },
+    })
+}

@@ -1,0 +1,368 @@
+//! Addresses. Those of the data plane that anyone may ask, those that need a token, and the
+//! admin plane are three routers, so that who may ask what hangs on no text of a path.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use serde_json::{Value, json};
+
+use super::{admin as administer, infer, openapi};
+use crate::models::{Model, Served};
+use crate::protocol;
+use crate::refusal::{Kind, Refusal, Result};
+use crate::server::Shared;
+use crate::tokens::Scope;
+
+/// A route: its path, what may be done there, who may.
+pub struct Route {
+    /// As a pattern.
+    pub path: &'static str,
+    /// GET or POST.
+    pub method: Method,
+    /// The scope that it takes; nothing where anyone may.
+    pub scope: Option<Scope>,
+    /// One line for the document.
+    pub summary: &'static str,
+}
+
+type Handler = MethodRouter<Arc<Shared>>;
+
+/// The routes of the data plane with what answers them.
+fn data_routes() -> Vec<(Route, Handler)> {
+    let public = |path, summary, handler| {
+        (Route { path, method: Method::GET, scope: None, summary }, handler)
+    };
+    let score = |path, summary, handler| {
+        (Route { path, method: Method::GET, scope: Some(Scope::Score), summary }, handler)
+    };
+    let infers = |path| {
+        let (method, scope) = (Method::POST, Some(Scope::Score));
+        (Route { path, method, scope, summary: "Score rows" }, post(infer::infer))
+    };
+    vec![
+        public("/v2/health/live", "Whether the server runs", get(live)),
+        public("/v2/health/ready", "Whether it takes requests", get(ready)),
+        public("/v2", "What the server is", get(server)),
+        public("/v2/", "What the server is", get(server)),
+        score("/v2/models", "The names of the models", get(models)),
+        score("/v2/models/stats", "Counts of all models", get(all_stats)),
+        score("/v2/models/{model}", "What a model reads and gives", get(metadata)),
+        score("/v2/models/{model}/ready", "Whether a model is loaded", get(model_ready)),
+        score("/v2/models/{model}/config", "The same for load generators", get(config)),
+        score("/v2/models/{model}/stats", "Counts of a model", get(stats)),
+        infers("/v2/models/{model}/infer"),
+        score("/v2/models/{model}/versions/{version}", "What a version reads and gives", get(metadata)),
+        score(
+            "/v2/models/{model}/versions/{version}/ready",
+            "Whether a version is loaded",
+            get(model_ready),
+        ),
+        score(
+            "/v2/models/{model}/versions/{version}/config",
+            "The same for load generators",
+            get(config),
+        ),
+        score("/v2/models/{model}/versions/{version}/stats", "Counts of a version", get(stats)),
+        infers("/v2/models/{model}/versions/{version}/infer"),
+        score("/openapi.json", "This document", get(document)),
+    ]
+}
+
+/// The routes of the admin plane with what answers them.
+fn admin_routes() -> Vec<(Route, Handler)> {
+    let all = |path, method: Method, summary, handler| {
+        (Route { path, method, scope: Some(Scope::Admin), summary }, handler)
+    };
+    let page = |path, summary, handler| {
+        (Route { path, method: Method::GET, scope: None, summary }, handler)
+    };
+    let (read, write) = (Method::GET, Method::POST);
+    vec![
+        page("/", "The page", get(administer::page)),
+        page("/page.js", "Its script", get(administer::script)),
+        page("/page.css", "Its style", get(administer::style)),
+        all("/metrics", read.clone(), "Counts for Prometheus", get(administer::metrics)),
+        all("/heat/v1/status", read.clone(), "What the page shows", get(administer::status)),
+        all("/heat/v1/models/{model}/drift", read.clone(), "Drift", get(administer::drift)),
+        all("/heat/v1/models/{model}/recent", read, "The latest requests", get(administer::recent)),
+        all(
+            "/heat/v1/models/{model}/drift/reset",
+            write.clone(),
+            "Begin anew with the drift test",
+            post(administer::reset),
+        ),
+        all(
+            "/heat/v1/models/{model}/drift/acknowledge",
+            write.clone(),
+            "Say that an alarm was seen",
+            post(administer::acknowledge),
+        ),
+        all("/v2/repository/index", write.clone(), "The models", post(administer::index)),
+        all(
+            "/v2/repository/models/{model}/load",
+            write.clone(),
+            "Read a model's file again",
+            post(administer::load),
+        ),
+        all(
+            "/v2/repository/models/{model}/unload",
+            write,
+            "Take a model out of service",
+            post(administer::unload),
+        ),
+    ]
+}
+
+/// All routes, those of the data plane first.
+pub fn all() -> [Vec<Route>; 2] {
+    let only = |routes: Vec<(Route, Handler)>| routes.into_iter().map(|(route, _)| route).collect();
+    [only(data_routes()), only(admin_routes())]
+}
+
+fn router(routes: Vec<(Route, Handler)>, shared: &Arc<Shared>) -> Router {
+    let (mut open, mut guarded) = (Router::new(), Router::new());
+    let mut scope = None;
+    for (route, handler) in routes {
+        match route.scope {
+            None => open = open.route(route.path, handler),
+            Some(needed) => {
+                scope = Some(needed);
+                guarded = guarded.route(route.path, handler);
+            }
+        }
+    }
+    let check = move |State(shared): State<Arc<Shared>>, request: Request, next: Next| async move {
+        let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        match scope.map_or(Ok(()), |scope| shared.permit(given, scope)) {
+            Ok(()) => next.run(request).await,
+            Err(refused) => refusal(&shared, &refused),
+        }
+    };
+    let guarded = guarded.layer(from_fn_with_state(Arc::clone(shared), check));
+    open.merge(guarded)
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing)
+        .with_state(Arc::clone(shared))
+}
+
+/// The data plane.
+pub fn data(shared: &Arc<Shared>) -> Router {
+    router(data_routes(), shared)
+}
+
+/// The admin plane, which pages of other sites may not use.
+pub fn admin(shared: &Arc<Shared>) -> Router {
+    let check = |State(shared): State<Arc<Shared>>, request: Request, next: Next| async move {
+        match administer::check_site(&shared, request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err(refused) => refusal(&shared, &refused),
+        }
+    };
+    router(admin_routes(), shared).layer(from_fn_with_state(Arc::clone(shared), check))
+}
+
+/// A refusal as an answer.
+pub fn refusal(shared: &Shared, refused: &Refusal) -> Response {
+    shared.metrics.refused(refused.kind);
+    let status = StatusCode::from_u16(refused.kind.status()).unwrap_or_default();
+    let mut answer = json_answer(status, &json!({"error": refused.message()}));
+    let headers = answer.headers_mut();
+    match refused.kind {
+        Kind::Busy | Kind::Unavailable => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Kind::Unauthenticated => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // What is left of the body is not read: the next request would begin within it.
+        Kind::TooLarge | Kind::Slow => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    answer
+}
+
+/// JSON as an answer.
+pub fn json_answer(status: StatusCode, value: &Value) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (status, kind, Body::from(value.to_string())).into_response()
+}
+
+fn ok(value: &Value) -> Response {
+    json_answer(StatusCode::OK, value)
+}
+
+async fn nothing(State(shared): State<Arc<Shared>>) -> Response {
+    refusal(&shared, &Refusal::new(Kind::NotFound, "nothing is at this address"))
+}
+
+async fn wrong_method(State(shared): State<Arc<Shared>>, uri: Uri, method: Method) -> Response {
+    // Which it is, axum has put into `Allow` already.
+    let _ = uri;
+    let text = format!("{method} is not possible at this address");
+    refusal(&shared, &Refusal::new(Kind::Method, text))
+}
+
+/// The model and version of a path.
+#[derive(serde::Deserialize)]
+pub struct Named {
+    model: String,
+    /// That of the version, if the path has one.
+    pub version: Option<String>,
+}
+
+impl Named {
+    /// The model of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn served<'a>(&self, shared: &'a Shared) -> Result<&'a Arc<Served>> {
+        shared.models.get(&self.model).ok_or_else(|| {
+            Refusal::new(Kind::NotFound, format!("there is no model `{}`", self.model))
+        })
+    }
+
+    /// What is loaded of it, in the version that is named.
+    ///
+    /// # Errors
+    /// If there is none such.
+    pub fn loaded(&self, shared: &Shared) -> Result<Arc<Model>> {
+        self.served(shared)?.version(self.version.as_deref())
+    }
+
+    /// The name for counts, of a closed set.
+    pub fn counted<'a>(&'a self, shared: &Shared) -> &'a str {
+        if shared.models.contains_key(&self.model) { &self.model } else { "unknown" }
+    }
+}
+
+async fn live() -> Response {
+    ok(&json!({"live": true, "ready": true}))
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let ready = shared.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_answer(status, &json!({"live": true, "ready": ready}))
+}
+
+async fn server() -> Response {
+    ok(&json!({
+        "name": "heat",
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": ["binary_tensor_data", "model_repository", "statistics", "model_configuration"],
+    }))
+}
+
+async fn models(State(shared): State<Arc<Shared>>) -> Response {
+    let names: Vec<&String> = shared.models.keys().collect();
+    ok(&json!({"models": names}))
+}
+
+fn answer(shared: &Shared, found: Result<Value>) -> Response {
+    match found {
+        Ok(value) => ok(&value),
+        Err(refused) => refusal(shared, &refused),
+    }
+}
+
+async fn metadata(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+    let found = named.served(&shared).and_then(|served| {
+        let model = served.version(named.version.as_deref())?;
+        Ok(model.metadata(served.network.is_some()))
+    });
+    answer(&shared, found)
+}
+
+async fn model_ready(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+    match named.loaded(&shared) {
+        Ok(model) => ok(&json!({"name": model.name, "ready": shared.is_ready()})),
+        Err(refused) if refused.kind == Kind::Unavailable => {
+            let unready = json!({"name": named.model, "ready": false});
+            json_answer(StatusCode::SERVICE_UNAVAILABLE, &unready)
+        }
+        Err(refused) => refusal(&shared, &refused),
+    }
+}
+
+async fn config(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+    let found = named.served(&shared).and_then(|served| {
+        let model = served.version(named.version.as_deref())?;
+        let metadata = model.metadata(served.network.is_some());
+        let rename = |tensors: &Value| -> Vec<Value> {
+            let tensors = tensors.as_array().into_iter().flatten();
+            let one = |t: &Value| {
+                let kind = t["datatype"].as_str().unwrap_or_default().replace("BYTES", "STRING");
+                let dims = t["shape"].as_array().map(|s| s.iter().skip(1).cloned().collect());
+                let dims: Vec<Value> = dims.unwrap_or_default();
+                json!({"name": t["name"], "data_type": format!("TYPE_{kind}"), "dims": dims})
+            };
+            tensors.map(one).collect()
+        };
+        Ok(json!({
+            "name": model.name,
+            "platform": metadata["platform"],
+            "max_batch_size": shared.settings.max_request_rows,
+            "input": rename(&metadata["inputs"]),
+            "output": rename(&metadata["outputs"]),
+        }))
+    });
+    answer(&shared, found)
+}
+
+async fn stats(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+    let found = named.loaded(&shared).map(|model| {
+        json!({"model_stats": [shared.metrics.statistics(&model)]})
+    });
+    answer(&shared, found)
+}
+
+async fn all_stats(State(shared): State<Arc<Shared>>) -> Response {
+    let loaded = shared.models.values().filter_map(|served| served.current().ok());
+    let all: Vec<Value> = loaded.map(|model| shared.metrics.statistics(&model)).collect();
+    ok(&json!({"model_stats": all}))
+}
+
+async fn document() -> Response {
+    ok(&openapi::document())
+}
+
+/// Count a request and say it, whatever was answered.
+pub fn told(
+    shared: &Shared,
+    named: &Named,
+    headers: &HeaderMap,
+    began: Instant,
+    status: u16,
+    about: Value,
+) {
+    let took = began.elapsed();
+    shared.metrics.answered(named.counted(shared), status, took);
+    if !shared.settings.log_requests {
+        return;
+    }
+    let mut fields = json!({
+        "model": named.counted(shared), "code": status, "us": took.as_micros() as u64,
+    });
+    if let (Value::Object(fields), Value::Object(about)) = (&mut fields, about) {
+        fields.extend(about);
+        let trace = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        if let Some(trace) = trace.filter(|trace| trace.len() <= 64) {
+            fields.insert("traceparent".into(), trace.into());
+        }
+    }
+    shared.log.say("info", "request", fields);
+}
+
+/// The name of the header for axum.
+pub fn length_header() -> header::HeaderName {
+    header::HeaderName::from_static(protocol::LENGTH)
+}

@@ -1,0 +1,30 @@
+//! `heat serve`: verdicts of detectors behind the Open Inference Protocol.
+//!
+//! The way of a request: a connection ([`mod@http`]), its body read within bounds, tensors
+//! ([`protocol`]), rows checked against the model ([`models`]), a place in the queue
+//! ([`mod@queue`]), a batch that is scored together with others, an answer. Beside it a monitor
+//! watches what passes, and metrics count it. Requests never wait for either.
+//!
+//! Like `heat-ood`, this crate never panics on input; what it has to say goes through one log.
+
+mod budget;
+mod http;
+mod images;
+mod log;
+mod metrics;
+mod models;
+mod monitor;
+mod phase;
+mod protocol;
+mod queue;
+mod refusal;
+mod rows;
+mod server;
+mod settings;
+mod tokens;
+
+pub use log::Form;
+pub use models::check_name;
+pub use server::{Ended, Server, Stop};
+pub use settings::{NamedFile, Settings};
+pub use tokens::{Scope, make as make_token};

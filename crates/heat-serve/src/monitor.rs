@@ -1,0 +1,456 @@
+//! What the rows that pass look like, per model: shares, histograms, drift.
+//!
+//! A thread of its own takes in what was scored; requests never wait for it. Drift is watched on
+//! one row of each request, taken at random: rows that come together are often alike (frames of a
+//! video), and then they are not the independent rows that the test needs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use heat_ood::calibrate::CalibrationScores;
+use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig};
+use heat_ood::printable;
+use serde_json::{Value, json};
+
+use crate::log::{Log, seconds};
+use crate::models::Model;
+
+/// Requests that wait to be taken in.
+const WAITING: usize = 1024;
+
+/// Minutes that are kept.
+const MINUTES: usize = 15;
+
+/// Hours that are kept.
+const HOURS: usize = 48;
+
+/// Bins of p-values.
+pub const BINS: usize = 20;
+
+/// Alarms that are kept.
+const ALARMS: usize = 16;
+
+/// Rows of the drift test below which nothing is said.
+const FEW: u64 = 50;
+
+/// Longest id that is kept, in characters.
+const ID: usize = 64;
+
+/// What is told of a request.
+pub struct Request {
+    /// The model that scored it.
+    pub model: Arc<Model>,
+    /// The client's name for it.
+    pub id: Option<String>,
+    /// Its scores.
+    pub scores: Vec<f32>,
+    /// Its p-values, of calibrated detectors.
+    pub p_values: Vec<f64>,
+    /// How many of its rows were called anomalous.
+    pub ood: usize,
+    /// From its head to its answer.
+    pub took: Duration,
+}
+
+/// Takes in what was scored.
+pub struct Monitor {
+    messages: SyncSender<Box<Request>>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    models: BTreeMap<String, Watched>,
+    traffic: Traffic,
+    recent: usize,
+    config: DriftConfig,
+    log: Log,
+}
+
+/// What is known of the rows that one version of a model scored.
+struct Watched {
+    sha256: String,
+    version: String,
+    alpha: Option<f64>,
+    calibration_rows: usize,
+    drift: Option<Drift>,
+    evidence: f64,
+    alarms: VecDeque<(SystemTime, Alarm)>,
+    acknowledged: bool,
+    minutes: Ring<MINUTES>,
+    hours: Ring<HOURS>,
+    recent: VecDeque<Value>,
+}
+
+/// Counts of the latest `N` spans of time.
+struct Ring<const N: usize> {
+    span: u64,
+    parts: VecDeque<(u64, Counts)>,
+}
+
+#[derive(Default, Clone)]
+struct Counts {
+    requests: u64,
+    rows: u64,
+    ood: u64,
+    bins: [u64; BINS],
+}
+
+impl<const N: usize> Ring<N> {
+    fn new(span: u64) -> Self {
+        Ring { span, parts: VecDeque::new() }
+    }
+
+    fn at(&mut self, now: u64) -> &mut Counts {
+        let part = now / self.span;
+        if self.parts.back().is_none_or(|(last, _)| *last < part) {
+            self.parts.push_back((part, Counts::default()));
+        }
+        self.drop_old(now);
+        // Of this span or, where the clock went back, a later one.
+        let last = self.parts.len() - 1;
+        &mut self.parts[last].1
+    }
+
+    fn drop_old(&mut self, now: u64) {
+        let oldest = (now / self.span).saturating_sub(N as u64 - 1);
+        while self.parts.len() > 1 && self.parts.front().is_some_and(|(part, _)| *part < oldest) {
+            self.parts.pop_front();
+        }
+    }
+
+    fn sum(&self, now: u64) -> Counts {
+        let oldest = (now / self.span).saturating_sub(N as u64 - 1);
+        let mut sum = Counts::default();
+        for (_, counts) in self.parts.iter().filter(|(part, _)| *part >= oldest) {
+            sum.requests += counts.requests;
+            sum.rows += counts.rows;
+            sum.ood += counts.ood;
+            sum.bins.iter_mut().zip(counts.bins).for_each(|(s, c)| *s += c);
+        }
+        sum
+    }
+
+    fn json(&self) -> Value {
+        let part = |(part, c): &(u64, Counts)| {
+            json!({"start": part * self.span, "requests": c.requests, "rows": c.rows,
+                   "ood": c.ood, "p_values": c.bins})
+        };
+        self.parts.iter().map(part).collect()
+    }
+}
+
+/// Figures for the metrics.
+pub struct Figures {
+    /// log₁₀ of the evidence for drift.
+    pub evidence: f64,
+    /// Fraction of rows that were called anomalous.
+    pub flagged: f64,
+}
+
+/// Requests of the last quarter of an hour, second by second, and how long they took.
+struct Traffic {
+    began: Instant,
+    seconds: VecDeque<(u64, u64, u64)>,
+    refused: BTreeMap<&'static str, VecDeque<(u64, u64)>>,
+    /// Times of the latest requests, in microseconds.
+    times: VecDeque<u32>,
+}
+
+/// Times that percentiles are taken of.
+const TIMES: usize = 4096;
+
+/// Seconds of traffic that are kept.
+const SECONDS: u64 = 900;
+
+impl Traffic {
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
+    fn take(&mut self, rows: u64, took: Duration) {
+        let now = self.now();
+        match self.seconds.back_mut() {
+            Some((at, requests, all)) if *at == now => {
+                *requests += 1;
+                *all += rows;
+            }
+            _ => self.seconds.push_back((now, 1, rows)),
+        }
+        while self.seconds.front().is_some_and(|(at, ..)| at + SECONDS < now) {
+            self.seconds.pop_front();
+        }
+        if self.times.len() == TIMES {
+            self.times.pop_front();
+        }
+        self.times.push_back(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+    }
+
+    fn refuse(&mut self, reason: &'static str) {
+        let now = self.now();
+        let all = self.refused.entry(reason).or_default();
+        match all.back_mut() {
+            Some((at, n)) if *at == now => *n += 1,
+            _ => all.push_back((now, 1)),
+        }
+        while all.front().is_some_and(|(at, _)| at + SECONDS < now) {
+            all.pop_front();
+        }
+    }
+
+    /// Requests and rows a second over the last ten, percentiles, refusals.
+    fn json(&self) -> Value {
+        let now = self.now();
+        let span = 10.min(now.max(1));
+        let lately = self.seconds.iter().filter(|(at, ..)| at + span >= now && *at < now.max(1));
+        let (requests, rows) =
+            lately.fold((0, 0), |(a, b), (_, requests, rows)| (a + requests, b + rows));
+        let mut times: Vec<u32> = self.times.iter().copied().collect();
+        times.sort_unstable();
+        let at = |q: f64| {
+            let i = (q * times.len() as f64).ceil() as usize;
+            times.get(i.max(1) - 1).map(|micros| f64::from(*micros) / 1e3)
+        };
+        let refused: serde_json::Map<String, Value> = self
+            .refused
+            .iter()
+            .map(|(reason, all)| {
+                let recent = all.iter().filter(|(at, _)| at + SECONDS >= now);
+                ((*reason).to_owned(), recent.map(|(_, n)| n).sum::<u64>().into())
+            })
+            .collect();
+        json!({
+            "requests_per_second": requests as f64 / span as f64,
+            "rows_per_second": rows as f64 / span as f64,
+            "milliseconds": {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99)},
+            "refused": refused,
+        })
+    }
+}
+
+impl Monitor {
+    /// Start the thread that takes in. `recent` requests are kept to be shown.
+    pub fn start(config: DriftConfig, recent: usize, log: Log) -> Arc<Self> {
+        let (messages, waiting) = sync_channel(WAITING);
+        let traffic = Traffic {
+            began: Instant::now(),
+            seconds: VecDeque::new(),
+            refused: BTreeMap::new(),
+            times: VecDeque::new(),
+        };
+        let state = State { models: BTreeMap::new(), traffic, recent, config, log };
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
+        let work = move || take_in(&waiting, &shared);
+        // Without it what is told is counted as dropped.
+        let _ = std::thread::Builder::new().name("monitor".into()).spawn(work);
+        Arc::new(Monitor { messages, state })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tell it of a request; whether it had room for it.
+    pub fn tell(&self, request: Request) -> bool {
+        self.messages.try_send(Box::new(request)).is_ok()
+    }
+
+    /// A request was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.state().traffic.refuse(reason);
+    }
+
+    /// Begin anew with the drift of a model; whether there is such a model.
+    pub fn reset(&self, model: &Model) -> bool {
+        let mut state = self.state();
+        let fresh = Watched::new(model, &state.config);
+        match state.models.get_mut(&model.name) {
+            Some(watched) => {
+                (watched.drift, watched.evidence) = (fresh.drift, 0.0);
+                watched.alarms.clear();
+                watched.acknowledged = false;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Say that an alarm was seen; whether there was one.
+    pub fn acknowledge(&self, model: &str) -> bool {
+        let mut state = self.state();
+        let found = state.models.get_mut(model).filter(|watched| !watched.alarms.is_empty());
+        found.map(|watched| watched.acknowledged = true).is_some()
+    }
+
+    /// Figures of each model.
+    pub fn figures(&self) -> Vec<(String, Figures)> {
+        let now = log_seconds();
+        let state = self.state();
+        let of = |(name, watched): (&String, &Watched)| {
+            let sum = watched.minutes.sum(now);
+            let flagged = sum.ood as f64 / sum.rows.max(1) as f64;
+            (name.clone(), Figures { evidence: watched.evidence, flagged })
+        };
+        state.models.iter().map(of).collect()
+    }
+
+    /// Requests and refusals lately.
+    pub fn traffic(&self) -> Value {
+        self.state().traffic.json()
+    }
+
+    /// All that is known of a model's rows.
+    pub fn drift(&self, model: &str) -> Option<Value> {
+        let now = log_seconds();
+        self.state().models.get(model).map(|watched| watched.json(now))
+    }
+
+    /// The latest requests.
+    pub fn recent(&self, model: &str) -> Option<Value> {
+        let state = self.state();
+        state.models.get(model).map(|watched| watched.recent.iter().rev().cloned().collect())
+    }
+}
+
+fn log_seconds() -> u64 {
+    seconds(SystemTime::now()) as u64
+}
+
+fn take_in(messages: &Receiver<Box<Request>>, state: &Mutex<State>) {
+    // Which row of a request is watched: no secret, and no pattern.
+    let mut draw = 0x9e37_79b9_7f4a_7c15_u64;
+    for request in messages {
+        draw = draw.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        let row = ((draw >> 33) as usize) % request.scores.len().max(1);
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.take(&request, row);
+    }
+}
+
+impl State {
+    fn take(&mut self, request: &Request, row: usize) {
+        let model = &request.model;
+        self.traffic.take(request.scores.len() as u64, request.took);
+        let other = |watched: &Watched| watched.sha256 != model.sha256;
+        if self.models.get(&model.name).is_none_or(other) {
+            // Of another version nothing is known.
+            let fresh = Watched::new(model, &self.config);
+            self.models.insert(model.name.clone(), fresh);
+        }
+        let Some(watched) = self.models.get_mut(&model.name) else { return };
+        let alarms = watched.take(request, row, self.recent);
+        for alarm in alarms {
+            let fields = json!({
+                "model": model.name, "version": model.version, "test": alarm.test,
+                "row": alarm.row, "since": alarm.since, "evidence_log10": alarm.evidence,
+                "admixture": alarm.admixture,
+            });
+            self.log.say("warn", "drift: the rows are not as those of calibration", fields);
+        }
+    }
+}
+
+impl Watched {
+    fn new(model: &Model, config: &DriftConfig) -> Self {
+        let calibration = model.detector.calibration();
+        let scores = calibration.map(|c| c.scores().clone());
+        let drift = |scores: &CalibrationScores| Drift::new(config.clone(), scores).ok();
+        Watched {
+            sha256: model.sha256.clone(),
+            version: model.version.clone(),
+            alpha: calibration.map(|c| c.config().alpha),
+            calibration_rows: scores.as_ref().map_or(0, CalibrationScores::len),
+            drift: scores.as_ref().and_then(drift),
+            evidence: 0.0,
+            alarms: VecDeque::new(),
+            acknowledged: false,
+            minutes: Ring::new(60),
+            hours: Ring::new(3600),
+            recent: VecDeque::new(),
+        }
+    }
+
+    fn take(&mut self, request: &Request, row: usize, recent: usize) -> Vec<Alarm> {
+        let now = SystemTime::now();
+        let second = seconds(now) as u64;
+        for counts in [self.minutes.at(second), self.hours.at(second)] {
+            counts.requests += 1;
+            counts.rows += request.scores.len() as u64;
+            counts.ood += request.ood as u64;
+            for p in &request.p_values {
+                counts.bins[((p * BINS as f64) as usize).min(BINS - 1)] += 1;
+            }
+        }
+        if recent > 0 {
+            let worst = |a: usize, b: usize| {
+                if request.scores[b] > request.scores[a] { b } else { a }
+            };
+            let most = (1..request.scores.len()).fold(0, worst);
+            let id = request.id.as_ref().map(|id| {
+                printable(id).chars().take(ID).collect::<String>()
+            });
+            self.recent.push_back(json!({
+                "time": seconds(now), "id": id, "rows": request.scores.len(),
+                "score": request.scores.get(most), "p_value": request.p_values.get(most),
+                "ood": request.ood, "ms": request.took.as_micros() as f64 / 1e3,
+            }));
+            while self.recent.len() > recent {
+                self.recent.pop_front();
+            }
+        }
+        let score = request.scores.get(row).copied();
+        let Some((drift, score)) = self.drift.as_mut().zip(score) else { return Vec::new() };
+        let Ok(seen) = drift.push(score) else { return Vec::new() };
+        let found = [seen.martingale, seen.cusum].into_iter().flatten();
+        self.evidence = found.fold(f64::NEG_INFINITY, f64::max).max(-99.0);
+        for alarm in &seen.alarms {
+            self.acknowledged = false;
+            self.alarms.push_back((now, alarm.clone()));
+            if self.alarms.len() > ALARMS {
+                self.alarms.pop_front();
+            }
+        }
+        seen.alarms
+    }
+
+    fn json(&self, now: u64) -> Value {
+        let sum = self.minutes.sum(now);
+        let rows = self.drift.as_ref().map_or(0, Drift::rows);
+        let state = match (&self.drift, self.alarms.is_empty(), self.acknowledged) {
+            (None, ..) => "not watched: the detector is not calibrated",
+            (_, false, false) => "drifting",
+            (_, false, true) => "drifting, acknowledged",
+            _ if rows < FEW => "too few rows",
+            _ => "steady",
+        };
+        let alarms: Vec<Value> = self
+            .alarms
+            .iter()
+            .map(|(at, alarm)| {
+                json!({"time": seconds(*at), "test": alarm.test, "row": alarm.row,
+                       "since": alarm.since, "evidence_log10": alarm.evidence,
+                       "threshold_log10": alarm.threshold, "admixture": alarm.admixture})
+            })
+            .collect();
+        let share = sum.ood as f64 / sum.rows.max(1) as f64;
+        json!({
+            "version": self.version, "state": state, "watched_rows": rows,
+            "evidence_log10": self.evidence, "alarms": alarms, "alpha": self.alpha,
+            "flagged": share, "band": self.band(sum.rows),
+            "rows": sum.rows, "p_values": sum.bins,
+            "minutes": self.minutes.json(), "hours": self.hours.json(),
+        })
+    }
+
+    /// Where the share of flagged rows lies nearly always while nothing changes: the threshold is
+    /// a quantile of n calibration scores, so that the rate it keeps is itself random, with a Beta
+    /// law, and m rows are counted. Three standard deviations.
+    fn band(&self, rows: u64) -> Option<[f64; 2]> {
+        let alpha = self.alpha.filter(|_| rows > 0)?;
+        let (n, m) = (self.calibration_rows as f64, rows as f64);
+        let deviation = (alpha * (1.0 - alpha) * (1.0 / (n + 2.0) + 1.0 / m)).sqrt();
+        Some([(alpha - 3.0 * deviation).max(0.0), (alpha + 3.0 * deviation).min(1.0)])
+    }
+}

@@ -1,0 +1,241 @@
+//! Who may ask for what: tokens, of which only the hashes are stored.
+//!
+//! A file has one line for each: a name, a scope (`score` or `admin`), the SHA-256 of the token.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::str::FromStr;
+
+use heat_ood::Error;
+use heat_ood::io::read_text;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::refusal::{Kind, Refusal, Result};
+
+/// What a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Scores and metadata.
+    Score,
+    /// The admin plane.
+    Admin,
+}
+
+impl Scope {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Scope::Score => "score",
+            Scope::Admin => "admin",
+        }
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "score" => Ok(Scope::Score),
+            "admin" => Ok(Scope::Admin),
+            _ => Err("expected score or admin".into()),
+        }
+    }
+}
+
+/// The known tokens.
+#[derive(Debug, Default)]
+pub struct Tokens(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    scope: Scope,
+    sha256: [u8; 32],
+}
+
+impl Tokens {
+    /// Read a file of tokens.
+    ///
+    /// # Errors
+    /// If others than its owner may read it, or a line is none.
+    pub fn open(path: &Path) -> heat_ood::Result<Self> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+            let mode = found.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                let problem =
+                    format!("has mode {mode:o}: others may read it; `chmod 600` it first");
+                return Err(Error::format(path, problem));
+            }
+        }
+        let mut tokens = Vec::new();
+        for (i, line) in read_text(path)?.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let entry = entry(line).map_err(|problem| {
+                let place = i + 1;
+                Error::format(
+                    path,
+                    format!(
+                        "line {place}: {problem}; expected `NAME score|admin SHA256`, as `heat token` prints it"
+                    ),
+                )
+            })?;
+            tokens.push(entry);
+        }
+        if tokens.is_empty() {
+            return Err(Error::format(path, "has no token: `heat token NAME --scope score` makes one"));
+        }
+        Ok(Tokens(tokens))
+    }
+
+    /// Whether the value of an `Authorization` header opens `scope`.
+    ///
+    /// # Errors
+    /// If it holds no token, an unknown one, or one of the other scope.
+    pub fn check(&self, header: Option<&[u8]>, scope: Scope) -> Result<()> {
+        let unknown = |text: &str| Err(Refusal::new(Kind::Unauthenticated, text));
+        let Some(header) = header else {
+            return unknown("a token is needed: `Authorization: Bearer TOKEN`");
+        };
+        let Some(token) = bearer(header) else {
+            return unknown("expected `Authorization: Bearer TOKEN`");
+        };
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        // All entries, so that the time says nothing of which one it was.
+        let mut found = None;
+        for entry in &self.0 {
+            if bool::from(entry.sha256.ct_eq(&hash)) {
+                found = Some(entry.scope);
+            }
+        }
+        match found {
+            None => unknown("the token is not known"),
+            // Who may administer may also score.
+            Some(has) if has == scope || has == Scope::Admin => Ok(()),
+            Some(_) => {
+                let text = format!("the token has not the scope `{}`", scope.word());
+                Err(Refusal::new(Kind::Forbidden, text))
+            }
+        }
+    }
+}
+
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(7)?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+}
+
+fn entry(line: &str) -> std::result::Result<Entry, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let &[_, scope, hash] = &words[..] else {
+        return Err(format!("{} words", words.len()));
+    };
+    let sha256 = unhex(hash).ok_or("the last word is no SHA-256")?;
+    Ok(Entry { scope: scope.parse()?, sha256 })
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (i, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(out)
+}
+
+/// A new token, and the line of a file that makes it known.
+pub fn make(name: &str, scope: Scope) -> heat_ood::Result<(String, String)> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        let problem = "a name of at most 64 letters, digits, `.`, `_` and `-`";
+        return Err(Error::config("name", name, problem));
+    }
+    let mut bytes = [0u8; 32];
+    random(&mut bytes)?;
+    let token = hex(&bytes);
+    let hash = hex(&Sha256::digest(&token));
+    Ok((token, format!("{name} {} {hash}", scope.word())))
+}
+
+/// Bytes that nobody can guess.
+fn random(bytes: &mut [u8]) -> heat_ood::Result<()> {
+    use std::io::Read;
+    let path = Path::new("/dev/urandom");
+    let mut source = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    source.read_exact(bytes).map_err(Error::io("read", path))
+}
+
+/// As hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str) -> Tokens {
+        Tokens(vec![entry(line).unwrap()])
+    }
+
+    fn kind(tokens: &Tokens, header: &str, scope: Scope) -> Option<Kind> {
+        tokens.check(Some(header.as_bytes()), scope).err().map(|refused| refused.kind)
+    }
+
+    /// SHA-256 of `abc`, from FIPS 180-2.
+    #[test]
+    fn tokens_by_their_hashes() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let score = of(&format!("me score {abc}"));
+        assert_eq!(kind(&score, "Bearer abc", Scope::Score), None);
+        assert_eq!(kind(&score, "bearer  abc ", Scope::Score), None);
+        assert_eq!(kind(&score, "Bearer abc", Scope::Admin), Some(Kind::Forbidden));
+        for wrong in ["Bearer abd", "Basic abc", "Bearer ", "abc", ""] {
+            assert_eq!(kind(&score, wrong, Scope::Score), Some(Kind::Unauthenticated), "{wrong}");
+        }
+        let admin = of(&format!("me admin {abc}"));
+        assert_eq!(kind(&admin, "Bearer abc", Scope::Score), None);
+        assert_eq!(kind(&admin, "Bearer abc", Scope::Admin), None);
+        assert!(score.check(None, Scope::Score).is_err());
+    }
+
+    #[test]
+    fn a_new_token_is_known_by_its_line() {
+        let (token, line) = make("ci", Scope::Admin).unwrap();
+        assert!(line.starts_with("ci admin ") && !line.contains(&token));
+        assert_eq!(kind(&of(&line), &format!("Bearer {token}"), Scope::Admin), None);
+        assert_ne!(make("ci", Scope::Admin).unwrap().0, token);
+        assert!(make("a b", Scope::Score).is_err() && make("", Scope::Score).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_that_others_may_read_are_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        let open = |text: &str, mode| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            Tokens::open(&path).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let line = make("ci", Scope::Score).unwrap().1;
+        assert_eq!(open(&format!("# ours\n\n{line}\n"), 0o600), "");
+        assert!(open(&line, 0o640).contains("chmod 600"));
+        assert!(open("ci score abc", 0o600).contains("line 1"));
+        assert!(open("ci all 00", 0o600).contains("no SHA-256"));
+        assert!(open("# nothing\n", 0o600).contains("has no token"));
+    }
+}
