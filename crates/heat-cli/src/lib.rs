@@ -91,9 +91,7 @@ fn dispatch(cli: &Cli, progress: &mut Progress) -> anyhow::Result<()> {
         Command::Score(args) => commands::score::run(args, progress),
         Command::Watch(args) => commands::watch::run(args, progress),
         #[cfg(feature = "serve")]
-        Command::Serve(args) => {
-            commands::serve::run(args, cli.threads, cli.memory, progress)
-        }
+        Command::Serve(args) => commands::serve::run(args, cli.threads, cli.memory, progress),
         #[cfg(feature = "serve")]
         Command::Token(args) => commands::serve::token(args, progress),
         #[cfg(not(feature = "serve"))]

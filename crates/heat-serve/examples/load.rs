@@ -154,8 +154,7 @@ fn main() {
     let turn = AtomicUsize::new(0);
     let began = Instant::now() + Duration::from_millis(100);
     let new = || Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).unwrap();
-    let all =
-        Mutex::new(Found { good: new(), refused: new(), failed: 0, last: began });
+    let all = Mutex::new(Found { good: new(), refused: new(), failed: 0, last: began });
     std::thread::scope(|scope| {
         for c in 0..o.connections {
             let (o, due, turn, all) = (&o, &due, &turn, &all);

@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use heat_images::backbone::{
-    self, Backbone, BackboneOptions, ExtractConfig, LayersAsked, Part,
-};
+use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked, Part};
 use heat_images::{Image, ImageDataset, TransformConfig, decode_within};
 use heat_ood::features::{FloatType, MIRROR};
 use heat_ood::{Detector, Error, Silent};

@@ -8,6 +8,7 @@
 //! Like `heat-ood`, this crate never panics on input; what it has to say goes through one log.
 
 mod budget;
+mod grpc;
 mod http;
 mod images;
 mod log;
@@ -25,6 +26,6 @@ mod tokens;
 
 pub use log::Form;
 pub use models::check_name;
-pub use server::{Ended, Server, Stop};
+pub use server::{Addresses, Ended, Server, Stop};
 pub use settings::{NamedFile, Settings};
 pub use tokens::{Scope, make as make_token};

@@ -78,7 +78,8 @@ impl Log {
 
     /// Say something, with what belongs to it.
     pub fn say(&self, level: &str, message: &str, fields: Value) {
-        let line = if self.json { as_json(level, message, fields) } else { as_text(message, fields) };
+        let line =
+            if self.json { as_json(level, message, fields) } else { as_text(message, fields) };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             self.lines.try_send(Line::Text(line))
         {

@@ -106,8 +106,8 @@ pub struct Told<'a> {
 /// From 50 µs to 10 s; the default of other programs begins above most of our answers.
 fn seconds() -> Histogram {
     const STEPS: [f64; 17] = [
-        50e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5,
-        5.0, 10.0,
+        50e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0,
+        2.5, 5.0, 10.0,
     ];
     Histogram::new(STEPS)
 }
@@ -155,7 +155,11 @@ impl Metrics {
         let bytes = "Memory that requests hold";
         r.register_with_unit("memory", bytes, Unit::Bytes, all.memory.clone());
         r.register("rejected", "Requests that were refused", all.rejected.clone());
-        r.register("dropped", "What a slow reader, or one that has gone, did not get", all.dropped.clone());
+        r.register(
+            "dropped",
+            "What a slow reader, or one that has gone, did not get",
+            all.dropped.clone(),
+        );
         r.register("p_value", "Conformal p-values", all.p_values.clone());
         let drift = "Evidence that the rows are not as those of calibration, as log10";
         r.register("drift_evidence_log10", drift, all.evidence.clone());
@@ -327,7 +331,6 @@ impl Metrics {
         let text = text.trim_end().trim_end_matches("# EOF").to_owned();
         text + &process()
     }
-
 }
 
 /// What the system says of this process, under the names that all programs use.

@@ -129,9 +129,8 @@ impl Model {
     /// If there is none of such a name.
     pub fn asked(&self, asked: Option<&[Asked]>, binary: bool) -> Result<Vec<(Output, bool)>> {
         let Some(asked) = asked else {
-            let default = |output: &&Output| {
-                matches!(output, Output::Score | Output::PValue | Output::IsOod)
-            };
+            let default =
+                |output: &&Output| matches!(output, Output::Score | Output::PValue | Output::IsOod);
             return Ok(self.outputs.iter().filter(default).map(|o| (*o, binary)).collect());
         };
         let find = |asked: &Asked| {
@@ -212,9 +211,7 @@ impl Model {
 
     /// What the protocol says of it.
     pub fn metadata(&self, network: bool) -> Value {
-        let tensor = |name: &str, kind: &str, shape: &[i64]| {
-            json!({"name": name, "datatype": kind, "shape": shape})
-        };
+        let tensor = |name: &str, kind: &str, shape: &[i64]| json!({"name": name, "datatype": kind, "shape": shape});
         let mut inputs: Vec<Value> = Vec::new();
         if network {
             inputs.push(tensor("image_bytes", "BYTES", &[-1]));

@@ -18,7 +18,10 @@ use crate::log::{Log, seconds};
 use crate::models::Model;
 
 /// Requests that wait to be taken in.
-const WAITING: usize = 1024;
+const WAITING: usize = 4096;
+
+/// How long they are gathered.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Minutes that are kept.
 const MINUTES: usize = 15;
@@ -321,11 +324,15 @@ fn log_seconds() -> u64 {
 fn take_in(messages: &Receiver<Box<Request>>, state: &Mutex<State>) {
     // Which row of a request is watched: no secret, and no pattern.
     let mut draw = 0x9e37_79b9_7f4a_7c15_u64;
-    for request in messages {
-        draw = draw.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        let row = ((draw >> 33) as usize) % request.scores.len().max(1);
+    while let Ok(first) = messages.recv() {
+        // To be woken for each costs more than what is done: what comes meanwhile is taken together.
+        std::thread::sleep(GATHER);
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.take(&request, row);
+        for request in std::iter::once(first).chain(messages.try_iter().take(WAITING)) {
+            draw = draw.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let row = ((draw >> 33) as usize) % request.scores.len().max(1);
+            state.take(&request, row);
+        }
     }
 }
 
@@ -388,9 +395,8 @@ impl Watched {
                 if request.scores[b] > request.scores[a] { b } else { a }
             };
             let most = (1..request.scores.len()).fold(0, worst);
-            let id = request.id.as_ref().map(|id| {
-                printable(id).chars().take(ID).collect::<String>()
-            });
+            let id =
+                request.id.as_ref().map(|id| printable(id).chars().take(ID).collect::<String>());
             self.recent.push_back(json!({
                 "time": seconds(now), "id": id, "rows": request.scores.len(),
                 "score": request.scores.get(most), "p_value": request.p_values.get(most),

@@ -28,14 +28,12 @@ use crate::refusal::{Kind, Refusal, Result};
 /// What a piece of a large request may take while small ones come.
 const PIECE: Duration = Duration::from_millis(2);
 
-/// Rows of a small request.
+/// Most rows of a small request, which is never cut, and fewest of a batch: fewer at a time are scored
+/// at less than the full rate.
 const SMALL: usize = 64;
 
 /// How long after a small request others are expected.
 const EXPECTED: Duration = Duration::from_secs(1);
-
-/// Fewest rows of a piece.
-const LEAST: usize = 16;
 
 /// What a request's rows are made of.
 pub enum Rows {
@@ -104,10 +102,24 @@ impl Waiting {
     }
 }
 
-/// Jobs of one model.
+/// Jobs of one model, in the order in which they came.
 struct Lane {
     model: Arc<Model>,
-    jobs: VecDeque<Waiting>,
+    small: VecDeque<Waiting>,
+    large: VecDeque<Waiting>,
+}
+
+impl Lane {
+    fn push(&mut self, waiting: Waiting) {
+        match waiting.left() {
+            0..=SMALL => self.small.push_back(waiting),
+            _ => self.large.push_back(waiting),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
 }
 
 #[derive(Default)]
@@ -117,6 +129,20 @@ struct State {
     closed: bool,
     /// Until when small requests are expected.
     hurried: Option<Instant>,
+}
+
+impl State {
+    /// Into the lane of its model.
+    fn put(&mut self, waiting: Waiting) {
+        let model = &waiting.job.model;
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| Arc::ptr_eq(&lane.model, model)) {
+            return lane.push(waiting);
+        }
+        let (small, large) = Default::default();
+        let mut lane = Lane { model: Arc::clone(model), small, large };
+        lane.push(waiting);
+        self.lanes.push_back(lane);
+    }
 }
 
 /// A queue, and what bounds it.
@@ -173,12 +199,7 @@ impl Queue {
         if job.rows <= SMALL {
             state.hurried = Some(came + EXPECTED);
         }
-        let model = Arc::clone(&job.model);
-        let waiting = Waiting { job, came, scored: Scored::default() };
-        match state.lanes.iter_mut().find(|lane| Arc::ptr_eq(&lane.model, &model)) {
-            Some(lane) => lane.jobs.push_back(waiting),
-            None => state.lanes.push_back(Lane { model, jobs: [waiting].into() }),
-        }
+        state.put(Waiting { job, came, scored: Scored::default() });
         drop(state);
         self.wake.notify_one();
         Ok(())
@@ -198,7 +219,7 @@ impl Queue {
         }
         let rate = self.rate.load(Ordering::Relaxed) as f64;
         let rows = (rate * PIECE.as_secs_f64()) as usize;
-        rows.max(LEAST).min(self.most_in_batch)
+        rows.max(SMALL).min(self.most_in_batch)
     }
 
     /// The next batch; `None` when the queue is closed and empty.
@@ -217,7 +238,7 @@ impl Queue {
             let room = self.room(&state, Instant::now());
             let Some(mut lane) = state.lanes.pop_front() else { continue };
             let batch = self.gather(&mut lane, room, &mut state);
-            if !lane.jobs.is_empty() {
+            if !lane.is_empty() {
                 state.lanes.push_back(lane);
                 self.wake.notify_one();
             }
@@ -239,49 +260,52 @@ impl Queue {
         state
     }
 
-    /// Take up to `room` rows of a lane: of each job an equal part first, then what is left of
-    /// the room in their order.
+    /// Take up to `room` rows of a lane: small jobs whole, then a piece of a large one, for which
+    /// half of the room is kept. A batch has at least one job, whatever the room.
     fn gather(&self, lane: &mut Lane, room: usize, state: &mut State) -> Batch {
         let now = Instant::now();
         let mut pieces: Vec<(Waiting, usize)> = Vec::new();
-        let share = (room / lane.jobs.len().max(1)).max(1);
-        let (mut left, mut taken) = (room, 0);
-        while left > 0 {
-            let Some(waiting) = lane.jobs.pop_front() else { break };
+        let (mut used, mut gone) = (0, 0);
+        let mut useful = |waiting: Waiting| {
             if waiting.job.reply.is_closed() {
-                taken += waiting.left();
+                gone += waiting.left();
                 self.metrics.dropped_client();
-                continue;
-            }
-            if now >= waiting.job.deadline {
-                taken += waiting.left();
+            } else if now >= waiting.job.deadline {
+                gone += waiting.left();
                 waiting.end(Err(late()));
-                continue;
+            } else {
+                return Some(waiting);
             }
-            let rows = waiting.left().min(share).min(left);
-            left -= rows;
-            pieces.push((waiting, rows));
+            None
+        };
+        let kept = if lane.large.is_empty() { 0 } else { room / 2 };
+        while let Some(waiting) = lane.small.pop_front() {
+            let rows = waiting.left();
+            if used > 0 && used + rows > room - kept {
+                lane.small.push_front(waiting);
+                break;
+            }
+            if let Some(waiting) = useful(waiting) {
+                used += rows;
+                pieces.push((waiting, rows));
+            }
         }
-        for (waiting, rows) in &mut pieces {
-            let more = (waiting.left() - *rows).min(left);
-            *rows += more;
-            left -= more;
+        while used < room {
+            let Some(waiting) = lane.large.pop_front() else { break };
+            if let Some(waiting) = useful(waiting) {
+                let rows = waiting.left().min(room - used);
+                used += rows;
+                pieces.push((waiting, rows));
+            }
         }
-        taken += pieces.iter().map(|(_, rows)| rows).sum::<usize>();
-        state.rows -= taken;
-        self.metrics.waiting(-(taken as i64));
+        state.rows -= used + gone;
+        self.metrics.waiting(-((used + gone) as i64));
         Batch { model: Arc::clone(&lane.model), pieces }
     }
 
     /// Put back what has more rows. It goes to the end: others come first now.
     fn put_back(&self, waiting: Waiting) {
-        let mut state = self.state();
-        let model = Arc::clone(&waiting.job.model);
-        match state.lanes.iter_mut().find(|lane| Arc::ptr_eq(&lane.model, &model)) {
-            Some(lane) => lane.jobs.push_back(waiting),
-            None => state.lanes.push_back(Lane { model, jobs: [waiting].into() }),
-        }
-        drop(state);
+        self.state().put(waiting);
         self.wake.notify_one();
     }
 
@@ -367,9 +391,7 @@ impl Waiting {
         let Prediction { scores, components, verdicts, classes, .. } = found;
         let verdicts = match &self.job.calibration {
             // Classes are there where it is by class, as the detector's own is.
-            Some(other) => {
-                other.verdicts(&scores, classes.as_deref(), Ties::Conservative).ok()
-            }
+            Some(other) => other.verdicts(&scores, classes.as_deref(), Ties::Conservative).ok(),
             None => verdicts,
         };
         let all = &mut self.scored;

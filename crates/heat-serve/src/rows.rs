@@ -14,12 +14,7 @@ use crate::refusal::{Kind, Refusal, Result};
 ///
 /// # Errors
 /// If a tensor is missing, not read, of another shape, or there are more rows than `limit`.
-pub fn of(
-    model: &Model,
-    network: bool,
-    inputs: Vec<Input>,
-    limit: usize,
-) -> Result<(Rows, usize)> {
+pub fn of(model: &Model, network: bool, inputs: Vec<Input>, limit: usize) -> Result<(Rows, usize)> {
     let image = |input: &Input| input.name == "image" || input.name == "image_bytes";
     if inputs.iter().any(image) {
         if !network {

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::budget::Budget;
+use crate::grpc;
 use crate::http::{self, Certificates, Limits, Listen, Tls};
 use crate::images::Network;
 use crate::log::Log;
@@ -119,7 +120,11 @@ impl Shared {
             Err(error) => {
                 self.metrics.reloaded("failed");
                 let fields = json!({"model": served.name, "problem": error.to_string()});
-                self.log.say("error", "a detector was not read; the one before is served on", fields);
+                self.log.say(
+                    "error",
+                    "a detector was not read; the one before is served on",
+                    fields,
+                );
                 Err(error)
             }
         }
@@ -154,6 +159,17 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<Workers>,
     stop: Arc<Notify>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The data plane.
+    pub data: SocketAddr,
+    /// gRPC, if it is spoken.
+    pub grpc: Option<SocketAddr>,
+    /// The admin plane, if there is one.
+    pub admin: Option<SocketAddr>,
 }
 
 /// Asks a server for an end, as the signals do.
@@ -214,7 +230,7 @@ fn check_settings(settings: &Settings) -> heat_ood::Result<()> {
         return refuse("tls-client-ca", "".into(), "needs `--tls-cert` and `--tls-key`");
     }
     let exposed = |address: &SocketAddr| !address.ip().is_loopback();
-    let listeners = [Some(settings.listen), settings.admin];
+    let listeners = [Some(settings.listen), settings.grpc, settings.admin];
     if let Some(address) = listeners.into_iter().flatten().find(exposed)
         && settings.tokens.is_none()
         && !settings.insecure
@@ -245,7 +261,9 @@ impl Server {
         };
         let exposed = !settings.listen.ip().is_loopback();
         if exposed && tls.is_none() {
-            log.warn("without --tls-cert and --tls-key, tokens and features can be read on the way");
+            log.warn(
+                "without --tls-cert and --tls-key, tokens and features can be read on the way",
+            );
         }
         let drift = DriftConfig { horizon: HORIZON, ..DriftConfig::default() };
         let monitor = Monitor::start(drift, settings.recent, log.clone());
@@ -315,14 +333,11 @@ impl Server {
     }
 
     /// Serve until a signal asks for an end, and answer what was taken by then. `began` is told
-    /// the addresses that are listened on: of the data plane, and of the admin plane.
+    /// the addresses that are listened on.
     ///
     /// # Errors
     /// If an address cannot be listened on.
-    pub fn run(
-        self,
-        began: impl FnOnce(SocketAddr, Option<SocketAddr>),
-    ) -> heat_ood::Result<Ended> {
+    pub fn run(self, began: impl FnOnce(&Addresses)) -> heat_ood::Result<Ended> {
         let Server { shared, workers, stop } = self;
         let threads = shared.settings.threads.clamp(1, 2);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -355,19 +370,22 @@ async fn listen(key: &str, address: SocketAddr) -> heat_ood::Result<TcpListener>
 async fn serve(
     shared: &Arc<Shared>,
     stop: &Notify,
-    began: impl FnOnce(SocketAddr, Option<SocketAddr>),
+    began: impl FnOnce(&Addresses),
 ) -> heat_ood::Result<Ended> {
     let settings = &shared.settings;
     let data = listen("listen", settings.listen).await?;
-    let admin = match settings.admin {
-        Some(address) => Some(listen("admin", address).await?),
-        None => None,
+    let other = async |key, address: Option<SocketAddr>| match address {
+        Some(address) => listen(key, address).await.map(Some),
+        None => Ok(None),
     };
+    let calls = other("grpc", settings.grpc).await?;
+    let admin = other("admin", settings.admin).await?;
     let address = |listener: &TcpListener| listener.local_addr().ok();
-    began(
-        address(&data).unwrap_or(settings.listen),
-        admin.as_ref().and_then(address),
-    );
+    began(&Addresses {
+        data: address(&data).unwrap_or(settings.listen),
+        grpc: calls.as_ref().and_then(address),
+        admin: admin.as_ref().and_then(address),
+    });
     let phase = shared.phase.subscribe();
     let how = Listen {
         connections: Arc::new(Semaphore::new(settings.max_connections)),
@@ -378,6 +396,9 @@ async fn serve(
     };
     let mut planes = tokio::task::JoinSet::new();
     planes.spawn(http::accept(data, http::data(shared), how.clone(), phase.clone()));
+    if let Some(calls) = calls {
+        planes.spawn(http::accept(calls, grpc::router(shared), how.clone(), phase.clone()));
+    }
     if let Some(admin) = admin {
         // Connections of clients keep no administrator out.
         let connections = Arc::new(Semaphore::new(64));

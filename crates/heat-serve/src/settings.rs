@@ -28,6 +28,8 @@ pub struct Settings {
     pub backbones: Vec<NamedFile>,
     /// Where the data plane listens.
     pub listen: SocketAddr,
+    /// Where gRPC is spoken; nothing: nowhere.
+    pub grpc: Option<SocketAddr>,
     /// Where the admin plane listens; nothing: nowhere.
     pub admin: Option<SocketAddr>,
     /// Names by which the admin plane is asked for, besides addresses and localhost.
@@ -95,6 +97,7 @@ impl Default for Settings {
             detectors: Vec::new(),
             backbones: Vec::new(),
             listen: local(8080),
+            grpc: None,
             admin: Some(local(9090)),
             admin_hosts: Vec::new(),
             tokens: None,

@@ -89,7 +89,10 @@ impl Tokens {
             tokens.push(entry);
         }
         if tokens.is_empty() {
-            return Err(Error::format(path, "has no token: `heat token NAME --scope score` makes one"));
+            return Err(Error::format(
+                path,
+                "has no token: `heat token NAME --scope score` makes one",
+            ));
         }
         Ok(Tokens(tokens))
     }

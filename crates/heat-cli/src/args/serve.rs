@@ -35,6 +35,9 @@ pub struct ServeArgs {
     /// Where clients ask [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Where clients ask by gRPC [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub grpc: Option<SocketAddr>,
     /// Where operators ask: metrics, the page, reload [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "no_admin")]
     pub admin: Option<SocketAddr>,

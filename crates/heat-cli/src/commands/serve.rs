@@ -33,9 +33,12 @@ pub fn run(
     if args.check {
         return write_output(None, &text);
     }
-    let ended = server.run(|data, admin| {
-        progress.say(&format!("listening on {data}"));
-        if let Some(admin) = admin {
+    let ended = server.run(|addresses| {
+        progress.say(&format!("listening on {}", addresses.data));
+        if let Some(grpc) = addresses.grpc {
+            progress.say(&format!("gRPC on {grpc}"));
+        }
+        if let Some(admin) = addresses.admin {
             progress.say(&format!("page and metrics on {admin}"));
         }
     })?;
@@ -67,6 +70,9 @@ fn settings(args: &ServeArgs) -> Result<Settings> {
     }
     let s = &mut settings;
     set(&mut s.listen, args.listen);
+    if args.grpc.is_some() {
+        s.grpc = args.grpc;
+    }
     if args.admin.is_some() || args.no_admin {
         s.admin = args.admin;
     }
@@ -147,7 +153,8 @@ pub fn token(args: &TokenArgs, progress: &mut Progress) -> Result<()> {
         TokenScope::Admin => Scope::Admin,
     };
     let (token, line) = make_token(&args.name, scope)?;
-    progress.say("the token, which is shown once; clients send it as `Authorization: Bearer TOKEN`:");
+    progress
+        .say("the token, which is shown once; clients send it as `Authorization: Bearer TOKEN`:");
     progress.say(&format!("  {token}"));
     progress.say("the line for the file of `heat serve --tokens FILE`:");
     write_output(None, &format!("{line}\n"))

@@ -132,11 +132,12 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
 
 /// `GET /heat/v1/models/{model}/drift`
 pub async fn drift(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
-    let found = named.served(&shared).map(|served| {
-        shared.metrics.monitor().drift(&served.name).unwrap_or_else(|| {
-            json!({"state": "too few rows", "watched_rows": 0, "alarms": []})
-        })
-    });
+    let found =
+        named.served(&shared).map(|served| {
+            shared.metrics.monitor().drift(&served.name).unwrap_or_else(
+                || json!({"state": "too few rows", "watched_rows": 0, "alarms": []}),
+            )
+        });
     answer(&shared, found)
 }
 

@@ -115,9 +115,8 @@ pub async fn read(
 
 fn packing(headers: &HeaderMap) -> Result<Option<Packing>> {
     let mut given = headers.get_all(header::CONTENT_ENCODING).iter();
-    let unknown = || {
-        Refusal::new(Kind::Encoding, "Content-Encoding is none of gzip, deflate, identity")
-    };
+    let unknown =
+        || Refusal::new(Kind::Encoding, "Content-Encoding is none of gzip, deflate, identity");
     let Some(first) = given.next() else { return Ok(None) };
     if given.next().is_some() {
         return Err(unknown());
@@ -131,7 +130,10 @@ fn packing(headers: &HeaderMap) -> Result<Option<Packing>> {
 }
 
 /// Unpack piece by piece, each charged before the next is made.
-fn unpack(packing: Packing, bytes: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// If it is not so packed, has more bytes than `limit`, or there is no memory for it.
+pub fn unpack(packing: Packing, bytes: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>> {
     let mut reader: Box<dyn Read> = match packing {
         Packing::Gzip => Box::new(GzDecoder::new(bytes)),
         Packing::Deflate => Box::new(ZlibDecoder::new(bytes)),

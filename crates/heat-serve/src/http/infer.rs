@@ -99,9 +99,9 @@ async fn answer(
     if let Some(packing) = body::accepted(headers).filter(|_| shared.settings.compress) {
         let packed = tokio::task::spawn_blocking(move || body::pack(packing, &bytes)).await;
         let failed = |_| Refusal::new(Kind::Internal, "the answer could not be packed");
-        bytes = packed.map_err(failed)?.map_err(|_| {
-            Refusal::new(Kind::Internal, "the answer could not be packed")
-        })?;
+        bytes = packed
+            .map_err(failed)?
+            .map_err(|_| Refusal::new(Kind::Internal, "the answer could not be packed"))?;
         let name = match packing {
             body::Packing::Gzip => "gzip",
             body::Packing::Deflate => "deflate",
@@ -219,7 +219,12 @@ impl Ask<'_> {
         let found = tokio::time::timeout_at(deadline.into(), found).await;
         let ended = |_| Refusal::new(Kind::Unavailable, "the server is about to end");
         let scored = found.map_err(|_| queue::late())?.map_err(ended)??;
-        shared.metrics.told(Told { model: &model, id: *id, scored: &scored, took: began.elapsed() });
+        shared.metrics.told(Told {
+            model: &model,
+            id: *id,
+            scored: &scored,
+            took: began.elapsed(),
+        });
         Ok(scored)
     }
 }

@@ -2,10 +2,10 @@
 
 mod accept;
 mod admin;
-mod body;
-mod infer;
+pub mod body;
+pub mod infer;
 mod openapi;
-mod routes;
+pub mod routes;
 mod tls;
 
 pub use accept::{Listen, accept};

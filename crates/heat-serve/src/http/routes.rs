@@ -58,7 +58,11 @@ fn data_routes() -> Vec<(Route, Handler)> {
         score("/v2/models/{model}/config", "The same for load generators", get(config)),
         score("/v2/models/{model}/stats", "Counts of a model", get(stats)),
         infers("/v2/models/{model}/infer"),
-        score("/v2/models/{model}/versions/{version}", "What a version reads and gives", get(metadata)),
+        score(
+            "/v2/models/{model}/versions/{version}",
+            "What a version reads and gives",
+            get(metadata),
+        ),
         score(
             "/v2/models/{model}/versions/{version}/ready",
             "Whether a version is loaded",
@@ -214,7 +218,8 @@ async fn wrong_method(State(shared): State<Arc<Shared>>, uri: Uri, method: Metho
 /// The model and version of a path.
 #[derive(serde::Deserialize)]
 pub struct Named {
-    model: String,
+    /// The name of the model.
+    pub model: String,
     /// That of the version, if the path has one.
     pub version: Option<String>,
 }
@@ -319,9 +324,9 @@ async fn config(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> 
 }
 
 async fn stats(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
-    let found = named.loaded(&shared).map(|model| {
-        json!({"model_stats": [shared.metrics.statistics(&model)]})
-    });
+    let found = named
+        .loaded(&shared)
+        .map(|model| json!({"model_stats": [shared.metrics.statistics(&model)]}));
     answer(&shared, found)
 }
 

@@ -54,9 +54,8 @@ impl Tls {
 
 fn certificates(path: &Path) -> heat_ood::Result<Vec<CertificateDer<'static>>> {
     let bad = |e: &dyn std::fmt::Display| Error::format(path, format!("no certificates: {e}"));
-    let all: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|e| bad(&e))?;
+    let all: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| bad(&e))?;
     match all.is_empty() {
         true => Err(bad(&"expected PEM, which begins with -----BEGIN CERTIFICATE-----")),
         false => Ok(all),

@@ -111,7 +111,8 @@ pub fn encode(answer: &Answer) -> (Vec<u8>, Option<usize>) {
         }
         let (rows, datatype) = (column.rows(), column.datatype().name());
         let name = Value::from(name.as_str());
-        let described = format!("{{\"name\":{name},\"shape\":[{rows}],\"datatype\":\"{datatype}\",");
+        let described =
+            format!("{{\"name\":{name},\"shape\":[{rows}],\"datatype\":\"{datatype}\",");
         out.extend_from_slice(described.as_bytes());
         if *binary {
             let bytes = column.bytes();

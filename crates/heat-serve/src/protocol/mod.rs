@@ -10,7 +10,7 @@ mod numbers;
 mod request;
 
 pub use answer::{Answer, Column, encode};
-pub use request::{Asked, Input, Request, Values, parse, raw};
+pub use request::{Asked, Contents, Input, Request, Values, parameters, parse, raw, tensor};
 
 /// The header that says how many bytes of a body are JSON.
 pub const LENGTH: &str = "inference-header-content-length";
@@ -52,7 +52,7 @@ impl Datatype {
     }
 
     /// That of a word, of those that inputs may have.
-    fn of_input(name: &str) -> Option<Self> {
+    pub fn of_input(name: &str) -> Option<Self> {
         use Datatype::*;
         [Uint8, Fp16, Bf16, Fp32, Fp64, Bytes].into_iter().find(|t| t.name() == name)
     }

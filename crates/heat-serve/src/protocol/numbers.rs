@@ -73,8 +73,7 @@ fn walk<'a>(
                 };
                 *outer += 1;
                 let depth = open.len();
-                if *leaves_at.get_or_insert(depth) != depth
-                    || (depth != 1 && depth != shape.len())
+                if *leaves_at.get_or_insert(depth) != depth || (depth != 1 && depth != shape.len())
                 {
                     return Err(format!("values at another depth than the shape {shape:?} has"));
                 }

@@ -210,7 +210,11 @@ fn flag(given: &Map<String, Value>, key: &str) -> Result<Option<bool>> {
     }
 }
 
-fn parameters(given: Map<String, Value>) -> Result<Parameters> {
+/// What a request says besides its tensors.
+///
+/// # Errors
+/// If a value is none, or asks for what is not supported.
+pub fn parameters(given: Map<String, Value>) -> Result<Parameters> {
     refuse_shared(&given)?;
     // 0 and "" say that there is no sequence, as some clients send.
     let sequence = given.get("sequence_id");
@@ -237,33 +241,19 @@ fn parameters(given: Map<String, Value>) -> Result<Parameters> {
 
 /// One tensor: from its own JSON, or from the bytes after it.
 fn read(
-    tensor: Tensor<'_>,
+    given: Tensor<'_>,
     rest: &mut &[u8],
     reserve: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Input> {
-    let Tensor { name, shape, datatype, parameters, data } = tensor;
+    let Tensor { name, shape, datatype, parameters, data } = given;
     let bad = |problem: String| Refusal::invalid(format!("the input `{name}`: {problem}"));
-    let Some(kind) = Datatype::of_input(&datatype) else {
-        return Err(bad(format!(
-            "datatype {datatype}, expected FP32, FP64, FP16 or BF16 (features), UINT8 or BYTES \
-             (images)"
-        )));
-    };
-    let sides: Option<Vec<usize>> =
-        shape.iter().map(|side| usize::try_from(*side).ok().filter(|side| *side > 0)).collect();
-    let total = sides.as_ref().and_then(|sides| {
-        sides.iter().try_fold(1usize, |product, side| product.checked_mul(*side))
-    });
-    let (Some(shape), Some(total)) = (sides, total.filter(|_| !shape.is_empty())) else {
-        return Err(bad(format!("shape {shape:?}, expected sides of at least 1")));
-    };
     let given = parameters.unwrap_or_default();
     refuse_shared(&given)?;
     let size = given.get("binary_data_size").map(|value| {
         let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
         size.ok_or_else(|| bad(format!("binary_data_size is {value}, expected a number of bytes")))
     });
-    let values = match (size.transpose()?, data) {
+    let contents = match (size.transpose()?, data) {
         (Some(_), Some(_)) => {
             return Err(bad("has both `data` and `binary_data_size`; give one".into()));
         }
@@ -277,6 +267,52 @@ fn read(
                 )));
             };
             *rest = after;
+            Contents::Raw(own)
+        }
+        (None, Some(data)) => Contents::Json(data.get()),
+    };
+    tensor(name, &shape, &datatype, contents, reserve)
+}
+
+/// Where the values of a tensor are.
+pub enum Contents<'a> {
+    /// In bytes, little-endian.
+    Raw(&'a [u8]),
+    /// In an array of JSON.
+    Json(&'a str),
+    /// Here.
+    Values(Values),
+}
+
+/// A tensor whose contents go with its shape and type, and are finite.
+///
+/// # Errors
+/// If they do not.
+pub fn tensor(
+    name: String,
+    shape: &[i64],
+    datatype: &str,
+    contents: Contents<'_>,
+    reserve: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Input> {
+    let bad = |problem: String| Refusal::invalid(format!("the input `{name}`: {problem}"));
+    let Some(kind) = Datatype::of_input(datatype) else {
+        return Err(bad(format!(
+            "datatype {datatype}, expected FP32, FP64, FP16 or BF16 (features), UINT8 or BYTES \
+             (images)"
+        )));
+    };
+    let sides: Option<Vec<usize>> =
+        shape.iter().map(|side| usize::try_from(*side).ok().filter(|side| *side > 0)).collect();
+    let total = sides.as_ref().and_then(|sides| {
+        sides.iter().try_fold(1usize, |product, side| product.checked_mul(*side))
+    });
+    let (Some(shape), Some(total)) = (sides, total.filter(|_| !shape.is_empty())) else {
+        return Err(bad(format!("shape {shape:?}, expected sides of at least 1")));
+    };
+    let values = match contents {
+        Contents::Raw(own) => {
+            let size = own.len();
             match kind.size() {
                 Some(each) if total.checked_mul(each) != Some(size) => {
                     return Err(bad(format!(
@@ -301,8 +337,7 @@ fn read(
                 }
             }
         }
-        (None, Some(data)) => {
-            let text = data.get();
+        Contents::Json(text) => {
             // No value takes less than two bytes of text.
             let bound = total.min(text.len() / 2 + 1);
             match kind {
@@ -322,6 +357,21 @@ fn read(
                     Values::Floats(numbers::floats(text, &shape).map_err(bad)?)
                 }
             }
+        }
+        Contents::Values(values) => {
+            let (count, bytes) = match &values {
+                Values::Floats(v) => (v.len(), v.len() * 4),
+                Values::Bytes(v) => (v.len(), v.len()),
+                Values::Texts(v) => (v.len(), v.iter().map(Vec::len).sum()),
+            };
+            reserve(bytes)?;
+            if count != total {
+                return Err(bad(format!("{count} values where the shape {shape:?} has {total}")));
+            }
+            if let Values::Floats(v) = &values {
+                check_finite(&name, v, &shape)?;
+            }
+            values
         }
     };
     Ok(Input { name, shape, values })
@@ -345,7 +395,7 @@ fn strings(mut bytes: &[u8], total: usize) -> std::result::Result<Vec<Vec<u8>>, 
 }
 
 /// Finite numbers of little-endian bytes, as many as the shape says.
-pub fn decode(name: &str, kind: Datatype, bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>> {
+fn decode(name: &str, kind: Datatype, bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>> {
     fn each<const N: usize>(bytes: &[u8], of: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks::<N>().0.iter().map(|chunk| of(*chunk)).collect()
     }
@@ -360,7 +410,7 @@ pub fn decode(name: &str, kind: Datatype, bytes: &[u8], shape: &[usize]) -> Resu
 }
 
 /// Refuse what is no number: it must not reach rows of others.
-pub fn check_finite(name: &str, values: &[f32], shape: &[usize]) -> Result<()> {
+fn check_finite(name: &str, values: &[f32], shape: &[usize]) -> Result<()> {
     // Whether any is, without a branch in the loop.
     if values.iter().fold(0.0f32, |sum, v| sum + v * 0.0) == 0.0 {
         return Ok(());
@@ -518,7 +568,8 @@ mod tests {
     #[test]
     fn what_is_claimed_is_bounded_by_the_body() {
         let mut asked = 0;
-        let body = avg(r#""data":[1,2]"#).replace("[1,2],\"datatype\"", "[1,9000000000],\"datatype\"");
+        let body =
+            avg(r#""data":[1,2]"#).replace("[1,2],\"datatype\"", "[1,9000000000],\"datatype\"");
         let refused = parse(body.as_bytes(), None, &mut |n| {
             asked += n;
             Ok(())

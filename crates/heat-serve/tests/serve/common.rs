@@ -11,7 +11,7 @@ use heat_ood::calibrate::CalibrationConfig;
 use heat_ood::features::FeatureSet;
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Detector, Silent, TrainingData};
-use heat_serve::{Ended, NamedFile, Server, Settings, Stop};
+use heat_serve::{Addresses, Ended, NamedFile, Server, Settings, Stop};
 use serde_json::{Value, json};
 
 /// D of the features.
@@ -74,9 +74,10 @@ impl Running {
         let server = Server::open(settings).unwrap();
         let stop = server.stop();
         let (told, address) = channel();
-        let run = move || server.run(|data, admin| told.send((data, admin.unwrap())).unwrap());
+        let run = move || server.run(|addresses| told.send(*addresses).unwrap());
         let thread = std::thread::spawn(move || run().unwrap());
-        let (data, admin) = address.recv().unwrap();
+        let Addresses { data, admin, .. } = address.recv().unwrap();
+        let admin = admin.unwrap();
         Running { data, admin, directory, stop, thread: Some(thread) }
     }
 
@@ -165,7 +166,8 @@ impl Answer {
         let json = self.json();
         let outputs = json["outputs"].as_array().unwrap();
         let found = outputs.iter().find(|o| o["name"] == name).unwrap();
-        let number = |v: &Value| v.as_f64().unwrap_or_else(|| f64::from(u8::from(v == &json!(true))));
+        let number =
+            |v: &Value| v.as_f64().unwrap_or_else(|| f64::from(u8::from(v == &json!(true))));
         found["data"].as_array().unwrap().iter().map(number).collect()
     }
 }

@@ -16,7 +16,8 @@ fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     assert!(answer.status == 413 && answer.error().contains("more than 100000 bytes"));
     // Chunked, without a length.
     let mut stream = connect(running.data);
-    let head = "POST /v2/models/gmm/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head =
+        "POST /v2/models/gmm/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let chunk = format!("{:x}\r\n{}\r\n", 10_000, "x".repeat(10_000));
     for _ in 0..20 {
@@ -126,7 +127,10 @@ fn what_cannot_wait_is_refused_at_once() {
     running.works();
     // Nothing is held or waits any more.
     let status = running.admin("GET", "/heat/v1/status").json();
-    assert_eq!((status["queue_rows"].as_i64(), status["memory_bytes"].as_i64()), (Some(0), Some(0)));
+    assert_eq!(
+        (status["queue_rows"].as_i64(), status["memory_bytes"].as_i64()),
+        (Some(0), Some(0))
+    );
 }
 
 #[test]

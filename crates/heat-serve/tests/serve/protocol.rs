@@ -99,7 +99,8 @@ fn the_same_bits_in_every_form() {
 /// Requests that are scored beside each other get what they get alone.
 #[test]
 fn neighbours_change_nothing() {
-    let running = Running::start(|settings, _| settings.batch_wait = std::time::Duration::from_millis(5));
+    let running =
+        Running::start(|settings, _| settings.batch_wait = std::time::Duration::from_millis(5));
     let wanted: Vec<_> = (0..24)
         .map(|i| {
             let values = rows(1 + i % 7, 500 + i as u64, 0.1 * i as f32);
@@ -113,8 +114,7 @@ fn neighbours_change_nothing() {
             scope.spawn(move || {
                 for _ in 0..20 {
                     let answer = running.infer("gmm", &request(values));
-                    let got: Vec<f32> =
-                        answer.output("score").iter().map(|v| *v as f32).collect();
+                    let got: Vec<f32> = answer.output("score").iter().map(|v| *v as f32).collect();
                     assert_eq!(&got, scores);
                     // One that is wrong harms nobody.
                     if i % 5 == 0 {
@@ -143,7 +143,8 @@ fn what_is_asked_for_is_given() {
     assert_eq!(json["parameters"]["alpha"], 0.2);
     assert_eq!(json["parameters"]["guarantee"], "marginal");
     assert!(json["parameters"]["queue_us"].is_u64() && json["parameters"]["score_us"].is_u64());
-    let names: Vec<&Value> = json["outputs"].as_array().unwrap().iter().map(|o| &o["name"]).collect();
+    let names: Vec<&Value> =
+        json["outputs"].as_array().unwrap().iter().map(|o| &o["name"]).collect();
     assert_eq!(names, ["p_value", "score"]);
     // By the rate asked for: exactly those with p at most that are called anomalous.
     body["outputs"] = json!([{"name": "p_value"}, {"name": "is_ood"}]);
@@ -211,21 +212,30 @@ fn labels_of_bodies_do_not_matter() {
 #[test]
 fn bad_requests_are_named() {
     let running = Running::start(|settings, _| settings.max_request_rows = 100);
-    let avg = |shape: Value, data: Value| {
-        json!({"inputs": [{"name": "avg", "shape": shape, "datatype": "FP32", "data": data}]})
-    };
+    let avg = |shape: Value, data: Value| json!({"inputs": [{"name": "avg", "shape": shape, "datatype": "FP32", "data": data}]});
     let row = vec![0.5; DIM];
     for (body, status, part) in [
         (avg(json!([DIM]), json!(row)), 400, "expected [N, 8]"),
         (avg(json!([1, 1, DIM]), json!(row)), 400, "expected [N, 8]"),
         (avg(json!([1, 4]), json!([1, 2, 3, 4])), 400, "expected [N, 8], as in training"),
         (avg(json!([101, DIM]), json!(vec![0.5; 101 * DIM])), 413, "100 are the most"),
-        (json!({"inputs": [{"name": "std", "shape": [1, 1], "datatype": "FP32", "data": [1]}]}),
-         400, "reads no `std`, but avg [N, 8]"),
-        (json!({"inputs": [{"name": "image_bytes", "shape": [1], "datatype": "BYTES",
-                            "data": ["YQ=="]}]}), 400, "takes features, not images"),
-        (json!({"inputs": [{"name": "avg", "shape": [1, DIM], "datatype": "UINT8",
-                            "data": [1, 2, 3, 4, 5, 6, 7, 8]}]}), 400, "is of bytes"),
+        (
+            json!({"inputs": [{"name": "std", "shape": [1, 1], "datatype": "FP32", "data": [1]}]}),
+            400,
+            "reads no `std`, but avg [N, 8]",
+        ),
+        (
+            json!({"inputs": [{"name": "image_bytes", "shape": [1], "datatype": "BYTES",
+                            "data": ["YQ=="]}]}),
+            400,
+            "takes features, not images",
+        ),
+        (
+            json!({"inputs": [{"name": "avg", "shape": [1, DIM], "datatype": "UINT8",
+                            "data": [1, 2, 3, 4, 5, 6, 7, 8]}]}),
+            400,
+            "is of bytes",
+        ),
     ] {
         let answer = running.infer("gmm", &body);
         let error = answer.error();

@@ -100,7 +100,9 @@ fn the_last_good_one_stays() {
     assert_eq!(load(&running).0, 200);
     assert_eq!(version(&running), first);
     let metrics = running.admin("GET", "/metrics").text();
-    for line in ["heat_reload_total{result=\"failed\"} 6", "heat_reload_total{result=\"changed\"} 2"] {
+    for line in
+        ["heat_reload_total{result=\"failed\"} 6", "heat_reload_total{result=\"changed\"} 2"]
+    {
         assert!(metrics.contains(line), "{metrics}");
     }
 }
@@ -119,11 +121,11 @@ fn a_model_is_taken_out_and_put_back() {
     assert_eq!(running.get("/v2/health/ready").status, 200);
     // What is served is told at the start, not by clients.
     let body = br#"{"parameters": {"config": "{}"}}"#;
-    let answer = crate::common::ask(
-        running.admin, "POST", "/v2/repository/models/gmm/load", &[], body,
-    );
+    let answer =
+        crate::common::ask(running.admin, "POST", "/v2/repository/models/gmm/load", &[], body);
     assert!(answer.status == 400 && answer.error().contains("`config`"));
-    let answer = crate::common::ask(running.admin, "POST", "/v2/repository/models/x/load", &[], b"");
+    let answer =
+        crate::common::ask(running.admin, "POST", "/v2/repository/models/x/load", &[], b"");
     assert_eq!(answer.status, 404);
 }
 
@@ -139,7 +141,10 @@ fn drift_is_watched() {
     let settle = || std::thread::sleep(std::time::Duration::from_millis(200));
     settle();
     let quiet = drift();
-    assert_eq!((quiet["state"].as_str(), quiet["watched_rows"].as_u64()), (Some("steady"), Some(200)));
+    assert_eq!(
+        (quiet["state"].as_str(), quiet["watched_rows"].as_u64()),
+        (Some("steady"), Some(200))
+    );
     let [low, high] = [0, 1].map(|i| quiet["band"][i].as_f64().unwrap());
     assert!((low..=high).contains(&quiet["flagged"].as_f64().unwrap()), "{quiet}");
     for i in 0..200 {
@@ -151,7 +156,8 @@ fn drift_is_watched() {
     let alarm = &loud["alarms"][0];
     assert!((150..260).contains(&alarm["since"].as_u64().unwrap()), "{alarm}");
     let metrics = running.admin("GET", "/metrics").text();
-    let evidence = metrics.lines().find(|l| l.starts_with("heat_drift_evidence_log10{model=\"gmm\""));
+    let evidence =
+        metrics.lines().find(|l| l.starts_with("heat_drift_evidence_log10{model=\"gmm\""));
     assert!(evidence.is_some(), "{metrics}");
     running.admin("POST", "/heat/v1/models/gmm/drift/acknowledge");
     assert_eq!(drift()["state"], "drifting, acknowledged");
@@ -160,8 +166,6 @@ fn drift_is_watched() {
     let recent = running.admin("GET", "/heat/v1/models/gmm/recent").json();
     assert_eq!(recent.as_array().unwrap().len(), 256);
     // The latest first: of the 200 from elsewhere more are called anomalous than of those before.
-    let called = |range: std::ops::Range<usize>| {
-        range.filter(|i| recent[*i]["ood"] == 1).count()
-    };
+    let called = |range: std::ops::Range<usize>| range.filter(|i| recent[*i]["ood"] == 1).count();
     assert!(called(0..200) > 60 && called(200..256) < 15, "{}", called(0..200));
 }

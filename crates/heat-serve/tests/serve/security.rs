@@ -23,13 +23,8 @@ fn every_route_asks_for_its_scope() {
     let bearer = |token: &str| format!("Bearer {token}");
     let tokens = [None, Some(bearer("wrong")), Some(bearer(&score)), Some(bearer(&admin))];
     let mut routes: Vec<(bool, String, String, bool)> = Vec::new();
-    let document = ask(
-        running.data,
-        "GET",
-        "/openapi.json",
-        &[("Authorization", &bearer(&score))],
-        b"",
-    );
+    let document =
+        ask(running.data, "GET", "/openapi.json", &[("Authorization", &bearer(&score))], b"");
     for (path, operations) in document.json()["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             let open = operation.get("security").is_none();
@@ -134,9 +129,17 @@ fn smuggled_requests_are_not_answered() {
 fn names_lead_nowhere_else() {
     let running = Running::start(|_, _| ());
     let long = "x".repeat(8192);
-    for name in
-        ["..", "%2e%2e%2f", "%2e%2e", "gmm%00", "gmm%2F..", "%2Fetc%2Fpasswd", &long, "gmm%20", "GMM"]
-    {
+    for name in [
+        "..",
+        "%2e%2e%2f",
+        "%2e%2e",
+        "gmm%00",
+        "gmm%2F..",
+        "%2Fetc%2Fpasswd",
+        &long,
+        "gmm%20",
+        "GMM",
+    ] {
         for path in [
             format!("/v2/models/{name}"),
             format!("/v2/models/{name}/infer"),

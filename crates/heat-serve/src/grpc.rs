@@ -1,0 +1,640 @@
+//! The same protocol over gRPC: its six calls, and the health check of `grpc.health.v1`.
+//!
+//! A call is one message each way: five bytes of frame, then the message, whose encoding is
+//! prost's. The frame is read here, not by a framework, so that a message is charged to the
+//! memory of all requests before it is there, as over HTTP.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame};
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::budget::Charge;
+use crate::http::body::{self, Packing, Whole};
+use crate::http::infer::{Ask, said};
+use crate::http::routes::{Named, told};
+use crate::protocol::{Asked, Column, Contents, Datatype, Input, Values};
+use crate::refusal::{Kind, Refusal, Result};
+use crate::server::Shared;
+use crate::tokens::Scope;
+
+/// The messages, as `open_inference_grpc.proto` has them; numbers are those of the fields there.
+mod messages {
+    use std::collections::HashMap;
+
+    use bytes::Bytes;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Flag {
+        #[prost(bool, tag = "1")]
+        pub value: bool,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct OfModel {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(string, tag = "2")]
+        pub version: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ServerMetadata {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(string, tag = "2")]
+        pub version: String,
+        #[prost(string, repeated, tag = "3")]
+        pub extensions: Vec<String>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ModelMetadata {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(string, repeated, tag = "2")]
+        pub versions: Vec<String>,
+        #[prost(string, tag = "3")]
+        pub platform: String,
+        #[prost(message, repeated, tag = "4")]
+        pub inputs: Vec<TensorMetadata>,
+        #[prost(message, repeated, tag = "5")]
+        pub outputs: Vec<TensorMetadata>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct TensorMetadata {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(string, tag = "2")]
+        pub datatype: String,
+        #[prost(int64, repeated, tag = "3")]
+        pub shape: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Parameter {
+        #[prost(oneof = "Choice", tags = "1, 2, 3, 4, 5")]
+        pub choice: Option<Choice>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Choice {
+        #[prost(bool, tag = "1")]
+        Bool(bool),
+        #[prost(int64, tag = "2")]
+        Int(i64),
+        #[prost(string, tag = "3")]
+        Text(String),
+        #[prost(double, tag = "4")]
+        Double(f64),
+        #[prost(uint64, tag = "5")]
+        Unsigned(u64),
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Contents {
+        #[prost(bool, repeated, tag = "1")]
+        pub bools: Vec<bool>,
+        #[prost(int32, repeated, tag = "2")]
+        pub ints: Vec<i32>,
+        #[prost(int64, repeated, tag = "3")]
+        pub longs: Vec<i64>,
+        #[prost(uint32, repeated, tag = "4")]
+        pub unsigned: Vec<u32>,
+        #[prost(uint64, repeated, tag = "5")]
+        pub unsigned_longs: Vec<u64>,
+        #[prost(float, repeated, tag = "6")]
+        pub floats: Vec<f32>,
+        #[prost(double, repeated, tag = "7")]
+        pub doubles: Vec<f64>,
+        #[prost(bytes = "bytes", repeated, tag = "8")]
+        pub bytes: Vec<Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Tensor {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(string, tag = "2")]
+        pub datatype: String,
+        #[prost(int64, repeated, tag = "3")]
+        pub shape: Vec<i64>,
+        #[prost(map = "string, message", tag = "4")]
+        pub parameters: HashMap<String, Parameter>,
+        #[prost(message, optional, tag = "5")]
+        pub contents: Option<Contents>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Output {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(map = "string, message", tag = "2")]
+        pub parameters: HashMap<String, Parameter>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Request {
+        #[prost(string, tag = "1")]
+        pub model_name: String,
+        #[prost(string, tag = "2")]
+        pub model_version: String,
+        #[prost(string, tag = "3")]
+        pub id: String,
+        #[prost(map = "string, message", tag = "4")]
+        pub parameters: HashMap<String, Parameter>,
+        #[prost(message, repeated, tag = "5")]
+        pub inputs: Vec<Tensor>,
+        #[prost(message, repeated, tag = "6")]
+        pub outputs: Vec<Output>,
+        #[prost(bytes = "bytes", repeated, tag = "7")]
+        pub raw_inputs: Vec<Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Answer {
+        #[prost(string, tag = "1")]
+        pub model_name: String,
+        #[prost(string, tag = "2")]
+        pub model_version: String,
+        #[prost(string, tag = "3")]
+        pub id: String,
+        #[prost(map = "string, message", tag = "4")]
+        pub parameters: HashMap<String, Parameter>,
+        #[prost(message, repeated, tag = "5")]
+        pub outputs: Vec<Tensor>,
+        #[prost(bytes = "bytes", repeated, tag = "6")]
+        pub raw_outputs: Vec<Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Health {
+        /// 1: serving, 2: not, 3: no such service.
+        #[prost(int32, tag = "1")]
+        pub status: i32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Service {
+        #[prost(string, tag = "1")]
+        pub name: String,
+    }
+}
+
+use messages::{Choice, Parameter};
+
+/// Code and text of a refusal in gRPC.
+fn code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Invalid | Kind::TooLarge => 3,
+        Kind::Late | Kind::Slow => 4,
+        Kind::NotFound => 5,
+        Kind::Forbidden => 7,
+        Kind::Busy => 8,
+        Kind::Conflict => 10,
+        Kind::Method | Kind::Encoding => 12,
+        Kind::Internal => 13,
+        Kind::Unavailable => 14,
+        Kind::Unauthenticated => 16,
+    }
+}
+
+/// The addresses of gRPC.
+pub fn router(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/inference.GRPCInferenceService/{call}", post(inference))
+        .route("/grpc.health.v1.Health/{call}", post(health))
+        .fallback(nothing)
+        .with_state(Arc::clone(shared))
+}
+
+/// An answer: one message, then the code in the trailers.
+struct One {
+    data: Option<Bytes>,
+    ended: bool,
+    _charge: Option<Charge>,
+}
+
+impl HttpBody for One {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if std::mem::replace(&mut self.ended, true) {
+            return Poll::Ready(None);
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}
+
+fn answer(message: &impl Message, charge: Option<Charge>) -> Response {
+    let length = message.encoded_len();
+    let mut bytes = Vec::with_capacity(5 + length);
+    bytes.push(0);
+    bytes.extend_from_slice(&(length as u32).to_be_bytes());
+    // Into a vector, which grows: it cannot fail.
+    let _ = message.encode(&mut bytes);
+    let body = One { data: Some(bytes.into()), ended: false, _charge: charge };
+    let mut response = Response::new(Body::new(body));
+    let kind = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn refuse(shared: &Shared, refused: &Refusal) -> Response {
+    shared.metrics.refused(refused.kind);
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(u16::from(code(refused.kind))));
+    if let Ok(text) = HeaderValue::from_str(&percent(&refused.message())) {
+        headers.insert("grpc-message", text);
+    }
+    response
+}
+
+/// Bytes that are no plain letters as gRPC writes them in a header.
+fn percent(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+        out
+    })
+}
+
+async fn nothing(State(shared): State<Arc<Shared>>) -> Response {
+    refuse(&shared, &Refusal::new(Kind::Method, "there is no such call"))
+}
+
+/// The message of a call, and what it holds in memory.
+async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<(Bytes, Charge)> {
+    let Whole { bytes, mut charge } =
+        body::read(headers, body, &shared.body, &shared.budget).await?;
+    let Some((&[packed, ref length @ ..], message)) = bytes.split_first_chunk::<5>() else {
+        return Err(Refusal::invalid("the call has no message"));
+    };
+    if u32::from_be_bytes(*length) as usize != message.len() {
+        return Err(Refusal::invalid("the call has not one message, as long as it says"));
+    }
+    if packed == 0 {
+        return Ok((Bytes::from(bytes).slice(5..), charge));
+    }
+    let packing = match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        Some(b"gzip") => Packing::Gzip,
+        Some(b"deflate") => Packing::Deflate,
+        _ => {
+            let text = "the message is packed by none of gzip, deflate";
+            return Err(Refusal::new(Kind::Encoding, text));
+        }
+    };
+    let limit = shared.body.bytes;
+    let unpack = move || {
+        let whole = body::unpack(packing, &bytes[5..], limit, &mut charge)?;
+        charge.give_back(bytes.len());
+        Ok((Bytes::from(whole), charge))
+    };
+    let failed = |_| Refusal::new(Kind::Internal, "the message could not be unpacked");
+    tokio::task::spawn_blocking(unpack).await.map_err(failed)?
+}
+
+fn decode<M: Message + Default>(bytes: Bytes) -> Result<M> {
+    M::decode(bytes).map_err(|error| Refusal::invalid(format!("the message is damaged: {error}")))
+}
+
+/// How long the client waits, as the header says: a number and a unit.
+fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let n: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(n.saturating_mul(3600)),
+        "M" => Duration::from_secs(n.saturating_mul(60)),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    })
+}
+
+async fn health(
+    State(shared): State<Arc<Shared>>,
+    Path(call): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let checked = async {
+        if call != "Check" {
+            return Err(Refusal::new(Kind::Method, "of the health service only Check is served"));
+        }
+        let (bytes, _charge) = read(&shared, &headers, body).await?;
+        let asked: messages::Service = decode(bytes)?;
+        let known = ["", "inference.GRPCInferenceService"].contains(&asked.name.as_str());
+        let ready = match shared.models.get(&asked.name) {
+            Some(served) => served.current().is_ok() && shared.is_ready(),
+            None if known => shared.is_ready(),
+            None => return Err(Refusal::new(Kind::NotFound, "there is no such service")),
+        };
+        Ok(messages::Health { status: if ready { 1 } else { 2 } })
+    };
+    match checked.await {
+        Ok(message) => answer(&message, None),
+        Err(refused) => refuse(&shared, &refused),
+    }
+}
+
+async fn inference(
+    State(shared): State<Arc<Shared>>,
+    Path(call): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match inner(&shared, &call, &headers, body).await {
+        Ok(response) => response,
+        Err(refused) => refuse(&shared, &refused),
+    }
+}
+
+async fn inner(
+    shared: &Arc<Shared>,
+    call: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let began = Instant::now();
+    let open = ["ServerLive", "ServerReady", "ServerMetadata"].contains(&call);
+    if !open {
+        let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        shared.permit(given, Scope::Score)?;
+    }
+    let (bytes, charge) = read(shared, headers, body).await?;
+    match call {
+        "ServerLive" => Ok(answer(&messages::Flag { value: true }, None)),
+        "ServerReady" => Ok(answer(&messages::Flag { value: shared.is_ready() }, None)),
+        "ServerMetadata" => {
+            let (name, version) = ("heat".into(), env!("CARGO_PKG_VERSION").into());
+            let extensions = vec!["binary_tensor_data".into()];
+            Ok(answer(&messages::ServerMetadata { name, version, extensions }, None))
+        }
+        "ModelReady" => {
+            let named = named(decode(bytes)?);
+            let value = match named.loaded(shared) {
+                Ok(_) => shared.is_ready(),
+                Err(refused) if refused.kind == Kind::Unavailable => false,
+                Err(refused) => return Err(refused),
+            };
+            Ok(answer(&messages::Flag { value }, None))
+        }
+        "ModelMetadata" => {
+            let named = named(decode(bytes)?);
+            let model = named.loaded(shared)?;
+            let network = named.served(shared)?.network.is_some();
+            Ok(answer(&metadata(&model.metadata(network)), None))
+        }
+        "ModelInfer" => {
+            let length = bytes.len();
+            let request: messages::Request = decode(bytes)?;
+            let model = messages::OfModel {
+                name: request.model_name.clone(),
+                version: request.model_version.clone(),
+            };
+            let named = named(model);
+            let done = infer(shared, &named, headers, request, began, charge, length).await;
+            let (status, about) = match &done {
+                Ok((_, about)) => (200, about.clone()),
+                Err(refused) => (refused.kind.status(), json!({"error": refused.message()})),
+            };
+            told(shared, &named, headers, began, status, about);
+            done.map(|(response, _)| response)
+        }
+        _ => Err(Refusal::new(Kind::Method, "there is no such call")),
+    }
+}
+
+fn named(model: messages::OfModel) -> Named {
+    Named { model: model.name, version: Some(model.version).filter(|version| !version.is_empty()) }
+}
+
+fn metadata(json: &Value) -> messages::ModelMetadata {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let tensors = |value: &Value| {
+        let one = |tensor: &Value| messages::TensorMetadata {
+            name: text(&tensor["name"]),
+            datatype: text(&tensor["datatype"]),
+            shape: tensor["shape"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect(),
+        };
+        value.as_array().into_iter().flatten().map(one).collect()
+    };
+    messages::ModelMetadata {
+        name: text(&json["name"]),
+        versions: vec![text(&json["versions"][0])],
+        platform: text(&json["platform"]),
+        inputs: tensors(&json["inputs"]),
+        outputs: tensors(&json["outputs"]),
+    }
+}
+
+async fn infer(
+    shared: &Arc<Shared>,
+    named: &Named,
+    headers: &HeaderMap,
+    request: messages::Request,
+    began: Instant,
+    mut charge: Charge,
+    length: usize,
+) -> Result<(Response, Value)> {
+    let served = Arc::clone(named.served(shared)?);
+    let model = served.version(named.version.as_deref())?;
+    if shared.is_ending() {
+        return Err(Refusal::new(Kind::Unavailable, "the server is about to end"));
+    }
+    let messages::Request { id, parameters, inputs, outputs, raw_inputs, .. } = request;
+    if id.len() > 256 {
+        return Err(Refusal::invalid("`id` is longer than 256 bytes"));
+    }
+    let parameters = crate::protocol::parameters(as_json(&parameters))?;
+    let tensors = tensors(inputs, &raw_inputs, &mut charge)?;
+    drop(raw_inputs);
+    charge.give_back(length);
+    let asked = |output: &messages::Output| {
+        if output.parameters.contains_key("classification") {
+            return Err(Refusal::invalid("`classification` is not supported"));
+        }
+        Ok(Asked { name: output.name.clone(), binary: true })
+    };
+    let asked: Vec<Asked> = outputs.iter().map(asked).collect::<Result<_>>()?;
+    let asked = model.asked(Some(&asked[..]).filter(|asked| !asked.is_empty()), true)?;
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+    let patience = patience(headers).map(micros);
+    let timeout = parameters.timeout.into_iter().chain(patience).min();
+    let own = Some(id.as_str()).filter(|id| !id.is_empty());
+    let scored = Ask { shared, served: &served, model: &model, began, id: own }
+        .score(tensors, parameters.alpha, timeout, charge)
+        .await?;
+    let about = json!({
+        "id": own, "version": model.version, "rows": scored.scores.len(),
+        "queue_us": scored.waited.as_micros() as u64, "score_us": scored.took.as_micros() as u64,
+    });
+    let mut held = shared.budget.charge();
+    let (mut outputs, mut raw_outputs) = (Vec::new(), Vec::new());
+    for (output, _) in asked {
+        let column: Column = model.column(output, &scored);
+        outputs.push(messages::Tensor {
+            name: model.output_name(output).to_owned(),
+            datatype: column.datatype().name().to_owned(),
+            shape: vec![column.rows() as i64],
+            ..messages::Tensor::default()
+        });
+        // Clients read numbers from here alone.
+        raw_outputs.push(Bytes::from(column.bytes()));
+    }
+    let size: usize = raw_outputs.iter().map(Bytes::len).sum();
+    // That it must be kept until it is sent is no reason to refuse what is scored already.
+    let _ = held.add(size);
+    let said = said(&model, parameters.alpha, &scored);
+    let parameters = said.into_iter().map(|(key, value)| (key, of_json(&value))).collect();
+    let message = messages::Answer {
+        model_name: model.name.clone(),
+        model_version: model.version.clone(),
+        id,
+        parameters,
+        outputs,
+        raw_outputs,
+    };
+    Ok((answer(&message, Some(held)), about))
+}
+
+fn as_json(parameters: &HashMap<String, Parameter>) -> serde_json::Map<String, Value> {
+    let one = |(key, parameter): (&String, &Parameter)| {
+        let value = match &parameter.choice {
+            Some(Choice::Bool(v)) => json!(v),
+            Some(Choice::Int(v)) => json!(v),
+            Some(Choice::Text(v)) => json!(v),
+            Some(Choice::Double(v)) => json!(v),
+            Some(Choice::Unsigned(v)) => json!(v),
+            None => Value::Null,
+        };
+        (key.clone(), value)
+    };
+    parameters.iter().map(one).collect()
+}
+
+fn of_json(value: &Value) -> Parameter {
+    let choice = match value {
+        Value::Bool(v) => Choice::Bool(*v),
+        Value::Number(n) => match n.as_i64() {
+            Some(v) => Choice::Int(v),
+            None => Choice::Double(n.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => Choice::Text(text.clone()),
+        other => Choice::Text(other.to_string()),
+    };
+    Parameter { choice: Some(choice) }
+}
+
+/// The tensors: all as raw bytes, or all in their own fields.
+fn tensors(
+    inputs: Vec<messages::Tensor>,
+    raw: &[Bytes],
+    charge: &mut Charge,
+) -> Result<Vec<Input>> {
+    if inputs.is_empty() {
+        return Err(Refusal::invalid("there are no inputs"));
+    }
+    if !raw.is_empty() && raw.len() != inputs.len() {
+        return Err(Refusal::invalid(format!(
+            "{} raw contents for {} inputs; give one each, or none",
+            raw.len(),
+            inputs.len()
+        )));
+    }
+    let mut reserve = |bytes| charge.add(bytes);
+    let mut all: Vec<Input> = Vec::with_capacity(inputs.len());
+    for (i, tensor) in inputs.into_iter().enumerate() {
+        let messages::Tensor { name, datatype, shape, parameters, contents } = tensor;
+        if all.iter().any(|other| other.name == name) {
+            return Err(Refusal::invalid(format!("the input `{name}` is given twice")));
+        }
+        if parameters.keys().any(|key| key.starts_with("shared_memory")) {
+            return Err(Refusal::invalid("`shared memory` is not supported"));
+        }
+        let contents = match (raw.get(i), contents.unwrap_or_default()) {
+            (Some(_), typed) if typed != messages::Contents::default() => {
+                return Err(Refusal::invalid(format!(
+                    "the input `{name}` has raw and typed contents; give one"
+                )));
+            }
+            (Some(raw), _) => Contents::Raw(raw),
+            (None, typed) => Contents::Values(typed_values(&name, &datatype, typed)?),
+        };
+        all.push(crate::protocol::tensor(name, &shape, &datatype, contents, &mut reserve)?);
+    }
+    Ok(all)
+}
+
+/// Values in their own fields.
+fn typed_values(name: &str, datatype: &str, typed: messages::Contents) -> Result<Values> {
+    let unfit = || {
+        Refusal::invalid(format!(
+            "the input `{name}` of {datatype} has no typed contents of that type; send raw contents"
+        ))
+    };
+    match Datatype::of_input(datatype) {
+        Some(Datatype::Fp32) => Ok(Values::Floats(typed.floats)),
+        Some(Datatype::Fp64) => {
+            Ok(Values::Floats(typed.doubles.into_iter().map(|v| v as f32).collect()))
+        }
+        Some(Datatype::Uint8) => {
+            let bytes = typed.unsigned.into_iter().map(|v| u8::try_from(v).map_err(|_| unfit()));
+            Ok(Values::Bytes(bytes.collect::<Result<_>>()?))
+        }
+        Some(Datatype::Bytes) => {
+            Ok(Values::Texts(typed.bytes.into_iter().map(|b| b.to_vec()).collect()))
+        }
+        _ => Err(unfit()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_calls() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            patience(&headers)
+        };
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(of("3S"), Some(Duration::from_secs(3)));
+        assert_eq!((of("S"), of("3x"), of("")), (None, None, None));
+        assert_eq!(percent("a é%\n"), "a %C3%A9%25%0A");
+    }
+}
