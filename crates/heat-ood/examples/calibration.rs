@@ -11,10 +11,11 @@ mod simulate;
 
 use std::path::Path;
 
-use heat_ood::calibrate::Guarantee;
-use heat_ood::calibrate::drift::{DriftConfig, Tests};
+use heat_ood::calibrate::drift::{Drift, DriftConfig, Tests};
+use heat_ood::calibrate::{CalibrationScores, Guarantee};
 use heat_ood::features::{FeatureSet, Head};
 use heat_ood::math::parallel::{Indices, Pieces};
+use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Result, Silent, TrainingData};
 use simulate::*;
@@ -38,6 +39,7 @@ fn main() -> Result<()> {
     rates(&id);
     selection(&id, &ood);
     drift(&id, &ood);
+    long(&id, &ood);
     Ok(())
 }
 
@@ -136,6 +138,47 @@ fn drift(id: &[f32], ood: &[(String, Vec<f32>)]) {
             let at = |q: usize| delays.get(delays.len() * q / 100).copied().unwrap_or(0);
             let (early, found) = (early.len(), delays.len());
             println!("{name:<10} {early:<6} {found:<6} {:<13} {}", at(50), at(90));
+        }
+    }
+}
+
+/// Streams that are longer than any set: fresh uniform numbers for ID rows, and for OOD rows 1 − p with
+/// their real p-values, in bounded memory as `heat serve` watches them.
+fn long(id: &[f32], ood: &[(String, Vec<f32>)]) {
+    const ROWS: u64 = 1_000_000;
+    println!(
+        "\n{ROWS} rows after 1000 of calibration, horizon {ROWS}, alpha = 0.01, bounded memory"
+    );
+    println!("set        OOD    streams  alarm  median row  90th percentile");
+    let reference = CalibrationScores::new(id.to_vec()).unwrap();
+    let first = |odd: &[f32], admixture: f64, split: u64| -> Option<u64> {
+        let mut x = Stream::new(split, Purpose::User, 5, 0);
+        let calibration = (0..1000).map(|_| x.uniform() as f32).collect();
+        let config = DriftConfig { seed: split, horizon: ROWS, ..DriftConfig::default() };
+        let drift = Drift::new(config, &CalibrationScores::new(calibration).unwrap()).unwrap();
+        let mut drift = drift.in_bounded_memory();
+        (0..ROWS).find_map(|_| {
+            let score = match x.uniform() < admixture {
+                true => odd[(x.uniform() * odd.len() as f64) as usize],
+                false => x.uniform() as f32,
+            };
+            drift.push(score).unwrap().alarms.first().map(|a| a.row)
+        })
+    };
+    let mut tell = |name: &str, odd: &[f32], admixture: f64, streams: u64| {
+        let all = (0..streams as usize).into_par_iter();
+        let all: Vec<Option<u64>> = all.map(|s| first(odd, admixture, 7_000 + s as u64)).collect();
+        let mut rows: Vec<u64> = all.into_iter().flatten().collect();
+        rows.sort_unstable();
+        let at = |q: usize| rows.get(rows.len() * q / 100).copied().unwrap_or(0);
+        let found = rows.len();
+        println!("{name:<10} {admixture:<6} {streams:<8} {found:<6} {:<11} {}", at(50), at(90));
+    };
+    tell("none", &[0.5], 0.0, 200);
+    for (name, scores) in ood {
+        let odd: Vec<f32> = scores.iter().map(|s| 1.0 - reference.p_value(*s) as f32).collect();
+        for admixture in [0.1, 0.01] {
+            tell(name, &odd, admixture, 50);
         }
     }
 }

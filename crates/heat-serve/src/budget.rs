@@ -6,8 +6,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::refusal::{Kind, Refusal, Result};
+
+/// What bounds a body.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Its bytes, as they come and unpacked.
+    pub bytes: usize,
+    /// How long it may take to come.
+    pub time: Duration,
+}
 
 /// The bytes of all requests.
 #[derive(Debug)]

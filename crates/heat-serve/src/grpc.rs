@@ -22,12 +22,12 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::budget::Charge;
+use crate::http::answers::{Named, told};
 use crate::http::body::{self, Packing, Whole};
 use crate::http::infer::{Ask, said};
-use crate::http::routes::{Named, told};
 use crate::protocol::{Asked, Column, Contents, Datatype, Input, Values};
 use crate::refusal::{Kind, Refusal, Result};
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::tokens::Scope;
 
 /// The messages, as `open_inference_grpc.proto` has them; numbers are those of the fields there.
@@ -447,7 +447,12 @@ fn metadata(json: &Value) -> messages::ModelMetadata {
         let one = |tensor: &Value| messages::TensorMetadata {
             name: text(&tensor["name"]),
             datatype: text(&tensor["datatype"]),
-            shape: tensor["shape"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect(),
+            shape: tensor["shape"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_i64)
+                .collect(),
         };
         value.as_array().into_iter().flatten().map(one).collect()
     };

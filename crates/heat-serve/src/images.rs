@@ -1,14 +1,12 @@
 //! The network before a detector: images become its features here.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked, Part};
 use heat_images::{Image, ImageDataset, TransformConfig, decode_within};
 use heat_ood::features::{FloatType, MIRROR};
 use heat_ood::{Detector, Error, Silent};
 
-use crate::queue::Queue;
 use crate::refusal::{Kind, Refusal, Result};
 
 /// Images that the network is given at a time.
@@ -22,13 +20,11 @@ pub enum Picture {
     Pixels(Image),
 }
 
-/// A network, and how images come to it.
+/// A network, and what is done to images before it.
 pub struct Network {
     backbone: Backbone,
     config: ExtractConfig,
     max_pixels: u64,
-    /// Where images wait.
-    pub queue: Arc<Queue>,
 }
 
 impl Network {
@@ -37,12 +33,7 @@ impl Network {
     /// # Errors
     /// If it cannot be read, is another one, or the detector says not how its images were
     /// transformed.
-    pub fn open(
-        path: &Path,
-        detector: &Detector,
-        max_pixels: u64,
-        queue: Arc<Queue>,
-    ) -> heat_ood::Result<Self> {
+    pub fn open(path: &Path, detector: &Detector, max_pixels: u64) -> heat_ood::Result<Self> {
         let provenance = detector.provenance();
         let Some(origin) = &provenance.origin else {
             let remedy = "fit it on features that `heat extract` made, which say it";
@@ -71,7 +62,7 @@ impl Network {
         let first = Pictures { all: vec![&grey], max_pixels };
         let asked = LayersAsked { named, found: None };
         let backbone = backbone.with_layers_of(&asked, &first, &config.transform)?;
-        let network = Network { backbone, config, max_pixels, queue };
+        let network = Network { backbone, config, max_pixels };
         network.check(detector)?;
         Ok(network)
     }

@@ -20,8 +20,12 @@ mod protocol;
 mod queue;
 mod refusal;
 mod rows;
+mod scored;
+mod served;
 mod server;
 mod settings;
+mod shared;
+mod tls;
 mod tokens;
 
 pub use log::Form;

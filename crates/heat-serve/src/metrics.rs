@@ -17,12 +17,18 @@ use serde_json::{Value, json};
 
 use crate::models::Model;
 use crate::monitor::{Monitor, Request};
-use crate::queue::Scored;
 use crate::refusal::Kind;
+use crate::scored::Scored;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfModel {
     model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTest {
+    model: String,
+    test: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,7 +79,8 @@ pub struct Metrics {
     rejected: Family<For, Counter>,
     dropped: Family<To, Counter>,
     p_values: Family<OfModel, Histogram>,
-    evidence: Family<OfModel, Gauge<f64, AtomicU64>>,
+    evidence: Family<OfTest, Gauge<f64, AtomicU64>>,
+    drifting: Family<OfModel, Gauge>,
     flagged: Family<OfModel, Gauge<f64, AtomicU64>>,
     reloads: Family<With, Counter>,
     models: Family<Info, Gauge>,
@@ -133,6 +140,7 @@ impl Metrics {
             dropped: Family::default(),
             p_values: Family::new_with_constructor(twentieths),
             evidence: Family::default(),
+            drifting: Family::default(),
             flagged: Family::default(),
             reloads: Family::default(),
             models: Family::default(),
@@ -163,6 +171,8 @@ impl Metrics {
         r.register("p_value", "Conformal p-values", all.p_values.clone());
         let drift = "Evidence that the rows are not as those of calibration, as log10";
         r.register("drift_evidence_log10", drift, all.evidence.clone());
+        let alarm = "1 after an alarm of drift that nobody has acknowledged";
+        r.register("drifting", alarm, all.drifting.clone());
         let flagged = "Fraction of the last quarter of an hour's rows that were called anomalous";
         r.register("flagged_ratio", flagged, all.flagged.clone());
         r.register("reload", "Detectors that were read again", all.reloads.clone());
@@ -318,8 +328,12 @@ impl Metrics {
             self.models.get_or_create(&labels).set(1);
         }
         for (name, found) in self.monitor.figures() {
+            for (test, evidence) in found.evidence {
+                let labels = OfTest { model: name.clone(), test };
+                self.evidence.get_or_create(&labels).set(evidence);
+            }
             let labels = OfModel { model: name };
-            self.evidence.get_or_create(&labels).set(found.evidence);
+            self.drifting.get_or_create(&labels).set(found.drifting.into());
             self.flagged.get_or_create(&labels).set(found.flagged);
         }
         let lost = self.dropped.get_or_create(&To { sink: "log" });

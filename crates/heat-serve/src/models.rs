@@ -1,22 +1,18 @@
-//! The detectors that are served, by name, each with its version and what it reads and gives.
+//! A detector that is loaded: its version, what it reads and gives.
 
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
-use arc_swap::ArcSwapOption;
 use heat_ood::calibrate::Calibration;
 use heat_ood::features::Field;
 use heat_ood::io::{open_regular, sha256_of};
 use heat_ood::{Detector, Error};
 use serde_json::{Value, json};
 
-use crate::images::Network;
 use crate::protocol::{Asked, Column, Datatype};
-use crate::queue::{Queue, Scored};
-use crate::refusal::{Kind, Refusal, Result};
+use crate::refusal::{Refusal, Result};
+use crate::scored::Scored;
 
 /// Digits of a version: the first of the file's SHA-256.
 const VERSION_DIGITS: usize = 12;
@@ -248,119 +244,6 @@ impl Model {
         })
     }
 }
-
-/// A name that is served: its file, what is loaded of it, and what scores it.
-pub struct Served {
-    /// What clients call it.
-    pub name: String,
-    /// The detector's file.
-    pub path: PathBuf,
-    /// What is loaded.
-    current: ArcSwapOption<Model>,
-    /// The network that makes features of images for it.
-    pub network: Option<Arc<Network>>,
-    /// Where rows of features wait.
-    pub queue: Arc<Queue>,
-    /// How the last loading ended, and when.
-    loaded: Mutex<Loaded>,
-}
-
-/// How a loading ended.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// When.
-    pub at: SystemTime,
-    /// What was wrong, if it failed; what was there before is served on.
-    pub problem: Option<String>,
-    /// Whether it was taken out of service by an administrator.
-    pub unloaded: bool,
-}
-
-impl Served {
-    /// One whose detector is loaded.
-    pub fn new(
-        model: Model,
-        path: PathBuf,
-        network: Option<Arc<Network>>,
-        queue: Arc<Queue>,
-    ) -> Self {
-        let loaded = Loaded { at: SystemTime::now(), problem: None, unloaded: false };
-        Served {
-            name: model.name.clone(),
-            path,
-            current: ArcSwapOption::from_pointee(model),
-            network,
-            queue,
-            loaded: Mutex::new(loaded),
-        }
-    }
-
-    /// What is loaded now.
-    ///
-    /// # Errors
-    /// If it was taken out of service.
-    pub fn current(&self) -> Result<Arc<Model>> {
-        self.current.load_full().ok_or_else(|| {
-            let text = format!("the model `{}` is not loaded", self.name);
-            Refusal::new(Kind::Unavailable, text)
-        })
-    }
-
-    /// What is loaded now, in that version.
-    ///
-    /// # Errors
-    /// If another version is, or none.
-    pub fn version(&self, version: Option<&str>) -> Result<Arc<Model>> {
-        let model = self.current()?;
-        match version {
-            Some(asked) if asked != model.version && !asked.is_empty() => {
-                let text = format!("the model `{}` has no such version", self.name);
-                Err(Refusal::new(Kind::NotFound, text))
-            }
-            _ => Ok(model),
-        }
-    }
-
-    /// Read the file again and serve what is in it from now on. On any failure what was there
-    /// stays. Whether it is another version.
-    ///
-    /// # Errors
-    /// As [`Model::open`]; or where it does not go with the network.
-    pub fn reload(&self) -> heat_ood::Result<bool> {
-        let opened = Model::open(&self.name, &self.path).and_then(|model| {
-            if let Some(network) = &self.network {
-                network.check(&model.detector)?;
-            }
-            Ok(model)
-        });
-        let problem = opened.as_ref().err().map(ToString::to_string);
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let unloaded = loaded.unloaded && problem.is_some();
-        *loaded = Loaded { at: SystemTime::now(), problem, unloaded };
-        let model = opened?;
-        let before = self.current.load();
-        let same = before.as_ref().is_some_and(|before| before.sha256 == model.sha256);
-        if !same {
-            self.current.store(Some(Arc::new(model)));
-        }
-        Ok(!same)
-    }
-
-    /// Take it out of service. Requests that are being answered still get their answers.
-    pub fn unload(&self) {
-        self.current.store(None);
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        *loaded = Loaded { at: SystemTime::now(), problem: None, unloaded: true };
-    }
-
-    /// How the last loading ended.
-    pub fn loaded(&self) -> Loaded {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// All that is served, by name.
-pub type Models = BTreeMap<String, Arc<Served>>;
 
 /// Refuse a name that could be mistaken: for a path, or for an address of the protocol.
 ///

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use heat_ood::calibrate::CalibrationScores;
-use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig};
+use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Test};
 use heat_ood::printable;
 use serde_json::{Value, json};
 
@@ -37,6 +37,9 @@ const ALARMS: usize = 16;
 
 /// Rows of the drift test below which nothing is said.
 const FEW: u64 = 50;
+
+/// Less evidence than that is told as that.
+const LEAST: f64 = -99.0;
 
 /// Longest id that is kept, in characters.
 const ID: usize = 64;
@@ -78,7 +81,6 @@ struct Watched {
     alpha: Option<f64>,
     calibration_rows: usize,
     drift: Option<Drift>,
-    evidence: f64,
     alarms: VecDeque<(SystemTime, Alarm)>,
     acknowledged: bool,
     minutes: Ring<MINUTES>,
@@ -146,8 +148,10 @@ impl<const N: usize> Ring<N> {
 
 /// Figures for the metrics.
 pub struct Figures {
-    /// log₁₀ of the evidence for drift.
-    pub evidence: f64,
+    /// log₁₀ of the evidence for drift of each test.
+    pub evidence: Vec<(&'static str, f64)>,
+    /// Whether there was an alarm that nobody has acknowledged.
+    pub drifting: bool,
     /// Fraction of rows that were called anomalous.
     pub flagged: f64,
 }
@@ -271,7 +275,7 @@ impl Monitor {
         let fresh = Watched::new(model, &state.config);
         match state.models.get_mut(&model.name) {
             Some(watched) => {
-                (watched.drift, watched.evidence) = (fresh.drift, 0.0);
+                watched.drift = fresh.drift;
                 watched.alarms.clear();
                 watched.acknowledged = false;
                 true
@@ -294,7 +298,9 @@ impl Monitor {
         let of = |(name, watched): (&String, &Watched)| {
             let sum = watched.minutes.sum(now);
             let flagged = sum.ood as f64 / sum.rows.max(1) as f64;
-            (name.clone(), Figures { evidence: watched.evidence, flagged })
+            let evidence = watched.evidence().map(|(test, found, _)| (test, found)).collect();
+            let drifting = !watched.alarms.is_empty() && !watched.acknowledged;
+            (name.clone(), Figures { evidence, drifting, flagged })
         };
         state.models.iter().map(of).collect()
     }
@@ -363,14 +369,15 @@ impl Watched {
     fn new(model: &Model, config: &DriftConfig) -> Self {
         let calibration = model.detector.calibration();
         let scores = calibration.map(|c| c.scores().clone());
-        let drift = |scores: &CalibrationScores| Drift::new(config.clone(), scores).ok();
+        let drift = |scores: &CalibrationScores| {
+            Drift::new(config.clone(), scores).ok().map(Drift::in_bounded_memory)
+        };
         Watched {
             sha256: model.sha256.clone(),
             version: model.version.clone(),
             alpha: calibration.map(|c| c.config().alpha),
             calibration_rows: scores.as_ref().map_or(0, CalibrationScores::len),
             drift: scores.as_ref().and_then(drift),
-            evidence: 0.0,
             alarms: VecDeque::new(),
             acknowledged: false,
             minutes: Ring::new(60),
@@ -409,8 +416,6 @@ impl Watched {
         let score = request.scores.get(row).copied();
         let Some((drift, score)) = self.drift.as_mut().zip(score) else { return Vec::new() };
         let Ok(seen) = drift.push(score) else { return Vec::new() };
-        let found = [seen.martingale, seen.cusum].into_iter().flatten();
-        self.evidence = found.fold(f64::NEG_INFINITY, f64::max).max(-99.0);
         for alarm in &seen.alarms {
             self.acknowledged = false;
             self.alarms.push_back((now, alarm.clone()));
@@ -419,6 +424,18 @@ impl Watched {
             }
         }
         seen.alarms
+    }
+
+    /// Of each test log₁₀ of its evidence and of that which is an alarm.
+    fn evidence(&self) -> impl Iterator<Item = (&'static str, f64, f64)> {
+        let each = self.drift.iter().flat_map(Drift::evidence);
+        each.map(|(test, found, threshold)| {
+            let name = match test {
+                Test::Martingale => "martingale",
+                Test::Cusum => "cusum",
+            };
+            (name, found.max(LEAST), threshold)
+        })
     }
 
     fn json(&self, now: u64) -> Value {
@@ -440,10 +457,16 @@ impl Watched {
                        "threshold_log10": alarm.threshold, "admixture": alarm.admixture})
             })
             .collect();
+        let evidence: Vec<Value> = self
+            .evidence()
+            .map(|(test, log10, threshold)| {
+                json!({"test": test, "log10": log10, "threshold_log10": threshold})
+            })
+            .collect();
         let share = sum.ood as f64 / sum.rows.max(1) as f64;
         json!({
             "version": self.version, "state": state, "watched_rows": rows,
-            "evidence_log10": self.evidence, "alarms": alarms, "alpha": self.alpha,
+            "evidence": evidence, "alarms": alarms, "alpha": self.alpha,
             "flagged": share, "band": self.band(sum.rows),
             "rows": sum.rows, "p_values": sum.bins,
             "minutes": self.minutes.json(), "hours": self.hours.json(),

@@ -24,6 +24,7 @@ use crate::images::{Live, Picture};
 use crate::metrics::Metrics;
 use crate::models::Model;
 use crate::refusal::{Kind, Refusal, Result};
+use crate::scored::Scored;
 
 /// What a piece of a large request may take while small ones come.
 const PIECE: Duration = Duration::from_millis(2);
@@ -59,25 +60,6 @@ pub struct Job {
     pub reply: oneshot::Sender<Result<Scored>>,
     /// What it holds in memory, until it is dropped.
     pub _charge: Charge,
-}
-
-/// What was found of a request's rows.
-#[derive(Debug, Default)]
-pub struct Scored {
-    /// One a row.
-    pub scores: Vec<f32>,
-    /// One a row, of calibrated detectors.
-    pub p_values: Vec<f64>,
-    /// One a row, of calibrated detectors.
-    pub ood: Vec<bool>,
-    /// One a row, where the detector tells classes.
-    pub classes: Vec<u32>,
-    /// `[rows, components]`.
-    pub components: Vec<f32>,
-    /// Time from coming to being scored.
-    pub waited: Duration,
-    /// Time of being scored, with others.
-    pub took: Duration,
 }
 
 /// A job in the queue.

@@ -1,158 +1,38 @@
-//! The server: what all requests share, how it begins and how it ends.
+//! The server: how it begins, what signals do, how it ends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use heat_ood::Error;
 use heat_ood::calibrate::drift::DriftConfig;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Limits};
 use crate::grpc;
-use crate::http::{self, Certificates, Limits, Listen, Tls};
+use crate::http::{self, Listen};
 use crate::images::Network;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::models::{Model, Models, Served, check_name};
+use crate::models::{Model, check_name};
 use crate::monitor::Monitor;
 use crate::phase::Phase;
 use crate::queue::{Queue, Workers};
-use crate::refusal::{Kind, Refusal, Result};
+use crate::refusal::Kind;
+use crate::served::{Models, Served};
 use crate::settings::Settings;
-use crate::tokens::{Scope, Tokens};
+use crate::shared::Shared;
+use crate::tls::{Certificates, Tls};
+use crate::tokens::Tokens;
 
 /// Rows for which the drift test keeps its promise.
 const HORIZON: u64 = 1_000_000;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// What all requests share.
-pub struct Shared {
-    /// How it was started.
-    pub settings: Settings,
-    /// What is served.
-    pub models: Models,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
-    /// Memory of requests.
-    pub budget: Arc<Budget>,
-    /// Where lines go.
-    pub log: Log,
-    /// What bounds bodies.
-    pub body: Limits,
-    /// When it began.
-    pub began: Instant,
-    tokens: ArcSwapOption<Tokens>,
-    tls: Option<Arc<Tls>>,
-    phase: watch::Sender<Phase>,
-    probed: AtomicBool,
-    reloading: Mutex<()>,
-}
-
-impl Shared {
-    /// Whether it takes requests and has shown that it can score.
-    pub fn is_ready(&self) -> bool {
-        let loaded = || self.models.values().all(|served| served.current().is_ok());
-        *self.phase.borrow() == Phase::Serving && self.probed.load(Ordering::Relaxed) && loaded()
-    }
-
-    /// Whether it takes no more requests.
-    pub fn is_ending(&self) -> bool {
-        *self.phase.borrow() == Phase::Draining
-    }
-
-    /// Whether who sent that `Authorization` may ask for what needs `scope`.
-    ///
-    /// # Errors
-    /// If not.
-    pub fn permit(&self, header: Option<&[u8]>, scope: Scope) -> Result<()> {
-        match &*self.tokens.load() {
-            Some(tokens) => tokens.check(header, scope),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a `Host` names this server's admin plane.
-    pub fn is_own_host(&self, host: &str) -> bool {
-        let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-        };
-        let known = self.settings.admin_hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
-        known || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-    }
-
-    /// Read a model's file again; the version that is served then.
-    ///
-    /// # Errors
-    /// If another file is being read, or this one cannot be served.
-    pub fn reload(&self, served: &Served) -> Result<String> {
-        let _one = match self.reloading.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                let text = "a model is being loaded; try again after it";
-                return Err(Refusal::new(Kind::Conflict, text));
-            }
-        };
-        self.reload_now(served).map_err(|error| {
-            // The administrator named the file: its path is no secret to them.
-            Refusal::new(Kind::Invalid, format!("what was served before is served on: {error}"))
-        })
-    }
-
-    fn reload_now(&self, served: &Served) -> heat_ood::Result<String> {
-        match served.reload() {
-            Ok(changed) => {
-                let version = served.current().map(|m| m.version.clone()).unwrap_or_default();
-                self.metrics.reloaded(if changed { "changed" } else { "same" });
-                let fields = json!({"model": served.name, "version": version, "changed": changed});
-                self.log.say("info", "a detector was read again", fields);
-                Ok(version)
-            }
-            Err(error) => {
-                self.metrics.reloaded("failed");
-                let fields = json!({"model": served.name, "problem": error.to_string()});
-                self.log.say(
-                    "error",
-                    "a detector was not read; the one before is served on",
-                    fields,
-                );
-                Err(error)
-            }
-        }
-    }
-
-    /// Read everything again that may have changed: detectors, tokens, certificates.
-    fn reload_all(&self) {
-        let _one = self.reloading.lock();
-        for served in self.models.values() {
-            // Said in the log.
-            let _ = self.reload_now(served);
-        }
-        if let Some(path) = &self.settings.tokens {
-            match Tokens::open(path) {
-                Ok(tokens) => {
-                    self.tokens.store(Some(Arc::new(tokens)));
-                    self.log.info("the tokens were read again");
-                }
-                Err(error) => self.log.warn(&format!("the tokens before stay: {error}")),
-            }
-        }
-        match self.tls.as_ref().map(|tls| tls.reload()) {
-            None => {}
-            Some(Ok(())) => self.log.info("the certificates were read again"),
-            Some(Err(error)) => self.log.warn(&format!("the certificates before stay: {error}")),
-        }
-    }
-}
 
 /// A server whose files are loaded.
 pub struct Server {
@@ -279,12 +159,10 @@ impl Server {
             let model = Model::open(&file.name, &file.path)?;
             let before = settings.backbones.iter().find(|network| network.name == file.name);
             let network = before.map(|network| {
-                let own = queue();
-                let opened =
-                    Network::open(&network.path, &model.detector, settings.max_pixels, own)?;
-                let opened = Arc::new(opened);
-                workers.push(Workers::start("image", &opened.queue, 1, Some(&opened))?);
-                Ok::<_, Error>(opened)
+                let opened = Network::open(&network.path, &model.detector, settings.max_pixels)?;
+                let (opened, own) = (Arc::new(opened), queue());
+                workers.push(Workers::start("image", &own, 1, Some(&opened))?);
+                Ok::<_, Error>((opened, own))
             });
             let served =
                 Served::new(model, file.path.clone(), network.transpose()?, Arc::clone(&features));
@@ -301,8 +179,6 @@ impl Server {
             tokens: ArcSwapOption::from_pointee(tokens),
             tls,
             phase: watch::Sender::new(Phase::Serving),
-            // Each model has scored its probe rows when it was opened.
-            probed: AtomicBool::new(true),
             reloading: Mutex::new(()),
             settings,
         };

@@ -173,7 +173,7 @@ fn read(text: &str) -> Module {
 fn modules() -> BTreeMap<Name, Module> {
     let crates = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut all = BTreeMap::new();
-    for name in ["heat-ood", "heat-images", "heat-cli", "heat-python"] {
+    for name in ["heat-ood", "heat-images", "heat-serve", "heat-cli", "heat-python"] {
         let root = vec![name.replace('-', "_")];
         walk(&crates.join(name).join("src"), &root, &mut all);
     }

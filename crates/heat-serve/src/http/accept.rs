@@ -21,9 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::Tls;
 use crate::log::Log;
 use crate::phase::Phase;
+use crate::tls::Tls;
 
 /// What bounds connections.
 #[derive(Clone)]

@@ -8,10 +8,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::routes::{Named, json_answer, refusal};
+use super::answers::{Named, json_answer, refusal};
+use super::body;
 use crate::log::seconds;
 use crate::refusal::{Kind, Refusal, Result};
-use crate::server::Shared;
+use crate::served::Served;
+use crate::shared::Shared;
 
 /// What the page may do: nothing but show what comes from here.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -83,7 +85,7 @@ fn answer(shared: &Shared, found: Result<Value>) -> Response {
 }
 
 fn models(shared: &Shared) -> Vec<Value> {
-    let one = |served: &Arc<crate::models::Served>| {
+    let one = |served: &Arc<Served>| {
         let loaded = served.loaded();
         let model = served.current().ok();
         let state = if model.is_some() { "READY" } else { "UNAVAILABLE" };
@@ -186,7 +188,7 @@ pub async fn load(
 ) -> Response {
     let loaded = async {
         let served = Arc::clone(named.served(&shared)?);
-        let whole = super::body::read(&headers, body, &shared.body, &shared.budget).await?;
+        let whole = body::read(&headers, body, &shared.body, &shared.budget).await?;
         check_empty(&whole.bytes)?;
         let own = Arc::clone(&shared);
         let reload = tokio::task::spawn_blocking(move || own.reload(&served));

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -15,17 +14,8 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge, Limits};
 use crate::refusal::{Kind, Refusal, Result};
-
-/// What bounds a body.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Its bytes, as they come and unpacked.
-    pub bytes: usize,
-    /// How long it may take to come.
-    pub time: Duration,
-}
 
 /// A body that has come, and what it holds in memory.
 pub struct Whole {
@@ -133,7 +123,12 @@ fn packing(headers: &HeaderMap) -> Result<Option<Packing>> {
 ///
 /// # Errors
 /// If it is not so packed, has more bytes than `limit`, or there is no memory for it.
-pub fn unpack(packing: Packing, bytes: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>> {
+pub fn unpack(
+    packing: Packing,
+    bytes: &[u8],
+    limit: usize,
+    charge: &mut Charge,
+) -> Result<Vec<u8>> {
     let mut reader: Box<dyn Read> = match packing {
         Packing::Gzip => Box::new(GzDecoder::new(bytes)),
         Packing::Deflate => Box::new(ZlibDecoder::new(bytes)),

@@ -10,16 +10,18 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
+use super::answers::{Named, length_header, refusal, told};
 use super::body::{self, Held, Whole};
-use super::routes::{Named, length_header, refusal, told};
 use crate::budget::Charge;
 use crate::metrics::Told;
-use crate::models::{Model, Served};
+use crate::models::Model;
 use crate::protocol::{self, Answer, Request, encode};
-use crate::queue::{self, Job, Scored};
+use crate::queue::{self, Job};
 use crate::refusal::{Kind, Refusal, Result};
 use crate::rows;
-use crate::server::Shared;
+use crate::scored::Scored;
+use crate::served::Served;
+use crate::shared::Shared;
 
 /// Bodies of more bytes are read elsewhere than where connections are waited for.
 const LONG: usize = 64 << 10;
@@ -194,7 +196,7 @@ impl Ask<'_> {
         charge: Charge,
     ) -> Result<Scored> {
         let Ask { shared, served, model, began, id } = self;
-        let network = served.network.as_deref();
+        let network = served.network.as_ref();
         let limit = shared.settings.max_request_rows;
         let (input, rows) = rows::of(model, network.is_some(), inputs, limit)?;
         let calibration = alpha.map(|alpha| model.at_rate(alpha)).transpose()?;
@@ -203,7 +205,7 @@ impl Ask<'_> {
         let deadline = *began + timeout;
         let (reply, found) = oneshot::channel();
         let queue = match (&input, network) {
-            (queue::Rows::Images(_), Some(network)) => &network.queue,
+            (queue::Rows::Images(_), Some((_, queue))) => queue,
             _ => &served.queue,
         };
         let model = Arc::clone(model);

@@ -2,13 +2,11 @@
 
 mod accept;
 mod admin;
+pub mod answers;
 pub mod body;
 pub mod infer;
 mod openapi;
-pub mod routes;
-mod tls;
+mod routes;
 
 pub use accept::{Listen, accept};
-pub use body::Limits;
 pub use routes::{admin, data};
-pub use tls::{Certificates, Tls};

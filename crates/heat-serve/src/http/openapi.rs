@@ -1,14 +1,26 @@
 //! What the data plane's addresses are, for programs: made of the routes themselves.
 
+use axum::http::Method;
 use serde_json::{Map, Value, json};
 
-use super::routes;
+use crate::tokens::Scope;
 
-/// The document of the data plane.
-pub fn document() -> Value {
-    let [data, _] = routes::all();
+/// A route: its path, what may be done there, who may.
+pub struct Route {
+    /// As a pattern.
+    pub path: &'static str,
+    /// GET or POST.
+    pub method: Method,
+    /// The scope that it takes; nothing where anyone may.
+    pub scope: Option<Scope>,
+    /// One line for the document.
+    pub summary: &'static str,
+}
+
+/// The document of these routes.
+pub fn describe(routes: &[Route]) -> Value {
     let mut paths = Map::new();
-    for route in data {
+    for route in routes {
         if route.path == "/v2/" {
             continue;
         }

@@ -2,35 +2,21 @@
 //! admin plane are three routers, so that who may ask what hangs on no text of a path.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
-use super::{admin as administer, infer, openapi};
-use crate::models::{Model, Served};
-use crate::protocol;
+use super::answers::{Named, json_answer, refusal};
+use super::openapi::{Route, describe};
+use super::{admin as administer, infer};
 use crate::refusal::{Kind, Refusal, Result};
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::tokens::Scope;
-
-/// A route: its path, what may be done there, who may.
-pub struct Route {
-    /// As a pattern.
-    pub path: &'static str,
-    /// GET or POST.
-    pub method: Method,
-    /// The scope that it takes; nothing where anyone may.
-    pub scope: Option<Scope>,
-    /// One line for the document.
-    pub summary: &'static str,
-}
 
 type Handler = MethodRouter<Arc<Shared>>;
 
@@ -124,12 +110,6 @@ fn admin_routes() -> Vec<(Route, Handler)> {
     ]
 }
 
-/// All routes, those of the data plane first.
-pub fn all() -> [Vec<Route>; 2] {
-    let only = |routes: Vec<(Route, Handler)>| routes.into_iter().map(|(route, _)| route).collect();
-    [only(data_routes()), only(admin_routes())]
-}
-
 fn router(routes: Vec<(Route, Handler)>, shared: &Arc<Shared>) -> Router {
     let (mut open, mut guarded) = (Router::new(), Router::new());
     let mut scope = None;
@@ -172,34 +152,6 @@ pub fn admin(shared: &Arc<Shared>) -> Router {
     router(admin_routes(), shared).layer(from_fn_with_state(Arc::clone(shared), check))
 }
 
-/// A refusal as an answer.
-pub fn refusal(shared: &Shared, refused: &Refusal) -> Response {
-    shared.metrics.refused(refused.kind);
-    let status = StatusCode::from_u16(refused.kind.status()).unwrap_or_default();
-    let mut answer = json_answer(status, &json!({"error": refused.message()}));
-    let headers = answer.headers_mut();
-    match refused.kind {
-        Kind::Busy | Kind::Unavailable => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        Kind::Unauthenticated => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        // What is left of the body is not read: the next request would begin within it.
-        Kind::TooLarge | Kind::Slow => {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        _ => {}
-    }
-    answer
-}
-
-/// JSON as an answer.
-pub fn json_answer(status: StatusCode, value: &Value) -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/json")];
-    (status, kind, Body::from(value.to_string())).into_response()
-}
-
 fn ok(value: &Value) -> Response {
     json_answer(StatusCode::OK, value)
 }
@@ -208,45 +160,10 @@ async fn nothing(State(shared): State<Arc<Shared>>) -> Response {
     refusal(&shared, &Refusal::new(Kind::NotFound, "nothing is at this address"))
 }
 
-async fn wrong_method(State(shared): State<Arc<Shared>>, uri: Uri, method: Method) -> Response {
-    // Which it is, axum has put into `Allow` already.
-    let _ = uri;
+// Which are, axum says in `Allow`.
+async fn wrong_method(State(shared): State<Arc<Shared>>, method: Method) -> Response {
     let text = format!("{method} is not possible at this address");
     refusal(&shared, &Refusal::new(Kind::Method, text))
-}
-
-/// The model and version of a path.
-#[derive(serde::Deserialize)]
-pub struct Named {
-    /// The name of the model.
-    pub model: String,
-    /// That of the version, if the path has one.
-    pub version: Option<String>,
-}
-
-impl Named {
-    /// The model of that name.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn served<'a>(&self, shared: &'a Shared) -> Result<&'a Arc<Served>> {
-        shared.models.get(&self.model).ok_or_else(|| {
-            Refusal::new(Kind::NotFound, format!("there is no model `{}`", self.model))
-        })
-    }
-
-    /// What is loaded of it, in the version that is named.
-    ///
-    /// # Errors
-    /// If there is none such.
-    pub fn loaded(&self, shared: &Shared) -> Result<Arc<Model>> {
-        self.served(shared)?.version(self.version.as_deref())
-    }
-
-    /// The name for counts, of a closed set.
-    pub fn counted<'a>(&'a self, shared: &Shared) -> &'a str {
-        if shared.models.contains_key(&self.model) { &self.model } else { "unknown" }
-    }
 }
 
 async fn live() -> Response {
@@ -337,37 +254,6 @@ async fn all_stats(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn document() -> Response {
-    ok(&openapi::document())
-}
-
-/// Count a request and say it, whatever was answered.
-pub fn told(
-    shared: &Shared,
-    named: &Named,
-    headers: &HeaderMap,
-    began: Instant,
-    status: u16,
-    about: Value,
-) {
-    let took = began.elapsed();
-    shared.metrics.answered(named.counted(shared), status, took);
-    if !shared.settings.log_requests {
-        return;
-    }
-    let mut fields = json!({
-        "model": named.counted(shared), "code": status, "us": took.as_micros() as u64,
-    });
-    if let (Value::Object(fields), Value::Object(about)) = (&mut fields, about) {
-        fields.extend(about);
-        let trace = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        if let Some(trace) = trace.filter(|trace| trace.len() <= 64) {
-            fields.insert("traceparent".into(), trace.into());
-        }
-    }
-    shared.log.say("info", "request", fields);
-}
-
-/// The name of the header for axum.
-pub fn length_header() -> header::HeaderName {
-    header::HeaderName::from_static(protocol::LENGTH)
+    let routes: Vec<Route> = data_routes().into_iter().map(|(route, _)| route).collect();
+    ok(&describe(&routes))
 }

@@ -504,7 +504,7 @@ mod tests {
             (avg(r#""data":[1,NaN]"#), "NaN and Infinity are no JSON"),
             (avg(r#""data":[1,1e999]"#), "element 1 is 1e999"),
             (avg(r#""data":["1",2]"#), "element 0"),
-            (avg(r#""data":[1]"#), "array of 1 elements"),
+            (avg(r#""data":[1]"#), "1 values where the shape [1, 2] has 2"),
             (avg(r#""data":[[1,2],[3,4]]"#), "the shape [1, 2]"),
             (avg(r#""data":{"a":1}"#), "expected an array"),
             (avg(r#""parameters":{}"#), "neither `data` nor"),
@@ -557,7 +557,8 @@ mod tests {
         let json = br#"{"inputs":[{"name":"avg","shape":[2,2],"datatype":"FP64",
             "parameters":{"binary_data_size":32}}]}"#;
         for wrong in [f64::NAN, f64::INFINITY, 1e300] {
-            let bytes = [1.0, 2.0, 3.0, wrong].iter().flat_map(|v| v.to_le_bytes());
+            let values = [1.0, 2.0, 3.0, wrong];
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes());
             let body: Vec<u8> = json.iter().copied().chain(bytes).collect();
             let error = parse(&body, Some(json.len()), &mut |_| Ok(())).unwrap_err();
             assert!(error.text.contains("`avg`: row 1, column 1"), "{}", error.text);

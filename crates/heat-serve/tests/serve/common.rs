@@ -61,9 +61,9 @@ impl Running {
     pub fn start(change: impl FnOnce(&mut Settings, &Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
-        for (name, seed) in [("gmm", 1), ("knn", 2)] {
+        for (name, spec, seed) in [("gmm", "gmm(normalize=false)", 1), ("knn", "knn", 2)] {
             let path = directory.path().join(format!("{name}.safetensors"));
-            detector(&path, name, seed);
+            detector(&path, spec, seed);
             settings.detectors.push(NamedFile { name: name.into(), path });
         }
         settings.listen = SocketAddr::from(([127, 0, 0, 1], 0));

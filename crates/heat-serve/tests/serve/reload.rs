@@ -93,7 +93,7 @@ fn the_last_good_one_stays() {
     fs::remove_file(&path).unwrap();
     assert_eq!(load(&running).0, 400);
     running.works();
-    detector(&path, "gmm", 9);
+    detector(&path, "gmm(normalize=false)", 9);
     assert_eq!(load(&running).0, 200);
     assert_ne!(version(&running), first);
     fs::write(&path, &good).unwrap();

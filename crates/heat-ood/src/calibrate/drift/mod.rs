@@ -255,6 +255,21 @@ impl Drift {
         Ok(drift)
     }
 
+    /// The same in memory that hardly grows with the stream, for one that never ends (100 KiB after
+    /// a million rows instead of 4 MB). Ranks are then off by at most 1/128 of themselves, as often up as
+    /// down; a calibration of 1000 rows is itself off by 1/30.
+    #[must_use]
+    pub fn in_bounded_memory(mut self) -> Self {
+        self.pool = self.pool.bounded();
+        self
+    }
+
+    /// log₁₀ of the evidence of each test that is run, and of that which is an alarm.
+    pub fn evidence(&self) -> impl Iterator<Item = (Test, f64, f64)> {
+        let ten = std::f64::consts::LN_10;
+        self.wealth.iter().map(move |w| (w.test, w.evidence() / ten, w.threshold / ten))
+    }
+
     fn fresh(&self, test: Test) -> Wealth {
         let share = if self.config.tests == Tests::Both { 0.5 } else { 1.0 };
         let alpha = self.config.alpha * share;

@@ -1,0 +1,110 @@
+//! What the addresses have in common: which model a path names, answers in JSON, refusals, the line
+//! that each request is in the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::models::Model;
+use crate::protocol;
+use crate::refusal::{Kind, Refusal, Result};
+use crate::served::Served;
+use crate::shared::Shared;
+
+/// A refusal as an answer.
+pub fn refusal(shared: &Shared, refused: &Refusal) -> Response {
+    shared.metrics.refused(refused.kind);
+    let status = StatusCode::from_u16(refused.kind.status()).unwrap_or_default();
+    let mut answer = json_answer(status, &json!({"error": refused.message()}));
+    let headers = answer.headers_mut();
+    match refused.kind {
+        Kind::Busy | Kind::Unavailable => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Kind::Unauthenticated => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // What is left of the body is not read: the next request would begin within it.
+        Kind::TooLarge | Kind::Slow => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    answer
+}
+
+/// JSON as an answer.
+pub fn json_answer(status: StatusCode, value: &Value) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (status, kind, Body::from(value.to_string())).into_response()
+}
+
+/// The model and version of a path.
+#[derive(serde::Deserialize)]
+pub struct Named {
+    /// The name of the model.
+    pub model: String,
+    /// That of the version, if the path has one.
+    pub version: Option<String>,
+}
+
+impl Named {
+    /// The model of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn served<'a>(&self, shared: &'a Shared) -> Result<&'a Arc<Served>> {
+        shared.models.get(&self.model).ok_or_else(|| {
+            Refusal::new(Kind::NotFound, format!("there is no model `{}`", self.model))
+        })
+    }
+
+    /// What is loaded of it, in the version that is named.
+    ///
+    /// # Errors
+    /// If there is none such.
+    pub fn loaded(&self, shared: &Shared) -> Result<Arc<Model>> {
+        self.served(shared)?.version(self.version.as_deref())
+    }
+
+    /// The name for counts, of a closed set.
+    pub fn counted<'a>(&'a self, shared: &Shared) -> &'a str {
+        if shared.models.contains_key(&self.model) { &self.model } else { "unknown" }
+    }
+}
+
+/// Count a request and say it, whatever was answered.
+pub fn told(
+    shared: &Shared,
+    named: &Named,
+    headers: &HeaderMap,
+    began: Instant,
+    status: u16,
+    about: Value,
+) {
+    let took = began.elapsed();
+    shared.metrics.answered(named.counted(shared), status, took);
+    if !shared.settings.log_requests {
+        return;
+    }
+    let mut fields = json!({
+        "model": named.counted(shared), "code": status, "us": took.as_micros() as u64,
+    });
+    if let (Value::Object(fields), Value::Object(about)) = (&mut fields, about) {
+        fields.extend(about);
+        let trace = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        if let Some(trace) = trace.filter(|trace| trace.len() <= 64) {
+            fields.insert("traceparent".into(), trace.into());
+        }
+    }
+    shared.log.say("info", "request", fields);
+}
+
+/// The name of the header for axum.
+pub fn length_header() -> header::HeaderName {
+    header::HeaderName::from_static(protocol::LENGTH)
+}
