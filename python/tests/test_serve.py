@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import re
 import shutil
@@ -30,12 +31,11 @@ def features(n: int, seed: int, shift: float = 0.0) -> np.ndarray:
 
 class Server:
     def __init__(self, directory: Path):
-        train = heat_ood.FeatureSet(avg=features(500, 0), labels=np.arange(500) % 5)
+        train = heat_ood.FeatureSet(avg=features(500, 0), label=np.arange(500) % 5)
         self.detectors = {}
         for name in ("gmm", "knn"):
-            scorer = getattr(heat_ood, {"gmm": "Gmm", "knn": "Knn"}[name])()
-            detector = scorer.fit(train)
-            detector.calibrate(heat_ood.FeatureSet(avg=features(300, 1)))
+            scorer = {"gmm": heat_ood.Gmm(normalize=False), "knn": heat_ood.Knn()}[name]
+            detector = scorer.fit(train).calibrate(heat_ood.FeatureSet(avg=features(300, 1)))
             detector.save(directory / f"{name}.safetensors")
             self.detectors[name] = detector
         command = [sys.executable, "-m", "heat_ood", "serve", "gmm.safetensors", "knn.safetensors"]
@@ -72,8 +72,8 @@ def server(tmp_path_factory):
 
 def check(server: Server, name: str, rows: np.ndarray, score, p_value, is_ood):
     want = server.expected(name, rows)
-    np.testing.assert_array_equal(score, want.scores)
-    np.testing.assert_array_equal(p_value, want.p_values)
+    np.testing.assert_array_equal(score, want.score)
+    np.testing.assert_array_equal(p_value, want.p_value)
     np.testing.assert_array_equal(is_ood, want.is_ood)
 
 
@@ -103,10 +103,10 @@ def test_triton_http(server, name):
             found = client.infer(name, [infer_input(tritonhttp, rows)],
                                  request_compression_algorithm=algorithm,
                                  response_compression_algorithm=algorithm)
-            np.testing.assert_array_equal(found.as_numpy("score"), server.expected(name, rows).scores)
+            np.testing.assert_array_equal(found.as_numpy("score"), server.expected(name, rows).score)
         statistics = client.get_inference_statistics(name)["model_stats"][0]
         assert statistics["inference_count"] >= 6 * ROWS
-        with pytest.raises(tritonhttp.InferenceServerException if hasattr(tritonhttp, "InferenceServerException") else Exception, match="expected"):
+        with pytest.raises(Exception, match="expected"):
             client.infer(name, [infer_input(tritonhttp, rows[:, :3].copy())])
         with pytest.raises(Exception, match="no model"):
             client.get_model_metadata("other")
@@ -138,15 +138,15 @@ def test_triton_grpc(server, compression):
         found = client.infer("knn", [infer_input(grpc, rows)], request_id="x",
                              compression_algorithm=compression, parameters={"alpha": 0.2})
         want = server.expected("knn", rows)
-        np.testing.assert_array_equal(found.as_numpy("score"), want.scores)
-        np.testing.assert_array_equal(found.as_numpy("is_ood"), want.p_values <= 0.2)
+        np.testing.assert_array_equal(found.as_numpy("score"), want.score)
+        np.testing.assert_array_equal(found.as_numpy("is_ood"), want.p_value <= 0.2)
         assert found.get_response().id == "x"
         with pytest.raises(grpc.InferenceServerException, match="INVALID_ARGUMENT.*expected"):
             client.infer("knn", [infer_input(grpc, rows[:, :3].copy())])
         with pytest.raises(grpc.InferenceServerException, match="NOT_FOUND"):
             client.infer("other", [infer_input(grpc, rows)])
-        with pytest.raises(grpc.InferenceServerException, match="DEADLINE|Deadline"):
-            client.infer("knn", [infer_input(grpc, rows)], client_timeout=1e-6)
+        with pytest.raises(grpc.InferenceServerException, match="DEADLINE_EXCEEDED"):
+            client.infer("knn", [infer_input(grpc, rows)], parameters={"timeout": 1})
 
 
 def test_grpc_contents_and_health(server):
@@ -161,7 +161,7 @@ def test_grpc_contents_and_health(server):
         stub = stubs.GRPCInferenceServiceStub(channel)
         answer = stub.ModelInfer(request)
         np.testing.assert_array_equal(
-            np.frombuffer(answer.raw_output_contents[0], np.float32), server.expected("gmm", rows).scores
+            np.frombuffer(answer.raw_output_contents[0], np.float32), server.expected("gmm", rows).score
         )
         for spoil in (
             lambda r: r.raw_input_contents.append(rows.tobytes()),
@@ -186,26 +186,43 @@ def test_grpc_contents_and_health(server):
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_kserve(server):
-    kserve = pytest.importorskip("kserve")
+KSERVE = """
+import asyncio, sys
+import kserve, numpy as np
+from kserve.inference_client import RESTConfig
+
+def request(rows, binary):
+    tensor = kserve.InferInput("avg", list(rows.shape), "FP32")
+    tensor.set_data_from_numpy(rows, binary_data=binary)
+    return kserve.InferRequest(model_name="gmm", infer_inputs=[tensor])
+
+async def run(base, rows):
+    client = kserve.InferenceRESTClient(RESTConfig(protocol="v2"))
+    assert await client.is_server_live(base) and await client.is_server_ready(base)
+    assert await client.is_model_ready(base, "gmm")
+    return [await client.infer(base, request(rows, binary), model_name="gmm") for binary in (False, True)]
+
+base, given, made = sys.argv[1:]
+found = asyncio.run(run(base, np.load(given)))
+names = ("score", "p_value", "is_ood")
+outputs = [{o.name: o.as_numpy() for o in answer.outputs} for answer in found]
+np.savez(made, **{f"{n}{i}": o[n] for i, o in enumerate(outputs) for n in names})
+"""
+
+
+def test_kserve(server, tmp_path):
+    """In a process of its own: its messages have the names of tritonclient's."""
+    if importlib.util.find_spec("kserve") is None:
+        pytest.skip("kserve is not installed")
     rows = features(ROWS, 5, 1.5)
-
-    def request(binary):
-        tensor = kserve.InferInput("avg", list(rows.shape), "FP32")
-        tensor.set_data_from_numpy(rows, binary_data=binary)
-        return kserve.InferRequest(model_name="gmm", infer_inputs=[tensor])
-
-    async def run():
-        config = kserve.inference_client.RESTConfig(protocol="v2") if hasattr(kserve, "inference_client") else None
-        client = kserve.InferenceRESTClient(config or kserve.RESTConfig(protocol="v2"))
-        base = f"http://{server.data}"
-        assert await client.is_server_live(base) and await client.is_server_ready(base)
-        assert await client.is_model_ready(base, "gmm")
-        return [await client.infer(base, request(binary), model_name="gmm") for binary in (False, True)]
-
-    for found in asyncio.run(run()):
-        outputs = {output.name: output.as_numpy() for output in found.outputs}
-        check(server, "gmm", rows, outputs["score"], outputs["p_value"], outputs["is_ood"])
+    np.save(tmp_path / "rows.npy", rows)
+    made = tmp_path / "made.npz"
+    command = [sys.executable, "-c", KSERVE, f"http://{server.data}", tmp_path / "rows.npy", made]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = np.load(made)
+    for i in range(2):
+        check(server, "gmm", rows, *(found[f"{name}{i}"] for name in ("score", "p_value", "is_ood")))
 
 
 def test_metrics_as_prometheus_reads_them(server):

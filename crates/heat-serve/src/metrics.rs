@@ -342,9 +342,35 @@ impl Metrics {
         let mut text = String::new();
         // Into memory: it cannot fail.
         let _ = encode(&mut text, &self.registry);
-        let text = text.trim_end().trim_end_matches("# EOF").to_owned();
+        let text = as_prometheus(&text);
         text + &process()
     }
+}
+
+/// The text format of Prometheus, of the one that OpenMetrics made of it: counters are described by
+/// the names that their values have, and units and the end are not said.
+fn as_prometheus(text: &str) -> String {
+    let mut counters: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        let name = line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter"));
+        counters.extend(name);
+    }
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(&name) => {
+                let _ = writeln!(out, "# {kind} {name}_total {rest}");
+            }
+            _ => {
+                let _ = writeln!(out, "{line}");
+            }
+        }
+    }
+    out
 }
 
 /// What the system says of this process, under the names that all programs use.
@@ -378,4 +404,18 @@ fn process() -> String {
     gauge("process_open_fds", "gauge", "Open files and connections", open);
     gauge("process_threads", "gauge", "Threads", of("Threads:"));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_described_by_the_names_of_their_values() {
+        let text = "# HELP a_seconds Time.\n# TYPE a_seconds histogram\n# UNIT a_seconds seconds\n\
+                    a_seconds_sum 1\n# HELP b Some b's.\n# TYPE b counter\nb_total{c=\"d\"} 2\n# EOF\n";
+        let want = "# HELP a_seconds Time.\n# TYPE a_seconds histogram\na_seconds_sum 1\n\
+                    # HELP b_total Some b's.\n# TYPE b_total counter\nb_total{c=\"d\"} 2\n";
+        assert_eq!(as_prometheus(text), want);
+    }
 }

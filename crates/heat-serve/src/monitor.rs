@@ -419,8 +419,9 @@ impl Watched {
         for alarm in &seen.alarms {
             self.acknowledged = false;
             self.alarms.push_back((now, alarm.clone()));
+            // The first says since when, the others that it lasts.
             if self.alarms.len() > ALARMS {
-                self.alarms.pop_front();
+                self.alarms.remove(1);
             }
         }
         seen.alarms

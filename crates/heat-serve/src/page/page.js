@@ -193,11 +193,12 @@ function show(status) {
       parts.note.textContent = model.reason;
     }
     const alarms = watched.alarms || [];
+    const [first] = alarms;
     const last = alarms[alarms.length - 1];
-    parts.alarm.className = last ? "alarm" : "";
-    parts.alarm.textContent = last
-      ? `Since watched row ${last.since} about ${percent(last.admixture)} of the rows are anomalous `
-        + `(${last.test}, row ${last.row}, ${clock(last.time)})` : "";
+    parts.alarm.className = first ? "alarm" : "";
+    parts.alarm.textContent = first
+      ? `Since watched row ${first.since} (${clock(first.time)}) about ${percent(last.admixture)} of the `
+        + `rows are anomalous; last alarm ${clock(last.time)}, ${last.test}` : "";
     const points = evidence.get(model.name) || [];
     if (watched.evidence && watched.evidence.length) {
       // Tests ask for different evidence: what counts is the part of it that is there.
