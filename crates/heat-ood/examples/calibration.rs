@@ -165,7 +165,7 @@ fn long(id: &[f32], ood: &[(String, Vec<f32>)]) {
             drift.push(score).unwrap().alarms.first().map(|a| a.row)
         })
     };
-    let mut tell = |name: &str, odd: &[f32], admixture: f64, streams: u64| {
+    let tell = |name: &str, odd: &[f32], admixture: f64, streams: u64| {
         let all = (0..streams as usize).into_par_iter();
         let all: Vec<Option<u64>> = all.map(|s| first(odd, admixture, 7_000 + s as u64)).collect();
         let mut rows: Vec<u64> = all.into_iter().flatten().collect();
