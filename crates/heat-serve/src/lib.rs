@@ -1,8 +1,8 @@
 //! `heat serve`: verdicts of detectors behind the Open Inference Protocol.
 //!
-//! The way of a request: a connection ([`mod@http`]), its body read within bounds, tensors
-//! ([`protocol`]), rows checked against the model ([`models`]), a place in the queue
-//! ([`mod@queue`]), a batch that is scored together with others, an answer. Beside it a monitor
+//! The way of a request: a connection (`http`), its body read within bounds, tensors
+//! (`protocol`), rows checked against the model (`models`), a place in the queue
+//! (`queue`), a batch that is scored together with others, an answer. Beside it a monitor
 //! watches what passes, and metrics count it. Requests never wait for either.
 //!
 //! Like `heat-ood`, this crate never panics on input; what it has to say goes through one log.

@@ -186,6 +186,8 @@ const PATHS: &[Line] = &[
         1,
         &["haed.safetensors does not exist; did you mean `head.safetensors`?"],
     ),
+    ("serve d.safetensors --listen 0.0.0.0:80", 2, &["--features", "serve"]),
+    ("token me", 2, &["this build has no server"]),
     ("fit knn --train train.safetensors -o no/d", 2, &["that directory does not exist"]),
 ];
 
