@@ -146,7 +146,7 @@ def test_triton_grpc(server, compression):
         with pytest.raises(grpc.InferenceServerException, match="NOT_FOUND"):
             client.infer("other", [infer_input(grpc, rows)])
         with pytest.raises(grpc.InferenceServerException, match="DEADLINE_EXCEEDED"):
-            client.infer("knn", [infer_input(grpc, rows)], parameters={"timeout": 1})
+            client.infer("knn", [infer_input(grpc, rows)], timeout=1)
 
 
 def test_grpc_contents_and_health(server):
