@@ -14,7 +14,7 @@ import kserve
 class Detector(kserve.Model):
     def __init__(self, name: str, path: str):
         super().__init__(name)
-        self.detector = heat_ood.Detector.open(path)
+        self.detector = heat_ood.load(path)
         self.ready = True
 
     async def predict(self, payload, headers=None, response_headers=None):
@@ -27,7 +27,7 @@ class Detector(kserve.Model):
             output = kserve.InferOutput(name, list(values.shape), datatype)
             output.set_data_from_numpy(values, binary_data=True)
             outputs.append(output)
-        return kserve.InferResponse(payload.id, self.name, outputs)
+        return kserve.InferResponse(payload.id or "", self.name, outputs)
 
 
 if __name__ == "__main__":
