@@ -57,21 +57,25 @@ impl Charge {
     /// # Errors
     /// If others hold too much.
     pub fn add(&mut self, bytes: usize) -> Result<()> {
-        let own = self.bytes;
-        let more = |used: usize| {
-            let sum = used.checked_add(bytes)?;
-            (sum <= self.budget.limit || used == own).then_some(sum)
-        };
-        match self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => {
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(_) => Err(Refusal::new(
-                Kind::Busy,
-                "the requests being answered hold all the memory that there is for them; try again",
-            )),
-        }
+        let more = |used: usize| self.sum(used, bytes);
+        let added = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        added.map_err(|_| full())?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Whether that many more could be held now.
+    ///
+    /// # Errors
+    /// If others hold too much.
+    pub fn check(&self, bytes: usize) -> Result<()> {
+        self.sum(self.budget.used(), bytes).map(|_| ()).ok_or_else(full)
+    }
+
+    /// What all would hold with `bytes` more, if that may be.
+    fn sum(&self, used: usize, bytes: usize) -> Option<usize> {
+        let sum = used.checked_add(bytes)?;
+        (sum <= self.budget.limit || used == self.bytes).then_some(sum)
     }
 
     /// Hold `bytes` less.
@@ -80,6 +84,11 @@ impl Charge {
         self.bytes -= bytes;
         self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+fn full() -> Refusal {
+    let text = "the requests being answered hold all the memory that there is for them; try again";
+    Refusal::new(Kind::Busy, text)
 }
 
 impl Drop for Charge {

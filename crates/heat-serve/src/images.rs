@@ -123,7 +123,7 @@ impl<'a> Live<'a> {
             Err(Error::Shape { tensor, expected, got, .. }) => Err(Refusal::invalid(format!(
                 "the input `{tensor}` has shape {got}, expected {expected}"
             ))),
-            Err(_) => Err(Refusal::new(Kind::Internal, "the network could not be run")),
+            Err(other) => Err(Refusal::new(Kind::Internal, other.to_string())),
         }
     }
 }

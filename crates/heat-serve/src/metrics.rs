@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use serde_json::{Value, json};
 
 use crate::models::Model;
-use crate::monitor::{Monitor, Request};
+use crate::monitor::Monitor;
 use crate::refusal::Kind;
 use crate::scored::Scored;
 
@@ -228,11 +228,6 @@ impl Metrics {
         self.dropped.get_or_create(&To { sink: "client" }).inc();
     }
 
-    /// Scoring failed for a reason of ours.
-    pub fn failed(&self) {
-        self.dropped.get_or_create(&To { sink: "scorer" }).inc();
-    }
-
     /// A batch was scored.
     pub fn batch(&self, rows: usize, took: Duration) {
         self.batch_rows.observe(rows as f64);
@@ -271,15 +266,7 @@ impl Metrics {
         own.waited += scored.waited;
         own.took += scored.took;
         drop(totals);
-        let request = Request {
-            model: Arc::clone(model),
-            id: id.map(str::to_owned),
-            scores: scored.scores.clone(),
-            p_values: scored.p_values.clone(),
-            ood: scored.ood.iter().filter(|ood| **ood).count(),
-            took,
-        };
-        if !self.monitor.tell(request) {
+        if !self.monitor.tell(model, id, scored, took) {
             self.dropped.get_or_create(&To { sink: "monitor" }).inc();
         }
     }

@@ -5,6 +5,7 @@
 //! video), and then they are not the independent rows that the test needs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::log::{Log, seconds};
 use crate::models::Model;
+use crate::scored::Scored;
 
 /// Requests that wait to be taken in.
 const WAITING: usize = 4096;
@@ -30,7 +32,7 @@ const MINUTES: usize = 15;
 const HOURS: usize = 48;
 
 /// Bins of p-values.
-pub const BINS: usize = 20;
+const BINS: usize = 20;
 
 /// Alarms that are kept.
 const ALARMS: usize = 16;
@@ -44,31 +46,29 @@ const LEAST: f64 = -99.0;
 /// Longest id that is kept, in characters.
 const ID: usize = 64;
 
-/// What is told of a request.
-pub struct Request {
-    /// The model that scored it.
-    pub model: Arc<Model>,
-    /// The client's name for it.
-    pub id: Option<String>,
-    /// Its scores.
-    pub scores: Vec<f32>,
-    /// Its p-values, of calibrated detectors.
-    pub p_values: Vec<f64>,
-    /// How many of its rows were called anomalous.
-    pub ood: usize,
-    /// From its head to its answer.
-    pub took: Duration,
+/// What is told of a request: of its rows no more than is kept.
+struct Request {
+    model: Arc<Model>,
+    id: Option<String>,
+    counts: Counts,
+    /// The score of one row, taken at random.
+    watched: f32,
+    /// The highest score, with its p-value.
+    highest: (f32, Option<f64>),
+    took: Duration,
 }
 
 /// Takes in what was scored.
 pub struct Monitor {
-    messages: SyncSender<Box<Request>>,
+    messages: SyncSender<Request>,
+    /// Requests so far: which row of the next one is watched.
+    told: AtomicU64,
     state: Arc<Mutex<State>>,
+    traffic: Arc<Mutex<Traffic>>,
 }
 
 struct State {
     models: BTreeMap<String, Watched>,
-    traffic: Traffic,
     recent: usize,
     config: DriftConfig,
     log: Log,
@@ -94,12 +94,32 @@ struct Ring<const N: usize> {
     parts: VecDeque<(u64, Counts)>,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Counts {
     requests: u64,
     rows: u64,
     ood: u64,
     bins: [u64; BINS],
+}
+
+impl Counts {
+    /// Of one request.
+    fn of(scored: &Scored) -> Self {
+        let mut counts =
+            Counts { requests: 1, rows: scored.scores.len() as u64, ..Self::default() };
+        counts.ood = scored.ood.iter().filter(|ood| **ood).count() as u64;
+        for p in &scored.p_values {
+            counts.bins[((p * BINS as f64) as usize).min(BINS - 1)] += 1;
+        }
+        counts
+    }
+
+    fn add(&mut self, other: &Counts) {
+        self.requests += other.requests;
+        self.rows += other.rows;
+        self.ood += other.ood;
+        self.bins.iter_mut().zip(other.bins).for_each(|(s, c)| *s += c);
+    }
 }
 
 impl<const N: usize> Ring<N> {
@@ -129,10 +149,7 @@ impl<const N: usize> Ring<N> {
         let oldest = (now / self.span).saturating_sub(N as u64 - 1);
         let mut sum = Counts::default();
         for (_, counts) in self.parts.iter().filter(|(part, _)| *part >= oldest) {
-            sum.requests += counts.requests;
-            sum.rows += counts.rows;
-            sum.ood += counts.ood;
-            sum.bins.iter_mut().zip(counts.bins).for_each(|(s, c)| *s += c);
+            sum.add(counts);
         }
         sum
     }
@@ -246,27 +263,50 @@ impl Monitor {
             refused: BTreeMap::new(),
             times: VecDeque::new(),
         };
-        let state = State { models: BTreeMap::new(), traffic, recent, config, log };
+        let state = State { models: BTreeMap::new(), recent, config, log };
         let state = Arc::new(Mutex::new(state));
-        let shared = Arc::clone(&state);
-        let work = move || take_in(&waiting, &shared);
+        let traffic = Arc::new(Mutex::new(traffic));
+        let (told, shared, seen) = (AtomicU64::new(0), Arc::clone(&state), Arc::clone(&traffic));
+        let work = move || take_in(&waiting, &shared, &seen);
         // Without it what is told is counted as dropped.
         let _ = std::thread::Builder::new().name("monitor".into()).spawn(work);
-        Arc::new(Monitor { messages, state })
+        Arc::new(Monitor { messages, told, state, traffic })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// Tell it of a request; whether it had room for it.
-    pub fn tell(&self, request: Request) -> bool {
-        self.messages.try_send(Box::new(request)).is_ok()
+    /// Tell it of a request that took so long; whether it had room for it.
+    pub fn tell(
+        &self,
+        model: &Arc<Model>,
+        id: Option<&str>,
+        scored: &Scored,
+        took: Duration,
+    ) -> bool {
+        let scores = &scored.scores;
+        // No secret, and no pattern: a hash of the number of requests.
+        let told = self.told.fetch_add(1, Ordering::Relaxed);
+        let hash = told.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let row = ((hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33) as usize;
+        let Some(watched) = scores.get(row % scores.len().max(1)) else { return true };
+        let higher = |a: usize, b: usize| if scores[b] > scores[a] { b } else { a };
+        let highest = (1..scores.len()).fold(0, higher);
+        let request = Request {
+            model: Arc::clone(model),
+            id: id.map(str::to_owned),
+            counts: Counts::of(scored),
+            watched: *watched,
+            highest: (scores[highest], scored.p_values.get(highest).copied()),
+            took,
+        };
+        self.messages.try_send(request).is_ok()
     }
 
     /// A request was refused.
     pub fn refused(&self, reason: &'static str) {
-        self.state().traffic.refuse(reason);
+        lock(&self.traffic).refuse(reason);
     }
 
     /// Begin anew with the drift of a model; whether there is such a model.
@@ -307,7 +347,7 @@ impl Monitor {
 
     /// Requests and refusals lately.
     pub fn traffic(&self) -> Value {
-        self.state().traffic.json()
+        lock(&self.traffic).json()
     }
 
     /// All that is known of a model's rows.
@@ -327,25 +367,25 @@ fn log_seconds() -> u64 {
     seconds(SystemTime::now()) as u64
 }
 
-fn take_in(messages: &Receiver<Box<Request>>, state: &Mutex<State>) {
-    // Which row of a request is watched: no secret, and no pattern.
-    let mut draw = 0x9e37_79b9_7f4a_7c15_u64;
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_in(messages: &Receiver<Request>, state: &Mutex<State>, traffic: &Mutex<Traffic>) {
     while let Ok(first) = messages.recv() {
         // To be woken for each costs more than what is done: what comes meanwhile is taken together.
         std::thread::sleep(GATHER);
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         for request in std::iter::once(first).chain(messages.try_iter().take(WAITING)) {
-            draw = draw.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            let row = ((draw >> 33) as usize) % request.scores.len().max(1);
-            state.take(&request, row);
+            // Each lock for one request: nobody waits for long.
+            lock(traffic).take(request.counts.rows, request.took);
+            lock(state).take(&request);
         }
     }
 }
 
 impl State {
-    fn take(&mut self, request: &Request, row: usize) {
+    fn take(&mut self, request: &Request) {
         let model = &request.model;
-        self.traffic.take(request.scores.len() as u64, request.took);
         let other = |watched: &Watched| watched.sha256 != model.sha256;
         if self.models.get(&model.name).is_none_or(other) {
             // Of another version nothing is known.
@@ -353,7 +393,7 @@ impl State {
             self.models.insert(model.name.clone(), fresh);
         }
         let Some(watched) = self.models.get_mut(&model.name) else { return };
-        let alarms = watched.take(request, row, self.recent);
+        let alarms = watched.take(request, self.recent);
         for alarm in alarms {
             let fields = json!({
                 "model": model.name, "version": model.version, "test": alarm.test,
@@ -386,36 +426,23 @@ impl Watched {
         }
     }
 
-    fn take(&mut self, request: &Request, row: usize, recent: usize) -> Vec<Alarm> {
+    fn take(&mut self, request: &Request, recent: usize) -> Vec<Alarm> {
         let now = SystemTime::now();
         let second = seconds(now) as u64;
-        for counts in [self.minutes.at(second), self.hours.at(second)] {
-            counts.requests += 1;
-            counts.rows += request.scores.len() as u64;
-            counts.ood += request.ood as u64;
-            for p in &request.p_values {
-                counts.bins[((p * BINS as f64) as usize).min(BINS - 1)] += 1;
-            }
+        self.minutes.at(second).add(&request.counts);
+        self.hours.at(second).add(&request.counts);
+        let (score, p_value) = request.highest;
+        let id = request.id.as_ref().map(|id| printable(id).chars().take(ID).collect::<String>());
+        self.recent.push_back(json!({
+            "time": seconds(now), "id": id, "rows": request.counts.rows, "score": score,
+            "p_value": p_value, "ood": request.counts.ood,
+            "ms": request.took.as_micros() as f64 / 1e3,
+        }));
+        while self.recent.len() > recent {
+            self.recent.pop_front();
         }
-        if recent > 0 {
-            let worst = |a: usize, b: usize| {
-                if request.scores[b] > request.scores[a] { b } else { a }
-            };
-            let most = (1..request.scores.len()).fold(0, worst);
-            let id =
-                request.id.as_ref().map(|id| printable(id).chars().take(ID).collect::<String>());
-            self.recent.push_back(json!({
-                "time": seconds(now), "id": id, "rows": request.scores.len(),
-                "score": request.scores.get(most), "p_value": request.p_values.get(most),
-                "ood": request.ood, "ms": request.took.as_micros() as f64 / 1e3,
-            }));
-            while self.recent.len() > recent {
-                self.recent.pop_front();
-            }
-        }
-        let score = request.scores.get(row).copied();
-        let Some((drift, score)) = self.drift.as_mut().zip(score) else { return Vec::new() };
-        let Ok(seen) = drift.push(score) else { return Vec::new() };
+        let Some(drift) = &mut self.drift else { return Vec::new() };
+        let Ok(seen) = drift.push(request.watched) else { return Vec::new() };
         for alarm in &seen.alarms {
             self.acknowledged = false;
             self.alarms.push_back((now, alarm.clone()));

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,10 +18,12 @@ use heat_ood::calibrate::{Calibration, Ties};
 use heat_ood::features::{FeatureSet, Field};
 use heat_ood::{Error, Prediction, Silent};
 use ndarray::Array2;
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::budget::Charge;
 use crate::images::{Live, Picture};
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::models::Model;
 use crate::refusal::{Kind, Refusal, Result};
@@ -92,10 +95,10 @@ struct Lane {
 }
 
 impl Lane {
-    fn push(&mut self, waiting: Waiting) {
-        match waiting.left() {
-            0..=SMALL => self.small.push_back(waiting),
-            _ => self.large.push_back(waiting),
+    fn push(&mut self, waiting: Waiting, small: usize) {
+        match waiting.left() <= small {
+            true => self.small.push_back(waiting),
+            false => self.large.push_back(waiting),
         }
     }
 
@@ -115,15 +118,15 @@ struct State {
 
 impl State {
     /// Into the lane of its model.
-    fn put(&mut self, waiting: Waiting) {
+    fn put(&mut self, waiting: Waiting, most_in_batch: usize) {
         let model = &waiting.job.model;
-        if let Some(lane) = self.lanes.iter_mut().find(|lane| Arc::ptr_eq(&lane.model, model)) {
-            return lane.push(waiting);
-        }
-        let (small, large) = Default::default();
-        let mut lane = Lane { model: Arc::clone(model), small, large };
-        lane.push(waiting);
-        self.lanes.push_back(lane);
+        let at = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.model, model));
+        let at = at.unwrap_or_else(|| {
+            let (small, large) = Default::default();
+            self.lanes.push_back(Lane { model: Arc::clone(model), small, large });
+            self.lanes.len() - 1
+        });
+        self.lanes[at].push(waiting, SMALL.min(most_in_batch));
     }
 }
 
@@ -137,6 +140,7 @@ pub struct Queue {
     /// Rows that were scored in a second, lately.
     rate: AtomicU64,
     metrics: Arc<Metrics>,
+    log: Log,
 }
 
 /// Jobs that are scored together, each with how many of its rows.
@@ -152,10 +156,11 @@ impl Queue {
         most_in_batch: usize,
         wait: Duration,
         metrics: Arc<Metrics>,
+        log: Log,
     ) -> Arc<Self> {
         let (state, wake) = Default::default();
         let rate = AtomicU64::new(0);
-        Arc::new(Queue { state, wake, most_rows, most_in_batch, wait, rate, metrics })
+        Arc::new(Queue { state, wake, most_rows, most_in_batch, wait, rate, metrics, log })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -181,7 +186,8 @@ impl Queue {
         if job.rows <= SMALL {
             state.hurried = Some(came + EXPECTED);
         }
-        state.put(Waiting { job, came, scored: Scored::default() });
+        let waiting = Waiting { job, came, scored: Scored::default() };
+        state.put(waiting, self.most_in_batch);
         drop(state);
         self.wake.notify_one();
         Ok(())
@@ -287,7 +293,7 @@ impl Queue {
 
     /// Put back what has more rows. It goes to the end: others come first now.
     fn put_back(&self, waiting: Waiting) {
-        self.state().put(waiting);
+        self.state().put(waiting, self.most_in_batch);
         self.wake.notify_one();
     }
 
@@ -322,7 +328,7 @@ impl Queue {
         if pieces.len() > 1 && found.is_err() {
             let each = pieces.iter_mut().map(|piece| {
                 let one = try_all(&model, std::slice::from_mut(piece), live.as_deref_mut());
-                one?.pop().unwrap_or_else(|| Err(internal()))
+                one?.pop().unwrap_or_else(|| Err(internal("no result")))
             });
             found = Ok(each.collect());
         }
@@ -344,9 +350,11 @@ impl Queue {
                 Err(failed) => {
                     self.forget(waiting.job.rows - range.end);
                     if failed.kind == Kind::Internal {
-                        self.metrics.failed();
+                        // What the client is not told.
+                        let fields = json!({"model": model.name, "problem": failed.text});
+                        self.log.say("error", "rows could not be scored", fields);
                     }
-                    waiting.end(Err(failed));
+                    waiting.end(Err(told(failed)));
                 }
             }
         }
@@ -399,7 +407,11 @@ fn try_all(
         Some(live) => of_images(model, pieces, live),
         None => of_features(model, pieces),
     });
-    catch_unwind(run).unwrap_or_else(|_| Err(internal()))
+    catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+        Err(internal(format!("the scorer panicked: {text}")))
+    })
 }
 
 fn of_features(model: &Model, pieces: &mut [Piece]) -> Result<Vec<Result<Prediction>>> {
@@ -421,7 +433,8 @@ fn of_features(model: &Model, pieces: &mut [Piece]) -> Result<Vec<Result<Predict
                 values
             }
         };
-        let matrix = Array2::from_shape_vec((rows, dim), values).map_err(|_| internal())?;
+        let matrix =
+            Array2::from_shape_vec((rows, dim), values).map_err(|e| internal(e.to_string()))?;
         set = set.field(field, matrix);
     }
     let first = pieces.first().map_or(0, |piece| piece.range.start);
@@ -509,12 +522,21 @@ fn refusal(error: &Error, first: usize) -> Refusal {
         Error::Shape { tensor, expected, got, .. } => {
             Refusal::invalid(format!("the input `{tensor}` has shape {got}, expected {expected}"))
         }
-        _ => internal(),
+        other => internal(other.to_string()),
     }
 }
 
-fn internal() -> Refusal {
-    Refusal::new(Kind::Internal, "scoring failed; the server's log says more")
+/// A fault of ours, in words for the log.
+fn internal(text: impl Into<String>) -> Refusal {
+    Refusal::new(Kind::Internal, text)
+}
+
+/// What a client is told: of our faults nothing of the inside.
+fn told(failed: Refusal) -> Refusal {
+    match failed.kind {
+        Kind::Internal => internal("scoring failed; the server's log says more"),
+        _ => failed,
+    }
 }
 
 /// That the time is over.
@@ -551,10 +573,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Start so many, each with what `live` gives it.
+    /// Start so many, each with a network of its own where there is one.
     ///
     /// # Errors
-    /// If the system starts none.
+    /// If the system starts none, or a network cannot be loaded.
     pub fn start(
         name: &str,
         queue: &Arc<Queue>,
@@ -564,16 +586,20 @@ impl Workers {
         let mut all = Vec::new();
         for i in 0..threads.max(1) {
             let (queue, network) = (Arc::clone(queue), network.cloned());
-            let work = move || match &network {
-                None => queue.work(None),
-                Some(network) => match Live::new(network) {
-                    Ok(live) => queue.work(Some(live)),
-                    Err(_) => queue.close(),
-                },
+            let (ready, loaded) = channel();
+            let work = move || match network.as_deref().map(Live::new).transpose() {
+                Ok(live) => {
+                    let _ = ready.send(Ok(()));
+                    queue.work(live);
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
             };
             let thread = std::thread::Builder::new().name(format!("{name}-{i}")).spawn(work);
             let problem = |e: std::io::Error| Error::config("threads", threads, e.to_string());
             all.push(thread.map_err(problem)?);
+            loaded.recv().unwrap_or(Err(Error::Stopped))?;
         }
         Ok(Workers { queue: Arc::clone(queue), threads: all })
     }

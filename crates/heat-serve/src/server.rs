@@ -109,9 +109,16 @@ fn check_settings(settings: &Settings) -> heat_ood::Result<()> {
     if settings.tls_client_ca.is_some() && settings.tls_cert.is_none() {
         return refuse("tls-client-ca", "".into(), "needs `--tls-cert` and `--tls-key`");
     }
-    let exposed = |address: &SocketAddr| !address.ip().is_loopback();
-    let listeners = [Some(settings.listen), settings.grpc, settings.admin];
-    if let Some(address) = listeners.into_iter().flatten().find(exposed)
+    for (key, value) in [
+        ("request-timeout", settings.request_timeout),
+        ("body-timeout", settings.body_timeout),
+        ("header-timeout", settings.header_timeout),
+    ] {
+        if value.is_zero() {
+            return refuse(key, "0".into(), "must be longer");
+        }
+    }
+    if let Some(address) = exposed(settings)
         && settings.tokens.is_none()
         && !settings.insecure
     {
@@ -120,6 +127,12 @@ fn check_settings(settings: &Settings) -> heat_ood::Result<()> {
         return refuse("listen", address.to_string(), problem);
     }
     Ok(())
+}
+
+/// An address on which others than this machine may ask.
+fn exposed(settings: &Settings) -> Option<SocketAddr> {
+    let listeners = [Some(settings.listen), settings.grpc, settings.admin];
+    listeners.into_iter().flatten().find(|address| !address.ip().is_loopback())
 }
 
 impl Server {
@@ -139,8 +152,7 @@ impl Server {
             }
             _ => None,
         };
-        let exposed = !settings.listen.ip().is_loopback();
-        if exposed && tls.is_none() {
+        if tls.is_none() && exposed(&settings).is_some() {
             log.warn(
                 "without --tls-cert and --tls-key, tokens and features can be read on the way",
             );
@@ -150,7 +162,7 @@ impl Server {
         let metrics = Metrics::new(monitor);
         let queue = || {
             let Settings { queue_rows, max_batch_rows, batch_wait, .. } = settings;
-            Queue::new(queue_rows, max_batch_rows, batch_wait, Arc::clone(&metrics))
+            Queue::new(queue_rows, max_batch_rows, batch_wait, Arc::clone(&metrics), log.clone())
         };
         let features = queue();
         let mut workers = vec![Workers::start("score", &features, settings.threads, None)?];

@@ -60,8 +60,9 @@ pub async fn read(
     if said.is_some_and(|said| said > limits.bytes) {
         return Err(too_large(limits.bytes));
     }
-    charge.add(said.unwrap_or(0))?;
-    let mut held = said.unwrap_or(0);
+    charge.check(said.unwrap_or(0))?;
+    // Held is what has come: a claim that is never kept would keep others out.
+    let (mut held, most) = (0, said.unwrap_or(limits.bytes));
     let mut bytes = Vec::new();
     let come = async {
         while let Some(frame) = body.frame().await {
@@ -73,14 +74,15 @@ pub async fn read(
             }
             if length > held {
                 // In steps, so that tiny pieces do not cost a charge each.
-                let more = (length - held).max(64 << 10).min(limits.bytes - held);
+                let ahead = held.clamp(4 << 10, 4 << 20).min(most.max(length) - held);
+                let more = ahead.max(length - held);
                 charge.add(more)?;
                 held += more;
             }
-            // What was said is taken only as far as it has come.
             if bytes.capacity() < length {
-                let ahead = held.min(length.max(2 * bytes.capacity()));
-                bytes.reserve_exact(ahead.max(length) - bytes.len());
+                // As much ahead as is held already.
+                let ahead = held.min(2 * bytes.capacity()).max(length);
+                bytes.reserve_exact(ahead - bytes.len());
             }
             bytes.extend_from_slice(&data);
         }
