@@ -154,7 +154,10 @@ fn long(id: &[f32], ood: &[(String, Vec<f32>)]) {
     let first = |odd: &[f32], admixture: f64, split: u64| -> Option<u64> {
         let mut x = Stream::new(split, Purpose::User, 5, 0);
         let calibration = (0..1000).map(|_| x.uniform() as f32).collect();
-        let config = DriftConfig { seed: split, horizon: ROWS, ..DriftConfig::default() };
+        // So small an effect that the evidence alone must keep the promise.
+        let min_admixture = 0.002;
+        let config =
+            DriftConfig { seed: split, horizon: ROWS, min_admixture, ..DriftConfig::default() };
         let drift = Drift::new(config, &CalibrationScores::new(calibration).unwrap()).unwrap();
         let mut drift = drift.in_bounded_memory();
         (0..ROWS).find_map(|_| {

@@ -5,9 +5,7 @@
 //! memory of all requests before it is there, as over HTTP.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,14 +15,13 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame};
 use prost::Message;
 use serde_json::{Value, json};
 
 use crate::budget::Charge;
 use crate::http::answers::{Named, told};
-use crate::http::body::{self, Packing, Whole};
-use crate::http::infer::{Ask, said};
+use crate::http::body::{self, Held, Packing, Whole};
+use crate::http::infer::{Ask, about, said};
 use crate::protocol::{Asked, Column, Contents, Datatype, Input, Values};
 use crate::refusal::{Kind, Refusal, Result};
 use crate::shared::Shared;
@@ -222,44 +219,25 @@ pub fn router(shared: &Arc<Shared>) -> Router {
 }
 
 /// An answer: one message, then the code in the trailers.
-struct One {
-    data: Option<Bytes>,
-    ended: bool,
-    _charge: Option<Charge>,
-}
-
-impl HttpBody for One {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(data) = self.data.take() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        if std::mem::replace(&mut self.ended, true) {
-            return Poll::Ready(None);
-        }
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-}
-
-fn answer(message: &impl Message, charge: Option<Charge>) -> Response {
+fn answer(message: &impl Message, charge: Charge) -> Response {
     let length = message.encoded_len();
     let mut bytes = Vec::with_capacity(5 + length);
     bytes.push(0);
     bytes.extend_from_slice(&(length as u32).to_be_bytes());
     // Into a vector, which grows: it cannot fail.
     let _ = message.encode(&mut bytes);
-    let body = One { data: Some(bytes.into()), ended: false, _charge: charge };
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = Held::new(bytes, charge).with_trailers(trailers);
     let mut response = Response::new(Body::new(body));
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+/// An answer that is too small to count.
+fn small(shared: &Shared, message: &impl Message) -> Result<Response> {
+    Ok(answer(message, shared.budget.charge()))
 }
 
 fn refuse(shared: &Shared, refused: &Refusal) -> Response {
@@ -364,7 +342,7 @@ async fn health(
         Ok(messages::Health { status: if ready { 1 } else { 2 } })
     };
     match checked.await {
-        Ok(message) => answer(&message, None),
+        Ok(message) => answer(&message, shared.budget.charge()),
         Err(refused) => refuse(&shared, &refused),
     }
 }
@@ -395,12 +373,12 @@ async fn inner(
     }
     let (bytes, charge) = read(shared, headers, body).await?;
     match call {
-        "ServerLive" => Ok(answer(&messages::Flag { value: true }, None)),
-        "ServerReady" => Ok(answer(&messages::Flag { value: shared.is_ready() }, None)),
+        "ServerLive" => small(shared, &messages::Flag { value: true }),
+        "ServerReady" => small(shared, &messages::Flag { value: shared.is_ready() }),
         "ServerMetadata" => {
             let (name, version) = ("heat".into(), env!("CARGO_PKG_VERSION").into());
             let extensions = vec!["binary_tensor_data".into()];
-            Ok(answer(&messages::ServerMetadata { name, version, extensions }, None))
+            small(shared, &messages::ServerMetadata { name, version, extensions })
         }
         "ModelReady" => {
             let named = named(decode(bytes)?);
@@ -409,13 +387,13 @@ async fn inner(
                 Err(refused) if refused.kind == Kind::Unavailable => false,
                 Err(refused) => return Err(refused),
             };
-            Ok(answer(&messages::Flag { value }, None))
+            small(shared, &messages::Flag { value })
         }
         "ModelMetadata" => {
             let named = named(decode(bytes)?);
             let model = named.loaded(shared)?;
             let network = named.served(shared)?.network.is_some();
-            Ok(answer(&metadata(&model.metadata(network)), None))
+            small(shared, &metadata(&model.metadata(network)))
         }
         "ModelInfer" => {
             let length = bytes.len();
@@ -502,10 +480,7 @@ async fn infer(
     let scored = Ask { shared, served: &served, model: &model, began, id: own }
         .score(tensors, parameters.alpha, timeout, charge)
         .await?;
-    let about = json!({
-        "id": own, "version": model.version, "rows": scored.scores.len(),
-        "queue_us": scored.waited.as_micros() as u64, "score_us": scored.took.as_micros() as u64,
-    });
+    let about = about(own, &model, &scored);
     let mut held = shared.budget.charge();
     let (mut outputs, mut raw_outputs) = (Vec::new(), Vec::new());
     for (output, _) in asked {
@@ -532,7 +507,7 @@ async fn infer(
         outputs,
         raw_outputs,
     };
-    Ok((answer(&message, Some(held)), about))
+    Ok((answer(&message, held), about))
 }
 
 fn as_json(parameters: &HashMap<String, Parameter>) -> serde_json::Map<String, Value> {

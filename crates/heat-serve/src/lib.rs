@@ -1,7 +1,7 @@
 //! `heat serve`: verdicts of detectors behind the Open Inference Protocol.
 //!
 //! The way of a request: a connection (`http`), its body read within bounds, tensors
-//! (`protocol`), rows checked against the model (`models`), a place in the queue
+//! (`protocol`), rows checked against the model (`model`), a place in the queue
 //! (`queue`), a batch that is scored together with others, an answer. Beside it a monitor
 //! watches what passes, and metrics count it. Requests never wait for either.
 //!
@@ -13,7 +13,7 @@ mod http;
 mod images;
 mod log;
 mod metrics;
-mod models;
+mod model;
 mod monitor;
 mod phase;
 mod protocol;
@@ -29,7 +29,7 @@ mod tls;
 mod tokens;
 
 pub use log::Form;
-pub use models::check_name;
+pub use model::check_name;
 pub use server::{Addresses, Ended, Server, Stop};
 pub use settings::{NamedFile, Settings};
 pub use tokens::{Scope, make as make_token};

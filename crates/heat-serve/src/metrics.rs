@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use serde_json::{Value, json};
 
-use crate::models::Model;
+use crate::model::Model;
 use crate::monitor::Monitor;
 use crate::refusal::Kind;
 use crate::scored::Scored;
@@ -285,15 +285,9 @@ impl Metrics {
             "execution_count": own.requests,
             "inference_stats": {
                 "success": times(own.waited + own.took),
-                "fail": {"count": 0, "ns": 0},
                 "queue": times(own.waited),
-                "compute_input": {"count": own.requests, "ns": 0},
                 "compute_infer": times(own.took),
-                "compute_output": {"count": own.requests, "ns": 0},
-                "cache_hit": {"count": 0, "ns": 0},
-                "cache_miss": {"count": 0, "ns": 0},
             },
-            "batch_stats": [],
         })
     }
 

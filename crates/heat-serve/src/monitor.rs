@@ -16,7 +16,7 @@ use heat_ood::printable;
 use serde_json::{Value, json};
 
 use crate::log::{Log, seconds};
-use crate::models::Model;
+use crate::model::Model;
 use crate::scored::Scored;
 
 /// Requests that wait to be taken in.

@@ -25,7 +25,7 @@ use crate::budget::Charge;
 use crate::images::{Live, Picture};
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::models::Model;
+use crate::model::Model;
 use crate::refusal::{Kind, Refusal, Result};
 use crate::scored::Scored;
 

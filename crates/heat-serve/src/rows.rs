@@ -5,7 +5,7 @@ use heat_images::Image;
 use heat_ood::features::Field;
 
 use crate::images::Picture;
-use crate::models::Model;
+use crate::model::Model;
 use crate::protocol::{Input, Values};
 use crate::queue::Rows;
 use crate::refusal::{Kind, Refusal, Result};

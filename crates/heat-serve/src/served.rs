@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 
 use crate::images::Network;
-use crate::models::Model;
+use crate::model::Model;
 use crate::queue::Queue;
 use crate::refusal::{Kind, Refusal, Result};
 

@@ -17,7 +17,7 @@ use crate::http::{self, Listen};
 use crate::images::Network;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::models::{Model, check_name};
+use crate::model::{Model, check_name};
 use crate::monitor::Monitor;
 use crate::phase::Phase;
 use crate::queue::{Queue, Workers};
@@ -113,10 +113,15 @@ fn check_settings(settings: &Settings) -> heat_ood::Result<()> {
         ("request-timeout", settings.request_timeout),
         ("body-timeout", settings.body_timeout),
         ("header-timeout", settings.header_timeout),
+        ("idle-timeout", settings.idle_timeout),
     ] {
         if value.is_zero() {
             return refuse(key, "0".into(), "must be longer");
         }
+    }
+    if !(0.0..1.0).contains(&settings.drift_effect) {
+        let problem = "a fraction of anomalous rows lies in 0..1, e.g. 0.02";
+        return refuse("drift-effect", settings.drift_effect.to_string(), problem);
     }
     if let Some(address) = exposed(settings)
         && settings.tokens.is_none()
@@ -157,7 +162,8 @@ impl Server {
                 "without --tls-cert and --tls-key, tokens and features can be read on the way",
             );
         }
-        let drift = DriftConfig { horizon: HORIZON, ..DriftConfig::default() };
+        let min_admixture = settings.drift_effect;
+        let drift = DriftConfig { horizon: HORIZON, min_admixture, ..DriftConfig::default() };
         let monitor = Monitor::start(drift, settings.recent, log.clone());
         let metrics = Metrics::new(monitor);
         let queue = || {
@@ -278,7 +284,7 @@ async fn serve(
     let how = Listen {
         connections: Arc::new(Semaphore::new(settings.max_connections)),
         header_timeout: settings.header_timeout,
-        idle: (2 * settings.request_timeout).max(Duration::from_secs(75)),
+        idle: settings.idle_timeout,
         tls: shared.tls.clone(),
         log: shared.log.clone(),
     };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use heat_ood::calibrate::drift::DriftConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::log::Form;
@@ -78,6 +79,11 @@ pub struct Settings {
     /// How long connections are still taken after it is said that the server ends.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
+    /// How long a connection may be silent between requests.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Smallest fraction of anomalous rows that is an alarm of drift.
+    pub drift_effect: f64,
     /// Whether files that change are read again.
     pub watch: bool,
     /// Requests that the page shows.
@@ -117,6 +123,8 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            drift_effect: DriftConfig::default().min_admixture,
             drain: Duration::from_secs(20),
             drain_delay: Duration::ZERO,
             watch: false,

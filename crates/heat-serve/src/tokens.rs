@@ -2,13 +2,13 @@
 //!
 //! A file has one line for each: a name, a scope (`score` or `admin`), the SHA-256 of the token.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use heat_ood::Error;
-use heat_ood::io::read_text;
-use sha2::{Digest, Sha256};
+use heat_ood::io::{read_text, sha256_of};
 use subtle::ConstantTimeEq;
 
 use crate::refusal::{Kind, Refusal, Result};
@@ -51,7 +51,8 @@ pub struct Tokens(Vec<Entry>);
 #[derive(Debug)]
 struct Entry {
     scope: Scope,
-    sha256: [u8; 32],
+    /// Of the token, in hexadecimal.
+    sha256: String,
 }
 
 impl Tokens {
@@ -109,11 +110,11 @@ impl Tokens {
         let Some(token) = bearer(header) else {
             return unknown("expected `Authorization: Bearer TOKEN`");
         };
-        let hash: [u8; 32] = Sha256::digest(token).into();
+        let hash = sha256_of([token]);
         // All entries, so that the time says nothing of which one it was.
         let mut found = None;
         for entry in &self.0 {
-            if bool::from(entry.sha256.ct_eq(&hash)) {
+            if bool::from(entry.sha256.as_bytes().ct_eq(hash.as_bytes())) {
                 found = Some(entry.scope);
             }
         }
@@ -140,19 +141,10 @@ fn entry(line: &str) -> std::result::Result<Entry, String> {
     let &[_, scope, hash] = &words[..] else {
         return Err(format!("{} words", words.len()));
     };
-    let sha256 = unhex(hash).ok_or("the last word is no SHA-256")?;
-    Ok(Entry { scope: scope.parse()?, sha256 })
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
+    if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err("the last word is no SHA-256".into());
     }
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(out)
+    Ok(Entry { scope: scope.parse()?, sha256: hash.to_ascii_lowercase() })
 }
 
 /// A new token, and the line of a file that makes it known.
@@ -163,26 +155,12 @@ pub fn make(name: &str, scope: Scope) -> heat_ood::Result<(String, String)> {
         return Err(Error::config("name", name, problem));
     }
     let mut bytes = [0u8; 32];
-    random(&mut bytes)?;
-    let token = hex(&bytes);
-    let hash = hex(&Sha256::digest(&token));
+    getrandom::fill(&mut bytes).map_err(|e| {
+        Error::config("token", "", format!("the system gives no random bytes: {e}"))
+    })?;
+    let token = URL_SAFE_NO_PAD.encode(bytes);
+    let hash = sha256_of([&token]);
     Ok((token, format!("{name} {} {hash}", scope.word())))
-}
-
-/// Bytes that nobody can guess.
-fn random(bytes: &mut [u8]) -> heat_ood::Result<()> {
-    use std::io::Read;
-    let path = Path::new("/dev/urandom");
-    let mut source = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    source.read_exact(bytes).map_err(Error::io("read", path))
-}
-
-/// As hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

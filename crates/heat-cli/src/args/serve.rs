@@ -92,6 +92,12 @@ pub struct ServeArgs {
     /// How long a head or a handshake may take to come [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub header_timeout: Option<String>,
+    /// How long a connection may be silent between requests [default: 75s]
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<String>,
+    /// Smallest fraction of anomalous rows that is an alarm of drift [default: 0.02]
+    #[arg(long, value_name = "FRACTION")]
+    pub drift_effect: Option<f64>,
     /// How long requests that were taken may take at the end [default: 20s]
     #[arg(long, value_name = "TIME")]
     pub drain: Option<String>,

@@ -94,11 +94,13 @@ fn settings(args: &ServeArgs) -> Result<Settings> {
     set(&mut s.queue_rows, args.queue_rows);
     set(&mut s.max_connections, args.max_connections);
     set(&mut s.recent, args.recent);
+    set(&mut s.drift_effect, args.drift_effect);
     for (key, to, from) in [
         ("batch-wait", &mut s.batch_wait, &args.batch_wait),
         ("request-timeout", &mut s.request_timeout, &args.request_timeout),
         ("body-timeout", &mut s.body_timeout, &args.body_timeout),
         ("header-timeout", &mut s.header_timeout, &args.header_timeout),
+        ("idle-timeout", &mut s.idle_timeout, &args.idle_timeout),
         ("drain", &mut s.drain, &args.drain),
         ("drain-delay", &mut s.drain_delay, &args.drain_delay),
     ] {
@@ -153,9 +155,9 @@ pub fn token(args: &TokenArgs, progress: &mut Progress) -> Result<()> {
         TokenScope::Admin => Scope::Admin,
     };
     let (token, line) = make_token(&args.name, scope)?;
-    progress
-        .say("the token, which is shown once; clients send it as `Authorization: Bearer TOKEN`:");
-    progress.say(&format!("  {token}"));
+    // Also where nothing else is said: it is shown once.
+    eprintln!("the token, which is shown once; clients send it as `Authorization: Bearer TOKEN`:");
+    eprintln!("  {token}");
     progress.say("the line for the file of `heat serve --tokens FILE`:");
     write_output(None, &format!("{line}\n"))
 }

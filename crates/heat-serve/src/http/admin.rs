@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::answers::{Named, json_answer, refusal};
+use super::answers::{Named, answer, ok};
 use super::body;
 use crate::log::seconds;
 use crate::refusal::{Kind, Refusal, Result};
@@ -71,17 +71,6 @@ pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let text = shared.metrics.text(&models, shared.budget.used(), shared.log.dropped());
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, Body::from(text)).into_response()
-}
-
-fn ok(value: &Value) -> Response {
-    json_answer(StatusCode::OK, value)
-}
-
-fn answer(shared: &Shared, found: Result<Value>) -> Response {
-    match found {
-        Ok(value) => ok(&value),
-        Err(refused) => refusal(shared, &refused),
-    }
 }
 
 fn models(shared: &Shared) -> Vec<Value> {

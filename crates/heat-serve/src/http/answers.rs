@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::models::Model;
+use crate::model::Model;
 use crate::protocol;
 use crate::refusal::{Kind, Refusal, Result};
 use crate::served::Served;
@@ -41,6 +41,19 @@ pub fn refusal(shared: &Shared, refused: &Refusal) -> Response {
 pub fn json_answer(status: StatusCode, value: &Value) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/json")];
     (status, kind, Body::from(value.to_string())).into_response()
+}
+
+/// JSON as the answer that all is well.
+pub fn ok(value: &Value) -> Response {
+    json_answer(StatusCode::OK, value)
+}
+
+/// What was asked for, or why not.
+pub fn answer(shared: &Shared, found: Result<Value>) -> Response {
+    match found {
+        Ok(value) => ok(&value),
+        Err(refused) => refusal(shared, &refused),
+    }
 }
 
 /// The model and version of a path.

@@ -190,13 +190,19 @@ pub fn pack(packing: Packing, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 /// The body of an answer, which counts as memory until it is sent.
 pub struct Held {
     data: Option<Bytes>,
+    trailers: Option<HeaderMap>,
     _charge: Charge,
 }
 
 impl Held {
     /// Of some bytes that were charged.
     pub fn new(data: Vec<u8>, charge: Charge) -> Self {
-        Held { data: Some(data.into()), _charge: charge }
+        Held { data: Some(data.into()), trailers: None, _charge: charge }
+    }
+
+    /// With these after its bytes.
+    pub fn with_trailers(self, trailers: HeaderMap) -> Self {
+        Held { trailers: Some(trailers), ..self }
     }
 }
 
@@ -208,11 +214,13 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data))))
+        let data = self.data.take().map(Frame::data);
+        let next = data.or_else(|| self.trailers.take().map(Frame::trailers));
+        Poll::Ready(next.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.data.is_none()
+        self.data.is_none() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -14,7 +14,7 @@ use super::answers::{Named, length_header, refusal, told};
 use super::body::{self, Held, Whole};
 use crate::budget::Charge;
 use crate::metrics::Told;
-use crate::models::Model;
+use crate::model::Model;
 use crate::protocol::{self, Answer, Request, encode};
 use crate::queue::{self, Job};
 use crate::refusal::{Kind, Refusal, Result};
@@ -61,17 +61,13 @@ async fn answer(
     }
     let length = length(headers)?;
     let whole = body::read(headers, body, &shared.body, &shared.budget).await?;
-    let (request, mut charge) = parse(&model, whole, length).await?;
+    let (request, charge) = parse(&model, whole, length).await?;
     let Request { id, parameters, inputs, outputs } = request;
     let asked = model.asked(outputs.as_deref(), parameters.binary)?;
     let scored = Ask { shared, served: &served, model: &model, began, id: id.as_deref() }
-        .score(inputs, parameters.alpha, parameters.timeout, charge_of(&mut charge, shared))
+        .score(inputs, parameters.alpha, parameters.timeout, charge)
         .await?;
-    let rows = scored.scores.len();
-    let about = json!({
-        "id": id, "version": model.version, "rows": rows,
-        "queue_us": scored.waited.as_micros() as u64, "score_us": scored.took.as_micros() as u64,
-    });
+    let about = about(id.as_deref(), &model, &scored);
     let columns = asked
         .into_iter()
         .map(|(output, binary)| {
@@ -87,7 +83,8 @@ async fn answer(
     };
     let (mut bytes, json) = encode(&answer);
     // That it must be kept until it is sent is no reason to refuse what is scored already.
-    let _ = charge.add(bytes.len());
+    let mut held = shared.budget.charge();
+    let _ = held.add(bytes.len());
     let mut response = Response::new(Body::empty());
     let out = response.headers_mut();
     let kind = match json {
@@ -110,14 +107,9 @@ async fn answer(
         };
         out.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
-    *response.body_mut() = Body::new(Held::new(bytes, charge));
+    *response.body_mut() = Body::new(Held::new(bytes, held));
     *response.status_mut() = StatusCode::OK;
     Ok((response, about))
-}
-
-/// The charge for the rows; what is left of it is for the answer.
-fn charge_of(charge: &mut Charge, shared: &Shared) -> Charge {
-    std::mem::replace(charge, shared.budget.charge())
 }
 
 /// What the header of the binary extension says.
@@ -229,6 +221,14 @@ impl Ask<'_> {
         });
         Ok(scored)
     }
+}
+
+/// What the log says of a request that was scored.
+pub fn about(id: Option<&str>, model: &Model, scored: &Scored) -> Value {
+    json!({
+        "id": id, "version": model.version, "rows": scored.scores.len(),
+        "queue_us": scored.waited.as_micros() as u64, "score_us": scored.took.as_micros() as u64,
+    })
 }
 
 /// What an answer says besides its outputs.

@@ -3,16 +3,14 @@
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 
-use crate::tokens::Scope;
-
 /// A route: its path, what may be done there, who may.
 pub struct Route {
     /// As a pattern.
     pub path: &'static str,
     /// GET or POST.
     pub method: Method,
-    /// The scope that it takes; nothing where anyone may.
-    pub scope: Option<Scope>,
+    /// Whether anyone may ask, without a token.
+    pub open: bool,
     /// One line for the document.
     pub summary: &'static str,
 }
@@ -44,7 +42,7 @@ pub fn describe(routes: &[Route]) -> Value {
         };
         let mut responses = json!({"200": answer("What was asked for", schema)});
         let mut codes = vec!["400", "404", "405"];
-        if route.scope.is_some() {
+        if !route.open {
             codes.extend(["401", "403", "503"]);
         }
         if infers {
@@ -71,7 +69,7 @@ pub fn describe(routes: &[Route]) -> Value {
                 },
             });
         }
-        if route.scope.is_some() {
+        if !route.open {
             operation["security"] = json!([{"bearer": []}, {}]);
         }
         let method = route.method.as_str().to_ascii_lowercase();

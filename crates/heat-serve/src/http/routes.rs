@@ -11,10 +11,10 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
-use super::answers::{Named, json_answer, refusal};
+use super::answers::{Named, answer, json_answer, ok, refusal};
 use super::openapi::{Route, describe};
 use super::{admin as administer, infer};
-use crate::refusal::{Kind, Refusal, Result};
+use crate::refusal::{Kind, Refusal};
 use crate::shared::Shared;
 use crate::tokens::Scope;
 
@@ -23,14 +23,14 @@ type Handler = MethodRouter<Arc<Shared>>;
 /// The routes of the data plane with what answers them.
 fn data_routes() -> Vec<(Route, Handler)> {
     let public = |path, summary, handler| {
-        (Route { path, method: Method::GET, scope: None, summary }, handler)
+        (Route { path, method: Method::GET, open: true, summary }, handler)
     };
     let score = |path, summary, handler| {
-        (Route { path, method: Method::GET, scope: Some(Scope::Score), summary }, handler)
+        (Route { path, method: Method::GET, open: false, summary }, handler)
     };
     let infers = |path| {
-        let (method, scope) = (Method::POST, Some(Scope::Score));
-        (Route { path, method, scope, summary: "Score rows" }, post(infer::infer))
+        let (method, summary) = (Method::POST, "Score rows");
+        (Route { path, method, open: false, summary }, post(infer::infer))
     };
     vec![
         public("/v2/health/live", "Whether the server runs", get(live)),
@@ -68,10 +68,10 @@ fn data_routes() -> Vec<(Route, Handler)> {
 /// The routes of the admin plane with what answers them.
 fn admin_routes() -> Vec<(Route, Handler)> {
     let all = |path, method: Method, summary, handler| {
-        (Route { path, method, scope: Some(Scope::Admin), summary }, handler)
+        (Route { path, method, open: false, summary }, handler)
     };
     let page = |path, summary, handler| {
-        (Route { path, method: Method::GET, scope: None, summary }, handler)
+        (Route { path, method: Method::GET, open: true, summary }, handler)
     };
     let (read, write) = (Method::GET, Method::POST);
     vec![
@@ -110,21 +110,16 @@ fn admin_routes() -> Vec<(Route, Handler)> {
     ]
 }
 
-fn router(routes: Vec<(Route, Handler)>, shared: &Arc<Shared>) -> Router {
+/// Those that anyone may ask, and those that take a token of that scope.
+fn router(routes: Vec<(Route, Handler)>, scope: Scope, shared: &Arc<Shared>) -> Router {
     let (mut open, mut guarded) = (Router::new(), Router::new());
-    let mut scope = None;
     for (route, handler) in routes {
-        match route.scope {
-            None => open = open.route(route.path, handler),
-            Some(needed) => {
-                scope = Some(needed);
-                guarded = guarded.route(route.path, handler);
-            }
-        }
+        let to = if route.open { &mut open } else { &mut guarded };
+        *to = std::mem::take(to).route(route.path, handler);
     }
     let check = move |State(shared): State<Arc<Shared>>, request: Request, next: Next| async move {
         let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        match scope.map_or(Ok(()), |scope| shared.permit(given, scope)) {
+        match shared.permit(given, scope) {
             Ok(()) => next.run(request).await,
             Err(refused) => refusal(&shared, &refused),
         }
@@ -138,7 +133,7 @@ fn router(routes: Vec<(Route, Handler)>, shared: &Arc<Shared>) -> Router {
 
 /// The data plane.
 pub fn data(shared: &Arc<Shared>) -> Router {
-    router(data_routes(), shared)
+    router(data_routes(), Scope::Score, shared)
 }
 
 /// The admin plane, which pages of other sites may not use.
@@ -149,11 +144,8 @@ pub fn admin(shared: &Arc<Shared>) -> Router {
             Err(refused) => refusal(&shared, &refused),
         }
     };
-    router(admin_routes(), shared).layer(from_fn_with_state(Arc::clone(shared), check))
-}
-
-fn ok(value: &Value) -> Response {
-    json_answer(StatusCode::OK, value)
+    router(admin_routes(), Scope::Admin, shared)
+        .layer(from_fn_with_state(Arc::clone(shared), check))
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>) -> Response {
@@ -187,13 +179,6 @@ async fn server() -> Response {
 async fn models(State(shared): State<Arc<Shared>>) -> Response {
     let names: Vec<&String> = shared.models.keys().collect();
     ok(&json!({"models": names}))
-}
-
-fn answer(shared: &Shared, found: Result<Value>) -> Response {
-    match found {
-        Ok(value) => ok(&value),
-        Err(refused) => refusal(shared, &refused),
-    }
 }
 
 async fn metadata(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {

@@ -28,10 +28,6 @@ fn walk<'a>(
     let mut open: Vec<usize> = Vec::with_capacity(shape.len());
     let mut leaves_at = None;
     let (mut at, mut count) = (0, 0);
-    let ragged = |depth: usize, got: usize| {
-        let want = if leaves_at_flat(depth, shape) { total } else { shape[depth - 1] };
-        format!("an array of {got} elements where the shape {shape:?} has {want}")
-    };
     while at < bytes.len() {
         match bytes[at] {
             b' ' | b'\t' | b'\n' | b'\r' | b',' => at += 1,
@@ -51,10 +47,11 @@ fn walk<'a>(
                 let flat = depth == 1 && leaves_at == Some(1) && shape.len() != 1;
                 let want = if flat { total } else { shape.get(depth - 1).copied().unwrap_or(0) };
                 if got != want {
-                    return Err(match flat {
-                        true => format!("{got} values where the shape {shape:?} has {total}"),
-                        false => ragged(depth, got),
-                    });
+                    let what = match flat {
+                        true => format!("{got} values"),
+                        false => format!("an array of {got} elements"),
+                    };
+                    return Err(format!("{what} where the shape {shape:?} has {want}"));
                 }
                 at += 1;
             }
@@ -96,10 +93,6 @@ fn walk<'a>(
         true => Ok(()),
         false => Err(format!("{count} values where the shape {shape:?} has {total}")),
     }
-}
-
-fn leaves_at_flat(depth: usize, shape: &[usize]) -> bool {
-    depth == 0 || depth > shape.len()
 }
 
 /// The end of the string that begins at `at`, after its quote.

@@ -89,6 +89,19 @@ fn a_connection_is_kept_between_requests() {
     }
 }
 
+/// But not for ever.
+#[test]
+fn a_silent_connection_ends() {
+    let running = Running::start(|settings, _| settings.idle_timeout = Duration::from_millis(300));
+    let mut stream = connect(running.data);
+    stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let began = Instant::now();
+    let answer = read(&mut stream);
+    assert_eq!(answer.status, 200);
+    let took = began.elapsed();
+    assert!((Duration::from_millis(250)..Duration::from_secs(5)).contains(&took), "{took:?}");
+}
+
 #[test]
 fn what_cannot_wait_is_refused_at_once() {
     // One batch at a time, of a slow scorer.
