@@ -138,7 +138,8 @@ class Detector:
         return Prediction(*self._inner.predict(_inner(x), seed, callback(progress)))
 
     def score_parts(self, x: Any) -> dict[str, NDArray[np.float32]]:
-        """What makes up the score: of HEAT `energy_nn` and `energy_prior`; empty for most."""
+        """What makes up the score: of HEAT `energy_nn` and `energy_prior`, of a composition
+        `score.` and the name of each member; empty for most."""
         return self._inner.components(_inner(x))
 
     # Calibration

@@ -13,6 +13,7 @@
 //! *Difference from the published code*: it takes the statistics from one
 //! batch, so that its result depends on the order of the rows.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -30,6 +31,8 @@ use crate::scorers::{
 /// A fitted composition.
 pub struct Combined {
     members: Vec<Member>,
+    /// What the members' own scores are called.
+    components: Vec<Cow<'static, str>>,
     beta: f64,
 }
 
@@ -169,7 +172,8 @@ impl Combined {
             let problem = format!("the weight of `{}` must be a positive number", m.name);
             return Err(Error::config("weights", m.weight, problem));
         }
-        Ok(Combined { members, beta })
+        let components = members.iter().map(|m| format!("score.{}", m.name).into()).collect();
+        Ok(Combined { members, components, beta })
     }
 
     /// The members.
@@ -244,18 +248,25 @@ fn share(u: &[f64], m: usize, beta: f64) -> f64 {
 }
 
 impl Combined {
-    /// The members' standardised scores, `[n, members]`.
-    fn standardised(&self, batch: &Batch) -> Vec<f64> {
+    /// The members' standardised scores, `[n, members]`; `each` is given every member's own.
+    fn standardised(&self, batch: &Batch, mut each: impl FnMut(usize, &[f32])) -> Vec<f64> {
         let n = self.members.len();
         let mut out = vec![0.0; batch.rows() * n];
         let mut scores = vec![0.0; batch.rows()];
         for (m, member) in self.members.iter().enumerate() {
             member.scorer.score_batch(batch, &mut scores);
+            each(m, &scores);
             for (row, score) in out.chunks_exact_mut(n).zip(&scores) {
                 row[m] = member.weight * (f64::from(*score) - member.mean) / member.std;
             }
         }
         out
+    }
+
+    fn combine(&self, columns: &[f64], out: &mut [f32]) {
+        for (o, u) in out.iter_mut().zip(columns.chunks_exact(self.members.len())) {
+            *o = combine(u, self.beta) as f32;
+        }
     }
 }
 
@@ -273,15 +284,24 @@ impl Scorer for Combined {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let columns = self.standardised(batch);
-        for (o, u) in out.iter_mut().zip(columns.chunks_exact(self.members.len())) {
-            *o = combine(u, self.beta) as f32;
-        }
+        self.combine(&self.standardised(batch, |_, _| ()), out);
+    }
+
+    fn components(&self) -> &[Cow<'static, str>] {
+        &self.components
+    }
+
+    fn score_with_components(&self, batch: &Batch, scores: &mut [f32], components: &mut [f32]) {
+        let n = self.members.len();
+        let columns = self.standardised(batch, |m, own| {
+            components.iter_mut().skip(m).step_by(n).zip(own).for_each(|(c, s)| *c = *s);
+        });
+        self.combine(&columns, scores);
     }
 
     fn gradient_batch(&self, batch: &Batch, scale: f64, out: &mut Batch) -> Result<()> {
         let n = self.members.len();
-        let columns = self.standardised(batch);
+        let columns = self.standardised(batch, |_, _| ());
         for (m, member) in self.members.iter().enumerate() {
             let mut own = batch.empty_like();
             member.scorer.gradient_batch(batch, scale * member.weight / member.std, &mut own)?;

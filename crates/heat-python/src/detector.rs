@@ -153,7 +153,7 @@ impl PyDetector {
         let parts = PyDict::new(py);
         for (i, name) in names.iter().enumerate() {
             let column = found.components.iter().skip(i).step_by(names.len()).copied();
-            parts.set_item(*name, PyArray1::from_iter(py, column))?;
+            parts.set_item(&**name, PyArray1::from_iter(py, column))?;
         }
         Ok(parts)
     }

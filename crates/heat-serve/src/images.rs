@@ -4,7 +4,7 @@ use std::path::Path;
 
 use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked, Part};
 use heat_images::{Image, ImageDataset, TransformConfig, decode_within};
-use heat_ood::features::{FloatType, MIRROR};
+use heat_ood::features::{FloatType, MIRROR, Origin};
 use heat_ood::{Detector, Error, Silent};
 
 use crate::refusal::{Kind, Refusal, Result};
@@ -35,11 +35,7 @@ impl Network {
     /// transformed.
     pub fn open(path: &Path, detector: &Detector, max_pixels: u64) -> heat_ood::Result<Self> {
         let provenance = detector.provenance();
-        let Some(origin) = &provenance.origin else {
-            let remedy = "fit it on features that `heat extract` made, which say it";
-            let place = "the detector";
-            return Err(Error::missing(place, "word of the network and transform", remedy));
-        };
+        let origin = origin_of(detector)?;
         let transform: TransformConfig = serde_json::from_str(&origin.transform)
             .map_err(|e| Error::format(path, format!("the detector's transform: {e}")))?;
         let classes = Some(provenance.classes.len()).filter(|n| *n > 0);
@@ -73,8 +69,7 @@ impl Network {
     /// If it is one.
     pub fn check(&self, detector: &Detector) -> heat_ood::Result<()> {
         let origin = self.backbone.origin(&self.config.transform);
-        let expected = detector.provenance().origin.as_ref();
-        match expected.and_then(|expected| expected.difference(&origin)) {
+        match origin_of(detector)?.difference(&origin) {
             None => Ok(()),
             Some(difference) => {
                 let place = self.backbone.path().display().to_string();
@@ -86,6 +81,14 @@ impl Network {
             }
         }
     }
+}
+
+/// The network and transform whose features a detector was fitted on.
+fn origin_of(detector: &Detector) -> heat_ood::Result<&Origin> {
+    detector.provenance().origin.as_ref().ok_or_else(|| {
+        let remedy = "fit it on features that `heat extract` made, which say it";
+        Error::missing("the detector", "word of the network and transform", remedy)
+    })
 }
 
 /// A mid-grey image, to see what the network gives.

@@ -11,6 +11,7 @@ mod budget;
 mod grpc;
 mod http;
 mod images;
+mod kept;
 mod log;
 mod metrics;
 mod model;

@@ -317,9 +317,10 @@ impl Metrics {
             self.drifting.get_or_create(&labels).set(found.drifting.into());
             self.flagged.get_or_create(&labels).set(found.flagged);
         }
-        let lost = self.dropped.get_or_create(&To { sink: "log" });
-        lost.inc_by(log_dropped.saturating_sub(lost.get()));
-        drop(lost);
+        for (sink, dropped) in [("log", log_dropped), ("monitor_state", self.monitor.not_kept())] {
+            let lost = self.dropped.get_or_create(&To { sink });
+            lost.inc_by(dropped.saturating_sub(lost.get()));
+        }
         let mut text = String::new();
         // Into memory: it cannot fail.
         let _ = encode(&mut text, &self.registry);

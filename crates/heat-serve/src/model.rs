@@ -97,14 +97,27 @@ impl Model {
         Some(Model { name, version, sha256, detector, inputs, outputs, rates })
     }
 
+    /// One of a scorer that no file has.
+    #[cfg(test)]
+    pub fn of_test(
+        scorer: Arc<dyn heat_ood::scorers::Scorer>,
+        inputs: Vec<(Field, usize)>,
+    ) -> Self {
+        let provenance = heat_ood::Provenance::default();
+        let detector = Detector::new(heat_ood::scorers::Fitted::from_parts(scorer, provenance));
+        let (name, version, sha256) = ("test".into(), "0".into(), "0".into());
+        let (outputs, rates) = (vec![Output::Score], Mutex::default());
+        Model { name, version, sha256, detector, inputs, outputs, rates }
+    }
+
     /// The name of an output.
-    pub fn output_name(&self, output: Output) -> &'static str {
+    pub fn output_name(&self, output: Output) -> &str {
         match output {
             Output::Score => "score",
             Output::PValue => "p_value",
             Output::IsOod => "is_ood",
             Output::Class => "class",
-            Output::Component(i) => self.detector.scorer().components()[i],
+            Output::Component(i) => &self.detector.scorer().components()[i],
         }
     }
 

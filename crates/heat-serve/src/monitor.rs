@@ -3,18 +3,24 @@
 //! A thread of its own takes in what was scored; requests never wait for it. Drift is watched on
 //! one row of each request, taken at random: rows that come together are often alike (frames of a
 //! video), and then they are not the independent rows that the test needs.
+//!
+//! Where there is a directory for it, what is known is kept there over a restart: a file a model,
+//! written by a second thread, for a disk that is slow or full.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use heat_ood::calibrate::CalibrationScores;
 use heat_ood::calibrate::drift::{Alarm, Drift, DriftConfig, Test};
-use heat_ood::printable;
+use heat_ood::io::TensorFile;
+use heat_ood::{Error, printable};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::kept::{Keeper, Kept};
 use crate::log::{Log, seconds};
 use crate::model::Model;
 use crate::scored::Scored;
@@ -30,6 +36,9 @@ const MINUTES: usize = 15;
 
 /// Hours that are kept.
 const HOURS: usize = 48;
+
+/// How long what was learnt may wait to be kept.
+const KEEP: Duration = Duration::from_secs(30);
 
 /// Bins of p-values.
 const BINS: usize = 20;
@@ -58,13 +67,22 @@ struct Request {
     took: Duration,
 }
 
+enum Message {
+    Request(Box<Request>),
+    /// Something else has changed that is to be kept.
+    Changed,
+    /// Keep all, and answer when it is.
+    Keep(SyncSender<()>),
+}
+
 /// Takes in what was scored.
 pub struct Monitor {
-    messages: SyncSender<Request>,
+    messages: SyncSender<Message>,
     /// Requests so far: which row of the next one is watched.
     told: AtomicU64,
     state: Arc<Mutex<State>>,
     traffic: Arc<Mutex<Traffic>>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 struct State {
@@ -88,13 +106,28 @@ struct Watched {
     recent: VecDeque<Value>,
 }
 
+/// What is kept of a model besides its test.
+#[derive(Serialize, Deserialize)]
+struct History {
+    sha256: String,
+    /// When, in seconds since 1970, and which.
+    alarms: Vec<(f64, Alarm)>,
+    acknowledged: bool,
+    minutes: Ring<MINUTES>,
+    hours: Ring<HOURS>,
+}
+
+/// The text of it in a file.
+const HISTORY: &str = "state";
+
 /// Counts of the latest `N` spans of time.
+#[derive(Clone, Serialize, Deserialize)]
 struct Ring<const N: usize> {
     span: u64,
     parts: VecDeque<(u64, Counts)>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Counts {
     requests: u64,
     rows: u64,
@@ -125,6 +158,16 @@ impl Counts {
 impl<const N: usize> Ring<N> {
     fn new(span: u64) -> Self {
         Ring { span, parts: VecDeque::new() }
+    }
+
+    /// Of a file, which may say anything.
+    fn of(mut self, span: u64) -> Self {
+        self.span = span;
+        self.parts.make_contiguous().sort_by_key(|(part, _)| *part);
+        while self.parts.len() > N {
+            self.parts.pop_front();
+        }
+        self
     }
 
     fn at(&mut self, now: u64) -> &mut Counts {
@@ -254,8 +297,14 @@ impl Traffic {
 }
 
 impl Monitor {
-    /// Start the thread that takes in. `recent` requests are kept to be shown.
-    pub fn start(config: DriftConfig, recent: usize, log: Log) -> Arc<Self> {
+    /// Start the thread that takes in. `recent` requests are there to be shown; `keeper` keeps what is
+    /// known over a restart.
+    pub fn start(
+        config: DriftConfig,
+        recent: usize,
+        log: Log,
+        keeper: Option<Keeper>,
+    ) -> Arc<Self> {
         let (messages, waiting) = sync_channel(WAITING);
         let traffic = Traffic {
             began: Instant::now(),
@@ -266,15 +315,57 @@ impl Monitor {
         let state = State { models: BTreeMap::new(), recent, config, log };
         let state = Arc::new(Mutex::new(state));
         let traffic = Arc::new(Mutex::new(traffic));
+        let keeper = keeper.map(Arc::new);
         let (told, shared, seen) = (AtomicU64::new(0), Arc::clone(&state), Arc::clone(&traffic));
-        let work = move || take_in(&waiting, &shared, &seen);
+        let own = keeper.clone();
+        let work = move || take_in(&waiting, &shared, &seen, own.as_deref());
         // Without it what is told is counted as dropped.
         let _ = std::thread::Builder::new().name("monitor".into()).spawn(work);
-        Arc::new(Monitor { messages, told, state, traffic })
+        Arc::new(Monitor { messages, told, state, traffic, keeper })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Watch a model from now on, and go on where it was watched before a restart.
+    pub fn watch(&self, model: &Model) {
+        let mut state = self.state();
+        let mut fresh = Watched::new(model, &state.config);
+        if let Some(keeper) = &self.keeper
+            && let Some(kept) = keeper.kept(&model.name)
+        {
+            let found = kept.and_then(|kept| fresh.resume(kept, model, &state.config));
+            match found {
+                Ok(rows) => {
+                    let fields = json!({"model": model.name, "watched_rows": rows});
+                    state.log.say("info", "drift is watched on from before the restart", fields);
+                }
+                Err(error) => {
+                    let fields = json!({"model": model.name, "problem": error.to_string()});
+                    state.log.say("warn", "drift is watched anew", fields);
+                }
+            }
+        }
+        state.models.insert(model.name.clone(), fresh);
+    }
+
+    /// Keep what is known, and wait until it is, or five seconds.
+    pub fn keep(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.keeper.is_some() && self.messages.send(Message::Keep(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(5));
+        }
+    }
+
+    /// How often what is known could not be kept.
+    pub fn not_kept(&self) -> u64 {
+        self.keeper.as_ref().map_or(0, |keeper| keeper.failed())
+    }
+
+    fn changed(&self) {
+        // Where there is no room, requests wait that change more.
+        let _ = self.messages.try_send(Message::Changed);
     }
 
     /// Tell it of a request that took so long; whether it had room for it.
@@ -301,7 +392,7 @@ impl Monitor {
             highest: (scores[highest], scored.p_values.get(highest).copied()),
             took,
         };
-        self.messages.try_send(request).is_ok()
+        self.messages.try_send(Message::Request(Box::new(request))).is_ok()
     }
 
     /// A request was refused.
@@ -313,22 +404,23 @@ impl Monitor {
     pub fn reset(&self, model: &Model) -> bool {
         let mut state = self.state();
         let fresh = Watched::new(model, &state.config);
-        match state.models.get_mut(&model.name) {
-            Some(watched) => {
-                watched.drift = fresh.drift;
-                watched.alarms.clear();
-                watched.acknowledged = false;
-                true
-            }
-            None => false,
-        }
+        let Some(watched) = state.models.get_mut(&model.name) else { return false };
+        watched.drift = fresh.drift;
+        watched.alarms.clear();
+        watched.acknowledged = false;
+        drop(state);
+        self.changed();
+        true
     }
 
     /// Say that an alarm was seen; whether there was one.
     pub fn acknowledge(&self, model: &str) -> bool {
         let mut state = self.state();
         let found = state.models.get_mut(model).filter(|watched| !watched.alarms.is_empty());
-        found.map(|watched| watched.acknowledged = true).is_some()
+        let found = found.map(|watched| watched.acknowledged = true).is_some();
+        drop(state);
+        self.changed();
+        found
     }
 
     /// Figures of each model.
@@ -371,19 +463,61 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn take_in(messages: &Receiver<Request>, state: &Mutex<State>, traffic: &Mutex<Traffic>) {
-    while let Ok(first) = messages.recv() {
-        // To be woken for each costs more than what is done: what comes meanwhile is taken together.
-        std::thread::sleep(GATHER);
-        for request in std::iter::once(first).chain(messages.try_iter().take(WAITING)) {
-            // Each lock for one request: nobody waits for long.
-            lock(traffic).take(request.counts.rows, request.took);
-            lock(state).take(&request);
+fn take_in(
+    messages: &Receiver<Message>,
+    state: &Mutex<State>,
+    traffic: &Mutex<Traffic>,
+    keeper: Option<&Keeper>,
+) {
+    // Since when there is something to be kept.
+    let mut unkept: Option<Instant> = None;
+    loop {
+        let found = match unkept {
+            // Woken by what comes alone, where nothing is to be done.
+            None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(since) => messages.recv_timeout(KEEP.saturating_sub(since.elapsed())),
+        };
+        let mut waiting = Vec::new();
+        match found {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(first) => {
+                // To be woken for each costs more than what is done: what comes meanwhile is taken
+                // together.
+                std::thread::sleep(GATHER);
+                for message in std::iter::once(first).chain(messages.try_iter().take(WAITING)) {
+                    match message {
+                        Message::Request(request) => {
+                            // Each lock for one request: nobody waits for long.
+                            lock(traffic).take(request.counts.rows, request.took);
+                            lock(state).take(&request);
+                        }
+                        Message::Changed => {}
+                        Message::Keep(done) => waiting.push(done),
+                    }
+                }
+                unkept = unkept.or(keeper.map(|_| Instant::now()));
+            }
+        }
+        let Some(keeper) = keeper else { continue };
+        let due = unkept.is_some_and(|since| since.elapsed() >= KEEP);
+        if due || !waiting.is_empty() {
+            let all = lock(state).kept();
+            match waiting.is_empty() {
+                true => keeper.keep(all),
+                false => keeper.keep_all(all, waiting),
+            }
+            unkept = None;
         }
     }
 }
 
 impl State {
+    fn kept(&self) -> Vec<(String, Kept)> {
+        let models = self.models.iter().filter(|(_, watched)| watched.drift.is_some());
+        models.map(|(name, watched)| (name.clone(), watched.kept())).collect()
+    }
+
     fn take(&mut self, request: &Request) {
         let model = &request.model;
         let other = |watched: &Watched| watched.sha256 != model.sha256;
@@ -424,6 +558,50 @@ impl Watched {
             hours: Ring::new(3600),
             recent: VecDeque::new(),
         }
+    }
+
+    /// What is kept of it over a restart: all but the requests that the page shows, which have
+    /// clients' names.
+    fn kept(&self) -> Kept {
+        let history = History {
+            sha256: self.sha256.clone(),
+            alarms: self.alarms.iter().map(|(at, alarm)| (seconds(*at), alarm.clone())).collect(),
+            acknowledged: self.acknowledged,
+            minutes: self.minutes.clone(),
+            hours: self.hours.clone(),
+        };
+        let (tensors, text) = self.drift.as_ref().map(Drift::state).unwrap_or_default();
+        Kept { tensors, texts: vec![text, (HISTORY, json!(history).to_string())] }
+    }
+
+    /// Go on from there; how many rows were watched.
+    fn resume(
+        &mut self,
+        file: TensorFile,
+        model: &Model,
+        config: &DriftConfig,
+    ) -> heat_ood::Result<u64> {
+        let bad = |why: String| Error::format(file.path(), why);
+        let text = file.metadata(HISTORY).unwrap_or_default();
+        let history: History = serde_json::from_str(text)
+            .map_err(|e| bad(format!("is no state of a monitor of this version: {e}")))?;
+        if history.sha256 != self.sha256 {
+            return Err(bad("is of another version of the detector".into()));
+        }
+        let Some(calibration) = model.detector.calibration() else { return Ok(0) };
+        let drift = Drift::resume(config.clone(), calibration.scores(), &file)?;
+        let rows = drift.rows();
+        self.drift = Some(drift);
+        let at = |seconds: f64| {
+            let passed = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            SystemTime::UNIX_EPOCH.checked_add(passed).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
+        let alarms = history.alarms.into_iter().map(|(seconds, alarm)| (at(seconds), alarm));
+        self.alarms = alarms.take(ALARMS).collect();
+        self.acknowledged = history.acknowledged;
+        self.minutes = history.minutes.of(60);
+        self.hours = history.hours.of(3600);
+        Ok(rows)
     }
 
     fn take(&mut self, request: &Request, recent: usize) -> Vec<Alarm> {

@@ -612,3 +612,82 @@ impl Workers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use heat_ood::calibrate::drift::DriftConfig;
+    use heat_ood::features::{Batch, FieldSet, Pooling};
+    use heat_ood::scorers::{Scorer, Section};
+
+    use super::*;
+    use crate::budget::Budget;
+    use crate::log::Form;
+    use crate::monitor::Monitor;
+
+    const AVG: Field = Field::Features(Pooling::Avg);
+
+    /// Gives the first value, and panics at a negative one.
+    struct Fragile;
+
+    impl Scorer for Fragile {
+        fn name(&self) -> &'static str {
+            "fragile"
+        }
+
+        fn needs(&self, set: &FeatureSet) -> heat_ood::Result<FieldSet> {
+            FieldSet::checked(set, AVG, 2)
+        }
+
+        fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
+            for (o, row) in out.iter_mut().zip(batch.get(AVG).chunks(2)) {
+                assert!(row[0] >= 0.0, "a negative value");
+                *o = row[0];
+            }
+        }
+
+        fn section(&self) -> Section {
+            Section::new("fragile", ())
+        }
+    }
+
+    /// A panic of a scorer costs the request that caused it, and no other that was scored with it;
+    /// the thread goes on.
+    #[test]
+    fn a_panic_ends_nothing_else() {
+        let log = Log::start(Form::Json);
+        let metrics = Metrics::new(Monitor::start(DriftConfig::default(), 0, log.clone(), None));
+        let queue = Queue::new(1000, 100, Duration::ZERO, metrics, log);
+        let model = Arc::new(Model::of_test(Arc::new(Fragile), vec![(AVG, 2)]));
+        let budget = Budget::new(1 << 20);
+        let ask = |value: f32| {
+            let (reply, found) = oneshot::channel();
+            let job = Job {
+                model: Arc::clone(&model),
+                input: Rows::Features(vec![(AVG, vec![value, 0.0])]),
+                rows: 1,
+                calibration: None,
+                deadline: Instant::now() + Duration::from_secs(60),
+                reply,
+                _charge: budget.charge(),
+            };
+            queue.push(job).unwrap();
+            found
+        };
+        // All of them wait before the thread begins: a batch.
+        let values = [1.0, -1.0, 2.0, -2.0, 3.0];
+        let mut waiting: Vec<_> = (0..60).map(|i| (values[i % 5], ask(values[i % 5]))).collect();
+        let workers = Workers::start("score", &queue, 1, None).unwrap();
+        // And some come one by one.
+        waiting.extend((0..10).map(|i| (values[i % 5], ask(values[i % 5]))));
+        for (value, found) in waiting {
+            match found.blocking_recv().unwrap() {
+                Ok(scored) => assert_eq!(scored.scores, [value]),
+                Err(refused) => {
+                    assert!(value < 0.0 && refused.kind == Kind::Internal);
+                    assert!(!refused.text.contains("negative"), "{}", refused.text);
+                }
+            }
+        }
+        workers.finish();
+    }
+}

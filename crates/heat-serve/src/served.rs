@@ -1,11 +1,13 @@
 //! The names that are served, what is loaded of each, and what scores it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
+use heat_ood::Error;
+use heat_ood::io::{free_memory, readable};
 
 use crate::images::Network;
 use crate::model::Model;
@@ -90,7 +92,9 @@ impl Served {
     /// # Errors
     /// As [`Model::open`]; or where it does not go with the network.
     pub fn reload(&self) -> heat_ood::Result<bool> {
-        let opened = Model::open(&self.name, &self.path).and_then(|model| {
+        let length = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        let room = check_room(&self.path, length, free_memory());
+        let opened = room.and_then(|()| Model::open(&self.name, &self.path)).and_then(|model| {
             if let Some((network, _)) = &self.network {
                 network.check(&model.detector)?;
             }
@@ -122,5 +126,37 @@ impl Served {
     }
 }
 
+/// Refuse a detector for which there is no room beside the one that is served meanwhile. It takes its
+/// file's size twice at most, once it is scored with.
+fn check_room(path: &Path, length: u64, free: Option<usize>) -> heat_ood::Result<()> {
+    let needed = usize::try_from(length).unwrap_or(usize::MAX).saturating_mul(2);
+    match free {
+        Some(free) if needed > free => {
+            let problem = format!(
+                "takes up to {}, beside the detector that is served, and {} are free: stop the server \
+                 and start it anew, or give it more memory",
+                readable(needed),
+                readable(free)
+            );
+            Err(Error::format(path, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// All that is served, by name.
 pub type Models = BTreeMap<String, Arc<Served>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_without_room_is_refused() {
+        let path = Path::new("d.safetensors");
+        assert!(check_room(path, 5 << 20, Some(10 << 20)).is_ok());
+        assert!(check_room(path, u64::MAX, None).is_ok());
+        let said = check_room(path, 6 << 20, Some(10 << 20)).unwrap_err().to_string();
+        assert!(said.contains("12.0 MiB") && said.contains("10.0 MiB are free"), "{said}");
+    }
+}

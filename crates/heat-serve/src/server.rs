@@ -1,7 +1,7 @@
 //! The server: how it begins, what signals do, how it ends.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +15,7 @@ use crate::budget::{Budget, Limits};
 use crate::grpc;
 use crate::http::{self, Listen};
 use crate::images::Network;
+use crate::kept::Keeper;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::model::{Model, check_name};
@@ -164,7 +165,9 @@ impl Server {
         }
         let min_admixture = settings.drift_effect;
         let drift = DriftConfig { horizon: HORIZON, min_admixture, ..DriftConfig::default() };
-        let monitor = Monitor::start(drift, settings.recent, log.clone());
+        let keep = |directory: &PathBuf| Keeper::open(directory, log.clone());
+        let keeper = settings.monitor_state.as_ref().map(keep).transpose()?;
+        let monitor = Monitor::start(drift, settings.recent, log.clone(), keeper);
         let metrics = Metrics::new(monitor);
         let queue = || {
             let Settings { queue_rows, max_batch_rows, batch_wait, .. } = settings;
@@ -175,6 +178,7 @@ impl Server {
         let mut models = Models::new();
         for file in &settings.detectors {
             let model = Model::open(&file.name, &file.path)?;
+            metrics.monitor().watch(&model);
             let before = settings.backbones.iter().find(|network| network.name == file.name);
             let network = before.map(|network| {
                 let opened = Network::open(&network.path, &model.detector, settings.max_pixels)?;
@@ -248,6 +252,7 @@ impl Server {
             for one in workers {
                 one.finish();
             }
+            shared.metrics.monitor().keep();
         }
         shared.log.flush();
         ended

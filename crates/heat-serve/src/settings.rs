@@ -84,6 +84,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Smallest fraction of anomalous rows that is an alarm of drift.
     pub drift_effect: f64,
+    /// Where what the monitor knows is kept over a restart; nothing: nowhere.
+    pub monitor_state: Option<PathBuf>,
     /// Whether files that change are read again.
     pub watch: bool,
     /// Requests that the page shows.
@@ -127,6 +129,7 @@ impl Default for Settings {
             drift_effect: DriftConfig::default().min_admixture,
             drain: Duration::from_secs(20),
             drain_delay: Duration::ZERO,
+            monitor_state: None,
             watch: false,
             recent: 256,
             log: Form::Auto,

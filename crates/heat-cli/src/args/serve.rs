@@ -98,6 +98,9 @@ pub struct ServeArgs {
     /// Smallest fraction of anomalous rows that is an alarm of drift [default: 0.02]
     #[arg(long, value_name = "FRACTION")]
     pub drift_effect: Option<f64>,
+    /// Directory in which what the monitor knows is kept over a restart [default: nowhere]
+    #[arg(long, value_name = "DIR")]
+    pub monitor_state: Option<PathBuf>,
     /// How long requests that were taken may take at the end [default: 20s]
     #[arg(long, value_name = "TIME")]
     pub drain: Option<String>,

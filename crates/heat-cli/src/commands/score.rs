@@ -49,8 +49,7 @@ pub fn run(args: &ScoreArgs, progress: &mut Progress) -> Result<()> {
     }
     let mut counts = Counts::default();
     write_along(args.output.as_deref(), |out| {
-        let components = detector.scorer().components().to_vec();
-        let writer = ScoreWriter::new(out, format, components);
+        let writer = ScoreWriter::new(out, format, detector.scorer().components());
         let mut sink = Sink { args, detector: &detector, writer, held: Vec::new(), counts };
         source.give(&mut sink, args, progress)?;
         counts = sink.finish()?;

@@ -26,6 +26,10 @@ pub fn run(
         settings.memory = memory;
     }
     let text = settings.to_text();
+    if args.check {
+        // Which a server that runs may hold.
+        settings.monitor_state = None;
+    }
     let server = Server::open(settings)?;
     for line in server.describe() {
         progress.say(&line);
@@ -82,6 +86,7 @@ fn settings(args: &ServeArgs) -> Result<Settings> {
         (&mut s.tls_cert, &args.tls_cert),
         (&mut s.tls_key, &args.tls_key),
         (&mut s.tls_client_ca, &args.tls_client_ca),
+        (&mut s.monitor_state, &args.monitor_state),
     ] {
         if from.is_some() {
             to.clone_from(from);

@@ -38,7 +38,7 @@ pub struct ScoreWriter<'a, W: Write> {
     out: BufWriter<W>,
     format: ScoreFormat,
     /// Names of what scores are made of.
-    components: Vec<&'a str>,
+    components: &'a [Cow<'static, str>],
     /// What rows have, once one was written.
     form: Option<Columns>,
     /// Rows without a score that came before.
@@ -59,7 +59,7 @@ struct Columns {
 impl<'a, W: Write> ScoreWriter<'a, W> {
     /// Write to `out`; `components` are the names that
     /// [`Scorer::components`](heat_ood::scorers::Scorer::components) gives.
-    pub fn new(out: W, format: ScoreFormat, components: Vec<&'a str>) -> Self {
+    pub fn new(out: W, format: ScoreFormat, components: &'a [Cow<'static, str>]) -> Self {
         let (out, early, scores) = (BufWriter::new(out), Vec::new(), Vec::new());
         ScoreWriter { out, format, components, form: None, early, row: 0, scores }
     }
@@ -130,7 +130,7 @@ impl<'a, W: Write> ScoreWriter<'a, W> {
                     write!(out, ",\"class\":{}", name.unwrap_or(class.into()))?;
                 }
                 for (name, value) in self.components.iter().zip(values) {
-                    write!(out, ",\"{name}\":{value}")?;
+                    write!(out, ",{}:{value}", Value::from(printable(name)))?;
                 }
                 writeln!(out, "}}")?;
             }
@@ -187,8 +187,11 @@ impl<'a, W: Write> ScoreWriter<'a, W> {
                 ("verdict", form.verdicts),
                 ("class", form.classes),
             ];
-            let columns = columns.iter().filter(|(_, there)| *there).map(|(name, _)| *name);
-            let columns: Vec<&str> = columns.chain(self.components.iter().copied()).collect();
+            let columns = columns.iter().filter(|(_, there)| *there);
+            let columns = columns.map(|(name, _)| (*name).to_owned());
+            let components =
+                self.components.iter().map(|name| quoted(&printable(name)).into_owned());
+            let columns: Vec<String> = columns.chain(components).collect();
             writeln!(self.out, "{}", columns.join(","))?;
         }
         for (name, reason) in std::mem::take(&mut self.early) {
@@ -262,8 +265,9 @@ mod tests {
     }
 
     fn written(format: ScoreFormat, names: bool) -> Vec<u8> {
+        let components = [Cow::Borrowed("score.gmm(pooling=std,shrinkage=1)")];
         let mut out = Vec::new();
-        let mut writer = ScoreWriter::new(&mut out, format, vec!["u"]);
+        let mut writer = ScoreWriter::new(&mut out, format, &components);
         if names {
             writer.missing("bad.png", "no image").unwrap();
         }
@@ -278,17 +282,20 @@ mod tests {
         let text = |format, names| String::from_utf8(written(format, names)).unwrap();
         assert_eq!(
             text(ScoreFormat::Csv, true),
-            "row,file,score,p_value,verdict,class,u\n0,bad.png,,,,,\n\
+            "row,file,score,p_value,verdict,class,\"score.gmm(pooling=std,shrinkage=1)\"\n0,bad.png,,,,,\n\
              1,a.png,0.5,0.5,id,\"a, \"\"b\"\"\",1\n2,\"b\\u{1b}[2J,c.png\",2,0.01,ood,cat,3\n"
         );
-        assert!(
-            text(ScoreFormat::Csv, false).starts_with("row,score,p_value,verdict,class,u\n0,0.5")
-        );
+        assert!(text(ScoreFormat::Csv, false).starts_with(
+            "row,score,p_value,verdict,class,\"score.gmm(pooling=std,shrinkage=1)\"\n0,0.5"
+        ));
         let lines = text(ScoreFormat::Jsonl, true);
         let lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!((&lines[0]["score"], &lines[0]["error"]), (&Value::Null, &"no image".into()));
         assert_eq!(lines[2]["file"], "b\\u{1b}[2J,c.png");
-        assert_eq!((&lines[1]["class"], lines[2]["u"].as_f64()), (&"a, \"b\"".into(), Some(3.0)));
+        assert_eq!(
+            (&lines[1]["class"], lines[2]["score.gmm(pooling=std,shrinkage=1)"].as_f64()),
+            (&"a, \"b\"".into(), Some(3.0))
+        );
         let npy = written(ScoreFormat::Npy, true);
         assert!(npy.len().is_multiple_of(4) && npy.ends_with(&2f32.to_le_bytes()));
         assert!(npy[npy.len() - 12..].starts_with(&f32::NAN.to_le_bytes()));

@@ -1,6 +1,7 @@
 //! The evaluation that a report is of: scorers on an ID set and OOD sets.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub struct Evaluation {
     pub(super) scores: Scores,
     pub(super) compositions: Vec<Composition>,
     /// Names of each scorer's components.
-    pub(super) components: Vec<&'static [&'static str]>,
+    pub(super) components: Vec<Vec<Cow<'static, str>>>,
 }
 
 /// A feature set.
@@ -122,7 +123,7 @@ impl Evaluation {
         compositions: Vec<Composition>,
     ) -> Self {
         let scorers = candidates.iter().map(About::fitted).collect();
-        let components = candidates.iter().map(|c| c.scorer.components()).collect();
+        let components = candidates.iter().map(|c| c.scorer.components().to_vec()).collect();
         Evaluation { id, ood, train: None, head: None, scorers, scores, compositions, components }
     }
 

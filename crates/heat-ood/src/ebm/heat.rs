@@ -1,5 +1,6 @@
 //! The HEAT scorer: E(z) = E_nn(z)/T + E_prior(z)/T_prior.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -218,8 +219,8 @@ impl Scorer for Heat {
         section.with_part("prior", self.prior.section())
     }
 
-    fn components(&self) -> &'static [&'static str] {
-        &["energy_nn", "energy_prior"]
+    fn components(&self) -> &[Cow<'static, str>] {
+        &[Cow::Borrowed("energy_nn"), Cow::Borrowed("energy_prior")]
     }
 
     fn score_with_components(&self, batch: &Batch, scores: &mut [f32], components: &mut [f32]) {

@@ -32,6 +32,14 @@ pub fn memory_limit() -> usize {
     }
 }
 
+/// Bytes that this process may still take, where the system says it: what the machine has to spare,
+/// and what the control group allows besides what the process holds.
+pub fn free_memory() -> Option<usize> {
+    let held = || kilobytes("/proc/self/status", "RssAnon:");
+    let allowed = control_group().map(|most| most.saturating_sub(held().unwrap_or(0)));
+    [kilobytes("/proc/meminfo", "MemAvailable:"), allowed].into_iter().flatten().min()
+}
+
 /// Refuse what would take more than the limit, before it is asked for.
 ///
 /// # Errors
@@ -59,7 +67,7 @@ pub(crate) fn check_moments(what: &str, d: usize, classes: usize) -> Result<()> 
 }
 
 /// A number of bytes for people.
-pub(crate) fn readable(bytes: usize) -> String {
+pub fn readable(bytes: usize) -> String {
     match bytes {
         0..1024 => format!("{bytes} bytes"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -70,8 +78,13 @@ pub(crate) fn readable(bytes: usize) -> String {
 
 /// The machine's memory.
 fn machine() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    kilobytes("/proc/meminfo", "MemTotal:")
+}
+
+/// A line of one of the system's tables, in bytes.
+fn kilobytes(table: &str, key: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(table).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kilobytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
 }
@@ -122,5 +135,6 @@ mod tests {
     fn linux_says_how_much_memory_there_is() {
         assert!(machine().unwrap() > 1 << 26);
         assert!(memory_limit() <= machine().unwrap() / 2);
+        assert!((1 << 20..machine().unwrap()).contains(&free_memory().unwrap()));
     }
 }

@@ -4,6 +4,7 @@
 //! in scoring; `views=mean` takes the mean of its scores of the image and of its mirror image, and
 //! changes nothing of the fit.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -126,7 +127,7 @@ impl Scorer for AtLayer {
         Section::new(LAYER, config).with_part("scorer", self.scorer.section())
     }
 
-    fn components(&self) -> &'static [&'static str] {
+    fn components(&self) -> &[Cow<'static, str>] {
         self.scorer.components()
     }
 
@@ -200,7 +201,7 @@ impl Scorer for OverViews {
         Section::new(VIEWS, Views { views }).with_part("scorer", self.scorer.section())
     }
 
-    fn components(&self) -> &'static [&'static str] {
+    fn components(&self) -> &[Cow<'static, str>] {
         self.scorer.components()
     }
 

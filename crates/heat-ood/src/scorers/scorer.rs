@@ -1,6 +1,7 @@
 //! What every scorer can do.
 
 use std::any::Any;
+use std::borrow::Cow;
 
 use super::persist::Section;
 use super::scoring::{Classify, Found, ScoredSet, Task, score_blocks};
@@ -47,9 +48,9 @@ pub trait Scorer: Any + Send + Sync {
     }
 
     /// Scores apart that make up the whole, by name (HEAT: `energy_nn` and
-    /// `energy_prior`); empty for most. A scorer that has some also implements
-    /// [`Scorer::score_with_components`].
-    fn components(&self) -> &'static [&'static str] {
+    /// `energy_prior`; a composition: `score.` and each member's name); empty for
+    /// most. A scorer that has some also implements [`Scorer::score_with_components`].
+    fn components(&self) -> &[Cow<'static, str>] {
         &[]
     }
 
@@ -213,8 +214,8 @@ mod tests {
             out.iter_mut().zip(batch.get(AVG).chunks(2)).for_each(|(o, row)| *o = row[0]);
         }
 
-        fn components(&self) -> &'static [&'static str] {
-            &["first", "second"]
+        fn components(&self) -> &[Cow<'static, str>] {
+            &[Cow::Borrowed("first"), Cow::Borrowed("second")]
         }
 
         fn score_with_components(&self, batch: &Batch, scores: &mut [f32], parts: &mut [f32]) {

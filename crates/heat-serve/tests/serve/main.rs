@@ -1,6 +1,8 @@
 //! A server as clients meet it: over sockets.
 
 mod common;
+mod images;
+mod kept;
 mod limits;
 mod protocol;
 mod reload;

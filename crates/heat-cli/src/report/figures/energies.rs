@@ -1,5 +1,6 @@
 //! What a HEAT's energy is made of: the prior's against the network's.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use heat_ood::Result;
@@ -27,7 +28,7 @@ axis is logarithmic at a distance from the bulk, and the line is bent.";
 pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
     let mut out = String::new();
     let order = table.ranking().into_iter();
-    let heats = order.filter_map(|i| Some((i, parts(e.components[i])?)));
+    let heats = order.filter_map(|i| Some((i, parts(&e.components[i])?)));
     for (place, (i, parts)) in heats.enumerate() {
         let mut panels = String::new();
         for set in 0..e.ood.len() {
@@ -40,8 +41,8 @@ pub fn render(e: &Evaluation, table: &ResultsTable) -> Result<String> {
 }
 
 /// Places of the prior's and the network's energy, and how many there are.
-fn parts(names: &[&str]) -> Option<[usize; 3]> {
-    let at = |name: &str| names.iter().position(|n| *n == name);
+fn parts(names: &[Cow<'static, str>]) -> Option<[usize; 3]> {
+    let at = |name: &str| names.iter().position(|n| n == name);
     Some([at("energy_prior")?, at("energy_nn")?, names.len()])
 }
 
