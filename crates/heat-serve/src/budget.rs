@@ -1,14 +1,17 @@
 //! How many bytes requests may hold, all together.
 //!
-//! A limit of one body says nothing of the sum of a thousand. Bytes are charged before they are
-//! read, or as they come; who gets none is refused at once, since to wait for others that wait too
-//! would never end.
+//! A limit of one body says nothing of the sum of a thousand. Bytes are charged as they come; who
+//! gets none is refused at once, since to wait for others that wait too would never end. A quarter
+//! is for small requests alone: a thousand large ones that hardly come keep none of these out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::refusal::{Kind, Refusal, Result};
+
+/// Bytes of a small request.
+const SMALL: usize = 64 << 10;
 
 /// What bounds a body.
 #[derive(Debug, Clone)]
@@ -75,7 +78,9 @@ impl Charge {
     /// What all would hold with `bytes` more, if that may be.
     fn sum(&self, used: usize, bytes: usize) -> Option<usize> {
         let sum = used.checked_add(bytes)?;
-        (sum <= self.budget.limit || used == self.bytes).then_some(sum)
+        let small = self.bytes.saturating_add(bytes) <= SMALL;
+        let limit = self.budget.limit - if small { 0 } else { self.budget.limit / 4 };
+        (sum <= limit || used == self.bytes).then_some(sum)
     }
 
     /// Hold `bytes` less.
@@ -114,6 +119,30 @@ mod tests {
         assert_eq!(budget.used(), 60);
         drop(b);
         assert_eq!(budget.used(), 0);
+    }
+
+    /// However many large ones there are, and whatever they hold together.
+    #[test]
+    fn small_requests_find_room_beside_large_ones() {
+        let budget = Budget::new(16 << 20);
+        let mut large: Vec<Charge> = (0..40).map(|_| budget.charge()).collect();
+        for _ in 0..10 {
+            large.iter_mut().for_each(|charge| drop(charge.add(100_000)));
+        }
+        let held = budget.used();
+        assert!((12 << 20) - 100_000 < held && held <= 12 << 20, "{held}");
+        let small: Vec<_> = (0..60)
+            .map(|_| {
+                let mut charge = budget.charge();
+                charge.add(60_000).unwrap();
+                charge
+            })
+            .collect();
+        assert_eq!(budget.used(), held + 60 * 60_000);
+        drop(small);
+        let mut growing = budget.charge();
+        growing.add(SMALL).unwrap();
+        assert_eq!(growing.add(100_000).unwrap_err().kind, Kind::Busy);
     }
 
     #[test]

@@ -165,6 +165,9 @@ pub fn make(name: &str, scope: Scope) -> heat_ood::Result<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::hint::black_box;
+    use std::time::Instant;
+
     use super::*;
 
     fn of(line: &str) -> Tokens {
@@ -199,6 +202,52 @@ mod tests {
         assert_eq!(kind(&of(&line), &format!("Bearer {token}"), Scope::Admin), None);
         assert_ne!(make("ci", Scope::Admin).unwrap().0, token);
         assert!(make("a b", Scope::Score).is_err() && make("", Scope::Score).is_err());
+    }
+
+    /// Whether the medians of what two kinds of runs take differ by far more than each differs from
+    /// itself. They run in turn, so that what else the machine does meets all.
+    fn differ(one: impl Fn(), other: impl Fn()) -> bool {
+        const EACH: usize = 100_000;
+        let mut times = [(); 4].map(|()| Vec::with_capacity(EACH));
+        for _ in 0..EACH {
+            for (i, times) in times.iter_mut().enumerate() {
+                let began = Instant::now();
+                if i % 2 == 0 {
+                    one()
+                } else {
+                    other()
+                }
+                times.push(began.elapsed().as_nanos());
+            }
+        }
+        let median = |times: &mut Vec<u128>| *times.select_nth_unstable(EACH / 2).1 as f64;
+        let [a, b, again_a, again_b] = times.each_mut().map(median);
+        let between = (a + again_a - b - again_b).abs() / 2.0;
+        let within = (a - again_a).abs().max((b - again_b).abs());
+        eprintln!("{a} ns: {between} between the two, {within} within each");
+        between > 4.0 * within + 0.02 * a
+    }
+
+    /// A hash that differs in its first digit takes as long as one that differs in its last.
+    #[test]
+    fn the_time_says_nothing_of_the_hash() {
+        let hash = sha256_of(["abc"]);
+        let changed = |at: usize| {
+            let digit = if hash.as_bytes()[at] == b'0' { "1" } else { "0" };
+            format!("{}{digit}{}", &hash[..at], &hash[at + 1..])
+        };
+        let [first, last] = [0, 63].map(changed);
+        let [known_first, known_last] = [&first, &last].map(|hash| of(&format!("me score {hash}")));
+        let check = |tokens: &Tokens| {
+            let _ = black_box(tokens.check(Some(b"Bearer abc"), Scope::Score));
+        };
+        // Noise may make a difference where there is none, but not each time.
+        assert!((0..8).any(|_| !differ(|| check(&known_first), || check(&known_last))));
+        // A comparison that ends with the first difference would be found out.
+        let stops = |other: &str| {
+            let _ = black_box(hash.bytes().zip(other.bytes()).all(|(a, b)| black_box(a) == b));
+        };
+        assert!((0..8).any(|_| differ(|| stops(&first), || stops(&last))));
     }
 
     #[cfg(unix)]

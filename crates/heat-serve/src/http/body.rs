@@ -63,7 +63,10 @@ pub async fn read(
     charge.check(said.unwrap_or(0))?;
     // Held is what has come: a claim that is never kept would keep others out.
     let (mut held, most) = (0, said.unwrap_or(limits.bytes));
-    let mut bytes = Vec::new();
+    let mut bytes: Vec<u8> = Vec::new();
+    // Memory that is not written to costs nothing, and what grows is copied again and again. Where
+    // the system does not give it, the bytes take room as they come.
+    let _ = bytes.try_reserve_exact(said.unwrap_or(0));
     let come = async {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Refusal::invalid("the body ended before its end"))?;
@@ -141,12 +144,20 @@ pub fn unpack(
         let wrong = |_| Refusal::invalid("the body is not packed as Content-Encoding says");
         let n = reader.read(&mut piece).map_err(wrong)?;
         if n == 0 {
+            let spare = whole.capacity() - whole.len();
+            whole.shrink_to_fit();
+            charge.give_back(spare);
             return Ok(whole);
         }
         if whole.len() + n > limit {
             return Err(too_large(limit));
         }
-        charge.add(n)?;
+        if whole.capacity() < whole.len() + n {
+            // As much again, which is held as a whole.
+            let room = (2 * whole.capacity()).clamp(piece.len(), limit.max(n));
+            charge.add(room - whole.capacity())?;
+            whole.reserve_exact(room - whole.len());
+        }
         whole.extend_from_slice(&piece[..n]);
     }
 }

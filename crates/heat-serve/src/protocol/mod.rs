@@ -6,6 +6,8 @@
 //! in many ways or not at all, so that header alone decides.
 
 mod answer;
+#[cfg(test)]
+mod fuzz;
 mod numbers;
 mod request;
 
