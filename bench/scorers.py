@@ -3,6 +3,7 @@
     cargo build --release -p heat-ood --example scorers
     python bench/scorers.py target/release/examples/scorers --rounds 3
     python bench/scorers.py python --rounds 3        # through heat_ood.pytorch_ood: tensors in, tensors out, on both sides
+    python bench/scorers.py python --memory
 
 50,000 x 512 training rows in ten classes, 100,000 rows to score, float32, in memory on both sides. pytorch-ood is given
 tensors: features, or, for detectors of logits, the time of the head's product as well; detectors of feature maps get maps of
@@ -35,6 +36,8 @@ parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--rows", type=int, default=50_000)
 parser.add_argument("--wide", action="store_true", help="100,000 x 2048 training rows in 1000 classes, 2 x 5,000 to score")
 parser.add_argument("--only", default="")
+parser.add_argument("--memory", action="store_true", help="peaks of memory instead of times, through Python, a process each")
+parser.add_argument("--one", choices=["here", "peer"], help=argparse.SUPPRESS)
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
 C, D, N, TEST = (1000, 2048, 100_000, 5_000) if args.wide else (10, 512, args.rows, args.rows)
@@ -199,6 +202,36 @@ def through_python():
         truth = np.r_[np.zeros(TEST), np.ones(TEST)]
         found.append({"fit": t1 - t0, "score": t2 - t1, "auroc": roc_auc_score(truth, s.double().numpy())})
     return [*found, {"fit": sum(f["fit"] for f in found), "score": sum(f["score"] for f in found)}]
+
+
+def status(key):
+    text = Path("/proc/self/status").read_text()
+    return int(text.split(key + ":")[1].split()[0]) / 1024
+
+
+if args.one:
+    # What is taken beside the tensors, which both are given, and the libraries.
+    import heat_ood.pytorch_ood  # noqa: F401
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    if args.one == "here":
+        through_python()
+    else:
+        with torch.no_grad() if chosen[0] not in ("gradnorm", "temperature") else torch.enable_grad():
+            PEERS[chosen[0]]()
+    print(json.dumps(status("VmHWM") - before))
+    sys.exit()
+if args.memory:
+    print("| scorer | here, MiB | peer, MiB |\n|---|---|---|")
+    for name in chosen:
+        cells = []
+        for side in ("here", "peer"):
+            command = [sys.executable, __file__, "python", "--only", name, "--one", side, "--threads", str(args.threads)]
+            done = subprocess.run([*command, "--rows", str(args.rows), *["--wide"] * args.wide], capture_output=True, text=True)
+            cells.append(f"{json.loads(done.stdout):.0f}" if done.returncode == 0 else "–")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    sys.exit()
 
 
 for round_ in range(args.rounds):

@@ -90,9 +90,11 @@ class _Adapter:
         known = is_known(labels).cpu()
         if not bool(known.any()):
             raise ValueError("No ID samples")
-        rows = {name: values.detach().cpu()[known] for name, values in fields.items()}
+        # By an index they are copied, which most need not be.
+        chosen = slice(None) if bool(known.all()) else known
+        rows = {name: values.detach().cpu()[chosen] for name, values in fields.items()}
         head = None if self.w is None else (self.w, self.b)
-        label = labels.detach().cpu()[known].to(torch.int64)
+        label = labels.detach().cpu()[chosen].to(torch.int64)
         self._detector = self._train(FeatureSet(**rows, label=label, head=head, name="train"))
         return self
 

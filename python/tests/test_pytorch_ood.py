@@ -188,3 +188,22 @@ def test_benchmark_and_their_metrics() -> None:
     y = np.concatenate([y.numpy() for _, y in validation])
     assert float(one[0]["AUROC"]) == pytest.approx(ho.metrics.auroc(s[y >= 0], s[y < 0]), abs=1e-6)
     assert len(toy.evaluate(detectors, loader_kwargs={"batch_size": 32}, device="cpu")) == 2
+
+
+def test_rows_are_copied_only_where_some_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training set of gigabytes must not be there twice."""
+    import heat_ood.pytorch_ood as adapter
+
+    seen: dict[str, Any] = {}
+
+    def spy(**fields: Any) -> ho.FeatureSet:
+        seen.update(fields)
+        return ho.FeatureSet(**fields)
+
+    monkeypatch.setattr(adapter, "FeatureSet", spy)
+    x, y = torch.randn(60, 4), torch.arange(60) % 3
+    Scorer("knn", None, k=3).fit_features(x, y)
+    assert seen["avg"].data_ptr() == x.data_ptr()
+    y[7] = -1
+    Scorer("knn", None, k=3).fit_features(x, y)
+    assert len(seen["avg"]) == len(seen["label"]) == 59

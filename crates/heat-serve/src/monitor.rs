@@ -172,13 +172,19 @@ impl<const N: usize> Ring<N> {
 
     fn at(&mut self, now: u64) -> &mut Counts {
         let part = now / self.span;
+        // Where the clock went back: what was counted in times to come was counted until now.
+        let mut later = Counts::default();
+        while self.parts.back().is_some_and(|(last, _)| *last > part) {
+            self.parts.pop_back().iter().for_each(|(_, counts)| later.add(counts));
+        }
         if self.parts.back().is_none_or(|(last, _)| *last < part) {
             self.parts.push_back((part, Counts::default()));
         }
         self.drop_old(now);
-        // Of this span or, where the clock went back, a later one.
         let last = self.parts.len() - 1;
-        &mut self.parts[last].1
+        let counts = &mut self.parts[last].1;
+        counts.add(&later);
+        counts
     }
 
     fn drop_old(&mut self, now: u64) {
@@ -687,5 +693,28 @@ impl Watched {
         let (n, m) = (self.calibration_rows as f64, rows as f64);
         let deviation = (alpha * (1.0 - alpha) * (1.0 / (n + 2.0) + 1.0 / m)).sqrt();
         Some([(alpha - 3.0 * deviation).max(0.0), (alpha + 3.0 * deviation).min(1.0)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: three minutes are kept, and what a wrong clock counted is of now.
+    #[test]
+    fn spans_follow_the_clock() {
+        let mut ring = Ring::<3>::new(60);
+        for second in [0, 59, 60, 130, 190] {
+            ring.at(second).rows += 1;
+        }
+        let parts = |ring: &Ring<3>| -> Vec<(u64, u64)> {
+            ring.parts.iter().map(|(part, counts)| (*part, counts.rows)).collect()
+        };
+        assert_eq!(parts(&ring), [(1, 1), (2, 1), (3, 1)]);
+        ring.at(1_000_000).rows += 5;
+        assert_eq!(ring.sum(1_000_000).rows, 5);
+        ring.at(200).rows += 1;
+        assert_eq!(parts(&ring), [(3, 6)]);
+        assert_eq!((ring.sum(200).rows, ring.sum(400).rows), (6, 0));
     }
 }

@@ -121,7 +121,7 @@ fn rounds(args: &[&str], resume: &[&str], rounds: u64, seed: u64) {
             assert_whole(path, &when);
             for (name, bytes) in results(path) {
                 // Those that grow, or are gone at the end.
-                let grows = ["metrics.jsonl", ".tmp/extract.json"];
+                let grows = ["metrics.jsonl", ".tmp/extract.json", "surrogates.json"];
                 let complete = !is_temporary(&name) && !grows.iter().any(|end| name.ends_with(end));
                 assert!(!complete || want.get(&final_name(&name)) == Some(&bytes), "{name} {when}");
             }
@@ -164,39 +164,47 @@ fn sweeps() {
     rounds(&[&["sweep"], &TINY[..], &args].concat(), &["--resume"], 8, 2);
 }
 
-/// Shards of four rows: a kill falls between, or within, one of ten.
-#[test]
-fn extractions() {
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../heat-images/tests/golden");
+
+/// Forty images of two classes, and what runs a network on them; `None` without ONNX Runtime.
+fn images(test: &str) -> Option<tempfile::TempDir> {
     if let Err(error) = find_library(None) {
-        eprintln!("SKIPPED extractions: {error}");
-        return;
+        eprintln!("SKIPPED {test}: {error}");
+        return None;
     }
     let images = tempfile::tempdir().unwrap();
-    let golden = format!("{}/../heat-images/tests/golden", env!("CARGO_MANIFEST_DIR"));
     for i in 0..40u8 {
         let class = images.path().join(["cat", "dog"][usize::from(i % 2)]);
         fs::create_dir_all(&class).unwrap();
-        let mut image = fs::read(format!("{golden}/images/rgb.bmp")).unwrap();
+        let mut image = fs::read(format!("{GOLDEN}/images/rgb.bmp")).unwrap();
         image[54..].iter_mut().for_each(|v| *v = v.wrapping_mul(1 + i));
         fs::write(class.join(format!("{i}.bmp")), image).unwrap();
     }
+    Some(images)
+}
+
+/// Shards of four rows: a kill falls between, or within, one of ten.
+#[test]
+fn extractions() {
+    let Some(images) = images("extractions") else { return };
     // One is damaged: what is left out is the same, too.
     fs::write(images.path().join("cat/17.bmp"), "BM").unwrap();
-    let model = format!("{golden}/onnx/plain.onnx");
-    let args = [
-        "extract",
-        images.path().to_str().unwrap(),
-        "--backbone",
-        &model,
-        "--preset=cifar10",
-        "--resize=8x8",
-        "--shard-rows=4",
-        "--batch-size=2",
-        "--skip-unreadable",
-        "-o",
-        "features",
-    ];
-    rounds(&args, &[], 12, 5);
+    let model = format!("{GOLDEN}/onnx/plain.onnx");
+    let images = images.path().to_str().unwrap();
+    let network = ["extract", images, "--backbone", &model, "--preset=cifar10", "--resize=8x8"];
+    let shards = ["--shard-rows=4", "--batch-size=2", "--skip-unreadable", "-o", "features"];
+    rounds(&[&network[..], &shards].concat(), &[], 12, 5);
+}
+
+/// Fourteen kinds, a set each: a kill falls between, or within, one of them.
+#[test]
+fn surrogates() {
+    let Some(images) = images("surrogates") else { return };
+    let model = format!("{GOLDEN}/onnx/plain.onnx");
+    let images = images.path().to_str().unwrap();
+    let network = ["extract", images, "--backbone", &model, "--preset=cifar10", "--resize=8x8"];
+    let kinds = ["--surrogates", "all", "--surrogate-rows=20", "-o", "surrogates"];
+    rounds(&[&network[..], &kinds].concat(), &[], 10, 6);
 }
 
 #[test]
