@@ -3,8 +3,9 @@
     python bench/networks.py [--heat target/release/heat] [--only REGEX] [--families torch,keras,sklearn,quantized,paddle]
 
 Needs torch, torchvision, timm, onnx, onnxscript, onnxruntime, safetensors, numpy, Pillow; the families `keras`
-(tensorflow, tf2onnx), `sklearn` (skl2onnx) and `paddle` (paddlepaddle, paddle2onnx) are left out where their packages
-are not installed. Weights are random, with a fixed seed: what is tested is whether features and classifier are found.
+(tensorflow, tf2onnx), `sklearn` (skl2onnx) and `paddle` (paddlepaddle, paddle2onnx; onnx_graphsurgeon and sympy, which its
+export would else install by itself) are left out where their packages are not installed. With KERAS_BACKEND=torch, Keras'
+networks run on PyTorch and are exported by it. Weights are random, with a fixed seed: what is tested is whether features and classifier are found.
 
 A row is right where features (`avg`), logits and head are the framework's to 1e-4 of the largest value (quantised
 networks: 0.1, the size of their own rounding; their head to 0.02). The features of the framework are what its last linear layer is given,
@@ -187,7 +188,8 @@ def of_keras(heat, only, room):
 
     side = 96
     x = pictures(room / f"images{side}", side)
-    last = x.transpose(0, 2, 3, 1)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    exporters = ("dynamo",) if keras.backend.backend() == "torch" else ("tf2onnx", "keras")
     for name in "MobileNetV2 ResNet50 ResNet50V2 DenseNet121 EfficientNetB0 EfficientNetV2B0 NASNetMobile Xception VGG16 ConvNeXtTiny MobileNetV3Small".split():
         if not re.search(only, f"keras {name}"):
             continue
@@ -196,14 +198,14 @@ def of_keras(heat, only, room):
             model = getattr(keras.applications, name)(weights=None, classes=10, input_shape=(side, side, 3))
             # Dense, or a convolution of one cell after the pooling; softmax may be a layer of its own.
             head = [layer for layer in model.layers if len(layer.get_weights()) == 2][-1]
-            z = np.asarray(keras.Model(model.inputs, head.input)(last)).reshape(N, -1)
+            z = keras.ops.convert_to_numpy(keras.Model(model.inputs, head.input)(last)).reshape(N, -1)
             w, b = (np.asarray(v) for v in head.get_weights())
             w = w.reshape(-1, w.shape[-1])
             want = {"avg": z, "head.weight": w.T, "logits": z @ w + b}
         except Exception as e:
             show(f"keras {name}", "", error=f"framework: {str(e).splitlines()[0][:100]}")
             continue
-        for exporter in ("tf2onnx", "keras"):
+        for exporter in exporters:
             file, out = room / "model.onnx", room / "out"
             subprocess.run(["rm", "-rf", out, room / "saved", *room.glob("model.onnx*")])
             try:
@@ -212,6 +214,10 @@ def of_keras(heat, only, room):
                     model.export(str(room / "saved"), verbose=False)
                     convert = ["-m", "tf2onnx.convert", "--saved-model", room / "saved", "--opset", "17", "--output", file]
                     subprocess.run([sys.executable, *convert], check=True, capture_output=True)
+                elif exporter == "dynamo":
+                    import torch
+
+                    torch.onnx.export(model.eval(), (torch.from_numpy(last),), file, input_names=["image"], dynamo=True, verbose=False)
                 else:
                     model.export(str(file), format="onnx", verbose=False)
             except Exception as e:
@@ -312,11 +318,12 @@ def of_quantized(heat, only, room):
 def of_paddle(heat, only, room):
     import paddle
 
-    side = 64
-    x = pictures(room / f"images{side}", side)
     for name in ("resnet18", "mobilenet_v2", "vgg11", "densenet121", "shufflenet_v2_x1_0", "mobilenet_v3_small"):
         if not re.search(only, f"paddle {name}"):
             continue
+        # Of a map smaller than the 7×7 that VGG pools to, the exporter makes a pooling with strides of 0: shape inference divides by them.
+        side = 224 if name.startswith("vgg") else 64
+        x = pictures(room / f"images{side}", side)
         paddle.seed(0)
         out = room / "out"
         subprocess.run(["rm", "-rf", out, *room.glob("model.onnx*")])

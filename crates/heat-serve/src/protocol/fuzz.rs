@@ -554,7 +554,7 @@ fn bodies() {
         let [seed, other] = [0, 1].map(|_| random.below(seeds.len()));
         damage(&seeds[seed], &seeds[other], random)
     };
-    fuzz(10_000, make, check);
+    fuzz(30_000, make, check);
 }
 
 #[test]
