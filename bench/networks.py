@@ -5,7 +5,8 @@
 Needs torch, torchvision, timm, onnx, onnxscript, onnxruntime, safetensors, numpy, Pillow; the families `keras`
 (tensorflow, tf2onnx), `sklearn` (skl2onnx) and `paddle` (paddlepaddle, paddle2onnx; onnx_graphsurgeon and sympy, which its
 export would else install by itself) are left out where their packages are not installed. With KERAS_BACKEND=torch, Keras'
-networks run on PyTorch and are exported by it. Weights are random, with a fixed seed: what is tested is whether features and classifier are found.
+networks run on PyTorch and are exported by it. Weights are random, with a fixed seed: what is tested is whether features
+and classifier are found.
 
 A row is right where features (`avg`), logits and head are the framework's to 1e-4 of the largest value (quantised
 networks: 0.1, the size of their own rounding; their head to 0.02). The features of the framework are what its last linear layer is given,
