@@ -6,7 +6,8 @@
 Each kind is sent to the data plane (HTTP/2 with prior knowledge) and to the gRPC port, while another process asks for the
 score of one row every 20 ms. Frames are written by hand: a client that keeps the rules would not send them. Prints a line a
 kind: what it sent and how the server ended it, how far resident memory rose above what it was before the kind (which is
-begun with the peak set back), processor time of the server in the second after it, and what others had meanwhile.
+begun with the peak set back), processor time of the server meanwhile (others included) and in the second after it, and what
+others had.
 Exits with 1 if memory rose by more than 64 MiB, others had an error or less than half the answers that they had while nothing
 was sent, or the server has not come to rest.
 """
@@ -16,7 +17,6 @@ import json
 import os
 import re
 import resource
-import selectors
 import socket
 import subprocess
 import sys
@@ -200,7 +200,7 @@ def nothing(plane):
     client = Client(plane.port)
     client.write(plane.request(client, 1, plane.body))
     time.sleep(0.5)
-    return f"one request, {client.answers} answer", [client]
+    return f"one request, {client.answers} frames of heads in answer", [client]
 
 
 def rapid_reset(plane):
@@ -329,9 +329,9 @@ for plane_name, plane in planes.items():
         used = processor()
         said, clients = send(plane)
         took = time.monotonic() - began
-        used = processor() - used
         answered, middle, slow, failed = json.loads(others.stdout.read())
         others.wait()
+        used = processor() - used
         ended = clients[0].ended or "still open"
         rose = memory("VmHWM") - before
         for client in clients:
@@ -340,7 +340,7 @@ for plane_name, plane in planes.items():
         rest = processor()
         time.sleep(1)
         rest = processor() - rest
-        print(f"{plane_name}, {kind}: {said} in {took:.1f} s, then {ended}; server's processor {used:.2f} s, after it "
+        print(f"{plane_name}, {kind}: {said} in {took:.1f} s, then {ended}; server's processor {used:.2f} s in all, after it "
               f"{rest:.2f}; memory +{rose:.0f} MiB; others {answered} answers, p50 {1e3 * middle:.1f} ms, p99 {1e3 * slow:.1f} ms, "
               f"failed {failed or 0}", flush=True)
         if kind == "nothing":

@@ -163,8 +163,16 @@ fn memory_of_all_requests_is_bounded() {
     drop(claims);
     // One that has come but for its end does.
     let mut first = connect(running.data);
-    first.write_all(&[head(900_000).as_bytes(), &[b' '; 899_999]].concat()).unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    first.write_all(&[head(700_000).as_bytes(), &[b' '; 699_999]].concat()).unwrap();
+    let held = || {
+        let metrics = running.admin("GET", "/metrics").text();
+        let line = metrics.lines().find(|line| line.starts_with("heat_memory_bytes ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let began = Instant::now();
+    while held() < 699_999.0 {
+        assert!(began.elapsed() < Duration::from_millis(1500), "{}", held());
+    }
     let answer = running.post("/v2/models/gmm/infer", &[("Content-Length", "900000")], b"");
     assert_eq!(answer.status, 429);
     running.works();
