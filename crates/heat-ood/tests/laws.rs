@@ -132,14 +132,28 @@ fn specs() -> Vec<String> {
     all
 }
 
-fn combined(beta: f64) -> Fitted<dyn Scorer> {
-    let members = [
+fn members() -> [(&'static str, Fitted<dyn Scorer>); 3] {
+    [
         ("el", fit("el")),
         ("gmm(pooling=std)", fit("gmm(pooling=std)")),
         ("heat gmm", heat(false)),
-    ];
-    let members = members.map(|(name, scorer)| Part::new(name, scorer)).into();
+    ]
+}
+
+fn combined(beta: f64) -> Fitted<dyn Scorer> {
+    let members = members().map(|(name, scorer)| Part::new(name, scorer)).into();
     CombinedConfig { members, beta }.fit(&training(), &mut Silent).unwrap().into()
+}
+
+/// The parts of a composition are what each member scores alone.
+fn members_are_told() {
+    let scorer = combined(1.5);
+    assert_eq!(scorer.components(), ["score.el", "score.gmm(pooling=std)", "score.heat gmm"]);
+    let parts = scorer.score_components(&PROBES.rows).unwrap();
+    for (m, (name, member)) in members().into_iter().enumerate() {
+        let own: Vec<f32> = parts.iter().skip(m).step_by(3).copied().collect();
+        assert_eq!(own, member.score(&PROBES.rows).unwrap(), "{name}");
+    }
 }
 
 /// Every scorer in all variants, HEAT on both priors, compositions; then the
@@ -160,6 +174,10 @@ fn main() {
     for beta in [0.0, f64::NEG_INFINITY, 1.5] {
         trials.push(law(format!("combined {beta}"), Box::new(move || combined(beta))));
     }
+    trials.push(Trial::test("combined: members are told", || {
+        members_are_told();
+        Ok(())
+    }));
     trials.extend(FITTED_ON_THREADS.map(|text| {
         Trial::test(format!("fit on threads: {text}"), move || {
             fit_does_not_depend_on_threads(text);
@@ -249,10 +267,13 @@ fn laws(name: &str, scorer: &dyn Scorer) {
         assert_eq!(again.unwrap(), scores, "{name}: {threads} threads");
     }
 
-    // Composed parts add up.
+    // A residual energy and its prior add up.
     let parts = scorer.score_components(&PROBES.rows).unwrap();
-    for (p, s) in parts.chunks(2).zip(&scores) {
-        assert!((p[0] + p[1] - s).abs() <= 1e-5 * s.abs().max(1.0), "{name}: parts");
+    assert_eq!(parts.len(), scorer.components().len() * scores.len(), "{name}: parts");
+    if scorer.components() == ["energy_nn", "energy_prior"] {
+        for (p, s) in parts.chunks(2).zip(&scores) {
+            assert!((p[0] + p[1] - s).abs() <= 1e-5 * s.abs().max(1.0), "{name}: parts");
+        }
     }
 
     let error = scorer.score(&PROBES.nan).unwrap_err().to_string();
