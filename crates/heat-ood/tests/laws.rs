@@ -133,11 +133,7 @@ fn specs() -> Vec<String> {
 }
 
 fn members() -> [(&'static str, Fitted<dyn Scorer>); 3] {
-    [
-        ("el", fit("el")),
-        ("gmm(pooling=std)", fit("gmm(pooling=std)")),
-        ("heat gmm", heat(false)),
-    ]
+    [("el", fit("el")), ("gmm(pooling=std)", fit("gmm(pooling=std)")), ("heat gmm", heat(false))]
 }
 
 fn combined(beta: f64) -> Fitted<dyn Scorer> {
