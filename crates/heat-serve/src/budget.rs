@@ -67,6 +67,13 @@ impl Charge {
         Ok(())
     }
 
+    /// Hold `bytes` more, whatever others hold: of an answer, whose rows are scored already. Others
+    /// are kept out until it is sent.
+    pub fn take(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Whether that many more could be held now.
     ///
     /// # Errors
@@ -143,6 +150,17 @@ mod tests {
         let mut growing = budget.charge();
         growing.add(SMALL).unwrap();
         assert_eq!(growing.add(100_000).unwrap_err().kind, Kind::Busy);
+    }
+
+    #[test]
+    fn answers_count_beyond_the_limit() {
+        let budget = Budget::new(100);
+        let mut answer = budget.charge();
+        answer.take(150);
+        assert_eq!(budget.used(), 150);
+        assert_eq!(budget.charge().add(1).unwrap_err().kind, Kind::Busy);
+        drop(answer);
+        budget.charge().add(1).unwrap();
     }
 
     #[test]

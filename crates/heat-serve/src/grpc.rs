@@ -16,14 +16,18 @@ use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
 use prost::Message;
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use crate::budget::Charge;
+use crate::http::Routers;
 use crate::http::answers::{Named, told};
 use crate::http::body::{self, Held, Packing, Whole};
 use crate::http::infer::{Ask, about, said};
-use crate::protocol::{Asked, Column, Contents, Datatype, Input, Values};
-use crate::refusal::{Kind, Refusal, Result};
+use crate::protocol::{
+    Asked, Column, Contents, Datatype, Given, Input, LONGEST_ID, LONGEST_SETTING, Setting, Values,
+    wire,
+};
+use crate::refusal::{Kind, Refusal, Result, no_connections};
 use crate::shared::Shared;
 use crate::tokens::Scope;
 
@@ -102,26 +106,6 @@ mod messages {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Contents {
-        #[prost(bool, repeated, tag = "1")]
-        pub bools: Vec<bool>,
-        #[prost(int32, repeated, tag = "2")]
-        pub ints: Vec<i32>,
-        #[prost(int64, repeated, tag = "3")]
-        pub longs: Vec<i64>,
-        #[prost(uint32, repeated, tag = "4")]
-        pub unsigned: Vec<u32>,
-        #[prost(uint64, repeated, tag = "5")]
-        pub unsigned_longs: Vec<u64>,
-        #[prost(float, repeated, tag = "6")]
-        pub floats: Vec<f32>,
-        #[prost(double, repeated, tag = "7")]
-        pub doubles: Vec<f64>,
-        #[prost(bytes = "bytes", repeated, tag = "8")]
-        pub bytes: Vec<Bytes>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
     pub struct Tensor {
         #[prost(string, tag = "1")]
         pub name: String,
@@ -131,8 +115,9 @@ mod messages {
         pub shape: Vec<i64>,
         #[prost(map = "string, message", tag = "4")]
         pub parameters: HashMap<String, Parameter>,
-        #[prost(message, optional, tag = "5")]
-        pub contents: Option<Contents>,
+        /// An `InferTensorContents`, which is read from where it is.
+        #[prost(bytes = "bytes", tag = "5")]
+        pub contents: Bytes,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -209,13 +194,17 @@ fn code(kind: Kind) -> u8 {
     }
 }
 
+const HEALTH: &str = "/grpc.health.v1.Health/{call}";
+
 /// The addresses of gRPC.
-pub fn router(shared: &Arc<Shared>) -> Router {
-    Router::new()
+pub fn routers(shared: &Arc<Shared>) -> Routers {
+    let all = Router::new()
         .route("/inference.GRPCInferenceService/{call}", post(inference))
-        .route("/grpc.health.v1.Health/{call}", post(health))
-        .fallback(nothing)
-        .with_state(Arc::clone(shared))
+        .route(HEALTH, post(health))
+        .fallback(nothing);
+    let full = Router::new().route(HEALTH, post(health)).fallback(no_place);
+    let of = |router: Router<Arc<Shared>>| router.with_state(Arc::clone(shared));
+    Routers { all: of(all), full: of(full) }
 }
 
 /// An answer: one message, then the code in the trailers.
@@ -270,6 +259,10 @@ async fn nothing(State(shared): State<Arc<Shared>>) -> Response {
     refuse(&shared, &Refusal::new(Kind::Method, "there is no such call"))
 }
 
+async fn no_place(State(shared): State<Arc<Shared>>) -> Response {
+    refuse(&shared, &no_connections())
+}
+
 /// The message of a call, and what it holds in memory.
 async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<(Bytes, Charge)> {
     let Whole { bytes, mut charge } =
@@ -301,6 +294,18 @@ async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<(Bytes
     tokio::task::spawn_blocking(unpack).await.map_err(failed)?
 }
 
+/// Bytes of a message that says only which model is meant.
+const LONGEST_NAMING: usize = 4 << 10;
+
+/// A message that says which model or service is meant.
+fn naming<M: Message + Default>(bytes: Bytes) -> Result<M> {
+    if bytes.len() > LONGEST_NAMING {
+        let text = format!("the message is longer than {LONGEST_NAMING} bytes");
+        return Err(Refusal::invalid(text));
+    }
+    decode(bytes)
+}
+
 fn decode<M: Message + Default>(bytes: Bytes) -> Result<M> {
     M::decode(bytes).map_err(|error| Refusal::invalid(format!("the message is damaged: {error}")))
 }
@@ -323,16 +328,16 @@ fn patience(headers: &HeaderMap) -> Option<Duration> {
 
 async fn health(
     State(shared): State<Arc<Shared>>,
-    Path(call): Path<String>,
+    call: Option<Path<String>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let checked = async {
-        if call != "Check" {
+        if call.is_none_or(|Path(call)| call != "Check") {
             return Err(Refusal::new(Kind::Method, "of the health service only Check is served"));
         }
         let (bytes, _charge) = read(&shared, &headers, body).await?;
-        let asked: messages::Service = decode(bytes)?;
+        let asked: messages::Service = naming(bytes)?;
         let known = ["", "inference.GRPCInferenceService"].contains(&asked.name.as_str());
         let ready = match shared.models.get(&asked.name) {
             Some(served) => served.current().is_ok() && shared.is_ready(),
@@ -349,10 +354,12 @@ async fn health(
 
 async fn inference(
     State(shared): State<Arc<Shared>>,
-    Path(call): Path<String>,
+    call: Option<Path<String>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    // One that is no text is none that there is.
+    let call = call.map_or_else(String::new, |Path(call)| call);
     match inner(&shared, &call, &headers, body).await {
         Ok(response) => response,
         Err(refused) => refuse(&shared, &refused),
@@ -381,7 +388,7 @@ async fn inner(
             small(shared, &messages::ServerMetadata { name, version, extensions })
         }
         "ModelReady" => {
-            let named = named(decode(bytes)?);
+            let named = named(naming(bytes)?);
             let value = match named.loaded(shared) {
                 Ok(_) => shared.is_ready(),
                 Err(refused) if refused.kind == Kind::Unavailable => false,
@@ -390,13 +397,14 @@ async fn inner(
             small(shared, &messages::Flag { value })
         }
         "ModelMetadata" => {
-            let named = named(decode(bytes)?);
+            let named = named(naming(bytes)?);
             let model = named.loaded(shared)?;
             let network = named.served(shared)?.network.is_some();
             small(shared, &metadata(&model.metadata(network)))
         }
         "ModelInfer" => {
             let length = bytes.len();
+            wire::check_request(&bytes)?;
             let request: messages::Request = decode(bytes)?;
             let model = messages::OfModel {
                 name: request.model_name.clone(),
@@ -406,7 +414,7 @@ async fn inner(
             let done = infer(shared, &named, headers, request, began, charge, length).await;
             let (status, about) = match &done {
                 Ok((_, about)) => (200, about.clone()),
-                Err(refused) => (refused.kind.status(), json!({"error": refused.message()})),
+                Err(refused) => (refused.kind.status(), json!({"error": refused.for_log()})),
             };
             told(shared, &named, headers, began, status, about);
             done.map(|(response, _)| response)
@@ -458,17 +466,15 @@ async fn infer(
         return Err(Refusal::new(Kind::Unavailable, "the server is about to end"));
     }
     let messages::Request { id, parameters, inputs, outputs, raw_inputs, .. } = request;
-    if id.len() > 256 {
-        return Err(Refusal::invalid("`id` is longer than 256 bytes"));
+    if id.len() > LONGEST_ID {
+        return Err(Refusal::invalid(format!("`id` is longer than {LONGEST_ID} bytes")));
     }
-    let parameters = crate::protocol::parameters(as_json(&parameters))?;
+    let parameters = crate::protocol::parameters(&given(&parameters)?)?;
     let tensors = tensors(inputs, &raw_inputs, &mut charge)?;
     drop(raw_inputs);
     charge.give_back(length);
     let asked = |output: &messages::Output| {
-        if output.parameters.contains_key("classification") {
-            return Err(Refusal::invalid("`classification` is not supported"));
-        }
+        given(&output.parameters)?.refuse_unsupported()?;
         Ok(Asked { name: output.name.clone(), binary: true })
     };
     let asked: Vec<Asked> = outputs.iter().map(asked).collect::<Result<_>>()?;
@@ -481,7 +487,10 @@ async fn infer(
         .score(tensors, parameters.alpha, timeout, charge)
         .await?;
     let about = about(own, &model, &scored);
+    // Its columns, their bytes, and the message of these.
     let mut held = shared.budget.charge();
+    let expected = 3 * model.answer_bytes(&asked, scored.scores.len());
+    held.take(expected);
     let (mut outputs, mut raw_outputs) = (Vec::new(), Vec::new());
     for (output, _) in asked {
         let column: Column = model.column(output, &scored);
@@ -495,8 +504,6 @@ async fn infer(
         raw_outputs.push(Bytes::from(column.bytes()));
     }
     let size: usize = raw_outputs.iter().map(Bytes::len).sum();
-    // That it must be kept until it is sent is no reason to refuse what is scored already.
-    let _ = held.add(size);
     let said = said(&model, parameters.alpha, &scored);
     let parameters = said.into_iter().map(|(key, value)| (key, of_json(&value))).collect();
     let message = messages::Answer {
@@ -507,22 +514,27 @@ async fn infer(
         outputs,
         raw_outputs,
     };
-    Ok((answer(&message, held), about))
+    let mut sent = shared.budget.charge();
+    sent.take(size);
+    Ok((answer(&message, sent), about))
 }
 
-fn as_json(parameters: &HashMap<String, Parameter>) -> serde_json::Map<String, Value> {
-    let one = |(key, parameter): (&String, &Parameter)| {
+/// The parameters that mean something here.
+fn given(parameters: &HashMap<String, Parameter>) -> Result<Given> {
+    let mut out = Given::default();
+    for (key, parameter) in parameters {
+        let Some(key) = Given::known(key) else { continue };
         let value = match &parameter.choice {
-            Some(Choice::Bool(v)) => json!(v),
-            Some(Choice::Int(v)) => json!(v),
-            Some(Choice::Text(v)) => json!(v),
-            Some(Choice::Double(v)) => json!(v),
-            Some(Choice::Unsigned(v)) => json!(v),
-            None => Value::Null,
+            Some(Choice::Bool(v)) => Setting::Flag(*v),
+            Some(Choice::Int(v)) => Setting::Number((*v).into()),
+            Some(Choice::Unsigned(v)) => Setting::Number((*v).into()),
+            Some(Choice::Double(v)) => Number::from_f64(*v).map_or(Setting::Other, Setting::Number),
+            Some(Choice::Text(v)) if v.len() <= LONGEST_SETTING => Setting::Text(v.clone()),
+            _ => Setting::Other,
         };
-        (key.clone(), value)
-    };
-    parameters.iter().map(one).collect()
+        out.set(key, value).map_err(Refusal::invalid)?;
+    }
+    Ok(out)
 }
 
 fn of_json(value: &Value) -> Parameter {
@@ -561,17 +573,15 @@ fn tensors(
         if all.iter().any(|other| other.name == name) {
             return Err(Refusal::invalid(format!("the input `{name}` is given twice")));
         }
-        if parameters.keys().any(|key| key.starts_with("shared_memory")) {
-            return Err(Refusal::invalid("`shared memory` is not supported"));
-        }
-        let contents = match (raw.get(i), contents.unwrap_or_default()) {
-            (Some(_), typed) if typed != messages::Contents::default() => {
+        given(&parameters)?.refuse_unsupported()?;
+        let contents = match raw.get(i) {
+            Some(_) if !contents.is_empty() => {
                 return Err(Refusal::invalid(format!(
                     "the input `{name}` has raw and typed contents; give one"
                 )));
             }
-            (Some(raw), _) => Contents::Raw(raw),
-            (None, typed) => Contents::Values(typed_values(&name, &datatype, typed)?),
+            Some(raw) => Contents::Raw(raw),
+            None => Contents::Values(typed(&name, &datatype, &contents, &mut reserve)?),
         };
         all.push(crate::protocol::tensor(name, &shape, &datatype, contents, &mut reserve)?);
     }
@@ -579,26 +589,21 @@ fn tensors(
 }
 
 /// Values in their own fields.
-fn typed_values(name: &str, datatype: &str, typed: messages::Contents) -> Result<Values> {
-    let unfit = || {
+fn typed(
+    name: &str,
+    datatype: &str,
+    contents: &[u8],
+    reserve: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Values> {
+    let values = match Datatype::of_input(datatype) {
+        Some(kind) => wire::values(kind, contents, reserve)?,
+        None => None,
+    };
+    values.ok_or_else(|| {
         Refusal::invalid(format!(
             "the input `{name}` of {datatype} has no typed contents of that type; send raw contents"
         ))
-    };
-    match Datatype::of_input(datatype) {
-        Some(Datatype::Fp32) => Ok(Values::Floats(typed.floats)),
-        Some(Datatype::Fp64) => {
-            Ok(Values::Floats(typed.doubles.into_iter().map(|v| v as f32).collect()))
-        }
-        Some(Datatype::Uint8) => {
-            let bytes = typed.unsigned.into_iter().map(|v| u8::try_from(v).map_err(|_| unfit()));
-            Ok(Values::Bytes(bytes.collect::<Result<_>>()?))
-        }
-        Some(Datatype::Bytes) => {
-            Ok(Values::Texts(typed.bytes.into_iter().map(|b| b.to_vec()).collect()))
-        }
-        _ => Err(unfit()),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -135,19 +135,39 @@ impl Model {
     /// bytes.
     ///
     /// # Errors
-    /// If there is none of such a name.
+    /// If there is none of such a name, or one is asked for twice.
     pub fn asked(&self, asked: Option<&[Asked]>, binary: bool) -> Result<Vec<(Output, bool)>> {
         let Some(asked) = asked else {
             let default =
                 |output: &&Output| matches!(output, Output::Score | Output::PValue | Output::IsOod);
             return Ok(self.outputs.iter().filter(default).map(|o| (*o, binary)).collect());
         };
-        let find = |asked: &Asked| {
+        let mut all: Vec<(Output, bool)> = Vec::new();
+        for asked in asked {
             let found = self.outputs.iter().find(|o| self.output_name(**o) == asked.name);
-            let found = found.ok_or_else(|| self.no_output(&asked.name))?;
-            Ok((*found, asked.binary))
+            let found = *found.ok_or_else(|| self.no_output(&asked.name))?;
+            if all.iter().any(|(other, _)| *other == found) {
+                let name = &asked.name;
+                return Err(Refusal::invalid(format!("the output `{name}` is asked for twice")));
+            }
+            all.push((found, asked.binary));
+        }
+        Ok(all)
+    }
+
+    /// Bytes that an answer of so many rows takes at most, or about as many.
+    pub fn answer_bytes(&self, asked: &[(Output, bool)], rows: usize) -> usize {
+        let names = &self.detector.provenance().classes;
+        let longest = names.iter().map(String::len).max().unwrap_or(0);
+        let each = |(output, binary): &(Output, bool)| match (self.output_type(*output), binary) {
+            (Datatype::Bytes, _) => longest + 4,
+            (_, true) => 8,
+            // The digits of a number.
+            (Datatype::Bool, false) => 6,
+            (Datatype::Fp64, false) => 25,
+            (_, false) => 16,
         };
-        asked.iter().map(find).collect()
+        rows * asked.iter().map(each).sum::<usize>()
     }
 
     fn no_output(&self, name: &str) -> Refusal {

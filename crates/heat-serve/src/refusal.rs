@@ -7,6 +7,8 @@ pub struct Refusal {
     pub kind: Kind,
     /// One sentence: what was wrong, what was expected.
     pub text: String,
+    /// The same for the log, where the text quotes a value.
+    unquoted: Option<String>,
 }
 
 /// Kinds of refusals.
@@ -64,7 +66,13 @@ impl Kind {
 impl Refusal {
     /// One of that kind.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Refusal { kind, text: text.into() }
+        Refusal { kind, text: text.into(), unquoted: None }
+    }
+
+    /// With another text for the log, where the own one quotes a value: values are the client's
+    /// data, and belong in no log.
+    pub fn unquoted(self, text: impl Into<String>) -> Self {
+        Refusal { unquoted: Some(text.into()), ..self }
     }
 
     /// A request that contradicts itself or the model.
@@ -76,6 +84,16 @@ impl Refusal {
     pub fn message(&self) -> String {
         heat_ood::printable(&self.text)
     }
+
+    /// What the log says of it: no value of the request.
+    pub fn for_log(&self) -> String {
+        heat_ood::printable(self.unquoted.as_ref().unwrap_or(&self.text))
+    }
+}
+
+/// There are as many connections as there may be.
+pub fn no_connections() -> Refusal {
+    Refusal::new(Kind::Unavailable, "as many connections are open as there may be; try again")
 }
 
 /// What is done where it can be refused.

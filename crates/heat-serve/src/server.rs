@@ -296,7 +296,7 @@ async fn serve(
     let mut planes = tokio::task::JoinSet::new();
     planes.spawn(http::accept(data, http::data(shared), how.clone(), phase.clone()));
     if let Some(calls) = calls {
-        planes.spawn(http::accept(calls, grpc::router(shared), how.clone(), phase.clone()));
+        planes.spawn(http::accept(calls, grpc::routers(shared), how.clone(), phase.clone()));
     }
     if let Some(admin) = admin {
         // Connections of clients keep no administrator out.

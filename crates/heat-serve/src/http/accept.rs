@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,12 +17,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::life::{Life, Overdue, Stage};
 use crate::log::Log;
 use crate::phase::Phase;
 use crate::tls::Tls;
+
+/// Connections beyond the limit that are taken to say so, and for questions of health.
+const SPARE: usize = 32;
 
 /// What bounds connections.
 #[derive(Clone)]
@@ -40,32 +43,57 @@ pub struct Listen {
     pub log: Log,
 }
 
+/// What is at the addresses of a listener.
+#[derive(Clone)]
+pub struct Routers {
+    /// All there is.
+    pub all: Router,
+    /// What is there for a connection beyond the limit: health alone.
+    pub full: Router,
+}
+
 /// Take connections until the server is draining, then wait for those that are open.
 pub async fn accept(
     listener: TcpListener,
-    router: Router,
+    routers: Routers,
     listen: Listen,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let spare = Arc::new(Semaphore::new(SPARE));
     let mut open = JoinSet::new();
     loop {
         // What has ended is let go.
         while open.try_join_next().is_some() {}
         let draining = phase.wait_for(|phase| *phase == Phase::Draining);
         let next = async {
-            let permit = Arc::clone(&listen.connections).acquire_owned().await;
-            (listener.accept().await, permit)
+            let place = tokio::select! {
+                biased;
+                permit = Arc::clone(&listen.connections).acquire_owned() => (permit, false),
+                permit = Arc::clone(&spare).acquire_owned() => (permit, true),
+            };
+            (listener.accept().await, place)
         };
-        let (accepted, permit) = tokio::select! {
+        let (accepted, (mut permit, mut is_spare)) = tokio::select! {
             _ = draining => break,
             next = next => next,
         };
+        // One may have become free since.
+        if is_spare && let Ok(free) = Arc::clone(&listen.connections).try_acquire_owned() {
+            (permit, is_spare) = (Ok(free), false);
+        }
         match accepted {
             Ok((stream, _)) => {
-                let (router, listen, phase) = (router.clone(), listen.clone(), phase.clone());
+                let (listen, phase) = (listen.clone(), phase.clone());
+                let router = if is_spare { &routers.full } else { &routers.all }.clone();
                 open.spawn(async move {
                     let _permit = permit;
-                    connection(stream, router, listen, phase).await;
+                    let most = listen.header_timeout;
+                    let connection = connection(stream, router, listen, phase);
+                    match is_spare {
+                        false => connection.await,
+                        // Longer than a head takes it is not kept.
+                        true => drop(timeout(most, connection).await),
+                    }
                 });
             }
             // The client has gone already.
@@ -109,8 +137,8 @@ async fn serve(
     listen: Listen,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let stage = Arc::new(Stage::default());
-    let stream = Patient::new(stream, &listen, Arc::clone(&stage));
+    let life = Arc::new(Life::new(listen.idle));
+    let stream = Patient::new(stream, &listen, Arc::clone(&life));
     let mut builder = Builder::new(TokioExecutor::new());
     // The time of a head is taken by `Patient`: hyper's begins with the silence before it, so that
     // it would end connections that clients keep.
@@ -118,13 +146,13 @@ async fn serve(
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_buf_size(64 << 10)
+        .max_buf_size(32 << 10)
         .max_headers(100);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(128)
-        .max_header_list_size(32 << 10)
+        .max_concurrent_streams(100)
+        .max_header_list_size(16 << 10)
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(64)
         .max_frame_size(64 << 10)
@@ -132,54 +160,45 @@ async fn serve(
         .initial_connection_window_size(1 << 20)
         .keep_alive_interval(listen.idle)
         .keep_alive_timeout(listen.header_timeout);
-    let service = TowerToHyperService::new(router.layer(from_fn_with_state(stage, follow)));
+    let router = router.layer(from_fn_with_state(Arc::clone(&life), follow));
+    let service = TowerToHyperService::new(router);
     let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
-    tokio::select! {
-        _ = served.as_mut() => return,
-        _ = phase.wait_for(|phase| *phase == Phase::Draining) => {}
-    }
-    served.as_mut().graceful_shutdown();
-    let _ = served.await;
-}
-
-/// Where a connection stands with its request.
-#[derive(Default)]
-struct Stage(AtomicU8);
-
-/// A head is awaited, or has begun to come.
-const HEAD: u8 = 0;
-/// A request is being answered.
-const REQUEST: u8 = 1;
-/// Its answer is being sent.
-const ANSWER: u8 = 2;
-/// Nothing has come since.
-const IDLE: u8 = 3;
-
-impl Stage {
-    fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, stage: u8) {
-        self.0.store(stage, Ordering::Relaxed);
+    // When a connection is let go whose client did not end it, and whether it ends anyway.
+    let (mut let_go, mut is_ending) = (None, false);
+    loop {
+        let draining = async { drop(phase.wait_for(|phase| *phase == Phase::Draining).await) };
+        let look = let_go.unwrap_or_else(|| life.next_look(Instant::now()));
+        tokio::select! {
+            _ = served.as_mut() => return,
+            () = draining, if !is_ending => {
+                is_ending = true;
+                served.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(look) => match life.overdue(Instant::now()) {
+                None => let_go = None,
+                Some(Overdue::Request) if let_go.is_none() => {
+                    served.as_mut().graceful_shutdown();
+                    let_go = Some(Instant::now() + listen.header_timeout);
+                }
+                // What it does not take is let go with it.
+                Some(_) => return,
+            },
+        }
     }
 }
 
-async fn follow(State(stage): State<Arc<Stage>>, request: Request, next: Next) -> Response {
-    stage.set(REQUEST);
+async fn follow(State(life): State<Arc<Life>>, request: Request, next: Next) -> Response {
+    let open = life.begin();
     let answer = next.run(request).await;
-    stage.set(ANSWER);
-    answer
+    life.answers(answer, open)
 }
 
 /// A stream whose other side must send its heads in time, take what it is sent, and not be silent
 /// for ever.
 struct Patient<S> {
     stream: S,
-    stage: Arc<Stage>,
-    /// HTTP/2, whose heads are not told apart here: silence alone ends it.
-    is_http2: Option<bool>,
+    life: Arc<Life>,
     head: Duration,
     idle: Duration,
     /// When it will have been waited for too long.
@@ -188,10 +207,10 @@ struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    fn new(stream: S, listen: &Listen, stage: Arc<Stage>) -> Self {
+    fn new(stream: S, listen: &Listen, life: Arc<Life>) -> Self {
         let (head, idle) = (listen.header_timeout, listen.idle);
         let reading = Box::pin(sleep(head));
-        Patient { stream, stage, is_http2: None, head, idle, reading, writing: None }
+        Patient { stream, life, head, idle, reading, writing: None }
     }
 
     /// Whether what is written has been waited for too long.
@@ -203,14 +222,14 @@ impl<S> Patient<S> {
 
     /// Bytes have come.
     fn came(&mut self, bytes: &[u8]) {
-        let is_http2 = *self.is_http2.get_or_insert_with(|| bytes.starts_with(b"PRI"));
-        match self.stage.get() {
-            IDLE if !is_http2 => {
-                self.stage.set(HEAD);
+        self.life.spoke(bytes);
+        match self.life.stage() {
+            Stage::Idle => {
+                self.life.set(Stage::Head);
                 self.reading.as_mut().reset(Instant::now() + self.head);
             }
             // The whole head must come within its time, not the next byte of it.
-            HEAD if !is_http2 => {}
+            Stage::Head => {}
             _ => self.reading.as_mut().reset(Instant::now() + self.idle),
         }
     }
@@ -224,8 +243,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
-            // A body has its own time, and an answer is not hurried by the client's silence.
-            Poll::Pending if [REQUEST, ANSWER].contains(&self.stage.get()) => Poll::Pending,
+            // A body has its own time, and an answer is not hurried by the client's silence. Of
+            // HTTP/2 the heads are not told apart here: what ends it is `Life`.
+            Poll::Pending if !self.life.awaits_head() => Poll::Pending,
             Poll::Pending => match self.reading.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                 Poll::Pending => Poll::Pending,
@@ -253,12 +273,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         }
     }
 
+    // Else hyper would copy answers, and the copies would count nowhere.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.stream).poll_write_vectored(context, bytes) {
+            Poll::Pending => self.waited(context),
+            ready => {
+                self.writing = None;
+                ready
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_flush(context) {
             Poll::Pending => self.waited(context).map(|done| done.map(|_| ())),
             ready => {
-                if self.stage.get() == ANSWER {
-                    self.stage.set(IDLE);
+                if self.life.stage() == Stage::Answer {
+                    self.life.set(Stage::Idle);
                     let silent = Instant::now() + self.idle;
                     self.reading.as_mut().reset(silent);
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// `GET /heat/v1/models/{model}/drift`
-pub async fn drift(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+pub async fn drift(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found =
         named.served(&shared).map(|served| {
             shared.metrics.monitor().drift(&served.name).unwrap_or_else(
@@ -133,7 +133,7 @@ pub async fn drift(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) 
 }
 
 /// `GET /heat/v1/models/{model}/recent`
-pub async fn recent(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+pub async fn recent(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found = named.served(&shared);
     let found =
         found.map(|s| shared.metrics.monitor().recent(&s.name).unwrap_or_else(|| json!([])));
@@ -141,14 +141,14 @@ pub async fn recent(State(shared): State<Arc<Shared>>, Path(named): Path<Named>)
 }
 
 /// `POST /heat/v1/models/{model}/drift/reset`
-pub async fn reset(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+pub async fn reset(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found = named.loaded(&shared);
     let found = found.map(|model| json!({"reset": shared.metrics.monitor().reset(&model)}));
     answer(&shared, found)
 }
 
 /// `POST /heat/v1/models/{model}/drift/acknowledge`
-pub async fn acknowledge(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+pub async fn acknowledge(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found = named.served(&shared);
     let found =
         found.map(|s| json!({"acknowledged": shared.metrics.monitor().acknowledge(&s.name)}));
@@ -171,7 +171,7 @@ fn check_empty(body: &[u8]) -> Result<()> {
 /// `POST /v2/repository/models/{model}/load`
 pub async fn load(
     State(shared): State<Arc<Shared>>,
-    Path(named): Path<Named>,
+    named: Named,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -189,7 +189,7 @@ pub async fn load(
 }
 
 /// `POST /v2/repository/models/{model}/unload`
-pub async fn unload(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+pub async fn unload(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found = named.served(&shared).map(|served| {
         served.unload();
         shared.log.say("info", "a model was taken out of service", json!({"model": served.name}));

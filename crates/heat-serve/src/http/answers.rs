@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -62,7 +64,25 @@ pub struct Named {
     /// The name of the model.
     pub model: String,
     /// That of the version, if the path has one.
+    #[serde(default)]
     pub version: Option<String>,
+}
+
+impl FromRequestParts<Arc<Shared>> for Named {
+    type Rejection = Response;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> std::result::Result<Self, Response> {
+        let named = Path::<Named>::from_request_parts(parts, shared).await;
+        let wrong = |text: &str| refusal(shared, &Refusal::new(Kind::NotFound, text));
+        let Path(named) = named.map_err(|_| wrong("the address names no model: it is no UTF-8"))?;
+        if named.version.as_deref() == Some("") {
+            return Err(wrong("the address names no version"));
+        }
+        Ok(named)
+    }
 }
 
 impl Named {
@@ -110,14 +130,45 @@ pub fn told(
     if let (Value::Object(fields), Value::Object(about)) = (&mut fields, about) {
         fields.extend(about);
         let trace = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        if let Some(trace) = trace.filter(|trace| trace.len() <= 64) {
+        if let Some(trace) = trace.filter(|trace| is_trace(trace)) {
             fields.insert("traceparent".into(), trace.into());
         }
     }
     shared.log.say("info", "request", fields);
 }
 
+/// Whether that is a `traceparent`: version, trace, parent and flags in lower-case hexadecimal
+/// digits (<https://www.w3.org/TR/trace-context>). Anything else of a client's belongs in no log.
+fn is_trace(text: &str) -> bool {
+    let digits = |part: &str, n: usize| {
+        part.len() == n && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let parts: Vec<&str> = text.split('-').collect();
+    let &[version, trace, parent, flags] = &parts[..] else { return false };
+    digits(version, 2) && digits(trace, 32) && digits(parent, 16) && digits(flags, 2)
+}
+
 /// The name of the header for axum.
 pub fn length_header() -> header::HeaderName {
     header::HeaderName::from_static(protocol::LENGTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first is the example of the recommendation.
+    #[test]
+    fn traces() {
+        assert!(is_trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        for wrong in [
+            "",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-secret",
+            "an address and a name",
+        ] {
+            assert!(!is_trace(wrong), "{wrong}");
+        }
+    }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -41,6 +41,17 @@ fn too_large(limit: usize) -> Refusal {
     )
 }
 
+/// What the fields of a head hold while its request is answered: a few bytes on the wire can be one,
+/// and there are two copies.
+fn head(headers: &HeaderMap) -> usize {
+    // An entry of the map and its place in the index.
+    const ENTRY: usize = 112;
+    let size = |(name, value): (&header::HeaderName, &HeaderValue)| {
+        2 * (ENTRY + name.as_str().len() + value.len())
+    };
+    headers.iter().map(size).sum()
+}
+
 /// Read a body whole.
 ///
 /// # Errors
@@ -54,6 +65,7 @@ pub async fn read(
 ) -> Result<Whole> {
     let packing = packing(headers)?;
     let mut charge = budget.charge();
+    charge.add(head(headers))?;
     // Bytes are refused by what the head says of them, before any is read.
     let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let said = said.and_then(|text| text.parse::<usize>().ok());
@@ -134,16 +146,22 @@ pub fn unpack(
     limit: usize,
     charge: &mut Charge,
 ) -> Result<Vec<u8>> {
-    let mut reader: Box<dyn Read> = match packing {
-        Packing::Gzip => Box::new(GzDecoder::new(bytes)),
-        Packing::Deflate => Box::new(ZlibDecoder::new(bytes)),
+    let mut left = bytes;
+    let mut reader: Box<dyn Read + '_> = match packing {
+        // Of several members, one after the other, as the format allows.
+        Packing::Gzip => Box::new(MultiGzDecoder::new(&mut left)),
+        Packing::Deflate => Box::new(ZlibDecoder::new(&mut left)),
     };
     let mut whole = Vec::new();
     let mut piece = vec![0; 64 << 10];
+    let wrong = || Refusal::invalid("the body is not packed as Content-Encoding says");
     loop {
-        let wrong = |_| Refusal::invalid("the body is not packed as Content-Encoding says");
-        let n = reader.read(&mut piece).map_err(wrong)?;
+        let n = reader.read(&mut piece).map_err(|_| wrong())?;
         if n == 0 {
+            drop(reader);
+            if !left.is_empty() {
+                return Err(wrong());
+            }
             let spare = whole.capacity() - whole.len();
             whole.shrink_to_fit();
             charge.give_back(spare);
@@ -154,7 +172,7 @@ pub fn unpack(
         }
         if whole.capacity() < whole.len() + n {
             // As much again, which is held as a whole.
-            let room = (2 * whole.capacity()).clamp(piece.len(), limit.max(n));
+            let room = (2 * whole.capacity()).max(piece.len()).min(limit);
             charge.add(room - whole.capacity())?;
             whole.reserve_exact(room - whole.len());
         }
@@ -202,13 +220,25 @@ pub fn pack(packing: Packing, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 pub struct Held {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
+}
+
+/// Bytes with what they hold: they wait in a connection long after the body has given them.
+struct Charged {
+    bytes: Vec<u8>,
     _charge: Charge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Held {
     /// Of some bytes that were charged.
     pub fn new(data: Vec<u8>, charge: Charge) -> Self {
-        Held { data: Some(data.into()), trailers: None, _charge: charge }
+        let owner = Charged { bytes: data, _charge: charge };
+        Held { data: Some(Bytes::from_owner(owner)), trailers: None }
     }
 
     /// With these after its bytes.
@@ -269,9 +299,16 @@ mod tests {
             let refused = unpack(packing, &packed, 99_999, &mut budget.charge()).unwrap_err();
             assert_eq!(refused.kind, Kind::TooLarge);
             assert!(unpack(packing, &text, 1 << 20, &mut budget.charge()).is_err());
+            // More after its end is not what was packed.
+            let longer = [&packed[..], b"x"].concat();
+            assert!(unpack(packing, &longer, 1 << 20, &mut budget.charge()).is_err());
             let cut = &packed[..packed.len() / 2];
             assert!(unpack(packing, cut, 1 << 20, &mut budget.charge()).is_err());
         }
+        // Members of gzip are one text.
+        let members = [pack(Packing::Gzip, b"ab").unwrap(), pack(Packing::Gzip, b"c").unwrap()];
+        let whole = unpack(Packing::Gzip, &members.concat(), 100, &mut budget.charge());
+        assert_eq!(whole.unwrap(), b"abc");
         let mut others = budget.charge();
         others.add((1 << 20) - 1000).unwrap();
         let packed = pack(Packing::Gzip, &text).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -29,7 +29,7 @@ const LONG: usize = 64 << 10;
 /// `POST /v2/models/{model}/infer`
 pub async fn infer(
     State(shared): State<Arc<Shared>>,
-    Path(named): Path<Named>,
+    named: Named,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -40,7 +40,7 @@ pub async fn infer(
             response
         }
         Err(refused) => {
-            let about = json!({"error": refused.message()});
+            let about = json!({"error": refused.for_log()});
             told(&shared, &named, &headers, began, refused.kind.status(), about);
             refusal(&shared, &refused)
         }
@@ -61,13 +61,20 @@ async fn answer(
     }
     let length = length(headers)?;
     let whole = body::read(headers, body, &shared.body, &shared.budget).await?;
-    let (request, charge) = parse(&model, whole, length).await?;
+    // Whatever it is made of, it is read within the time that an answer has.
+    let deadline = began + shared.settings.request_timeout;
+    let reading = tokio::time::timeout_at(deadline.into(), parse(&model, whole, length));
+    let (request, charge) = reading.await.map_err(|_| queue::late())??;
     let Request { id, parameters, inputs, outputs } = request;
     let asked = model.asked(outputs.as_deref(), parameters.binary)?;
     let scored = Ask { shared, served: &served, model: &model, began, id: id.as_deref() }
         .score(inputs, parameters.alpha, parameters.timeout, charge)
         .await?;
     let about = about(id.as_deref(), &model, &scored);
+    // Its columns, and their bytes.
+    let mut held = shared.budget.charge();
+    let expected = 2 * model.answer_bytes(&asked, scored.scores.len());
+    held.take(expected);
     let columns = asked
         .into_iter()
         .map(|(output, binary)| {
@@ -82,9 +89,9 @@ async fn answer(
         outputs: columns,
     };
     let (mut bytes, json) = encode(&answer);
-    // That it must be kept until it is sent is no reason to refuse what is scored already.
-    let mut held = shared.budget.charge();
-    let _ = held.add(bytes.len());
+    drop(answer);
+    held.give_back(expected);
+    held.take(bytes.capacity());
     let mut response = Response::new(Body::empty());
     let out = response.headers_mut();
     let kind = match json {

@@ -4,17 +4,18 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
+use super::accept::Routers;
 use super::answers::{Named, answer, json_answer, ok, refusal};
 use super::openapi::{Route, describe};
 use super::{admin as administer, infer};
-use crate::refusal::{Kind, Refusal};
+use crate::refusal::{Kind, Refusal, no_connections};
 use crate::shared::Shared;
 use crate::tokens::Scope;
 
@@ -132,20 +133,34 @@ fn router(routes: Vec<(Route, Handler)>, scope: Scope, shared: &Arc<Shared>) -> 
 }
 
 /// The data plane.
-pub fn data(shared: &Arc<Shared>) -> Router {
-    router(data_routes(), Scope::Score, shared)
+pub fn data(shared: &Arc<Shared>) -> Routers {
+    Routers { all: router(data_routes(), Scope::Score, shared), full: full(shared) }
+}
+
+/// What is there for a connection beyond the limit: who asks for the server's health must not wait
+/// until others have ended.
+fn full(shared: &Arc<Shared>) -> Router {
+    let health =
+        data_routes().into_iter().filter(|(route, _)| route.path.starts_with("/v2/health"));
+    let health = health.fold(Router::new(), |to, (route, handler)| to.route(route.path, handler));
+    health.fallback(no_place).with_state(Arc::clone(shared))
+}
+
+async fn no_place(State(shared): State<Arc<Shared>>) -> Response {
+    refusal(&shared, &no_connections())
 }
 
 /// The admin plane, which pages of other sites may not use.
-pub fn admin(shared: &Arc<Shared>) -> Router {
+pub fn admin(shared: &Arc<Shared>) -> Routers {
     let check = |State(shared): State<Arc<Shared>>, request: Request, next: Next| async move {
         match administer::check_site(&shared, request.headers()) {
             Ok(()) => next.run(request).await,
             Err(refused) => refusal(&shared, &refused),
         }
     };
-    router(admin_routes(), Scope::Admin, shared)
-        .layer(from_fn_with_state(Arc::clone(shared), check))
+    let all = router(admin_routes(), Scope::Admin, shared)
+        .layer(from_fn_with_state(Arc::clone(shared), check));
+    Routers { all, full: full(shared) }
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>) -> Response {
@@ -181,7 +196,7 @@ async fn models(State(shared): State<Arc<Shared>>) -> Response {
     ok(&json!({"models": names}))
 }
 
-async fn metadata(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+async fn metadata(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found = named.served(&shared).and_then(|served| {
         let model = served.version(named.version.as_deref())?;
         Ok(model.metadata(served.network.is_some()))
@@ -189,7 +204,7 @@ async fn metadata(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -
     answer(&shared, found)
 }
 
-async fn model_ready(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+async fn model_ready(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     match named.loaded(&shared) {
         Ok(model) => ok(&json!({"name": model.name, "ready": shared.is_ready()})),
         Err(refused) if refused.kind == Kind::Unavailable => {
@@ -200,7 +215,7 @@ async fn model_ready(State(shared): State<Arc<Shared>>, Path(named): Path<Named>
     }
 }
 
-async fn config(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+async fn config(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found = named.served(&shared).and_then(|served| {
         let model = served.version(named.version.as_deref())?;
         let metadata = model.metadata(served.network.is_some());
@@ -225,7 +240,7 @@ async fn config(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> 
     answer(&shared, found)
 }
 
-async fn stats(State(shared): State<Arc<Shared>>, Path(named): Path<Named>) -> Response {
+async fn stats(State(shared): State<Arc<Shared>>, named: Named) -> Response {
     let found = named
         .loaded(&shared)
         .map(|model| json!({"model_stats": [shared.metrics.statistics(&model)]}));

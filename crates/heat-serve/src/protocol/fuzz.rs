@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use self::mutate::{Random, mutate};
-use super::{Contents, Input, Request, Values, parameters, parse, raw, tensor};
+use super::{Contents, Given, Input, Request, Setting, Values, parameters, parse, raw, tensor};
 use crate::refusal::{Kind, Refusal, Result};
 
 /// Hands everything to the system's allocator, and counts what this thread holds: other tests run
@@ -469,8 +469,9 @@ fn check(sent: &Sent) -> bool {
         let took = at_best(|| drop(parse(&sent.body, sent.json, &mut |_| Ok(()))));
         assert!(took < HANG, "took {took:?}");
     }
-    assert!(told <= 4 * length, "{told} bytes asked for, for {length}");
-    assert!(most <= FLOOR + 4 * length, "{most} bytes held, for {length}");
+    // Strings take most: three bytes of text can be one, whose place alone takes 24.
+    assert!(told <= 10 * length + 24, "{told} bytes asked for, for {length}");
+    assert!(most <= FLOOR + told + 2 * length, "{most} bytes held, {told} asked for, for {length}");
     let request = match read {
         Ok(request) => request,
         Err(refused) => {
@@ -619,32 +620,38 @@ fn tensors() {
 /// Parameters of either protocol.
 #[test]
 fn parameters_of_requests() {
-    const KEYS: [&str; 7] = [
+    const KEYS: [&str; 8] = [
         "alpha",
         "timeout",
         "binary_data_output",
         "sequence_id",
+        "sequence_start",
         "shared_memory_region",
         "priority",
         "",
     ];
+    const NUMBERS: [f64; 7] = [-0.0, 5e-324, 0.05, 0.5, 0.999, 1.0, 1e308];
     let make = |random: &mut Random| {
         let mut value = || match random.below(12) {
-            0 => Value::Null,
-            1 => json!(random.below(2) == 0),
-            2 => json!(pick(&[i64::MIN, -1, 0, 1, i64::MAX], random)),
-            3 => json!(u64::MAX),
-            4 => json!(""),
-            5 => json!("0.5"),
-            6 => json!([0.5]),
-            7 => json!({"a": 1}),
-            _ => json!(pick(&[-0.0, 5e-324, 0.05, 0.5, 0.999, 1.0, 1e308], random)),
+            0 | 1 => Setting::Flag(random.below(2) == 0),
+            2 => Setting::Number(pick(&[i64::MIN, -1, 0, 1, i64::MAX], random).into()),
+            3 => Setting::Number(u64::MAX.into()),
+            4 => Setting::Text(String::new()),
+            5 => Setting::Text("0.5".into()),
+            6 => Setting::Other,
+            _ => Setting::Number(serde_json::Number::from_f64(pick(&NUMBERS, random)).unwrap()),
         };
         let values = [value(), value(), value()];
-        let named = values.map(|value| (pick(&KEYS, random).to_owned(), value));
-        serde_json::Map::from_iter(named)
+        let mut given = Given::default();
+        for value in values {
+            if let Some(key) = Given::known(pick(&KEYS, random)) {
+                // One that is there already stays as it is.
+                let _ = given.set(key, value);
+            }
+        }
+        given
     };
-    fuzz(5_000, make, |given| match parameters(given.clone()) {
+    fuzz(5_000, make, |given| match parameters(given) {
         Ok(said) => {
             assert!(said.alpha.is_none_or(|alpha| alpha > 0.0 && alpha < 1.0));
             assert!(said.timeout != Some(0));
@@ -734,7 +741,6 @@ fn bombs(size: usize) -> Vec<(&'static str, Sent)> {
 /// No part of a body, however often it stands there, takes more memory or time than the body's
 /// length is worth.
 #[test]
-#[ignore = "parameters, strings, shapes and lists of tensors take memory that is not asked for"]
 fn many_small_parts() {
     let mut failed = Vec::new();
     for (name, sent) in bombs(1 << 18) {
@@ -759,9 +765,8 @@ fn many_small_parts() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Names are compared with those before them, of which there may be many.
+/// Names are compared with those before them, of which there are few.
 #[test]
-#[ignore = "each name is compared with all before it"]
 fn many_inputs_end_in_time() {
     let sent = many_inputs(4 << 20);
     let took = at_best(|| drop(parse(&sent.body, sent.json, &mut |_| Ok(()))));

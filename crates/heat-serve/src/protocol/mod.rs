@@ -8,11 +8,15 @@
 mod answer;
 #[cfg(test)]
 mod fuzz;
+mod json;
 mod numbers;
+mod parameters;
 mod request;
+pub mod wire;
 
 pub use answer::{Answer, Column, encode};
-pub use request::{Asked, Contents, Input, Request, Values, parameters, parse, raw, tensor};
+pub use parameters::{Given, LONGEST_SETTING, Setting, parameters};
+pub use request::{Asked, Contents, Input, LONGEST_ID, Request, Values, parse, raw, tensor};
 
 /// The header that says how many bytes of a body are JSON.
 pub const LENGTH: &str = "inference-header-content-length";

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use base64::Engine;
 
+use crate::refusal::{Refusal, Result};
+
 /// One value of an array, as it stands there.
 enum Leaf<'a> {
     Number(&'a str),
@@ -15,13 +17,42 @@ enum Leaf<'a> {
     Other(&'a str),
 }
 
-/// Call `take` with every value of the array `text`, which is valid JSON, of that shape: flat, or
-/// nested as deep as the shape is long.
-fn walk<'a>(
-    text: &'a str,
-    shape: &[usize],
-    mut take: impl FnMut(usize, Leaf<'a>) -> Result<(), String>,
-) -> Result<(), String> {
+/// The `data` of an input.
+#[derive(Clone, Copy)]
+pub struct Data<'a> {
+    /// The name of the input.
+    pub name: &'a str,
+    /// The array, which is valid JSON.
+    pub text: &'a str,
+    /// Sides of the tensor.
+    pub shape: &'a [usize],
+}
+
+impl Data<'_> {
+    fn wrong(&self, problem: impl std::fmt::Display) -> Refusal {
+        Refusal::invalid(format!("the input `{}`: {problem}", self.name))
+    }
+
+    fn unwelcome(&self, leaf: &Leaf<'_>, i: usize, wanted: &str) -> Refusal {
+        let value = match leaf {
+            Leaf::Number(text) | Leaf::Text(text) | Leaf::Other(text) => text,
+        };
+        let value: String = value.chars().take(40).collect();
+        let refused = self.wrong(format_args!("element {i} is {value}, expected {wanted}"));
+        let unquoted = self.wrong(format_args!("element {i} is not {wanted}"));
+        refused.unquoted(unquoted.text)
+    }
+
+    /// Room for as many values as the text can hold, of so many bytes each at least: a shape is only
+    /// a claim.
+    fn room(&self, each: usize) -> usize {
+        self.shape.iter().product::<usize>().min(self.text.len() / each)
+    }
+}
+
+/// Call `take` with every value of the array: flat, or nested as deep as the shape is long.
+fn walk<'a>(data: Data<'a>, mut take: impl FnMut(usize, Leaf<'a>) -> Result<()>) -> Result<()> {
+    let Data { text, shape, .. } = data;
     let bytes = text.as_bytes();
     let total: usize = shape.iter().product();
     // Elements of each open array.
@@ -36,7 +67,8 @@ fn walk<'a>(
                     *outer += 1;
                 }
                 if open.len() >= shape.len().max(1) || leaves_at.is_some_and(|d| open.len() >= d) {
-                    return Err(format!("arrays nested deeper than the shape {shape:?}"));
+                    let problem = format!("arrays nested deeper than the shape {shape:?}");
+                    return Err(data.wrong(problem));
                 }
                 open.push(0);
                 at += 1;
@@ -51,7 +83,8 @@ fn walk<'a>(
                         true => format!("{got} values"),
                         false => format!("an array of {got} elements"),
                     };
-                    return Err(format!("{what} where the shape {shape:?} has {want}"));
+                    let problem = format_args!("{what} where the shape {shape:?} has {want}");
+                    return Err(data.wrong(problem));
                 }
                 at += 1;
             }
@@ -66,13 +99,15 @@ fn walk<'a>(
                     }
                 };
                 let Some(outer) = open.last_mut() else {
-                    return Err("expected an array".into());
+                    return Err(data.wrong("`data` is no array"));
                 };
                 *outer += 1;
                 let depth = open.len();
                 if *leaves_at.get_or_insert(depth) != depth || (depth != 1 && depth != shape.len())
                 {
-                    return Err(format!("values at another depth than the shape {shape:?} has"));
+                    let problem =
+                        format_args!("values at another depth than the shape {shape:?} has");
+                    return Err(data.wrong(problem));
                 }
                 let value = &text[at..end];
                 let leaf = match first {
@@ -81,7 +116,9 @@ fn walk<'a>(
                     _ => Leaf::Other(value),
                 };
                 if count >= total {
-                    return Err(format!("more than the {total} values of the shape {shape:?}"));
+                    let problem =
+                        format_args!("more than the {total} values of the shape {shape:?}");
+                    return Err(data.wrong(problem));
                 }
                 take(count, leaf)?;
                 count += 1;
@@ -91,7 +128,10 @@ fn walk<'a>(
     }
     match count == total {
         true => Ok(()),
-        false => Err(format!("{count} values where the shape {shape:?} has {total}")),
+        false => {
+            let problem = format_args!("{count} values where the shape {shape:?} has {total}");
+            Err(data.wrong(problem))
+        }
     }
 }
 
@@ -108,29 +148,16 @@ fn end_of_text(bytes: &[u8], at: usize) -> usize {
     bytes.len()
 }
 
-fn unwelcome(leaf: &Leaf<'_>, i: usize, wanted: &str) -> String {
-    let value = match leaf {
-        Leaf::Number(text) | Leaf::Text(text) | Leaf::Other(text) => text,
-    };
-    let value: String = value.chars().take(40).collect();
-    format!("element {i} is {value}, expected {wanted}")
-}
-
-/// Room for as many values as the text can hold: a shape is only a claim.
-fn room(text: &str, shape: &[usize]) -> usize {
-    shape.iter().product::<usize>().min(text.len() / 2)
-}
-
 /// Finite numbers in single precision.
-pub fn floats(text: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
-    let mut out = Vec::with_capacity(room(text, shape));
-    walk(text, shape, |i, leaf| {
+pub fn floats(data: Data<'_>) -> Result<Vec<f32>> {
+    let mut out = Vec::with_capacity(data.room(2));
+    walk(data, |i, leaf| {
         let Leaf::Number(digits) = leaf else {
-            return Err(unwelcome(&leaf, i, "a number"));
+            return Err(data.unwelcome(&leaf, i, "a number"));
         };
-        let value = f32::from_str(digits).map_err(|_| unwelcome(&leaf, i, "a number"))?;
+        let value = f32::from_str(digits).map_err(|_| data.unwelcome(&leaf, i, "a number"))?;
         if !value.is_finite() {
-            return Err(unwelcome(&leaf, i, "a number of single precision"));
+            return Err(data.unwelcome(&leaf, i, "a number of single precision"));
         }
         out.push(value);
         Ok(())
@@ -139,31 +166,35 @@ pub fn floats(text: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
 }
 
 /// Whole numbers from 0 to 255.
-pub fn bytes(text: &str, shape: &[usize]) -> Result<Vec<u8>, String> {
-    let mut out = Vec::with_capacity(room(text, shape));
-    walk(text, shape, |i, leaf| {
+pub fn bytes(data: Data<'_>) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(data.room(2));
+    walk(data, |i, leaf| {
         let value = match leaf {
             Leaf::Number(digits) => u8::from_str(digits).ok(),
             _ => None,
         };
-        out.push(value.ok_or_else(|| unwelcome(&leaf, i, "a whole number from 0 to 255"))?);
+        let wanted = "a whole number from 0 to 255";
+        out.push(value.ok_or_else(|| data.unwelcome(&leaf, i, wanted))?);
         Ok(())
     })?;
     Ok(out)
 }
 
 /// Bytes written as text in base 64.
-pub fn texts(text: &str, shape: &[usize]) -> Result<Vec<Vec<u8>>, String> {
-    let mut out = Vec::with_capacity(room(text, shape));
-    walk(text, shape, |i, leaf| {
-        let wanted = "a string in base 64";
+pub fn texts(data: Data<'_>) -> Result<Vec<Vec<u8>>> {
+    let mut out = Vec::with_capacity(data.room(3));
+    walk(data, |i, leaf| {
+        let unwelcome = || data.unwelcome(&leaf, i, "a string in base 64");
         let Leaf::Text(quoted) = leaf else {
-            return Err(unwelcome(&leaf, i, wanted));
+            return Err(unwelcome());
         };
-        let plain: String =
-            serde_json::from_str(quoted).map_err(|_| unwelcome(&leaf, i, wanted))?;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(plain);
-        out.push(bytes.map_err(|_| unwelcome(&leaf, i, wanted))?);
+        let decode = |plain: &str| base64::engine::general_purpose::STANDARD.decode(plain);
+        // Without escapes it is decoded from where it stands.
+        let bytes = match serde_json::from_str::<&str>(quoted) {
+            Ok(plain) => decode(plain),
+            Err(_) => decode(&serde_json::from_str::<String>(quoted).map_err(|_| unwelcome())?),
+        };
+        out.push(bytes.map_err(|_| unwelcome())?);
         Ok(())
     })?;
     Ok(out)
@@ -173,15 +204,19 @@ pub fn texts(text: &str, shape: &[usize]) -> Result<Vec<Vec<u8>>, String> {
 mod tests {
     use super::*;
 
+    fn data<'a>(text: &'a str, shape: &'a [usize]) -> Data<'a> {
+        Data { name: "x", text, shape }
+    }
+
     #[test]
     fn nested_or_flat() {
         let want = [1.0, -2.5, 3e-3, 4.0];
         for text in ["[1,-2.5,3e-3,4]", "[[1,-2.5],[3E-3,4]]", " [ [1 , -2.5 ] ,\n[3e-3,4.0]] "] {
-            assert_eq!(floats(text, &[2, 2]).unwrap(), want, "{text}");
+            assert_eq!(floats(data(text, &[2, 2])).unwrap(), want, "{text}");
         }
-        assert_eq!(floats("[7]", &[1]).unwrap(), [7.0]);
-        assert_eq!(bytes("[[[[0,255,1]]]]", &[1, 1, 1, 3]).unwrap(), [0, 255, 1]);
-        assert_eq!(texts(r#"["YWJj","\u0059Q=="]"#, &[2]).unwrap(), [&b"abc"[..], b"a"]);
+        assert_eq!(floats(data("[7]", &[1])).unwrap(), [7.0]);
+        assert_eq!(bytes(data("[[[[0,255,1]]]]", &[1, 1, 1, 3])).unwrap(), [0, 255, 1]);
+        assert_eq!(texts(data(r#"["YWJj","\u0059Q=="]"#, &[2])).unwrap(), [&b"abc"[..], b"a"]);
     }
 
     /// 16777217 + 2⁻³⁰ lies just above the middle of two single precision numbers, and
@@ -189,7 +224,7 @@ mod tests {
     #[test]
     fn digits_are_rounded_once() {
         let text = "[16777217.000000001]";
-        assert_eq!(floats(text, &[1]).unwrap(), [16_777_218.0]);
+        assert_eq!(floats(data(text, &[1])).unwrap(), [16_777_218.0]);
         assert_eq!("16777217.000000001".parse::<f64>().unwrap() as f32, 16_777_216.0);
     }
 
@@ -209,13 +244,15 @@ mod tests {
             ("[true,1]", &[2], "element 0 is true"),
             ("[{\"a\":1},1]", &[2], "element 0 is {"),
             ("[1e999,1]", &[2], "element 0 is 1e999"),
-            ("1", &[1], "expected an array"),
+            ("1", &[1], "is no array"),
             ("[]", &[1], "array of 0 elements"),
         ] {
-            let error = floats(text, shape).unwrap_err();
+            let error = floats(data(text, shape)).unwrap_err();
+            assert!(!error.for_log().contains("1e999") && !error.for_log().contains("null"));
+            let error = error.text;
             assert!(error.contains(part), "{text}: {error}");
         }
-        assert!(bytes("[256]", &[1]).is_err() && bytes("[1.5]", &[1]).is_err());
-        assert!(bytes("[-1]", &[1]).is_err() && texts("[\"!\"]", &[1]).is_err());
+        assert!(bytes(data("[256]", &[1])).is_err() && bytes(data("[1.5]", &[1])).is_err());
+        assert!(bytes(data("[-1]", &[1])).is_err() && texts(data("[\"!\"]", &[1])).is_err());
     }
 }

@@ -1,14 +1,15 @@
 //! From a body to tensors.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
-use super::{Datatype, numbers};
+use super::Datatype;
+use super::json::{Body, LONGEST_NAME, Output, Tensor, text};
+use super::numbers::{self, Data};
+use super::parameters::{Parameters, parameters};
 use crate::refusal::{Refusal, Result};
 
 /// Longest id that is taken, in bytes; it is echoed.
-const LONGEST_ID: usize = 256;
+pub const LONGEST_ID: usize = 256;
 
 /// What a client asks for.
 #[derive(Debug, Default)]
@@ -21,17 +22,6 @@ pub struct Request {
     pub inputs: Vec<Input>,
     /// The outputs asked for, if it says which.
     pub outputs: Option<Vec<Asked>>,
-}
-
-/// What a request says besides its tensors.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub struct Parameters {
-    /// The rate that verdicts are decided at.
-    pub alpha: Option<f64>,
-    /// How long the answer may take, in microseconds.
-    pub timeout: Option<u64>,
-    /// Whether outputs are bytes, where they do not say so themselves.
-    pub binary: bool,
 }
 
 /// A tensor of a request.
@@ -65,37 +55,6 @@ pub struct Asked {
     pub binary: bool,
 }
 
-/// The JSON of a body. Unknown keys are let pass: clients send some of their own.
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    parameters: Option<Map<String, Value>>,
-    #[serde(borrow)]
-    inputs: Vec<Tensor<'a>>,
-    #[serde(default)]
-    outputs: Option<Vec<Output>>,
-}
-
-#[derive(Deserialize)]
-struct Tensor<'a> {
-    name: String,
-    shape: Vec<i64>,
-    datatype: String,
-    #[serde(default)]
-    parameters: Option<Map<String, Value>>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Output {
-    name: String,
-    #[serde(default)]
-    parameters: Option<Map<String, Value>>,
-}
-
 /// Read a body whose first `json` bytes are JSON, or all of it. `reserve` is told how many bytes
 /// the values will take before they are read.
 ///
@@ -118,26 +77,33 @@ pub fn parse(
     if text.is_empty() {
         return Err(Refusal::invalid("the body is empty, expected a JSON object with `inputs`"));
     }
-    let body: Body<'_> = serde_json::from_slice(text).map_err(|error| {
+    let text = std::str::from_utf8(text).map_err(|error| {
+        let at = error.valid_up_to();
+        Refusal::invalid(format!("the body is not UTF-8: byte {at} begins no character"))
+    })?;
+    // What is passed over is remembered by its brackets, a byte each.
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    reserve(2 * brackets)?;
+    let body: Body<'_> = serde_json::from_str(text).map_err(|error| {
         let hint = match error.is_syntax() {
             true => " (NaN and Infinity are no JSON)",
             false => "",
         };
+        let (line, column) = (error.line(), error.column());
         Refusal::invalid(format!("the body is not a request: {error}{hint}"))
+            .unquoted(format!("the body is not a request, at line {line} column {column}"))
     })?;
-    let id = body.id.filter(|id| !id.is_empty());
-    if id.as_ref().is_some_and(|id| id.len() > LONGEST_ID) {
-        return Err(Refusal::invalid(format!("`id` is longer than {LONGEST_ID} bytes")));
-    }
-    if body.inputs.is_empty() {
+    let id = body.id.map(id).transpose()?.filter(|id| !id.is_empty());
+    let parameters = parameters(&body.parameters.unwrap_or_default())?;
+    let given = body.inputs.map(|inputs| inputs.0);
+    let given = given.ok_or_else(|| Refusal::invalid("the body has no `inputs`"))?;
+    if given.is_empty() {
         return Err(Refusal::invalid("`inputs` is empty"));
     }
-    let mut inputs: Vec<Input> = Vec::with_capacity(body.inputs.len());
-    for tensor in body.inputs {
-        if inputs.iter().any(|input| input.name == tensor.name) {
-            return Err(Refusal::invalid(format!("the input `{}` is given twice", tensor.name)));
-        }
-        inputs.push(read(tensor, &mut rest, reserve)?);
+    let mut inputs: Vec<Input> = Vec::with_capacity(given.len());
+    for (i, tensor) in given.into_iter().enumerate() {
+        let input = read(i, tensor, &inputs, &mut rest, reserve)?;
+        inputs.push(input);
     }
     if !rest.is_empty() {
         return Err(Refusal::invalid(format!(
@@ -145,21 +111,31 @@ pub fn parse(
             rest.len()
         )));
     }
-    let parameters = parameters(body.parameters.unwrap_or_default())?;
-    let asked = |output: Output| {
+    let asked = |(i, output): (usize, Output<'_>)| {
+        let name = word(output.name, "output", i, "name")?;
         let given = output.parameters.unwrap_or_default();
-        if given.contains_key("classification") {
-            return Err(unsupported("classification"));
-        }
-        refuse_shared(&given)?;
-        let binary = flag(&given, "binary_data")?.unwrap_or(parameters.binary);
-        Ok(Asked { name: output.name, binary })
+        given.refuse_unsupported()?;
+        let binary = given.flag("binary_data")?.unwrap_or(parameters.binary);
+        Ok(Asked { name, binary })
     };
     // None named: all that are given by default, as with no list.
-    let outputs = body.outputs.filter(|outputs| !outputs.is_empty());
-    let outputs = outputs.map(|all| all.into_iter().map(asked).collect::<Result<Vec<_>>>());
+    let outputs = body.outputs.map(|outputs| outputs.0).filter(|outputs| !outputs.is_empty());
+    let outputs =
+        outputs.map(|all| all.into_iter().enumerate().map(asked).collect::<Result<Vec<_>>>());
     let outputs = outputs.transpose()?;
     Ok(Request { id, parameters, inputs, outputs })
+}
+
+fn id(raw: &RawValue) -> Result<String> {
+    let id = text(raw, LONGEST_ID).map_err(|wrong| Refusal::invalid(format!("`id` {wrong}")))?;
+    Ok(id.into_owned())
+}
+
+/// A string that an input or output must have.
+fn word(raw: Option<&RawValue>, of: &str, i: usize, key: &str) -> Result<String> {
+    let raw = raw.ok_or_else(|| Refusal::invalid(format!("{of} {i} has no `{key}`")))?;
+    let wrong = |wrong| Refusal::invalid(format!("the `{key}` of {of} {i} {wrong}"));
+    Ok(text(raw, LONGEST_NAME).map_err(wrong)?.into_owned())
 }
 
 /// A request whose whole body is the one tensor of a model that reads one: `name`, with rows of
@@ -189,68 +165,31 @@ pub fn raw(
     Ok(Request { parameters, inputs, ..Request::default() })
 }
 
-fn unsupported(what: &str) -> Refusal {
-    Refusal::invalid(format!("`{what}` is not supported"))
-}
-
-fn refuse_shared(given: &Map<String, Value>) -> Result<()> {
-    match given.keys().find(|key| key.starts_with("shared_memory")) {
-        Some(_) => Err(unsupported("shared memory")),
-        None => Ok(()),
-    }
-}
-
-fn flag(given: &Map<String, Value>, key: &str) -> Result<Option<bool>> {
-    match given.get(key) {
-        None => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(*value)),
-        Some(other) => {
-            Err(Refusal::invalid(format!("the parameter `{key}` is {other}, expected a boolean")))
-        }
-    }
-}
-
-/// What a request says besides its tensors.
-///
-/// # Errors
-/// If a value is none, or asks for what is not supported.
-pub fn parameters(given: Map<String, Value>) -> Result<Parameters> {
-    refuse_shared(&given)?;
-    // 0 and "" say that there is no sequence, as some clients send.
-    let sequence = given.get("sequence_id");
-    if sequence.is_some_and(|id| id.as_u64() != Some(0) && id.as_str() != Some("")) {
-        return Err(unsupported("sequence_id"));
-    }
-    let wrong = |key: &str, value: &Value, expected: &str| {
-        Refusal::invalid(format!("the parameter `{key}` is {value}, expected {expected}"))
-    };
-    let alpha = given.get("alpha").map(|value| {
-        let alpha = value.as_f64().filter(|alpha| *alpha > 0.0 && *alpha < 1.0);
-        alpha.ok_or_else(|| wrong("alpha", value, "a number between 0 and 1"))
-    });
-    let timeout = given.get("timeout").map(|value| {
-        let timeout = value.as_u64().filter(|timeout| *timeout > 0);
-        timeout.ok_or_else(|| wrong("timeout", value, "a whole number of microseconds above 0"))
-    });
-    Ok(Parameters {
-        alpha: alpha.transpose()?,
-        timeout: timeout.transpose()?,
-        binary: flag(&given, "binary_data_output")?.unwrap_or(false),
-    })
-}
-
-/// One tensor: from its own JSON, or from the bytes after it.
+/// Tensor `i`, after those before it: from its own JSON, or from the bytes after it.
 fn read(
+    i: usize,
     given: Tensor<'_>,
+    before: &[Input],
     rest: &mut &[u8],
     reserve: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Input> {
     let Tensor { name, shape, datatype, parameters, data } = given;
+    let name = word(name, "input", i, "name")?;
+    if before.iter().any(|input| input.name == name) {
+        return Err(Refusal::invalid(format!("the input `{name}` is given twice")));
+    }
+    let datatype = word(datatype, "input", i, "datatype")?;
     let bad = |problem: String| Refusal::invalid(format!("the input `{name}`: {problem}"));
+    let shape = shape.ok_or_else(|| bad("has no `shape`".into()))?.0;
+    let side = |(i, raw): (usize, &RawValue)| {
+        let side = raw.get().parse::<i64>();
+        side.map_err(|_| bad(format!("side {i} of its shape is no whole number of 64 bits")))
+    };
+    let shape: Vec<i64> = shape.into_iter().enumerate().map(side).collect::<Result<_>>()?;
     let given = parameters.unwrap_or_default();
-    refuse_shared(&given)?;
+    given.refuse_unsupported()?;
     let size = given.get("binary_data_size").map(|value| {
-        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+        let size = value.whole().and_then(|size| usize::try_from(size).ok());
         size.ok_or_else(|| bad(format!("binary_data_size is {value}, expected a number of bytes")))
     });
     let contents = match (size.transpose()?, data) {
@@ -280,7 +219,7 @@ pub enum Contents<'a> {
     Raw(&'a [u8]),
     /// In an array of JSON.
     Json(&'a str),
-    /// Here.
+    /// Here, and charged for.
     Values(Values),
 }
 
@@ -328,7 +267,8 @@ pub fn tensor(
                     Values::Bytes(own.to_vec())
                 }
                 Datatype::Bytes => {
-                    reserve(size)?;
+                    // Each has its length before it, in four bytes.
+                    reserve(size + total.min(size / 4 + 1) * size_of::<Vec<u8>>())?;
                     Values::Texts(strings(own, total).map_err(bad)?)
                 }
                 _ => {
@@ -338,33 +278,36 @@ pub fn tensor(
             }
         }
         Contents::Json(text) => {
-            // No value takes less than two bytes of text.
+            // No value takes less than two bytes of text, no string less than three.
             let bound = total.min(text.len() / 2 + 1);
+            let strings = total.min(text.len() / 3 + 1);
+            let data = Data { name: &name, text, shape: &shape };
             match kind {
                 Datatype::Fp16 | Datatype::Bf16 => {
                     return Err(bad(format!("{datatype} cannot be written as JSON: send bytes")));
                 }
                 Datatype::Uint8 => {
                     reserve(bound)?;
-                    Values::Bytes(numbers::bytes(text, &shape).map_err(bad)?)
+                    Values::Bytes(numbers::bytes(data)?)
                 }
                 Datatype::Bytes => {
-                    reserve(text.len())?;
-                    Values::Texts(numbers::texts(text, &shape).map_err(bad)?)
+                    // One with escapes is written out before it is decoded.
+                    let escaped = if text.contains('\\') { text.len() } else { 0 };
+                    reserve(text.len() + escaped + strings * size_of::<Vec<u8>>())?;
+                    Values::Texts(numbers::texts(data)?)
                 }
                 _ => {
                     reserve(bound * 4)?;
-                    Values::Floats(numbers::floats(text, &shape).map_err(bad)?)
+                    Values::Floats(numbers::floats(data)?)
                 }
             }
         }
         Contents::Values(values) => {
-            let (count, bytes) = match &values {
-                Values::Floats(v) => (v.len(), v.len() * 4),
-                Values::Bytes(v) => (v.len(), v.len()),
-                Values::Texts(v) => (v.len(), v.iter().map(Vec::len).sum()),
+            let count = match &values {
+                Values::Floats(v) => v.len(),
+                Values::Bytes(v) => v.len(),
+                Values::Texts(v) => v.len(),
             };
-            reserve(bytes)?;
             if count != total {
                 return Err(bad(format!("{count} values where the shape {shape:?} has {total}")));
             }
@@ -416,13 +359,14 @@ fn check_finite(name: &str, values: &[f32], shape: &[usize]) -> Result<()> {
         return Ok(());
     }
     let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-    let row = values.len() / shape.first().copied().unwrap_or(1).max(1);
+    let width = (values.len() / shape.first().copied().unwrap_or(1).max(1)).max(1);
+    let (row, column) = (at / width, at % width);
     Err(Refusal::invalid(format!(
-        "the input `{name}`: row {}, column {} is {} in single precision, expected a finite number",
-        at / row.max(1),
-        at % row.max(1),
+        "the input `{name}`: row {row}, column {column} is {} in single precision, expected a \
+         finite number",
         values[at]
-    )))
+    ))
+    .unquoted(format!("the input `{name}`: row {row}, column {column} is not finite")))
 }
 
 #[cfg(test)]
@@ -495,10 +439,28 @@ mod tests {
         for (body, part) in [
             (String::new(), "empty"),
             ("{".into(), "not a request"),
-            ("[]".into(), "not a request"),
-            ("{}".into(), "missing field `inputs`"),
+            ("[]".into(), "expected an object with `inputs`"),
+            (r#"[null,null,[["avg",[1],"FP32",null,[1]]]]"#.into(), "expected an object"),
+            (
+                r#"{"inputs":[["avg",[1,2],"FP32",null,[1,2]]]}"#.into(),
+                "expected an object with `name`",
+            ),
+            (
+                r#"{"inputs":[{"shape":[1],"datatype":"FP32","data":[1]}]}"#.into(),
+                "input 0 has no `name`",
+            ),
+            (avg(r#""data":[1,2],"name":"avg""#), "`name` is given twice"),
+            (avg(r#""data":[1,2]"#).replace("\"avg\"", "7"), "the `name` of input 0 is no string"),
+            (avg(r#""data":[1,2]"#).replace("\"FP32\"", "[]"), "the `datatype` of input 0"),
+            (
+                avg(r#""data":[1,2]"#).replace("[1,2],\"d", "[1,2.5],\"d"),
+                "side 1 of its shape is no",
+            ),
+            (avg(r#""data":[1,2]"#).replace("[1,2],\"d", "[1,1,1,1,1,1,1,1,2],\"d"), "at most 8"),
+            (format!(r#"{{"inputs":[{}]}}"#, "{},".repeat(65)), "at most 64"),
+            ("{}".into(), "has no `inputs`"),
             (r#"{"inputs":[]}"#.into(), "`inputs` is empty"),
-            (r#"{"inputs":[],"inputs":[]}"#.into(), "duplicate field"),
+            (r#"{"inputs":[],"inputs":[]}"#.into(), "`inputs` is given twice"),
             (deep.clone(), "not a request"),
             (format!(r#"{{"x":{deep}"#), "not a request"),
             (avg(r#""data":[1,NaN]"#), "NaN and Infinity are no JSON"),
@@ -506,7 +468,7 @@ mod tests {
             (avg(r#""data":["1",2]"#), "element 0"),
             (avg(r#""data":[1]"#), "1 values where the shape [1, 2] has 2"),
             (avg(r#""data":[[1,2],[3,4]]"#), "the shape [1, 2]"),
-            (avg(r#""data":{"a":1}"#), "expected an array"),
+            (avg(r#""data":{"a":1}"#), "no array"),
             (avg(r#""parameters":{}"#), "neither `data` nor"),
             (avg(r#""data":[1,2],"parameters":{"binary_data_size":8}"#), "both"),
             (avg(r#""parameters":{"binary_data_size":8}"#), "0 bytes are left of the body"),
@@ -519,7 +481,10 @@ mod tests {
             (avg(r#""data":[]"#).replace("[1,2]", "[-1,2]"), "sides of at least 1"),
             (avg(r#""data":[]"#).replace("[1,2]", "[]"), "sides of at least 1"),
             (avg(r#""data":[]"#).replace("[1,2]", "[4294967296,4294967296]"), "sides"),
-            (avg(r#""data":[]"#).replace("[1,2]", "[9223372036854775808]"), "not a request"),
+            (
+                avg(r#""data":[]"#).replace("[1,2]", "[9223372036854775808]"),
+                "no whole number of 64",
+            ),
             (avg(r#""data":[1,2]"#).replace('}', r#"},"id":"#) + "1", "not a request"),
         ] {
             let text = error(&body);
@@ -537,6 +502,11 @@ mod tests {
             (r#"{"timeout":-5}"#, "microseconds"),
             (r#"{"timeout":"5"}"#, "microseconds"),
             (r#"{"sequence_id":3}"#, "not supported"),
+            (r#"{"sequence_start":true}"#, "`sequence_start` is not supported"),
+            (r#"{"classification":3}"#, "`classification` is not supported"),
+            (r#"{"alpha":0.1,"alpha":0.1}"#, "`alpha` is given twice"),
+            (r#"{"alpha":[0.1]}"#, "is no such value"),
+            (r#"[0.1]"#, "expected an object of parameters"),
             (r#"{"binary_data_output":1}"#, "expected a boolean"),
         ] {
             let text = with(parameters);
