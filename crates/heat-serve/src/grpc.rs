@@ -24,7 +24,7 @@ use crate::http::answers::{Named, told};
 use crate::http::body::{self, Held, Packing, Whole};
 use crate::http::infer::{Ask, about, said};
 use crate::protocol::{
-    Asked, Column, Contents, Datatype, Given, Input, LONGEST_ID, LONGEST_SETTING, Setting, Values,
+    Asked, Column, Contents, Datatype, Given, Input, LONGEST_SETTING, Setting, Values, check_id,
     wire,
 };
 use crate::refusal::{Kind, Refusal, Result, no_connections};
@@ -404,8 +404,7 @@ async fn inner(
         }
         "ModelInfer" => {
             let length = bytes.len();
-            wire::check_request(&bytes)?;
-            let request: messages::Request = decode(bytes)?;
+            let request = request(bytes)?;
             let model = messages::OfModel {
                 name: request.model_name.clone(),
                 version: request.model_version.clone(),
@@ -421,6 +420,12 @@ async fn inner(
         }
         _ => Err(Refusal::new(Kind::Method, "there is no such call")),
     }
+}
+
+/// A request to score, of which nothing becomes more than it may be.
+fn request(bytes: Bytes) -> Result<messages::Request> {
+    wire::check_request(&bytes)?;
+    decode(bytes)
 }
 
 fn named(model: messages::OfModel) -> Named {
@@ -466,11 +471,9 @@ async fn infer(
         return Err(Refusal::new(Kind::Unavailable, "the server is about to end"));
     }
     let messages::Request { id, parameters, inputs, outputs, raw_inputs, .. } = request;
-    if id.len() > LONGEST_ID {
-        return Err(Refusal::invalid(format!("`id` is longer than {LONGEST_ID} bytes")));
-    }
+    check_id(&id)?;
     let parameters = crate::protocol::parameters(&given(&parameters)?)?;
-    let tensors = tensors(inputs, &raw_inputs, &mut charge)?;
+    let tensors = tensors(inputs, &raw_inputs, &mut |bytes| charge.add(bytes))?;
     drop(raw_inputs);
     charge.give_back(length);
     let asked = |output: &messages::Output| {
@@ -554,7 +557,7 @@ fn of_json(value: &Value) -> Parameter {
 fn tensors(
     inputs: Vec<messages::Tensor>,
     raw: &[Bytes],
-    charge: &mut Charge,
+    reserve: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Input>> {
     if inputs.is_empty() {
         return Err(Refusal::invalid("there are no inputs"));
@@ -566,7 +569,6 @@ fn tensors(
             inputs.len()
         )));
     }
-    let mut reserve = |bytes| charge.add(bytes);
     let mut all: Vec<Input> = Vec::with_capacity(inputs.len());
     for (i, tensor) in inputs.into_iter().enumerate() {
         let messages::Tensor { name, datatype, shape, parameters, contents } = tensor;
@@ -581,9 +583,9 @@ fn tensors(
                 )));
             }
             Some(raw) => Contents::Raw(raw),
-            None => Contents::Values(typed(&name, &datatype, &contents, &mut reserve)?),
+            None => Contents::Values(typed(&name, &datatype, &contents, reserve)?),
         };
-        all.push(crate::protocol::tensor(name, &shape, &datatype, contents, &mut reserve)?);
+        all.push(crate::protocol::tensor(name, &shape, &datatype, contents, reserve)?);
     }
     Ok(all)
 }
@@ -609,6 +611,8 @@ fn typed(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::fuzz::mutate::{Random, mutate};
+    use crate::protocol::fuzz::{FLOOR, check_refusal, counted, fuzz, size, sound};
 
     #[test]
     fn headers_of_calls() {
@@ -621,5 +625,108 @@ mod tests {
         assert_eq!(of("3S"), Some(Duration::from_secs(3)));
         assert_eq!((of("S"), of("3x"), of("")), (None, None, None));
         assert_eq!(percent("a é%\n"), "a %C3%A9%25%0A");
+    }
+
+    fn length_delimited(number: u8, value: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2];
+        prost::encode_length_delimiter(value.len(), &mut out).unwrap();
+        [&out, value].concat()
+    }
+
+    fn tensor(datatype: &str, shape: &[u8], contents: &[u8]) -> Vec<u8> {
+        let parts = [(1, &b"x"[..]), (2, datatype.as_bytes()), (3, shape), (5, contents)];
+        let parts = parts.map(|(number, value)| length_delimited(number, value));
+        length_delimited(5, &parts.concat())
+    }
+
+    /// Messages as clients send them.
+    fn seeds() -> Vec<Vec<u8>> {
+        let floats: Vec<u8> = [0.5f32, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let doubles: Vec<u8> = [0.5f64, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let texts = [length_delimited(8, b"ab"), length_delimited(8, b"")].concat();
+        let number = [&length_delimited(1, b"alpha")[..], &[0x12, 9, 0x21], &0.05f64.to_le_bytes()];
+        let more = [
+            length_delimited(1, b"model"),
+            length_delimited(3, b"id"),
+            length_delimited(4, &number.concat()),
+            length_delimited(6, &length_delimited(1, b"score")),
+        ];
+        let raw = [tensor("FP32", &[1, 2], b""), length_delimited(7, &floats)].concat();
+        let inputs = [
+            tensor("FP32", &[1, 2], &length_delimited(6, &floats)),
+            tensor("FP64", &[1, 2], &length_delimited(7, &doubles)),
+            tensor("UINT8", &[1, 1, 1, 3], &length_delimited(4, &[1, 2, 0xff, 1])),
+            tensor("BYTES", &[2], &texts),
+            raw,
+        ];
+        inputs.map(|input| [&more.concat()[..], &input].concat()).into()
+    }
+
+    /// Read a message, as soundly as there is room for it; whether it is a request.
+    fn check(message: &[u8]) -> bool {
+        let mut told = 0;
+        let length = message.len();
+        let read = || {
+            let request = request(Bytes::copy_from_slice(message))?;
+            crate::protocol::parameters(&given(&request.parameters)?)?;
+            tensors(request.inputs, &request.raw_inputs, &mut |bytes| {
+                told += bytes;
+                Ok(())
+            })
+        };
+        let (read, most) = counted(read);
+        // A string of two bytes has a place of 24.
+        assert!(told <= 13 * length, "{told} bytes asked for, for {length}");
+        assert!(most <= FLOOR + told + 2 * length, "{most} held, {told} asked for, for {length}");
+        match read {
+            Ok(inputs) => {
+                for input in &inputs {
+                    sound(input);
+                }
+                assert!(inputs.iter().map(size).sum::<usize>() <= told);
+                true
+            }
+            Err(refused) => {
+                check_refusal(&refused);
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_messages() {
+        let seeds = seeds();
+        for seed in &seeds {
+            assert!(check(seed), "{seed:?}");
+        }
+        let make = |random: &mut Random| {
+            let [seed, other] = [0, 1].map(|_| random.below(seeds.len()));
+            mutate(&seeds[seed], &seeds[other], random)
+        };
+        fuzz(30_000, make, |message| check(message));
+    }
+
+    /// Small parts, many times: none is worth more than its bytes.
+    #[test]
+    fn many_small_parts() {
+        const SIZE: usize = 1 << 18;
+        let repeated = |part: &[u8]| part.repeat(SIZE / part.len());
+        let bombs = [
+            ("inputs", repeated(&[0x2a, 0])),
+            ("inputs with contents", repeated(&[0x2a, 2, 0x2a, 0])),
+            ("outputs", repeated(&[0x32, 0])),
+            ("raw contents", repeated(&[0x3a, 0])),
+            ("parameters", repeated(&length_delimited(4, &length_delimited(1, b"a")))),
+            ("a packed shape", tensor("FP32", &repeated(&[1]), b"")),
+            ("strings", tensor("BYTES", &[1], &repeated(&[0x42, 0]))),
+            ("pixels one by one", tensor("UINT8", &[1], &repeated(&[0x20, 1]))),
+            ("numbers one by one", tensor("FP32", &[1], &repeated(&[0x35, 0, 0, 0, 0]))),
+            ("values of no use", tensor("FP32", &[1], &length_delimited(3, &repeated(&[1])))),
+            ("a long name", length_delimited(1, &repeated(b"x"))),
+            ("a group", repeated(&[0x0b])),
+        ];
+        for (name, message) in bombs {
+            assert!(!check(&message), "{name}");
+        }
     }
 }

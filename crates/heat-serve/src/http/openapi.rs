@@ -3,6 +3,8 @@
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 
+use crate::protocol::{LONGEST_ID, LONGEST_NAME, MOST_INPUTS, MOST_OUTPUTS, MOST_SIDES};
+
 /// A route: its path, what may be done there, who may.
 pub struct Route {
     /// As a pattern.
@@ -41,6 +43,11 @@ pub fn describe(routes: &[Route]) -> Value {
             json!({"description": text, "content": {"application/json": {"schema": schema}}})
         };
         let mut responses = json!({"200": answer("What was asked for", schema)});
+        if infers {
+            // JSON, and after it the outputs that were asked for as bytes.
+            responses["200"]["content"]["application/octet-stream"] =
+                json!({"schema": {"type": "string", "format": "binary"}});
+        }
         let mut codes = vec!["400", "404", "405"];
         if !route.open {
             codes.extend(["401", "403", "503"]);
@@ -75,20 +82,38 @@ pub fn describe(routes: &[Route]) -> Value {
         let method = route.method.as_str().to_ascii_lowercase();
         paths.insert(route.path.to_owned(), json!({method: operation}));
     }
-    let tensor = |data: Value, required: &[&str]| {
-        json!({
-            "type": "object", "required": required,
-            "properties": {
-                "name": {"type": "string"},
-                "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
-                "datatype": {"type": "string",
-                    "enum": ["BOOL", "UINT8", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]},
-                "parameters": {"type": "object"},
-                "data": data,
-            },
-        })
+    let text = |longest: usize| json!({"type": "string", "maxLength": longest});
+    let or_null = |mut schema: Value| {
+        schema["type"] = json!([schema["type"], "null"]);
+        schema
     };
-    let data = json!({"type": "array", "items": {}});
+    let object = json!({"type": "object"});
+    let shape = json!({"type": "array", "items": {"type": "integer", "minimum": 1},
+                       "minItems": 1, "maxItems": MOST_SIDES});
+    let size = json!({"type": "object", "required": ["binary_data_size"],
+                      "properties": {"binary_data_size": {"type": "integer", "minimum": 0}}});
+    let input = |datatypes: &[&str], values: Value, required: &str| {
+        let mut schema = json!({
+            "type": "object", "required": ["name", "shape", "datatype", required],
+            "properties": {"name": text(LONGEST_NAME / 4), "shape": shape,
+                           "datatype": {"type": "string", "enum": datatypes}},
+        });
+        schema["properties"][required] = values;
+        schema
+    };
+    // Half precision is sent as bytes alone.
+    let here = input(&["FP32", "FP64", "UINT8", "BYTES"], json!({"type": "array"}), "data");
+    let after = input(&["FP16", "BF16", "FP32", "FP64", "UINT8", "BYTES"], size, "parameters");
+    let output = json!({
+        "type": "object", "required": ["name", "shape", "datatype"],
+        "properties": {
+            "name": {"type": "string"},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
+            "datatype": {"type": "string", "enum": ["BOOL", "INT64", "FP32", "FP64", "BYTES"]},
+            "parameters": object,
+            "data": {"type": "array"},
+        },
+    });
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -107,19 +132,20 @@ pub fn describe(routes: &[Route]) -> Value {
                 "InferRequest": {
                     "type": "object", "required": ["inputs"],
                     "properties": {
-                        "id": {"type": "string", "maxLength": 256},
-                        "parameters": {"type": "object", "properties": {
+                        "id": or_null(text(LONGEST_ID)),
+                        "parameters": {"type": ["object", "null"], "properties": {
                             "alpha": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
                             "timeout": {"type": "integer", "minimum": 1,
                                 "description": "microseconds"},
                             "binary_data_output": {"type": "boolean"},
                         }},
-                        "inputs": {"type": "array", "minItems": 1,
-                            "items": tensor(data.clone(), &["name", "shape", "datatype"])},
-                        "outputs": {"type": "array", "items": {
-                            "type": "object", "required": ["name"],
-                            "properties": {"name": {"type": "string"},
-                                "parameters": {"type": "object"}}}},
+                        "inputs": {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS,
+                            "items": {"oneOf": [here, after]}},
+                        "outputs": {"type": ["array", "null"], "maxItems": MOST_OUTPUTS,
+                            "items": {
+                                "type": "object", "required": ["name"],
+                                "properties": {"name": text(LONGEST_NAME / 4),
+                                    "parameters": or_null(object.clone())}}},
                     },
                 },
                 "InferResponse": {
@@ -128,9 +154,8 @@ pub fn describe(routes: &[Route]) -> Value {
                         "model_name": {"type": "string"},
                         "model_version": {"type": "string"},
                         "id": {"type": "string"},
-                        "parameters": {"type": "object"},
-                        "outputs": {"type": "array",
-                            "items": tensor(data, &["name", "shape", "datatype"])},
+                        "parameters": object,
+                        "outputs": {"type": "array", "items": output},
                     },
                 },
             },

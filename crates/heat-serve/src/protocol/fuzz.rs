@@ -4,7 +4,7 @@
 //! A short, deterministic run, as in `heat-ood/tests/fuzz`; `HEAT_FUZZ_ROUNDS` makes it longer.
 
 #[path = "../../../heat-ood/tests/fuzz/mutate.rs"]
-mod mutate;
+pub mod mutate;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// What `f` gives, and how many bytes it held at once beyond what was held before.
-fn counted<T>(f: impl FnOnce() -> T) -> (T, usize) {
+pub fn counted<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = NOW.get();
     MOST.set(before);
     let given = f();
@@ -69,7 +69,7 @@ fn counted<T>(f: impl FnOnce() -> T) -> (T, usize) {
 }
 
 /// Bytes that any body may take, however small: messages, lists that grow.
-const FLOOR: usize = 64 << 10;
+pub const FLOOR: usize = 64 << 10;
 
 /// Far more than any of these bodies takes.
 const HANG: Duration = Duration::from_secs(2);
@@ -340,7 +340,7 @@ fn damage(seed: &Sent, other: &Sent, random: &mut Random) -> Sent {
 }
 
 /// How many values a tensor has, all of them sound.
-fn sound(input: &Input) -> usize {
+pub fn sound(input: &Input) -> usize {
     let count = match &input.values {
         Values::Floats(v) => {
             assert!(v.iter().all(|v| v.is_finite()), "{v:?}");
@@ -356,7 +356,7 @@ fn sound(input: &Input) -> usize {
 }
 
 /// Bytes of the values themselves.
-fn size(input: &Input) -> usize {
+pub fn size(input: &Input) -> usize {
     match &input.values {
         Values::Floats(v) => 4 * v.len(),
         Values::Bytes(v) => v.len(),
@@ -448,7 +448,7 @@ fn compare(sent: &Sent, request: &Request) {
 }
 
 /// A text for the client: one line, and short, whatever was sent.
-fn check_refusal(refused: &Refusal) {
+pub fn check_refusal(refused: &Refusal) {
     let message = refused.message();
     assert!(refused.kind == Kind::Invalid && !message.is_empty());
     // A thousand characters, each of which may be written as an escape.
@@ -529,7 +529,11 @@ fn check_raw(body: &[u8], dim: usize) -> bool {
 }
 
 /// Check what is made of one random seed after another.
-fn fuzz<T: fmt::Debug>(rounds: u64, make: impl Fn(&mut Random) -> T, check: impl Fn(&T) -> bool) {
+pub fn fuzz<T: fmt::Debug>(
+    rounds: u64,
+    make: impl Fn(&mut Random) -> T,
+    check: impl Fn(&T) -> bool,
+) {
     let more = std::env::var("HEAT_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok());
     let rounds = more.unwrap_or(rounds);
     let mut taken = 0;

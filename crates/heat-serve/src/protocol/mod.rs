@@ -7,7 +7,7 @@
 
 mod answer;
 #[cfg(test)]
-mod fuzz;
+pub mod fuzz;
 mod json;
 mod numbers;
 mod parameters;
@@ -15,8 +15,11 @@ mod request;
 pub mod wire;
 
 pub use answer::{Answer, Column, encode};
+pub use json::{LONGEST_NAME, MOST_INPUTS, MOST_OUTPUTS, MOST_SIDES};
 pub use parameters::{Given, LONGEST_SETTING, Setting, parameters};
-pub use request::{Asked, Contents, Input, LONGEST_ID, Request, Values, parse, raw, tensor};
+pub use request::{
+    Asked, Contents, Input, LONGEST_ID, Request, Values, check_id, parse, raw, tensor,
+};
 
 /// The header that says how many bytes of a body are JSON.
 pub const LENGTH: &str = "inference-header-content-length";

@@ -8,7 +8,7 @@ use super::numbers::{self, Data};
 use super::parameters::{Parameters, parameters};
 use crate::refusal::{Refusal, Result};
 
-/// Longest id that is taken, in bytes; it is echoed.
+/// Longest id that is taken, in characters; it is echoed.
 pub const LONGEST_ID: usize = 256;
 
 /// What a client asks for.
@@ -127,8 +127,21 @@ pub fn parse(
 }
 
 fn id(raw: &RawValue) -> Result<String> {
-    let id = text(raw, LONGEST_ID).map_err(|wrong| Refusal::invalid(format!("`id` {wrong}")))?;
+    let id = text(raw, 4 * LONGEST_ID);
+    let id = id.map_err(|wrong| Refusal::invalid(format!("`id` {wrong}")))?;
+    check_id(&id)?;
     Ok(id.into_owned())
+}
+
+/// Whether an id is short enough.
+///
+/// # Errors
+/// If not.
+pub fn check_id(id: &str) -> Result<()> {
+    match id.chars().count() <= LONGEST_ID {
+        true => Ok(()),
+        false => Err(Refusal::invalid(format!("`id` is longer than {LONGEST_ID} characters"))),
+    }
 }
 
 /// A string that an input or output must have.
@@ -515,7 +528,10 @@ mod tests {
         let twice = r#"{"name":"avg","shape":[1],"datatype":"FP32","data":[1]}"#;
         assert!(error(&format!(r#"{{"inputs":[{twice},{twice}]}}"#)).contains("given twice"));
         let long = format!(r#"{{"id":"{}","inputs":[{twice}]}}"#, "x".repeat(1 << 20));
-        assert!(error(&long).contains("longer than 256"));
+        assert!(error(&long).contains("`id` is longer than"));
+        let with_id = |id: &str| of(&format!(r#"{{"id":"{id}","inputs":[{twice}]}}"#));
+        assert_eq!(with_id(&"é".repeat(256)).unwrap().id.unwrap().len(), 512);
+        assert!(with_id(&"é".repeat(257)).unwrap_err().text.contains("256 characters"));
         let asked = format!(
             r#"{{"inputs":[{twice}],"outputs":[{{"name":"score","parameters":{{"classification":3}}}}]}}"#
         );

@@ -1,6 +1,7 @@
 //! A server as clients meet it: over sockets.
 
 mod common;
+mod connections;
 mod images;
 mod kept;
 mod limits;

@@ -294,3 +294,33 @@ fn the_document_has_every_route() {
         }
     }
 }
+
+/// Addresses that name nothing are refused like all else.
+#[test]
+fn addresses_that_are_none() {
+    let running = Running::start(|_, _| ());
+    for path in ["%ff", "%c0%af", "gmm/versions/%ff/ready", "gmm/versions//ready", "%ff/stats"] {
+        let answer = running.get(&format!("/v2/models/{path}"));
+        assert!(answer.status == 404 && !answer.error().is_empty(), "{path}: {}", answer.text());
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    let body = request(&rows(1, 1, 0.0)).to_string();
+    for path in ["%ff/infer", "gmm/versions//infer", "gmm/versions/%ff/infer"] {
+        let answer = running.post(&format!("/v2/models/{path}"), &[], body.as_bytes());
+        assert!(answer.status == 404 && !answer.error().is_empty(), "{path}: {}", answer.text());
+    }
+}
+
+/// What makes an answer larger than the rows is refused.
+#[test]
+fn outputs_are_asked_for_once() {
+    let running = Running::start(|_, _| ());
+    let mut body = request(&rows(2, 1, 0.0));
+    body["outputs"] = json!([{"name": "score"}, {"name": "p_value"}, {"name": "score"}]);
+    let answer = running.infer("gmm", &body);
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.error(), "the output `score` is asked for twice");
+    body["outputs"] = json!(vec![json!({"name": "score"}); 1025]);
+    let answer = running.infer("gmm", &body);
+    assert!(answer.status == 400 && answer.error().contains("at most 1024"), "{}", answer.text());
+}
