@@ -13,6 +13,9 @@ use crate::refusal::{Kind, Refusal, Result};
 /// Bytes of a small request.
 const SMALL: usize = 64 << 10;
 
+/// Bytes that others hold beside a request that is alone: its own head, and those of some others.
+const ALONE: usize = 16 << 10;
+
 /// What bounds a body.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -54,8 +57,8 @@ impl Budget {
 }
 
 impl Charge {
-    /// Hold `bytes` more. A request that is alone gets them whatever the limit: each has bounds of
-    /// its own, and else it would never pass.
+    /// Hold `bytes` more. A request that is alone, but for what small ones hold, gets them whatever
+    /// the limit: each has bounds of its own, and else it would never pass.
     ///
     /// # Errors
     /// If others hold too much.
@@ -87,7 +90,8 @@ impl Charge {
         let sum = used.checked_add(bytes)?;
         let small = self.bytes.saturating_add(bytes) <= SMALL;
         let limit = self.budget.limit - if small { 0 } else { self.budget.limit / 4 };
-        (sum <= limit || used == self.bytes).then_some(sum)
+        let is_alone = used.saturating_sub(self.bytes) <= ALONE;
+        (sum <= limit || is_alone).then_some(sum)
     }
 
     /// Hold `bytes` less.
@@ -115,15 +119,15 @@ mod tests {
 
     #[test]
     fn all_together_hold_no_more_than_the_limit() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100 << 10);
         let (mut a, mut b) = (budget.charge(), budget.charge());
-        a.add(60).unwrap();
-        b.add(40).unwrap();
+        a.add(60 << 10).unwrap();
+        b.add(40 << 10).unwrap();
         assert_eq!(a.add(1).unwrap_err().kind, Kind::Busy);
-        a.give_back(20);
-        b.add(20).unwrap();
+        a.give_back(20 << 10);
+        b.add(20 << 10).unwrap();
         drop(a);
-        assert_eq!(budget.used(), 60);
+        assert_eq!(budget.used(), 60 << 10);
         drop(b);
         assert_eq!(budget.used(), 0);
     }
@@ -154,10 +158,10 @@ mod tests {
 
     #[test]
     fn answers_count_beyond_the_limit() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100 << 10);
         let mut answer = budget.charge();
-        answer.take(150);
-        assert_eq!(budget.used(), 150);
+        answer.take(150 << 10);
+        assert_eq!(budget.used(), 150 << 10);
         assert_eq!(budget.charge().add(1).unwrap_err().kind, Kind::Busy);
         drop(answer);
         budget.charge().add(1).unwrap();
@@ -165,10 +169,11 @@ mod tests {
 
     #[test]
     fn one_that_is_alone_passes() {
-        let budget = Budget::new(100);
-        let mut alone = budget.charge();
-        alone.add(90).unwrap();
-        alone.add(90).unwrap();
+        let budget = Budget::new(100 << 10);
+        let (mut head, mut alone) = (budget.charge(), budget.charge());
+        head.add(2 << 10).unwrap();
+        alone.add(90 << 10).unwrap();
+        alone.add(90 << 10).unwrap();
         assert!(budget.charge().add(1).is_err());
     }
 }

@@ -204,7 +204,9 @@ pub fn routers(shared: &Arc<Shared>) -> Routers {
         .fallback(nothing);
     let full = Router::new().route(HEALTH, post(health)).fallback(no_place);
     let of = |router: Router<Arc<Shared>>| router.with_state(Arc::clone(shared));
-    Routers { all: of(all), full: of(full) }
+    let own = Arc::clone(shared);
+    let refuse = Arc::new(move |refused: &Refusal| refuse(&own, refused));
+    Routers { all: of(all), full: of(full), refuse }
 }
 
 /// An answer: one message, then the code in the trailers.

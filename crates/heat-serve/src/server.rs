@@ -32,6 +32,9 @@ use crate::tokens::Tokens;
 /// Rows for which the drift test keeps its promise.
 const HORIZON: u64 = 1_000_000;
 
+/// Bytes of the heads of the admin plane.
+const ADMIN_MEMORY: usize = 4 << 20;
+
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -291,6 +294,7 @@ async fn serve(
         header_timeout: settings.header_timeout,
         idle: settings.idle_timeout,
         tls: shared.tls.clone(),
+        budget: Arc::clone(&shared.budget),
         log: shared.log.clone(),
     };
     let mut planes = tokio::task::JoinSet::new();
@@ -299,9 +303,9 @@ async fn serve(
         planes.spawn(http::accept(calls, grpc::routers(shared), how.clone(), phase.clone()));
     }
     if let Some(admin) = admin {
-        // Connections of clients keep no administrator out.
-        let connections = Arc::new(Semaphore::new(64));
-        let how = Listen { connections, ..how };
+        // Connections and memory of clients keep no administrator out.
+        let (connections, budget) = (Arc::new(Semaphore::new(64)), Budget::new(ADMIN_MEMORY));
+        let how = Listen { connections, budget, ..how };
         planes.spawn(http::accept(admin, http::admin(shared), how, phase));
     }
     let watching = settings.watch.then(|| tokio::spawn(watch_files(Arc::clone(shared))));

@@ -1,5 +1,6 @@
 //! Connections: how many there may be, how long they may take to say what they want, how they end.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,8 +9,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -21,8 +25,10 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::life::{Life, Overdue, Stage};
+use crate::budget::Budget;
 use crate::log::Log;
 use crate::phase::Phase;
+use crate::refusal::Refusal;
 use crate::tls::Tls;
 
 /// Connections beyond the limit that are taken to say so, and for questions of health.
@@ -39,6 +45,8 @@ pub struct Listen {
     pub idle: Duration,
     /// TLS, if it is spoken.
     pub tls: Option<Arc<Tls>>,
+    /// The memory of all requests.
+    pub budget: Arc<Budget>,
     /// Where it is said that something is wrong.
     pub log: Log,
 }
@@ -50,6 +58,8 @@ pub struct Routers {
     pub all: Router,
     /// What is there for a connection beyond the limit: health alone.
     pub full: Router,
+    /// A refusal in the words of its protocol.
+    pub refuse: Arc<dyn Fn(&Refusal) -> Response + Send + Sync>,
 }
 
 /// Take connections until the server is draining, then wait for those that are open.
@@ -85,10 +95,12 @@ pub async fn accept(
             Ok((stream, _)) => {
                 let (listen, phase) = (listen.clone(), phase.clone());
                 let router = if is_spare { &routers.full } else { &routers.all }.clone();
+                let (budget, refuse) = (Arc::clone(&listen.budget), Arc::clone(&routers.refuse));
+                let answers = Answers { router, budget, refuse };
                 open.spawn(async move {
                     let _permit = permit;
                     let most = listen.header_timeout;
-                    let connection = connection(stream, router, listen, phase);
+                    let connection = connection(stream, answers, listen, phase);
                     match is_spare {
                         false => connection.await,
                         // Longer than a head takes it is not kept.
@@ -116,24 +128,24 @@ fn is_of_client(error: &io::Error) -> bool {
 
 async fn connection(
     stream: TcpStream,
-    router: Router,
+    answers: Answers,
     listen: Listen,
     phase: watch::Receiver<Phase>,
 ) {
     // Answers are small, and should not wait for others.
     let _ = stream.set_nodelay(true);
     let Some(tls) = &listen.tls else {
-        return serve(stream, router, listen, phase).await;
+        return serve(stream, answers, listen, phase).await;
     };
     let shaking = TlsAcceptor::from(tls.current()).accept(stream);
     if let Ok(Ok(stream)) = timeout(listen.header_timeout, shaking).await {
-        serve(stream, router, listen, phase).await;
+        serve(stream, answers, listen, phase).await;
     }
 }
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
+    answers: Answers,
     listen: Listen,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -160,8 +172,8 @@ async fn serve(
         .initial_connection_window_size(1 << 20)
         .keep_alive_interval(listen.idle)
         .keep_alive_timeout(listen.header_timeout);
-    let router = router.layer(from_fn_with_state(Arc::clone(&life), follow));
-    let service = TowerToHyperService::new(router);
+    let router = answers.router.clone().layer(from_fn_with_state(Arc::clone(&life), follow));
+    let service = service_fn(|request| answer(&answers, router.clone(), request));
     let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     // When a connection is let go whose client did not end it, and whether it ends anyway.
@@ -186,6 +198,49 @@ async fn serve(
             },
         }
     }
+}
+
+/// What answers the requests of a connection.
+struct Answers {
+    router: Router,
+    budget: Arc<Budget>,
+    refuse: Arc<dyn Fn(&Refusal) -> Response + Send + Sync>,
+}
+
+/// Charge the head of a request before it waits for anything: hundreds may have come at once.
+fn answer(
+    answers: &Answers,
+    router: Router,
+    request: hyper::Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    let mut charge = answers.budget.charge();
+    let size = head_bytes(request.headers());
+    let path = request.uri().path();
+    let is_health = path.starts_with("/v2/health/") || path.starts_with("/grpc.health.");
+    // Health is told whatever others hold.
+    let charged = match charge.add(size) {
+        Err(_) if is_health => Ok(()),
+        charged => charged,
+    };
+    let answer = match charged {
+        Ok(()) => Ok(TowerToHyperService::new(router).call(request)),
+        Err(refused) => Err((answers.refuse)(&refused)),
+    };
+    async move {
+        let _charge = charge;
+        match answer {
+            Ok(answer) => answer.await,
+            Err(refusal) => Ok(refusal),
+        }
+    }
+}
+
+/// What the fields of a head hold while its request is answered: a few bytes on the wire can be one,
+/// and there are two copies.
+fn head_bytes(headers: &HeaderMap) -> usize {
+    // An entry of the map, which grows by doubling, and its place in the index.
+    const ENTRY: usize = 160;
+    headers.iter().map(|(name, value)| 2 * (ENTRY + name.as_str().len() + value.len())).sum()
 }
 
 async fn follow(State(life): State<Arc<Life>>, request: Request, next: Next) -> Response {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
@@ -41,17 +41,6 @@ fn too_large(limit: usize) -> Refusal {
     )
 }
 
-/// What the fields of a head hold while its request is answered: a few bytes on the wire can be one,
-/// and there are two copies.
-fn head(headers: &HeaderMap) -> usize {
-    // An entry of the map and its place in the index.
-    const ENTRY: usize = 112;
-    let size = |(name, value): (&header::HeaderName, &HeaderValue)| {
-        2 * (ENTRY + name.as_str().len() + value.len())
-    };
-    headers.iter().map(size).sum()
-}
-
 /// Read a body whole.
 ///
 /// # Errors
@@ -65,7 +54,6 @@ pub async fn read(
 ) -> Result<Whole> {
     let packing = packing(headers)?;
     let mut charge = budget.charge();
-    charge.add(head(headers))?;
     // Bytes are refused by what the head says of them, before any is read.
     let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let said = said.and_then(|text| text.parse::<usize>().ok());

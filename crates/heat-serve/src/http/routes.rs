@@ -134,7 +134,12 @@ fn router(routes: Vec<(Route, Handler)>, scope: Scope, shared: &Arc<Shared>) -> 
 
 /// The data plane.
 pub fn data(shared: &Arc<Shared>) -> Routers {
-    Routers { all: router(data_routes(), Scope::Score, shared), full: full(shared) }
+    routers(router(data_routes(), Scope::Score, shared), shared)
+}
+
+fn routers(all: Router, shared: &Arc<Shared>) -> Routers {
+    let own = Arc::clone(shared);
+    Routers { all, full: full(shared), refuse: Arc::new(move |refused| refusal(&own, refused)) }
 }
 
 /// What is there for a connection beyond the limit: who asks for the server's health must not wait
@@ -160,7 +165,7 @@ pub fn admin(shared: &Arc<Shared>) -> Routers {
     };
     let all = router(admin_routes(), Scope::Admin, shared)
         .layer(from_fn_with_state(Arc::clone(shared), check));
-    Routers { all, full: full(shared) }
+    routers(all, shared)
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>) -> Response {

@@ -127,10 +127,17 @@ pub fn parse(
 }
 
 fn id(raw: &RawValue) -> Result<String> {
-    let id = text(raw, 4 * LONGEST_ID);
-    let id = id.map_err(|wrong| Refusal::invalid(format!("`id` {wrong}")))?;
+    let is_text = raw.get().starts_with('"');
+    let id = text(raw, 4 * LONGEST_ID).map_err(|wrong| match is_text {
+        true => long_id(),
+        false => Refusal::invalid(format!("`id` {wrong}")),
+    })?;
     check_id(&id)?;
     Ok(id.into_owned())
+}
+
+fn long_id() -> Refusal {
+    Refusal::invalid(format!("`id` is longer than {LONGEST_ID} characters"))
 }
 
 /// Whether an id is short enough.
@@ -140,7 +147,7 @@ fn id(raw: &RawValue) -> Result<String> {
 pub fn check_id(id: &str) -> Result<()> {
     match id.chars().count() <= LONGEST_ID {
         true => Ok(()),
-        false => Err(Refusal::invalid(format!("`id` is longer than {LONGEST_ID} characters"))),
+        false => Err(long_id()),
     }
 }
 
@@ -528,7 +535,8 @@ mod tests {
         let twice = r#"{"name":"avg","shape":[1],"datatype":"FP32","data":[1]}"#;
         assert!(error(&format!(r#"{{"inputs":[{twice},{twice}]}}"#)).contains("given twice"));
         let long = format!(r#"{{"id":"{}","inputs":[{twice}]}}"#, "x".repeat(1 << 20));
-        assert!(error(&long).contains("`id` is longer than"));
+        assert!(error(&long).contains("`id` is longer than 256 characters"));
+        assert!(error(&format!(r#"{{"id":7,"inputs":[{twice}]}}"#)).contains("`id` is no string"));
         let with_id = |id: &str| of(&format!(r#"{{"id":"{id}","inputs":[{twice}]}}"#));
         assert_eq!(with_id(&"é".repeat(256)).unwrap().id.unwrap().len(), 512);
         assert!(with_id(&"é".repeat(257)).unwrap_err().text.contains("256 characters"));
