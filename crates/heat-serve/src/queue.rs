@@ -92,6 +92,8 @@ struct Lane {
     model: Arc<Model>,
     small: VecDeque<Waiting>,
     large: VecDeque<Waiting>,
+    /// Whether small ones were scored last: a piece of a large one comes then.
+    is_turn_of_large: bool,
 }
 
 impl Lane {
@@ -123,7 +125,8 @@ impl State {
         let at = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.model, model));
         let at = at.unwrap_or_else(|| {
             let (small, large) = Default::default();
-            self.lanes.push_back(Lane { model: Arc::clone(model), small, large });
+            let model = Arc::clone(model);
+            self.lanes.push_back(Lane { model, small, large, is_turn_of_large: false });
             self.lanes.len() - 1
         });
         self.lanes[at].push(waiting, SMALL.min(most_in_batch));
@@ -248,8 +251,9 @@ impl Queue {
         state
     }
 
-    /// Take up to `room` rows of a lane: small jobs whole, then a piece of a large one, for which
-    /// half of the room is kept. A batch has at least one job, whatever the room.
+    /// Take up to `room` rows of a lane: small jobs whole and pieces of large ones in turns, so that a
+    /// small one waits for one piece at most, and never within the batch of another. A batch has at
+    /// least one job, whatever the room.
     fn gather(&self, lane: &mut Lane, room: usize, state: &mut State) -> Batch {
         let now = Instant::now();
         let mut pieces: Vec<(Waiting, usize)> = Vec::new();
@@ -266,10 +270,10 @@ impl Queue {
             }
             None
         };
-        let kept = if lane.large.is_empty() { 0 } else { room / 2 };
-        while let Some(waiting) = lane.small.pop_front() {
+        let turn_of_large = std::mem::take(&mut lane.is_turn_of_large) && !lane.large.is_empty();
+        while !turn_of_large && let Some(waiting) = lane.small.pop_front() {
             let rows = waiting.left();
-            if used > 0 && used + rows > room - kept {
+            if used > 0 && used + rows > room {
                 lane.small.push_front(waiting);
                 break;
             }
@@ -278,7 +282,8 @@ impl Queue {
                 pieces.push((waiting, rows));
             }
         }
-        while used < room {
+        lane.is_turn_of_large = used > 0;
+        while !lane.is_turn_of_large && used < room {
             let Some(waiting) = lane.large.pop_front() else { break };
             if let Some(waiting) = useful(waiting) {
                 let rows = waiting.left().min(room - used);
