@@ -125,6 +125,10 @@ fn specs() -> Vec<String> {
         "cfood(alpha=1,k=0.2)",
         "cfood(alpha=0.5,seed=4,pooling=std)",
         "relation(threshold=0.3,power=4)",
+        "lid(k=5,pooling=std)",
+        "dknn(k=5,pooling=std)",
+        "trust(alpha=0.3,k=4,pooling=std)",
+        "openmax(tailsize=7,alpha=3,euclid_weight=0.3,correct=false)",
         "weiper(repeats=3,distance=0.5,bins=20,lambda1=1,lambda2=1,smoothing=5,\
          smoothing_perturbed=1,seed=9)",
     ];
@@ -363,7 +367,7 @@ fn units_do_not_matter(name: &str, scale: f32) {
     }
 }
 
-const FITTED_ON_THREADS: [&str; 25] = [
+const FITTED_ON_THREADS: [&str; 28] = [
     "gmm",
     "ssd(pca=12)",
     "ssd(kmeans=5)",
@@ -389,6 +393,9 @@ const FITTED_ON_THREADS: [&str; 25] = [
     "nnguide",
     "cfood(alpha=1)",
     "relation",
+    "dknn",
+    "trust(alpha=0.3)",
+    "openmax",
     "weiper(repeats=8)",
 ];
 

@@ -329,7 +329,7 @@ fn an_open_detector_keeps_the_file_it_was_opened_from() {
     let directory = tempfile::tempdir().unwrap();
     let [file, other] = ["d", "e"].map(|name| directory.path().join(name));
     let (data, test) = (data(), set("test"));
-    for name in ["knn(k=3)", "nnguide", "cfood(alpha=0.5)", "relation"] {
+    for name in ["knn(k=3)", "nnguide", "cfood(alpha=0.5)", "relation", "lid", "dknn", "trust"] {
         let fit = |name: &str| ScorerSpec::parse(name).unwrap().fit(&data, &mut Silent).unwrap();
         let scorer = fit(name);
         let scores = scorer.score(&test).unwrap();

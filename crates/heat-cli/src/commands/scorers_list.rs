@@ -10,13 +10,18 @@ use super::{outputs::made, write_output};
 use crate::args::{Form, ScorersArgs};
 
 /// Formulas in short; docs/methods.md has them in full, with references.
-const FORMULAS: [(&str, &str); 40] = [
+const FORMULAS: [(&str, &str); 45] = [
     ("msp", "1 − max p, p = softmax(logits)"),
     ("max_logit", "−max logits"),
     ("el", "−logsumexp(logits)"),
+    ("joint_energy", "−Σ_k log(1 + exp logit_k)"),
     ("klm", "min_k KL(p ‖ mean p of training rows predicted as k)"),
     ("odin", "−max softmax(logits/T)"),
     ("temperature", "1 − max softmax(logits/T), T fitted to the labels"),
+    (
+        "openmax",
+        "log-odds of an unknown class, by Weibull tails of distances of logits to class means",
+    ),
     ("gen", "Σ p^γ (1−p)^γ over the m largest p"),
     ("entropy", "−Σ p log p"),
     ("gmm", "−log Σ_k π_k N(z; μ_k, Σ)"),
@@ -31,6 +36,9 @@ const FORMULAS: [(&str, &str); 40] = [
     ("nnguide", "−E(z)·mean of the k largest E(x)·cos(z, x), E = logsumexp(logits)"),
     ("cfood", "rank of z's distances among those of reference rows"),
     ("relation", "−Σ_x s(z, x)^power, s = max(0, cos(z, x))·p(z)·p(x) above threshold"),
+    ("lid", "k / Σ log(r_k/r_i), r_i the distances to the k nearest training rows"),
+    ("dknn", "how many of the k nearest training rows have another label than the predicted class"),
+    ("trust", "distance to the predicted class ÷ distance to the nearest other class"),
     ("vim", "α‖Rᵀ(z−o)‖ − logsumexp(logits), R the directions of least variance"),
     ("residual", "‖Rᵀ(z−o)‖"),
     ("kpca", "reconstruction error of kernel principal components"),

@@ -204,7 +204,15 @@ fn surrogates() {
     let images = images.path().to_str().unwrap();
     let network = ["extract", images, "--backbone", &model, "--preset=cifar10", "--resize=8x8"];
     let kinds = ["--surrogates", "all", "--surrogate-rows=20", "-o", "surrogates"];
-    rounds(&[&network[..], &kinds].concat(), &[], 10, 6);
+    let command = [&network[..], &kinds].concat();
+    rounds(&command, &[], 10, 6);
+    // Killed before its record was whole: what is left is no other's.
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("surrogates");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join(".heat-dEad01.tmp"), "half").unwrap();
+    ok(directory.path(), &command);
+    assert!(!out.join(".heat-dEad01.tmp").exists());
 }
 
 #[test]

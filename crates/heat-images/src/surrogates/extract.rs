@@ -9,7 +9,7 @@ use super::{Kind, Sources, Surrogates, contact_sheet};
 use crate::backbone::{Backbone, ExtractConfig, Extracted, extract, images_of_rows};
 use crate::{Excluded, ImageDataset, Made, MadeOf, MixedClasses, Transform, TransformConfig};
 use heat_ood::features::{ConvertConfig, FeatureSet, Field, HEAD, ID_SET, Pooling, convert};
-use heat_ood::io::{found, hold, map, read_text, replace_directory, write_own};
+use heat_ood::io::{found, hold, map, read_text, remove_abandoned, replace_directory, write_own};
 use heat_ood::scorers::rows_near;
 use heat_ood::{Error, Event, Observer, Result};
 
@@ -144,6 +144,8 @@ impl Record {
         }
         let file = out.join(RECORD);
         if !file.exists() {
+            // What a killed run left before it could write the record is no reason to refuse.
+            remove_abandoned(out);
             let mut entries = fs::read_dir(out).map_err(Error::io("list", out))?;
             let other = entries.find_map(|entry| {
                 let name = entry.ok()?.file_name();

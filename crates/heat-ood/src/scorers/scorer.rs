@@ -42,7 +42,7 @@ pub trait Scorer: Any + Send + Sync {
     /// If the scorer has no such gradient, as by default, or the batch lacks
     /// a field.
     fn gradient_batch(&self, _batch: &Batch, _scale: f64, _out: &mut Batch) -> Result<()> {
-        let problem = "has no gradient; images are perturbed by msp, max_logit, el, odin, react, \
+        let problem = "has no gradient; images are perturbed by msp, max_logit, el, joint_energy, odin, react, \
                        temperature, gmm, ssd, maha, heat and compositions of these";
         Err(Error::config("perturb", self.name(), problem))
     }

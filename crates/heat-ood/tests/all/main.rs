@@ -17,6 +17,7 @@ mod foreign;
 mod format_versions;
 mod golden_ebm;
 mod golden_geometry_scorers;
+mod golden_peer_scorers;
 mod golden_head_scorers;
 mod golden_scorers;
 mod gradients;

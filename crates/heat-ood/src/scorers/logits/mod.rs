@@ -10,9 +10,11 @@ methods! {
     msp,
     max_logit,
     energy_logits,
+    joint_energy,
     odin,
     klm,
     gen_entropy,
     entropy,
     temperature,
+    openmax,
 }

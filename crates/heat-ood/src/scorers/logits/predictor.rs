@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::features::{Batch, FeatureSet, FieldSet, Head};
 use crate::math::reduce;
 use crate::observe::{Observer, Silent};
+use crate::scorers::context::FitContext;
 use crate::scorers::logit_source::{LogitSource, LogitsConfig};
 use crate::scorers::scorer::score_beside;
 use crate::scorers::scoring::score_blocks;
@@ -27,6 +28,11 @@ impl Predictor {
             set,
             head,
         )?)))
+    }
+
+    /// As scorers need it that are fitted beside others.
+    pub(crate) fn fit(context: &mut FitContext<'_>) -> Result<Self> {
+        Ok(Predictor(context.logits("predicted class", &LogitsConfig::default())?))
     }
 
     /// Number of classes C.

@@ -11,17 +11,12 @@
 //! Reference: Sun et al., *Out-of-Distribution Detection with Deep Nearest
 //! Neighbors*, ICML 2022.
 
-use serde::Deserialize;
-use serde_json::json;
-
-use super::bank::{CENTRE_ROWS, Order, QUERIES, centre, gather, subtract};
-use super::index::Neighbours;
-use crate::error::{Error, Result};
+use super::bank::{QUERIES, subtract};
+use super::indexed::Indexed;
+use crate::error::Result;
 use crate::features::{Batch, FeatureSet, FieldSet, Pooling, Preprocessing};
-use crate::io::Tensor;
-use crate::observe::Event;
 use crate::scorers::context::FitContext;
-use crate::scorers::input::{Input, by_classes, contradiction, feature_settings};
+use crate::scorers::input::{by_classes, feature_settings};
 use crate::scorers::method::{Method, offer};
 use crate::scorers::{Prior, Scorer, Scratch, Section, Stored};
 
@@ -40,9 +35,7 @@ offer! { KnnConfig => Knn }
 pub struct Knn {
     config: KnnConfig,
     k: usize,
-    input: Input,
-    centre: Vec<f32>,
-    index: Neighbours,
+    index: Indexed,
 }
 
 impl Method for KnnConfig {
@@ -50,49 +43,15 @@ impl Method for KnnConfig {
     type Scorer = Knn;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Knn> {
-        let n = context.rows();
         let classes = context.known_classes()?.unwrap_or(0);
-        let source = context.source(self)?;
-        let stored = context.stepped_rows(&source)?;
-        let input = source.input;
         let k = self.k.unwrap_or(by_classes(classes, [50, 200, 1000]));
         let k = scaled(k, context.train.proportion());
-        if k == 0 || k > n {
-            let problem = format!("the index holds {n} rows, so k must lie in 1..={n}");
-            return Err(Error::config("k", k, problem));
-        }
-        let centre = centre(&stored.read(0..n.min(CENTRE_ROWS))?, input.dim);
-        context.observer.on(Event::Begin { task: "index training rows", total: n as u64 });
-        let rows = gather(n, input.dim, |range| {
-            let mut rows = stored.read(range)?;
-            subtract(&mut rows, &centre);
-            Ok(rows)
-        })?;
-        let index = Neighbours::new(rows, input.dim, Order::Distance);
-        context.observer.on(Event::End);
-        Ok(Knn { config: self.clone(), k, centre, index, input })
+        Ok(Knn { config: self.clone(), k, index: Indexed::fit(self, k, context)? })
     }
 
     fn load(stored: &Stored<'_>) -> Result<Knn> {
-        #[derive(Deserialize)]
-        struct Config {
-            k: usize,
-            dim: usize,
-            rows: usize,
-        }
-        let (config, input) = Input::load(stored)?;
-        let c: Config = stored.config()?;
-        if input.dim != c.dim || !(1..=c.rows).contains(&c.k) {
-            return Err(contradiction(stored));
-        }
-        let rows = stored.file.floats(&stored.name("index"), &[c.rows, c.dim])?;
-        Ok(Knn {
-            k: c.k,
-            input,
-            centre: stored.file.f32(&stored.name("centre"), &[c.dim])?,
-            index: Neighbours::new(rows, c.dim, Order::Distance),
-            config,
-        })
+        let (config, k, index) = Indexed::load(stored)?;
+        Ok(Knn { config, k, index })
     }
 }
 
@@ -114,13 +73,13 @@ impl Knn {
     /// Squared distance and row number of the k-th neighbour of each stepped,
     /// centred query.
     fn kth(&self, queries: &[f32]) -> impl Iterator<Item = (f64, u32)> {
-        let found = self.index.nearest(queries, self.k);
+        let found = self.index.rows.nearest(queries, self.k);
         found.into_iter().map(|nearest| nearest[self.k - 1])
     }
 
     /// Squared distances to the k-th neighbour of stepped rows.
     fn score_rows(&self, rows: &mut [f32], out: &mut [f32]) {
-        subtract(rows, &self.centre);
+        subtract(rows, &self.index.centre);
         out.iter_mut().zip(self.kth(rows)).for_each(|(o, (distance, _))| *o = distance as f32);
     }
 }
@@ -131,31 +90,19 @@ impl Scorer for Knn {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
-        self.input.needs(set)
+        self.index.input.needs(set)
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let mut rows = self.input.stepped(batch).into_owned();
-        let blocks = rows.chunks_mut(QUERIES * self.input.dim);
+        let mut rows = self.index.input.stepped(batch).into_owned();
+        let blocks = rows.chunks_mut(QUERIES * self.index.input.dim);
         for (rows, out) in blocks.zip(out.chunks_mut(QUERIES)) {
             self.score_rows(rows, out);
         }
     }
 
     fn section(&self) -> Section {
-        let config = json!({
-            "settings": self.config,
-            "k": self.k,
-            "input_dim": self.input.input_dim,
-            "dim": self.input.dim,
-            "rows": self.index.len(),
-        });
-        let index = Tensor::f32([self.index.len(), self.input.dim], self.index.rows().clone());
-        let tensors = vec![
-            ("index".into(), index),
-            ("centre".into(), Tensor::f32([self.input.dim], self.centre.clone())),
-        ];
-        Section::new("knn", config).with("", tensors).with("", self.input.tensors())
+        Section::new("knn", self.index.config(&self.config, self.k)).with("", self.index.tensors())
     }
 }
 
@@ -167,11 +114,11 @@ impl Prior for Knn {
     }
 
     fn steps(&self) -> &Preprocessing {
-        &self.input.steps
+        &self.index.input.steps
     }
 
     fn dim(&self) -> usize {
-        self.input.dim
+        self.index.input.dim
     }
 
     fn energy(&self, z: &[f32], out: &mut [f32]) {
@@ -179,14 +126,14 @@ impl Prior for Knn {
     }
 
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {
-        let dim = self.input.dim;
+        let dim = self.index.input.dim;
         scratch.a.reserve(z.len());
         let rows = &mut scratch.a[..z.len()];
         rows.copy_from_slice(z);
-        subtract(rows, &self.centre);
+        subtract(rows, &self.index.centre);
         let rows = rows.chunks_exact(dim).zip(grad.chunks_exact_mut(dim)).zip(self.kth(rows));
         for ((row, grad), (_, j)) in rows {
-            for ((g, v), x) in grad.iter_mut().zip(row).zip(self.index.row(j)) {
+            for ((g, v), x) in grad.iter_mut().zip(row).zip(self.index.rows.row(j)) {
                 *g += scale * 2.0 * (v - x);
             }
         }

@@ -2,6 +2,7 @@
 
 mod bank;
 mod index;
+mod indexed;
 mod near;
 
 pub use near::rows_near;
@@ -13,4 +14,7 @@ methods! {
     nnguide,
     cfood,
     relation,
+    lid,
+    dknn,
+    trust,
 }

@@ -1,0 +1,110 @@
+//! Scorers that peers have against NumPy and SciPy in float64; see `golden/make_peer_scorers.py`.
+
+use crate::common;
+
+use common::{Golden, close, path};
+use heat_ood::Silent;
+use heat_ood::TrainingData;
+use heat_ood::features::FeatureSet;
+use heat_ood::io::TensorFile;
+use heat_ood::scorers::ScorerSpec;
+use ndarray::Array2;
+
+#[test]
+fn scores_equal_numpy() {
+    let golden = Golden::open();
+    let (train, head) = (golden.train(), golden.head());
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    for (spec, name, tolerance) in [
+        ("joint_energy", "joint_energy", 2e-6),
+        ("lid", "lid", 2e-6),
+        ("lid(k=7)", "lid_k7", 2e-6),
+        ("dknn", "dknn", 0.0),
+        ("dknn(k=10)", "dknn_k10", 0.0),
+        ("trust", "trust", 1e-6),
+        ("trust(alpha=0.2,k=5)", "trust_alpha", 1e-6),
+        ("openmax", "openmax", 1e-5),
+        ("openmax(euclid_weight=0.004975124378109453)", "openmax_authors", 1e-5),
+        ("openmax(tailsize=25,correct=false)", "openmax_pytorch_ood", 1e-5),
+        ("openmax(tailsize=15,alpha=3,euclid_weight=0.5,correct=false)", "openmax_mixed", 1e-5),
+    ] {
+        let spec = ScorerSpec::parse(spec).unwrap();
+        let scorer = spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent).unwrap();
+        for probe in ["test", "ood"] {
+            let got = scorer.score(&golden.set(&format!("{probe}.avg"))).unwrap();
+            let name = format!("{name}.{probe}");
+            let shape = file.shape(&name).unwrap().to_vec();
+            let want: Vec<f32> =
+                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
+            close(&format!("{spec} {probe}"), &got, &want, tolerance);
+        }
+    }
+}
+
+/// Two classes of points on a line, whose logits say on which side of 0 a point lies.
+fn line(points: &[(f32, u32)], logits: impl Fn(f32) -> [f32; 2]) -> FeatureSet {
+    let avg = Array2::from_shape_fn((points.len(), 1), |(i, _)| points[i].0);
+    let logits = Array2::from_shape_fn((points.len(), 2), |(i, c)| logits(points[i].0)[c]);
+    let labels: Vec<u32> = points.iter().map(|(_, label)| *label).collect();
+    FeatureSet::in_memory("line").avg(avg).logits(logits).labels(labels).build().unwrap()
+}
+
+fn scores(spec: &str, train: &FeatureSet, test: &FeatureSet) -> Result<Vec<f32>, String> {
+    let fitted = ScorerSpec::parse(spec).unwrap().fit(&TrainingData::new(train), &mut Silent);
+    fitted.map_err(|e| e.to_string())?.score(test).map_err(|e| e.to_string())
+}
+
+/// By hand, from stored logits without a head: training rows at −3, −2, −1 (class 0) and 1, 2, 3.
+#[test]
+fn by_hand_from_stored_logits() {
+    let side = |x: f32| [-x, x];
+    let train = line(&[(-3.0, 0), (-2.0, 0), (-1.0, 0), (1.0, 1), (2.0, 1), (3.0, 1)], side);
+    let test = line(&[(2.0, 1), (0.5, 1), (-5.0, 0)], side);
+    // Nearest of the own class ÷ nearest of the other.
+    assert_eq!(scores("trust", &train, &test).unwrap(), [0.0, 0.5 / 1.5, 2.0 / 6.0]);
+    // The farthest of each class left out (±3 and ±1 are equally far from their second neighbour: the first
+    // of them goes).
+    let without = scores("trust(alpha=0.34,k=2)", &train, &test).unwrap();
+    assert_eq!(without, [0.0, 1.5 / 1.5, 3.0 / 7.0]);
+    // Of the three nearest: 1, 2, 3; −1, 1, 2; −3, −2, −1.
+    assert_eq!(scores("dknn(k=3)", &train, &test).unwrap(), [0.0, 1.0, 0.0]);
+    // Distances of −5: 2, 3, 4.
+    let want = 3.0 / (4f64 / 2.0).ln().mul_add(1.0, (4f64 / 3.0).ln());
+    let got = scores("lid(k=3)", &train, &test).unwrap();
+    assert!(got[0] == 0.0 && (f64::from(got[2]) - want).abs() < 1e-6, "{got:?} {want}");
+}
+
+#[test]
+fn what_cannot_be_fitted_says_why() {
+    let side = |x: f32| [-x, x];
+    let train = line(&[(-3.0, 0), (-2.0, 0), (-1.0, 0), (1.0, 1), (2.0, 1), (3.0, 1)], side);
+    let one_class = line(&[(1.0, 1), (2.0, 1), (3.0, 1)], side);
+    for (spec, set, part) in [
+        ("lid(k=1)", &train, "two neighbours"),
+        ("lid(k=7)", &train, "the index holds 6 rows"),
+        ("dknn(k=0)", &train, "k must lie in 1..=6"),
+        ("trust(alpha=1)", &train, "below 1"),
+        ("trust(alpha=0.5,k=3)", &train, "class 0 has 3 rows, so k must lie in 1..3"),
+        ("trust", &one_class, "one alone has rows"),
+        ("openmax(tailsize=0)", &train, "at least 1"),
+        ("openmax(alpha=0)", &train, "at least 1"),
+        ("openmax(euclid_weight=1.5)", &train, "between 0 and 1"),
+    ] {
+        let error = scores(spec, set, set).unwrap_err();
+        assert!(error.contains(part), "{spec}: {error}");
+    }
+    // Every row is predicted wrongly.
+    let wrong = line(&[(-1.0, 1), (1.0, 0)], side);
+    let error = scores("openmax", &wrong, &wrong).unwrap_err();
+    assert!(error.contains("no class has a correctly predicted row"), "{error}");
+    // Classes of one row each and of two: a step, and finite scores.
+    let few = line(&[(-2.0, 0), (1.0, 1), (2.0, 1)], side);
+    let got = scores("openmax", &few, &few).unwrap();
+    assert!(got.iter().all(|v| v.is_finite()), "{got:?}");
+    // Without logits or a head nobody knows what is predicted.
+    let bare = FeatureSet::from_arrays(Array2::from_elem((3, 1), 1.0f32).view(), None).unwrap();
+    for spec in ["dknn", "trust", "openmax", "joint_energy"] {
+        let error = scores(spec, &bare, &bare).unwrap_err();
+        assert!(error.contains("head") && error.contains("last layer"), "{spec}: {error}");
+    }
+}

@@ -1,0 +1,130 @@
+"""Expected scores of OpenMax, joint energy, DkNN, LID and the trust score, in NumPy and SciPy.
+
+Run as `python make_peer_scorers.py`; written with NumPy 2.4 and SciPy 1.17 in float64, from the rows and
+the head of reference.safetensors. Formulas: the papers named in docs/methods.md. DkNN, LID and trust are those of
+scio (ThalesGroup): its conformity of the predicted class is k minus this `dknn`, minus this `lid`, and the
+inverse of this `trust`. `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
+pytorch-ood 0.4.0, if it is installed, is compared: it finds them by a simplex search.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from scipy.optimize import brentq
+from scipy.special import logsumexp
+
+HERE = Path(__file__).parent
+g = load_file(HERE / "reference.safetensors")
+train, labels = g["train.avg"].astype(float), g["train.label"]
+W, b = g["head.weight"].astype(float), g["head.bias"].astype(float)
+probes = {name: g[f"{name}.avg"].astype(float) for name in ("test", "ood")}
+C = len(b)
+out = {}
+
+
+def logits(x):
+    return x @ W.T + b
+
+
+def squares(a, b):
+    return ((a[:, None] - b[None]) ** 2).sum(2)
+
+
+def give(name, score):
+    for probe, rows in probes.items():
+        out[f"{name}.{probe}"] = score(rows)
+
+
+def lid(k):
+    def score(z):
+        d = np.sort(squares(z, train), axis=1)[:, :k]
+        return 2 * k / np.log(d[:, -1:] / d).sum(1)
+
+    return score
+
+
+def dknn(k):
+    def score(z):
+        near = np.argsort(squares(z, train), axis=1, kind="stable")[:, :k]
+        return (labels[near] != logits(z).argmax(1)[:, None]).sum(1).astype(float)
+
+    return score
+
+
+def trust(alpha, k):
+    kept = []
+    for c in range(C):
+        rows = train[labels == c]
+        radius = np.sort(squares(rows, rows), axis=1)[:, k]
+        apart = np.argsort(-radius, kind="stable")[: int(alpha * len(rows))]
+        kept.append(np.delete(rows, apart, axis=0))
+
+    def score(z):
+        d = np.sqrt(np.stack([squares(z, rows).min(1) for rows in kept], axis=1))
+        each, predicted = np.arange(len(z)), logits(z).argmax(1)
+        own = d[each, predicted].copy()
+        d[each, predicted] = np.inf
+        return own / d.min(1)
+
+    return score
+
+
+def openmax(tailsize, alpha, weight, correct):
+    v = logits(train)
+    used = labels if not correct else np.where(v.argmax(1) == labels, labels, -1)
+
+    def distance(x, mean):
+        cosine = (x @ mean) / (np.linalg.norm(x, axis=1) * np.linalg.norm(mean))
+        return weight * np.linalg.norm(x - mean, axis=1) + (1 - weight) * (1 - cosine)
+
+    means = [v[used == c].mean(0) for c in range(C)]
+    tails = []
+    for c in range(C):
+        d = np.sort(distance(v[used == c], means[c]))[-tailsize:]
+        largest = 10000 + d[-1] - d[0]
+        log = np.log1p((d - d[-1]) / largest)
+        power = lambda shape: np.exp(shape * log)
+        slope = lambda s: (power(s) * log).sum() / power(s).sum() - 1 / s - log.mean()
+        shape = brentq(slope, 1, 1e12, xtol=1e-9, rtol=1e-15)
+        tails.append((d[-1], largest, shape, np.log(power(shape).mean()) / shape))
+
+    def score(z):
+        v = logits(z)
+        omega = np.zeros_like(v)
+        order = np.argsort(-v, axis=1, kind="stable")[:, :alpha]
+        np.put_along_axis(omega, order, np.arange(alpha, 0, -1)[None] / alpha, axis=1)
+        w = np.empty_like(v)
+        for c, (end, largest, shape, scale) in enumerate(tails):
+            log = np.log1p((distance(v, means[c]) - end) / largest)
+            w[:, c] = -np.expm1(-np.exp(shape * (log - scale)))
+        return (v * omega * w).sum(1) - logsumexp(v * (1 - omega * w), axis=1)
+
+    return score
+
+
+give("joint_energy", lambda z: -np.logaddexp(0, logits(z)).sum(1))
+give("lid", lid(20))
+give("lid_k7", lid(7))
+give("dknn", dknn(75))
+give("dknn_k10", dknn(10))
+give("trust", trust(0, 10))
+give("trust_alpha", trust(0.2, 5))
+give("openmax", openmax(20, min(10, C), 1, True))
+give("openmax_authors", openmax(20, min(10, C), 1 / 201, True))
+give("openmax_pytorch_ood", openmax(25, min(10, C), 1, False))
+give("openmax_mixed", openmax(15, 3, 0.5, False))
+
+if __name__ == "__main__":
+    save_file(out, HERE / "peer_scorers.safetensors")
+    print({k: (v.min(), v.max()) for k, v in out.items()})
+    try:
+        from pytorch_ood.detector.openmax.numpy import OpenMax
+    except ImportError:
+        OpenMax = None
+    if OpenMax:
+        for name, options in (("openmax_pytorch_ood", (25, 10, 1.0)), ("openmax_mixed", (15, 3, 0.5))):
+            there = OpenMax(*options).fit(logits(train), labels).predict(logits(probes["test"]))[:, 0]
+            here = 1 / (1 + np.exp(-out[f"{name}.test"]))
+            print(name, "differs from pytorch-ood by at most", abs(here - there).max(), "rank correlation",
+                  np.corrcoef(there.argsort().argsort(), here.argsort().argsort())[0, 1])
