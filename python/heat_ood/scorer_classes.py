@@ -15,11 +15,13 @@ __all__ = [
     "Msp",
     "MaxLogit",
     "El",
+    "JointEnergy",
     "Odin",
     "Klm",
     "Gen",
     "Entropy",
     "Temperature",
+    "Openmax",
     "Gmm",
     "Ssd",
     "Maha",
@@ -32,6 +34,9 @@ __all__ = [
     "Nnguide",
     "Cfood",
     "Relation",
+    "Lid",
+    "Dknn",
+    "Trust",
     "Vim",
     "Residual",
     "Neco",
@@ -110,6 +115,29 @@ class El(Scorer):
     """
 
     name = "el"
+    defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
+
+    def __init__(
+        self,
+        *,
+        normalize: bool | int | float | str | None = None,
+        pca: int | None = None,
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool | int | float | str | None = None,
+    ) -> None:
+        super().__init__(normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
+
+
+class JointEnergy(Scorer):
+    """`joint_energy`: −Σ_k log(1 + exp ℓ_k), ℓ the logits: for classes that do not exclude each other.
+
+    Fit: none; cost of a row: O(D·C).
+
+    Wang et al., NeurIPS 2021.
+    """
+
+    name = "joint_energy"
     defaults: ClassVar[dict[str, Setting]] = {"normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
 
     def __init__(
@@ -251,6 +279,38 @@ class Temperature(Scorer):
         whiten: bool | int | float | str | None = None,
     ) -> None:
         super().__init__(temperature=temperature, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
+
+
+class Openmax(Scorer):
+    """`openmax`: log-odds of the unknown class: v₀ − logsumexp_k v_k(1 − ω_k·w_k), v₀ = Σ v_k·ω_k·w_k,
+    v the logits, ω 1 … 1/α for the α largest, w_k the Weibull probability of the distance to class
+    k's mean logits.
+
+    Settings: `tailsize=20`, `alpha=10`, `euclid_weight=1` (the rest is the cosine's; 1/201: the
+    authors' distance), `correct=true` (rows predicted wrongly left out).
+
+    Fit: two passes, O(N·C); cost of a row: O(α·C).
+
+    Bendale and Boult, CVPR 2016.
+    """
+
+    name = "openmax"
+    defaults: ClassVar[dict[str, Setting]] = {"alpha": 10, "correct": True, "euclid_weight": 1.0, "tailsize": 20, "normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
+
+    def __init__(
+        self,
+        *,
+        alpha: int = 10,
+        correct: bool = True,
+        euclid_weight: float = 1.0,
+        tailsize: int = 20,
+        normalize: bool | int | float | str | None = None,
+        pca: int | None = None,
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool | int | float | str | None = None,
+    ) -> None:
+        super().__init__(alpha=alpha, correct=correct, euclid_weight=euclid_weight, tailsize=tailsize, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
 
 
 class Gmm(Scorer):
@@ -611,6 +671,94 @@ class Relation(Scorer):
         whiten: bool = False,
     ) -> None:
         super().__init__(power=power, threshold=threshold, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class Lid(Scorer):
+    """`lid`: k / Σ_i log(r_k/r_i), r_i the distances to the k nearest training rows.
+
+    Settings: `k=20`.
+
+    Fit: as `knn`; cost of a row: O(N·D).
+
+    Ma et al., ICLR 2018.
+    """
+
+    name = "lid"
+    defaults: ClassVar[dict[str, Setting]] = {"k": 20, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        k: int | None = 20,
+        layer: str | None = None,
+        normalize: bool = False,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(k=k, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class Dknn(Scorer):
+    """`dknn`: how many of the k nearest training rows have another label than the predicted class: 0 …
+    k, with ties.
+
+    Settings: `k=75`.
+
+    Fit: as `knn`; cost of a row: O(N·D).
+
+    Papernot and McDaniel, 2018.
+    """
+
+    name = "dknn"
+    defaults: ClassVar[dict[str, Setting]] = {"k": 75, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        k: int | None = 75,
+        layer: str | None = None,
+        normalize: bool = False,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(k=k, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class Trust(Scorer):
+    """`trust`: d_ŷ / min_{k≠ŷ} d_k, d_k the distance to the nearest training row of class k, ŷ the
+    predicted class: the inverse of the authors' score.
+
+    Settings: `alpha=0` (fraction of each class left out, farthest from its `k`-th neighbour first),
+    `k=10`.
+
+    Fit: an index a class; with `alpha` O(Σ n_k²·D); cost of a row: O(N·D).
+
+    Jiang et al., NeurIPS 2018.
+    """
+
+    name = "trust"
+    defaults: ClassVar[dict[str, Setting]] = {"alpha": 0.0, "k": 10, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.0,
+        k: int | None = 10,
+        layer: str | None = None,
+        normalize: bool = False,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(alpha=alpha, k=k, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Vim(Scorer):

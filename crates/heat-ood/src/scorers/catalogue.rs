@@ -74,7 +74,7 @@ pub enum Group {
     Logits,
     /// Those of the features, without the classifier: class means, neighbours, subspaces.
     Features,
-    /// Those of features and the classifier's head together.
+    /// Those of features and the classifier together: its head, or what it predicts.
     Head,
     /// Those that need neither labels nor classifier, with one cluster where classes were
     /// wanted.
@@ -122,8 +122,12 @@ impl Group {
                 all
             }
             Group::Head => {
-                let listed = catalogue().iter().filter(|l| l.needs().head);
-                listed.map(|l| spec(l.name, None)).collect()
+                let of_logits = Group::Logits.scorers();
+                let is_of_both = |l: &&Listed| {
+                    let needs = l.needs();
+                    needs.head || (needs.logits && of_logits.iter().all(|s| s.name != l.name))
+                };
+                catalogue().iter().filter(is_of_both).map(|l| spec(l.name, None)).collect()
             }
             Group::Committee => parsed(&COMMITTEE),
             Group::Unlabelled => {
@@ -321,29 +325,33 @@ mod tests {
         };
         assert_eq!(names(Group::All), methods::NAMES);
         let clustered = ["gmm", "ssd", "maha", "mds_pp"];
-        let alone = ["norm", "knn", "cfood", "kpca"];
+        let alone = ["norm", "knn", "cfood", "lid", "kpca"];
         let of_one = clustered.map(|name| format!("{name}(kmeans=1)"));
         assert_eq!(names(Group::Unlabelled), [&of_one[..], &alone.map(str::to_owned)].concat());
         let several = ["rmds", "rmds_pp"];
-        let logits = ["msp", "max_logit", "el", "odin", "klm", "gen", "entropy", "temperature"];
+        let logits = ["msp", "max_logit", "el", "joint_energy", "odin", "klm", "gen", "entropy"];
+        let logits = [&logits[..], &["temperature", "openmax"]].concat();
         assert_eq!(names(Group::Logits), logits);
         let features = ["gmm", "ssd", "maha", "mds_pp", "rmds", "rmds_pp", "mean", "norm"];
-        let features = [&features[..], &["knn", "cfood", "kpca"]].concat();
+        let features = [&features[..], &["knn", "cfood", "lid", "kpca"]].concat();
         assert_eq!(names(Group::Features), features);
         let of_head = |name: &&str| !logits.contains(name) && !features.contains(name);
         let head: Vec<&str> = methods::NAMES.iter().copied().filter(|n| of_head(n)).collect();
         assert_eq!(names(Group::Head), head);
         assert_eq!(names(Group::Committee), COMMITTEE);
+        // They read what the classifier predicts, which logits tell as well.
+        let of_predicted = ["dknn", "trust"];
         for listed in catalogue() {
             let name = listed.name;
             let labels = match () {
-                _ if ["mean", "temperature", "she"].contains(&name) => Labels::Yes,
+                _ if ["mean", "temperature", "she", "openmax"].contains(&name) => Labels::Yes,
+                _ if of_predicted.contains(&name) => Labels::Yes,
                 _ if clustered.contains(&name) => Labels::UnlessClustered,
                 _ if several.contains(&name) => Labels::UnlessSeveral,
                 _ => Labels::No,
             };
-            let head = head.contains(&name);
-            let logits = head || logits.contains(&name);
+            let logits = head.contains(&name) || logits.contains(&name);
+            let head = head.contains(&name) && !of_predicted.contains(&name);
             assert_eq!(listed.needs(), Needs { labels, logits, head }, "{name}");
         }
     }

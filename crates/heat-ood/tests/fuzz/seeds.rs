@@ -175,6 +175,8 @@ fn detectors(directory: &Path) -> Vec<Vec<u8>> {
             // One of six activations.
             "lts" => "lts(percentile=80)",
             "knn" => "knn(k=3)",
+            "lid" => "lid(k=3)",
+            "dknn" => "dknn(k=3)",
             "vim" => "vim(principal_dim=2)",
             "nnguide" => "nnguide(k=3)",
             "cfood" => "cfood(alpha=1)",

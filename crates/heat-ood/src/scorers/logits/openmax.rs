@@ -230,7 +230,7 @@ impl OpenmaxConfig {
                 let mean = &means[label as usize * classes..][..classes];
                 largest.push(distance(row, mean, self.euclid_weight));
                 // Now and then, so that what is kept does not grow with N.
-                if largest.len() >= 2 * self.tailsize + 64 {
+                if largest.len() >= self.tailsize.saturating_mul(2).saturating_add(64) {
                     keep_largest(largest, self.tailsize);
                 }
             }
