@@ -79,7 +79,12 @@ fn what_is_fitted_can_be_opened() {
         for (key, _) in &scorer.settings {
             for value in VALUES {
                 // The default numbers of projections and Fourier features take their time.
-                let own = [("weiper", "repeats=8,"), ("kpca", "kernel=corp,features=64,")];
+                // And there are fewer rows than neighbours.
+                let own = [
+                    ("weiper", "repeats=8,"),
+                    ("kpca", "kernel=corp,features=64,"),
+                    ("dknn", "k=5,"),
+                ];
                 let own = own.into_iter().find(|(name, keys)| {
                     let goes_with = ["gamma", "features", "seed"].contains(&&**key);
                     *name == scorer.name

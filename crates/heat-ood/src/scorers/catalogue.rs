@@ -215,6 +215,8 @@ struct Probe {
     labelled: FeatureSet,
     with_logits: FeatureSet,
     complete: FeatureSet,
+    /// Rows to score: some scorers say the same of all that they were fitted on.
+    others: FeatureSet,
     head: Head,
 }
 
@@ -240,9 +242,15 @@ impl Probe {
         let mut logits = vec![0.0; ROWS * CLASSES];
         head.logits(&rows, &mut logits, &mut Default::default());
         let matrix = |values: &[f32], columns| {
-            ndarray::Array2::from_shape_vec((ROWS, columns), values.to_vec())
+            ndarray::Array2::from_shape_vec((values.len() / columns, columns), values.to_vec())
                 .map_err(|e| Error::format("memory", e.to_string()))
         };
+        let pairs = rows.iter().zip(rows[DIM..].iter().cycle());
+        let between: Vec<f32> = pairs.map(|(a, b)| 0.5 * (a + b)).collect();
+        let mut of_others = vec![0.0; ROWS * CLASSES];
+        head.logits(&between, &mut of_others, &mut Default::default());
+        let others = FeatureSet::in_memory("others").avg(matrix(&between, DIM)?);
+        let others = others.logits(matrix(&of_others, CLASSES)?).build()?;
         let set = |labelled: bool, logits: Option<&[f32]>| {
             let features = matrix(&rows, DIM)?;
             let mut set = FeatureSet::in_memory("probe").avg(features);
@@ -259,6 +267,7 @@ impl Probe {
             labelled: set(true, None)?,
             with_logits: set(false, Some(&logits))?,
             complete: set(true, Some(&logits))?,
+            others,
             head,
         })
     }
@@ -269,7 +278,7 @@ impl Probe {
             let data = TrainingData::new(set).with_head(head.then_some(&self.head));
             let fitted = spec(name, clusters).fit(&data, &mut Silent);
             // Where one cluster is no class to compare others with, all scores are the same.
-            fitted.and_then(|scorer| scorer.score(set)).is_ok_and(|scores| {
+            fitted.and_then(|scorer| scorer.score(&self.others)).is_ok_and(|scores| {
                 let (low, high) = scores
                     .iter()
                     .fold((f32::MAX, f32::MIN), |(low, high), s| (low.min(*s), high.max(*s)));
