@@ -118,7 +118,14 @@ impl Partial {
             self.file.seek(SeekFrom::Start(self.len))?;
             self.file.write_all(bytes)
         };
-        write().map_err(|source| {
+        let written = write();
+        if written.is_err()
+            && let Ok(found) = self.file.metadata()
+        {
+            // What went in before the disk was full is kept, if that was a part of these bytes.
+            self.len = found.len().clamp(self.len, self.len + bytes.len() as u64);
+        }
+        written.map_err(|source| {
             let remedy = match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                     "; make room, then run the same command again to resume"

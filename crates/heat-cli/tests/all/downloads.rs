@@ -349,16 +349,21 @@ fn partial_files_of_any_kind_lead_to_the_right_bytes() {
 fn what_the_disk_refuses_is_named() {
     let want = bytes(400_000, 16);
     let server = serves(&want);
+    // Within the first piece that comes, and after some.
+    for blocks in [8, 200] {
+        let place = vouched(&server, &want);
+        // A limit on the size of files stands for a full disk.
+        let mut shell = Command::new("sh");
+        let limit = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+        shell.args(["-c", &limit, "sh"]);
+        shell.args([env!("CARGO_BIN_EXE_heat"), "data", "get", "own", "--sources", "own.toml"]);
+        let out = shell.current_dir(place.0.path()).env("NO_PROXY", "127.0.0.1").output().unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        contains(&text(&out.stderr), &["error: write datasets/.heat-a.bin.part: ", "make room"]);
+        contains(&place.ok(&GET), &["resuming after"]);
+        place.holds("a.bin", &want);
+    }
     let place = vouched(&server, &want);
-    // A limit on the size of files stands for a full disk.
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$@\"", "sh"]);
-    shell.args([env!("CARGO_BIN_EXE_heat"), "data", "get", "own", "--sources", "own.toml"]);
-    let out = shell.current_dir(place.0.path()).env("NO_PROXY", "127.0.0.1").output().unwrap();
-    assert_eq!(out.status.code(), Some(1));
-    contains(&text(&out.stderr), &["error: write datasets/.heat-a.bin.part: ", "make room"]);
-    contains(&place.ok(&GET), &["resuming after"]);
-    place.holds("a.bin", &want);
     fs::write(place.0.path().join("file"), "").unwrap();
     contains(&place.fails(&["get", "own", "--data", "file/data"]), &["create file/data: "]);
 }
