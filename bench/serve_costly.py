@@ -148,6 +148,7 @@ bodies = {
     "outputs": fill('{"inputs":[%s],"outputs":[{"name":""}' % one, ',{"name":""}', "]}", 60 * M),
     "empty strings": fill('{"inputs":[{"name":"%s","shape":[9000000],"datatype":"BYTES","data":[""' % name, ',""', "]}]}", 60 * M),
     "brackets": fill('{"inputs":[%s],"x":' % one, "[", "", 60 * M),
+    "a string for inputs": fill('{"inputs":"', "\x7f", '"}', 60 * M),
     "an escaped id": fill('{"inputs":[%s],"id":"' % one, "\\u0041", '"}', 60 * M),
     "inputs": ('{"inputs":[' + ",".join(
         '{"name":"%06x","shape":[1],"datatype":"FP32","data":[1]}' % i for i in range(400_000)) + "]}").encode(),

@@ -22,7 +22,7 @@ use crate::budget::Charge;
 use crate::http::Routers;
 use crate::http::answers::{Named, told};
 use crate::http::body::{self, Held, Packing, Whole};
-use crate::http::infer::{Ask, about, said};
+use crate::http::infer::{Ask, about, aside, said};
 use crate::protocol::{
     Asked, Column, Contents, Datatype, Given, Input, LONGEST_SETTING, Setting, Values, check_id,
     wire,
@@ -475,9 +475,14 @@ async fn infer(
     let messages::Request { id, parameters, inputs, outputs, raw_inputs, .. } = request;
     check_id(&id)?;
     let parameters = crate::protocol::parameters(&given(&parameters)?)?;
-    let tensors = tensors(inputs, &raw_inputs, &mut |bytes| charge.add(bytes))?;
-    drop(raw_inputs);
-    charge.give_back(length);
+    let read = move || {
+        let tensors = tensors(inputs, &raw_inputs, &mut |bytes| charge.add(bytes))?;
+        drop(raw_inputs);
+        charge.give_back(length);
+        Ok((tensors, charge))
+    };
+    let deadline = began + shared.settings.request_timeout;
+    let (tensors, charge) = aside(length, deadline, read).await?;
     let asked = |output: &messages::Output| {
         given(&output.parameters)?.refuse_unsupported()?;
         Ok(Asked { name: output.name.clone(), binary: true })

@@ -61,10 +61,8 @@ async fn answer(
     }
     let length = length(headers)?;
     let whole = body::read(headers, body, &shared.body, &shared.budget).await?;
-    // Whatever it is made of, it is read within the time that an answer has.
     let deadline = began + shared.settings.request_timeout;
-    let reading = tokio::time::timeout_at(deadline.into(), parse(&model, whole, length));
-    let (request, charge) = reading.await.map_err(|_| queue::late())??;
+    let (request, charge) = parse(&model, whole, length, deadline).await?;
     let Request { id, parameters, inputs, outputs } = request;
     let asked = model.asked(outputs.as_deref(), parameters.binary)?;
     let scored = Ask { shared, served: &served, model: &model, began, id: id.as_deref() }
@@ -139,9 +137,10 @@ async fn parse(
     model: &Arc<Model>,
     whole: Whole,
     length: Option<usize>,
+    deadline: Instant,
 ) -> Result<(Request, Charge)> {
     let model = Arc::clone(model);
-    let long = whole.bytes.len() > LONG;
+    let size = whole.bytes.len();
     let run = move || {
         let Whole { bytes, mut charge } = whole;
         let mut reserve = |more| charge.add(more);
@@ -161,11 +160,25 @@ async fn parse(
         charge.give_back(held);
         Ok((request, charge))
     };
-    if !long {
+    aside(size, deadline, run).await
+}
+
+/// Read what is in a body of that many bytes: a long one not where connections are waited for, and
+/// within the time that an answer has.
+///
+/// # Errors
+/// As `run`, or if it takes too long.
+pub async fn aside<T: Send + 'static>(
+    size: usize,
+    deadline: Instant,
+    run: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if size <= LONG {
         return run();
     }
     let failed = |_| Refusal::new(Kind::Internal, "the body could not be read");
-    tokio::task::spawn_blocking(run).await.map_err(failed)?
+    let reading = tokio::time::timeout_at(deadline.into(), tokio::task::spawn_blocking(run));
+    reading.await.map_err(|_| queue::late())?.map_err(failed)?
 }
 
 /// Rows that are to be scored by a model.

@@ -132,6 +132,11 @@ impl<'a, T: Object<'a>> Visitor<'a> for Reader<T> {
         to.write_str(T::EXPECTED)
     }
 
+    // Serde's own words would quote it whole, however long it is.
+    fn visit_str<E: Error>(self, _: &str) -> Result<T, E> {
+        Err(E::custom(format_args!("a string, expected {}", T::EXPECTED)))
+    }
+
     fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<T, M::Error> {
         let mut object = T::default();
         // Raw: a key that is built may be as long as the body.
@@ -152,7 +157,7 @@ macro_rules! objects {
     ($($object:ty),*) => {$(
         impl<'a> Deserialize<'a> for $object {
             fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_map(Reader(PhantomData))
+                from.deserialize_any(Reader(PhantomData))
             }
         }
     )*};
@@ -174,6 +179,12 @@ impl<'a, T: Deserialize<'a>, const MOST: usize> Deserialize<'a> for Few<T, MOST>
                 write!(to, "an array of at most {MOST} elements")
             }
 
+            fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+                Err(E::custom(format_args!(
+                    "a string, expected an array of at most {MOST} elements"
+                )))
+            }
+
             fn visit_seq<S: SeqAccess<'a>>(self, mut from: S) -> Result<Self::Value, S::Error> {
                 let mut all = Vec::new();
                 while let Some(one) = from.next_element()? {
@@ -186,7 +197,7 @@ impl<'a, T: Deserialize<'a>, const MOST: usize> Deserialize<'a> for Few<T, MOST>
             }
         }
 
-        from.deserialize_seq(Elements(PhantomData))
+        from.deserialize_any(Elements(PhantomData))
     }
 }
 
@@ -227,9 +238,9 @@ fn setting(raw: &RawValue) -> Setting {
     if let Ok(text) = text(raw, LONGEST_SETTING) {
         return Setting::Text(text.into_owned());
     }
-    let number = written.len() <= LONGEST_SETTING;
-    match serde_json::from_str(written).ok().filter(|_| number) {
-        Some(number) => Setting::Number(number),
-        None => Setting::Other,
-    }
+    let number = match written.len() <= LONGEST_SETTING {
+        true => serde_json::from_str(written).ok(),
+        false => None,
+    };
+    number.map_or(Setting::Other, Setting::Number)
 }

@@ -81,9 +81,11 @@ pub fn parse(
         let at = error.valid_up_to();
         Refusal::invalid(format!("the body is not UTF-8: byte {at} begins no character"))
     })?;
-    // What is passed over is remembered by its brackets, a byte each.
+    // What is passed over is remembered by its brackets, a byte each; a string with escapes is written
+    // out. Either grows by doubling.
     let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    reserve(2 * brackets)?;
+    let written_out = if text.contains('\\') { text.len() } else { 0 };
+    reserve(2 * brackets.max(written_out))?;
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| {
         let hint = match error.is_syntax() {
             true => " (NaN and Infinity are no JSON)",
@@ -311,9 +313,7 @@ pub fn tensor(
                     Values::Bytes(numbers::bytes(data)?)
                 }
                 Datatype::Bytes => {
-                    // One with escapes is written out before it is decoded.
-                    let escaped = if text.contains('\\') { text.len() } else { 0 };
-                    reserve(text.len() + escaped + strings * size_of::<Vec<u8>>())?;
+                    reserve(text.len() + strings * size_of::<Vec<u8>>())?;
                     Values::Texts(numbers::texts(data)?)
                 }
                 _ => {
