@@ -114,7 +114,7 @@ impl Tail {
 
     /// 1 − exp(−(x/λ)ᶜ).
     fn probability(&self, distance: f64) -> f64 {
-        // Below what the translation adds nothing has a probability.
+        // x may lie below 0, where the distribution has nothing.
         let log = Self::log(self.ends, distance);
         if log.is_nan() {
             return 0.0;
@@ -316,15 +316,16 @@ impl Method for OpenmaxConfig {
 }
 
 impl Openmax {
-    /// Of the logits of a row.
-    fn score_row(&self, row: &[f32], order: &mut Vec<usize>) -> f64 {
+    /// Of the logits of a row, which are revised in place; `order` is room for their ranks.
+    fn score_row(&self, row: &[f32], revised: &mut [f64], order: &mut [usize]) -> f64 {
         let classes = row.len();
         let alpha = self.config.alpha.min(classes);
-        order.clear();
-        order.extend(0..classes);
-        order.sort_by(|a, b| row[*b].total_cmp(&row[*a]).then(a.cmp(b)));
+        revised.iter_mut().zip(row).for_each(|(r, v)| *r = f64::from(*v));
+        order.iter_mut().enumerate().for_each(|(i, class)| *class = i);
+        let larger = |a: &usize, b: &usize| row[*b].total_cmp(&row[*a]).then(a.cmp(b));
+        order.select_nth_unstable_by(alpha - 1, larger);
+        order[..alpha].sort_unstable_by(larger);
         let mut unknown = 0.0;
-        let mut revised: Vec<f64> = row.iter().map(|v| f64::from(*v)).collect();
         for (rank, class) in order[..alpha].iter().enumerate() {
             let omega = (alpha - rank) as f64 / alpha as f64;
             let mean = &self.means[class * classes..][..classes];
@@ -335,7 +336,7 @@ impl Openmax {
             revised[*class] -= taken;
             unknown += taken;
         }
-        unknown - reduce::logsumexp(revised.into_iter())
+        unknown - reduce::logsumexp(revised.iter().copied())
     }
 }
 
@@ -350,9 +351,10 @@ impl Scorer for Openmax {
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let logits = self.source.logits(batch);
-        let mut order = Vec::new();
-        for (o, row) in out.iter_mut().zip(logits.chunks_exact(self.source.classes())) {
-            *o = self.score_row(row, &mut order) as f32;
+        let classes = self.source.classes();
+        let (mut revised, mut order) = (vec![0.0; classes], vec![0; classes]);
+        for (o, row) in out.iter_mut().zip(logits.chunks_exact(classes)) {
+            *o = self.score_row(row, &mut revised, &mut order) as f32;
         }
     }
 

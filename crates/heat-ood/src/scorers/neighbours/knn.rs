@@ -11,7 +11,7 @@
 //! Reference: Sun et al., *Out-of-Distribution Detection with Deep Nearest
 //! Neighbors*, ICML 2022.
 
-use super::bank::{QUERIES, subtract};
+use super::bank::subtract;
 use super::indexed::Indexed;
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, FieldSet, Pooling, Preprocessing};
@@ -94,11 +94,9 @@ impl Scorer for Knn {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let mut rows = self.index.input.stepped(batch).into_owned();
-        let blocks = rows.chunks_mut(QUERIES * self.index.input.dim);
-        for (rows, out) in blocks.zip(out.chunks_mut(QUERIES)) {
-            self.score_rows(rows, out);
-        }
+        self.index.each_nearest(batch, self.k, |row, nearest| {
+            out[row] = nearest[self.k - 1].0 as f32;
+        });
     }
 
     fn section(&self) -> Section {
