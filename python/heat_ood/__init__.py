@@ -18,7 +18,7 @@ are imported only when asked for.
 
 from __future__ import annotations
 
-from . import _heat_ood, drift, errors, metrics
+from . import _heat_ood, drift, errors, maps, metrics
 from ._scorer import Scorer, scorer, scorers
 from .detector import Detector, Prediction, compose, load
 from .drift import Drift
@@ -73,6 +73,7 @@ __all__ = [
     "extract",
     "get_num_threads",
     "load",
+    "maps",
     "metrics",
     "plan",
     "recipe",

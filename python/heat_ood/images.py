@@ -99,6 +99,7 @@ def extract(
     skip_unreadable: bool = False,
     taps: int | Mapping[str, str] | None = None,
     views: str | None = None,
+    maps: Sequence[str] = (),
     surrogates: str | Sequence[str] | None = None,
     surrogate_rows: int = 1500,
     seed: int = 0,
@@ -112,7 +113,8 @@ def extract(
     `preset` is the preprocessing (cifar10, cifar100, imagenet, …), `transform` keys change it
     (`crop=224`). `taps` are further layers whose features stand beside the others, for scorers with
     `layer=NAME`: tensors of the graph by name, or how many are to be found in it. `views="mirror"`
-    adds the features of the mirrored image, for scorers with `views="mean"`. Interrupted, it goes on
+    adds the features of the mirrored image, for scorers with `views="mean"`; `maps` are the scorers for
+    which more of the network's maps is kept: `["gram", "rankfeat"]`. Interrupted, it goes on
     where it stopped when called again.
 
     `surrogates` (`"all"`, or kinds: `["mixup", "rotate"]`) transforms the images into others that play
@@ -141,6 +143,7 @@ def extract(
         list(taps.items()) if isinstance(taps, Mapping) else [],
         taps if isinstance(taps, int) else None,
         views is not None,
+        list(maps),
         None if kinds is None else [name for text in kinds for name in text.split(",")],
         surrogate_rows,
         seed,

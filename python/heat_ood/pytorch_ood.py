@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _heat_ood
+from . import _heat_ood, maps
 from ._scorer import scorer as by_name
 from .detector import Detector
 from .errors import InputError
@@ -186,7 +186,8 @@ class Scorer(_OfScorer, FeaturesDetector):  # type: ignore[misc]
 
 
 class ScorerMaps(_OfScorer, FeatureMapsDetector):  # type: ignore[misc]
-    """Any scorer by name, on feature maps `[B, C, H, W]`: `pooling="avg"`, `"std"` or `"max"`."""
+    """Any scorer by name, on feature maps `[B, C, H, W]`: `pooling="avg"`, `"std"` or `"max"`; `gram` and `rankfeat`
+    read the maps themselves."""
 
     def __init__(
         self,
@@ -205,7 +206,7 @@ class ScorerMaps(_OfScorer, FeatureMapsDetector):  # type: ignore[misc]
 
     def fit_feature_maps(self, x: Tensor, y: Tensor) -> Any:
         """Fit on maps `[N, C, H, W]` with labels `[N]`."""
-        return self._fit_fields(pool(x), y)
+        return self._fit_fields(self._reduced(x), y)
 
     def predict(self, x: Tensor) -> Tensor:
         """Scores of inputs, which go through the backbone."""
@@ -213,7 +214,15 @@ class ScorerMaps(_OfScorer, FeatureMapsDetector):  # type: ignore[misc]
 
     def predict_feature_maps(self, x: Tensor) -> Tensor:
         """Scores of maps; higher = more out-of-distribution."""
-        return self._predict_fields(pool(x))
+        return self._predict_fields(self._reduced(x))
+
+    def _reduced(self, x: Tensor) -> dict[str, Tensor]:
+        fields = pool(x)
+        if self.scorer in maps.__all__:
+            # Tokens `[N, T, D]` are maps of their positions.
+            x = x.transpose(1, 2) if x.dim() == 3 else x
+            fields[self.scorer] = torch.from_numpy(getattr(maps, self.scorer)(x.detach().cpu().float()))
+        return fields
 
 
 def _fit_maps(adapter: Any, loader: Any) -> Any:
@@ -225,7 +234,7 @@ def _fit_maps(adapter: Any, loader: Any) -> Any:
     parts: dict[str, list[Tensor]] = {}
     labels = []
     for x, y in loader:
-        for name, values in pool(adapter._encode(x)).items():
+        for name, values in adapter._reduced(adapter._encode(x)).items():
             parts.setdefault(name, []).append(values.cpu())
         labels.append(y)
     return adapter._fit_fields({name: torch.cat(v) for name, v in parts.items()}, torch.cat(labels))
@@ -281,7 +290,7 @@ class HEATMaps(_OfRecipe, FeatureMapsDetector):  # type: ignore[misc]
     fit = ScorerMaps.fit
     fit_feature_maps = ScorerMaps.fit_feature_maps
     predict = ScorerMaps.predict
+    predict_feature_maps = ScorerMaps.predict_feature_maps
 
-    def predict_feature_maps(self, x: Tensor) -> Tensor:
-        """Scores of maps; higher = more out-of-distribution."""
-        return self._predict_fields(pool(x))
+    def _reduced(self, x: Tensor) -> dict[str, Tensor]:
+        return pool(x)

@@ -283,6 +283,10 @@ impl Scorer for Combined {
         self.members.iter().flat_map(|m| m.scorer.parts()).collect()
     }
 
+    fn of_maps(&self) -> Vec<features::Field> {
+        self.members.iter().flat_map(|m| m.scorer.of_maps()).collect()
+    }
+
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         self.combine(&self.standardised(batch, |_, _| ()), out);
     }

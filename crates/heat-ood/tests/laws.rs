@@ -1,8 +1,12 @@
 //! One battery of laws over every scorer, on real features: a test a scorer,
 //! so that `cargo test --test laws knn` runs those of one method.
 
+mod common;
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
+
+use common::maps::{OF_MAPS, of_maps, with_maps};
 
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::HeatConfig;
@@ -11,6 +15,7 @@ use heat_ood::math::parallel;
 use heat_ood::scorers::{NAMES, Scorer, ScorerSpec};
 use heat_ood::{Detector, Fit, Fitted, Silent, TrainingData};
 use libtest_mimic::{Arguments, Trial};
+use ndarray::Array2;
 
 fn data(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -18,15 +23,24 @@ fn data(name: &str) -> PathBuf {
 }
 
 static TRAIN: LazyLock<FeatureSet> = LazyLock::new(|| FeatureSet::open(data("train")).unwrap());
+/// With what is made of maps.
+static TRAIN_MAPS: LazyLock<FeatureSet> = LazyLock::new(|| with_maps(&TRAIN));
 static HEAD: LazyLock<Head> = LazyLock::new(|| Head::open(data("head")).unwrap());
 
 fn training() -> TrainingData {
     TrainingData::new(&TRAIN).with_head(&*HEAD)
 }
 
+/// The training set that a scorer is fitted on.
+fn training_of(text: &str) -> &'static FeatureSet {
+    let of_maps = OF_MAPS.iter().any(|name| text.starts_with(name));
+    if of_maps { &TRAIN_MAPS } else { &TRAIN }
+}
+
 fn fit(text: &str) -> Fitted<dyn Scorer> {
     let spec = ScorerSpec::parse(text).unwrap();
-    spec.fit(&training(), &mut Silent).unwrap_or_else(|e| panic!("{text}: {e}"))
+    let training = TrainingData::new(training_of(text)).with_head(&*HEAD);
+    spec.fit(&training, &mut Silent).unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
 fn heat(el: bool) -> Fitted<dyn Scorer> {
@@ -57,7 +71,9 @@ const STEPS: [&str; 7] = [
 fn specs() -> Vec<String> {
     let mut all = Vec::new();
     for name in NAMES {
-        for steps in STEPS {
+        // No steps are taken before the scorers of maps.
+        let steps = if OF_MAPS.contains(&name) { &STEPS[..1] } else { &STEPS[..] };
+        for &steps in steps {
             // The Gaussians, kNN and pNML normalise unless told otherwise; `maha` never does.
             let steps = match name {
                 "maha" if steps.contains("normalize") => continue,
@@ -128,6 +144,9 @@ fn specs() -> Vec<String> {
         "lid(k=5,pooling=std)",
         "dknn(k=5,pooling=std)",
         "trust(alpha=0.3,k=4,pooling=std)",
+        "gram(powers=3,validation=0.3,confidence=false)",
+        "rankfeat(temperature=2)",
+        "nac(m=10,o=300,sig_alpha=1,pooling=std)",
         "openmax(tailsize=7,alpha=3,euclid_weight=0.3,correct=false)",
         "weiper(repeats=3,distance=0.5,bins=20,lambda1=1,lambda2=1,smoothing=5,\
          smoothing_perturbed=1,seed=9)",
@@ -205,15 +224,19 @@ fn subset(rows: &[u32]) -> FeatureSet {
         test.gather(Field::Features(pooling), rows, &mut values).unwrap();
         values
     });
-    set(&[("avg", &values[0]), ("std", &values[1])], DIM)
+    let [gram, rankfeat] = of_maps(&values[0], &values[1]);
+    set(
+        &[("avg", &values[0]), ("std", &values[1]), ("gram", &gram), ("rankfeat", &rankfeat)],
+        rows.len(),
+    )
 }
 
 /// A set in a file, of these fields.
-fn set(fields: &[(&str, &[f32])], dim: usize) -> FeatureSet {
+fn set(fields: &[(&str, &[f32])], rows: usize) -> FeatureSet {
     let bytes: Vec<Vec<u8>> =
         fields.iter().map(|(_, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let views = fields.iter().zip(&bytes).map(|((name, values), bytes)| {
-        let shape = vec![values.len() / dim, dim];
+        let shape = vec![rows, values.len() / rows];
         (
             *name,
             safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap(),
@@ -239,14 +262,21 @@ const FEW: [u32; 3] = [5, 300, 77];
 static PROBES: LazyLock<Probes> = LazyLock::new(|| {
     let rows: Vec<u32> = (0..301).collect();
     let reversed: Vec<u32> = rows.iter().rev().copied().collect();
-    let mut nan = vec![0.5f32; 3 * DIM];
-    nan[DIM + 7] = f32::NAN;
+    let nan = |dim: usize| {
+        let mut nan = vec![0.5f32; 3 * dim];
+        nan[dim + 7] = f32::NAN;
+        nan
+    };
+    let (plain, gram) = (nan(DIM), nan(10 * DIM));
     Probes {
         rows: subset(&rows),
         backwards: subset(&reversed),
         few: subset(&FEW),
-        nan: set(&[("avg", &nan), ("std", &nan)], DIM),
-        narrow: set(&[("avg", &[0.0; 3]), ("std", &[0.0; 3])], 3),
+        nan: set(&[("avg", &plain), ("std", &plain), ("gram", &gram), ("rankfeat", &plain)], 3),
+        narrow: set(
+            &[("avg", &[0.0; 3]), ("std", &[0.0; 3]), ("gram", &[0.0; 30]), ("rankfeat", &[0.0; 3])],
+            1,
+        ),
     }
 });
 
@@ -312,38 +342,35 @@ fn close(name: &str, law: &str, got: &[f32], want: &[f32]) {
     }
 }
 
-/// Scorers whose formula adds a length to what has no unit, or clips at 1e5 (METHOD §3).
-const OF_A_UNIT: [&str; 2] = ["nci", "dice"];
+/// Scorers whose formula adds a length to what has no unit, or clips at 1e5 (METHOD §3), or adds 10⁻⁶ or 1
+/// to a length.
+const OF_A_UNIT: [&str; 4] = ["nci", "dice", "gram", "graduncertainty"];
 
 /// A set times a power of two, in which nothing is rounded.
 fn in_units(features: &FeatureSet, scale: f32) -> FeatureSet {
     let n = features.len();
-    let fields = [Pooling::Avg, Pooling::Std].map(|pooling| {
-        let mut values = vec![0.0; n * DIM];
-        features.read_parallel(Field::Features(pooling), 0..n, &mut values).unwrap();
-        values.iter().flat_map(|v| (v * scale).to_le_bytes()).collect::<Vec<u8>>()
-    });
-    let labels = features.labels(0..n, 10).unwrap();
-    let labels: Vec<u8> = labels.iter().flat_map(|y| i64::from(*y).to_le_bytes()).collect();
-    use safetensors::{Dtype, tensor::TensorView};
-    let view = |kind, shape, bytes| TensorView::new(kind, shape, bytes).unwrap();
-    let views = [
-        ("avg", view(Dtype::F32, vec![n, DIM], &fields[0])),
-        ("std", view(Dtype::F32, vec![n, DIM], &fields[1])),
-        ("label", view(Dtype::I64, vec![n], &labels)),
-    ];
-    let file = safetensors::serialize(views, None).unwrap();
-    FeatureSet::from_safetensors("in units", file).unwrap()
+    let mut set = FeatureSet::in_memory("in units");
+    for field in features.fields().filter(|field| *field != Field::Logits) {
+        let dim = features.dim(field).unwrap();
+        let mut values = vec![0.0; n * dim];
+        features.read_parallel(field, 0..n, &mut values).unwrap();
+        values.iter_mut().for_each(|v| *v *= scale);
+        set = set.field(field, Array2::from_shape_vec((n, dim), values).unwrap());
+    }
+    set.labels(features.labels(0..n, 10).unwrap()).build().unwrap()
 }
 
 /// The same rows in other units, with the head in the inverse unit, so that logits stay: scores
 /// are the same but for a factor and a constant (METHOD §2, §3).
 fn units_do_not_matter(name: &str, scale: f32) {
-    let test = FeatureSet::open(data("test")).unwrap();
+    let mut test = FeatureSet::open(data("test")).unwrap();
+    if OF_MAPS.contains(&name) {
+        test = with_maps(&test);
+    }
     let scores = |scale: f32| {
         let weight = HEAD.weight().iter().map(|w| w / scale).collect();
         let head = Head::new(weight, HEAD.bias().to_vec()).unwrap();
-        let train = in_units(&TRAIN, scale);
+        let train = in_units(training_of(name), scale);
         // pNML normalises by default, but the head stays in its unit.
         let text = match name {
             "weiper" => "weiper(repeats=8)",
@@ -367,7 +394,7 @@ fn units_do_not_matter(name: &str, scale: f32) {
     }
 }
 
-const FITTED_ON_THREADS: [&str; 28] = [
+const FITTED_ON_THREADS: [&str; 30] = [
     "gmm",
     "ssd(pca=12)",
     "ssd(kmeans=5)",
@@ -396,6 +423,8 @@ const FITTED_ON_THREADS: [&str; 28] = [
     "dknn",
     "trust(alpha=0.3)",
     "openmax",
+    "gram",
+    "nac",
     "weiper(repeats=8)",
 ];
 

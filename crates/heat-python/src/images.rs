@@ -6,10 +6,14 @@ use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, Laye
 use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{ImageOptions, TransformConfig, open};
 use heat_ood::Error;
+use heat_ood::features::{Field, gram_rows, mean_without_first};
+use heat_ood::math::parallel::{Pieces, Slices};
 use heat_ood::recipe::Recipe;
+use numpy::ndarray::Axis;
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray3};
 use pyo3::prelude::*;
 
-use crate::errors::{exception, working};
+use crate::errors::{exception, input, working};
 use crate::features::{PyFeatureSet, PyHead};
 use crate::observer::observed;
 
@@ -70,7 +74,7 @@ type Done = (usize, usize, Vec<String>, Option<String>, Vec<&'static str>, Vec<u
 /// Extract images into a feature set; or sets of surrogates made of them.
 #[pyfunction]
 #[pyo3(signature = (images, network, out, transform_arguments, format=None, split=None, root=None, batch_size=64,
-                    shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, mirror=false,
+                    shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, mirror=false, maps=Vec::new(),
                     surrogates=None, surrogate_rows=1500, seed=0, exclude=None, preview=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn extract(
@@ -89,6 +93,7 @@ pub fn extract(
     layers: Vec<(String, String)>,
     found_layers: Option<usize>,
     mirror: bool,
+    maps: Vec<String>,
     surrogates: Option<Vec<String>>,
     surrogate_rows: usize,
     seed: u64,
@@ -121,7 +126,13 @@ pub fn extract(
         let chosen = chosen.transpose()?;
         let backbone = chosen.as_ref().unwrap_or(&network.opened);
         let layers = LayersAsked { named: layers, found: found_layers };
-        let backbone = &backbone.with_layers_of(&layers, &*set, &transform)?;
+        let of_maps = maps.iter().map(|name| {
+            let known = Field::OF_MAPS.into_iter().find(|field| field.name() == name);
+            known.ok_or_else(|| Error::unknown("field of maps", name, Field::OF_MAPS.map(Field::name)))
+        });
+        let of_maps = of_maps.collect::<heat_ood::Result<Vec<_>>>()?;
+        let backbone = backbone.with_layers_of(&layers, &*set, &transform)?;
+        let backbone = &backbone.with_fields_of_maps(&of_maps)?;
         let batch_size = backbone.found().batch().unwrap_or(batch_size);
         let config = ExtractConfig {
             transform,
@@ -148,4 +159,27 @@ pub fn extract(
         let agreement = done.agreement.map(|agreement| agreement.to_string());
         Ok((used, done.resumed, done.unreadable, agreement, kinds, left_out))
     })
+}
+
+/// What a scorer reads of maps `[N, C, cells]`: `gram` or `rankfeat`.
+#[pyfunction]
+pub fn of_maps<'py>(
+    py: Python<'py>,
+    name: &str,
+    maps: PyReadonlyArray3<'py, f32>,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let [n, channels, cells] = [0, 1, 2].map(|axis| maps.as_array().len_of(Axis(axis)));
+    let values = maps.as_slice().map_err(|_| input(py, "the array is not C-contiguous"))?;
+    let made = working(py, || {
+        let rows = values.par_chunks((channels * cells).max(1));
+        match name {
+            "gram" => Ok(rows.map(|map| gram_rows(map, channels)).collect().concat()),
+            _ => {
+                let rows = rows.map(|map| mean_without_first(map, channels)).collect();
+                Ok(rows.into_iter().collect::<heat_ood::Result<Vec<_>>>()?.concat())
+            }
+        }
+    })?;
+    let columns = made.len() / n.max(1);
+    PyArray1::from_vec(py, made).reshape([n, columns])
 }

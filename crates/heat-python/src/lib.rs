@@ -31,7 +31,7 @@ mod _heat_ood {
     #[pymodule_export]
     use crate::features::{PyFeatureSet, PyHead};
     #[pymodule_export]
-    use crate::images::{PyBackbone, extract};
+    use crate::images::{PyBackbone, extract, of_maps};
     #[pymodule_export]
     use crate::remote::PyChains;
     #[pymodule_export]

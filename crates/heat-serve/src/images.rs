@@ -58,6 +58,7 @@ impl Network {
         let first = Pictures { all: vec![&grey], max_pixels };
         let asked = LayersAsked { named, found: None };
         let backbone = backbone.with_layers_of(&asked, &first, &config.transform)?;
+        let backbone = backbone.with_fields_of_maps(&detector.scorer().of_maps())?;
         let network = Network { backbone, config, max_pixels };
         network.check(detector)?;
         Ok(network)

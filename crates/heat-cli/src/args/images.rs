@@ -68,6 +68,9 @@ pub struct ExtractArgs {
     /// Take the features of the mirrored image too, for scorers with views=mean
     #[arg(long, value_name = "mirror", value_parser = ["mirror"])]
     pub views: Option<String>,
+    /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat
+    #[arg(long = "for", value_name = "SCORER,…", value_delimiter = ',', value_parser = ["gram", "rankfeat"])]
+    pub scorers: Vec<String>,
     /// Images per shard
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub shard_rows: usize,

@@ -86,6 +86,10 @@ pub fn describe(backbone: &Backbone) -> Vec<String> {
         ));
     }
     lines.extend(found.layers().iter().map(Layer::text));
+    if !found.of_maps().is_empty() {
+        let names: Vec<&str> = found.of_maps().iter().map(|field| field.name()).collect();
+        lines.push(format!("maps      kept as {}", names.join(", ")));
+    }
     lines.push(format!("graph     {} nodes, opset {}", found.nodes, found.opset));
     lines.extend(backbone.notes().iter().map(|note| format!("note: {note}")));
     lines

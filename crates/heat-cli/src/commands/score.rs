@@ -260,6 +260,7 @@ impl Images {
             }
         }
         let backbone = backbone.with_layers_of(&layers(args, detector)?, &*set, &transform)?;
+        let backbone = backbone.with_fields_of_maps(&detector.scorer().of_maps())?;
         describe(&backbone).iter().for_each(|line| progress.say(line));
         contents(&*set).iter().for_each(|line| progress.say(line));
         let batch_size = backbone.found().batch().unwrap_or(given.batch_size);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use heat_ood::features::Field;
 use heat_ood::scorers::{Group, Labels, Listed, catalogue};
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use super::{outputs::made, write_output};
 use crate::args::{Form, ScorersArgs};
 
 /// Formulas in short; docs/methods.md has them in full, with references.
-const FORMULAS: [(&str, &str); 45] = [
+const FORMULAS: [(&str, &str); 49] = [
     ("msp", "1 − max p, p = softmax(logits)"),
     ("max_logit", "−max logits"),
     ("el", "−logsumexp(logits)"),
@@ -54,11 +55,15 @@ const FORMULAS: [(&str, &str); 45] = [
     ("vra", "−logsumexp(W f(z) + b), f cuts each column at two quantiles"),
     ("she", "−z·S_ŷ, S_k the mean of rows predicted correctly as k"),
     ("gradnorm", "−‖z‖₁ Σ|p − 1/C| / T"),
+    ("graduncertainty", "−(‖z‖² + 1)·Σ (C·p − 1)²"),
+    ("nac", "−mean coverage of the neurons' activities, sigmoid(α·z·∂KL(uniform ‖ p)/∂z)"),
     ("fdbd", "−mean distance to the boundaries of the predicted class, over ‖z−μ‖"),
     ("nci", "−w_ŷ·(z−μ)/‖z−μ‖ − α‖z‖₁"),
     ("pnml", "log Σ p/(p + (1−p)p^g) / log C, g by the training rows"),
     ("cadref", "e⁺/E(z) + e⁻/mean E, e± the parts of z − m_y by the head's signs"),
     ("weiper", "divergences of z and of perturbed logits from their usual histograms"),
+    ("gram", "deviations of Gram matrices of maps from the bounds of the predicted class"),
+    ("rankfeat", "−logsumexp of the logits without the map's first singular component"),
 ];
 
 fn formula(name: &str) -> &'static str {
@@ -90,8 +95,10 @@ fn needs(listed: &Listed) -> String {
         (_, true) => Some("logits or head"),
         _ => None,
     };
-    let both: Vec<&str> = labels.into_iter().chain(classifier).collect();
-    if both.is_empty() { "–".to_owned() } else { both.join(", ") }
+    let maps = needs.maps.map(|field| format!("{0} (heat extract --for {0})", field.name()));
+    let both = labels.into_iter().chain(classifier).map(str::to_owned);
+    let all: Vec<String> = both.chain(maps).collect();
+    if all.is_empty() { "–".to_owned() } else { all.join(", ") }
 }
 
 /// Settings of its own with their defaults; those of all are told below the table.
@@ -137,7 +144,9 @@ fn json(listed: &[&Listed]) -> String {
             Labels::Yes => json!(true),
             Labels::UnlessClustered | Labels::UnlessSeveral => json!("unless kmeans="),
         };
-        let needs = json!({"labels": labels, "logits": needs.logits, "head": needs.head});
+        let maps = needs.maps.map(Field::name);
+        let needs =
+            json!({"labels": labels, "logits": needs.logits, "head": needs.head, "maps": maps});
         let about = json!({"formula": formula(l.name), "needs": needs, "settings": settings});
         (l.name.to_owned(), about)
     };

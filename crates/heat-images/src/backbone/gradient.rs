@@ -168,7 +168,8 @@ impl<'a> Tape<'a> {
             },
             Field::Features(Pooling::Std) => names.std,
             Field::Features(Pooling::Max) => names.max,
-            Field::Features(Pooling::AvgStd) | Field::Probabilities | Field::Of(_) => None,
+            Field::Features(Pooling::AvgStd) | Field::Probabilities => None,
+            Field::Gram | Field::Rankfeat | Field::Of(_) => None,
         };
         let place = || self.path.display().to_string();
         let at = at.ok_or_else(|| {

@@ -11,7 +11,7 @@ use super::linear::{Finder, Linear, Source};
 use super::meter::{self, Flaw};
 use super::pooling::{self, Layout, Pooled};
 use super::proto::{ADDED, FLOAT, Graph, Model, Node, Value};
-use heat_ood::features::Head;
+use heat_ood::features::{Field, Head};
 use heat_ood::io::{ONNX, kind_of};
 use heat_ood::{Error, Result};
 
@@ -64,6 +64,8 @@ pub struct Found {
     pub nodes: usize,
     /// Further layers whose features are taken.
     pub(super) layers: Vec<Layer>,
+    /// What is made of maps besides poolings.
+    pub(super) of_maps: Vec<Field>,
     /// Outputs that the graph already has.
     pub(super) declared: Vec<String>,
     /// What is read from it, and how.
@@ -148,6 +150,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], asked: Asked<'_>) -> Result<Found>
         opset: opset(&model),
         nodes: graph.node.len(),
         layers: Vec::new(),
+        of_maps: Vec::new(),
         declared: graph.output.iter().map(|o| o.name.clone()).collect(),
         plan: Plan {
             layout: Layout::Channels,

@@ -17,6 +17,7 @@ mod graph;
 mod layer;
 mod layers;
 mod linear;
+mod maps;
 mod meter;
 mod outputs;
 mod perturb;
@@ -97,6 +98,10 @@ pub struct Pooled {
     pub max: Vec<f32>,
     /// `[n, C]`; empty where there is no linear layer.
     pub logits: Vec<f32>,
+    /// Gram matrices by their rows' sums, `[n, 10 · D]`; empty where they were not asked for.
+    pub gram: Vec<f32>,
+    /// Mean without the map's first singular component, `[n, D]`; empty where it was not asked for.
+    pub rankfeat: Vec<f32>,
     /// Of further layers.
     pub layers: Vec<PooledLayer>,
     /// Of other views of the images.
@@ -112,6 +117,8 @@ pub struct PooledLayer {
     pub avg: Vec<f32>,
     /// `[n, D]`; empty where there is none.
     pub std: Vec<f32>,
+    /// `[n, 10 · D]`; empty where it was not asked for.
+    pub gram: Vec<f32>,
 }
 
 impl Backbone {
@@ -305,7 +312,21 @@ impl Network {
     /// # Errors
     /// If the runtime refuses them, or what comes out is not `n` rows.
     pub fn run(&mut self, images: Vec<f32>, shape: [usize; 4]) -> Result<Pooled> {
-        let alone = self.check_on(&images, [shape[2], shape[3]])?.alone.is_some();
+        let [n, channels, height, width] = shape;
+        let together = self.together(n, [height, width]);
+        if n <= together {
+            return self.run_together(images, shape);
+        }
+        let mut all = Pooled::default();
+        for images in images.chunks(together * channels * height * width) {
+            let shape = [images.len() / (channels * height * width), channels, height, width];
+            all.append(self.run_together(images.to_vec(), shape)?);
+        }
+        Ok(all)
+    }
+
+    fn run_together(&mut self, images: Vec<f32>, shape: [usize; 4]) -> Result<Pooled> {
+        let alone = self.check_on(&images, [shape[2], shape[3]])?.alone;
         let mut made = self.outputs(images, shape)?;
         let names = self.found.names();
         let mut take =
@@ -313,7 +334,7 @@ impl Network {
         let avg = take(Some(names.avg));
         let logits = take(names.logits);
         let mut pooled = Pooled { avg, logits, ..Pooled::default() };
-        if !alone {
+        if alone.is_none() {
             (pooled.std, pooled.max) = (take(names.std), take(names.max));
         }
         pooled.layers = self
@@ -322,9 +343,11 @@ impl Network {
             .iter()
             .map(|layer| {
                 let (avg, std) = layer.outputs();
-                PooledLayer { part: layer.part, avg: take(Some(avg)), std: take(std) }
+                let gram = Vec::new();
+                PooledLayer { part: layer.part, avg: take(Some(avg)), std: take(std), gram }
             })
             .collect();
+        self.of_maps(&mut made, shape[0], alone.as_deref(), &mut pooled)?;
         Ok(pooled)
     }
 
@@ -473,11 +496,18 @@ impl Pooled {
 
     fn fields(self) -> Vec<(Field, Vec<f32>)> {
         let [avg, std, max] = [Pooling::Avg, Pooling::Std, Pooling::Max].map(Field::Features);
-        let mut all =
-            vec![(avg, self.avg), (std, self.std), (max, self.max), (Field::Logits, self.logits)];
+        let mut all = vec![
+            (avg, self.avg),
+            (std, self.std),
+            (max, self.max),
+            (Field::Logits, self.logits),
+            (Field::Gram, self.gram),
+            (Field::Rankfeat, self.rankfeat),
+        ];
         for layer in self.layers {
             all.push((avg.within(layer.part), layer.avg));
             all.push((std.within(layer.part), layer.std));
+            all.push((Field::Gram.within(layer.part), layer.gram));
         }
         for (view, pooled) in self.views {
             all.extend(pooled.fields().into_iter().map(|(f, values)| (f.within(view), values)));
@@ -491,12 +521,15 @@ impl Pooled {
         self.std.extend(other.std);
         self.max.extend(other.max);
         self.logits.extend(other.logits);
+        self.gram.extend(other.gram);
+        self.rankfeat.extend(other.rankfeat);
         if self.layers.is_empty() {
             self.layers = other.layers;
         } else {
             for (layer, other) in self.layers.iter_mut().zip(other.layers) {
                 layer.avg.extend(other.avg);
                 layer.std.extend(other.std);
+                layer.gram.extend(other.gram);
             }
         }
         if self.views.is_empty() {

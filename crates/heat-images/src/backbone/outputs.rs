@@ -4,6 +4,7 @@ use prost::Message;
 
 use super::graph::{Found, Tap};
 use super::layer::Layer;
+use super::maps::turned;
 use super::pooling::Layout;
 use super::proto::{ADDED, Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
 
@@ -67,9 +68,11 @@ impl Found {
         for name in [names.std, names.max, names.logits, names.mean, names.cells] {
             all.extend(name.filter(|name| !all.contains(name)));
         }
-        for (avg, std) in self.layers().iter().map(Layer::outputs) {
-            all.extend([avg].into_iter().chain(std));
+        for layer in self.layers() {
+            let (avg, std) = layer.outputs();
+            all.extend([avg].into_iter().chain(std).chain(self.layer_output(layer)));
         }
+        all.extend(self.map_output());
         all
     }
 }
@@ -87,10 +90,19 @@ pub(super) fn with_pooled_outputs(bytes: &[u8], found: &Found) -> Vec<u8> {
         Tap::Map(map) => graph.node = poolings(map, found.plan.layout, found.plan.cast, ""),
         Tap::Vector(_) => {}
     }
+    if let (Tap::Map(map), Some(output)) = (&found.tap, found.map_output()) {
+        let (_, map) = turned(map, found.plan.layout, found.plan.cast, "");
+        graph.node.push(Node::new("Identity", &[&map], &output, vec![]));
+    }
     for layer in found.layers() {
         match layer.layout {
             Some(layout) => {
-                graph.node.extend(poolings(&layer.tensor, layout, true, &layer.prefix()));
+                let prefix = layer.prefix();
+                graph.node.extend(poolings(&layer.tensor, layout, true, &prefix));
+                if let Some(output) = found.layer_output(layer) {
+                    let (_, map) = turned(&layer.tensor, layout, true, &prefix);
+                    graph.node.push(Node::new("Identity", &[&map], &output, vec![]));
+                }
             }
             None => {
                 let to = vec![Attribute::int("to", i64::from(FLOAT))];
@@ -147,17 +159,8 @@ fn poolings(map: &str, layout: Layout, cast: bool, prefix: &str) -> Vec<Node> {
         Node::constant(Tensor::of_ints("", &positions), &added("axes")),
         Node::constant(one, &added("one")),
     ];
-    let mut map = map.to_owned();
-    if cast {
-        let to = vec![Attribute::int("to", i64::from(FLOAT))];
-        nodes.push(Node::new("Cast", &[&map], &added("wide"), to));
-        map = added("wide");
-    }
-    if let Some(turn) = layout.turn() {
-        let perm = vec![Attribute::ints("perm", turn)];
-        nodes.push(Node::new("Transpose", &[&map], &added("map"), perm));
-        map = added("map");
-    }
+    let (turning, map) = turned(map, layout, cast, prefix);
+    nodes.extend(turning);
     let mut add = |op: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>| {
         let name = |i: &&str| if i.is_empty() { map.clone() } else { added(i) };
         let inputs: Vec<String> = inputs.iter().map(name).collect();

@@ -116,6 +116,77 @@ fn pooled_outputs_are_numpys() {
     contains(&error, &["future.onnx", "ONNX Runtime", "opset"]);
 }
 
+fn of_maps(name: &str) -> Vec<f32> {
+    let file = TensorFile::open(&golden("of_maps.safetensors")).unwrap();
+    file.f32(name, file.shape(name).unwrap()).unwrap()
+}
+
+#[test]
+fn maps_are_reduced_as_by_numpy() {
+    if !runtime("maps_are_reduced_as_by_numpy") {
+        return;
+    }
+    let layer = LayersAsked { named: vec![("c".into(), "c".into())], found: None };
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let exported = path("exported.onnx");
+    backbone("plain", None).unwrap().save(&exported).unwrap();
+    let exported = Backbone::open(&exported, &BackboneOptions::default()).unwrap();
+    for (name, model) in [
+        ("plain", backbone("plain", None).unwrap()),
+        ("matmul", backbone("matmul", None).unwrap()),
+        ("anysize", backbone("anysize", None).unwrap()),
+        ("exported", exported),
+    ] {
+        let model = model.with_layers(&layer, [8, 8]).unwrap();
+        let mut network = model.with_fields_of_maps(&Field::OF_MAPS).unwrap().load().unwrap();
+        let pooled = network.run(expected("pictures"), [5, 3, 8, 8]).unwrap();
+        close(&format!("{name} gram"), &pooled.gram, &of_maps("gram"), 2e-6);
+        close(&format!("{name} rankfeat"), &pooled.rankfeat, &of_maps("rankfeat"), 2e-6);
+        close(&format!("{name} c.gram"), &pooled.layers[0].gram, &of_maps("c.gram"), 2e-6);
+        close(&format!("{name} avg"), &pooled.avg, &expected("avg"), 1e-6);
+    }
+    // Of a vector: a map of one cell, whose rows' sums are a product.
+    let vector = backbone("vector", None).unwrap();
+    let said = vector.with_fields_of_maps(&Field::OF_MAPS).err().unwrap().to_string();
+    contains(&said, &["rankfeat", "a vector, with no map"]);
+    let mut network = vector.with_fields_of_maps(&[Field::Gram]).unwrap().load().unwrap();
+    let pooled = network.run(expected("pictures"), [5, 3, 8, 8]).unwrap();
+    let row = &pooled.avg[..6];
+    let want: Vec<f32> = row.iter().map(|v| (v * row.iter().sum::<f32>()).sqrt()).collect();
+    close("one cell", &pooled.gram[..6], &want, 1e-6);
+    // A tap that has values below 0 is another feature: its map is what is reduced.
+    let mut network =
+        backbone("headless", Some("c")).unwrap().with_fields_of_maps(&Field::OF_MAPS).unwrap();
+    let pooled = { network.load().unwrap() }.run(expected("pictures"), [5, 3, 8, 8]).unwrap();
+    close("c gram", &pooled.gram, &of_maps("c.gram"), 2e-6);
+    close("c rankfeat", &pooled.rankfeat, &of_maps("c.rankfeat"), 2e-6);
+
+    // In files, where the manifest says it.
+    let rgb: Vec<u8> = (0..7 * 192u32).map(|i| (i * 7919 % 251) as u8).collect();
+    fs::write(path("images.npy"), images(&rgb)).unwrap();
+    let set = open(path("images.npy"), &ImageOptions::default()).unwrap();
+    let config = ExtractConfig {
+        transform: TransformConfig { resize: None, crop: None, ..TransformConfig::imagenet() },
+        batch_size: 3,
+        mirror: true,
+        ..ExtractConfig::default()
+    };
+    network = backbone("plain", None).unwrap().with_layers(&layer, [8, 8]).unwrap();
+    let with = network.with_fields_of_maps(&Field::OF_MAPS).unwrap();
+    extract(&*set, &with, &path("out"), &config, &mut Silent).unwrap();
+    let features = FeatureSet::open(path("out")).unwrap();
+    let dim = |name: &str| features.dim(Field::named(name).unwrap());
+    for name in ["gram", "c.gram", "mirror.gram", "mirror.c.gram"] {
+        assert_eq!(dim(name), Some(60), "{name}");
+    }
+    assert_eq!((dim("rankfeat"), dim("mirror.rankfeat")), (Some(6), Some(6)));
+    let manifest = fs::read_to_string(path("out/extract.json")).unwrap();
+    assert!(manifest.contains(r#""for": ["#) && manifest.contains("rankfeat"), "{manifest}");
+    let said = extract(&*set, &network, &path("out"), &config, &mut Silent).err().unwrap();
+    contains(&said.to_string(), &["with for", "rankfeat"]);
+}
+
 /// An `.npy` of images `[n, 8, 8, 3]`.
 fn images(rgb: &[u8]) -> Vec<u8> {
     let shape = format!("({}, 8, 8, 3)", rgb.len() / 192);

@@ -73,3 +73,20 @@ hidden = np.maximum(pictures.reshape(N, -1).astype(np.float64) @ weights["dense"
 expected["vector"] = hidden
 expected["weight"], expected["bias"] = weights["fc.weight"], weights["fc.bias"]
 save_file({k: np.ascontiguousarray(v.astype(np.float32)) for k, v in expected.items()}, out / "expected.safetensors")
+
+# What is made of maps, of `map` and of `c`, which has values below 0.
+cut.graph.output.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, None))
+made = onnxruntime.InferenceSession(cut.SerializeToString()).run(["map", "c"], {"image": pictures})
+of_maps = {}
+for name, maps in zip(("", "c."), made, strict=True):
+    flat = maps.astype(np.float64).reshape(N, D, -1)
+    powers = []
+    for p in range(1, 11):
+        gram = (flat**p) @ (flat**p).swapaxes(1, 2)
+        sums = gram.sum(2)
+        powers.append(np.sign(sums) * np.abs(sums) ** (0.5 / p))
+    of_maps[f"{name}gram"] = np.concatenate(powers, 1)
+    u, s, v = np.linalg.svd(flat, full_matrices=False)
+    left = flat - s[:, :1, None] * u[:, :, :1] @ v[:, :1]
+    of_maps[f"{name}rankfeat"] = left.mean(2)
+save_file({k: np.ascontiguousarray(v.astype(np.float32)) for k, v in of_maps.items()}, out / "of_maps.safetensors")

@@ -25,7 +25,7 @@ use statrs::function::erf::{erfc, erfc_inv};
 
 use super::{Calibration, CalibrationScores};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet, Part};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Part};
 use crate::math::reduce;
 use crate::provenance::Provenance;
 use crate::scorers::{Fitted, Scorer, Section, Stored, joint_needs};
@@ -170,6 +170,10 @@ impl Scorer for Fusion {
 
     fn parts(&self) -> Vec<Part> {
         self.members.iter().flat_map(|m| m.scorer.parts()).collect()
+    }
+
+    fn of_maps(&self) -> Vec<Field> {
+        self.members.iter().flat_map(|m| m.scorer.of_maps()).collect()
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {

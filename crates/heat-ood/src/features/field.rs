@@ -43,6 +43,10 @@ pub enum Field {
     Logits,
     /// Its probabilities, where there are no logits.
     Probabilities,
+    /// Gram matrices of the feature map, [as they are kept](super::gram_rows).
+    Gram,
+    /// Mean over the feature map [without its first singular component](super::mean_without_first).
+    Rankfeat,
     /// One of these, of a part: `mid.avg`.
     Of(PartField),
 }
@@ -56,7 +60,7 @@ pub struct PartField {
 }
 
 /// Fields that files have, in the order in which they are listed.
-const STORED: usize = 5;
+const STORED: usize = 7;
 
 /// All fields of a set itself.
 const BASES: [Field; STORED + 1] = [
@@ -65,12 +69,17 @@ const BASES: [Field; STORED + 1] = [
     Field::Features(Pooling::Max),
     Field::Logits,
     Field::Probabilities,
+    Field::Gram,
+    Field::Rankfeat,
     Field::Features(Pooling::AvgStd),
 ];
 
 impl Field {
     /// The fields that a file can have of the set itself.
-    pub(crate) const ALL: [Field; STORED] = [BASES[0], BASES[1], BASES[2], BASES[3], BASES[4]];
+    pub(crate) const ALL: [Field; STORED] = *BASES.first_chunk().expect("more than these");
+
+    /// The fields that are made of feature maps only where it is asked for.
+    pub const OF_MAPS: [Field; 2] = [Field::Gram, Field::Rankfeat];
 
     /// The field's name in a file.
     pub fn name(self) -> &'static str {
@@ -78,6 +87,8 @@ impl Field {
             Field::Features(p) => p.name(),
             Field::Logits => "logits",
             Field::Probabilities => "probs",
+            Field::Gram => "gram",
+            Field::Rankfeat => "rankfeat",
             Field::Of(field) => {
                 with_names(|names| names[field.part.0 as usize].fields[usize::from(field.base)])
             }

@@ -2,8 +2,8 @@
 //!
 //! A [`FeatureSet`] is a read-only view of N rows, memory-mapped and read by
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
-//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `label` (`[N]`), and names of
-//! the rows. The same of other layers and views of the image stand beside them, as `PART.avg`:
+//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `gram` and `rankfeat` (what some
+//! scorers want of a map), `label` (`[N]`), and names of the rows. The same of other layers and views of the image stand beside them, as `PART.avg`:
 //! [`FeatureSet::part`] gives a set of these.
 
 mod batch;
@@ -21,6 +21,7 @@ mod numbering;
 mod open;
 mod origin;
 mod preprocessing;
+mod reduced;
 mod sanity;
 mod set;
 mod shard;
@@ -47,6 +48,7 @@ pub use open::OpenOptions;
 pub use origin::Origin;
 pub(crate) use preprocessing::Sought;
 pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
+pub use reduced::{GRAM_POWERS, gram_rows, mean_without_first};
 pub(crate) use set::Description;
 pub use set::{FeatureSet, HEAD, RowNames};
 pub use sketch::{Overlap, RowSketch};

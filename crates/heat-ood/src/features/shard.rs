@@ -243,7 +243,8 @@ impl Shard {
 }
 
 /// Names of arrays that a set may have.
-pub(super) const NAMES: [&str; 7] = ["avg", "std", "max", "logits", "probs", "label", CLASS_NAMES];
+pub(super) const NAMES: [&str; 9] =
+    ["avg", "std", "max", "logits", "probs", "gram", "rankfeat", "label", CLASS_NAMES];
 
 /// The array of class names in files of numpy's.
 pub(super) const CLASS_NAMES: &str = "classes";

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::field::Field;
 use super::names::NAME;
 use super::shard::{NAMES, of_parts, safetensors_arrays};
 use crate::error::{Error, Result};
@@ -74,7 +75,7 @@ pub(super) fn safetensors(
 }
 
 fn is_matrix_name(name: &str) -> bool {
-    NAMES[..5].contains(&name)
+    Field::ALL.iter().any(|field| field.name() == name)
 }
 
 fn renamed(

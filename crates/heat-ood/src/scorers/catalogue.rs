@@ -3,6 +3,7 @@
 //! What a method needs is found by fitting it on a few made-up rows with and
 //! without labels, logits and head: it cannot differ from what its fit asks for.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -10,7 +11,7 @@ use super::method::Entry;
 use super::spec::ScorerSpec;
 use super::{LAYER, TrainingData, VIEWS, gaussian, logits, methods, neighbours, subspace};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Field, Head, Pooling};
+use crate::features::{FeatureSet, Field, GRAM_POWERS, Head, InMemory, Pooling, gram_rows};
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::Silent;
 
@@ -30,7 +31,8 @@ impl Listed {
             let probe = Probe::new().ok();
             let needs = |listed: &Listed| {
                 // Whoever cannot be tried is taken to need everything.
-                let everything = Needs { labels: Labels::Yes, logits: true, head: true };
+                let everything =
+                    Needs { labels: Labels::Yes, logits: true, head: true, maps: None };
                 let clusters = listed.settings.iter().any(|(key, _)| key == "kmeans");
                 let found = probe.as_ref().map(|probe| probe.needs(listed.name, clusters));
                 (listed.name, found.unwrap_or(everything))
@@ -50,6 +52,8 @@ pub struct Needs {
     pub logits: bool,
     /// The classifier's head itself.
     pub head: bool,
+    /// Which of [`Field::OF_MAPS`] stand for the features.
+    pub maps: Option<Field>,
 }
 
 /// Whether a fit needs class labels.
@@ -250,10 +254,19 @@ impl Probe {
         let mut of_others = vec![0.0; ROWS * CLASSES];
         head.logits(&between, &mut of_others, &mut Default::default());
         let others = FeatureSet::in_memory("others").avg(matrix(&between, DIM)?);
-        let others = others.logits(matrix(&of_others, CLASSES)?).build()?;
+        let others = others.logits(matrix(&of_others, CLASSES)?);
+        // Rows as maps of one cell; any features serve as those without a component.
+        let gram = |rows: &[f32]| -> Vec<f32> {
+            rows.chunks_exact(DIM).flat_map(|row| gram_rows(row, DIM)).collect()
+        };
+        let of_maps = |set: InMemory, rows: &[f32]| {
+            let set = set.field(Field::Gram, matrix(&gram(rows), GRAM_POWERS * DIM)?);
+            Ok::<_, Error>(set.field(Field::Rankfeat, matrix(rows, DIM)?))
+        };
+        let others = of_maps(others, &between)?.build()?;
         let set = |labelled: bool, logits: Option<&[f32]>| {
             let features = matrix(&rows, DIM)?;
-            let mut set = FeatureSet::in_memory("probe").avg(features);
+            let mut set = of_maps(FeatureSet::in_memory("probe").avg(features), &rows)?;
             if let Some(logits) = logits {
                 set = set.logits(matrix(logits, CLASSES)?);
             }
@@ -274,9 +287,13 @@ impl Probe {
 
     /// The least with which it can be fitted.
     fn needs(&self, name: &str, clusters: bool) -> Needs {
+        let maps = Cell::new(None);
         let fits = |set: &FeatureSet, head: bool, clusters: Option<i64>| {
             let data = TrainingData::new(set).with_head(head.then_some(&self.head));
             let fitted = spec(name, clusters).fit(&data, &mut Silent);
+            if let Ok(scorer) = &fitted {
+                maps.set(scorer.scorer().of_maps().first().copied());
+            }
             // Where one cluster is no class to compare others with, all scores are the same.
             fitted.and_then(|scorer| scorer.score(&self.others)).is_ok_and(|scores| {
                 let (low, high) = scores
@@ -286,7 +303,7 @@ impl Probe {
             })
         };
         use Labels::{No, UnlessClustered, UnlessSeveral, Yes};
-        let needs = |labels, logits, head| Needs { labels, logits, head };
+        let needs = |labels, logits, head| Needs { labels, logits, head, maps: maps.get() };
         match () {
             _ if fits(&self.plain, false, None) => needs(No, false, false),
             _ if clusters && fits(&self.plain, false, Some(1)) => {
@@ -350,6 +367,7 @@ mod tests {
         assert_eq!(names(Group::Committee), COMMITTEE);
         // They read what the classifier predicts, which logits tell as well.
         let of_predicted = ["dknn", "trust"];
+        let of_logits = ["dknn", "trust", "gram"];
         for listed in catalogue() {
             let name = listed.name;
             let labels = match () {
@@ -360,8 +378,13 @@ mod tests {
                 _ => Labels::No,
             };
             let logits = head.contains(&name) || logits.contains(&name);
-            let head = head.contains(&name) && !of_predicted.contains(&name);
-            assert_eq!(listed.needs(), Needs { labels, logits, head }, "{name}");
+            let head = head.contains(&name) && !of_logits.contains(&name);
+            let maps = match name {
+                "gram" => Some(Field::Gram),
+                "rankfeat" => Some(Field::Rankfeat),
+                _ => None,
+            };
+            assert_eq!(listed.needs(), Needs { labels, logits, head, maps }, "{name}");
         }
     }
 }

@@ -174,7 +174,8 @@ impl<'a> FitContext<'a> {
         (self.rounds.and_then(|rounds| rounds.part).unwrap_or_default(), self.read)
     }
 
-    fn reads(&mut self, field: Field) {
+    /// Say that a fit reads a field, which a part of the rows must have.
+    pub fn reads(&mut self, field: Field) {
         for field in FieldSet::of(field).stored().fields() {
             if self.train.dim(field).is_some() && !self.read.contains(&field) {
                 self.read.push(field);

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::fit::TrainingData;
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet, MIRROR, Part};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, MIRROR, Part};
 
 /// What stands in a file for each.
 pub(crate) const LAYER: &str = "layer";
@@ -118,6 +118,10 @@ impl Scorer for AtLayer {
         vec![self.layer]
     }
 
+    fn of_maps(&self) -> Vec<Field> {
+        self.scorer.of_maps()
+    }
+
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         self.scorer.score_batch(&batch.part(self.layer), out);
     }
@@ -192,6 +196,10 @@ impl Scorer for OverViews {
         [self.scorer.parts(), self.views.clone()].concat()
     }
 
+    fn of_maps(&self) -> Vec<Field> {
+        self.scorer.of_maps()
+    }
+
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         self.mean(batch, &mut [out], &|batch, outs| self.scorer.score_batch(batch, outs[0]));
     }
@@ -219,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::detector::Detector;
-    use crate::features::{Field, Pooling};
+    use crate::features::Pooling;
     use crate::observe::Silent;
     use crate::scorers::{ScorerSpec, fit_all};
 

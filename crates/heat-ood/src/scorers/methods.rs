@@ -1,11 +1,17 @@
 //! The list of all methods, put together from those of each directory.
 
 use super::method::Entry;
-use super::{gaussian, head, logits, neighbours, subspace};
+use super::{gaussian, head, logits, maps, neighbours, subspace};
 
 /// By directory, in the order in which they are listed to people.
-const DIRECTORIES: [&[&[Entry]]; 5] =
-    [logits::METHODS, gaussian::METHODS, neighbours::METHODS, subspace::METHODS, head::METHODS];
+const DIRECTORIES: [&[&[Entry]]; 6] = [
+    logits::METHODS,
+    gaussian::METHODS,
+    neighbours::METHODS,
+    subspace::METHODS,
+    head::METHODS,
+    maps::METHODS,
+];
 
 const COUNT: usize = {
     let (mut count, mut d) = (0, 0);

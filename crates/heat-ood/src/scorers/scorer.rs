@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::persist::Section;
 use super::scoring::{Classify, Found, ScoredSet, Task, score_blocks};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet, Part};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Part};
 use crate::observe::{Observer, Silent};
 
 /// A fitted scorer.
@@ -25,6 +25,12 @@ pub trait Scorer: Any + Send + Sync {
 
     /// Other layers and views that it reads, besides the set itself.
     fn parts(&self) -> Vec<Part> {
+        Vec::new()
+    }
+
+    /// Which of [`Field::OF_MAPS`] it reads, of the set itself or of its parts: they are extracted only
+    /// where it is asked for.
+    fn of_maps(&self) -> Vec<Field> {
         Vec::new()
     }
 

@@ -18,6 +18,7 @@ mod format_versions;
 mod golden_ebm;
 mod golden_geometry_scorers;
 mod golden_head_scorers;
+mod golden_map_scorers;
 mod golden_peer_scorers;
 mod golden_scorers;
 mod gradients;

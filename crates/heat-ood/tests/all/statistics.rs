@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::common::maps::with_maps;
 use heat_ood::features::{FeatureSet, Field, Head, Part, Pooling};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::{NAMES, ScorerSpec};
@@ -76,7 +77,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
 /// statistics say so.
 #[test]
 fn every_scorer_is_the_same_made_of_parts() {
-    let (train, test) = (set("train"), set("test"));
+    let (train, test) = (with_maps(&set("train")), with_maps(&set("test")));
     let parts = parts(&train, 3);
     let more = [
         "gmm(shrinkage=ledoit_wolf)",
@@ -118,7 +119,7 @@ fn every_scorer_is_the_same_made_of_parts() {
         let seen = found[0].provenance().contamination(&parts[1]).unwrap();
         assert!(seen.is_some(), "{text}");
     }
-    let of_rows = ["openmax", "cfood", "dknn", "trust"];
+    let of_rows = ["openmax", "cfood", "dknn", "trust", "gram"];
     let all = [&of_rows[..], &["gmm(kmeans=4)", "gmm(shrinkage=held_out_classes)"]].concat();
     assert_eq!(refused, all);
     // By hand: one pass; scale, fourth powers, histograms or low bits after what they depend on.

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod bytes;
+pub mod maps;
 pub mod sets;
 pub mod simulate;
 

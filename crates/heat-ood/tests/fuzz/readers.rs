@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use heat_ood::calibrate::Ties;
 use heat_ood::ebm::{HeatConfig, PriorKind, Proposal, checkpoint, torch};
-use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling};
+use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling, gram_rows};
 use heat_ood::io::TensorFile;
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::ScorerSpec;
 use heat_ood::{Detector, Result, Silent, TrainingData};
-use ndarray::ArrayView2;
+use ndarray::Array2;
 
 /// Feature dimension of the seeds, and of the rows given to what was read.
 pub const D: usize = 6;
@@ -46,8 +46,14 @@ pub fn train() -> FeatureSet {
     let value = |i: usize| ((i * i * 31 + i * 7) % 97) as f32 / 97.0 + (i % C) as f32;
     let values: Vec<f32> = (0..N * D).map(value).collect();
     let labels: Vec<u32> = (0..N as u32).map(|i| i % C as u32).collect();
-    let view = ArrayView2::from_shape((N, D), &values).expect("N × D values");
-    FeatureSet::from_arrays(view, Some(&labels)).expect("a sound set")
+    let matrix = |values: Vec<f32>| {
+        Array2::from_shape_vec((N, values.len() / N), values).expect("a row for each")
+    };
+    // Rows as maps of two cells.
+    let gram = values.chunks_exact(D).flat_map(|row| gram_rows(row, D / 2)).collect();
+    let set = FeatureSet::in_memory("memory").field(Field::Gram, matrix(gram));
+    let set = set.field(Field::Rankfeat, matrix(values.iter().map(|v| 0.5 * v).collect()));
+    set.avg(matrix(values)).labels(labels).build().expect("a sound set")
 }
 
 /// A head for them.

@@ -37,6 +37,9 @@ pub(super) struct Manifest {
     /// Whether the mirrored images' features are there too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     mirror: bool,
+    /// What was made of maps besides poolings.
+    #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
+    of_maps: Vec<String>,
     /// How the images were made of others, where they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<Made>,
@@ -129,6 +132,7 @@ impl Manifest {
             perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
             layers: backbone.origin(&config.transform).layers,
             mirror: config.mirror,
+            of_maps: backbone.found().of_maps().iter().map(|f| f.name().to_owned()).collect(),
             made: dataset.made().cloned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
@@ -185,6 +189,7 @@ impl Manifest {
             (other.perturbed_by != self.perturbed_by, "with another perturbation".to_owned()),
             (other.layers != self.layers, setting("layers", &other.layers)),
             (other.mirror != self.mirror, setting("mirrored images", &other.mirror)),
+            (other.of_maps != self.of_maps, setting("for", &other.of_maps)),
             (other.made != self.made, made(other.made.as_ref())),
             (other.dtype != self.dtype, format!("as {}", other.dtype)),
             (other.shard_rows != self.shard_rows, format!("in shards of {}", other.shard_rows)),

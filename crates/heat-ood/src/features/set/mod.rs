@@ -501,6 +501,8 @@ impl FeatureSet {
                 Field::Features(Pooling::AvgStd) => "`avg` and `std` make it",
                 Field::Features(_) => "extract that pooling, or choose another `pooling`",
                 Field::Logits => "add them, or give the classifier's head",
+                Field::Gram => "`heat extract --for gram` makes it",
+                Field::Rankfeat => "`heat extract --for rankfeat` makes it",
                 Field::Probabilities | Field::Of(_) => "add them",
             };
             let remedy = format!("it has: {}; {remedy}", have.join(", "));

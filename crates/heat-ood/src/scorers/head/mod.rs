@@ -12,6 +12,8 @@ methods! {
     vra,
     she,
     gradnorm,
+    graduncertainty,
+    nac,
     fdbd,
     nci,
     pnml,

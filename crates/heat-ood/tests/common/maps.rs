@@ -1,0 +1,35 @@
+//! What is made of feature maps, for sets that have none: a row stands for a map of two cells, avg ± std.
+
+use heat_ood::features::{FeatureSet, Field, Pooling, gram_rows, mean_without_first};
+use ndarray::Array2;
+
+/// Scorers that read it.
+pub const OF_MAPS: [&str; 2] = ["gram", "rankfeat"];
+
+/// `gram` and `rankfeat` of rows of 342 columns.
+pub fn of_maps(avg: &[f32], std: &[f32]) -> [Vec<f32>; 2] {
+    const D: usize = 342;
+    let (mut gram, mut rankfeat) = (Vec::new(), Vec::new());
+    for (avg, std) in avg.chunks_exact(D).zip(std.chunks_exact(D)) {
+        let map: Vec<f32> = avg.iter().zip(std).flat_map(|(a, s)| [a + s, a - s]).collect();
+        gram.extend(gram_rows(&map, D));
+        rankfeat.extend(mean_without_first(&map, D).unwrap());
+    }
+    [gram, rankfeat]
+}
+
+/// A set of 342 columns with these beside its features and labels.
+pub fn with_maps(set: &FeatureSet) -> FeatureSet {
+    let n = set.len();
+    let read = |pooling| {
+        let mut values = vec![0.0; n * set.dim(Field::Features(pooling)).unwrap()];
+        set.read_parallel(Field::Features(pooling), 0..n, &mut values).unwrap();
+        values
+    };
+    let (avg, std) = (read(Pooling::Avg), read(Pooling::Std));
+    let [gram, rankfeat] = of_maps(&avg, &std);
+    let matrix = |values: Vec<f32>| Array2::from_shape_vec((n, values.len() / n), values).unwrap();
+    let made = FeatureSet::in_memory(set.name()).avg(matrix(avg)).std(matrix(std));
+    let made = made.field(Field::Gram, matrix(gram)).field(Field::Rankfeat, matrix(rankfeat));
+    made.labels(set.labels(0..n, 10).unwrap()).build().unwrap()
+}

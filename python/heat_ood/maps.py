@@ -1,0 +1,52 @@
+"""What `gram` and `rankfeat` read of a network's feature maps, for maps at hand.
+
+`extract(…, maps=["gram", "rankfeat"])` makes the same on the way; maps are reduced a batch at a time and need
+not be kept.
+
+>>> import numpy as np, heat_ood as ho
+>>> maps = np.random.default_rng(0).normal(size=(6, 4, 3, 3)).astype(np.float32)
+>>> train = ho.FeatureSet(maps.mean((2, 3)), gram=ho.maps.gram(maps), label=[0, 1, 2, 0, 1, 2])
+>>> train.dims
+{'avg': 4, 'gram': 40}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _arrays, _heat_ood
+from .errors import InputError
+
+__all__ = ["gram", "rankfeat"]
+
+
+def gram(maps: Any) -> NDArray[np.float32]:
+    """Gram matrices of maps `[N, C, h, w]` (or `[N, C, cells]`) by their rows' sums, `[N, 10·C]`.
+
+    Of Fᵖ(Fᵖ)ᵀ, p = 1 … 10, the 2p-th root of each row's sum (Sastry and Oore, ICML 2020).
+    """
+    return _reduced("gram", maps)
+
+
+def rankfeat(maps: Any) -> NDArray[np.float32]:
+    """Mean over the cells of maps `[N, C, h, w]` without their first singular components, `[N, C]`.
+
+    Song et al., *RankFeat*, NeurIPS 2022. Maps have two cells at least.
+    """
+    return _reduced("rankfeat", maps)
+
+
+def _reduced(name: str, maps: Any) -> NDArray[np.float32]:
+    array, _ = _arrays.to_numpy(maps, "maps")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim < 3:
+        raise InputError(f"maps: shape {array.shape}, expected [N, C, h, w]")
+    array = array.reshape(*array.shape[:2], -1)
+    if 0 in array.shape:
+        raise InputError(f"maps: shape {array.shape}, there must be a row, a channel and a cell")
+    made: NDArray[np.float32] = _heat_ood.of_maps(name, np.ascontiguousarray(array, dtype=np.float32))
+    return made
