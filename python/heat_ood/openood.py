@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import _heat_ood
+from . import maps as _maps
 from ._scorer import scorer as by_name
 from .detector import Detector
 from .errors import InputError
@@ -39,7 +40,7 @@ class HeatPostprocessor(BasePostprocessor):  # type: ignore[misc]
     """`method`: a scorer as the command writes it (`knn(k=50)`), or a recipe of HEAT (`heat_gmm_c10`).
 
     `maps=True` also collects the standard deviation and maximum of the last feature map, for
-    `pooling=std`. `search`: settings with the values that `hyperparam_search` tries; with it,
+    `pooling=std`; `gram` and `rankfeat` read it themselves. `search`: settings with the values that `hyperparam_search` tries; with it,
     OpenOOD searches on its validation sets.
     """
 
@@ -58,7 +59,9 @@ class HeatPostprocessor(BasePostprocessor):  # type: ignore[misc]
             method = settings.pop("method", "gmm")
         self.method = method
         self.settings = settings
-        self.maps = maps if maps is not None else "std" in method or settings.get("pooling") in ("std", "max")
+        self._of_maps = [name for name in _maps.__all__ if method.partition("(")[0] == name]
+        of_map = "std" in method or settings.get("pooling") in ("std", "max") or bool(self._of_maps)
+        self.maps = maps if maps is not None else of_map
         self.args_dict = dict(search or {})
         self.APS_mode = bool(self.args_dict)
         self.hyperparam_search_done = False
@@ -130,7 +133,7 @@ class HeatPostprocessor(BasePostprocessor):  # type: ignore[misc]
             if self.maps:
                 _, maps = net(data, return_feature_list=True)
                 last = next(m for m in reversed(maps) if m.dim() == 4)
-                fields |= {k: v for k, v in pool(last).items() if k != "avg"}
+                fields |= {k: v for k, v in pool(last, self._of_maps).items() if k != "avg"}
         return logits, fields
 
     def _collect(self, net: Any, loader: Any) -> tuple[dict[str, Any], Any]:

@@ -50,6 +50,9 @@ class _Adapter:
     device: Any
     to: Any
 
+    #: What is made of maps besides poolings.
+    _of_maps: tuple[str, ...] = ()
+
     def _settings_are(self, settings: dict[str, Any], encoder: Any, w: Any, b: Any) -> None:
         object.__setattr__(self, "_keys", tuple(settings))
         self.encoder = encoder
@@ -129,6 +132,7 @@ class _Adapter:
 class _OfScorer(_Adapter):
     def _named(self, name: str, encoder: Any, w: Any, b: Any, settings: dict[str, Any]) -> None:
         self.scorer = name
+        self._of_maps = (name,) if name in maps.__all__ else ()
         self.hyperparameter_space = {"k": [50, 100, 200, 500, 1000]} if name == "knn" else {}
         self._settings_are(settings, encoder, w, b)
 
@@ -174,7 +178,7 @@ class Scorer(_OfScorer, FeaturesDetector):  # type: ignore[misc]
 
     def fit_features(self, x: Tensor, y: Tensor) -> Any:
         """Fit on features `[N, D]` with labels `[N]`."""
-        return self._fit_fields({"avg": x}, y)
+        return self._fit_fields(self._vectors(x), y)
 
     def predict(self, x: Tensor) -> Tensor:
         """Scores of inputs, which go through the encoder."""
@@ -182,7 +186,11 @@ class Scorer(_OfScorer, FeaturesDetector):  # type: ignore[misc]
 
     def predict_features(self, x: Tensor) -> Tensor:
         """Scores of features; higher = more out-of-distribution."""
-        return self._predict_fields({"avg": x})
+        return self._predict_fields(self._vectors(x))
+
+    def _vectors(self, x: Tensor) -> dict[str, Tensor]:
+        # For scorers of maps a vector is one of one cell.
+        return pool(x, self._of_maps) if self._of_maps else {"avg": x}
 
 
 class ScorerMaps(_OfScorer, FeatureMapsDetector):  # type: ignore[misc]
@@ -206,7 +214,7 @@ class ScorerMaps(_OfScorer, FeatureMapsDetector):  # type: ignore[misc]
 
     def fit_feature_maps(self, x: Tensor, y: Tensor) -> Any:
         """Fit on maps `[N, C, H, W]` with labels `[N]`."""
-        return self._fit_fields(self._reduced(x), y)
+        return self._fit_fields(pool(x, self._of_maps), y)
 
     def predict(self, x: Tensor) -> Tensor:
         """Scores of inputs, which go through the backbone."""
@@ -214,15 +222,7 @@ class ScorerMaps(_OfScorer, FeatureMapsDetector):  # type: ignore[misc]
 
     def predict_feature_maps(self, x: Tensor) -> Tensor:
         """Scores of maps; higher = more out-of-distribution."""
-        return self._predict_fields(self._reduced(x))
-
-    def _reduced(self, x: Tensor) -> dict[str, Tensor]:
-        fields = pool(x)
-        if self.scorer in maps.__all__:
-            # Tokens `[N, T, D]` are maps of their positions.
-            x = x.transpose(1, 2) if x.dim() == 3 else x
-            fields[self.scorer] = torch.from_numpy(getattr(maps, self.scorer)(x.detach().cpu().float()))
-        return fields
+        return self._predict_fields(pool(x, self._of_maps))
 
 
 def _fit_maps(adapter: Any, loader: Any) -> Any:
@@ -234,7 +234,7 @@ def _fit_maps(adapter: Any, loader: Any) -> Any:
     parts: dict[str, list[Tensor]] = {}
     labels = []
     for x, y in loader:
-        for name, values in adapter._reduced(adapter._encode(x)).items():
+        for name, values in pool(adapter._encode(x), adapter._of_maps).items():
             parts.setdefault(name, []).append(values.cpu())
         labels.append(y)
     return adapter._fit_fields({name: torch.cat(v) for name, v in parts.items()}, torch.cat(labels))
@@ -267,10 +267,8 @@ class HEAT(_OfRecipe, FeaturesDetector):  # type: ignore[misc]
     fit = Scorer.fit
     fit_features = Scorer.fit_features
     predict = Scorer.predict
-
-    def predict_features(self, x: Tensor) -> Tensor:
-        """Scores of features; higher = more out-of-distribution."""
-        return self._predict_fields({"avg": x})
+    predict_features = Scorer.predict_features
+    _vectors = Scorer._vectors
 
 
 class HEATMaps(_OfRecipe, FeatureMapsDetector):  # type: ignore[misc]
@@ -291,6 +289,3 @@ class HEATMaps(_OfRecipe, FeatureMapsDetector):  # type: ignore[misc]
     fit_feature_maps = ScorerMaps.fit_feature_maps
     predict = ScorerMaps.predict
     predict_feature_maps = ScorerMaps.predict_feature_maps
-
-    def _reduced(self, x: Tensor) -> dict[str, Tensor]:
-        return pool(x)

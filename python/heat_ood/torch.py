@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from . import maps as _maps
 from .detector import Detector
 from .errors import InputError
 from .features import FeatureSet, Head
@@ -27,11 +28,12 @@ except ImportError as error:
 __all__ = ["Collector", "Guard", "Output", "collect", "find_head", "pool"]
 
 
-def pool(maps: Tensor) -> dict[str, Tensor]:
+def pool(maps: Tensor, of_maps: Sequence[str] = ()) -> dict[str, Tensor]:
     """`avg`, `std` (with Bessel's correction) and `max` over the positions of `[N, C, h, w]` maps or
-    `[N, T, D]` tokens, each `[N, D]`; vectors are `avg` alone."""
+    `[N, T, D]` tokens, each `[N, D]`; vectors are `avg` alone. `of_maps` (`gram`, `rankfeat`) are made
+    too, for the scorers of these names: see `heat_ood.maps`."""
     if maps.dim() == 2:
-        return {"avg": maps.float()}
+        return {"avg": maps.float(), **_reduced(maps, of_maps)}
     if maps.dim() == 3:
         maps = maps.transpose(1, 2)
     elif maps.dim() != 4:
@@ -40,7 +42,12 @@ def pool(maps: Tensor) -> dict[str, Tensor]:
     pooled = {"avg": flat.mean(2)}
     if flat.shape[2] > 1:
         pooled |= {"std": flat.std(2), "max": flat.amax(2)}
-    return pooled
+    return pooled | _reduced(flat, of_maps)
+
+
+def _reduced(flat: Tensor, of_maps: Sequence[str]) -> dict[str, Tensor]:
+    array = flat.detach().float().cpu().numpy() if of_maps else None
+    return {name: torch.from_numpy(getattr(_maps, name)(array)).to(flat.device) for name in of_maps}
 
 
 def find_head(model: nn.Module) -> tuple[str, nn.Linear]:

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_ood")
 pytestmark = pytest.mark.torch
 
+from pytorch_ood import detector as ood
 from pytorch_ood.api import ModelNotSetException, RequiresFittingException
 from pytorch_ood.benchmark import Benchmark
 from pytorch_ood.metrics import OODMetrics
@@ -47,7 +48,8 @@ def head() -> tuple[Any, Any]:
     return layer.weight, layer.bias  # Live parameters.
 
 
-NAMES = sorted(json.loads(_heat_ood.scorer_list()))
+#: But one of which nothing is left where a map has one cell.
+NAMES = sorted(set(json.loads(_heat_ood.scorer_list())) - {"rankfeat"})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,6 +101,31 @@ def test_feature_maps() -> None:
     maps = backbone(x).detach()
     by_maps = ScorerMaps("gmm", pooling="std").fit_feature_maps(maps, y)
     assert torch.allclose(by_maps.predict_feature_maps(maps[:8]), ScorerMaps("gmm", backbone, pooling="std").fit(DataLoader(TensorDataset(x, y), batch_size=90))(x[:8]))
+
+
+def test_scorers_of_maps_are_those_of_the_peer() -> None:
+    """RankFeat with the same head; Gram matrices of one layer where labels are predictions and the same rows are held out."""
+    torch.manual_seed(3)
+    head = nn.Linear(6, 3)
+    x = torch.randn(300, 6, 4, 4)
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    w, b = head.weight.detach(), head.bias.detach()
+    y = pooled(x).argmax(1).detach()
+    rankfeat = ScorerMaps("rankfeat", w=w, b=b).fit_feature_maps(x, y)
+    theirs = ood.RankFeat(lambda x: x, pooled).predict_feature_maps(x[:20])
+    assert torch.allclose(rankfeat.predict_feature_maps(x[:20]), theirs, atol=1e-5)
+    gram = ScorerMaps("gram", w=w, b=b, confidence=False, validation=0.0).fit_feature_maps(x, y)
+    peer = ood.Gram(pooled, [nn.Identity()], 3, list(range(1, 11)))
+    peer.validation_fraction = 0.0
+    peer.fit(DataLoader(TensorDataset(x, y), batch_size=64))
+    test = 1.3 * torch.randn(40, 6, 4, 4)
+    assert torch.allclose(gram.predict_feature_maps(test), peer.predict(test), rtol=1e-3, atol=1e-3)
+    assert list(ho.maps.gram(x.numpy()).shape) == [300, 60]
+    with pytest.raises(ho.errors.InputError, match="expected \\[N, C, h, w\\]"):
+        ho.maps.rankfeat(np.zeros(3))
+    with pytest.raises(ho.errors.InputError, match="one cell"):
+        ho.maps.rankfeat(x.numpy()[:, :, :1, :1])
+
 
 
 def test_settings_are_attributes_and_another_one_is_another_detector() -> None:

@@ -24,7 +24,7 @@ def heat(*args: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("name", sorted({*SCORERS} - {*ho.maps.__all__}))
 def test_every_scorer(name: str, data: Path, train: ho.FeatureSet, ood: ho.FeatureSet, tmp_path: Path) -> None:
     given = ["--train", data / "train.safetensors", "--head", data / "head.safetensors"]
     fitted, scores = tmp_path / "d.safetensors", tmp_path / "s.npy"
@@ -36,6 +36,21 @@ def test_every_scorer(name: str, data: Path, train: ho.FeatureSet, ood: ho.Featu
     assert np.array_equal(ours, np.load(scores).reshape(-1))
     detector.save(tmp_path / "ours.safetensors")
     assert (tmp_path / "ours.safetensors").read_bytes() == fitted.read_bytes()
+
+
+@pytest.mark.parametrize("name", ho.maps.__all__)
+def test_scorers_of_maps(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(400, 5, 3, 3)).astype(np.float32)
+    made = {"avg": maps.mean((2, 3)), name: getattr(ho.maps, name)(maps)}
+    np.savez(tmp_path / "train.npz", **made)
+    weight, bias = rng.normal(size=(3, 5)).astype(np.float32), np.zeros(3, np.float32)
+    ho.Head(weight, bias).save(tmp_path / "head.safetensors")
+    fitted, scores = tmp_path / "d.safetensors", tmp_path / "s.npy"
+    heat("fit", name, "--train", tmp_path / "train.npz", "--head", tmp_path / "head.safetensors", "-o", fitted)
+    heat("score", fitted, tmp_path / "train.npz", "-o", scores)
+    ours = ho.scorer(name).fit(ho.FeatureSet(**made, head=(weight, bias))).score(ho.FeatureSet(**made))
+    assert np.array_equal(ours, np.load(scores).reshape(-1))
 
 
 def test_the_classes_are_the_scorers(train: ho.FeatureSet, ood: ho.FeatureSet) -> None:

@@ -274,7 +274,12 @@ static PROBES: LazyLock<Probes> = LazyLock::new(|| {
         few: subset(&FEW),
         nan: set(&[("avg", &plain), ("std", &plain), ("gram", &gram), ("rankfeat", &plain)], 3),
         narrow: set(
-            &[("avg", &[0.0; 3]), ("std", &[0.0; 3]), ("gram", &[0.0; 30]), ("rankfeat", &[0.0; 3])],
+            &[
+                ("avg", &[0.0; 3]),
+                ("std", &[0.0; 3]),
+                ("gram", &[0.0; 30]),
+                ("rankfeat", &[0.0; 3]),
+            ],
             1,
         ),
     }

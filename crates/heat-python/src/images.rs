@@ -128,7 +128,9 @@ pub fn extract(
         let layers = LayersAsked { named: layers, found: found_layers };
         let of_maps = maps.iter().map(|name| {
             let known = Field::OF_MAPS.into_iter().find(|field| field.name() == name);
-            known.ok_or_else(|| Error::unknown("field of maps", name, Field::OF_MAPS.map(Field::name)))
+            known.ok_or_else(|| {
+                Error::unknown("field of maps", name, Field::OF_MAPS.map(Field::name))
+            })
         });
         let of_maps = of_maps.collect::<heat_ood::Result<Vec<_>>>()?;
         let backbone = backbone.with_layers_of(&layers, &*set, &transform)?;

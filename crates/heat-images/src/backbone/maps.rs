@@ -6,8 +6,6 @@ use std::collections::HashMap;
 use super::graph::{Found, Tap};
 use super::layer::Layer;
 use super::outputs::added;
-use super::pooling::Layout;
-use super::proto::{Attribute, FLOAT, Node};
 use super::{Backbone, Network, Pooled};
 use heat_ood::features::{Field, gram_rows, mean_without_first};
 use heat_ood::{Error, Result};
@@ -35,7 +33,11 @@ impl Backbone {
 }
 
 fn no_map(why: &str) -> Error {
-    Error::config("for", "rankfeat", format!("it is made of the map that is pooled to `avg`: {why}"))
+    Error::config(
+        "for",
+        "rankfeat",
+        format!("it is made of the map that is pooled to `avg`: {why}"),
+    )
 }
 
 impl Found {
@@ -55,25 +57,6 @@ impl Found {
         let map = layer.layout.is_some() && self.of_maps.contains(&Field::Gram);
         map.then(|| added(&format!("{}values", layer.prefix())))
     }
-}
-
-/// Nodes that cast a map to single precision and put its channels before its positions, and the name of
-/// what they make.
-pub(super) fn turned(map: &str, layout: Layout, cast: bool, prefix: &str) -> (Vec<Node>, String) {
-    let mut nodes = Vec::new();
-    let mut map = map.to_owned();
-    let mut add = |op: &str, to: &str, attribute: Attribute| {
-        let to = added(&format!("{prefix}{to}"));
-        nodes.push(Node::new(op, &[&map], &to, vec![attribute]));
-        map = to;
-    };
-    if cast {
-        add("Cast", "wide", Attribute::int("to", i64::from(FLOAT)));
-    }
-    if let Some(turn) = layout.turn() {
-        add("Transpose", "map", Attribute::ints("perm", turn));
-    }
-    (nodes, map)
 }
 
 impl Network {

@@ -4,7 +4,6 @@ use prost::Message;
 
 use super::graph::{Found, Tap};
 use super::layer::Layer;
-use super::maps::turned;
 use super::pooling::Layout;
 use super::proto::{ADDED, Attribute, FLOAT, Graph, Model, Node, Tensor, Value};
 
@@ -186,4 +185,23 @@ fn poolings(map: &str, layout: Layout, cast: bool, prefix: &str) -> Vec<Node> {
     add("Sqrt", &["unbiased"], "root", vec![]);
     add("Flatten", &["root"], "std", flat());
     nodes
+}
+
+/// Nodes that cast a map to single precision and put its channels before its positions, and the name of
+/// what they make.
+fn turned(map: &str, layout: Layout, cast: bool, prefix: &str) -> (Vec<Node>, String) {
+    let mut nodes = Vec::new();
+    let mut map = map.to_owned();
+    let mut add = |op: &str, to: &str, attribute: Attribute| {
+        let to = added(&format!("{prefix}{to}"));
+        nodes.push(Node::new(op, &[&map], &to, vec![attribute]));
+        map = to;
+    };
+    if cast {
+        add("Cast", "wide", Attribute::int("to", i64::from(FLOAT)));
+    }
+    if let Some(turn) = layout.turn() {
+        add("Transpose", "map", Attribute::ints("perm", turn));
+    }
+    (nodes, map)
 }

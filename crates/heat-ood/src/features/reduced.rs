@@ -72,7 +72,8 @@ pub fn mean_without_first(map: &[f32], channels: usize) -> Result<Vec<f32>> {
         }
         let first = first(&gram, cells)?;
         let share = first.iter().sum::<f64>() / cells as f64;
-        let along = |row: &[f32]| row.iter().zip(&first).map(|(v, f)| f64::from(*v) * f).sum::<f64>();
+        let along =
+            |row: &[f32]| row.iter().zip(&first).map(|(v, f)| f64::from(*v) * f).sum::<f64>();
         rows().map(|row| along(row) * share).collect()
     } else {
         let mut gram = vec![0.0; channels * channels];
@@ -111,8 +112,8 @@ mod tests {
             assert!((f64::from(*got) - sum.powf(1.0 / f64::from(root))).abs() < 1e-6);
         }
         assert_eq!(got.len(), 20);
-        let negative = gram_rows(&[1.0, 2.0, -3.0, -1.0], 2);
-        assert!((negative[0] - 0.0).abs() < 1e-6, "5 − 5 = 0");
+        let negative = gram_rows(&[1.0, 2.0, -4.0, -1.0], 2);
+        assert!((negative[0] + 1.0).abs() < 1e-6, "5 − 6 = −1");
         assert!(gram_rows(&[1e30, 2e30, 3e30, 1e30], 2).iter().all(|v| v.is_finite()));
         assert_eq!(gram_rows(&[0.0; 6], 3), [0.0; 30]);
     }
@@ -123,11 +124,14 @@ mod tests {
         let of = |u: &[f32], v: &[f32]| -> Vec<f32> {
             u.iter().flat_map(|u| v.iter().map(move |v| u * v)).collect()
         };
-        for (u, v) in [(&[1.0f32, 2.0, 3.0][..], &[1.0f32, -2.0][..]), (&[1.0, 2.0], &[3.0, 1.0, 1.0])] {
+        for (u, v) in
+            [(&[1.0f32, 2.0, 3.0][..], &[1.0f32, -2.0][..]), (&[1.0, 2.0], &[3.0, 1.0, 1.0])]
+        {
             let left = mean_without_first(&of(u, v), u.len()).unwrap();
             assert!(left.iter().all(|v| v.abs() < 1e-5), "{left:?}");
         }
-        let (large, small) = (of(&[2.0, 0.0, 0.0], &[1.0, 1.0]), of(&[0.0, 0.5, 1.0], &[1.0, -0.5]));
+        let (large, small) =
+            (of(&[2.0, 0.0, 0.0], &[1.0, 1.0]), of(&[0.0, 0.5, 1.0], &[1.0, -0.5]));
         let both: Vec<f32> = large.iter().zip(&small).map(|(a, b)| a + b).collect();
         let left = mean_without_first(&both, 3).unwrap();
         let exact = mean_by_power_iteration(&both, 3);

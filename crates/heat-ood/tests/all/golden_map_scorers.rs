@@ -86,7 +86,10 @@ fn a_class_that_is_never_predicted_has_the_bounds_of_all() {
         Array2::from_shape_vec((values.len(), 10), rows).unwrap()
     };
     let logits = |classes: &[usize]| {
-        Array2::from_shape_fn((classes.len(), 3), |(i, c)| if classes[i] == c { 0.0 } else { -99.0 })
+        Array2::from_shape_fn(
+            (classes.len(), 3),
+            |(i, c)| if classes[i] == c { 0.0 } else { -99.0 },
+        )
     };
     let set = |values: &[f32], classes: &[usize]| {
         let set = FeatureSet::in_memory("x").field(Field::Gram, gram(values));

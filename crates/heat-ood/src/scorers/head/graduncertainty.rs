@@ -88,6 +88,6 @@ mod tests {
     #[test]
     fn by_hand() {
         assert!((from_uniform(&[3f32.ln(), 0.0]) - 0.5).abs() < 1e-6);
-        assert_eq!(from_uniform(&[2.0; 4]), 0.0);
+        assert!(from_uniform(&[2.0; 4]) < 1e-20);
     }
 }

@@ -103,8 +103,7 @@ impl Activity {
 fn ends(m: usize) -> Vec<f64> {
     let half = m / 2;
     let step = (1000f64.sqrt() - 1.0) / (half - 1) as f64;
-    let low: Vec<f64> =
-        (0..half).map(|k| (1.0 + k as f64 * step).ln() / 1000f64.ln()).collect();
+    let low: Vec<f64> = (0..half).map(|k| (1.0 + k as f64 * step).ln() / 1000f64.ln()).collect();
     let mut ends = low[..half - 1].to_vec();
     ends.extend(low.iter().rev().map(|v| 1.0 - v));
     if let Some(last) = ends.last_mut() {
