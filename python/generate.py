@@ -33,6 +33,8 @@ TYPES = {
     "explained": "float | None",
     "components": "int | None",
     "gamma": "float | None",
+    "o": "float | None",
+    "sig_alpha": "float | None",
     "low": "float | None",
     "high": "float | None",
 }

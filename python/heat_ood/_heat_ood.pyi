@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, final
 
-__all__ = ["Backbone", "Chains", "Detector", "Drift", "FeatureSet", "Head", "Results", "Statistics", "auto", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
+__all__ = ["Backbone", "Chains", "Detector", "Drift", "FeatureSet", "Head", "Results", "Statistics", "auto", "benjamini_hochberg", "command", "committee", "compose", "evaluate", "extract", "fit", "measure", "num_threads", "of_maps", "open_surrogates", "openood_aupr", "parse_spec", "resolve_recipe", "scorer_group", "scorer_list", "select", "set_num_threads", "spec_text", "train", "tune_on", "version"]
 
 @final
 class Backbone:
@@ -314,7 +314,7 @@ def evaluate(candidates: SupportsGetItem[int, tuple[str, Detector, SupportsFloat
     Score, measure, and find out what else is asked for.
     """
 
-def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, layers: SupportsGetItem[int, tuple[str, str]] = ..., found_layers: SupportsIndex | None = None, mirror: bool = False, surrogates: SupportsGetItem[int, str] | None = None, surrogate_rows: SupportsIndex = 1500, seed: SupportsIndex = 0, exclude: SupportsGetItem[int, FeatureSet] | None = None, preview: str | PathLike[str] | None = None, progress: Any | None = None) -> tuple[int, int, list[str], str | None, list[str], list[int]]:
+def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, layers: SupportsGetItem[int, tuple[str, str]] = ..., found_layers: SupportsIndex | None = None, mirror: bool = False, maps: SupportsGetItem[int, str] = ..., surrogates: SupportsGetItem[int, str] | None = None, surrogate_rows: SupportsIndex = 1500, seed: SupportsIndex = 0, exclude: SupportsGetItem[int, FeatureSet] | None = None, preview: str | PathLike[str] | None = None, progress: Any | None = None) -> tuple[int, int, list[str], str | None, list[str], list[int]]:
     """
     Extract images into a feature set; or sets of surrogates made of them.
     """
@@ -332,6 +332,11 @@ def measure(id: Incomplete, ood: Incomplete) -> str:
 def num_threads() -> int:
     """
     Threads that work in this process.
+    """
+
+def of_maps(name: str, maps: Incomplete) -> Incomplete:
+    """
+    What a scorer reads of maps `[N, C, cells]`: `gram` or `rankfeat`.
     """
 
 def open_surrogates(directory: str | PathLike[str]) -> tuple[list[tuple[str, FeatureSet]], FeatureSet | None]:

@@ -52,11 +52,15 @@ __all__ = [
     "Vra",
     "She",
     "Gradnorm",
+    "Graduncertainty",
+    "Nac",
     "Fdbd",
     "Nci",
     "Pnml",
     "Cadref",
     "Weiper",
+    "Gram",
+    "Rankfeat",
 ]
 
 
@@ -1195,6 +1199,63 @@ class Gradnorm(Scorer):
         super().__init__(temperature=temperature, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
+class Graduncertainty(Scorer):
+    """`graduncertainty`: −(‖z‖² + 1)·Σ (C·p − 1)²: the squared L2 norm of the gradient of −Σ log p by
+    W and b.
+
+    Fit: none; cost of a row: O(D·C).
+
+    Lee and AlRegib, ICIP 2020.
+    """
+
+    name = "graduncertainty"
+    defaults: ClassVar[dict[str, Setting]] = {"layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        layer: str | None = None,
+        normalize: bool = False,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class Nac(Scorer):
+    """`nac`: −mean_i min(n_i/O, 1), n_i the rows, of 1,000 training rows, in the same of M − 1
+    intervals as s_i = sigmoid(α·z_i·∂/∂z_i KL(uniform ‖ p)).
+
+    Settings: `m=50`; `o=50/50/10`; `sig_alpha=100/50/3000`.
+
+    Fit: O(N·C·D); cost of a row: O(C·D).
+
+    Liu et al., ICLR 2024.
+    """
+
+    name = "nac"
+    defaults: ClassVar[dict[str, Setting]] = {"m": 50, "o": None, "sig_alpha": None, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        m: int = 50,
+        o: float | None = None,
+        sig_alpha: float | None = None,
+        layer: str | None = None,
+        normalize: bool = False,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(m=m, o=o, sig_alpha=sig_alpha, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
 class Fdbd(Scorer):
     """`fdbd`: −mean_{c≠ŷ} (ℓ_ŷ − ℓ_c)/‖w_ŷ − w_c‖ over ‖z − μ‖, ℓ logits, w rows of W, μ the training
     mean.
@@ -1345,3 +1406,53 @@ class Weiper(Scorer):
         whiten: bool = False,
     ) -> None:
         super().__init__(bins=bins, distance=distance, lambda1=lambda1, lambda2=lambda2, repeats=repeats, seed=seed, smoothing=smoothing, smoothing_perturbed=smoothing_perturbed, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class Gram(Scorer):
+    """`gram`: Σ over layers of δ/E, δ = Σ_{p,i} [max(0, m − g)/|m| + max(0, g − M)/|M|] ÷ max p, g the
+    p-th root of the sum of row i of Fᵖ(Fᵖ)ᵀ, F the layer's map, m and M its least and greatest
+    among the training rows that are predicted alike, E the mean δ of those held out.
+
+    Settings: `powers=10` (p = 1 …); `validation=0.1` (fraction held out of each class);
+    `confidence=true` (÷ max p).
+
+    Fit: one pass, and those held out once more; cost of a row: O(powers · channels).
+
+    Sastry and Oore, ICML 2020.
+    """
+
+    name = "gram"
+    defaults: ClassVar[dict[str, Setting]] = {"confidence": True, "powers": 10, "validation": 0.1, "views": None}
+
+    def __init__(
+        self,
+        *,
+        confidence: bool = True,
+        powers: int = 10,
+        validation: float = 0.1,
+        views: str | None = None,
+    ) -> None:
+        super().__init__(confidence=confidence, powers=powers, validation=validation, views=views)
+
+
+class Rankfeat(Scorer):
+    """`rankfeat`: −T·logsumexp((Wz′ + b)/T), z′ the mean over the last map without its first singular
+    component.
+
+    Settings: `temperature=1`.
+
+    Fit: none; cost of a row: O(D·C).
+
+    Song et al., NeurIPS 2022.
+    """
+
+    name = "rankfeat"
+    defaults: ClassVar[dict[str, Setting]] = {"temperature": 1.0, "views": None}
+
+    def __init__(
+        self,
+        *,
+        temperature: float | None = 1.0,
+        views: str | None = None,
+    ) -> None:
+        super().__init__(temperature=temperature, views=views)
