@@ -361,7 +361,7 @@ def resolve_recipe(arguments: SupportsGetItem[int, str], recipes: str | PathLike
 
 def scorer_group(word: str, set: FeatureSet | None = None, head: Head | None = None) -> list[str]:
     """
-    Names of a group of scorers: all, logits, features, head, unlabelled, committee (that of such
+    Names of a group of scorers: all, logits, features, head, maps, unlabelled, committee (those for such
     training data, where they are given).
     """
 

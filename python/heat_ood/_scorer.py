@@ -84,5 +84,5 @@ def scorer(text: str, **settings: Setting) -> Scorer:
 
 
 def scorers(group: str = "all") -> list[Scorer]:
-    """The scorers of a group: all, logits, features, head, unlabelled, committee."""
+    """The scorers of a group: all (but those of maps), logits, features, head, maps, unlabelled, committee."""
     return [scorer(text) for text in _heat_ood.scorer_group(group)]

@@ -295,7 +295,7 @@ pub fn scorer_list() -> String {
     serde_json::Value::Object(list.collect()).to_string()
 }
 
-/// Names of a group of scorers: all, logits, features, head, unlabelled, committee (that of such
+/// Names of a group of scorers: all, logits, features, head, maps, unlabelled, committee (those for such
 /// training data, where they are given).
 #[pyfunction]
 #[pyo3(signature = (word, set=None, head=None))]
@@ -309,11 +309,9 @@ pub fn scorer_group(
     let group = scorers::Group::named(word);
     let group =
         group.ok_or_else(|| exception(py, &heat_ood::Error::unknown("group", word, known)))?;
-    let members = match (group, set) {
-        (scorers::Group::Committee, Some(set)) => {
-            scorers::committee(&training(py, set, head, None)?)
-        }
-        _ => group.scorers(),
+    let members = match set {
+        Some(set) => group.scorers_for(&training(py, set, head, None)?),
+        None => group.scorers(),
     };
     Ok(members.iter().map(ScorerSpec::to_string).collect())
 }

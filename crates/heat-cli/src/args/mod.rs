@@ -474,8 +474,9 @@ pub struct EvalArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "NAME=FEATURES")]
     pub ood: Vec<String>,
     /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std); or groups of them: all,
-    /// logits, features, head, unlabelled (those that need neither labels nor classifier), committee
-    /// (those composed where nothing is known, and their composition)
+    /// logits, features, head, maps (those of feature maps, which `all` has where the features do),
+    /// unlabelled (those that need neither labels nor classifier), committee (those composed where
+    /// nothing is known, and their composition)
     #[arg(long, value_name = "A,B(key=value),…")]
     pub scorers: Option<String>,
     /// Fitted detectors, as FILE or NAME=FILE
@@ -517,7 +518,7 @@ pub struct EvalArgs {
 /// `heat scorers`
 #[derive(Args)]
 pub struct ScorersArgs {
-    /// Those of a group alone: all, logits, features, head, unlabelled, committee
+    /// Those of a group alone: all, logits, features, head, maps, unlabelled, committee
     #[arg(value_parser = named_group)]
     pub group: Option<NamedGroup>,
     /// How to write the list

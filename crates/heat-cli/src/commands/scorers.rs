@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::evaluate::{Candidate, unscorable};
-use heat_ood::scorers::{Group, Scorer, ScorerSpec, committee, fit_all, fit_each};
+use heat_ood::scorers::{Group, Scorer, ScorerSpec, fit_all, fit_each};
 use heat_ood::{Detector, Error, Fit, Fitted, TrainingData};
 
 use super::{Data, TestSets, split};
@@ -88,9 +88,9 @@ pub const COMMITTEE: &str = "committee";
 /// such a training set. With `alternatives`, `knn(k=1|10)` stands for two.
 pub fn specs(list: &str, alternatives: bool, data: Option<&Data>) -> Result<Vec<ScorerSpec>> {
     let (words, mut of_groups) = (split(list), Vec::new());
-    let members = |group: Group| match (group, data) {
-        (Group::Committee, Some(data)) => committee(&data.training()),
-        _ => group.scorers(),
+    let members = |group: Group| match data {
+        Some(data) => group.scorers_for(&data.training()),
+        None => group.scorers(),
     };
     for group in words.iter().filter_map(|word| Group::named(word)) {
         of_groups.extend(members(group));

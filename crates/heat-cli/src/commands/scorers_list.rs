@@ -73,6 +73,7 @@ fn formula(name: &str) -> &'static str {
 pub fn run(args: &ScorersArgs) -> Result<()> {
     let named = |listed: &&Listed| match &args.group {
         None => true,
+        Some(group) if group.0 == Group::All => true,
         Some(group) => group.0.scorers().iter().any(|spec| spec.name == listed.name),
     };
     let listed: Vec<&Listed> = catalogue().iter().filter(named).collect();

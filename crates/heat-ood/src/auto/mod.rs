@@ -197,7 +197,7 @@ impl AutoConfig {
 
     /// The scorers that are compared: all, the committee's own, and a Gaussian of each further layer.
     fn candidates(data: &TrainingData) -> Result<Vec<ScorerSpec>> {
-        let mut all = Group::All.scorers();
+        let mut all = Group::All.scorers_for(data);
         for member in committee(data) {
             if !all.contains(&member) {
                 all.push(member);

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use super::method::Entry;
 use super::spec::ScorerSpec;
-use super::{LAYER, TrainingData, VIEWS, gaussian, logits, methods, neighbours, subspace};
+use super::{LAYER, TrainingData, VIEWS, gaussian, logits, maps, methods, neighbours, subspace};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Field, GRAM_POWERS, Head, InMemory, Pooling, gram_rows};
 use crate::math::rng::{Purpose, Stream};
@@ -72,7 +72,7 @@ pub enum Labels {
 /// Scorers that are chosen together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// Every scorer, as it is.
+    /// Every scorer, as it is; those of maps where there is [what they read](Group::scorers_for).
     All,
     /// Those of the logits alone.
     Logits,
@@ -80,6 +80,8 @@ pub enum Group {
     Features,
     /// Those of features and the classifier together: its head, or what it predicts.
     Head,
+    /// Those of what is made of feature maps where it is asked for.
+    Maps,
     /// Those that need neither labels nor classifier, with one cluster where classes were
     /// wanted.
     Unlabelled,
@@ -90,11 +92,12 @@ pub enum Group {
 
 impl Group {
     /// All, with the word for each.
-    pub const ALL: [(&'static str, Group); 6] = [
+    pub const ALL: [(&'static str, Group); 7] = [
         ("all", Group::All),
         ("logits", Group::Logits),
         ("features", Group::Features),
         ("head", Group::Head),
+        ("maps", Group::Maps),
         ("unlabelled", Group::Unlabelled),
         ("committee", Group::Committee),
     ];
@@ -113,7 +116,12 @@ impl Group {
             entries.map(|entry| spec(entry.name, None)).collect()
         };
         match self {
-            Group::All => methods::NAMES.iter().map(|name| spec(name, None)).collect(),
+            Group::All => {
+                let of_maps = Group::Maps.scorers();
+                let all = methods::NAMES.iter().map(|name| spec(name, None));
+                all.filter(|spec| !of_maps.contains(spec)).collect()
+            }
+            Group::Maps => of(&[maps::METHODS]),
             Group::Logits => of(&[logits::METHODS]),
             Group::Features => {
                 let needs_head = |s: &ScorerSpec| {
@@ -129,7 +137,7 @@ impl Group {
                 let of_logits = Group::Logits.scorers();
                 let is_of_both = |l: &&Listed| {
                     let needs = l.needs();
-                    needs.head || (needs.logits && of_logits.iter().all(|s| s.name != l.name))
+                    needs.maps.is_none() && (needs.head || (needs.logits && of_logits.iter().all(|s| s.name != l.name)))
                 };
                 catalogue().iter().filter(is_of_both).map(|l| spec(l.name, None)).collect()
             }
@@ -145,6 +153,21 @@ impl Group {
                 alone.filter_map(one).collect()
             }
         }
+    }
+
+    /// Its scorers for such a training set: the members of the committee that goes with it; of all also
+    /// those of maps whose fields it has.
+    pub fn scorers_for(self, data: &TrainingData) -> Vec<ScorerSpec> {
+        let mut found = match self {
+            Group::Committee => committee(data),
+            group => group.scorers(),
+        };
+        let has = |field: Field| data.features.fields().any(|f| f.base() == field);
+        if self == Group::All && Field::OF_MAPS.into_iter().any(has) {
+            let of_maps = catalogue().iter().filter(|l| l.needs().maps.is_some_and(has));
+            found.extend(of_maps.map(|l| spec(l.name, None)));
+        }
+        found
     }
 }
 
@@ -349,7 +372,21 @@ mod tests {
         let names = |group: Group| -> Vec<String> {
             group.scorers().iter().map(ScorerSpec::to_string).collect()
         };
-        assert_eq!(names(Group::All), methods::NAMES);
+        let of_maps = ["gram", "rankfeat"];
+        assert_eq!(names(Group::Maps), of_maps);
+        let plain: Vec<&str> =
+            methods::NAMES.into_iter().filter(|name| !of_maps.contains(name)).collect();
+        assert_eq!(names(Group::All), plain);
+        let probe = Probe::new().unwrap();
+        let with: Vec<String> = Group::All
+            .scorers_for(&TrainingData::new(&probe.plain))
+            .iter()
+            .map(ScorerSpec::to_string)
+            .collect();
+        assert_eq!(with, methods::NAMES);
+        let without = FeatureSet::in_memory("x").avg(ndarray::Array2::<f32>::zeros((2, 2)));
+        let without = TrainingData::new(&without.build().unwrap());
+        assert_eq!(Group::All.scorers_for(&without), Group::All.scorers());
         let clustered = ["gmm", "ssd", "maha", "mds_pp"];
         let alone = ["norm", "knn", "cfood", "lid", "kpca"];
         let of_one = clustered.map(|name| format!("{name}(kmeans=1)"));
@@ -362,7 +399,7 @@ mod tests {
         let features = [&features[..], &["knn", "cfood", "lid", "kpca"]].concat();
         assert_eq!(names(Group::Features), features);
         let of_head = |name: &&str| !logits.contains(name) && !features.contains(name);
-        let head: Vec<&str> = methods::NAMES.iter().copied().filter(|n| of_head(n)).collect();
+        let head: Vec<&str> = plain.iter().copied().filter(|n| of_head(n)).collect();
         assert_eq!(names(Group::Head), head);
         assert_eq!(names(Group::Committee), COMMITTEE);
         // They read what the classifier predicts, which logits tell as well.
@@ -377,8 +414,9 @@ mod tests {
                 _ if several.contains(&name) => Labels::UnlessSeveral,
                 _ => Labels::No,
             };
-            let logits = head.contains(&name) || logits.contains(&name);
-            let head = head.contains(&name) && !of_logits.contains(&name);
+            let both = head.contains(&name) || of_maps.contains(&name);
+            let logits = both || logits.contains(&name);
+            let head = both && !of_logits.contains(&name);
             let maps = match name {
                 "gram" => Some(Field::Gram),
                 "rankfeat" => Some(Field::Rankfeat),
