@@ -88,13 +88,41 @@ pub fn mean_without_first(map: &[f32], channels: usize) -> Result<Vec<f32>> {
     Ok(rows().zip(component).map(|(row, taken)| (mean(row) - taken) as f32).collect())
 }
 
-/// The first eigenvector of a symmetric matrix whose lower triangle this is.
+/// The first eigenvector of a symmetric matrix without negative eigenvalues, whose lower triangle this is.
+///
+/// By powers of the matrix where these settle soon, as they do for maps after a ReLU, whose first component
+/// is far ahead; else by the decomposition.
 fn first(matrix: &[f64], side: usize) -> Result<Vec<f64>> {
+    const STEPS: usize = 60;
+    let at = |i: usize, j: usize| matrix[i.max(j) * side + i.min(j)];
+    let whole: Vec<f64> = (0..side * side).map(|k| at(k / side, k % side)).collect();
+    // Not orthogonal to any of them by the map's symmetry.
+    let mut vector: Vec<f64> = (0..side).map(|i| 1.0 + (i as f64 * 0.754_877).fract()).collect();
+    normalize(&mut vector);
+    for _ in 0..STEPS {
+        let product = |row: &[f64]| row.iter().zip(&vector).map(|(a, b)| a * b).sum::<f64>();
+        let mut next: Vec<f64> = whole.chunks_exact(side).map(product).collect();
+        if !normalize(&mut next) {
+            break;
+        }
+        let moved = next.iter().zip(&vector).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        vector = next;
+        if moved < 1e-12 {
+            return Ok(vector);
+        }
+    }
     let found = eigh(matrix, side).ok_or_else(|| {
         let problem = "the singular components of a map of such values cannot be found";
         Error::config("rankfeat", side, problem)
     })?;
     Ok(found.1[..side].to_vec())
+}
+
+/// Divide by the length; whether there is one.
+fn normalize(vector: &mut [f64]) -> bool {
+    let length = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
+    vector.iter_mut().for_each(|v| *v /= length);
+    length > 0.0 && length.is_finite()
 }
 
 #[cfg(test)]
@@ -139,6 +167,10 @@ mod tests {
             assert!((f64::from(*got) - want).abs() < 1e-6, "{left:?} {exact:?}");
         }
         assert!(mean_without_first(&[1.0, 2.0], 2).is_err());
+        assert_eq!(mean_without_first(&[0.0; 6], 3).unwrap(), [0.0; 3]);
+        // Of two components of one length either may be taken.
+        let left = mean_without_first(&[1.0, 0.0, 0.0, 1.0], 2).unwrap();
+        assert!(left.iter().all(|v| v.abs() < 0.6), "{left:?}");
     }
 
     /// Another way to the same.

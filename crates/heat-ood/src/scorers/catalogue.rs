@@ -137,7 +137,9 @@ impl Group {
                 let of_logits = Group::Logits.scorers();
                 let is_of_both = |l: &&Listed| {
                     let needs = l.needs();
-                    needs.maps.is_none() && (needs.head || (needs.logits && of_logits.iter().all(|s| s.name != l.name)))
+                    needs.maps.is_none()
+                        && (needs.head
+                            || (needs.logits && of_logits.iter().all(|s| s.name != l.name)))
                 };
                 catalogue().iter().filter(is_of_both).map(|l| spec(l.name, None)).collect()
             }
