@@ -85,7 +85,7 @@ rng = np.random.default_rng(0)
 head = (rng.standard_normal((C, D), np.float32), np.zeros(C, np.float32))
 print("| job | rows | workers | seconds | planned | driver, MiB |\n|---|---|---|---|---|---|")
 for workers in map(int, args.workers.split(",")):
-    ray.init(num_cpus=workers, object_store_memory=int(3e9), log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init("local", num_cpus=workers, object_store_memory=int(3e9), log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     for n in map(int, args.rows.split(",")):
         ids = ray.data.range(n, override_num_blocks=n // BLOCK)
