@@ -200,6 +200,37 @@ fn from_images_to_scores() {
     contains(&error, &["[?, 3, 8, 8]", "[1, 3, 32, 32]", "resizing"]);
 }
 
+/// A detector that reads maps asks for them when it is given images: scores are those of the features.
+#[test]
+fn from_maps_to_scores() {
+    if !runtime("from_maps_to_scores") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    let plain = model("plain");
+    let extract = ["extract", "images", "--backbone", &plain, "--preset", "cifar10"];
+    let small = ["--resize", "8x8", "--tap", "c=c"];
+    let kept = ["--for", "gram,rankfeat", "-o", "train"];
+    let said = text(&ok(path, &[&extract[..], &small, &kept].concat()).stderr);
+    contains(&said, &["maps      kept as gram, rankfeat"]);
+    contains(&text(&ok(path, &["info", "train"]).stdout), &["gram", "c.gram", "rankfeat"]);
+    for scorer in ["gram", "rankfeat"] {
+        ok(path, &["fit", scorer, "--train", "train", "-o", scorer]);
+        let of_set = text(&ok(path, &["score", scorer, "train"]).stdout);
+        let of_images = ok(path, &["score", scorer, "images", "--backbone", &plain]);
+        assert_eq!(of_set.lines().count(), 7);
+        assert_eq!(of_set, text(&of_images.stdout), "{scorer}");
+    }
+    ok(path, &[&extract[..], &small, &["-o", "without"]].concat());
+    let (_, error) = fails(path, &["fit", "gram", "--train", "without", "-o", "no"]);
+    contains(&error, &["has no `gram`", "`heat extract --for gram` makes it"]);
+    let (code, error) = fails(path, &[&extract[..], &["--for", "maps", "-o", "no"]].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["gram, rankfeat"]);
+}
+
 #[test]
 fn surrogates_of_images() {
     let directory = tempfile::tempdir().unwrap();
