@@ -66,7 +66,7 @@ impl Activity {
                 return Err(Error::config(key, value, "must be a positive number"));
             }
         }
-        if head.dim().saturating_mul(config.m) > 1 << 28 {
+        if head.dim().saturating_mul(config.m) > 1 << 26 {
             let problem = format!("{} intervals of {} neurons are too many", config.m, head.dim());
             return Err(Error::Fit { what: "nac".into(), problem });
         }
