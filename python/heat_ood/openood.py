@@ -40,8 +40,8 @@ class HeatPostprocessor(BasePostprocessor):  # type: ignore[misc]
     """`method`: a scorer as the command writes it (`knn(k=50)`), or a recipe of HEAT (`heat_gmm_c10`).
 
     `maps=True` also collects the standard deviation and maximum of the last feature map, for
-    `pooling=std`; `gram` and `rankfeat` read it themselves. `search`: settings with the values that `hyperparam_search` tries; with it,
-    OpenOOD searches on its validation sets.
+    `pooling=std`; `gram` and `rankfeat` read it themselves. `search`: settings with the values that
+    `hyperparam_search` tries; with it, OpenOOD searches on its validation sets.
     """
 
     def __init__(
