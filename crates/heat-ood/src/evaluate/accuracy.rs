@@ -2,11 +2,15 @@
 
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, Field, FieldSet, Head, Pooling};
-use crate::math::matmul::Aligned;
+use crate::math::matmul::{Aligned, with_scratch};
+use crate::math::parallel::{Pieces, Slices};
 use crate::math::{blocks, reduce};
 
 /// Rows read at once.
 const ROWS: usize = 1024;
+
+/// Rows that a thread looks at at a time.
+const PIECE: usize = 256;
 
 /// Fraction of a set's rows whose largest logit is that of their label: logits
 /// as stored, else of `avg` and the head. `None` where the set has no labels,
@@ -106,22 +110,25 @@ impl Agreement {
         };
         let step = labels.len().div_ceil(most).max(1);
         let rows: Vec<u32> = (0..labels.len() as u32).step_by(step).collect();
-        let (mut features, mut logits, mut scratch) = (Vec::new(), Vec::new(), Aligned::default());
-        let mut counts = vec![[0u64; 2]; classes];
-        let mut right = 0;
-        for rows in rows.chunks(ROWS) {
-            features.resize(rows.len() * set.require(field)?, 0.0);
+        let dim = set.require(field)?;
+        let of_piece = |rows: &[u32]| -> Result<Vec<(u32, u32)>> {
+            let mut features = vec![0.0; rows.len() * dim];
             set.gather(field, rows, &mut features)?;
             let logits = match head {
                 Some(head) => {
-                    logits.resize(rows.len() * classes, 0.0);
-                    head.logits(&features, &mut logits, &mut scratch);
-                    &logits[..]
+                    let mut logits = vec![0.0; rows.len() * classes];
+                    with_scratch(|scratch| head.logits(&features, &mut logits, scratch));
+                    logits
                 }
-                None => &features[..],
+                None => features,
             };
-            for (logits, row) in logits.chunks_exact(classes).zip(rows) {
-                let (label, predicted) = (labels[*row as usize], reduce::argmax(logits));
+            let predicted = logits.chunks_exact(classes).map(reduce::argmax);
+            Ok(rows.iter().map(|row| labels[*row as usize]).zip(predicted).collect())
+        };
+        let mut counts = vec![[0u64; 2]; classes];
+        let mut right = 0;
+        for piece in rows.par_chunks(PIECE).map(of_piece).collect() {
+            for (label, predicted) in piece? {
                 counts[label as usize][0] += 1;
                 counts[predicted as usize][1] += 1;
                 right += usize::from(label == predicted);

@@ -5,12 +5,13 @@
 //! fraction is that of all its rows. Values are rounded before they are hashed, to
 //! half precision and once more to bfloat16, so that rows are known again
 //! whatever the form of the file and the one of these types it was written in.
+//! The upper half of a wide row's hash is that of eight of its values: they tell of
+//! most rows that they are not among the smallest, and the rest of these is not read.
 //! The hash is XXH3: every fit takes it of every row, and SHA-256 took longer
 //! than most fits. Nothing here is a secret that someone would forge.
 //!
 //! Reference: Broder, *On the Resemblance and Containment of Documents*, 1997.
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -18,8 +19,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{FeatureSet, Field, FieldSet};
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile};
-use crate::math::blocks;
 use crate::math::parallel::{self, Pieces, SlicesMut};
+use crate::math::{LINE, arch, blocks, prefetch};
 
 /// Hashes kept of each kind: 64 KiB.
 const KEPT: usize = 8192;
@@ -43,9 +44,19 @@ pub struct RowSketch {
     pub hashes: [Vec<u64>; 2],
 }
 
+/// Values of a wide row that are hashed before all of them.
+const KEY: usize = 8;
+
+/// How many rows ahead the values of keys are asked for.
+const AHEAD: usize = 8;
+
+/// Rows of fewer values have no key.
+const WIDE: usize = 64;
+
 /// What stands behind the name of the tensors of hashes. (Files of earlier versions hold other
-/// hashes as `f16` and `bf16`; of these, training files are known, not single rows.)
-const KINDS: [&str; 2] = ["f16.xxh3", "bf16.xxh3"];
+/// hashes as `f16`, `bf16`, `f16.xxh3` and `bf16.xxh3`; of these, training files are known, not
+/// single rows.)
+const KINDS: [&str; 2] = ["f16.keyed", "bf16.keyed"];
 
 /// How many rows of one set are in another.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,62 +77,89 @@ impl Overlap {
 /// What is found in half precision and in bfloat16, with the rows.
 type InBoth = ([Overlap; 2], [Vec<u32>; 2]);
 
+/// One of the two precisions.
+trait Precision {
+    /// The smallest normal number and the greatest one.
+    const RANGE: std::ops::RangeInclusive<f32>;
+
+    /// The nearest number, ties to even, of one within the range; 0 for −0.
+    fn round(v: f32) -> f32;
+}
+
+impl Precision for f16 {
+    const RANGE: std::ops::RangeInclusive<f32> =
+        f16::MIN_POSITIVE.to_f32_const()..=f16::MAX.to_f32_const();
+
+    fn round(v: f32) -> f32 {
+        let bits = v.to_bits();
+        let normal = f32::from_bits(bits.wrapping_add(0xfff + (bits >> 13 & 1)) & 0xffff_e000);
+        // Numbers from 0.5 to 1 lie as far apart as the smallest of half precision.
+        let small = ((v.abs() + 0.5) - 0.5).copysign(v);
+        (if v.abs() < *Self::RANGE.start() { small } else { normal }) + 0.0
+    }
+}
+
+impl Precision for bf16 {
+    const RANGE: std::ops::RangeInclusive<f32> = f32::MIN_POSITIVE..=bf16::MAX.to_f32_const();
+
+    fn round(v: f32) -> f32 {
+        let bits = v.to_bits();
+        f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000) + 0.0
+    }
+}
+
+/// The largest magnitude of finite values; infinite or NaN if one is.
+fn largest(row: &[f32]) -> f32 {
+    // The bits of finite numbers are in their order.
+    let largest = arch().dispatch(
+        #[inline(always)]
+        || row.iter().fold(0, |m, v| m.max(v.to_bits() & (u32::MAX >> 1))),
+    );
+    f32::from_bits(largest)
+}
+
 /// What is hashed, reused from row to row.
 #[derive(Default)]
-struct Rounded {
-    exact: Vec<f32>,
-    half: Vec<f16>,
-    bits: Vec<u16>,
-}
-
-/// The bits of a 16-bit number, of −0 those of 0.
-fn unsigned_zero(bits: u16) -> u16 {
-    if bits & 0x7fff == 0 { 0 } else { bits }
-}
-
-/// The bits of the nearest bfloat16, ties to even, of a finite number.
-fn brain(v: f32) -> u16 {
-    let bits = v.to_bits();
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
+struct Rounded(Vec<f32>);
 
 impl Rounded {
-    /// The hashes of a row's values in half precision and in bfloat16. Rows of
-    /// few values, or of such as lie outside that precision's range, might then
-    /// look like others: these are hashed as they are. (Loops are written so
-    /// that the compiler finds vector code.)
-    fn hashes(&mut self, row: &[f32]) -> (u64, u64) {
+    /// The hash of a row in one precision, with its key in the upper half. Rows of few values, or
+    /// of such as lie outside the precision's range, might then look like others: these are hashed
+    /// as they are.
+    fn hash<P: Precision>(&mut self, row: &[f32], largest: f32, key: Option<u64>) -> u64 {
         const FEW: usize = 8;
-        // The bits of finite numbers are in their order.
-        let largest = row.iter().fold(0, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
-        let largest = f32::from_bits(largest);
-        // −0 and 0 are the same value.
-        self.exact.clear();
-        self.exact.extend(row.iter().map(|v| v + 0.0));
-        let within = |smallest: f32, greatest: f32| {
-            row.len() >= FEW && (smallest..=greatest).contains(&largest)
-        };
-        let half = within(f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32());
-        let half = half.then(|| {
-            self.half.resize(row.len(), f16::ZERO);
-            self.half.convert_from_f32_slice(&self.exact);
-            self.bits.clear();
-            self.bits.extend(self.half.iter().map(|v| unsigned_zero(v.to_bits())));
-            xxh3_64(bytemuck::cast_slice(&self.bits))
-        });
-        let brain = within(f32::MIN_POSITIVE, bf16::MAX.to_f32()).then(|| {
-            self.bits.clear();
-            self.bits.extend(self.exact.iter().map(|v| unsigned_zero(brain(*v))));
-            xxh3_64(bytemuck::cast_slice(&self.bits))
-        });
-        match (half, brain) {
-            (Some(half), Some(brain)) => (half, brain),
-            (half, brain) => {
-                let exact = xxh3_64(bytemuck::cast_slice(&self.exact));
-                (half.unwrap_or(exact), brain.unwrap_or(exact))
-            }
-        }
+        let round = row.len() >= FEW && P::RANGE.contains(&largest);
+        self.0.resize(row.len(), 0.0);
+        arch().dispatch(
+            #[inline(always)]
+            || {
+                let both = self.0.iter_mut().zip(row);
+                match round {
+                    true => both.for_each(|(out, v)| *out = P::round(*v)),
+                    // −0 and 0 are the same value.
+                    false => both.for_each(|(out, v)| *out = v + 0.0),
+                }
+            },
+        );
+        let hash = xxh3_64(bytemuck::cast_slice(&self.0));
+        key.map_or(hash, |key| key << 32 | hash >> 32)
     }
+}
+
+/// The upper halves of the hashes of some wide rows in one precision, as far as their values at
+/// hand tell rows apart.
+fn keys<P: Precision>(values: &[[f32; KEY]]) -> Vec<Option<u64>> {
+    let mut rounded = values.to_vec();
+    arch().dispatch(
+        #[inline(always)]
+        || rounded.as_flattened_mut().iter_mut().for_each(|v| *v = P::round(*v)),
+    );
+    let key = |rounded: &[f32; KEY]| {
+        let differ = rounded.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        let finite = rounded.iter().all(|v| v.abs() < f32::INFINITY);
+        (finite && differ >= KEY / 2).then(|| xxh3_64(bytemuck::cast_slice(rounded)) >> 32)
+    };
+    rounded.iter().map(key).collect()
 }
 
 /// The smallest distinct hashes of those added.
@@ -146,7 +184,7 @@ impl Smallest {
         self.candidates.sort_unstable();
         self.candidates.dedup();
         self.candidates.truncate(KEPT);
-        self.bound = self.candidates.get(KEPT - 1).copied();
+        self.bound = self.candidates.get(KEPT - 1).copied().or(self.bound);
     }
 
     fn sorted(mut self) -> Vec<u64> {
@@ -155,24 +193,67 @@ impl Smallest {
     }
 }
 
-/// Both hashes of every row, some rows at a time.
-fn hashes(set: &FeatureSet, field: Field, mut take: impl FnMut([&[u64]; 2])) -> Result<()> {
+/// Both hashes of every row, some rows at a time; [`u64::MAX`] in place of some that lie above the
+/// bounds.
+fn hashes(
+    set: &FeatureSet,
+    field: Field,
+    bounds: [u64; 2],
+    mut take: impl FnMut([&[u64]; 2]),
+) -> Result<()> {
     let dim = set.require(field)?;
-    let mut found = vec![(0, 0); ROWS.min(set.len())];
+    let mut found = vec![[0; 2]; ROWS.min(set.len())];
     for range in blocks(set.len(), ROWS) {
         let found = &mut found[..range.len()];
         // Rows are read where they are hashed, few enough for the cache.
         parallel::run_all(found.par_chunks_mut(PIECE).enumerate().map(|(i, found)| {
             let start = range.start + i * PIECE;
-            let mut rows = vec![0.0; found.len() * dim];
-            set.read(field, start..start + found.len(), &mut rows)?;
+            let lent = set.lent(field, start..start + found.len()).filter(|_| dim >= WIDE);
+            let mut read = Vec::new();
+            if lent.is_none() {
+                read.resize(found.len() * dim, 0.0);
+                set.read(field, start..start + found.len(), &mut read)?;
+            }
+            let rows = lent.unwrap_or(&read);
+            let row = |i: usize| &rows[i * dim..][..dim];
+            let mut values = Vec::new();
+            if dim >= WIDE {
+                values.extend(rows.chunks_exact(dim).map(|row| {
+                    prefetch(row, dim * AHEAD + dim / 2);
+                    *row[dim / 2..].first_chunk().unwrap_or(&[0.0; KEY])
+                }));
+            }
+            let (half, brain) = (keys::<f16>(&values), keys::<bf16>(&values));
+            let keys_of = |i: usize| [&half, &brain].map(|keys| keys.get(i).copied().flatten());
+            let above = |i: usize| {
+                let keys = keys_of(i);
+                [0, 1].map(|k| keys[k].is_some_and(|key| key > bounds[k] >> 32))
+            };
+            found.fill([u64::MAX; 2]);
+            let mut below = (0..found.len()).filter(|i| above(*i) != [true; 2]).peekable();
             let mut rounded = Rounded::default();
-            for (found, row) in found.iter_mut().zip(rows.chunks_exact(dim)) {
-                *found = rounded.hashes(row);
+            while let Some(i) = below.next() {
+                if let Some(next) = below.peek() {
+                    (0..dim).step_by(LINE).for_each(|at| prefetch(row(*next), at));
+                }
+                let (row, [half, brain]) = (row(i), keys_of(i));
+                let largest = largest(row);
+                if !largest.is_finite() {
+                    // It says which value is at fault.
+                    set.read(field, start + i..start + i + 1, &mut vec![0.0; dim])?;
+                }
+                let above = above(i);
+                if !above[0] {
+                    found[i][0] = rounded.hash::<f16>(row, largest, half);
+                }
+                if !above[1] {
+                    found[i][1] = rounded.hash::<bf16>(row, largest, brain);
+                }
             }
             Ok(())
         }))?;
-        let (half, brain): (Vec<u64>, Vec<u64>) = found.iter().copied().unzip();
+        let (half, brain): (Vec<u64>, Vec<u64>) =
+            found.iter().map(|[half, brain]| (*half, *brain)).unzip();
         take([&half, &brain]);
     }
     Ok(())
@@ -182,18 +263,28 @@ impl RowSketch {
     /// Sample a set: rows of the first field that is needed.
     ///
     /// # Errors
-    /// If a row holds NaN or infinity.
+    /// If a row that is read whole holds NaN or infinity.
     pub fn of(set: &FeatureSet, needs: &FieldSet) -> Result<Self> {
         let Some(field) = needs.stored().fields().next() else {
             return Ok(RowSketch::default());
         };
-        let mut smallest: [Smallest; 2] = Default::default();
-        hashes(set, field, |found| {
-            for (smallest, found) in smallest.iter_mut().zip(found) {
-                smallest.add(found);
-            }
-        })?;
-        let hashes = smallest.map(Smallest::sorted);
+        let below = |bound: u64| -> Result<[Vec<u64>; 2]> {
+            let bounds = [bound; 2];
+            let mut smallest = bounds.map(|b| Smallest { bound: Some(b), ..Smallest::default() });
+            hashes(set, field, bounds, |found| {
+                for (smallest, found) in smallest.iter_mut().zip(found) {
+                    smallest.add(found);
+                }
+            })?;
+            Ok(smallest.map(Smallest::sorted))
+        };
+        // Hashes are spread evenly: below this bound lie more than are kept (by ten standard
+        // deviations), unless many rows are alike.
+        let bound = (KEPT as f64 * 1.11 / set.len().max(1) as f64 * u64::MAX as f64) as u64;
+        let mut hashes = below(bound)?;
+        if bound < u64::MAX && hashes.iter().any(|hashes| hashes.len() < KEPT) {
+            hashes = below(u64::MAX)?;
+        }
         Ok(RowSketch { field: field.name().into(), rows: set.len(), hashes })
     }
 
@@ -255,7 +346,7 @@ impl RowSketch {
             return Ok(None);
         };
         let mut wanted: [Vec<(u64, u32)>; 2] = Default::default();
-        hashes(other, field, |found| {
+        hashes(other, field, [u64::MAX; 2], |found| {
             for (wanted, found) in wanted.iter_mut().zip(found) {
                 let start = wanted.len();
                 wanted.extend(found.iter().enumerate().map(|(i, h)| (*h, (start + i) as u32)));
@@ -264,7 +355,7 @@ impl RowSketch {
         wanted.iter_mut().for_each(|wanted| wanted.sort_unstable());
         let mut seen = [vec![false; other.len()], vec![false; other.len()]];
         let mut smallest: [Smallest; 2] = Default::default();
-        hashes(set, field, |found| {
+        hashes(set, field, [u64::MAX; 2], |found| {
             let kinds = found.iter().zip(&wanted).zip(seen.iter_mut().zip(&mut smallest));
             for ((found, wanted), (seen, smallest)) in kinds {
                 smallest.add(found);
@@ -327,10 +418,10 @@ impl RowSketch {
         let mut overlaps = [Overlap { compared: 0, shared: 0 }; 2];
         let mut rows: [Vec<u32>; 2] = Default::default();
         let mut start = 0;
-        hashes(other, field, |found| {
+        let bounds = [0, 1].map(|i| self.hashes[i].get(KEPT - 1).copied().unwrap_or(u64::MAX));
+        hashes(other, field, bounds, |found| {
             let kinds = self.hashes.iter().zip(found).zip(overlaps.iter_mut().zip(&mut rows));
-            for ((kept, found), (overlap, rows)) in kinds {
-                let bound = kept.get(KEPT - 1).copied().unwrap_or(u64::MAX);
+            for (((kept, found), (overlap, rows)), bound) in kinds.zip(bounds) {
                 for (i, h) in found.iter().enumerate().filter(|(_, h)| **h <= bound) {
                     overlap.compared += 1;
                     if kept.binary_search(h).is_ok() {
@@ -397,37 +488,97 @@ mod tests {
     }
 
     #[test]
-    fn nearest_bfloat16_as_the_half_crate_has_it() {
+    fn nearest_numbers_as_the_half_crate_has_them() {
         let mut values = vec![0.0; 4096];
         Stream::new(4, Purpose::User, 0, 0).fill_normal(&mut values);
         values.extend([0.0, -0.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1e-45, 3e38]);
+        values.extend([6.2e-5, 5.9e-8, 2.9e-8, -2.9e-8, 3.1e-8, 65504.0, 8191.5, 1e-6, 6.1e-5]);
         for v in values {
-            assert_eq!(brain(v), bf16::from_f32(v).to_bits(), "{v}");
+            // -0 is 0, in the bits as well.
+            let brain = bf16::from_f32(v).to_f32() + 0.0;
+            assert_eq!(bf16::round(v).to_bits(), brain.to_bits(), "{v}");
+            if v <= 65504.0 {
+                let half = f16::from_f32(v).to_f32() + 0.0;
+                assert_eq!(f16::round(v).to_bits(), half.to_bits(), "{v}");
+            }
         }
     }
 
-    /// Rows written in 16 bits are known again, and other rows are not.
+    /// Rows written in 16 bits are known again, and other rows are not: whether they have a key or
+    /// not, and where many have the same.
     #[test]
     fn rounded_rows_are_the_same_rows() {
-        let mut values = vec![0.0; 400 * 12];
-        Stream::new(3, Purpose::User, 0, 0).fill_normal(&mut values);
-        let with = |from: usize, round: fn(f32) -> f32| {
-            let value = |(i, j)| round(values[(from + i) * 12 + j]);
-            let rows = Array2::from_shape_fn((200, 12), value);
-            FeatureSet::from_arrays(rows.view(), None).unwrap()
-        };
-        let rounds: [fn(f32) -> f32; 3] =
-            [|v| v, |v| f16::from_f32(v).to_f32(), |v| bf16::from_f32(v).to_f32()];
-        let share =
-            |a: &FeatureSet, b: &FeatureSet| sketch(a).overlap(b).unwrap().unwrap().fraction();
-        for round in rounds {
-            assert_eq!(share(&with(0, |v| v), &with(0, round)), 1.0);
-            assert_eq!(share(&with(0, round), &with(0, |v| v)), 1.0);
-            assert_eq!(share(&with(0, round), &with(200, round)), 0.0);
+        for (dim, alike) in [(12, 0), (WIDE, 0), (100, 0), (100, 40), (100, 90)] {
+            let mut values = vec![0.0; 400 * dim];
+            Stream::new(3, Purpose::User, 0, 0).fill_normal(&mut values);
+            // The same values in every row, but in the last columns.
+            let value =
+                |i: usize, j: usize| values[if j + 100 < alike + dim { j } else { i * dim + j }];
+            let with = |from: usize, round: fn(f32) -> f32| {
+                let value = |(i, j)| round(value(from + i, j));
+                let rows = Array2::from_shape_fn((200, dim), value);
+                FeatureSet::from_arrays(rows.view(), None).unwrap()
+            };
+            let rounds: [fn(f32) -> f32; 3] =
+                [|v| v, |v| f16::from_f32(v).to_f32(), |v| bf16::from_f32(v).to_f32()];
+            let share =
+                |a: &FeatureSet, b: &FeatureSet| sketch(a).overlap(b).unwrap().unwrap().fraction();
+            for round in rounds {
+                assert_eq!(share(&with(0, |v| v), &with(0, round)), 1.0);
+                assert_eq!(share(&with(0, round), &with(0, |v| v)), 1.0);
+                assert_eq!(share(&with(0, round), &with(200, round)), 0.0);
+            }
+            // All would be zero in half precision.
+            let tiny = |v: f32| v * 1e-9;
+            assert_eq!(share(&with(0, tiny), &with(200, tiny)), 0.0);
+            assert_eq!(share(&with(0, tiny), &with(0, tiny)), 1.0);
         }
-        // All would be zero in half precision.
-        let tiny = |v: f32| v * 1e-9;
-        assert_eq!(share(&with(0, tiny), &with(200, tiny)), 0.0);
-        assert_eq!(share(&with(0, tiny), &with(0, tiny)), 1.0);
+    }
+
+    /// Of 40,000 wide rows a fifth is kept, whether they lie one after the other or not, and
+    /// though a quarter of them is one row.
+    #[test]
+    fn wide_rows_are_sampled_by_their_keys() {
+        let (rows, dim) = (40_000, WIDE);
+        let mut values = vec![0.0; rows * dim];
+        Stream::new(5, Purpose::User, 0, 0).fill_normal(&mut values);
+        let first = values[..dim].to_vec();
+        values[..rows / 4 * dim].chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(&first));
+        let wide = Array2::from_shape_vec((rows, dim), values).unwrap();
+        let of = |from: usize, to: usize| {
+            let part = wide.slice(ndarray::s![from..to, ..]);
+            FeatureSet::from_arrays(part, None).unwrap()
+        };
+        let sketch = sketch(&of(0, rows));
+        assert_eq!(sketch.hashes.each_ref().map(Vec::len), [KEPT; 2]);
+        let reversed = of(0, rows).select((0..rows as u32).rev().collect(), None).unwrap();
+        assert_eq!(self::sketch(&reversed), sketch);
+        // 30,001 different rows, of which 8192 are kept.
+        let overlap = sketch.overlap(&of(rows - 3000, rows)).unwrap().unwrap();
+        let rate = KEPT as f64 / 30_001.0;
+        let sigma = (3000.0 * rate * (1.0 - rate)).sqrt();
+        assert!((overlap.shared as f64 - 3000.0 * rate).abs() < 5.0 * sigma, "{overlap:?}");
+        assert_eq!(overlap.shared, overlap.compared);
+        let found = sketch.shared_through(&of(0, rows), &of(rows / 4 - 1, rows / 4 + 2)).unwrap();
+        assert_eq!(found, Some(vec![0, 1, 2]));
+        // Many of the same row: fewer different ones than are kept.
+        let few = self::sketch(&of(0, rows / 4 + 7));
+        assert_eq!(few.hashes.each_ref().map(Vec::len), [8; 2]);
+    }
+
+    /// What is read whole is checked, by the row's number and the column's.
+    #[test]
+    fn values_that_are_not_finite_are_named() {
+        for column in [3, WIDE / 2 + 1] {
+            let mut rows = Array2::from_shape_fn((50, WIDE), |(i, j)| (i * WIDE + j) as f32);
+            rows[[41, column]] = f32::NAN;
+            let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
+            let needs = FieldSet::of(Field::Features(crate::features::Pooling::Avg));
+            let error = RowSketch::of(&set, &needs).unwrap_err().to_string();
+            assert!(
+                error.contains("row 41") && error.contains(&format!("column {column}")),
+                "{error}"
+            );
+        }
     }
 }

@@ -52,6 +52,14 @@ fn exp_below_largest(x: &[f32], width: usize) -> Vec<f64> {
     off
 }
 
+/// Replace every x ≤ 0 by eˣ, within two units in the last place; by 0 below −708.
+pub fn exp_of_negatives(x: &mut [f64]) {
+    crate::math::arch().dispatch(
+        #[inline(always)]
+        || x.iter_mut().for_each(|v| *v = exp_of_negative(*v)),
+    );
+}
+
 /// eˣ for x ≤ 0, within two units in the last place; 0 below −708. Written so
 /// that a loop over it is vectorised: 2ⁿ·eʳ with |r| ≤ ln 2 / 2, eʳ from its series.
 #[inline(always)]

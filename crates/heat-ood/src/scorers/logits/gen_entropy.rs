@@ -66,22 +66,27 @@ impl Method for GenConfig {
 }
 
 impl Gen {
-    fn entropy(&self, logits: &mut [f32]) -> f32 {
+    fn entropy(&self, logits: &mut [f32], scratch: &mut [Vec<f64>; 2]) -> f32 {
         let top = reduce::argmax(logits) as usize;
         logits.swap(0, top);
         let largest = f64::from(logits[0]);
-        let others: f64 = logits[1..].iter().map(|&l| (f64::from(l) - largest).exp()).sum();
-        // Of the largest, 1 − p is the sum of the others.
-        let log_sum = others.ln_1p();
-        let mut total = ((others.ln() - 2.0 * log_sum) * self.gamma).exp();
         if self.m < logits.len() {
             logits[1..].select_nth_unstable_by(self.m - 1, |a, b| b.total_cmp(a));
         }
-        for &l in &logits[1..self.m.min(logits.len())] {
-            let log_p = f64::from(l) - largest - log_sum;
-            total += (log_p * self.gamma).exp() * power_of_rest(log_p.exp(), self.gamma);
-        }
-        total as f32
+        let [ratios, powers] = scratch;
+        ratios.clear();
+        ratios.extend(logits[1..].iter().map(|&l| f64::from(l) - largest));
+        powers.clone_from(ratios);
+        reduce::exp_of_negatives(ratios);
+        let others: f64 = ratios.iter().sum();
+        // Of the largest, 1 − p is the sum of the others.
+        let log_sum = others.ln_1p();
+        powers.truncate(self.m - 1);
+        powers.iter_mut().for_each(|v| *v = (*v - log_sum) * self.gamma);
+        reduce::exp_of_negatives(powers);
+        let rest = |ratio: &f64| power_of_rest(ratio / (1.0 + others), self.gamma);
+        let first = ((others.ln() - 2.0 * log_sum) * self.gamma).exp();
+        (first + powers.iter().zip(&*ratios).map(|(p, ratio)| p * rest(ratio)).sum::<f64>()) as f32
     }
 }
 
@@ -104,7 +109,10 @@ impl Scorer for Gen {
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        self.source.rows(batch, out, |logits| self.entropy(logits));
+        let mut logits = self.source.logits(batch);
+        let mut scratch = Default::default();
+        let rows = logits.chunks_exact_mut(self.source.classes());
+        out.iter_mut().zip(rows).for_each(|(o, row)| *o = self.entropy(row, &mut scratch));
     }
 
     fn section(&self) -> Section {
@@ -134,7 +142,7 @@ mod tests {
             let config = GenConfig { gamma, m, ..GenConfig::default() };
             let gen_entropy =
                 config.fit(&TrainingData::new(&logits).with_head(&head), &mut Silent).unwrap();
-            let got = f64::from(gen_entropy.entropy(&mut row.to_vec()));
+            let got = f64::from(gen_entropy.entropy(&mut row.to_vec(), &mut Default::default()));
             assert!((got / want - 1.0).abs() < 1e-6, "{row:?}: {got}");
         }
     }
