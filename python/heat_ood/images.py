@@ -98,7 +98,7 @@ def extract(
     dtype: str = "f16",
     skip_unreadable: bool = False,
     taps: int | Mapping[str, str] | None = None,
-    views: str | None = None,
+    views: str | Sequence[str] | None = None,
     maps: Sequence[str] = (),
     surrogates: str | Sequence[str] | None = None,
     surrogate_rows: int = 1500,
@@ -113,7 +113,8 @@ def extract(
     `preset` is the preprocessing (cifar10, cifar100, imagenet, …), `transform` keys change it
     (`crop=224`). `taps` are further layers whose features stand beside the others, for scorers with
     `layer=NAME`: tensors of the graph by name, or how many are to be found in it. `views="mirror"`
-    adds the features of the mirrored image, for scorers with `views="mean"`; `maps` are the scorers for
+    adds the features of the mirrored image, for scorers with `views="mean"`; `["bits5", "median2"]` those of
+    squeezed images, for `feature_squeezing`; `maps` are the scorers for
     which more of the network's maps is kept: `["gram", "rankfeat"]`. Interrupted, it goes on
     where it stopped when called again.
 
@@ -122,8 +123,6 @@ def extract(
     `features`. `surrogate_rows` images of each kind are made with `seed`, none of images whose features are in a
     set of `exclude`; `preview` is a PNG file that shows eight of each.
     """
-    if views not in (None, "mirror"):
-        raise ValueError(f"views={views!r}: 'mirror' is known")
     network = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
     arguments = [f"transform={preset}", *(f"transform.{key}={value}" for key, value in transform.items())]
     kinds = [surrogates] if isinstance(surrogates, str) else surrogates
@@ -142,7 +141,7 @@ def extract(
         skip_unreadable,
         list(taps.items()) if isinstance(taps, Mapping) else [],
         taps if isinstance(taps, int) else None,
-        views is not None,
+        [] if views is None else [views] if isinstance(views, str) else list(views),
         list(maps),
         None if kinds is None else [name for text in kinds for name in text.split(",")],
         surrogate_rows,

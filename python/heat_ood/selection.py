@@ -41,7 +41,7 @@ class Selection:
         return "\n".join([f"Selection({self.detector!r}", *lines, ")"])
 
 
-_GROUPS = ("all", "logits", "features", "head", "maps", "unlabelled", "unlabeled", "committee")
+_GROUPS = ("all", "logits", "features", "head", "maps", "views", "unlabelled", "unlabeled", "committee")
 
 
 def _texts(

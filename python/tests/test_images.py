@@ -43,6 +43,26 @@ def test_extraction_is_that_of_the_command(tmp_path: Path) -> None:
     assert np.array_equal(scorer.score(there), scorer.score(done.features))
 
 
+def test_views_are_compared(tmp_path: Path) -> None:
+    source = images(tmp_path / "images", 40, 3)
+    train = ho.extract(source, MODEL, tmp_path / "train", resize=8, crop=8, **OPTIONS)
+    seen = ho.extract(source, MODEL, tmp_path / "seen", resize=8, crop=8, views=["bits2", "median3"], **OPTIONS)
+    detector = ho.FeatureSqueezing(bits=2, median=3).fit(train.features)
+
+    def softmax(name: str) -> np.ndarray:
+        logits = seen.features.numpy(name).astype(np.float64)
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        return powers / powers.sum(1, keepdims=True)
+
+    # Xu et al.: the largest L1 distance.
+    apart = [np.abs(softmax("logits") - softmax(f"{view}.logits")).sum(1) for view in ("bits2", "median3")]
+    np.testing.assert_allclose(detector.score(seen.features), np.max(apart, axis=0), atol=1e-5)
+    with pytest.raises(ho.HeatError, match="heat extract --views bits2,median3"):
+        detector.score(train.features)
+    with pytest.raises(ValueError, match="bits1 to bits8"):
+        ho.extract(source, MODEL, tmp_path / "no", resize=8, crop=8, views="bits9", **OPTIONS)
+
+
 def test_auto_from_images(tmp_path: Path) -> None:
     train, val = images(tmp_path / "train", 200, 1), images(tmp_path / "val", 160, 2)
     out = tmp_path / "d.safetensors"

@@ -14,6 +14,7 @@ mod datasets;
 mod decode;
 pub mod surrogates;
 mod transform;
+mod views;
 
 pub use datasets::{
     Excluded, ImageDataset, ImageSubset, Made, MadeOf, MixedClasses, open, open_all,

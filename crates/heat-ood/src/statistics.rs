@@ -287,7 +287,7 @@ impl Statistics {
         let scorers = fit_statistics(&specs, &data, &self.all(), observer)?;
         let detectors = scorers.into_iter().zip(&specs).map(|(scorer, spec)| {
             // The fit has seen no views.
-            let needs = scorer.needs(&set).unwrap_or_default();
+            let needs = scorer.needs_of_training(&set).unwrap_or_default();
             let mut detector = Detector::new(Fitted::from_parts(scorer, self.provenance(&needs)));
             detector.record_recipe(spec.to_string(), None);
             detector

@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use common::maps::{OF_MAPS, of_maps, with_maps};
+use common::maps::{OF_MAPS, VIEWS, moved, of_maps, with_maps};
 
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::HeatConfig;
@@ -146,6 +146,8 @@ fn specs() -> Vec<String> {
         "trust(alpha=0.3,k=4,pooling=std)",
         "gram(powers=3,validation=0.3,confidence=false)",
         "rankfeat(temperature=2)",
+        "feature_squeezing(bits=0,median=3,dist_norm=2)",
+        "feature_squeezing(bits=5,median=0,dist_norm=1.5)",
         "nac(m=10,o=300,sig_alpha=1,pooling=std)",
         "openmax(tailsize=7,alpha=3,euclid_weight=0.3,correct=false)",
         "weiper(repeats=3,distance=0.5,bins=20,lambda1=1,lambda2=1,smoothing=5,\
@@ -225,10 +227,11 @@ fn subset(rows: &[u32]) -> FeatureSet {
         values
     });
     let [gram, rankfeat] = of_maps(&values[0], &values[1]);
-    set(
-        &[("avg", &values[0]), ("std", &values[1]), ("gram", &gram), ("rankfeat", &rankfeat)],
-        rows.len(),
-    )
+    let views = VIEWS.map(|(name, by)| (name, moved(&values[0], &values[1], by)));
+    let mut fields: Vec<(&str, &[f32])> =
+        vec![("avg", &values[0]), ("std", &values[1]), ("gram", &gram), ("rankfeat", &rankfeat)];
+    fields.extend(views.iter().map(|(name, values)| (*name, &values[..])));
+    set(&fields, rows.len())
 }
 
 /// A set in a file, of these fields.
@@ -259,6 +262,12 @@ struct Probes {
 
 const FEW: [u32; 3] = [5, 300, 77];
 
+/// These fields beside the others, which are all the same.
+fn with_views<'a>(some: &[(&'a str, &'a [f32])], all: &'a [f32]) -> Vec<(&'a str, &'a [f32])> {
+    let names = ["avg", "std", "rankfeat"].into_iter().chain(VIEWS.map(|(name, _)| name));
+    some.iter().copied().chain(names.map(|name| (name, all))).collect()
+}
+
 static PROBES: LazyLock<Probes> = LazyLock::new(|| {
     let rows: Vec<u32> = (0..301).collect();
     let reversed: Vec<u32> = rows.iter().rev().copied().collect();
@@ -272,16 +281,8 @@ static PROBES: LazyLock<Probes> = LazyLock::new(|| {
         rows: subset(&rows),
         backwards: subset(&reversed),
         few: subset(&FEW),
-        nan: set(&[("avg", &plain), ("std", &plain), ("gram", &gram), ("rankfeat", &plain)], 3),
-        narrow: set(
-            &[
-                ("avg", &[0.0; 3]),
-                ("std", &[0.0; 3]),
-                ("gram", &[0.0; 30]),
-                ("rankfeat", &[0.0; 3]),
-            ],
-            1,
-        ),
+        nan: set(&with_views(&[("gram", &gram)], &plain), 3),
+        narrow: set(&with_views(&[("gram", &[0.0; 30])], &[0.0; 3]), 1),
     }
 });
 

@@ -6,7 +6,7 @@ use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, Laye
 use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{ImageOptions, TransformConfig, open};
 use heat_ood::Error;
-use heat_ood::features::{Field, gram_rows, mean_without_first};
+use heat_ood::features::{Field, View, gram_rows, mean_without_first};
 use heat_ood::math::parallel::{Pieces, Slices};
 use heat_ood::recipe::Recipe;
 use numpy::ndarray::Axis;
@@ -74,7 +74,7 @@ type Done = (usize, usize, Vec<String>, Option<String>, Vec<&'static str>, Vec<u
 /// Extract images into a feature set; or sets of surrogates made of them.
 #[pyfunction]
 #[pyo3(signature = (images, network, out, transform_arguments, format=None, split=None, root=None, batch_size=64,
-                    shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, mirror=false, maps=Vec::new(),
+                    shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, views=Vec::new(), maps=Vec::new(),
                     surrogates=None, surrogate_rows=1500, seed=0, exclude=None, preview=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn extract(
@@ -92,7 +92,7 @@ pub fn extract(
     skip_unreadable: bool,
     layers: Vec<(String, String)>,
     found_layers: Option<usize>,
-    mirror: bool,
+    views: Vec<String>,
     maps: Vec<String>,
     surrogates: Option<Vec<String>>,
     surrogate_rows: usize,
@@ -126,6 +126,8 @@ pub fn extract(
         let chosen = chosen.transpose()?;
         let backbone = chosen.as_ref().unwrap_or(&network.opened);
         let layers = LayersAsked { named: layers, found: found_layers };
+        let views =
+            views.iter().map(|name| name.parse()).collect::<heat_ood::Result<Vec<View>>>()?;
         let of_maps = maps.iter().map(|name| {
             let known = Field::OF_MAPS.into_iter().find(|field| field.name() == name);
             known.ok_or_else(|| {
@@ -143,7 +145,7 @@ pub fn extract(
             skip_unreadable,
             dtype,
             perturb: None,
-            mirror,
+            views,
         };
         let (done, used, kinds, left_out) = match &surrogates {
             None => {

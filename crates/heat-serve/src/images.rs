@@ -4,7 +4,7 @@ use std::path::Path;
 
 use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked, Part};
 use heat_images::{Image, ImageDataset, TransformConfig, decode_within};
-use heat_ood::features::{FloatType, MIRROR, Origin};
+use heat_ood::features::{FloatType, Origin, View};
 use heat_ood::{Detector, Error, Silent};
 
 use crate::refusal::{Kind, Refusal, Result};
@@ -52,7 +52,7 @@ impl Network {
             skip_unreadable: true,
             dtype: FloatType::F16,
             perturb: None,
-            mirror: read.iter().any(|part| part.name() == MIRROR),
+            views: View::of(&read),
         };
         let grey = Picture::Pixels(grey());
         let first = Pictures { all: vec![&grey], max_pixels };

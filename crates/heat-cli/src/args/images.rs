@@ -1,5 +1,6 @@
 //! Grammar of the commands that lead from images to features.
 
+use heat_ood::features::View;
 use std::path::PathBuf;
 
 use super::output;
@@ -65,9 +66,10 @@ pub struct ExtractArgs {
     /// stages, named as stage3_mid [default of N: 3]
     #[arg(long, value_name = "auto[:N]", value_parser = found_taps)]
     pub taps: Option<usize>,
-    /// Take the features of the mirrored image too, for scorers with views=mean
-    #[arg(long, value_name = "mirror", value_parser = ["mirror"])]
-    pub views: Option<String>,
+    /// Take the features of other views of each image too: mirror, for scorers with views=mean;
+    /// bits5 (values of five bits) and median2 (the median of 2 × 2 pixels), for feature_squeezing
+    #[arg(long, value_name = "VIEW,…", value_delimiter = ',')]
+    pub views: Vec<View>,
     /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat
     #[arg(long = "for", value_name = "SCORER,…", value_delimiter = ',', value_parser = ["gram", "rankfeat"])]
     pub scorers: Vec<String>,

@@ -8,7 +8,7 @@ use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{ImageDataset, ImageSubset, open};
 use heat_ood::auto::{Auto, AutoConfig, AutoData};
 use heat_ood::calibrate::CalibrationConfig;
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, View};
 use heat_ood::io::write_own;
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::select::{SelectConfig, Surrogates};
@@ -141,7 +141,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
         batch_size: backbone.found().batch().unwrap_or(given.batch_size),
         skip_unreadable: true,
         dtype: given.dtype.parse()?,
-        mirror: !args.no_mirror,
+        views: if args.no_mirror { Vec::new() } else { vec![View::Mirror] },
         ..ExtractConfig::default()
     };
     let mut notes = Vec::new();
@@ -178,7 +178,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
     let place = |name: &str| work.join(name);
     let train: &dyn ImageDataset = train.as_ref().map_or(&*set, |subset| subset);
     // The mirrored images are scored, not fitted on.
-    let plain = ExtractConfig { mirror: false, ..config.clone() };
+    let plain = ExtractConfig { views: Vec::new(), ..config.clone() };
     let agreement = extract_into(train, &backbone, &place("train"), &plain, progress)?;
     agreement.iter().for_each(|agreement| say_agreement(agreement, progress));
     extract_into(&calibration, &backbone, &place("calibration"), &config, progress)?;

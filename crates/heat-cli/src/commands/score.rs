@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, LayersAsked, Part, stream};
 use heat_images::{ImageDataset, TransformConfig, open_all};
 use heat_ood::calibrate::{Ties, benjamini_hochberg};
-use heat_ood::features::{FeatureSet, FeatureStream, MIRROR, StreamForm};
+use heat_ood::features::{FeatureSet, FeatureStream, StreamForm, View};
 use heat_ood::io::is_standard_output;
 use heat_ood::{Detector, Error, Prediction, Silent, printable};
 
@@ -271,7 +271,7 @@ impl Images {
             skip_unreadable: true,
             dtype: given.dtype.parse()?,
             perturb: None,
-            mirror: detector.scorer().parts().iter().any(|part| part.name() == MIRROR),
+            views: View::of(&detector.scorer().parts()),
         };
         Ok(Images { set, backbone, config })
     }

@@ -11,7 +11,7 @@ use super::{outputs::made, write_output};
 use crate::args::{Form, ScorersArgs};
 
 /// Formulas in short; docs/methods.md has them in full, with references.
-const FORMULAS: [(&str, &str); 49] = [
+const FORMULAS: [(&str, &str); 50] = [
     ("msp", "1 − max p, p = softmax(logits)"),
     ("max_logit", "−max logits"),
     ("el", "−logsumexp(logits)"),
@@ -64,6 +64,7 @@ const FORMULAS: [(&str, &str); 49] = [
     ("weiper", "divergences of z and of perturbed logits from their usual histograms"),
     ("gram", "deviations of Gram matrices of maps from the bounds of the predicted class"),
     ("rankfeat", "−logsumexp of the logits without the map's first singular component"),
+    ("feature_squeezing", "max over squeezed views of ‖softmax(logits) − softmax(view's logits)‖"),
 ];
 
 fn formula(name: &str) -> &'static str {
@@ -97,8 +98,11 @@ fn needs(listed: &Listed) -> String {
         _ => None,
     };
     let maps = needs.maps.map(|field| format!("{0} (heat extract --for {0})", field.name()));
+    let views: Vec<String> = needs.views.into_iter().flatten().map(|v| v.to_string()).collect();
+    let views = (!views.is_empty())
+        .then(|| format!("{} (heat extract --views {})", views.join(", "), views.join(",")));
     let both = labels.into_iter().chain(classifier).map(str::to_owned);
-    let all: Vec<String> = both.chain(maps).collect();
+    let all: Vec<String> = both.chain(maps).chain(views).collect();
     if all.is_empty() { "–".to_owned() } else { all.join(", ") }
 }
 
@@ -146,8 +150,15 @@ fn json(listed: &[&Listed]) -> String {
             Labels::UnlessClustered | Labels::UnlessSeveral => json!("unless kmeans="),
         };
         let maps = needs.maps.map(Field::name);
-        let needs =
-            json!({"labels": labels, "logits": needs.logits, "head": needs.head, "maps": maps});
+        let views = needs.views.into_iter().flatten().map(|view| view.to_string());
+        let views: Vec<String> = views.collect();
+        let needs = json!({
+            "labels": labels,
+            "logits": needs.logits,
+            "head": needs.head,
+            "maps": maps,
+            "views": views,
+        });
         let about = json!({"formula": formula(l.name), "needs": needs, "settings": settings});
         (l.name.to_owned(), about)
     };

@@ -231,6 +231,42 @@ fn from_maps_to_scores() {
     contains(&error, &["gram, rankfeat"]);
 }
 
+/// Squeezed views are extracted where they are asked for, and where a detector that reads them is
+/// given images: scores are those of the features.
+#[test]
+fn from_views_to_scores() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    images(path);
+    let plain = model("plain");
+    let extract = ["extract", "images", "--backbone", &plain, "--preset", "cifar10"];
+    let small = ["--resize", "8x8"];
+    let (code, error) = fails(path, &[&extract[..], &["--views", "bits0", "-o", "no"]].concat());
+    assert_eq!(code, 2);
+    contains(&error, &["bits0", "expected mirror, bits1 to bits8, or median2 to median15"]);
+    if !runtime("from_views_to_scores") {
+        return;
+    }
+    ok(path, &[&extract[..], &small, &["--views", "median2,bits5", "-o", "test"]].concat());
+    ok(path, &[&extract[..], &small, &["-o", "train"]].concat());
+    contains(&text(&ok(path, &["info", "test"]).stdout), &["bits5.logits", "median2.logits"]);
+    let fit = ["fit", "feature_squeezing", "--train", "train", "-o", "d"];
+    ok(path, &fit);
+    let of_set = text(&ok(path, &["score", "d", "test"]).stdout);
+    assert_eq!(of_set.lines().count(), 7);
+    let of_images = ok(path, &["score", "d", "images", "--backbone", &plain]);
+    assert_eq!(of_set, text(&of_images.stdout));
+    let (_, error) = fails(path, &["score", "d", "train"]);
+    contains(&error, &["has no view `bits5`", "`heat extract --views bits5,median2` makes it"]);
+    // Another list of views is another feature set.
+    let (_, error) =
+        fails(path, &[&extract[..], &small, &["--views", "bits5", "-o", "test"]].concat());
+    contains(&error, &["views", "median2"]);
+    let (_, error) =
+        fails(path, &[&extract[..], &small, &["--tap", "bits5=c", "-o", "no"]].concat());
+    contains(&error, &["not that of a view"]);
+}
+
 #[test]
 fn surrogates_of_images() {
     let directory = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ use super::pooling::Layout;
 use super::proto::{Attribute, FLOAT, Graph, Model, Node, Value};
 use super::runtime::{Session, find_library};
 use crate::{ImageDataset, Transform, TransformConfig};
-use heat_ood::features::Part;
+use heat_ood::features::{Part, View};
 use heat_ood::{Error, Result};
 
 /// Which further layers are wanted.
@@ -158,8 +158,9 @@ impl Backbone {
             }
         };
         let part = Part::named(name)?;
-        if name.contains('.') || name == heat_ood::features::MIRROR {
-            let problem = "a layer's name has no point, and is not that of the mirrored view";
+        if name.contains('.') || View::known(name).is_some() {
+            let problem =
+                "a layer's name has no point, and is not that of a view (mirror, bits5, median2)";
             return Err(Error::config("layer", name, problem));
         }
         Ok(Layer { part, tensor: tensor.to_owned(), shape, layout })

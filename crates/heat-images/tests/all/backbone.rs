@@ -13,7 +13,7 @@ use common::bytes::contains;
 use common::{close, runtime};
 use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, LayersAsked, Tap, extract};
 use heat_images::{ImageOptions, TransformConfig, open};
-use heat_ood::features::{FeatureSet, Field, FloatType, Head, Pooling};
+use heat_ood::features::{FeatureSet, Field, FloatType, Head, Pooling, View};
 use heat_ood::io::TensorFile;
 use heat_ood::{Event, Observer, Silent};
 
@@ -169,7 +169,7 @@ fn maps_are_reduced_as_by_numpy() {
     let config = ExtractConfig {
         transform: TransformConfig { resize: None, crop: None, ..TransformConfig::imagenet() },
         batch_size: 3,
-        mirror: true,
+        views: vec![View::Mirror],
         ..ExtractConfig::default()
     };
     network = backbone("plain", None).unwrap().with_layers(&layer, [8, 8]).unwrap();
@@ -194,6 +194,59 @@ fn images(rgb: &[u8]) -> Vec<u8> {
     header += &" ".repeat(118 - header.len() - 1);
     header += "\n";
     [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), rgb].concat()
+}
+
+/// The features of squeezed views are those of images that are squeezed before: of one bit, 0 or
+/// 255, by the threshold; of medians, by sorting.
+#[test]
+fn squeezed_images() {
+    if !runtime("squeezed_images") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let rgb: Vec<u8> = (0..7 * 192u32).map(|i| (i * 7919 % 251) as u8).collect();
+    let bits: Vec<u8> = rgb.iter().map(|v| if *v > 127 { 255 } else { 0 }).collect();
+    let inside = |i: usize, by: usize| (i + by).saturating_sub(1).min(7);
+    let median: Vec<u8> = (0..rgb.len())
+        .map(|at| {
+            let (image, y, x, c) = (at / 192, at / 24 % 8, at / 3 % 8, at % 3);
+            let cell = |dy, dx| rgb[image * 192 + inside(y, dy) * 24 + inside(x, dx) * 3 + c];
+            let mut nine: Vec<u8> = (0..9).map(|i| cell(i / 3, i % 3)).collect();
+            nine.sort_unstable();
+            nine[4]
+        })
+        .collect();
+    let model = backbone("plain", None).unwrap();
+    let run = |rgb: &[u8], views: &[View], out: &str| {
+        fs::write(path("images.npy"), images(rgb)).unwrap();
+        let set = open(path("images.npy"), &ImageOptions::default()).unwrap();
+        let config = ExtractConfig {
+            transform: TransformConfig { resize: None, crop: None, ..TransformConfig::imagenet() },
+            batch_size: 3,
+            dtype: FloatType::F32,
+            views: views.to_vec(),
+            ..ExtractConfig::default()
+        };
+        extract(&*set, &model, &path(out), &config, &mut Silent).unwrap();
+        FeatureSet::open(path(out)).unwrap()
+    };
+    let all = |set: &FeatureSet, name: &str| {
+        let field = Field::named(name).unwrap();
+        let mut out = vec![0.0; set.len() * set.require(field).unwrap()];
+        set.read(field, 0..set.len(), &mut out).unwrap();
+        out
+    };
+    let seen = run(&rgb, &[View::Median(3), View::Bits(1)], "seen");
+    let (bits, median) = (run(&bits, &[], "bits"), run(&median, &[], "median"));
+    for name in ["avg", "std", "logits"] {
+        let plain = all(&seen, name);
+        for (view, other) in [("bits1", &bits), ("median3", &median)] {
+            let want = all(other, name);
+            assert_ne!(want, plain, "{view} {name}");
+            close(&format!("{view} {name}"), &all(&seen, &format!("{view}.{name}")), &want, 1e-5);
+        }
+    }
 }
 
 /// A layer beside the features is what it is as the features; the mirrored image's features are
@@ -221,7 +274,8 @@ fn further_layers_and_mirrored_images() {
     let run = |images: &str, model: &Backbone, layers: &LayersAsked, mirror: bool, out: &str| {
         let set = open(path(images), &ImageOptions::default()).unwrap();
         let model = model.with_layers_of(layers, &*set, &config.transform)?;
-        let config = ExtractConfig { mirror, ..config.clone() };
+        let views = if mirror { vec![View::Mirror] } else { Vec::new() };
+        let config = ExtractConfig { views, ..config.clone() };
         extract(&*set, &model, &path(out), &config, &mut Silent)?;
         FeatureSet::open(path(out))
     };

@@ -16,7 +16,7 @@ use crate::calibrate::CalibrationConfig;
 use crate::compose::{CombinedConfig, Part};
 use crate::detector::Detector;
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Field, MIRROR, Part as Layer, Pooling};
+use crate::features::{FeatureSet, Field, Pooling, View};
 use crate::math::rng::{Purpose, Stream};
 use crate::metrics;
 use crate::observe::{Event, Observer};
@@ -204,7 +204,7 @@ impl AutoConfig {
             }
         }
         for layer in data.features.parts() {
-            if layer.name() == MIRROR || layer.name().contains('.') {
+            if View::known(layer.name()).is_some() || layer.name().contains('.') {
                 continue;
             }
             let std = Field::Features(Pooling::Std).within(layer);
@@ -359,7 +359,7 @@ impl Judges {
 
     /// Whether all have the mirrored images' features.
     fn mirrored(&self) -> Result<bool> {
-        let mirror = Layer::named(MIRROR)?;
+        let mirror = View::Mirror.part()?;
         let has = |set: &FeatureSet| set.parts().contains(&mirror);
         Ok(has(&self.held_out) && self.kinds.iter().all(|(_, set)| has(set)))
     }

@@ -159,9 +159,6 @@ impl Field {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Part(u32);
 
-/// The part of the mirrored images.
-pub const MIRROR: &str = "mirror";
-
 /// Most parts that a process knows, so that names in files cannot fill the memory.
 const MOST: usize = 1 << 14;
 
@@ -243,6 +240,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::MIRROR;
 
     #[test]
     fn names_are_read_as_they_are_written() {

@@ -31,6 +31,7 @@ mod stream;
 mod subset;
 mod table;
 mod unnamed;
+mod view;
 mod whole_labels;
 
 pub use batch::{Batch, FieldSet};
@@ -39,7 +40,7 @@ pub use collection::ID_SET;
 pub use convert::{
     ConvertConfig, Converted, FloatType, Form, RowsFile, convert, encode_rows, write_rows,
 };
-pub use field::{Field, MIRROR, Part, PartField, Pooling};
+pub use field::{Field, Part, PartField, Pooling};
 pub use formats::FileFormat;
 pub use head::Head;
 pub(crate) use head::MAX_DIM;
@@ -55,3 +56,4 @@ pub use set::{FeatureSet, HEAD, RowNames};
 pub use sketch::{Overlap, RowSketch};
 pub use stream::{FeatureStream, StreamForm};
 pub use subset::{Subset, SubsetConfig};
+pub use view::{MIRROR, View};

@@ -9,9 +9,11 @@ use std::sync::LazyLock;
 
 use super::method::Entry;
 use super::spec::ScorerSpec;
-use super::{LAYER, TrainingData, VIEWS, gaussian, logits, maps, methods, neighbours, subspace};
+use super::{
+    LAYER, TrainingData, VIEWS, gaussian, logits, maps, methods, neighbours, subspace, views,
+};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Field, GRAM_POWERS, Head, InMemory, Pooling, gram_rows};
+use crate::features::{FeatureSet, Field, GRAM_POWERS, Head, InMemory, Pooling, View, gram_rows};
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::Silent;
 
@@ -31,8 +33,13 @@ impl Listed {
             let probe = Probe::new().ok();
             let needs = |listed: &Listed| {
                 // Whoever cannot be tried is taken to need everything.
-                let everything =
-                    Needs { labels: Labels::Yes, logits: true, head: true, maps: None };
+                let everything = Needs {
+                    labels: Labels::Yes,
+                    logits: true,
+                    head: true,
+                    maps: None,
+                    views: [None; 2],
+                };
                 let clusters = listed.settings.iter().any(|(key, _)| key == "kmeans");
                 let found = probe.as_ref().map(|probe| probe.needs(listed.name, clusters));
                 (listed.name, found.unwrap_or(everything))
@@ -54,6 +61,8 @@ pub struct Needs {
     pub head: bool,
     /// Which of [`Field::OF_MAPS`] stand for the features.
     pub maps: Option<Field>,
+    /// Which views of the images must be there beside these, when it scores; at most two.
+    pub views: [Option<View>; 2],
 }
 
 /// Whether a fit needs class labels.
@@ -72,7 +81,8 @@ pub enum Labels {
 /// Scorers that are chosen together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// Every scorer, as it is; those of maps where there is [what they read](Group::scorers_for).
+    /// Every scorer, as it is; those of maps and of views where there is
+    /// [what they read](Group::scorers_for).
     All,
     /// Those of the logits alone.
     Logits,
@@ -82,6 +92,8 @@ pub enum Group {
     Head,
     /// Those of what is made of feature maps where it is asked for.
     Maps,
+    /// Those of other views of the images, which are there where they are asked for.
+    Views,
     /// Those that need neither labels nor classifier, with one cluster where classes were
     /// wanted.
     Unlabelled,
@@ -92,12 +104,13 @@ pub enum Group {
 
 impl Group {
     /// All, with the word for each.
-    pub const ALL: [(&'static str, Group); 7] = [
+    pub const ALL: [(&'static str, Group); 8] = [
         ("all", Group::All),
         ("logits", Group::Logits),
         ("features", Group::Features),
         ("head", Group::Head),
         ("maps", Group::Maps),
+        ("views", Group::Views),
         ("unlabelled", Group::Unlabelled),
         ("committee", Group::Committee),
     ];
@@ -117,11 +130,12 @@ impl Group {
         };
         match self {
             Group::All => {
-                let of_maps = Group::Maps.scorers();
+                let asked_for = [Group::Maps.scorers(), Group::Views.scorers()].concat();
                 let all = methods::NAMES.iter().map(|name| spec(name, None));
-                all.filter(|spec| !of_maps.contains(spec)).collect()
+                all.filter(|spec| !asked_for.contains(spec)).collect()
             }
             Group::Maps => of(&[maps::METHODS]),
+            Group::Views => of(&[views::METHODS]),
             Group::Logits => of(&[logits::METHODS]),
             Group::Features => {
                 let needs_head = |s: &ScorerSpec| {
@@ -138,6 +152,7 @@ impl Group {
                 let is_of_both = |l: &&Listed| {
                     let needs = l.needs();
                     needs.maps.is_none()
+                        && needs.views == [None; 2]
                         && (needs.head
                             || (needs.logits && of_logits.iter().all(|s| s.name != l.name)))
                 };
@@ -158,16 +173,25 @@ impl Group {
     }
 
     /// Its scorers for such a training set: the members of the committee that goes with it; of all also
-    /// those of maps whose fields it has.
+    /// those of maps whose fields it has, and of views that it has.
     pub fn scorers_for(self, data: &TrainingData) -> Vec<ScorerSpec> {
         let mut found = match self {
             Group::Committee => committee(data),
             group => group.scorers(),
         };
         let has = |field: Field| data.features.fields().any(|f| f.base() == field);
+        let parts = data.features.parts();
+        let seen = |view: View| parts.iter().any(|part| View::known(part.name()) == Some(view));
         if self == Group::All && Field::OF_MAPS.into_iter().any(has) {
             let of_maps = catalogue().iter().filter(|l| l.needs().maps.is_some_and(has));
             found.extend(of_maps.map(|l| spec(l.name, None)));
+        }
+        if self == Group::All && !parts.is_empty() {
+            let of_views = catalogue().iter().filter(|l| {
+                let views = l.needs().views;
+                views != [None; 2] && views.into_iter().flatten().all(seen)
+            });
+            found.extend(of_views.map(|l| spec(l.name, None)));
         }
         found
     }
@@ -279,7 +303,15 @@ impl Probe {
         let mut of_others = vec![0.0; ROWS * CLASSES];
         head.logits(&between, &mut of_others, &mut Default::default());
         let others = FeatureSet::in_memory("others").avg(matrix(&between, DIM)?);
-        let others = others.logits(matrix(&of_others, CLASSES)?);
+        let mut others = others.logits(matrix(&of_others, CLASSES)?);
+        // Other rows as their views.
+        for view in [View::Bits(5), View::Median(2)] {
+            let part = view.part()?;
+            let avg = Field::Features(Pooling::Avg).within(part);
+            others = others.field(avg, matrix(&rows[..between.len()], DIM)?);
+            let stored = Field::Logits.within(part);
+            others = others.field(stored, matrix(&logits[..of_others.len()], CLASSES)?);
+        }
         // Rows as maps of one cell; any features serve as those without a component.
         let gram = |rows: &[f32]| -> Vec<f32> {
             rows.chunks_exact(DIM).flat_map(|row| gram_rows(row, DIM)).collect()
@@ -313,11 +345,14 @@ impl Probe {
     /// The least with which it can be fitted.
     fn needs(&self, name: &str, clusters: bool) -> Needs {
         let maps = Cell::new(None);
+        let views = Cell::new([None; 2]);
         let fits = |set: &FeatureSet, head: bool, clusters: Option<i64>| {
             let data = TrainingData::new(set).with_head(head.then_some(&self.head));
             let fitted = spec(name, clusters).fit(&data, &mut Silent);
             if let Ok(scorer) = &fitted {
                 maps.set(scorer.scorer().of_maps().first().copied());
+                let read = View::of(&scorer.scorer().parts());
+                views.set([0, 1].map(|i| read.get(i).copied()));
             }
             // Where one cluster is no class to compare others with, all scores are the same.
             fitted.and_then(|scorer| scorer.score(&self.others)).is_ok_and(|scores| {
@@ -328,7 +363,13 @@ impl Probe {
             })
         };
         use Labels::{No, UnlessClustered, UnlessSeveral, Yes};
-        let needs = |labels, logits, head| Needs { labels, logits, head, maps: maps.get() };
+        let needs = |labels, logits, head| Needs {
+            labels,
+            logits,
+            head,
+            maps: maps.get(),
+            views: views.get(),
+        };
         match () {
             _ if fits(&self.plain, false, None) => needs(No, false, false),
             _ if clusters && fits(&self.plain, false, Some(1)) => {
@@ -374,14 +415,14 @@ mod tests {
         let names = |group: Group| -> Vec<String> {
             group.scorers().iter().map(ScorerSpec::to_string).collect()
         };
-        let of_maps = ["gram", "rankfeat"];
-        assert_eq!(names(Group::Maps), of_maps);
+        let asked_for = ["gram", "rankfeat", "feature_squeezing"];
+        assert_eq!([names(Group::Maps), names(Group::Views)].concat(), asked_for);
         let plain: Vec<&str> =
-            methods::NAMES.into_iter().filter(|name| !of_maps.contains(name)).collect();
+            methods::NAMES.into_iter().filter(|name| !asked_for.contains(name)).collect();
         assert_eq!(names(Group::All), plain);
         let probe = Probe::new().unwrap();
         let with: Vec<String> = Group::All
-            .scorers_for(&TrainingData::new(&probe.plain))
+            .scorers_for(&TrainingData::new(&probe.others))
             .iter()
             .map(ScorerSpec::to_string)
             .collect();
@@ -416,15 +457,17 @@ mod tests {
                 _ if several.contains(&name) => Labels::UnlessSeveral,
                 _ => Labels::No,
             };
-            let both = head.contains(&name) || of_maps.contains(&name);
-            let logits = both || logits.contains(&name);
+            let both = head.contains(&name) || ["gram", "rankfeat"].contains(&name);
+            let views = name == "feature_squeezing";
+            let logits = both || logits.contains(&name) || views;
             let head = both && !of_logits.contains(&name);
             let maps = match name {
                 "gram" => Some(Field::Gram),
                 "rankfeat" => Some(Field::Rankfeat),
                 _ => None,
             };
-            assert_eq!(listed.needs(), Needs { labels, logits, head, maps }, "{name}");
+            let views = [View::Bits(5), View::Median(2)].map(|view| views.then_some(view));
+            assert_eq!(listed.needs(), Needs { labels, logits, head, maps, views }, "{name}");
         }
     }
 }

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::fit::TrainingData;
 use super::{Scorer, Section, Stored};
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, FieldSet, MIRROR, Part};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Part, View};
 
 /// What stands in a file for each.
 pub(crate) const LAYER: &str = "layer";
@@ -114,6 +114,10 @@ impl Scorer for AtLayer {
         Ok(self.scorer.needs(&set.part(self.layer)?)?.within(self.layer))
     }
 
+    fn needs_of_training(&self, set: &FeatureSet) -> Result<FieldSet> {
+        Ok(self.scorer.needs_of_training(&set.part(self.layer)?)?.within(self.layer))
+    }
+
     fn parts(&self) -> Vec<Part> {
         vec![self.layer]
     }
@@ -152,7 +156,7 @@ impl OverViews {
     /// # Errors
     /// If more names of layers are known than is allowed.
     pub fn mirrored(scorer: Arc<dyn Scorer>) -> Result<Self> {
-        Ok(OverViews { views: vec![Part::named(MIRROR)?], scorer })
+        Ok(OverViews { views: vec![View::Mirror.part()?], scorer })
     }
 
     pub(crate) fn load(stored: &Stored<'_>, load: Load<'_>) -> Result<Self> {
@@ -190,6 +194,10 @@ impl Scorer for OverViews {
         self.views.iter().try_fold(own, |needs, view| {
             Ok(needs.and(self.scorer.needs(&set.part(*view)?)?.within(*view)))
         })
+    }
+
+    fn needs_of_training(&self, set: &FeatureSet) -> Result<FieldSet> {
+        self.needs(set).or_else(|_| self.scorer.needs_of_training(set))
     }
 
     fn parts(&self) -> Vec<Part> {

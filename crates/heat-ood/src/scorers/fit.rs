@@ -132,7 +132,7 @@ impl<S: Scorer> Fitted<S> {
 impl<S: Scorer + ?Sized> Fitted<S> {
     /// As [`Fitted::on`], of a shared scorer.
     pub(crate) fn record(data: &TrainingData, scorer: Arc<S>) -> Result<Self> {
-        let needs = scorer.needs(&data.features)?;
+        let needs = scorer.needs_of_training(&data.features)?;
         let provenance = Provenance::of_training(&data.features, &needs)?;
         Ok(Fitted { scorer, provenance })
     }
@@ -152,7 +152,7 @@ impl<'a> Recorder<'a> {
 
     /// As [`Fitted::record`].
     pub fn record(&mut self, scorer: Arc<dyn Scorer>) -> Result<Fitted<dyn Scorer>> {
-        let needs = scorer.needs(&self.data.features)?;
+        let needs = scorer.needs_of_training(&self.data.features)?;
         let provenance = match self.known.iter().find(|(other, _)| *other == needs) {
             Some((_, provenance)) => provenance.clone(),
             None => {

@@ -70,14 +70,25 @@ pub fn softmax_gradient(logits: &mut [f64], temperature: f64) {
 
 /// Scorers that are the same for logits with one number added to a whole row,
 /// so that logarithms of probabilities serve as well.
-const OF_PROBABILITIES: [&str; 6] = ["msp", "odin", "klm", "gen", "entropy", "temperature"];
+const OF_PROBABILITIES: [&str; 7] =
+    ["msp", "odin", "klm", "gen", "entropy", "temperature", "feature_squeezing"];
 
 /// What the largest logit decides is, called so in messages and in files, is one too.
 const PREDICTOR: [&str; 2] = ["predicted class", "predictor"];
 
 /// Scorers that compare the classes of a row.
-const OF_SEVERAL: [&str; 9] =
-    ["msp", "odin", "klm", "gen", "entropy", "temperature", "gradnorm", "fdbd", "pnml"];
+const OF_SEVERAL: [&str; 10] = [
+    "msp",
+    "odin",
+    "klm",
+    "gen",
+    "entropy",
+    "temperature",
+    "gradnorm",
+    "fdbd",
+    "pnml",
+    "feature_squeezing",
+];
 
 /// Refuse a scorer that would be constant with one logit.
 pub(crate) fn check_logit_count(scorer: &str, classes: usize) -> Result<()> {

@@ -1,16 +1,17 @@
 //! The list of all methods, put together from those of each directory.
 
 use super::method::Entry;
-use super::{gaussian, head, logits, maps, neighbours, subspace};
+use super::{gaussian, head, logits, maps, neighbours, subspace, views};
 
 /// By directory, in the order in which they are listed to people.
-const DIRECTORIES: [&[&[Entry]]; 6] = [
+const DIRECTORIES: [&[&[Entry]]; 7] = [
     logits::METHODS,
     gaussian::METHODS,
     neighbours::METHODS,
     subspace::METHODS,
     head::METHODS,
     maps::METHODS,
+    views::METHODS,
 ];
 
 const COUNT: usize = {

@@ -27,6 +27,7 @@ mod scorer;
 mod scoring;
 mod spec;
 mod subspace;
+mod views;
 
 pub use catalogue::{Group, Labels, Listed, Needs, catalogue, committee};
 pub(crate) use context::Gathered;
@@ -52,6 +53,7 @@ pub use scoring::ScoredSet;
 pub(crate) use spec::{ByLayer, fit_statistics, gather_round};
 pub use spec::{ScorerSpec, fit_all, fit_each};
 pub use subspace::*;
+pub use views::*;
 
 pub use crate::math::matmul::Aligned;
 

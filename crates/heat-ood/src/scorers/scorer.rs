@@ -23,6 +23,14 @@ pub trait Scorer: Any + Send + Sync {
     /// If the set lacks one or has it in another dimension.
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet>;
 
+    /// The fields that stand for a set it is fitted on: views that it only scores may be missing there.
+    ///
+    /// # Errors
+    /// As [`Scorer::needs`].
+    fn needs_of_training(&self, set: &FeatureSet) -> Result<FieldSet> {
+        self.needs(set)
+    }
+
     /// Other layers and views that it reads, besides the set itself.
     fn parts(&self) -> Vec<Part> {
         Vec::new()

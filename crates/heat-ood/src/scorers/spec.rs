@@ -344,14 +344,8 @@ fn fit_there(
         let fitted = prepared.and_then(|(method, shares)| {
             let scorer = method.fit_in(&mut context).map_err(|e| asked_for(&one.name, e))?;
             let own = start.elapsed().as_secs_f64();
-            let read = one.place.at_layer(scorer);
-            let scorer = one.place.over_views(Arc::clone(&read))?;
-            // The fit has seen no views, and the training set need not have them.
-            let fitted = match scorer.needs(&data.features) {
-                Ok(_) => recorder.record(scorer)?,
-                Err(_) => Fitted::from_parts(scorer, recorder.record(read)?.provenance().clone()),
-            };
-            Ok((fitted, own + if shares { share } else { 0.0 }))
+            let scorer = one.place.over_views(one.place.at_layer(scorer))?;
+            Ok((recorder.record(scorer)?, own + if shares { share } else { 0.0 }))
         });
         take(fitted)?;
     }

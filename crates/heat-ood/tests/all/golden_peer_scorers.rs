@@ -5,7 +5,7 @@ use crate::common;
 use common::{Golden, close, path};
 use heat_ood::Silent;
 use heat_ood::TrainingData;
-use heat_ood::features::FeatureSet;
+use heat_ood::features::{FeatureSet, Field, View};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::ScorerSpec;
 use ndarray::Array2;
@@ -38,6 +38,63 @@ fn scores_equal_numpy() {
                 file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
             close(&format!("{spec} {probe}"), &got, &want, tolerance);
         }
+    }
+}
+
+/// A set whose views are its rows times 0.9 (`bits5`) and plus 0.25 (`median2`).
+fn with_views(golden: &Golden, name: &str) -> FeatureSet {
+    let rows = golden.set(name);
+    let avg = Field::named("avg").unwrap();
+    let mut values = vec![0.0; rows.len() * rows.dim(avg).unwrap()];
+    rows.read(avg, 0..rows.len(), &mut values).unwrap();
+    let matrix = |f: fn(f32) -> f32| {
+        let values = values.iter().map(|v| f(*v)).collect();
+        Array2::from_shape_vec((rows.len(), rows.dim(avg).unwrap()), values).unwrap()
+    };
+    let set = FeatureSet::in_memory(name).avg(matrix(|v| v));
+    let set = set.field(avg.within(View::Bits(5).part().unwrap()), matrix(|v| v * 0.9));
+    set.field(avg.within(View::Median(2).part().unwrap()), matrix(|v| v + 0.25)).build().unwrap()
+}
+
+/// Fitted on a set without views; what lacks them is refused when it is scored.
+#[test]
+fn views_are_compared_as_by_numpy() {
+    let golden = Golden::open();
+    let (train, head) = (golden.train(), golden.head());
+    let data = TrainingData::new(&train).with_head(&head);
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    for (spec, name) in [
+        ("feature_squeezing", "feature_squeezing"),
+        ("feature_squeezing(median=0,dist_norm=3)", "feature_squeezing_bits"),
+        ("feature_squeezing(dist_norm=2)", "feature_squeezing_2"),
+    ] {
+        let scorer = ScorerSpec::parse(spec).unwrap().fit(&data, &mut Silent).unwrap();
+        for probe in ["test", "ood"] {
+            let set = with_views(&golden, &format!("{probe}.avg"));
+            let name = format!("{name}.{probe}");
+            let shape = file.shape(&name).unwrap().to_vec();
+            let want: Vec<f32> =
+                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
+            // Logits of up to 20 are known to 1e-6 in single precision, and so are probabilities.
+            for (got, want) in scorer.score(&set).unwrap().iter().zip(&want) {
+                assert!((got - want).abs() < 1e-6, "{spec} {probe}: {got} {want}");
+            }
+        }
+        let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
+        assert!(said.contains("`heat extract --views bits5"), "{said}");
+    }
+    for (spec, part) in [
+        ("feature_squeezing(bits=0,median=0)", "nothing to compare with"),
+        ("feature_squeezing(bits=9)", "expected 1 to 8, or 0 for none"),
+        ("feature_squeezing(median=1)", "expected 2 to 15, or 0 for none"),
+        ("feature_squeezing(dist_norm=0.5)", "the order of a norm is 1 or more"),
+        ("feature_squeezing(dist_norm=nan)", "finite numbers alone"),
+    ] {
+        let said = match ScorerSpec::parse(spec) {
+            Ok(spec) => spec.fit(&data, &mut Silent).err().unwrap().to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(said.contains(part), "{spec}: {said}");
     }
 }
 

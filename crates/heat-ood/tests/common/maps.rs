@@ -1,10 +1,20 @@
 //! What is made of feature maps, for sets that have none: a row stands for a map of two cells, avg ± std.
+//! And other views, for sets without: a row where each value is moved towards its deviation.
 
 use heat_ood::features::{FeatureSet, Field, Pooling, gram_rows, mean_without_first};
 use ndarray::Array2;
 
-/// Scorers that read it.
-pub const OF_MAPS: [&str; 2] = ["gram", "rankfeat"];
+/// Scorers that read one or the other.
+pub const OF_MAPS: [&str; 3] = ["gram", "rankfeat", "feature_squeezing"];
+
+/// The views that stand beside the others, each with how far it is moved.
+pub const VIEWS: [(&str, f32); 3] =
+    [("bits5.avg", 0.2), ("median2.avg", -0.3), ("median3.avg", 1.0)];
+
+/// The features of the view that is moved so far.
+pub fn moved(avg: &[f32], std: &[f32], by: f32) -> Vec<f32> {
+    avg.iter().zip(std).map(|(a, s)| a + by * s).collect()
+}
 
 /// `gram` and `rankfeat` of rows of 342 columns.
 pub fn of_maps(avg: &[f32], std: &[f32]) -> [Vec<f32>; 2] {
@@ -29,7 +39,11 @@ pub fn with_maps(set: &FeatureSet) -> FeatureSet {
     let (avg, std) = (read(Pooling::Avg), read(Pooling::Std));
     let [gram, rankfeat] = of_maps(&avg, &std);
     let matrix = |values: Vec<f32>| Array2::from_shape_vec((n, values.len() / n), values).unwrap();
-    let made = FeatureSet::in_memory(set.name()).avg(matrix(avg)).std(matrix(std));
+    let views = VIEWS.map(|(name, by)| (Field::named(name).unwrap(), moved(&avg, &std, by)));
+    let mut made = FeatureSet::in_memory(set.name()).avg(matrix(avg)).std(matrix(std));
+    for (field, values) in views {
+        made = made.field(field, matrix(values));
+    }
     let made = made.field(Field::Gram, matrix(gram)).field(Field::Rankfeat, matrix(rankfeat));
     made.labels(set.labels(0..n, 10).unwrap()).build().unwrap()
 }

@@ -1,9 +1,10 @@
-"""Expected scores of OpenMax, joint energy, DkNN, LID and the trust score, in NumPy and SciPy.
+"""Expected scores of OpenMax, joint energy, DkNN, LID, the trust score and feature squeezing, in NumPy and SciPy.
 
 Run as `python make_peer_scorers.py`; written with NumPy 2.4 and SciPy 1.17 in float64, from the rows and
 the head of reference.safetensors. Formulas: the papers named in docs/methods.md. DkNN, LID and trust are those of
 scio (ThalesGroup): its conformity of the predicted class is k minus this `dknn`, minus this `lid`, and the
-inverse of this `trust`. `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
+inverse of this `trust`. Of feature squeezing, whose views of images are here 0.9·rows and rows + 0.25, the authors' L1
+distance, the largest (scio: the same, negated). `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
 pytorch-ood 0.4.0, if it is installed, is compared: it finds them by a simplex search.
 """
 
@@ -103,6 +104,28 @@ def openmax(tailsize, alpha, weight, correct):
     return score
 
 
+def feature_squeezing(views, order):
+    def softmax(z):
+        v = logits(z)
+        return np.exp(v - logsumexp(v, axis=1, keepdims=True))
+
+    def score(z):
+        return np.max([np.linalg.norm(softmax(z) - softmax(view(z)), ord=order, axis=1) for view in views], axis=0)
+
+    return score
+
+
+def bits(z):
+    return z.astype(np.float32) * np.float32(0.9)
+
+
+def median(z):
+    return z.astype(np.float32) + np.float32(0.25)
+
+
+give("feature_squeezing", feature_squeezing([bits, median], 1))
+give("feature_squeezing_bits", feature_squeezing([bits], 3))
+give("feature_squeezing_2", feature_squeezing([bits, median], 2))
 give("joint_energy", lambda z: -np.logaddexp(0, logits(z)).sum(1))
 give("lid", lid(20))
 give("lid_k7", lid(7))

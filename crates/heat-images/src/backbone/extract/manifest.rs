@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ExtractConfig;
 use crate::backbone::{Backbone, PerturbedBy};
 use crate::{ImageDataset, Made, TransformConfig};
-use heat_ood::features::{HEAD, Head, Origin};
+use heat_ood::features::{HEAD, Head, Origin, View};
 use heat_ood::io::{read_text, sha256_of, write_own};
 use heat_ood::{Error, Result};
 
@@ -34,9 +34,9 @@ pub(super) struct Manifest {
     /// Further layers by name, each with its tensor.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     layers: BTreeMap<String, String>,
-    /// Whether the mirrored images' features are there too.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    mirror: bool,
+    /// Views of the images whose features are there too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    views: Vec<String>,
     /// What was made of maps besides poolings.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
     of_maps: Vec<String>,
@@ -131,7 +131,7 @@ impl Manifest {
             transform: config.transform.clone(),
             perturbed_by: config.perturb.as_ref().map(|p| p.identity().clone()),
             layers: backbone.origin(&config.transform).layers,
-            mirror: config.mirror,
+            views: config.views.iter().map(View::to_string).collect(),
             of_maps: backbone.found().of_maps().iter().map(|f| f.name().to_owned()).collect(),
             made: dataset.made().cloned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -188,7 +188,7 @@ impl Manifest {
             (other.transform != self.transform, "with another transform".to_owned()),
             (other.perturbed_by != self.perturbed_by, "with another perturbation".to_owned()),
             (other.layers != self.layers, setting("layers", &other.layers)),
-            (other.mirror != self.mirror, setting("mirrored images", &other.mirror)),
+            (other.views != self.views, setting("views", &other.views)),
             (other.of_maps != self.of_maps, setting("for", &other.of_maps)),
             (other.made != self.made, made(other.made.as_ref())),
             (other.dtype != self.dtype, format!("as {}", other.dtype)),

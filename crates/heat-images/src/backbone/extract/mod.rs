@@ -19,7 +19,7 @@ use std::path::Path;
 use super::{Backbone, Checked, Perturbation, networks};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::evaluate::Agreement;
-use heat_ood::features::{FeatureSet, FloatType, HEAD, Origin};
+use heat_ood::features::{FeatureSet, FloatType, HEAD, Origin, View};
 use heat_ood::io::{found, read_text, write_own};
 use heat_ood::math::blocks;
 use heat_ood::{Error, Result};
@@ -48,8 +48,8 @@ pub struct ExtractConfig {
     pub dtype: FloatType,
     /// Move each image before its features are taken.
     pub perturb: Option<Perturbation>,
-    /// Take those of the mirrored image too.
-    pub mirror: bool,
+    /// Take those of these views of each image too.
+    pub views: Vec<View>,
 }
 
 impl Default for ExtractConfig {
@@ -61,7 +61,7 @@ impl Default for ExtractConfig {
             skip_unreadable: false,
             dtype: FloatType::F16,
             perturb: None,
-            mirror: false,
+            views: Vec::new(),
         }
     }
 }

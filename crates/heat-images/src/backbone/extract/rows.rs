@@ -8,8 +8,9 @@ use std::sync::mpsc::channel;
 
 use super::ExtractConfig;
 use crate::backbone::{Network, Pooled, networks};
+use crate::views::seen;
 use crate::{ImageDataset, Transform};
-use heat_ood::features::{MIRROR, Origin, Part, RowsFile, write_rows};
+use heat_ood::features::{Origin, RowsFile, write_rows};
 use heat_ood::io::sha256_of;
 use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::math::{blocks, parallel};
@@ -149,17 +150,19 @@ impl Source<'_> {
         let mut pooled = Pooled::default();
         if n > 0 {
             let shape = [n, 3, ready.size[0], ready.size[1]];
-            let mirrored = self.config.mirror.then(|| mirrored(&ready.images, shape));
             let mut run = |mut images: Vec<f32>| {
                 if let Some(perturbation) = &self.config.perturb {
                     perturbation.apply(network, &mut images, shape)?;
                 }
                 network.run(images, shape)
             };
-            pooled = run(ready.images)?;
-            if let Some(images) = mirrored {
-                pooled.views.push((Part::named(MIRROR)?, run(images)?));
+            let mut views = Vec::new();
+            for view in &self.config.views {
+                let images = seen(*view, &ready.images, shape, &self.config.transform);
+                views.push((view.part()?, run(images)?));
             }
+            pooled = run(ready.images)?;
+            pooled.views = views;
         }
         let Ready { labels, numbers, problems, digests, .. } = ready;
         Ok(Done { pooled, labels, images: numbers, problems, digests })
@@ -235,11 +238,6 @@ impl Source<'_> {
         };
         Ok(Prepared { size: [height, width], values, digest })
     }
-}
-
-/// Images `[n, 3, height, width]` with left and right exchanged.
-fn mirrored(images: &[f32], [.., width]: [usize; 4]) -> Vec<f32> {
-    images.chunks_exact(width.max(1)).flat_map(|row| row.iter().rev().copied()).collect()
 }
 
 /// Names of the classes that go into each shard: not those of a set where every image seems to

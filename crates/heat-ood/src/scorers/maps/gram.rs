@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, FieldSet, GRAM_POWERS, MIRROR, Part};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, GRAM_POWERS, Part, View};
 use crate::io::Tensor;
 use crate::math::{blocks, reduce};
 use crate::observe::Event;
@@ -174,7 +174,7 @@ impl Layer {
 fn layers_of(set: &FeatureSet) -> Vec<(Field, usize)> {
     let of_view = |field: Field| {
         let part = field.part().map_or("", Part::name);
-        part.split('.').next() == Some(MIRROR)
+        part.split('.').next().and_then(View::known).is_some()
     };
     let fields = set.fields().filter(|f| f.base() == Field::Gram && !of_view(*f));
     fields.filter_map(|f| Some((f, set.dim(f)?))).collect()

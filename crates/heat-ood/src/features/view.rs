@@ -1,0 +1,104 @@
+//! Other views of an image: what is done to it before the network sees it. Their features are a
+//! [`Part`] of a set, as those of further layers are.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Part;
+use crate::error::{Error, Result};
+
+/// A view of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum View {
+    /// Left and right exchanged: `mirror`.
+    Mirror,
+    /// Values rounded to so many bits: `bits5`.
+    Bits(u32),
+    /// The median of squares of so many cells a side: `median2`.
+    Median(u32),
+}
+
+impl View {
+    /// The view of that name, if it is one.
+    pub fn known(name: &str) -> Option<Self> {
+        let number = |text: &str, range: std::ops::RangeInclusive<u32>| {
+            let number = text.parse().ok().filter(|n| range.contains(n))?;
+            // One name for each: no `+5`, no `05`.
+            (text == u32::to_string(&number)).then_some(number)
+        };
+        if let Some(bits) = name.strip_prefix("bits") {
+            return number(bits, 1..=8).map(View::Bits);
+        }
+        if let Some(side) = name.strip_prefix("median") {
+            return number(side, 2..=15).map(View::Median);
+        }
+        (name == MIRROR).then_some(View::Mirror)
+    }
+
+    /// The views that some parts are of, or within, each once.
+    pub fn of(parts: &[Part]) -> Vec<Self> {
+        let mut all = Vec::new();
+        for part in parts {
+            let first = part.name().split('.').next().unwrap_or_default();
+            all.extend(View::known(first).filter(|view| !all.contains(view)));
+        }
+        all
+    }
+
+    /// The part that its features are.
+    ///
+    /// # Errors
+    /// If more names of parts are known than is allowed.
+    pub fn part(self) -> Result<Part> {
+        Part::named(&self.to_string())
+    }
+}
+
+/// The part of the mirrored images.
+pub const MIRROR: &str = "mirror";
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            View::Mirror => f.write_str(MIRROR),
+            View::Bits(bits) => write!(f, "bits{bits}"),
+            View::Median(side) => write!(f, "median{side}"),
+        }
+    }
+}
+
+impl FromStr for View {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        View::known(name).ok_or_else(|| {
+            let problem = "expected mirror, bits1 to bits8, or median2 to median15";
+            Error::config("views", name, problem)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for view in [View::Mirror, View::Bits(1), View::Bits(8), View::Median(2), View::Median(15)]
+        {
+            assert_eq!(view.to_string().parse::<View>().unwrap(), view);
+            assert_eq!(view.part().unwrap().name(), view.to_string());
+        }
+        for name in
+            ["", "Mirror", "bits", "bits0", "bits9", "bits05", "bits+5", "median1", "median16"]
+        {
+            assert!(
+                name.parse::<View>().unwrap_err().to_string().contains("bits1 to bits8"),
+                "{name}"
+            );
+        }
+        let parts =
+            ["mid", "mirror.mid", "median2", "bits", "mirror"].map(|n| Part::named(n).unwrap());
+        assert_eq!(View::of(&parts), [View::Mirror, View::Median(2)]);
+    }
+}

@@ -1,0 +1,7 @@
+//! Scorers of [other views](crate::features::View) of the images beside these.
+
+use crate::scorers::method::methods;
+
+methods! {
+    feature_squeezing,
+}
