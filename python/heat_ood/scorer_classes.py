@@ -61,6 +61,7 @@ __all__ = [
     "Weiper",
     "Gram",
     "Rankfeat",
+    "FeatureSqueezing",
 ]
 
 
@@ -1456,3 +1457,33 @@ class Rankfeat(Scorer):
         views: str | None = None,
     ) -> None:
         super().__init__(temperature=temperature, views=views)
+
+
+class FeatureSqueezing(Scorer):
+    """`feature_squeezing`: max over the views of ‖softmax(logits) − softmax(view's logits)‖; the views
+    `bitsN` (each value rounded to 2ᴺ − 1 steps) and `medianN` (the median of N × N pixels) of the
+    image.
+
+    Settings: `bits=5`, `median=2` (0: without that view); `dist_norm=1` (order of the norm).
+
+    Fit: none; cost of a row: O(D·C), and a pass of the network a view.
+
+    Xu et al., NDSS 2018.
+    """
+
+    name = "feature_squeezing"
+    defaults: ClassVar[dict[str, Setting]] = {"bits": 5, "dist_norm": 1.0, "median": 2, "normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
+
+    def __init__(
+        self,
+        *,
+        bits: int = 5,
+        dist_norm: float = 1.0,
+        median: int = 2,
+        normalize: bool | int | float | str | None = None,
+        pca: int | None = None,
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool | int | float | str | None = None,
+    ) -> None:
+        super().__init__(bits=bits, dist_norm=dist_norm, median=median, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
