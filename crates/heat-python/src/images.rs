@@ -1,5 +1,6 @@
 //! Images to features.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked};
@@ -127,7 +128,7 @@ pub fn extract(
         let backbone = chosen.as_ref().unwrap_or(&network.opened);
         let layers = LayersAsked { named: layers, found: found_layers };
         let views =
-            views.iter().map(|name| name.parse()).collect::<heat_ood::Result<Vec<View>>>()?;
+            views.iter().map(|name| name.parse()).collect::<heat_ood::Result<BTreeSet<View>>>()?;
         let of_maps = maps.iter().map(|name| {
             let known = Field::OF_MAPS.into_iter().find(|field| field.name() == name);
             known.ok_or_else(|| {

@@ -1,7 +1,8 @@
 //! Grammar of the commands that lead from images to features.
 
-use heat_ood::features::View;
 use std::path::PathBuf;
+
+use heat_ood::features::View;
 
 use super::output;
 use clap::{Args, Subcommand};

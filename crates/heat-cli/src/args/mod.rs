@@ -475,8 +475,8 @@ pub struct EvalArgs {
     pub ood: Vec<String>,
     /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std); or groups of them: all,
     /// logits, features, head, maps (those of feature maps, which `all` has where the features do),
-    /// views (those of squeezed views, likewise), unlabelled (those that need neither labels nor classifier), committee (those composed where
-    /// nothing is known, and their composition)
+    /// views (those of squeezed images, likewise), unlabelled (those that need neither labels nor
+    /// classifier), committee (those composed where nothing is known, and their composition)
     #[arg(long, value_name = "A,B(key=value),…")]
     pub scorers: Option<String>,
     /// Fitted detectors, as FILE or NAME=FILE

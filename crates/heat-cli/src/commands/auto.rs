@@ -1,5 +1,6 @@
 //! `heat auto`: from images, or features, to a calibrated detector.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -141,7 +142,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
         batch_size: backbone.found().batch().unwrap_or(given.batch_size),
         skip_unreadable: true,
         dtype: given.dtype.parse()?,
-        views: if args.no_mirror { Vec::new() } else { vec![View::Mirror] },
+        views: (!args.no_mirror).then_some(View::Mirror).into_iter().collect(),
         ..ExtractConfig::default()
     };
     let mut notes = Vec::new();
@@ -178,7 +179,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
     let place = |name: &str| work.join(name);
     let train: &dyn ImageDataset = train.as_ref().map_or(&*set, |subset| subset);
     // The mirrored images are scored, not fitted on.
-    let plain = ExtractConfig { views: Vec::new(), ..config.clone() };
+    let plain = ExtractConfig { views: BTreeSet::new(), ..config.clone() };
     let agreement = extract_into(train, &backbone, &place("train"), &plain, progress)?;
     agreement.iter().for_each(|agreement| say_agreement(agreement, progress));
     extract_into(&calibration, &backbone, &place("calibration"), &config, progress)?;

@@ -35,7 +35,7 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
         skip_unreadable: args.skip_unreadable,
         dtype: given.dtype.parse()?,
         perturb: perturbation(args)?,
-        views: args.views.clone(),
+        views: args.views.iter().copied().collect(),
     };
     let layers = args.network.layers(args.taps)?;
     let backbone = backbone.with_layers_of(&layers, &*set, &config.transform)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use heat_ood::features::Field;
+use heat_ood::features::{Field, View};
 use heat_ood::scorers::{Group, Labels, Listed, catalogue};
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ fn needs(listed: &Listed) -> String {
         _ => None,
     };
     let maps = needs.maps.map(|field| format!("{0} (heat extract --for {0})", field.name()));
-    let views: Vec<String> = needs.views.into_iter().flatten().map(|v| v.to_string()).collect();
+    let views: Vec<String> = needs.views.iter().map(View::to_string).collect();
     let views = (!views.is_empty())
         .then(|| format!("{} (heat extract --views {})", views.join(", "), views.join(",")));
     let both = labels.into_iter().chain(classifier).map(str::to_owned);
@@ -150,8 +150,7 @@ fn json(listed: &[&Listed]) -> String {
             Labels::UnlessClustered | Labels::UnlessSeveral => json!("unless kmeans="),
         };
         let maps = needs.maps.map(Field::name);
-        let views = needs.views.into_iter().flatten().map(|view| view.to_string());
-        let views: Vec<String> = views.collect();
+        let views: Vec<String> = needs.views.iter().map(View::to_string).collect();
         let needs = json!({
             "labels": labels,
             "logits": needs.logits,

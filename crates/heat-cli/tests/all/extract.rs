@@ -247,7 +247,9 @@ fn from_views_to_scores() {
     if !runtime("from_views_to_scores") {
         return;
     }
-    ok(path, &[&extract[..], &small, &["--views", "median2,bits5", "-o", "test"]].concat());
+    ok(path, &[&extract[..], &small, &["--views", "median2,bits5,median2", "-o", "test"]].concat());
+    // In another order, and once, they are the same views.
+    ok(path, &[&extract[..], &small, &["--views", "bits5,median2", "-o", "test"]].concat());
     ok(path, &[&extract[..], &small, &["-o", "train"]].concat());
     contains(&text(&ok(path, &["info", "test"]).stdout), &["bits5.logits", "median2.logits"]);
     let fit = ["fit", "feature_squeezing", "--train", "train", "-o", "d"];

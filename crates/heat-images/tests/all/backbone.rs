@@ -169,7 +169,7 @@ fn maps_are_reduced_as_by_numpy() {
     let config = ExtractConfig {
         transform: TransformConfig { resize: None, crop: None, ..TransformConfig::imagenet() },
         batch_size: 3,
-        views: vec![View::Mirror],
+        views: [View::Mirror].into(),
         ..ExtractConfig::default()
     };
     network = backbone("plain", None).unwrap().with_layers(&layer, [8, 8]).unwrap();
@@ -225,7 +225,7 @@ fn squeezed_images() {
             transform: TransformConfig { resize: None, crop: None, ..TransformConfig::imagenet() },
             batch_size: 3,
             dtype: FloatType::F32,
-            views: views.to_vec(),
+            views: views.iter().copied().collect(),
             ..ExtractConfig::default()
         };
         extract(&*set, &model, &path(out), &config, &mut Silent).unwrap();
@@ -274,7 +274,7 @@ fn further_layers_and_mirrored_images() {
     let run = |images: &str, model: &Backbone, layers: &LayersAsked, mirror: bool, out: &str| {
         let set = open(path(images), &ImageOptions::default()).unwrap();
         let model = model.with_layers_of(layers, &*set, &config.transform)?;
-        let views = if mirror { vec![View::Mirror] } else { Vec::new() };
+        let views = mirror.then_some(View::Mirror).into_iter().collect();
         let config = ExtractConfig { views, ..config.clone() };
         extract(&*set, &model, &path(out), &config, &mut Silent)?;
         FeatureSet::open(path(out))

@@ -6,7 +6,7 @@
 //! half precision and once more to bfloat16, so that rows are known again
 //! whatever the form of the file and the one of these types it was written in.
 //! The upper half of a wide row's hash is that of eight of its values: they tell of
-//! most rows that they are not among the smallest, and the rest of these is not read.
+//! most rows that they are not among the smallest, and the rest of these is not hashed.
 //! The hash is XXH3: every fit takes it of every row, and SHA-256 took longer
 //! than most fits. Nothing here is a secret that someone would forge.
 //!
@@ -16,11 +16,11 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{FeatureSet, Field, FieldSet};
+use super::{Batch, FeatureSet, Field, FieldSet};
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile};
 use crate::math::parallel::{self, Pieces, SlicesMut};
-use crate::math::{LINE, arch, blocks, prefetch};
+use crate::math::{arch, blocks};
 
 /// Hashes kept of each kind: 64 KiB.
 const KEPT: usize = 8192;
@@ -46,9 +46,6 @@ pub struct RowSketch {
 
 /// Values of a wide row that are hashed before all of them.
 const KEY: usize = 8;
-
-/// How many rows ahead the values of keys are asked for.
-const AHEAD: usize = 8;
 
 /// Rows of fewer values have no key.
 const WIDE: usize = 64;
@@ -108,7 +105,7 @@ impl Precision for bf16 {
     }
 }
 
-/// The largest magnitude of finite values; infinite or NaN if one is.
+/// The largest magnitude of the values.
 fn largest(row: &[f32]) -> f32 {
     // The bits of finite numbers are in their order.
     let largest = arch().dispatch(
@@ -146,20 +143,42 @@ impl Rounded {
     }
 }
 
-/// The upper halves of the hashes of some wide rows in one precision, as far as their values at
-/// hand tell rows apart.
-fn keys<P: Precision>(values: &[[f32; KEY]]) -> Vec<Option<u64>> {
-    let mut rounded = values.to_vec();
+/// The upper halves of the hashes of some rows in one precision; none of rows that are not wide, or
+/// whose values in the middle do not tell them apart.
+fn keys<P: Precision>(rows: &[f32], dim: usize) -> Vec<Option<u64>> {
+    let middles = rows.chunks_exact(dim).filter(|row| row.len() >= WIDE);
+    let mut rounded: Vec<[f32; KEY]> =
+        middles.filter_map(|row| row[dim / 2..].first_chunk().copied()).collect();
     arch().dispatch(
         #[inline(always)]
         || rounded.as_flattened_mut().iter_mut().for_each(|v| *v = P::round(*v)),
     );
     let key = |rounded: &[f32; KEY]| {
         let differ = rounded.windows(2).filter(|pair| pair[0] != pair[1]).count();
-        let finite = rounded.iter().all(|v| v.abs() < f32::INFINITY);
-        (finite && differ >= KEY / 2).then(|| xxh3_64(bytemuck::cast_slice(rounded)) >> 32)
+        (differ >= KEY / 2).then(|| xxh3_64(bytemuck::cast_slice(rounded)) >> 32)
     };
-    rounded.iter().map(key).collect()
+    let mut keys: Vec<_> = rounded.iter().map(key).collect();
+    keys.resize(rows.len() / dim, None);
+    keys
+}
+
+/// The hash of a row in both precisions, with the keys that it has; [`u64::MAX`] where the key alone
+/// tells that it lies above the bound.
+fn hashes_below(
+    rounded: &mut Rounded,
+    row: &[f32],
+    keys: [Option<u64>; 2],
+    bounds: [u64; 2],
+) -> [u64; 2] {
+    let above = [0, 1].map(|i| keys[i].is_some_and(|key| key > bounds[i] >> 32));
+    if above == [true; 2] {
+        return [u64::MAX; 2];
+    }
+    let largest = largest(row);
+    [
+        if above[0] { u64::MAX } else { rounded.hash::<f16>(row, largest, keys[0]) },
+        if above[1] { u64::MAX } else { rounded.hash::<bf16>(row, largest, keys[1]) },
+    ]
 }
 
 /// The smallest distinct hashes of those added.
@@ -201,54 +220,22 @@ fn hashes(
     bounds: [u64; 2],
     mut take: impl FnMut([&[u64]; 2]),
 ) -> Result<()> {
-    let dim = set.require(field)?;
+    let (dim, needs) = (set.require(field)?, FieldSet::of(field));
     let mut found = vec![[0; 2]; ROWS.min(set.len())];
     for range in blocks(set.len(), ROWS) {
         let found = &mut found[..range.len()];
         // Rows are read where they are hashed, few enough for the cache.
         parallel::run_all(found.par_chunks_mut(PIECE).enumerate().map(|(i, found)| {
             let start = range.start + i * PIECE;
-            let lent = set.lent(field, start..start + found.len()).filter(|_| dim >= WIDE);
-            let mut read = Vec::new();
-            if lent.is_none() {
-                read.resize(found.len() * dim, 0.0);
-                set.read(field, start..start + found.len(), &mut read)?;
-            }
-            let rows = lent.unwrap_or(&read);
-            let row = |i: usize| &rows[i * dim..][..dim];
-            let mut values = Vec::new();
-            if dim >= WIDE {
-                values.extend(rows.chunks_exact(dim).map(|row| {
-                    prefetch(row, dim * AHEAD + dim / 2);
-                    *row[dim / 2..].first_chunk().unwrap_or(&[0.0; KEY])
-                }));
-            }
-            let (half, brain) = (keys::<f16>(&values), keys::<bf16>(&values));
-            let keys_of = |i: usize| [&half, &brain].map(|keys| keys.get(i).copied().flatten());
-            let above = |i: usize| {
-                let keys = keys_of(i);
-                [0, 1].map(|k| keys[k].is_some_and(|key| key > bounds[k] >> 32))
-            };
-            found.fill([u64::MAX; 2]);
-            let mut below = (0..found.len()).filter(|i| above(*i) != [true; 2]).peekable();
+            let mut batch = Batch::default();
+            set.batch(&needs, start..start + found.len(), &mut batch)?;
+            let rows = batch.get(field);
+            let keys = keys::<f16>(rows, dim).into_iter().zip(keys::<bf16>(rows, dim));
             let mut rounded = Rounded::default();
-            while let Some(i) = below.next() {
-                if let Some(next) = below.peek() {
-                    (0..dim).step_by(LINE).for_each(|at| prefetch(row(*next), at));
-                }
-                let (row, [half, brain]) = (row(i), keys_of(i));
-                let largest = largest(row);
-                if !largest.is_finite() {
-                    // It says which value is at fault.
-                    set.read(field, start + i..start + i + 1, &mut vec![0.0; dim])?;
-                }
-                let above = above(i);
-                if !above[0] {
-                    found[i][0] = rounded.hash::<f16>(row, largest, half);
-                }
-                if !above[1] {
-                    found[i][1] = rounded.hash::<bf16>(row, largest, brain);
-                }
+            for (found, (row, (half, brain))) in
+                found.iter_mut().zip(rows.chunks_exact(dim).zip(keys))
+            {
+                *found = hashes_below(&mut rounded, row, [half, brain], bounds);
             }
             Ok(())
         }))?;
@@ -263,7 +250,7 @@ impl RowSketch {
     /// Sample a set: rows of the first field that is needed.
     ///
     /// # Errors
-    /// If a row that is read whole holds NaN or infinity.
+    /// If a row holds NaN or infinity.
     pub fn of(set: &FeatureSet, needs: &FieldSet) -> Result<Self> {
         let Some(field) = needs.stored().fields().next() else {
             return Ok(RowSketch::default());
@@ -566,19 +553,16 @@ mod tests {
         assert_eq!(few.hashes.each_ref().map(Vec::len), [8; 2]);
     }
 
-    /// What is read whole is checked, by the row's number and the column's.
+    /// Values of all rows are checked, of those as well that are not hashed whole.
     #[test]
     fn values_that_are_not_finite_are_named() {
-        for column in [3, WIDE / 2 + 1] {
-            let mut rows = Array2::from_shape_fn((50, WIDE), |(i, j)| (i * WIDE + j) as f32);
-            rows[[41, column]] = f32::NAN;
-            let set = FeatureSet::from_arrays(rows.view(), None).unwrap();
-            let needs = FieldSet::of(Field::Features(crate::features::Pooling::Avg));
+        let needs = FieldSet::of(Field::Features(crate::features::Pooling::Avg));
+        for (row, column) in (0..40).map(|i| (i * 999, i % WIDE)) {
+            let mut rows = Array2::from_shape_fn((40_000, WIDE), |(i, j)| (i * WIDE + j) as f32);
+            rows[[row, column]] = f32::NAN;
+            let set = FeatureSet::in_memory("x").avg(rows).build().unwrap();
             let error = RowSketch::of(&set, &needs).unwrap_err().to_string();
-            assert!(
-                error.contains("row 41") && error.contains(&format!("column {column}")),
-                "{error}"
-            );
+            assert!(error.contains(&format!("row {row}, column {column} is NaN")), "{error}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Other views of an image: what is done to it before the network sees it. Their features are a
 //! [`Part`] of a set, as those of further layers are.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,7 +9,7 @@ use super::Part;
 use crate::error::{Error, Result};
 
 /// A view of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum View {
     /// Left and right exchanged: `mirror`.
     Mirror,
@@ -35,14 +36,10 @@ impl View {
         (name == MIRROR).then_some(View::Mirror)
     }
 
-    /// The views that some parts are of, or within, each once.
-    pub fn of(parts: &[Part]) -> Vec<Self> {
-        let mut all = Vec::new();
-        for part in parts {
-            let first = part.name().split('.').next().unwrap_or_default();
-            all.extend(View::known(first).filter(|view| !all.contains(view)));
-        }
-        all
+    /// The views that some parts are of, or within.
+    pub fn of(parts: &[Part]) -> BTreeSet<Self> {
+        let first = |part: &Part| part.name().split('.').next().and_then(View::known);
+        parts.iter().filter_map(first).collect()
     }
 
     /// The part that its features are.
@@ -99,6 +96,6 @@ mod tests {
         }
         let parts =
             ["mid", "mirror.mid", "median2", "bits", "mirror"].map(|n| Part::named(n).unwrap());
-        assert_eq!(View::of(&parts), [View::Mirror, View::Median(2)]);
+        assert_eq!(View::of(&parts), BTreeSet::from([View::Mirror, View::Median(2)]));
     }
 }

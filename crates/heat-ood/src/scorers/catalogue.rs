@@ -3,8 +3,8 @@
 //! What a method needs is found by fitting it on a few made-up rows with and
 //! without labels, logits and head: it cannot differ from what its fit asks for.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 use super::method::Entry;
@@ -38,7 +38,7 @@ impl Listed {
                     logits: true,
                     head: true,
                     maps: None,
-                    views: [None; 2],
+                    views: BTreeSet::new(),
                 };
                 let clusters = listed.settings.iter().any(|(key, _)| key == "kmeans");
                 let found = probe.as_ref().map(|probe| probe.needs(listed.name, clusters));
@@ -46,12 +46,12 @@ impl Listed {
             };
             catalogue().iter().map(needs).collect()
         });
-        FOUND[self.name]
+        FOUND[self.name].clone()
     }
 }
 
 /// What a fit needs besides the features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
     /// Class labels.
     pub labels: Labels,
@@ -61,8 +61,8 @@ pub struct Needs {
     pub head: bool,
     /// Which of [`Field::OF_MAPS`] stand for the features.
     pub maps: Option<Field>,
-    /// Which views of the images must be there beside these, when it scores; at most two.
-    pub views: [Option<View>; 2],
+    /// Which views of the images must be there beside these, when it scores.
+    pub views: BTreeSet<View>,
 }
 
 /// Whether a fit needs class labels.
@@ -152,7 +152,7 @@ impl Group {
                 let is_of_both = |l: &&Listed| {
                     let needs = l.needs();
                     needs.maps.is_none()
-                        && needs.views == [None; 2]
+                        && needs.views.is_empty()
                         && (needs.head
                             || (needs.logits && of_logits.iter().all(|s| s.name != l.name)))
                 };
@@ -189,7 +189,7 @@ impl Group {
         if self == Group::All && !parts.is_empty() {
             let of_views = catalogue().iter().filter(|l| {
                 let views = l.needs().views;
-                views != [None; 2] && views.into_iter().flatten().all(seen)
+                !views.is_empty() && views.into_iter().all(seen)
             });
             found.extend(of_views.map(|l| spec(l.name, None)));
         }
@@ -345,14 +345,13 @@ impl Probe {
     /// The least with which it can be fitted.
     fn needs(&self, name: &str, clusters: bool) -> Needs {
         let maps = Cell::new(None);
-        let views = Cell::new([None; 2]);
+        let views = RefCell::default();
         let fits = |set: &FeatureSet, head: bool, clusters: Option<i64>| {
             let data = TrainingData::new(set).with_head(head.then_some(&self.head));
             let fitted = spec(name, clusters).fit(&data, &mut Silent);
             if let Ok(scorer) = &fitted {
                 maps.set(scorer.scorer().of_maps().first().copied());
-                let read = View::of(&scorer.scorer().parts());
-                views.set([0, 1].map(|i| read.get(i).copied()));
+                views.replace(View::of(&scorer.scorer().parts()));
             }
             // Where one cluster is no class to compare others with, all scores are the same.
             fitted.and_then(|scorer| scorer.score(&self.others)).is_ok_and(|scores| {
@@ -368,7 +367,7 @@ impl Probe {
             logits,
             head,
             maps: maps.get(),
-            views: views.get(),
+            views: views.take(),
         };
         match () {
             _ if fits(&self.plain, false, None) => needs(No, false, false),
@@ -466,7 +465,8 @@ mod tests {
                 "rankfeat" => Some(Field::Rankfeat),
                 _ => None,
             };
-            let views = [View::Bits(5), View::Median(2)].map(|view| views.then_some(view));
+            let squeezed = BTreeSet::from([View::Bits(5), View::Median(2)]);
+            let views = if views { squeezed } else { BTreeSet::new() };
             assert_eq!(listed.needs(), Needs { labels, logits, head, maps, views }, "{name}");
         }
     }

@@ -12,6 +12,7 @@ mod rows;
 mod stream;
 mod unfinished;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -49,7 +50,7 @@ pub struct ExtractConfig {
     /// Move each image before its features are taken.
     pub perturb: Option<Perturbation>,
     /// Take those of these views of each image too.
-    pub views: Vec<View>,
+    pub views: BTreeSet<View>,
 }
 
 impl Default for ExtractConfig {
@@ -61,7 +62,7 @@ impl Default for ExtractConfig {
             skip_unreadable: false,
             dtype: FloatType::F16,
             perturb: None,
-            views: Vec::new(),
+            views: BTreeSet::new(),
         }
     }
 }

@@ -212,11 +212,6 @@ impl FeatureSet {
         Ok(Cow::Owned(rows))
     }
 
-    /// Rows of a field as they lie in one shard, if they lie so; values are not checked.
-    pub(in crate::features) fn lent(&self, field: Field, range: Range<usize>) -> Option<&[f32]> {
-        self.stored(field, range).map(|(_, _, rows)| rows)
-    }
-
     /// Rows that lie in one shard, one after the other, in single precision:
     /// with the shard and the number of the first there.
     fn stored(&self, field: Field, range: Range<usize>) -> Option<(&Shard, usize, &[f32])> {

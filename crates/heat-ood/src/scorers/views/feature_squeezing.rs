@@ -37,25 +37,31 @@ offer! { FeatureSqueezingConfig => FeatureSqueezing }
 /// A fitted `feature_squeezing` scorer.
 pub struct FeatureSqueezing {
     source: LogitSource,
-    views: Vec<(View, Part)>,
+    bits: u32,
+    median: u32,
     dist_norm: f64,
+    views: Vec<Part>,
 }
 
-/// The views of those settings, at least one.
-fn views(bits: u32, median: u32) -> Result<Vec<(View, Part)>> {
-    let known = |key: &str, n: u32| {
-        let view = View::known(&format!("{key}{n}")).ok_or_else(|| {
-            let range = if key == "bits" { "1 to 8" } else { "2 to 15" };
-            Error::config(key, n, format!("expected {range}, or 0 for none"))
-        });
-        view.and_then(|view| Ok((view, view.part()?)))
-    };
-    let asked = [("bits", bits), ("median", median)].into_iter().filter(|(_, n)| *n > 0);
-    let views = asked.map(|(key, n)| known(key, n)).collect::<Result<Vec<_>>>()?;
-    if views.is_empty() {
-        return Err(Error::config("bits", 0, "with median=0 too there is nothing to compare with"));
+impl FeatureSqueezing {
+    fn new(source: LogitSource, bits: u32, median: u32, dist_norm: f64) -> Result<Self> {
+        if !(1.0..f64::INFINITY).contains(&dist_norm) {
+            let problem = "the order of a norm is 1 or more";
+            return Err(Error::config("dist_norm", dist_norm, problem));
+        }
+        let mut views = Vec::new();
+        for (key, n, range) in [("bits", bits, "1 to 8"), ("median", median, "2 to 15")] {
+            if n > 0 {
+                let problem = || Error::config(key, n, format!("expected {range}, or 0 for none"));
+                views.push(View::known(&format!("{key}{n}")).ok_or_else(problem)?.part()?);
+            }
+        }
+        if views.is_empty() {
+            let problem = "with median=0 too there is nothing to compare with";
+            return Err(Error::config("bits", 0, problem));
+        }
+        Ok(FeatureSqueezing { source, bits, median, dist_norm, views })
     }
-    Ok(views)
 }
 
 impl Method for FeatureSqueezingConfig {
@@ -63,14 +69,9 @@ impl Method for FeatureSqueezingConfig {
     type Scorer = FeatureSqueezing;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<FeatureSqueezing> {
-        let views = views(self.bits, self.median)?;
-        if !(1.0..f64::INFINITY).contains(&self.dist_norm) {
-            let problem = "the order of a norm is 1 or more";
-            return Err(Error::config("dist_norm", self.dist_norm, problem));
-        }
         let source = context.logit_source("feature_squeezing", self.into())?;
-        let scorer = FeatureSqueezing { source, views, dist_norm: self.dist_norm };
-        for field in scorer.needs_of_training(context.train)?.stored().fields() {
+        let scorer = FeatureSqueezing::new(source, self.bits, self.median, self.dist_norm)?;
+        for field in scorer.needs_of_training(context.train)?.fields() {
             context.reads(field);
         }
         Ok(scorer)
@@ -84,11 +85,8 @@ impl Method for FeatureSqueezingConfig {
             dist_norm: f64,
         }
         let Config { bits, median, dist_norm } = stored.config()?;
-        let views = views(bits, median).map_err(|_| contradiction(stored))?;
-        if !(1.0..f64::INFINITY).contains(&dist_norm) {
-            return Err(contradiction(stored));
-        }
-        Ok(FeatureSqueezing { source: LogitSource::load(stored)?, views, dist_norm })
+        let source = LogitSource::load(stored)?;
+        FeatureSqueezing::new(source, bits, median, dist_norm).map_err(|_| contradiction(stored))
     }
 }
 
@@ -118,33 +116,30 @@ impl Scorer for FeatureSqueezing {
 
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
         let own = self.source.needs(set)?;
-        self.views.iter().try_fold(own, |needs, (view, part)| {
-            let squeezed = set.part(*part).map_err(|_| {
-                let names: Vec<String> = self.views.iter().map(|(v, _)| v.to_string()).collect();
+        self.views.iter().try_fold(own, |needs, view| {
+            let squeezed = set.part(*view).map_err(|_| {
+                let names: Vec<&str> = self.views.iter().map(|view| view.name()).collect();
                 let remedy = format!("`heat extract --views {}` makes it", names.join(","));
-                Error::missing(set.name(), format!("view `{view}`"), remedy)
+                Error::missing(set.name(), format!("view `{}`", view.name()), remedy)
             })?;
-            Ok(needs.and(self.source.needs(&squeezed)?.within(*part)))
+            Ok(needs.and(self.source.needs(&squeezed)?.within(*view)))
         })
     }
 
     fn needs_of_training(&self, set: &FeatureSet) -> Result<FieldSet> {
-        let views = self.views.iter().filter_map(|(_, part)| Some((part, set.part(*part).ok()?)));
-        views.fold(self.source.needs(set), |needs, (part, squeezed)| {
-            Ok(needs?.and(self.source.needs(&squeezed)?.within(*part)))
-        })
+        self.needs(set).or_else(|_| self.source.needs(set))
     }
 
     fn parts(&self) -> Vec<Part> {
-        self.views.iter().map(|(_, part)| *part).collect()
+        self.views.clone()
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
         let classes = self.source.classes();
         let p = softmax(&self.source.logits(batch), classes);
         out.fill(0.0);
-        for (_, part) in &self.views {
-            let q = softmax(&self.source.logits(&batch.part(*part)), classes);
+        for view in &self.views {
+            let q = softmax(&self.source.logits(&batch.part(*view)), classes);
             let rows = p.chunks_exact(classes).zip(q.chunks_exact(classes));
             for (o, (p, q)) in out.iter_mut().zip(rows) {
                 *o = o.max(distance(p, q, self.dist_norm) as f32);
@@ -154,13 +149,8 @@ impl Scorer for FeatureSqueezing {
 
     fn section(&self) -> Section {
         let mut section = self.source.section("feature_squeezing");
-        let asked = |view: fn(&View) -> Option<u32>| {
-            self.views.iter().find_map(|(v, _)| view(v)).unwrap_or(0)
-        };
-        section.config["bits"] =
-            asked(|v| if let View::Bits(n) = v { Some(*n) } else { None }).into();
-        section.config["median"] =
-            asked(|v| if let View::Median(n) = v { Some(*n) } else { None }).into();
+        section.config["bits"] = self.bits.into();
+        section.config["median"] = self.median.into();
         section.config["dist_norm"] = self.dist_norm.into();
         section
     }
