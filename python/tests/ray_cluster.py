@@ -111,6 +111,10 @@ class Nodes:
         finally:
             over.set()
             thread.join(60)
+            # A node that answers late, on a busy machine, is taken for dead and ends by itself.
+            for node in [n for n in self.nodes if n.all_processes["raylet"][0].process.poll() is not None]:
+                self.nodes.remove(node)
+                self.cluster.remove_node(node, allow_graceful=False)
             # Nodes can be added by the main thread only, and are not needed for the work to end.
             while len(self.nodes) < self.size:
                 self.nodes.append(self.add())
