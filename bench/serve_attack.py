@@ -9,45 +9,23 @@ checks and scores of others took meanwhile.
 
 import gzip
 import io
-import json
-import re
 import resource
 import socket
-import subprocess
 import sys
 import threading
 import time
 import urllib.request
 
+from serving import Server
+
 heat, detector = sys.argv[1:3]
 resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
 MEMORY = 256
-process = subprocess.Popen(
-    [heat, "serve", f"d={detector}", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--max-connections", "4096",
-     "--memory", f"{MEMORY}MiB", "--no-request-log"],
-    stderr=subprocess.PIPE, text=True,
-)
-began = time.monotonic()
-address = None
-while address is None:
-    found = re.match(r"listening on 127.0.0.1:(\d+)", process.stderr.readline())
-    address = found and ("127.0.0.1", int(found[1]))
-ready = time.monotonic() - began
-threading.Thread(target=process.stderr.read, daemon=True).start()
-base = f"http://127.0.0.1:{address[1]}"
-
-
-def memory(key):
-    text = open(f"/proc/{process.pid}/status").read()
-    return int(re.search(rf"{key}:\s+(\d+)", text)[1]) / 1024
-
-
-metadata = json.load(urllib.request.urlopen(f"{base}/v2/models/d"))
-name, dim = metadata["inputs"][0]["name"], metadata["inputs"][0]["shape"][1]
-row = json.dumps({"inputs": [{"name": name, "shape": [1, dim], "datatype": "FP32", "data": [0.5] * dim}]}).encode()
-infer = f"{base}/v2/models/d/infer"
+server = Server(heat, detector, "--max-connections", "4096", "--memory", f"{MEMORY}MiB")
+address, base = ("127.0.0.1", server.data), f"http://127.0.0.1:{server.data}"
+row, infer = server.rows().encode(), f"{base}/v2/models/d/infer"
 urllib.request.urlopen(infer, row).read()
-idle = memory("VmRSS")
+idle = server.memory("VmRSS")
 
 bomb = io.BytesIO()
 with gzip.GzipFile(fileobj=bomb, mode="wb", compresslevel=9) as to:
@@ -105,12 +83,11 @@ while time.monotonic() < end:
     time.sleep(0.02)
 for thread in threads:
     thread.join()
-peak = memory("VmHWM")
+peak = server.memory()
 promised = idle + MEMORY + 64
 for kind, all_ in times.items():
     all_.sort()
     print(f"{kind}: p50 {1e3 * all_[len(all_) // 2]:.1f} ms, p99 {1e3 * all_[int(len(all_) * 0.99)]:.1f} ms")
-print(f"ready after {ready:.2f} s; idle {idle:.0f} MiB; peak {peak:.0f} MiB, promised {promised:.0f}", codes)
-process.terminate()
-process.wait()
+print(f"ready after {server.started:.2f} s; idle {idle:.0f} MiB; peak {peak:.0f} MiB, promised {promised:.0f}", codes)
+server.end()
 sys.exit(peak > promised)

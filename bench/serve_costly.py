@@ -13,17 +13,16 @@ no answer.
 import gzip
 import http.client
 import json
-import os
 import re
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 
 from hpack import Encoder
 from hyperframe import frame as h2
+from serving import Server
 
 heat, detector = sys.argv[1:3]
 part = sys.argv[3] if len(sys.argv) > 3 else ""
@@ -32,46 +31,20 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 failed = []
 
 
-class Server:
+class Case(Server):
+    """A server that is told of at the end."""
+
     def __init__(self, *options):
-        self.process = subprocess.Popen(
-            [heat, "serve", f"d={detector}", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0",
-             "--no-request-log", *options],
-            stderr=subprocess.PIPE, text=True,
-        )
-        ports = {}
-        while len(ports) < 3:
-            found = re.match(r"(listening|gRPC|page).* on 127.0.0.1:(\d+)", self.process.stderr.readline())
-            if found:
-                ports[found[1]] = int(found[2])
-            elif self.process.poll() is not None:
-                sys.exit("the server did not start")
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
-        self.data, self.grpc, self.admin = ports["listening"], ports["gRPC"], ports["page"]
-        model = json.loads(self.ask("GET", "/v2/models/d")[1])
-        self.name, self.dim = model["inputs"][0]["name"], model["inputs"][0]["shape"][1]
-        self.row = {"name": self.name, "shape": [1, self.dim], "datatype": "FP32", "data": [0.5] * self.dim}
-        self.one = json.dumps({"inputs": [self.row]})
+        super().__init__(heat, detector, *options)
+        self.one = self.rows()
         self.ask("POST", "/v2/models/d/infer", self.one)
         self.idle, self.began = self.memory("VmRSS"), self.seconds()
 
-    def ask(self, method, path, body=None, headers={}, timeout=120):
-        client = http.client.HTTPConnection("127.0.0.1", self.data, timeout=timeout)
+    def ask(self, *request, timeout=120, **more):
         try:
-            client.request(method, path, body, headers)
-            answer = client.getresponse()
-            return answer.status, answer.read()
+            return super().ask(*request, timeout=timeout, **more)
         except (OSError, http.client.HTTPException) as error:
             return type(error).__name__, b""
-        finally:
-            client.close()
-
-    def memory(self, key="VmHWM"):
-        return int(re.search(rf"{key}:\s+(\d+)", open(f"/proc/{self.process.pid}/status").read())[1]) / 1024
-
-    def seconds(self):
-        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def tell(self, name, sent, came, others=True):
         rose, took = self.memory() - self.idle, self.seconds() - self.began
@@ -79,8 +52,7 @@ class Server:
         answered = self.ask("POST", "/v2/models/d/infer", self.one, timeout=10)[0] if others else 200
         if rose > MOST or took > 10 or answered != 200:
             failed.append(f"{name} (others then: {answered})")
-        self.process.terminate()
-        self.process.wait()
+        self.end()
 
 
 def wanted(name):
@@ -135,10 +107,10 @@ def call(port, message):
     return len(data), "answered" if got else "closed"
 
 
-server = Server("--max-connections", "4")
-one, tensor = json.dumps(server.row), json.dumps(server.row)[:-1]
-name = server.name
-server.process.terminate()
+server = Case("--max-connections", "4")
+one = json.dumps(json.loads(server.one)["inputs"][0])
+tensor, (name, dim) = one[:-1], server.input
+server.end()
 M = 1 << 20
 bodies = {
     "numbers in a parameter": fill('{"inputs":[%s],"parameters":{"a":[0' % one, ",0", "]}}", 60 * M),
@@ -155,7 +127,7 @@ bodies = {
 }
 for case, body in bodies.items():
     if wanted(case):
-        server, packed = Server(), gzip.compress(body, 6)
+        server, packed = Case(), gzip.compress(body, 6)
         status, text = server.ask("POST", "/v2/models/d/infer", packed, {"Content-Encoding": "gzip"})
         server.tell(f"{case}, {len(body) / M:.0f} MiB of JSON", len(packed), f"{status} {text[:60].decode()}")
 
@@ -170,22 +142,22 @@ messages = {
 }
 for case, message in messages.items():
     if wanted(case):
-        server = Server()
+        server = Case()
         sent, came = call(server.grpc, message)
         server.tell(f"{case}, {len(message) / M:.0f} MiB", sent, came)
 
 if wanted("one output"):
-    server = Server()
+    server = Case()
     rows = 16384
-    values = struct.pack(f"<{rows * server.dim}f", *[0.5] * (rows * server.dim))[: 60 * M // (4 * server.dim) * 4 * server.dim]
-    rows = len(values) // (4 * server.dim)
-    tensor = {"name": name, "shape": [rows, server.dim], "datatype": "FP32", "parameters": {"binary_data_size": len(values)}}
+    values = struct.pack(f"<{rows * dim}f", *[0.5] * (rows * dim))[: 60 * M // (4 * dim) * 4 * dim]
+    rows = len(values) // (4 * dim)
+    tensor = {"name": name, "shape": [rows, dim], "datatype": "FP32", "parameters": {"binary_data_size": len(values)}}
     text = json.dumps({"inputs": [tensor], "outputs": [{"name": "score"}] * 400}).encode()
     status, answer = server.ask("POST", "/v2/models/d/infer", text + values, {"Inference-Header-Content-Length": str(len(text))})
     server.tell(f"one output asked for 400 times, {rows} rows", len(text + values), f"{status} {answer[:60].decode()}")
 
 if wanted("heads"):
-    server = Server()
+    server = Case()
     encoder = Encoder()
     first = encoder.encode(head("/v2/models/d/infer", ("a", "b")))
     more = encoder.encode(head("/v2/models/d/infer", *[("a", "b")] * 450))
@@ -209,10 +181,10 @@ if wanted("heads"):
                 f"others waited {worst[0] * 1000:.0f} ms at most, {sorted({str(s) for _, s in times})}")
 
 if wanted("answers that are not taken"):
-    server = Server()
-    rows = min(16384, 60 * M // (4 * server.dim))
-    values = struct.pack(f"<{server.dim}f", *[0.5] * server.dim) * rows
-    tensor = {"name": name, "shape": [rows, server.dim], "datatype": "FP32", "parameters": {"binary_data_size": len(values)}}
+    server = Case()
+    rows = min(16384, 60 * M // (4 * dim))
+    values = struct.pack(f"<{dim}f", *[0.5] * dim) * rows
+    tensor = {"name": name, "shape": [rows, dim], "datatype": "FP32", "parameters": {"binary_data_size": len(values)}}
     text = json.dumps({"inputs": [tensor]}).encode()
     body, length, sent = text + values, str(len(text)), 0
 
@@ -278,12 +250,8 @@ if wanted("answers that are not taken"):
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     held, began = server.memory("VmRSS") - server.idle, time.monotonic()
-    metrics = lambda: http.client.HTTPConnection("127.0.0.1", server.admin)
     while time.monotonic() < began + 200:
-        client = metrics()
-        client.request("GET", "/metrics")
-        counted = float(re.search(r"^heat_memory_bytes (\S+)", client.getresponse().read().decode(), re.M)[1])
-        if counted < 1e6:
+        if server.metric("heat_memory_bytes") < 1e6:
             break
         time.sleep(1)
     server.began = server.seconds()  # sixty large requests were scored
@@ -291,7 +259,7 @@ if wanted("answers that are not taken"):
                 f"{held:.0f} MiB held when all was sent, let go {time.monotonic() - began:.0f} s later")
 
 if wanted("pings"):
-    server = Server("--max-connections", "50", "--idle-timeout", "6s", "--header-timeout", "3s")
+    server = Case("--max-connections", "50", "--idle-timeout", "6s", "--header-timeout", "3s")
     peers = [connect(server.data) for _ in range(50)]
     [peer.setblocking(False) for peer in peers]
     began, health, gone = time.monotonic(), [], None

@@ -18,11 +18,12 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+from serving import Server
 
 parser = argparse.ArgumentParser()
 parser.add_argument("heat")
@@ -35,75 +36,34 @@ args = parser.parse_args()
 rng = random.Random(0)
 
 
-class Server:
-    """A running server, whose log is kept."""
+class Served(Server):
+    """A server whose detector lies in a directory, with the state of its monitor."""
 
-    def __init__(self, directory, *options, env=None, before=None, state=True, listen=True):
+    def __init__(self, directory, *options, state=True, **more):
         self.directory = Path(directory)
         self.path = self.directory / "d.safetensors"
         if not self.path.exists():
             shutil.copy(args.one, self.path)
-        words = [args.heat, "serve", f"d={self.path}", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "json",
-                 "--no-request-log"]
         if state:
-            words += ["--monitor-state", str(self.directory / "state")]
-        self.began = time.monotonic()
-        self.process = subprocess.Popen([*words, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                        env=env, preexec_fn=before)
-        self.said, self.ports = [], {}
-        while "listening" not in self.ports or "page" not in self.ports:
-            line = self.process.stderr.readline()
-            if not line:
-                raise AssertionError(f"it ended: {self.said}")
-            self.said.append(line)
-            found = re.match(r"(listening|page)[^0-9]*127.0.0.1:(\d+)", line)
-            if found:
-                self.ports[found[1]] = int(found[2])
-        if listen:
-            threading.Thread(target=self.listen, daemon=True).start()
-        self.row = None
+            options = "--monitor-state", str(self.directory / "state"), *options
+        super().__init__(args.heat, self.path, "--log", "json", *options, **more)
 
-    def listen(self):
-        for line in self.process.stderr:
-            self.said.append(line)
-
-    def ask(self, method, path, body=None, port="listening", timeout=20):
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=timeout)
-        try:
-            connection.request(method, path, body)
-            answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
-        finally:
-            connection.close()
+    def answer(self, *request, **more):
+        status, text = self.ask(*request, **more)
+        return status, json.loads(text)
 
     def body(self, rows=1):
-        if self.row is None:
-            found = self.ask("GET", "/v2/models/d")[1]["inputs"][0]
-            self.row = found["name"], found["shape"][1]
-        name, dim = self.row
-        values = [((i * 7919) % 1009) / 1009 for i in range(dim)] * rows
-        return json.dumps({"inputs": [{"name": name, "shape": [rows, dim], "datatype": "FP32", "data": values}]})
+        return self.rows(rows, [((i * 7919) % 1009) / 1009 for i in range(self.input[1])])
 
     def score(self, timeout=20):
-        code, answer = self.ask("POST", "/v2/models/d/infer", self.body(), timeout=timeout)
+        code, answer = self.answer("POST", "/v2/models/d/infer", self.body(), timeout=timeout)
         return code, answer["outputs"][0]["data"][0] if code == 200 else answer["error"]
 
     def load(self):
-        return self.ask("POST", "/v2/repository/models/d/load", port="page")
+        return self.answer("POST", "/v2/repository/models/d/load", port=self.admin)
 
     def ready(self):
         return self.ask("GET", "/v2/health/ready")[0] == 200
-
-    def metric(self, name):
-        text = self.ask("GET", "/metrics", port="page")[1]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
-
-    def end(self, within=22):
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(within)
-        return code, time.monotonic() - began
 
 
 def place(path, source):
@@ -115,7 +75,7 @@ def place(path, source):
 
 def known(directory):
     """What each of the two detectors says of the row."""
-    server = Server(directory)
+    server = Served(directory)
     found = [server.score()[1]]
     place(server.path, args.other)
     assert server.load()[0] == 200
@@ -152,7 +112,7 @@ def under_load(server, scores, work):
 
 def reload(directory, scores):
     """Two detectors in turn, by rename, 20 times as often as other faults; each answer is of one of them."""
-    server = Server(directory)
+    server = Served(directory)
 
     def work():
         for i in range(20 * args.times):
@@ -167,7 +127,7 @@ def reload(directory, scores):
 
 def bad_files(directory, scores):
     """Overwritten in place, truncated, deleted, garbage, of a newer format: the one before is served on."""
-    server = Server(directory)
+    server = Served(directory)
     good = Path(args.one).read_bytes()
     size = struct.unpack("<Q", good[:8])[0]
     newer = re.sub(rb'("version":")(\d+)"', rb'\g<1>9"', good[8:8 + size], count=1)
@@ -201,7 +161,7 @@ def kill(directory, scores):
     """SIGKILL while detectors are loaded, rows scored and the monitor's state kept."""
     kept = anew = 0
     for i in range(2 * args.times):
-        server = Server(directory)
+        server = Served(directory)
         problems = [line for line in server.said if "watched anew" in line and "another version" not in line]
         assert not problems and server.ready(), problems
         kept += any("from before the restart" in line for line in server.said)
@@ -235,7 +195,7 @@ def kill(directory, scores):
 
 
 def loads_at_once(directory, scores):
-    server = Server(directory)
+    server = Served(directory)
     codes = []
     for _ in range(args.times):
         threads = [threading.Thread(target=lambda: codes.append(server.load()[0])) for _ in range(2)]
@@ -254,11 +214,11 @@ def full_disk(directory, scores):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     for i in range(args.times):
-        server = Server(directory, before=before)
+        server = Served(directory, before=before)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         for _ in range(3):
             assert server.score()[1] in scores
-        assert server.ask("POST", "/heat/v1/models/d/drift/reset", port="page")[0] == 200
+        assert server.ask("POST", "/heat/v1/models/d/drift/reset", port=server.admin)[0] == 200
         assert server.ready()
         if i % 2:
             resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
@@ -275,7 +235,7 @@ def full_disk(directory, scores):
 def closed_output(directory, scores):
     """Nobody reads the log, or it cannot be written."""
     for i in range(args.times):
-        server = Server(directory, state=False, listen=False)
+        server = Served(directory, state=False, listens=False)
         server.process.stderr.close()
         for _ in range(5):
             assert server.score()[1] in scores
@@ -290,12 +250,12 @@ def few_files(directory, scores):
     def before():
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
-    server = Server(directory, before=before)
+    server = Served(directory, before=before)
     server.body()
     for _ in range(args.times):
         streams = []
         for _ in range(100):
-            streams.append(socket.create_connection(("127.0.0.1", server.ports["listening"]), timeout=5))
+            streams.append(socket.create_connection(("127.0.0.1", server.data), timeout=5))
         for stream in streams:
             stream.close()
         end = time.monotonic() + 5
@@ -313,16 +273,16 @@ def terminate(directory, scores):
     """All that was taken is answered, and the end comes in time, whatever a client does."""
     answered = refused = longest = 0
     for i in range(args.times):
-        server = Server(directory, "--drain", "2s", state=False)
+        server = Served(directory, "--drain", "2s", state=False)
         body = server.body(200).encode()
-        stuck = socket.create_connection(("127.0.0.1", server.ports["listening"]))
+        stuck = socket.create_connection(("127.0.0.1", server.data))
         stuck.sendall(b"POST /v2/models/d/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         results = []
 
         def client():
             while True:
                 try:
-                    connection = http.client.HTTPConnection("127.0.0.1", server.ports["listening"], timeout=20)
+                    connection = http.client.HTTPConnection("127.0.0.1", server.data, timeout=20)
                     connection.connect()
                 except OSError:
                     return
@@ -353,7 +313,7 @@ def terminate(directory, scores):
 
 def stopped(directory, scores):
     """Frozen for longer than a request may take: what is stale is dropped, and the next are answered."""
-    server = Server(directory, "--request-timeout", "1s", state=False)
+    server = Served(directory, "--request-timeout", "1s", state=False)
     server.body()
     late = 0
     for i in range(args.times + 1):
@@ -375,13 +335,13 @@ def stopped(directory, scores):
 
 
 def clients_that_go(directory, scores):
-    server = Server(directory, state=False)
+    server = Served(directory, state=False)
     body = server.body(50).encode()
     head = f"POST /v2/models/d/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     threads = server.metric("process_threads")
     for _ in range(args.times):
         for kind in ("reset in the body", "half closed", "gone after sending"):
-            stream = socket.create_connection(("127.0.0.1", server.ports["listening"]), timeout=10)
+            stream = socket.create_connection(("127.0.0.1", server.data), timeout=10)
             if kind == "reset in the body":
                 stream.sendall(head + body[: len(body) // 2])
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -408,13 +368,13 @@ def clock(directory, scores):
     told.write_text("+0")
     env = os.environ | {"LD_PRELOAD": args.faketime, "FAKETIME_TIMESTAMP_FILE": str(told), "FAKETIME_NO_CACHE": "1",
                         "DONT_FAKE_MONOTONIC": "1"}
-    server = Server(directory, env=env)
+    server = Served(directory, env=env)
     ahead = False
     for i in range(args.times):
         told.write_text(rng.choice(["+0", "-3600", "+86400", "-400d", "+10y"]))
-        code, answer = server.ask("POST", "/v2/models/d/infer", server.body())
+        code, answer = server.answer("POST", "/v2/models/d/infer", server.body())
         assert code == 200 and answer["parameters"]["queue_us"] < 10**7, answer
-        found = server.ask("GET", "/heat/v1/models/d/drift", port="page")[1]
+        found = server.answer("GET", "/heat/v1/models/d/drift", port=server.admin)[1]
         assert found["rows"] >= 0 and len(found["minutes"]) <= 15 and len(found["hours"]) <= 48
         ahead |= any(part["start"] > time.time() + 9 * 365 * 86400 for part in found["hours"])
         assert server.metric("heat_request_seconds_sum") >= 0

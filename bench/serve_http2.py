@@ -14,8 +14,6 @@ was sent, or the server has not come to rest.
 
 import http.client
 import json
-import os
-import re
 import resource
 import socket
 import subprocess
@@ -25,6 +23,7 @@ import time
 
 from hpack import Encoder
 from hyperframe import frame as h2
+from serving import Server
 
 if sys.argv[1] == "--others":  # another process, so that this one's work is not in its times
     address, seconds, body = sys.argv[2], float(sys.argv[3]), sys.stdin.read()
@@ -59,38 +58,12 @@ heat, detector = sys.argv[1:3]
 resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
 MOST = 64  # MiB
 SECONDS = 6  # that others are asked for beside each kind
-process = subprocess.Popen(
-    [heat, "serve", f"d={detector}", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0",
-     "--header-timeout", "5s", "--body-timeout", "5s", "--no-request-log"],
-    stderr=subprocess.PIPE, text=True,
-)
-ports = {}
-while len(ports) < 3:
-    found = re.match(r"(listening|gRPC|page).* on 127.0.0.1:(\d+)", process.stderr.readline())
-    if found:
-        ports[found[1]] = int(found[2])
-    elif process.poll() is not None:
-        sys.exit("the server did not start")
-threading.Thread(target=process.stderr.read, daemon=True).start()
-data = http.client.HTTPConnection("127.0.0.1", ports["listening"])
-data.request("GET", "/v2/models/d")
-metadata = json.load(data.getresponse())
-name, dim = metadata["inputs"][0]["name"], metadata["inputs"][0]["shape"][1]
+server = Server(heat, detector, "--header-timeout", "5s", "--body-timeout", "5s")
+process = server.process
 
 
 def rows(n):
-    tensor = {"name": name, "shape": [n, dim], "datatype": "FP32", "data": [0.5] * (n * dim)}
-    return json.dumps({"inputs": [tensor]}).encode()
-
-
-def memory(key):
-    text = open(f"/proc/{process.pid}/status").read()
-    return int(re.search(rf"{key}:\s+(\d+)", text)[1]) / 1024
-
-
-def processor():
-    words = open(f"/proc/{process.pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    return server.rows(n).encode()
 
 
 class Client:
@@ -170,8 +143,8 @@ class Plane:
 
 # In gRPC: what is ready, since its messages would need its encoder.
 planes = {
-    "data": Plane(ports["listening"], "/v2/models/d/infer", [], rows(1)),
-    "gRPC": Plane(ports["gRPC"], "/inference.GRPCInferenceService/ServerReady",
+    "data": Plane(server.data, "/v2/models/d/infer", [], rows(1)),
+    "gRPC": Plane(server.grpc, "/inference.GRPCInferenceService/ServerReady",
                   [("content-type", "application/grpc"), ("te", "trailers")], bytes(5)),
 }
 RESET = 8
@@ -319,27 +292,27 @@ for plane_name, plane in planes.items():
         time.sleep(0.5)
         with open(f"/proc/{process.pid}/clear_refs", "w") as peak:
             peak.write("5")
-        before = memory("VmRSS")
-        others = subprocess.Popen([sys.executable, __file__, "--others", f"127.0.0.1:{ports['listening']}", str(SECONDS)],
+        before = server.memory("VmRSS")
+        others = subprocess.Popen([sys.executable, __file__, "--others", f"127.0.0.1:{server.data}", str(SECONDS)],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         others.stdin.write(body)
         others.stdin.close()
         time.sleep(0.3)
         began = time.monotonic()
-        used = processor()
+        used = server.seconds()
         said, clients = send(plane)
         took = time.monotonic() - began
         answered, middle, slow, failed = json.loads(others.stdout.read())
         others.wait()
-        used = processor() - used
+        used = server.seconds() - used
         ended = clients[0].ended or "still open"
-        rose = memory("VmHWM") - before
+        rose = server.memory() - before
         for client in clients:
             client.close()
         time.sleep(0.5)
-        rest = processor()
+        rest = server.seconds()
         time.sleep(1)
-        rest = processor() - rest
+        rest = server.seconds() - rest
         print(f"{plane_name}, {kind}: {said} in {took:.1f} s, then {ended}; server's processor {used:.2f} s in all, after it "
               f"{rest:.2f}; memory +{rose:.0f} MiB; others {answered} answers, p50 {1e3 * middle:.1f} ms, p99 {1e3 * slow:.1f} ms, "
               f"failed {failed or 0}", flush=True)
@@ -349,7 +322,6 @@ for plane_name, plane in planes.items():
             wrong.append(f"{plane_name}, {kind}")
         if process.poll() is not None:
             sys.exit(f"the server ended by itself: {process.returncode}")
-process.terminate()
-process.wait()
+server.end()
 print("not as promised: " + "; ".join(wrong) if wrong else "as promised")
 sys.exit(bool(wrong))
