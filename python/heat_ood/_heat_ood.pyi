@@ -303,10 +303,10 @@ def committee(set: FeatureSet, head: Head | None = None, standardise: FeatureSet
     The fixed committee of such data as one detector, its members, and who is left out and why.
     """
 
-def compose(members: SupportsGetItem[int, tuple[str, Detector, SupportsFloat | SupportsIndex]], beta: SupportsFloat | SupportsIndex, set: FeatureSet, head: Head | None = None, held_out: bool = False, progress: Any | None = None) -> Detector:
+def compose(members: SupportsGetItem[int, tuple[str, Detector, SupportsFloat | SupportsIndex]], beta: SupportsFloat | SupportsIndex, set: FeatureSet, head: Head | None = None, against: SupportsGetItem[int, FeatureSet] | None = None, progress: Any | None = None) -> Detector:
     """
-    Compose detectors; statistics of their scores are taken over the set, which was held out of
-    training or is the training set.
+    Compose detectors; statistics of their scores are taken over the set: the training set, or, with
+    `against`, rows held out of training, and the weights against these sets, where there are some.
     """
 
 def evaluate(candidates: SupportsGetItem[int, tuple[str, Detector, SupportsFloat | SupportsIndex | None]], id: FeatureSet, ood: SupportsGetItem[int, tuple[str, FeatureSet]], near_far: tuple[SupportsGetItem[int, str], SupportsGetItem[int, str]] | None = None, level: SupportsFloat | SupportsIndex | None = None, compare: str | None = None, resamples: SupportsIndex | None = None, seed: SupportsIndex | None = None, train: FeatureSet | None = None, head: Head | None = None, force: bool = False, progress: Any | None = None) -> Results:
@@ -314,7 +314,7 @@ def evaluate(candidates: SupportsGetItem[int, tuple[str, Detector, SupportsFloat
     Score, measure, and find out what else is asked for.
     """
 
-def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, layers: SupportsGetItem[int, tuple[str, str]] = ..., found_layers: SupportsIndex | None = None, views: SupportsGetItem[int, str] = ..., maps: SupportsGetItem[int, str] = ..., surrogates: SupportsGetItem[int, str] | None = None, surrogate_rows: SupportsIndex = 1500, seed: SupportsIndex = 0, exclude: SupportsGetItem[int, FeatureSet] | None = None, preview: str | PathLike[str] | None = None, progress: Any | None = None) -> tuple[int, int, list[str], str | None, list[str], list[int]]:
+def extract(images: str | PathLike[str], network: Backbone, out: str | PathLike[str], transform_arguments: SupportsGetItem[int, str], format: str | None = None, split: str | None = None, root: str | PathLike[str] | None = None, batch_size: SupportsIndex = 64, shard_rows: SupportsIndex = 8192, dtype: str = "f16", skip_unreadable: bool = False, layers: SupportsGetItem[int, tuple[str, str]] = ..., found_layers: SupportsIndex | None = None, views: SupportsGetItem[int, str] = ..., maps: SupportsGetItem[int, str] = ..., perturb: Detector | None = None, epsilon: SupportsFloat | SupportsIndex | None = None, perturb_values: SupportsIndex | None = None, surrogates: SupportsGetItem[int, str] | None = None, surrogate_rows: SupportsIndex = 1500, seed: SupportsIndex = 0, exclude: SupportsGetItem[int, FeatureSet] | None = None, preview: str | PathLike[str] | None = None, progress: Any | None = None) -> tuple[int, int, list[str], str | None, list[str], list[int]]:
     """
     Extract images into a feature set; or sets of surrogates made of them.
     """

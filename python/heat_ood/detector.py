@@ -224,6 +224,7 @@ def compose(
     standardise: Any = None,
     beta: float = 0.0,
     weights: Sequence[float] | None = None,
+    against: Any = None,
     head: Any = None,
     progress: Progress = None,
 ) -> Detector:
@@ -232,9 +233,15 @@ def compose(
     `beta` 0 is the sum; above, large scores count more, below, small ones. `train` are ID rows. In its
     place `standardise` gives ID rows that took no part in training: better, since trained rows look more
     ordinary than others to some detectors.
+
+    With `against`, rows that play OOD (a set, or several, which count alike), the weights are those that
+    tell them best from the rows of `standardise`, by logistic regression; detectors without a weight are
+    left out. Results on these rows can no longer be reported.
     """
     named = detectors.items() if isinstance(detectors, Mapping) else None
     members = list(named) if named is not None else [(d.scorer, d) for d in _sequence(detectors)]
+    if against is not None and (standardise is None or weights is not None):
+        raise InputError("against: weights are found on the rows of `standardise`, in place of `weights`")
     weights = [1.0] * len(members) if weights is None else list(weights)
     if len(weights) != len(members):
         raise InputError(f"weights: {len(weights)} for {len(members)} detectors")
@@ -249,7 +256,9 @@ def compose(
     rows = as_set(standardise, "standardise") if train is None else as_set(train, "train")
     layer: Head | None = as_head(head) or rows.head
     inner = None if layer is None else layer._head
-    return Detector(_heat_ood.compose(parts, beta, rows._set, inner, train is None, callback(progress)))
+    sets = [] if against is None else against if isinstance(against, (list, tuple)) else [against]
+    others = [as_set(part, f"against[{i}]")._set for i, part in enumerate(sets)] if train is None else None
+    return Detector(_heat_ood.compose(parts, beta, rows._set, inner, others, callback(progress)))
 
 
 def _sequence(detectors: Any) -> Sequence[Detector]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import _heat_ood
 from ._progress import Progress, callback
+from .detector import Detector
 from .features import FeatureSet, Head, StrPath
 
 __all__ = ["Backbone", "Extracted", "extract"]
@@ -100,6 +101,9 @@ def extract(
     taps: int | Mapping[str, str] | None = None,
     views: str | Sequence[str] | None = None,
     maps: Sequence[str] = (),
+    perturb: Detector | StrPath | None = None,
+    epsilon: float | None = None,
+    perturb_values: int | None = None,
     surrogates: str | Sequence[str] | None = None,
     surrogate_rows: int = 1500,
     seed: int = 0,
@@ -114,9 +118,13 @@ def extract(
     (`crop=224`). `taps` are further layers whose features stand beside the others, for scorers with
     `layer=NAME`: tensors of the graph by name, or how many are to be found in it. `views="mirror"`
     adds the features of the mirrored image, for scorers with `views="mean"`; `["bits5", "median2"]` those of
-    squeezed images, for `feature_squeezing`; `maps` are the scorers for
-    which more of the network's maps is kept: `["gram", "rankfeat"]`. Interrupted, it goes on
-    where it stopped when called again.
+    squeezed images, for `feature_squeezing`, `"nudged5"` those of images moved by a gradient, for
+    `adascale_a` and `adascale_l`; `maps` are the scorers for which more of the network's maps is kept:
+    `["gram", "rankfeat"]`. Interrupted, it goes on where it stopped when called again.
+
+    With `perturb` each image is moved by `epsilon` against the gradient of that detector's energy first
+    (ODIN, and for Mahalanobis distances); with `perturb_values=1` only its value of the largest gradient
+    is (I-ODIN).
 
     `surrogates` (`"all"`, or kinds: `["mixup", "rotate"]`) transforms the images into others that play
     out-of-distribution: `out` then holds a set of each kind, and `id`, the images themselves, which are
@@ -127,6 +135,7 @@ def extract(
     arguments = [f"transform={preset}", *(f"transform.{key}={value}" for key, value in transform.items())]
     kinds = [surrogates] if isinstance(surrogates, str) else surrogates
     excluded = [s if isinstance(s, FeatureSet) else FeatureSet.open(s) for s in exclude]
+    mover = perturb if perturb is None or isinstance(perturb, Detector) else Detector.load(perturb)
     rows, resumed, unreadable, agreement, made, left_out = _heat_ood.extract(
         Path(images),
         network._backbone,
@@ -143,6 +152,9 @@ def extract(
         taps if isinstance(taps, int) else None,
         [] if views is None else [views] if isinstance(views, str) else list(views),
         list(maps),
+        mover and mover._inner,
+        epsilon,
+        perturb_values,
         None if kinds is None else [name for text in kinds for name in text.split(",")],
         surrogate_rows,
         seed,

@@ -62,6 +62,8 @@ __all__ = [
     "Gram",
     "Rankfeat",
     "FeatureSqueezing",
+    "AdascaleA",
+    "AdascaleL",
 ]
 
 
@@ -1487,3 +1489,75 @@ class FeatureSqueezing(Scorer):
         whiten: bool | int | float | str | None = None,
     ) -> None:
         super().__init__(bits=bits, dist_norm=dist_norm, median=median, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
+
+
+class AdascaleA(Scorer):
+    """`adascale_a`: −logsumexp(W(z·exp(S/S_k)) + b), S the sum of max(z, 0), S_k that of the k = D −
+    round(D·p/100) largest; p = `max_percentile` − F(Q)·(`max_percentile` − `min_percentile`), F(Q)
+    the fraction of training rows with no larger Q = Σ max(z′, 0) over the k₁ largest of z + λ·Σ |z
+    − z′| over its k₂ largest, z′ of the image moved where it matters least (view `nudgedN`).
+
+    Settings: `min_percentile=75`, `max_percentile=85`, `k1=5`, `k2=1` (percentages of D),
+    `lmbda=10` (λ), `o=0.05` (fraction of the image moved), `num_samples=5000` (quantiles kept).
+
+    Fit: O(N·D); cost of a row: O(D·C).
+
+    Regmi, 2025.
+    """
+
+    name = "adascale_a"
+    defaults: ClassVar[dict[str, Setting]] = {"k1": 5.0, "k2": 1.0, "lmbda": 10.0, "max_percentile": 85.0, "min_percentile": 75.0, "num_samples": 5000, "o": 0.05, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        k1: float = 5.0,
+        k2: float = 1.0,
+        lmbda: float = 10.0,
+        max_percentile: float = 85.0,
+        min_percentile: float = 75.0,
+        num_samples: int = 5000,
+        o: float | None = 0.05,
+        layer: str | None = None,
+        normalize: bool = False,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(k1=k1, k2=k2, lmbda=lmbda, max_percentile=max_percentile, min_percentile=min_percentile, num_samples=num_samples, o=o, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class AdascaleL(Scorer):
+    """`adascale_l`: −logsumexp((Wz + b)·(S/S_k)²), the rest as `adascale_a`.
+
+    Settings: as `adascale_a`.
+
+    Fit: as `adascale_a`; cost of a row: O(D·C).
+
+    Regmi, 2025.
+    """
+
+    name = "adascale_l"
+    defaults: ClassVar[dict[str, Setting]] = {"k1": 5.0, "k2": 1.0, "lmbda": 10.0, "max_percentile": 85.0, "min_percentile": 75.0, "num_samples": 5000, "o": 0.05, "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        k1: float = 5.0,
+        k2: float = 1.0,
+        lmbda: float = 10.0,
+        max_percentile: float = 85.0,
+        min_percentile: float = 75.0,
+        num_samples: int = 5000,
+        o: float | None = 0.05,
+        layer: str | None = None,
+        normalize: bool = False,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(k1=k1, k2=k2, lmbda=lmbda, max_percentile=max_percentile, min_percentile=min_percentile, num_samples=num_samples, o=o, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)

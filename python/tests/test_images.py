@@ -63,6 +63,36 @@ def test_views_are_compared(tmp_path: Path) -> None:
         ho.extract(source, MODEL, tmp_path / "no", resize=8, crop=8, views="bits9", **OPTIONS)
 
 
+def test_moved_images(tmp_path: Path) -> None:
+    source = images(tmp_path / "images", 40, 4)
+    options = {"resize": 8, "crop": 8, **OPTIONS}
+    both = ho.extract(source, MODEL, tmp_path / "both", views="nudged5", **options).features
+    plain = ho.extract(source, MODEL, tmp_path / "plain", **options).features
+    assert not np.array_equal(both.numpy("nudged5.avg"), both.numpy("avg"))
+    scores = ho.AdascaleL().fit(both).score(both)
+    assert scores.shape == (40,) and np.isfinite(scores).all()
+    with pytest.raises(ho.HeatError, match="heat extract --views nudged5"):
+        ho.AdascaleL().fit(plain)
+    odin = ho.Odin().fit(plain)
+    odin.save(tmp_path / "odin.safetensors")
+    moved = {}
+    for values in (None, 1):
+        here = ho.extract(source, MODEL, tmp_path / f"here{values}", perturb=odin, epsilon=0.5, perturb_values=values, **options)
+        moved[values] = here.features.numpy("logits")
+        words = ["--preset=imagenet", "--resize=8", "--crop=8", "--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25", "--dtype=f32"]
+        words += ["--perturb", str(tmp_path / "odin.safetensors"), "--epsilon=0.5", *([] if values is None else ["--perturb-values=1"])]
+        command = [sys.executable, "-m", "heat_ood", "extract", str(source), "--backbone", str(MODEL), *words, "-o", str(tmp_path / f"there{values}")]
+        assert subprocess.run(command, capture_output=True).returncode == 0
+        assert np.array_equal(ho.FeatureSet.open(tmp_path / f"there{values}").numpy("logits"), moved[values])
+    still = plain.numpy("logits")
+    assert 0 < np.abs(moved[1] - still).max() < np.abs(moved[None] - still).max()
+    # The largest probability grows when the image is moved towards it.
+    assert (moved[None].max(1) > still.max(1)).mean() > 0.9
+    for wrong, said in (({"epsilon": 0.5}, "go with perturb"), ({"perturb": odin}, "how far"), ({"perturb": odin, "epsilon": 0.5, "perturb_values": 0}, "at least one")):
+        with pytest.raises(ValueError, match=said):
+            ho.extract(source, MODEL, tmp_path / "no", **wrong, **options)
+
+
 def test_auto_from_images(tmp_path: Path) -> None:
     train, val = images(tmp_path / "train", 200, 1), images(tmp_path / "val", 160, 2)
     out = tmp_path / "d.safetensors"

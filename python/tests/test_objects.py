@@ -321,6 +321,26 @@ def test_composition(train: ho.FeatureSet, ood: ho.FeatureSet) -> None:
     assert np.allclose(ho.compose(members, train=train, beta=2.0).score(ood), soft, rtol=1e-5)
 
 
+def test_weights_against_sets(train: ho.FeatureSet, ood: ho.FeatureSet, test_set: ho.FeatureSet) -> None:
+    members = {"el": ho.El().fit(train), "fdbd": ho.Fdbd().fit(train), "norm": ho.Norm().fit(train)}
+    composed = ho.compose(members, standardise=test_set, against=[ood[:400], ood[400:500]])
+    one = ho.compose(members, standardise=test_set, against=ood[:400])
+    found = {name: d.score(ood[:400]).astype(np.float64) for name, d in members.items()}
+    own = {name: d.score(test_set).astype(np.float64) for name, d in members.items()}
+    u = np.array([(found[name] - own[name].mean()) / own[name].std(ddof=1) for name in members])
+    # The sum is linear in the members' standardised scores; its coefficients are none below 0, and add up to 1.
+    weights, *_ = np.linalg.lstsq(u.T, one.score(ood[:400]), rcond=None)
+    assert (weights > -1e-3).all() and abs(weights.sum() - 1) < 1e-3 and weights[1] > 0.1
+    auroc = lambda d: ho.metrics.auroc(d.score(test_set), d.score(ood[:400]))
+    assert auroc(one) >= max(map(auroc, members.values())) - 1e-3
+    assert len(composed.info()["provenance"]["tuned_rows"]) == 2
+    for wrong in ({"train": train}, {"standardise": test_set, "weights": [1.0, 1.0, 1.0]}):
+        with pytest.raises(ho.errors.InputError, match="against"):
+            ho.compose(members, against=ood[:400], **wrong)
+    with pytest.raises(ho.errors.FitError, match="is to play OOD"):
+        ho.compose(members, standardise=test_set, against=train)
+
+
 def test_auto_by_surrogates(train: ho.FeatureSet, ood: ho.FeatureSet, test_set: ho.FeatureSet) -> None:
     kinds = {name: ood[100 * i : 100 * (i + 1)] for i, name in enumerate("abcd")}
     given: dict[str, Any] = {"surrogates": kinds | {"id": test_set[:400]}, "rows": 1000}

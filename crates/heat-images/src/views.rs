@@ -1,5 +1,6 @@
 //! Images as the network gets them, seen otherwise.
 
+use heat_ood::Result;
 use heat_ood::features::View;
 
 use crate::TransformConfig;
@@ -10,6 +11,10 @@ use crate::TransformConfig;
 /// - `bitsN`: r(x·s)/s, s = 2ᴺ − 1, of values x in 0..1, r to the nearest whole number.
 /// - `medianN`: of N × N pixels, those above and to the left of the one in the middle, which of an
 ///   even number is the greater of the two; beyond the edge the image is reflected.
+/// - `nudgedN`: `nudged` tells, to which the network is known.
+///
+/// # Errors
+/// Those of `nudged`.
 ///
 /// Reference: the code of Xu, Evans, Qi, *Feature Squeezing*, NDSS 2018, and SciPy's
 /// `ndimage.median_filter`, which it calls.
@@ -18,9 +23,11 @@ pub(crate) fn seen(
     images: &[f32],
     [.., height, width]: [usize; 4],
     transform: &TransformConfig,
-) -> Vec<f32> {
+    nudged: impl FnOnce(u32) -> Result<Vec<f32>>,
+) -> Result<Vec<f32>> {
     let plane = (height * width).max(1);
-    match view {
+    Ok(match view {
+        View::Nudged(percent) => nudged(percent)?,
         View::Mirror => {
             images.chunks_exact(width.max(1)).flat_map(|row| row.iter().rev().copied()).collect()
         }
@@ -40,7 +47,7 @@ pub(crate) fn seen(
             .chunks_exact(plane)
             .flat_map(|plane| median(plane, width, side as usize))
             .collect(),
-    }
+    })
 }
 
 /// The place that stands for `i` in a row of `n` cells that is reflected at both ends.
@@ -76,6 +83,11 @@ fn median(plane: &[f32], width: usize, side: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A view that needs no network.
+    fn seen(view: View, images: &[f32], shape: [usize; 4], by: &TransformConfig) -> Vec<f32> {
+        super::seen(view, images, shape, by, |_| unreachable!()).unwrap()
+    }
 
     fn plain() -> TransformConfig {
         TransformConfig { mean: [0.0; 3], std: [1.0; 3], ..TransformConfig::imagenet() }

@@ -8,7 +8,9 @@
 //! Rows that a member was fitted on look more ordinary to it than others do,
 //! to one more than to another. Where there are in-distribution rows that no
 //! member was fitted on, statistics over these ([`CombinedConfig::fit_held_out`])
-//! put the members on one scale for what they will meet.
+//! put the members on one scale for what they will meet. Weights can be found against rows that
+//! play OOD ([`CombinedConfig::fit_against`]), as Lee et al. (NeurIPS 2018) do for the layers of
+//! their Mahalanobis distances.
 //!
 //! *Difference from the published code*: it takes the statistics from one
 //! batch, so that its result depends on the order of the rows.
@@ -20,7 +22,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{self, Batch, FeatureSet, FieldSet};
+use crate::features::{self, Batch, FeatureSet, FieldSet, RowSketch};
+use crate::math::logistic::{self, Rows};
 use crate::math::reduce;
 use crate::observe::Observer;
 use crate::provenance::Provenance;
@@ -83,7 +86,8 @@ impl Fit for CombinedConfig {
     type Scorer = Combined;
 
     fn fit(&self, data: &TrainingData, observer: &mut dyn Observer) -> Result<Fitted<Combined>> {
-        let fitted = Fitted::on(data, self.over(&data.features, observer)?)?;
+        let combined = Combined::new(self.over(&data.features, observer)?.0, self.beta)?;
+        let fitted = Fitted::on(data, combined)?;
         Ok(self.members.iter().fold(fitted, |f, part| f.including(part.scorer.provenance())))
     }
 }
@@ -100,6 +104,73 @@ impl CombinedConfig {
         force: bool,
         observer: &mut dyn Observer,
     ) -> Result<Fitted<Combined>> {
+        self.check_held_out(held_out, force)?;
+        let combined = Combined::new(self.over(held_out, observer)?.0, self.beta)?;
+        Ok(Fitted::from_parts(Arc::new(combined), self.seen(held_out)?))
+    }
+
+    /// The same with the weights by which the sum tells the rows of `against` best from the held-out
+    /// ones: of a logistic regression, none below 0, in which these and those count one half, and the
+    /// sets of `against` alike. They add up to 1; members without a weight are left out. The composition
+    /// is tuned on `against`, on which no results can be reported any more.
+    ///
+    /// # Errors
+    /// As [`CombinedConfig::fit_held_out`]; if β is not 0, the rows of `against` were in training,
+    /// unless this is forced, or no member tells them.
+    pub fn fit_against(
+        &self,
+        held_out: &FeatureSet,
+        against: &[FeatureSet],
+        force: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Fitted<Combined>> {
+        if self.beta != 0.0 {
+            let problem = "weights are found for the sum of scores, 0";
+            return Err(Error::config("beta", self.beta, problem));
+        }
+        self.check_held_out(held_out, force)?;
+        let mut provenance = self.seen(held_out)?;
+        for set in against.iter().filter(|_| !force) {
+            if let Some(seen) = provenance.contamination(set)? {
+                let problem =
+                    format!("{} is to play OOD, and {seen}: give others, or insist", set.name());
+                return Err(Error::Fit { what: "composition".into(), problem });
+            }
+        }
+        let (mut members, own) = self.over(held_out, observer)?;
+        let mut scores = vec![cut_off(&members, own)];
+        for set in against {
+            scores.push(cut_off(&members, self.scores(set, observer)?));
+        }
+        let share = |i: usize, rows: usize| {
+            let sets = if i == 0 { 1 } else { against.len() };
+            0.5 / (sets * rows.max(1)) as f64
+        };
+        let rows = scores.iter().enumerate().map(|(i, scores)| {
+            let n = scores.first().map_or(0, Vec::len);
+            Rows { scores, ood: i > 0, share: share(i, n) }
+        });
+        let among: Vec<usize> = (0..members.len()).collect();
+        let weights = logistic::weights(&rows.collect::<Vec<_>>(), members.len(), &among);
+        let total: f64 = weights.iter().sum();
+        if total <= 0.0 {
+            let problem = "no member scores the rows that it is to be weighed against higher than \
+                           those of in-distribution";
+            return Err(Error::Fit { what: "composition".into(), problem: problem.into() });
+        }
+        for (member, weight) in members.iter_mut().zip(weights) {
+            member.weight = weight / total;
+        }
+        members.retain(|member| member.weight > 0.0);
+        let scorer = Arc::new(Combined::new(members, self.beta)?);
+        for set in against {
+            provenance.tuned_on.extend(set.digests()?);
+            provenance.tuned_rows.push(RowSketch::of(set, &scorer.needs(set)?)?);
+        }
+        Ok(Fitted::from_parts(scorer, provenance))
+    }
+
+    fn check_held_out(&self, held_out: &FeatureSet, force: bool) -> Result<()> {
         for part in self.members.iter().filter(|_| !force) {
             if let Some(seen) = part.scorer.provenance().contamination(held_out)? {
                 let problem = format!(
@@ -110,23 +181,45 @@ impl CombinedConfig {
                 return Err(Error::Fit { what: "composition".into(), problem });
             }
         }
-        let combined = self.over(held_out, observer)?;
-        let needs = combined.needs(held_out)?;
-        let mut provenance = Provenance::of_standardisation(held_out, needs)?;
-        self.members.iter().for_each(|part| provenance.include(part.scorer.provenance()));
-        Ok(Fitted::from_parts(Arc::new(combined), provenance))
+        Ok(())
     }
 
-    /// With every member's statistics over these rows.
-    fn over(&self, set: &FeatureSet, observer: &mut dyn Observer) -> Result<Combined> {
+    /// What a composition has seen that is standardised on these rows: them, and what its members have.
+    fn seen(&self, held_out: &FeatureSet) -> Result<Provenance> {
+        let needs = joint_needs(self.members.iter().map(|m| &*m.scorer), held_out)?;
+        let mut provenance = Provenance::of_standardisation(held_out, needs)?;
+        self.members.iter().for_each(|part| provenance.include(part.scorer.provenance()));
+        Ok(provenance)
+    }
+
+    /// Scores of all members.
+    fn scores(&self, set: &FeatureSet, observer: &mut dyn Observer) -> Result<Vec<Vec<f32>>> {
         let scorers: Vec<&dyn Scorer> = self.members.iter().map(|m| &*m.scorer).collect();
         let scored = score_together(set, &scorers, false, observer)?;
-        let members = self.members.iter().zip(scored).map(|(part, scored)| {
-            let (mean, std) = mean_std(&scored.scores);
+        Ok(scored.into_iter().map(|scored| scored.scores).collect())
+    }
+
+    /// Every member with its statistics over these rows, and their scores.
+    fn over(
+        &self,
+        set: &FeatureSet,
+        observer: &mut dyn Observer,
+    ) -> Result<(Vec<Member>, Vec<Vec<f32>>)> {
+        let scores = self.scores(set, observer)?;
+        let members = self.members.iter().zip(&scores).map(|(part, scores)| {
+            let (mean, std) = mean_std(scores);
             part.standardised(mean, std, set.name())
         });
-        Combined::new(members.collect::<Result<_>>()?, self.beta)
+        Ok((members.collect::<Result<_>>()?, scores))
     }
+}
+
+/// Standardised scores of the members, cut off.
+fn cut_off(members: &[Member], mut scores: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    for (member, scores) in members.iter().zip(&mut scores) {
+        scores.iter_mut().for_each(|s| *s = ((f64::from(*s) - member.mean) / member.std) as f32);
+    }
+    logistic::cut(&scores)
 }
 
 impl Part {

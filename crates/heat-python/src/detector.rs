@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use heat_ood::calibrate::{CalibrationConfig, Guarantee, Ties};
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::Outcome;
+use heat_ood::features::FeatureSet;
 use heat_ood::math::parallel;
 use heat_ood::recipe::Recipe;
 use heat_ood::run::TrainingRun;
@@ -369,19 +370,21 @@ pub fn train(
     })
 }
 
-/// Compose detectors; statistics of their scores are taken over the set, which was held out of
-/// training or is the training set.
+/// Compose detectors; statistics of their scores are taken over the set: the training set, or, with
+/// `against`, rows held out of training, and the weights against these sets, where there are some.
 #[pyfunction]
-#[pyo3(signature = (members, beta, set, head=None, held_out=false, progress=None))]
+#[pyo3(signature = (members, beta, set, head=None, against=None, progress=None))]
 pub fn compose(
     py: Python<'_>,
     members: Vec<(String, PyRef<'_, PyDetector>, f64)>,
     beta: f64,
     set: &PyFeatureSet,
     head: Option<&PyHead>,
-    held_out: bool,
+    against: Option<Vec<PyRef<'_, PyFeatureSet>>>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<PyDetector> {
+    let held_out = against.is_some();
+    let against: Vec<FeatureSet> = against.iter().flatten().map(|set| set.0.clone()).collect();
     let names: Vec<String> = members.iter().map(|(name, ..)| name.clone()).collect();
     let parts = members.iter().map(|(name, detector, weight)| Part {
         weight: *weight,
@@ -389,12 +392,17 @@ pub fn compose(
     });
     let (parts, data) = (parts.collect(), training(py, set, head, None)?);
     for (_, detector, _) in &members {
-        let checked = detector.0.provenance().check_origin(&set.0);
-        checked.map_err(|e| exception(py, &e))?;
+        for set in against.iter().chain([&set.0]) {
+            let checked = detector.0.provenance().check_origin(set);
+            checked.map_err(|e| exception(py, &e))?;
+        }
     }
     let config = CombinedConfig { members: parts, beta };
     let detector = observed(py, progress, |observer| {
         let mut detector = Detector::new(match held_out {
+            true if !against.is_empty() => {
+                config.fit_against(&data.features, &against, false, observer)?
+            }
             true => config.fit_held_out(&data.features, false, observer)?,
             false => config.fit(&data, observer)?,
         });

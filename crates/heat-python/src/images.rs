@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use heat_images::backbone::{self, Backbone, BackboneOptions, ExtractConfig, LayersAsked};
+use heat_images::backbone::{
+    self, Backbone, BackboneOptions, ExtractConfig, LayersAsked, Perturbation,
+};
 use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{ImageOptions, TransformConfig, open};
 use heat_ood::Error;
@@ -14,6 +16,7 @@ use numpy::ndarray::Axis;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray3};
 use pyo3::prelude::*;
 
+use crate::detector::PyDetector;
 use crate::errors::{exception, input, working};
 use crate::features::{PyFeatureSet, PyHead};
 use crate::observer::observed;
@@ -76,6 +79,7 @@ type Done = (usize, usize, Vec<String>, Option<String>, Vec<&'static str>, Vec<u
 #[pyfunction]
 #[pyo3(signature = (images, network, out, transform_arguments, format=None, split=None, root=None, batch_size=64,
                     shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, views=Vec::new(), maps=Vec::new(),
+                    perturb=None, epsilon=None, perturb_values=None,
                     surrogates=None, surrogate_rows=1500, seed=0, exclude=None, preview=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn extract(
@@ -95,6 +99,9 @@ pub fn extract(
     found_layers: Option<usize>,
     views: Vec<String>,
     maps: Vec<String>,
+    perturb: Option<PyRef<'_, PyDetector>>,
+    epsilon: Option<f64>,
+    perturb_values: Option<usize>,
     surrogates: Option<Vec<String>>,
     surrogate_rows: usize,
     seed: u64,
@@ -110,6 +117,18 @@ pub fn extract(
         .transpose()
         .map_err(|e| exception(py, &e))?
         .map(|kinds| SurrogateConfig { kinds, rows: surrogate_rows, seed, exclude, preview });
+    let perturb = perturb.map(|detector| {
+        let problem = "how far the images are moved, in normalised pixel values, such as 0.0014";
+        let epsilon = epsilon.ok_or_else(|| Error::config("epsilon", "None", problem))?;
+        Perturbation::new(detector.0.scorer().clone(), epsilon)?.of_largest(perturb_values)
+    });
+    let perturb = perturb.transpose().map_err(|e| exception(py, &e))?;
+    if perturb.is_none() && (epsilon.is_some() || perturb_values.is_some()) {
+        return Err(input(
+            py,
+            "epsilon and perturb_values go with perturb, the detector whose energy they follow",
+        ));
+    }
     observed(py, progress, |observer| {
         let named = |name: String| {
             let value = serde_json::Value::String(name.to_lowercase());
@@ -145,7 +164,7 @@ pub fn extract(
             shard_rows,
             skip_unreadable,
             dtype,
-            perturb: None,
+            perturb,
             views,
         };
         let (done, used, kinds, left_out) = match &surrogates {

@@ -63,12 +63,16 @@ pub struct ExtractArgs {
     /// By how much, in normalised pixel values
     #[arg(long, value_name = "E", requires = "perturb")]
     pub epsilon: Option<f64>,
+    /// Move only the K values of each image with the largest gradient (I-ODIN: 1) [default: all]
+    #[arg(long, value_name = "K", requires = "perturb")]
+    pub perturb_values: Option<usize>,
     /// Find further layers, N of them, and take their features too: ends and middles of the last
     /// stages, named as stage3_mid [default of N: 3]
     #[arg(long, value_name = "auto[:N]", value_parser = found_taps)]
     pub taps: Option<usize>,
     /// Take the features of other views of each image too: mirror, for scorers with views=mean;
-    /// bits5 (values of five bits) and median2 (the median of 2 × 2 pixels), for feature_squeezing
+    /// bits5 (values of five bits) and median2 (the median of 2 × 2 pixels), for feature_squeezing;
+    /// nudged5 (five hundredths of its values moved by a gradient), for adascale_a and adascale_l
     #[arg(long, value_name = "VIEW,…", value_delimiter = ',')]
     pub views: Vec<View>,
     /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat

@@ -425,6 +425,11 @@ pub struct ComposeArgs {
     /// instead: better, since trained rows look more ordinary than others to some detectors
     #[arg(long, value_name = "FEATURES", visible_alias = "standardize", conflicts_with = "train")]
     pub standardise: Option<PathBuf>,
+    /// Find the weights: those that tell these rows best from the held-out ones (logistic regression).
+    /// Several sets count alike; results on them can no longer be reported
+    #[arg(long, value_name = "FEATURES", num_args = 1.., requires = "standardise",
+          conflicts_with_all = ["weights", "p_values"])]
+    pub against: Vec<PathBuf>,
     /// Compose detectors of different networks or transforms, or standardise on training rows
     #[arg(long)]
     pub force: bool,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use heat_ood::calibrate::{Fusion, FusionRule};
-use heat_ood::compose::{CombinedConfig, Part};
+use heat_ood::compose::{CombinedConfig, Member, Part};
 use heat_ood::features::FeatureSet;
 use heat_ood::scorers::Scorer;
 use heat_ood::{Error, Fit, Fitted, TrainingData};
@@ -22,6 +22,7 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
     let mut inputs: Vec<&Path> = paths.iter().map(|p| &**p).collect();
     inputs.extend(args.train.as_deref());
     inputs.extend(args.standardise.as_deref());
+    inputs.extend(args.against.iter().map(|path| &**path));
     refuse_overwriting(Some(&args.output), &inputs)?;
     let members = detectors(&args.detectors)?;
     unless_forced(same_origin(&members), args.force)?;
@@ -47,6 +48,9 @@ pub fn run(args: &ComposeArgs, progress: &mut Progress) -> Result<()> {
             }
             if args.standardise.is_some() {
                 recipe.push_str(" --standardise");
+            }
+            if !args.against.is_empty() {
+                recipe.push_str(" --against");
             }
             (scorer, recipe)
         }
@@ -95,10 +99,36 @@ fn standardise(
         members: members.iter().zip(weights).map(part).collect(),
         beta: args.beta,
     };
+    if !args.against.is_empty() {
+        return weighed(members, &config, args, set, progress);
+    }
     Ok(match args.standardise {
         Some(_) => config.fit_held_out(set, args.force, progress)?.into(),
         None => config.fit(&TrainingData::new(set), progress)?.into(),
     })
+}
+
+/// The composition with the weights that tell these sets best from the held-out rows.
+fn weighed(
+    members: &[NamedDetector],
+    config: &CombinedConfig,
+    args: &ComposeArgs,
+    held_out: &FeatureSet,
+    progress: &mut Progress,
+) -> Result<Fitted<dyn Scorer>> {
+    let mut against = Vec::new();
+    for path in &args.against {
+        let set = open(path, &open_options(args.dim, None), None, progress)?;
+        for member in members {
+            check_origin(member.detector.provenance(), &set, args.force)?;
+        }
+        against.push(set);
+    }
+    let fitted = config.fit_against(held_out, &against, args.force, progress)?;
+    let weight = |m: &Member| format!("{} {:.3}", m.name, m.weight);
+    let weights: Vec<String> = fitted.scorer().members().iter().map(weight).collect();
+    progress.say(&format!("weights: {}", weights.join(", ")));
+    Ok(fitted.into())
 }
 
 /// Calibrations are of the members' own scores, and fused ones of all classes.

@@ -230,7 +230,8 @@ fn perturbation(args: &ExtractArgs) -> Result<Option<Perturbation>> {
         return Ok(None);
     };
     let detector = open_detector(path)?;
-    Ok(Some(Perturbation::new(detector.scorer().clone(), epsilon)?))
+    let perturbation = Perturbation::new(detector.scorer().clone(), epsilon)?;
+    Ok(Some(perturbation.of_largest(args.perturb_values)?))
 }
 
 fn format(name: &str) -> Result<Format> {

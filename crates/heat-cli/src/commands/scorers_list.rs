@@ -11,7 +11,7 @@ use super::{outputs::made, write_output};
 use crate::args::{Form, ScorersArgs};
 
 /// Formulas in short; docs/methods.md has them in full, with references.
-const FORMULAS: [(&str, &str); 50] = [
+const FORMULAS: [(&str, &str); 52] = [
     ("msp", "1 − max p, p = softmax(logits)"),
     ("max_logit", "−max logits"),
     ("el", "−logsumexp(logits)"),
@@ -65,6 +65,8 @@ const FORMULAS: [(&str, &str); 50] = [
     ("gram", "deviations of Gram matrices of maps from the bounds of the predicted class"),
     ("rankfeat", "−logsumexp of the logits without the map's first singular component"),
     ("feature_squeezing", "max over squeezed views of ‖softmax(logits) − softmax(view's logits)‖"),
+    ("adascale_a", "−logsumexp(W·z·exp(S/S_k) + b), k by how much the moved image changes z"),
+    ("adascale_l", "−logsumexp of the logits times (S/S_k)², k as for adascale_a"),
 ];
 
 fn formula(name: &str) -> &'static str {

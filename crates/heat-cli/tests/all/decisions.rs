@@ -310,6 +310,39 @@ fn p_values_are_composed() {
     assert_eq!(code, 2);
 }
 
+/// Weights by sets that play OOD, which are no sets to report results on any more.
+#[test]
+fn weights_are_found_against_sets() {
+    let directory = tempfile::tempdir().unwrap();
+    let (train, head, id) = (data("train"), data("head"), data("test"));
+    for scorer in ["el", "norm", "fdbd"] {
+        ok(directory.path(), &["fit", scorer, "--train", &train, "--head", &head, "-o", scorer]);
+    }
+    let base =
+        ["compose", "el", "norm", "fdbd", "--against", &data("ood_textures"), &data("ood_mnist")];
+    let held = ["--standardise", &id, "-o", "w"];
+    let out = ok(directory.path(), &[&base[..], &held[..]].concat());
+    contains(&text(&out.stderr), &["weights: ", "fdbd 0."]);
+    let info = text(&ok(directory.path(), &["info", "w"]).stdout);
+    contains(&info, &["compose el norm fdbd --beta 0 --standardise --against"]);
+    let set = format!("textures={}", data("ood_textures"));
+    let eval = ["eval", "--id", &id, "--ood", &set, "--detectors", "w"];
+    contains(&text(&ok(directory.path(), &eval).stderr), &["settings were chosen on them"]);
+    let refused = |more: &[&str]| fails(directory.path(), &[&base[..], more].concat()).1;
+    contains(&refused(&["--train", &train, "-o", "x"]), &["--standardise"]);
+    contains(&refused(&["--standardise", &id, "--weights", "1,1,1", "-o", "x"]), &["--weights"]);
+    contains(
+        &refused(&["--standardise", &id, "--beta", "1", "-o", "x"]),
+        &["for the sum of scores"],
+    );
+    contains(&refused(&["--standardise", &train, "-o", "x"]), &["held out of training"]);
+    let (_, error) = fails(
+        directory.path(),
+        &["compose", "el", "--against", &train, "--standardise", &id, "-o", "x"],
+    );
+    contains(&error, &["is to play OOD", "training rows"]);
+}
+
 #[test]
 fn choosing_without_and_with_validation_sets() {
     let directory = tempfile::tempdir().unwrap();

@@ -159,8 +159,7 @@ impl Backbone {
         };
         let part = Part::named(name)?;
         if name.contains('.') || View::known(name).is_some() {
-            let problem =
-                "a layer's name has no point, and is not that of a view (mirror, bits5, median2)";
+            let problem = "a layer's name has no point, and is not that of a view (mirror, bits5, median2, nudged5)";
             return Err(Error::config("layer", name, problem));
         }
         Ok(Layer { part, tensor: tensor.to_owned(), shape, layout })

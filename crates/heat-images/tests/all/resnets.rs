@@ -173,6 +173,17 @@ fn compare(name: &str, backbone: &Backbone, n: usize, side: usize) {
     }
     let gradient = network.gradient(&images, shape, &Batch::of(n, seeds).unwrap()).unwrap();
     close("gradient", &gradient, &expected(&format!("{name}.gradient")), 1e-4);
+    let nudged = network.nudged(&images, shape, 5).unwrap();
+    let moved = nudged.iter().zip(&images).filter(|(a, b)| a != b).count();
+    assert_eq!(moved, n * (images.len() / n * 5 / 100));
+    let nudged = network.run(nudged, shape).unwrap();
+    close("nudged", &nudged.logits, &expected(&format!("{name}.nudged")), 1e-3);
+    let perturbation = Perturbation::new(odin(backbone), 1.0).unwrap().of_largest(Some(1)).unwrap();
+    let mut one = images.clone();
+    perturbation.apply(&mut network, &mut one, shape).unwrap();
+    assert_eq!(one.iter().zip(&images).filter(|(a, b)| a != b).count(), n);
+    let one = network.run(one, shape).unwrap();
+    close("I-ODIN", &one.logits, &expected(&format!("{name}.iodin")), 1e-3);
     let perturbation = Perturbation::new(odin(backbone), 0.01).unwrap();
     perturbation.apply(&mut network, &mut images, shape).unwrap();
     let moved = network.run(images, shape).unwrap();

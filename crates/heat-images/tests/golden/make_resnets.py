@@ -123,9 +123,18 @@ def record(name, head, feature_map, side, n):
         total = total + (seeds * value).sum()
     (expected[f"{name}.gradient"],) = torch.autograd.grad(total, x, retain_graph=True)
     p = F.log_softmax(logits / 1000, dim=1).max(1).values.sum()
-    (g,) = torch.autograd.grad(p, x)
+    (g,) = torch.autograd.grad(p, x, retain_graph=True)
     moved = x.detach() + 0.01 * g.sign()
     expected[f"{name}.odin"] = head(feature_map(moved).mean((2, 3))).detach()
+    # I-ODIN: the value of the largest gradient alone.
+    one = torch.zeros_like(g).flatten(1).scatter_(1, g.abs().flatten(1).argmax(1, keepdim=True), 1).view_as(g)
+    expected[f"{name}.iodin"] = head(feature_map(x.detach() + g.sign() * one).mean((2, 3))).detach()
+    # AdaSCALE: those of the smallest gradients of the largest logit.
+    (g,) = torch.autograd.grad(logits.max(1).values.sum(), x)
+    size = g[0].numel()
+    least = g.abs().flatten(1).topk(int(size * 0.05), dim=1, largest=False).indices
+    some = torch.zeros_like(g).flatten(1).scatter_(1, least, 1).view_as(g)
+    expected[f"{name}.nudged"] = head(feature_map(x.detach() + 0.5 * g.sign() * some).mean((2, 3))).detach()
 
 
 m = filled(cifar_stem(timm.create_model("resnet34", pretrained=False), 10))

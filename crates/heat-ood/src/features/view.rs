@@ -17,6 +17,9 @@ pub enum View {
     Bits(u32),
     /// The median of squares of so many cells a side: `median2`.
     Median(u32),
+    /// So many hundredths of the values, those with the smallest gradient of the largest logit, moved by half of
+    /// its sign: `nudged5`.
+    Nudged(u32),
 }
 
 impl View {
@@ -32,6 +35,9 @@ impl View {
         }
         if let Some(side) = name.strip_prefix("median") {
             return number(side, 2..=15).map(View::Median);
+        }
+        if let Some(percent) = name.strip_prefix("nudged") {
+            return number(percent, 1..=100).map(View::Nudged);
         }
         (name == MIRROR).then_some(View::Mirror)
     }
@@ -60,6 +66,7 @@ impl fmt::Display for View {
             View::Mirror => f.write_str(MIRROR),
             View::Bits(bits) => write!(f, "bits{bits}"),
             View::Median(side) => write!(f, "median{side}"),
+            View::Nudged(percent) => write!(f, "nudged{percent}"),
         }
     }
 }
@@ -69,7 +76,8 @@ impl FromStr for View {
 
     fn from_str(name: &str) -> Result<Self> {
         View::known(name).ok_or_else(|| {
-            let problem = "expected mirror, bits1 to bits8, or median2 to median15";
+            let problem =
+                "expected mirror, bits1 to bits8, median2 to median15, or nudged1 to nudged100";
             Error::config("views", name, problem)
         })
     }
@@ -81,18 +89,16 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for view in [View::Mirror, View::Bits(1), View::Bits(8), View::Median(2), View::Median(15)]
-        {
+        let first = [View::Mirror, View::Bits(1), View::Bits(8), View::Median(2), View::Median(15)];
+        for view in first.into_iter().chain([View::Nudged(1), View::Nudged(100)]) {
             assert_eq!(view.to_string().parse::<View>().unwrap(), view);
             assert_eq!(view.part().unwrap().name(), view.to_string());
         }
-        for name in
-            ["", "Mirror", "bits", "bits0", "bits9", "bits05", "bits+5", "median1", "median16"]
-        {
-            assert!(
-                name.parse::<View>().unwrap_err().to_string().contains("bits1 to bits8"),
-                "{name}"
-            );
+        let bits = ["bits", "bits0", "bits9", "bits05", "bits+5"];
+        let others = ["", "Mirror", "median1", "median16", "nudged", "nudged0", "nudged101"];
+        for name in bits.into_iter().chain(others) {
+            let said = name.parse::<View>().unwrap_err().to_string();
+            assert!(said.contains("bits1 to bits8"), "{name}");
         }
         let parts =
             ["mid", "mirror.mid", "median2", "bits", "mirror"].map(|n| Part::named(n).unwrap());

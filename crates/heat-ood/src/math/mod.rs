@@ -11,6 +11,7 @@ mod isa;
 #[cfg(feature = "kernels")]
 pub mod kernels;
 pub(crate) mod linalg;
+pub(crate) mod logistic;
 pub(crate) mod matmul;
 pub(crate) mod moments;
 pub mod parallel;

@@ -312,13 +312,16 @@ impl Probe {
             let stored = Field::Logits.within(part);
             others = others.field(stored, matrix(&logits[..of_others.len()], CLASSES)?);
         }
-        // Rows as maps of one cell; any features serve as those without a component.
+        // Rows as maps of one cell; any features serve as those without a component, and as those of an
+        // image that was moved.
+        let nudged = Field::Features(Pooling::Avg).within(View::Nudged(5).part()?);
         let gram = |rows: &[f32]| -> Vec<f32> {
             rows.chunks_exact(DIM).flat_map(|row| gram_rows(row, DIM)).collect()
         };
         let of_maps = |set: InMemory, rows: &[f32]| {
             let set = set.field(Field::Gram, matrix(&gram(rows), GRAM_POWERS * DIM)?);
-            Ok::<_, Error>(set.field(Field::Rankfeat, matrix(rows, DIM)?))
+            let set = set.field(Field::Rankfeat, matrix(rows, DIM)?);
+            Ok::<_, Error>(set.field(nudged, matrix(rows, DIM)?))
         };
         let others = of_maps(others, &between)?.build()?;
         let set = |labelled: bool, logits: Option<&[f32]>| {
@@ -414,7 +417,7 @@ mod tests {
         let names = |group: Group| -> Vec<String> {
             group.scorers().iter().map(ScorerSpec::to_string).collect()
         };
-        let asked_for = ["gram", "rankfeat", "feature_squeezing"];
+        let asked_for = ["gram", "rankfeat", "feature_squeezing", "adascale_a", "adascale_l"];
         assert_eq!([names(Group::Maps), names(Group::Views)].concat(), asked_for);
         let plain: Vec<&str> =
             methods::NAMES.into_iter().filter(|name| !asked_for.contains(name)).collect();
@@ -456,17 +459,21 @@ mod tests {
                 _ if several.contains(&name) => Labels::UnlessSeveral,
                 _ => Labels::No,
             };
-            let both = head.contains(&name) || ["gram", "rankfeat"].contains(&name);
-            let views = name == "feature_squeezing";
-            let logits = both || logits.contains(&name) || views;
+            let views = match name {
+                "feature_squeezing" => vec![View::Bits(5), View::Median(2)],
+                "adascale_a" | "adascale_l" => vec![View::Nudged(5)],
+                _ => vec![],
+            };
+            let of_parts = ["gram", "rankfeat", "adascale_a", "adascale_l"];
+            let both = head.contains(&name) || of_parts.contains(&name);
+            let logits = both || logits.contains(&name) || !views.is_empty();
             let head = both && !of_logits.contains(&name);
             let maps = match name {
                 "gram" => Some(Field::Gram),
                 "rankfeat" => Some(Field::Rankfeat),
                 _ => None,
             };
-            let squeezed = BTreeSet::from([View::Bits(5), View::Median(2)]);
-            let views = if views { squeezed } else { BTreeSet::new() };
+            let views = BTreeSet::from_iter(views);
             assert_eq!(listed.needs(), Needs { labels, logits, head, maps, views }, "{name}");
         }
     }

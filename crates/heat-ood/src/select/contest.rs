@@ -1,11 +1,11 @@
 //! Scorers that are tried on the same rows, and what is concluded.
 
-use super::logistic::{self, Rows};
 use super::rank::spearman;
 use super::trial::Trial;
 use super::{Evidence, IdRows, Ranked, SelectConfig, Selection};
 use crate::error::{Error, Result};
 use crate::features::FeatureSet;
+use crate::math::logistic::{self, Rows};
 use crate::math::parallel::{Pieces, Slices};
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::Observer;

@@ -12,7 +12,7 @@
 //! A scorer's value is its mean AUROC over the kinds (over groups of kinds, where they are known:
 //! `surrogates`). The fixed [`committee`] needs no choice. What may replace it is half the
 //! committee and half weights found by logistic regression of the kinds against ID rows
-//! (`logistic`): the committee's half guards against kinds unlike what is met later. It does
+//! (`math::logistic`): the committee's half guards against kinds unlike what is met later. It does
 //! replace it only on [`Evidence`]: each kind is left out in turn, and what is chosen by the others
 //! must gain on it.
 //!
@@ -22,7 +22,6 @@
 mod contest;
 mod deal;
 mod finish;
-mod logistic;
 mod outliers;
 mod rank;
 mod surrogates;

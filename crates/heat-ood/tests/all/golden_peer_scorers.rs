@@ -5,6 +5,7 @@ use crate::common;
 use common::{Golden, close, path};
 use heat_ood::Silent;
 use heat_ood::TrainingData;
+use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::features::{FeatureSet, Field, View};
 use heat_ood::io::TensorFile;
 use heat_ood::scorers::ScorerSpec;
@@ -96,6 +97,118 @@ fn views_are_compared_as_by_numpy() {
         };
         assert!(said.contains(part), "{spec}: {said}");
     }
+}
+
+/// The rows of a set, and as its view `nudged5` (v − 0.25)·0.9.
+fn with_moved(golden: &Golden, name: &str) -> FeatureSet {
+    let rows = golden.set(name);
+    let avg = Field::named("avg").unwrap();
+    let dim = rows.dim(avg).unwrap();
+    let mut values = vec![0.0; rows.len() * dim];
+    rows.read(avg, 0..rows.len(), &mut values).unwrap();
+    let matrix = |values: Vec<f32>| Array2::from_shape_vec((rows.len(), dim), values).unwrap();
+    let moved = values.iter().map(|v| (v - 0.25) * 0.9).collect();
+    let set = FeatureSet::in_memory(name).avg(matrix(values));
+    set.field(avg.within(View::Nudged(5).part().unwrap()), matrix(moved)).build().unwrap()
+}
+
+#[test]
+fn moved_images_are_compared_as_by_numpy() {
+    let golden = Golden::open();
+    let head = golden.head();
+    let train = with_moved(&golden, "train.avg");
+    let data = TrainingData::new(&train).with_head(&head);
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    for (spec, name) in [
+        ("adascale_a", "adascale_a"),
+        (
+            "adascale_a(min_percentile=60,max_percentile=95,k1=50,k2=20,lmbda=0.5)",
+            "adascale_a_wide",
+        ),
+        ("adascale_l", "adascale_l"),
+    ] {
+        let scorer = ScorerSpec::parse(spec).unwrap().fit(&data, &mut Silent).unwrap();
+        for probe in ["test", "ood"] {
+            let got = scorer.score(&with_moved(&golden, &format!("{probe}.avg"))).unwrap();
+            let name = format!("{name}.{probe}");
+            let shape = file.shape(&name).unwrap().to_vec();
+            let want: Vec<f32> =
+                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
+            close(&format!("{spec} {probe}"), &got, &want, 1e-5);
+        }
+        let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
+        assert!(said.contains("`heat extract --views nudged5` makes it"), "{said}");
+    }
+    let said = |spec: &str, set: &FeatureSet| match ScorerSpec::parse(spec) {
+        Ok(spec) => {
+            let data = TrainingData::new(set).with_head(&head);
+            spec.fit(&data, &mut Silent).err().unwrap().to_string()
+        }
+        Err(error) => error.to_string(),
+    };
+    for (spec, part) in [
+        ("adascale_a(o=0.055)", "in hundredths, from 0.01 to 1"),
+        ("adascale_a(o=0)", "in hundredths, from 0.01 to 1"),
+        ("adascale_l(min_percentile=90)", "larger than max_percentile, 85"),
+        ("adascale_l(max_percentile=100)", "between 0 and 100"),
+        ("adascale_a(k1=0)", "a percentage of the columns"),
+        ("adascale_a(k2=101)", "a percentage of the columns"),
+        ("adascale_a(lmbda=-1)", "0 or more"),
+        ("adascale_a(num_samples=0)", "at least one row"),
+    ] {
+        let said = said(spec, &train);
+        assert!(said.contains(part), "{spec}: {said}");
+    }
+    let said = said("adascale_a", &golden.set("train.avg"));
+    assert!(said.contains("`heat extract --views nudged5` makes it"), "{said}");
+}
+
+/// SciPy's L-BFGS-B on the same sum, with scores of NumPy: half of the OOD rows, and the others times 1.5.
+#[test]
+fn weights_against_sets_as_by_scipy() {
+    let golden = Golden::open();
+    let (train, head) = (golden.train(), golden.head());
+    let data = TrainingData::new(&train).with_head(&head);
+    let members = ["el", "lid", "norm"].map(|text| {
+        Part::new(text, ScorerSpec::parse(text).unwrap().fit(&data, &mut Silent).unwrap())
+    });
+    let config = CombinedConfig { members: members.into(), beta: 0.0 };
+    let ood = golden.set("ood.avg");
+    let half = |from: usize, to: usize, by: f32| {
+        let mut values = vec![0.0; (to - from) * head.dim()];
+        ood.read(Field::named("avg").unwrap(), from..to, &mut values).unwrap();
+        let values = values.iter().map(|v| v * by).collect();
+        let rows = Array2::from_shape_vec((to - from, head.dim()), values).unwrap();
+        FeatureSet::in_memory("half").avg(rows).build().unwrap()
+    };
+    let middle = ood.len() / 2;
+    let against = [half(0, middle, 1.0), half(middle, ood.len(), 1.5)];
+    let held_out = golden.set("test.avg");
+    let fitted = config.fit_against(&held_out, &against, false, &mut Silent).unwrap();
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    let want = file.f64("against", &[3]).unwrap();
+    let found = |name: &str| {
+        let member = fitted.scorer().members().iter().find(|m| m.name == name);
+        member.map_or(0.0, |m| m.weight)
+    };
+    for (name, want) in ["el", "lid", "norm"].into_iter().zip(want) {
+        assert!((found(name) - want).abs() < 1e-3, "{name}: {} {want}", found(name));
+    }
+    assert!(fitted.provenance().was_tuned_on(&against[1]).unwrap());
+    // What it cannot be weighed against.
+    let said = |config: &CombinedConfig, against: &[FeatureSet]| {
+        config.fit_against(&held_out, against, false, &mut Silent).err().unwrap().to_string()
+    };
+    let seen = said(&config, &[against[0].clone(), train.clone()]);
+    assert!(seen.contains("is to play OOD") && seen.contains("training rows"), "{seen}");
+    let seen = said(&config, std::slice::from_ref(&held_out));
+    assert!(seen.contains("is to play OOD"), "{seen}");
+    let max = CombinedConfig { beta: 1.0, ..config.clone() };
+    assert!(said(&max, &against).contains("for the sum of scores"));
+    let alone = CombinedConfig { members: vec![config.members[0].clone()], ..config };
+    let ordinary = half(0, middle, 10.0);
+    let none = said(&alone, &[ordinary]);
+    assert!(none.contains("no member scores the rows"), "{none}");
 }
 
 /// Two classes of points on a line, whose logits say on which side of 0 a point lies.

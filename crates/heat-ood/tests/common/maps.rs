@@ -5,11 +5,12 @@ use heat_ood::features::{FeatureSet, Field, Pooling, gram_rows, mean_without_fir
 use ndarray::Array2;
 
 /// Scorers that read one or the other.
-pub const OF_MAPS: [&str; 3] = ["gram", "rankfeat", "feature_squeezing"];
+pub const OF_MAPS: [&str; 5] =
+    ["gram", "rankfeat", "feature_squeezing", "adascale_a", "adascale_l"];
 
 /// The views that stand beside the others, each with how far it is moved.
-pub const VIEWS: [(&str, f32); 3] =
-    [("bits5.avg", 0.2), ("median2.avg", -0.3), ("median3.avg", 1.0)];
+pub const VIEWS: [(&str, f32); 4] =
+    [("bits5.avg", 0.2), ("median2.avg", -0.3), ("median3.avg", 1.0), ("nudged5.avg", 0.1)];
 
 /// The features of the view that is moved so far.
 pub fn moved(avg: &[f32], std: &[f32], by: f32) -> Vec<f32> {

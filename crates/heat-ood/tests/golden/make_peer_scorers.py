@@ -1,10 +1,11 @@
-"""Expected scores of OpenMax, joint energy, DkNN, LID, the trust score and feature squeezing, in NumPy and SciPy.
+"""Expected scores of OpenMax, joint energy, DkNN, LID, the trust score, feature squeezing and AdaSCALE, in NumPy and SciPy.
 
 Run as `python make_peer_scorers.py`; written with NumPy 2.4 and SciPy 1.17 in float64, from the rows and
 the head of reference.safetensors. Formulas: the papers named in docs/methods.md. DkNN, LID and trust are those of
 scio (ThalesGroup): its conformity of the predicted class is k minus this `dknn`, minus this `lid`, and the
 inverse of this `trust`. Of feature squeezing, whose views of images are here 0.9·rows and rows + 0.25, the authors' L1
-distance, the largest (scio: the same, negated). `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
+distance, the largest (scio: the same, negated). Of AdaSCALE, whose moved images are here 0.9·rows − 0.225, what OpenOOD's
+postprocessor and networks compute, of all training rows. `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
 pytorch-ood 0.4.0, if it is installed, is compared: it finds them by a simplex search.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
 
 HERE = Path(__file__).parent
@@ -123,9 +124,40 @@ def median(z):
     return z.astype(np.float32) + np.float32(0.25)
 
 
+def moved(z):
+    return (z.astype(np.float32) - np.float32(0.25)) * np.float32(0.9)
+
+
+def adascale(of_logits, low, high, k1, k2, weight):
+    def largest(z, percent):
+        return np.argsort(-z, axis=1, kind="stable")[:, :max(1, int(z.shape[1] * percent / 100))]
+
+    def change(z):
+        there = moved(z).astype(float)
+        kept = np.take_along_axis(np.maximum(there, 0), largest(z, k1), 1).sum(1)
+        return (kept + weight * np.take_along_axis(np.abs(z - there), largest(z, k2), 1).sum(1)).astype(np.float32)
+
+    known = np.sort(change(train))
+
+    def score(z):
+        percentile = low + (1 - np.searchsorted(known, change(z), side="right") / len(known)) * (high - low)
+        n = z.shape[1]
+        kept = n - np.round(n * percentile / 100).astype(int)
+        positive = np.maximum(z, 0)
+        descending = -np.sort(-positive, axis=1)
+        r = positive.sum(1) / np.array([row[:k].sum() for row, k in zip(descending, kept)])
+        scaled = logits(z) * r[:, None] ** 2 if of_logits else logits(z * np.exp(r)[:, None])
+        return -logsumexp(scaled, axis=1)
+
+    return score
+
+
 give("feature_squeezing", feature_squeezing([bits, median], 1))
 give("feature_squeezing_bits", feature_squeezing([bits], 3))
 give("feature_squeezing_2", feature_squeezing([bits, median], 2))
+give("adascale_a", adascale(False, 75, 85, 5, 1, 10))
+give("adascale_a_wide", adascale(False, 60, 95, 50, 20, 0.5))
+give("adascale_l", adascale(True, 75, 85, 5, 1, 10))
 give("joint_energy", lambda z: -np.logaddexp(0, logits(z)).sum(1))
 give("lid", lid(20))
 give("lid_k7", lid(7))
@@ -137,6 +169,30 @@ give("openmax", openmax(20, min(10, C), 1, True))
 give("openmax_authors", openmax(20, min(10, C), 1 / 201, True))
 give("openmax_pytorch_ood", openmax(25, min(10, C), 1, False))
 give("openmax_mixed", openmax(15, 3, 0.5, False))
+
+
+
+def weights_against(scores, id, sets):
+    """Of a logistic regression of standardised scores, cut off at ±10, none below 0; they add up to 1."""
+    columns = np.array([score(probes[id]) for score in scores])
+    mean, std = columns.mean(1)[:, None], columns.std(1, ddof=1)[:, None]
+    of = [np.clip((columns - mean) / std, -10, 10)]
+    of += [np.clip((np.array([score(rows) for score in scores]) - mean) / std, -10, 10) for rows in sets]
+
+    def loss(at):
+        w, b = at[:-1], at[-1]
+        total = 0.015 * (w**2).sum() + 0.5 * np.logaddexp(0, w @ of[0] + b).mean()
+        return total + sum(0.5 * np.logaddexp(0, -(w @ u + b)).mean() for u in of[1:]) / (len(of) - 1)
+
+    start = np.zeros(len(scores) + 1)
+    bounds = [(0, None)] * len(scores) + [(None, None)]
+    w = minimize(loss, start, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-10}).x[:-1]
+    return w / w.sum()
+
+
+members = [lambda z: -logsumexp(logits(z), axis=1), lid(20), lambda z: np.linalg.norm(z, axis=1)]
+far, near = probes["ood"][: len(probes["ood"]) // 2], probes["ood"][len(probes["ood"]) // 2 :]
+out["against"] = weights_against(members, "test", [far, near * 1.5])
 
 if __name__ == "__main__":
     save_file(out, HERE / "peer_scorers.safetensors")

@@ -150,7 +150,7 @@ impl Source<'_> {
         let mut pooled = Pooled::default();
         if n > 0 {
             let shape = [n, 3, ready.size[0], ready.size[1]];
-            let mut run = |mut images: Vec<f32>| {
+            let run = |network: &mut Network, mut images: Vec<f32>| {
                 if let Some(perturbation) = &self.config.perturb {
                     perturbation.apply(network, &mut images, shape)?;
                 }
@@ -158,10 +158,11 @@ impl Source<'_> {
             };
             let mut views = Vec::new();
             for view in &self.config.views {
-                let images = seen(*view, &ready.images, shape, &self.config.transform);
-                views.push((view.part()?, run(images)?));
+                let moved = |percent| network.nudged(&ready.images, shape, percent);
+                let images = seen(*view, &ready.images, shape, &self.config.transform, moved)?;
+                views.push((view.part()?, run(network, images)?));
             }
-            pooled = run(ready.images)?;
+            pooled = run(network, ready.images)?;
             pooled.views = views;
         }
         let Ready { labels, numbers, problems, digests, .. } = ready;

@@ -184,13 +184,13 @@ impl Shaped {
 
 /// The k largest values of a row: those above `least`, and the first `ties`
 /// of those equal to it.
-struct Top {
+pub(in crate::scorers) struct Top {
     least: f32,
     ties: usize,
 }
 
 impl Top {
-    fn of(row: &[f32], k: usize, keys: &mut Vec<u32>) -> Self {
+    pub fn of(row: &[f32], k: usize, keys: &mut Vec<u32>) -> Self {
         keys.clear();
         // Zeros of both signs are equal.
         keys.extend(row.iter().map(|v| key(v + 0.0)));
@@ -201,7 +201,7 @@ impl Top {
     }
 
     /// Σ f over the k largest.
-    fn sum(&self, row: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    pub fn sum(&self, row: &[f32], f: impl Fn(f64) -> f64) -> f64 {
         let least = f64::from(self.least);
         let above = reduce::sum_of(row, |v| if v > least { f(v) } else { 0.0 });
         above + self.ties as f64 * f(least)
@@ -211,6 +211,16 @@ impl Top {
     fn exponential(&self, row: &[f32]) -> f64 {
         let sum = self.sum(row, |v| v);
         if sum > 0.0 { (reduce::sum_of(row, |v| v) / sum).exp() } else { 0.0 }
+    }
+
+    /// Where these are, ascending.
+    pub fn places(&self, row: &[f32]) -> impl Iterator<Item = usize> {
+        let mut ties = self.ties;
+        row.iter().enumerate().filter_map(move |(i, v)| {
+            let tied = *v == self.least && ties > 0;
+            ties -= usize::from(tied);
+            (tied || *v > self.least).then_some(i)
+        })
     }
 
     /// Replace these by `f` of them, all others by zero.
@@ -271,6 +281,7 @@ mod tests {
         let three = top(&row, 3);
         assert_eq!((three.least, three.ties), (3.0, 2));
         assert_eq!(three.sum(&row, |v| v), 11.0);
+        assert_eq!(three.places(&row).collect::<Vec<_>>(), [1, 3, 6]);
         three.keep(&mut row, |v| v + 1.0);
         assert_eq!(row, [0.0, 4.0, 0.0, 4.0, 0.0, 0.0, 6.0]);
         let all = top(&row, 7);

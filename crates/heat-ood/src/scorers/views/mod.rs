@@ -4,4 +4,5 @@ use crate::scorers::method::methods;
 
 methods! {
     feature_squeezing,
+    adascale,
 }

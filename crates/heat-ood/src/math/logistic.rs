@@ -16,20 +16,20 @@ const STEPS: usize = 400;
 
 /// Rows of one kind: scores `[scorer][row]`, already cut off, whether they play OOD, and what
 /// each counts.
-pub(super) struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     pub scores: &'a [Vec<f32>],
     pub ood: bool,
     pub share: f64,
 }
 
 /// Scores cut off.
-pub(super) fn cut(scores: &[Vec<f32>]) -> Vec<Vec<f32>> {
+pub(crate) fn cut(scores: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let one = |rows: &Vec<f32>| rows.iter().map(|v| v.clamp(-CUT, CUT)).collect();
     scores.iter().map(one).collect()
 }
 
 /// The weights of these of the scorers; 0 of all others.
-pub(super) fn weights(sets: &[Rows<'_>], scorers: usize, among: &[usize]) -> Vec<f64> {
+pub(crate) fn weights(sets: &[Rows<'_>], scorers: usize, among: &[usize]) -> Vec<f64> {
     let n = among.len();
     let step = 1.0 / (0.25 * largest_curvature(sets, among) + RIDGE);
     // The weights, then b.
