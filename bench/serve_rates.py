@@ -226,8 +226,8 @@ def images(made):
     extract = [args.heat, "extract", tree, "--backbone", args.onnx, "--preset", "cifar10", "-o"]
     run(*extract, directory / "pictures")
     run(args.heat, "fit", "max_logit", "--train", directory / "pictures", "-o", directory / "pictures.safetensors")
-    run(args.heat, "calibrate", directory / "pictures.safetensors", "--id", directory / "pictures", "-o",
-        directory / "calibrated.safetensors")
+    run(args.heat, "calibrate", directory / "pictures.safetensors", "--id", directory / "pictures", "--force",
+        "-o", directory / "calibrated.safetensors")
     rates = {"extract": [], "serve": []}
     for i in range(args.runs):
         began = time.monotonic()

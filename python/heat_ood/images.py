@@ -152,7 +152,7 @@ def extract(
         taps if isinstance(taps, int) else None,
         [] if views is None else [views] if isinstance(views, str) else list(views),
         list(maps),
-        mover and mover._inner,
+        None if mover is None else mover._inner,
         epsilon,
         perturb_values,
         None if kinds is None else [name for text in kinds for name in text.split(",")],
