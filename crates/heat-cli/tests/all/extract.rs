@@ -243,7 +243,10 @@ fn from_views_to_scores() {
     let small = ["--resize", "8x8"];
     let (code, error) = fails(path, &[&extract[..], &["--views", "bits0", "-o", "no"]].concat());
     assert_eq!(code, 2);
-    contains(&error, &["bits0", "expected mirror, bits1 to bits8, median2 to median15, or nudged1"]);
+    contains(
+        &error,
+        &["bits0", "expected mirror, bits1 to bits8, median2 to median15, or nudged1"],
+    );
     if !runtime("from_views_to_scores") {
         return;
     }
