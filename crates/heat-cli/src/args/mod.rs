@@ -428,7 +428,7 @@ pub struct ComposeArgs {
     /// Find the weights: those that tell these rows best from the held-out ones (logistic regression).
     /// Several sets count alike; results on them can no longer be reported
     #[arg(long, value_name = "FEATURES", num_args = 1.., requires = "standardise",
-          conflicts_with_all = ["weights", "p_values"])]
+          conflicts_with_all = ["weights", "p_values", "train"])]
     pub against: Vec<PathBuf>,
     /// Compose detectors of different networks or transforms, or standardise on training rows
     #[arg(long)]

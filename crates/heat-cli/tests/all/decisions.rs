@@ -329,7 +329,8 @@ fn weights_are_found_against_sets() {
     let eval = ["eval", "--id", &id, "--ood", &set, "--detectors", "w"];
     contains(&text(&ok(directory.path(), &eval).stderr), &["settings were chosen on them"]);
     let refused = |more: &[&str]| fails(directory.path(), &[&base[..], more].concat()).1;
-    contains(&refused(&["--train", &train, "-o", "x"]), &["--standardise"]);
+    contains(&refused(&["--train", &train, "-o", "x"]), &["--against", "--train"]);
+    contains(&refused(&["-o", "x"]), &["--standardise"]);
     contains(&refused(&["--standardise", &id, "--weights", "1,1,1", "-o", "x"]), &["--weights"]);
     contains(
         &refused(&["--standardise", &id, "--beta", "1", "-o", "x"]),
