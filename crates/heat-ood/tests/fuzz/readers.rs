@@ -53,6 +53,8 @@ pub fn train() -> FeatureSet {
     let gram = values.chunks_exact(D).flat_map(|row| gram_rows(row, D / 2)).collect();
     let set = FeatureSet::in_memory("memory").field(Field::Gram, matrix(gram));
     let set = set.field(Field::Rankfeat, matrix(values.iter().map(|v| 0.5 * v).collect()));
+    let nudged = Field::named("nudged5.avg").expect("a view's field");
+    let set = set.field(nudged, matrix(values.iter().map(|v| 0.9 * v).collect()));
     set.avg(matrix(values)).labels(labels).build().expect("a sound set")
 }
 
