@@ -2,7 +2,7 @@
 //! values that nobody meant.
 
 use heat_ood::ebm::HeatConfig;
-use heat_ood::features::{FeatureSet, Head};
+use heat_ood::features::{FeatureSet, Field, Head};
 use heat_ood::io::set_memory_limit;
 use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::scorers::{Scorer, ScorerSpec, catalogue};
@@ -36,7 +36,9 @@ fn set(rows: usize, seed: u64) -> FeatureSet {
     };
     let avg = Array2::from_shape_fn((rows, DIM), value);
     let labels = (0..rows).map(|i| (i % 3) as u32);
-    FeatureSet::in_memory("made up").avg(avg.clone()).std(avg).labels(labels).build().unwrap()
+    let nudged = Field::named("nudged5.avg").unwrap();
+    let set = FeatureSet::in_memory("made up").field(nudged, avg.mapv(|v| 0.9 * v));
+    set.avg(avg.clone()).std(avg).labels(labels).build().unwrap()
 }
 
 fn head() -> Head {

@@ -51,7 +51,10 @@ impl Method for DknnConfig {
     }
 
     fn load(stored: &Stored<'_>) -> Result<Dknn> {
-        let (config, _, index) = Indexed::load(stored)?;
+        let (config, k, index): (DknnConfig, _, _) = Indexed::load(stored)?;
+        if config.k != k {
+            return Err(contradiction(stored));
+        }
         let predictor = Predictor::load(&stored.part("predictor")?)?;
         let labels = stored.file.i64(&stored.name("labels"), &[index.rows.len()])?;
         let class = |label: i64| u32::try_from(label).ok();

@@ -15,7 +15,7 @@ use super::indexed::Indexed;
 use crate::error::{Error, Result};
 use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::scorers::context::FitContext;
-use crate::scorers::input::feature_settings;
+use crate::scorers::input::{contradiction, feature_settings};
 use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
@@ -46,7 +46,10 @@ impl Method for LidConfig {
     }
 
     fn load(stored: &Stored<'_>) -> Result<Lid> {
-        let (config, _, index) = Indexed::load(stored)?;
+        let (config, k, index): (LidConfig, _, _) = Indexed::load(stored)?;
+        if config.k != k {
+            return Err(contradiction(stored));
+        }
         Ok(Lid { config, index })
     }
 }

@@ -156,7 +156,7 @@ impl AdaScaleConfig {
         let kept: f64 = top.places(row).map(|i| f64::from(moved[i].max(0.0))).sum();
         let top = Top::of(row, compared, keys);
         let apart: f64 = top.places(row).map(|i| f64::from((row[i] - moved[i]).abs())).sum();
-        (kept + self.lmbda * apart) as f32
+        reduce::finite(kept + self.lmbda * apart)
     }
 }
 
@@ -312,11 +312,13 @@ impl Scorer for AdaScale {
             out.iter_mut().zip(rows).zip(logits.chunks_exact(head.classes()))
         {
             let r = self.factor(row, moved, &mut keys);
+            // Beyond the exponent's range all but the largest logit is lost, and no score.
+            let power = r.exp().min(1e150);
             let pairs = logits.iter().zip(head.bias());
             let scaled = pairs.map(|(&l, &b)| {
                 let (l, b) = (f64::from(l), f64::from(b));
                 match self.scaled {
-                    Scaled::Activations => r.exp() * (l - b) + b,
+                    Scaled::Activations => power * (l - b) + b,
                     Scaled::Logits => r * r * l,
                 }
             });
