@@ -312,8 +312,6 @@ def peers(made):
                 print(f"{name}: did not start")
                 break
             time.sleep(0.5)
-        else:
-            continue
         if server.poll() is None:
             for rate in (100, 200, 300, 400, 600):
                 tell(f"{name}, gmm, 1 row", [load(port, "--rate", rate, *options, path=path, seconds=min(args.seconds, 10))])

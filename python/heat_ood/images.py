@@ -14,6 +14,7 @@ from typing import Any
 from . import _heat_ood
 from ._progress import Progress, callback
 from .detector import Detector
+from .errors import InputError
 from .features import FeatureSet, Head, StrPath
 
 __all__ = ["Backbone", "Extracted", "extract"]
@@ -135,6 +136,8 @@ def extract(
     arguments = [f"transform={preset}", *(f"transform.{key}={value}" for key, value in transform.items())]
     kinds = [surrogates] if isinstance(surrogates, str) else surrogates
     excluded = [s if isinstance(s, FeatureSet) else FeatureSet.open(s) for s in exclude]
+    if perturb is not None and surrogates is not None:
+        raise InputError("perturb: surrogates are made of images as they are; extract these by themselves")
     mover = perturb if perturb is None or isinstance(perturb, Detector) else Detector.load(perturb)
     rows, resumed, unreadable, agreement, made, left_out = _heat_ood.extract(
         Path(images),

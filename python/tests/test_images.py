@@ -88,7 +88,8 @@ def test_moved_images(tmp_path: Path) -> None:
     assert 0 < np.abs(moved[1] - still).max() < np.abs(moved[None] - still).max()
     # The largest probability grows when the image is moved towards it.
     assert (moved[None].max(1) > still.max(1)).mean() > 0.9
-    for wrong, said in (({"epsilon": 0.5}, "go with perturb"), ({"perturb": odin}, "how far"), ({"perturb": odin, "epsilon": 0.5, "perturb_values": 0}, "at least one")):
+    for wrong, said in (({"epsilon": 0.5}, "go with perturb"), ({"perturb": odin}, "how far"), ({"perturb": odin, "epsilon": 0.5, "perturb_values": 0}, "at least one"),
+                        ({"perturb": odin, "epsilon": 0.5, "surrogates": "all"}, "as they are")):
         with pytest.raises(ValueError, match=said):
             ho.extract(source, MODEL, tmp_path / "no", **wrong, **options)
 

@@ -133,21 +133,25 @@ fn first_by(gradient: &[f32], k: usize, order: fn(f32) -> f32) -> Vec<usize> {
 
 impl Network {
     /// Images `[n, 3, height, width]` of which `percent` hundredths of the values, those with the
-    /// smallest gradient of the largest logit, are moved by half of its sign.
+    /// smallest gradient of the largest of the logits `[n, C]`, are moved by half of its sign.
     ///
     /// # Errors
     /// As [`Perturbation::apply`]; if the network has no logits.
-    pub fn nudged(&mut self, images: &[f32], shape: [usize; 4], percent: u32) -> Result<Vec<f32>> {
+    pub fn nudged(
+        &mut self,
+        images: &[f32],
+        logits: &[f32],
+        shape: [usize; 4],
+        percent: u32,
+    ) -> Result<Vec<f32>> {
         const STEP: f32 = 0.5;
-        let before: Pooled = self.run(images.to_vec(), shape)?;
-        let batch = before.batch(shape[0])?;
-        let classes = batch.dim(Field::Logits);
+        let classes = logits.len() / shape[0].max(1);
         if classes == 0 {
             let remedy = "the view `nudged` follows the gradient of the largest";
             return Err(Error::missing("the network", "logits", remedy));
         }
         let mut seeds = vec![0.0; shape[0] * classes];
-        let rows = batch.get(Field::Logits).chunks_exact(classes);
+        let rows = logits.chunks_exact(classes);
         for (seeds, logits) in seeds.chunks_exact_mut(classes).zip(rows) {
             let first = (0..classes).reduce(|a, b| if logits[b] > logits[a] { b } else { a });
             seeds[first.unwrap_or(0)] = 1.0;

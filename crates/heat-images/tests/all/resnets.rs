@@ -173,7 +173,7 @@ fn compare(name: &str, backbone: &Backbone, n: usize, side: usize) {
     }
     let gradient = network.gradient(&images, shape, &Batch::of(n, seeds).unwrap()).unwrap();
     close("gradient", &gradient, &expected(&format!("{name}.gradient")), 1e-4);
-    let nudged = network.nudged(&images, shape, 5).unwrap();
+    let nudged = network.nudged(&images, &pooled.logits, shape, 5).unwrap();
     let moved = nudged.iter().zip(&images).filter(|(a, b)| a != b).count();
     assert_eq!(moved, n * (images.len() / n * 5 / 100));
     let nudged = network.run(nudged, shape).unwrap();

@@ -89,6 +89,23 @@ fn a_residual_energy_reads_what_its_prior_reads() {
     refused(Detector::open(&path), "the prior reads features of dimension 6");
 }
 
+/// Asked for as much memory as k said: that of the settings was not the one that was checked.
+#[test]
+fn neighbours_are_as_many_as_were_checked() {
+    let (directory, _alone) = directory();
+    let path = directory.path().join("x.safetensors");
+    for scorer in ["dknn(k=3)", "lid(k=3)"] {
+        let data = TrainingData::new(&train()).with_head(&head());
+        let fitted = ScorerSpec::parse(scorer).unwrap().fit(&data, &mut Silent).unwrap();
+        Detector::new(fitted).save(&path).unwrap();
+        Detector::open(&path).unwrap();
+        let seed = unsealed(fs::read(&path).unwrap());
+        let (from, to) = (r#"\"settings\":{\"k\":3,"#, r#"\"settings\":{\"k\":9000000000000,"#);
+        fs::write(&path, with_header(&seed, from, to)).unwrap();
+        refused(Detector::open(&path), "contradict");
+    }
+}
+
 /// Overflowed in the reader crate: the first shape was checked, the last used.
 #[test]
 fn an_array_has_one_shape() {

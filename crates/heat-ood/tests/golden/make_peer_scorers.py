@@ -171,7 +171,6 @@ give("openmax_pytorch_ood", openmax(25, min(10, C), 1, False))
 give("openmax_mixed", openmax(15, 3, 0.5, False))
 
 
-
 def weights_against(scores, id, sets):
     """Of a logistic regression of standardised scores, cut off at ±10, none below 0; they add up to 1."""
     columns = np.array([score(probes[id]) for score in scores])

@@ -145,7 +145,7 @@ impl Source<'_> {
 
     /// From some images to their features.
     fn batch(&self, network: &mut Network, range: Range<usize>) -> Result<Done> {
-        let ready = self.prepare(range)?;
+        let mut ready = self.prepare(range)?;
         let n = ready.labels.len();
         let mut pooled = Pooled::default();
         if n > 0 {
@@ -156,14 +156,17 @@ impl Source<'_> {
                 }
                 network.run(images, shape)
             };
-            let mut views = Vec::new();
+            // Views are made of the images, which the network takes.
+            let images = match self.config.views.is_empty() {
+                true => std::mem::take(&mut ready.images),
+                false => ready.images.clone(),
+            };
+            pooled = run(network, images)?;
             for view in &self.config.views {
-                let moved = |percent| network.nudged(&ready.images, shape, percent);
+                let moved = |percent| network.nudged(&ready.images, &pooled.logits, shape, percent);
                 let images = seen(*view, &ready.images, shape, &self.config.transform, moved)?;
-                views.push((view.part()?, run(network, images)?));
+                pooled.views.push((view.part()?, run(network, images)?));
             }
-            pooled = run(network, ready.images)?;
-            pooled.views = views;
         }
         let Ready { labels, numbers, problems, digests, .. } = ready;
         Ok(Done { pooled, labels, images: numbers, problems, digests })
