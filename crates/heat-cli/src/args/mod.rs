@@ -480,7 +480,7 @@ pub struct EvalArgs {
     pub ood: Vec<String>,
     /// Scorers to fit, with settings: el,knn(k=50),ssd(pooling=std); or groups of them: all,
     /// logits, features, head, maps (those of feature maps, which `all` has where the features do),
-    /// views (those of squeezed images, likewise), unlabelled (those that need neither labels nor
+    /// views (those of images seen otherwise, likewise), unlabelled (those that need neither labels nor
     /// classifier), committee (those composed where nothing is known, and their composition)
     #[arg(long, value_name = "A,B(key=value),…")]
     pub scorers: Option<String>,
