@@ -2,16 +2,19 @@
 
 use heat_ood::Result;
 use heat_ood::features::View;
+use heat_ood::math::rng::{Purpose, Stream};
 
 use crate::TransformConfig;
 
-/// That view of images `[n, 3, height, width]`, normalised as `transform` says.
+/// That view of images `[n, 3, height, width]`, normalised as `transform` says, as it is passed through
+/// the network the first time (`pass` 0), or a further time.
 ///
 /// - `mirror`: left and right exchanged.
 /// - `bitsN`: r(x·s)/s, s = 2ᴺ − 1, of values x in 0..1, r to the nearest whole number.
 /// - `medianN`: of N × N pixels, those above and to the left of the one in the middle, which of an
 ///   even number is the greater of the two; beyond the edge the image is reflected.
 /// - `nudgedN`: `nudged` tells, to which the network is known.
+/// - `noiseNxK`: with noise, uniform within ±N/1000, the same for all images and another in each of K passes.
 ///
 /// # Errors
 /// Those of `nudged`.
@@ -20,6 +23,7 @@ use crate::TransformConfig;
 /// `ndimage.median_filter`, which it calls.
 pub(crate) fn seen(
     view: View,
+    pass: u32,
     images: &[f32],
     [.., height, width]: [usize; 4],
     transform: &TransformConfig,
@@ -28,6 +32,12 @@ pub(crate) fn seen(
     let plane = (height * width).max(1);
     Ok(match view {
         View::Nudged(percent) => nudged(percent)?,
+        View::Noise { thousandths, .. } => {
+            let bound = thousandths as f32 / 1000.0;
+            let mut noise = vec![0.0; 3 * plane];
+            Stream::new(0, Purpose::Images, pass.into(), 0).fill_uniform(&mut noise, -bound, bound);
+            images.iter().zip(noise.iter().cycle()).map(|(v, noise)| v + noise).collect()
+        }
         View::Mirror => {
             images.chunks_exact(width.max(1)).flat_map(|row| row.iter().rev().copied()).collect()
         }
@@ -86,7 +96,7 @@ mod tests {
 
     /// A view that needs no network.
     fn seen(view: View, images: &[f32], shape: [usize; 4], by: &TransformConfig) -> Vec<f32> {
-        super::seen(view, images, shape, by, |_| unreachable!()).unwrap()
+        super::seen(view, 0, images, shape, by, |_| unreachable!()).unwrap()
     }
 
     fn plain() -> TransformConfig {
@@ -136,5 +146,23 @@ mod tests {
         assert_eq!(seen(View::Bits(8), &image(&bytes), [1, 3, 16, 16], &plain()), image(&bytes));
         let got = seen(View::Mirror, &image(&values), [1, 3, 2, 2], &plain());
         assert_eq!(got, image(&[0.2, 0.0, 0.9, 0.5]));
+    }
+
+    /// The same for every image, whatever comes beside it; another in each pass; within its bound.
+    #[test]
+    fn noise_is_that_of_its_pass() {
+        let view = View::Noise { thousandths: 8, samples: 2 };
+        let of = |pass, images: &[f32]| {
+            let shape = [images.len() / 12, 3, 2, 2];
+            super::seen(view, pass, images, shape, &plain(), |_| unreachable!()).unwrap()
+        };
+        let zeros = of(0, &[0.0; 24]);
+        assert_eq!(zeros[..12], zeros[12..]);
+        assert_eq!(zeros[..12], of(0, &[0.0; 12]));
+        assert!(zeros.iter().all(|v| v.abs() <= 0.008) && zeros.iter().any(|v| v.abs() > 0.004));
+        let more = of(1, &[0.0; 12]);
+        assert!(more.iter().zip(&zeros).all(|(a, b)| a != b));
+        let ones = of(1, &[1.0; 12]);
+        assert!(ones.iter().zip(&more).all(|(a, b)| *a == 1.0 + b));
     }
 }

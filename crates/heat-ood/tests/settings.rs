@@ -36,8 +36,9 @@ fn set(rows: usize, seed: u64) -> FeatureSet {
     };
     let avg = Array2::from_shape_fn((rows, DIM), value);
     let labels = (0..rows).map(|i| (i % 3) as u32);
-    let nudged = Field::named("nudged5.avg").unwrap();
-    let set = FeatureSet::in_memory("made up").field(nudged, avg.mapv(|v| 0.9 * v));
+    let field = |name| Field::named(name).unwrap();
+    let set = FeatureSet::in_memory("made up").field(field("nudged5.avg"), avg.mapv(|v| 0.9 * v));
+    let set = set.field(field("noise8x256.avg"), avg.mapv(|v| v - 0.01 * v * v));
     set.avg(avg.clone()).std(avg).labels(labels).build().unwrap()
 }
 

@@ -72,7 +72,8 @@ pub struct ExtractArgs {
     pub taps: Option<usize>,
     /// Take the features of other views of each image too: mirror, for scorers with views=mean;
     /// bits5 (values of five bits) and median2 (the median of 2 × 2 pixels), for feature_squeezing;
-    /// nudged5 (five hundredths of its values moved by a gradient), for adascale_a and adascale_l
+    /// nudged5 (five hundredths of its values moved by a gradient), for adascale_a and adascale_l;
+    /// noise8x256 (the mean of 256 passes with noise within 8 thousandths), for odds
     #[arg(long, value_name = "VIEW,…", value_delimiter = ',')]
     pub views: Vec<View>,
     /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat

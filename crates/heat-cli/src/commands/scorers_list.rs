@@ -11,7 +11,7 @@ use super::{outputs::made, write_output};
 use crate::args::{Form, ScorersArgs};
 
 /// Formulas in short; docs/methods.md has them in full, with references.
-const FORMULAS: [(&str, &str); 52] = [
+const FORMULAS: [(&str, &str); 54] = [
     ("msp", "1 − max p, p = softmax(logits)"),
     ("max_logit", "−max logits"),
     ("el", "−logsumexp(logits)"),
@@ -67,6 +67,11 @@ const FORMULAS: [(&str, &str); 52] = [
     ("feature_squeezing", "max over squeezed views of ‖softmax(logits) − softmax(view's logits)‖"),
     ("adascale_a", "−logsumexp(W·z·exp(S/S_k) + b), k by how much the moved image changes z"),
     ("adascale_l", "−logsumexp of the logits times (S/S_k)², k as for adascale_a"),
+    ("jtla", "Σ −ln p of the labels of the k nearest rows of each layer, and of pairs of layers"),
+    (
+        "odds",
+        "max over classes of how much more noise speaks for them than it does for ordinary images",
+    ),
 ];
 
 fn formula(name: &str) -> &'static str {

@@ -245,7 +245,10 @@ fn from_views_to_scores() {
     assert_eq!(code, 2);
     contains(
         &error,
-        &["bits0", "expected mirror, bits1 to bits8, median2 to median15, or nudged1"],
+        &[
+            "bits0",
+            "expected mirror, bits1 to bits8, median2 to median15, nudged1 to nudged100, or",
+        ],
     );
     if !runtime("from_views_to_scores") {
         return;
@@ -263,6 +266,17 @@ fn from_views_to_scores() {
     assert_eq!(of_set, text(&of_images.stdout));
     let (_, error) = fails(path, &["score", "d", "train"]);
     contains(&error, &["has no view `bits5`", "`heat extract --views bits5,median2` makes it"]);
+    // The mean of noisy passes, the same of an image alone and among others.
+    for set in ["noisy", "fitted"] {
+        ok(path, &[&extract[..], &small, &["--views", "noise50x3", "-o", set]].concat());
+    }
+    let odds = "odds(epsilon=0.05,noise_samples=3)";
+    ok(path, &["fit", odds, "--train", "fitted", "-o", "o"]);
+    let of_set = text(&ok(path, &["score", "o", "noisy"]).stdout);
+    let of_images = ok(path, &["score", "o", "images", "--backbone", &plain]);
+    assert_eq!(of_set, text(&of_images.stdout));
+    let (_, error) = fails(path, &["score", "o", "test"]);
+    contains(&error, &["has no view `noise50x3`", "`heat extract --views noise50x3` makes it"]);
     // Another list of views is another feature set.
     let (_, error) =
         fails(path, &[&extract[..], &small, &["--views", "bits5", "-o", "test"]].concat());

@@ -515,22 +515,21 @@ impl Pooled {
         all
     }
 
+    /// All that it holds, but for views.
+    fn values_mut(&mut self) -> Vec<&mut Vec<f32>> {
+        let Pooled { avg, std, max, logits, gram, rankfeat, layers, views: _ } = self;
+        let mut all = vec![avg, std, max, logits, gram, rankfeat];
+        all.extend(layers.iter_mut().flat_map(|l| [&mut l.avg, &mut l.std, &mut l.gram]));
+        all
+    }
+
     /// Add the rows of other images.
-    fn append(&mut self, other: Pooled) {
-        self.avg.extend(other.avg);
-        self.std.extend(other.std);
-        self.max.extend(other.max);
-        self.logits.extend(other.logits);
-        self.gram.extend(other.gram);
-        self.rankfeat.extend(other.rankfeat);
+    fn append(&mut self, mut other: Pooled) {
         if self.layers.is_empty() {
-            self.layers = other.layers;
-        } else {
-            for (layer, other) in self.layers.iter_mut().zip(other.layers) {
-                layer.avg.extend(other.avg);
-                layer.std.extend(other.std);
-                layer.gram.extend(other.gram);
-            }
+            self.layers = std::mem::take(&mut other.layers);
+        }
+        for (values, more) in self.values_mut().into_iter().zip(other.values_mut()) {
+            values.append(more);
         }
         if self.views.is_empty() {
             self.views = other.views;
@@ -538,5 +537,25 @@ impl Pooled {
             let views = self.views.iter_mut().zip(other.views);
             views.for_each(|((_, pooled), (_, other))| pooled.append(other));
         }
+    }
+
+    /// The mean of what some passes, without views, give for the same images.
+    fn mean(passes: u32, mut pass: impl FnMut(u32) -> Result<Pooled>) -> Result<Pooled> {
+        let mut mean = pass(0)?;
+        if passes == 1 {
+            return Ok(mean);
+        }
+        let wide = |values: &Vec<f32>| values.iter().map(|v| f64::from(*v)).collect();
+        let mut sums: Vec<Vec<f64>> = mean.values_mut().iter().map(|v| wide(v)).collect();
+        for i in 1..passes {
+            for (sums, more) in sums.iter_mut().zip(pass(i)?.values_mut()) {
+                sums.iter_mut().zip(more).for_each(|(sum, v)| *sum += f64::from(*v));
+            }
+        }
+        for (values, sums) in mean.values_mut().into_iter().zip(sums) {
+            let divided = sums.into_iter().map(|sum| (sum / f64::from(passes)) as f32);
+            values.iter_mut().zip(divided).for_each(|(v, mean)| *v = mean);
+        }
+        Ok(mean)
     }
 }

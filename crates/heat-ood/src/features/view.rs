@@ -20,6 +20,14 @@ pub enum View {
     /// So many hundredths of the values, those with the smallest gradient of the largest logit, moved by half of
     /// its sign: `nudged5`.
     Nudged(u32),
+    /// The mean of what the network makes of so many noisy images, uniform within so many thousandths of a
+    /// normalised value: `noise8x256`.
+    Noise {
+        /// Bound of the noise.
+        thousandths: u32,
+        /// Passes.
+        samples: u32,
+    },
 }
 
 impl View {
@@ -39,6 +47,10 @@ impl View {
         if let Some(percent) = name.strip_prefix("nudged") {
             return number(percent, 1..=100).map(View::Nudged);
         }
+        if let Some((bound, samples)) = name.strip_prefix("noise").and_then(|n| n.split_once('x')) {
+            let (thousandths, samples) = (number(bound, 1..=1000)?, number(samples, 1..=1000)?);
+            return Some(View::Noise { thousandths, samples });
+        }
         (name == MIRROR).then_some(View::Mirror)
     }
 
@@ -46,6 +58,14 @@ impl View {
     pub fn of(parts: &[Part]) -> BTreeSet<Self> {
         let first = |part: &Part| part.name().split('.').next().and_then(View::known);
         parts.iter().filter_map(first).collect()
+    }
+
+    /// Passes of the network whose mean its features are.
+    pub fn passes(self) -> u32 {
+        match self {
+            View::Noise { samples, .. } => samples,
+            _ => 1,
+        }
     }
 
     /// The part that its features are.
@@ -67,6 +87,7 @@ impl fmt::Display for View {
             View::Bits(bits) => write!(f, "bits{bits}"),
             View::Median(side) => write!(f, "median{side}"),
             View::Nudged(percent) => write!(f, "nudged{percent}"),
+            View::Noise { thousandths, samples } => write!(f, "noise{thousandths}x{samples}"),
         }
     }
 }
@@ -77,7 +98,8 @@ impl FromStr for View {
     fn from_str(name: &str) -> Result<Self> {
         View::known(name).ok_or_else(|| {
             let problem =
-                "expected mirror, bits1 to bits8, median2 to median15, or nudged1 to nudged100";
+                "expected mirror, bits1 to bits8, median2 to median15, nudged1 to nudged100, or noise8x256 \
+                 (bound in thousandths, passes; both up to 1000)";
             Error::config("views", name, problem)
         })
     }
@@ -90,13 +112,17 @@ mod tests {
     #[test]
     fn names_are_read_as_they_are_written() {
         let first = [View::Mirror, View::Bits(1), View::Bits(8), View::Median(2), View::Median(15)];
-        for view in first.into_iter().chain([View::Nudged(1), View::Nudged(100)]) {
+        let noise = |thousandths, samples| View::Noise { thousandths, samples };
+        let moved = [View::Nudged(1), View::Nudged(100), noise(1, 1000), noise(1000, 1)];
+        for view in first.into_iter().chain(moved) {
             assert_eq!(view.to_string().parse::<View>().unwrap(), view);
             assert_eq!(view.part().unwrap().name(), view.to_string());
         }
         let bits = ["bits", "bits0", "bits9", "bits05", "bits+5"];
         let others = ["", "Mirror", "median1", "median16", "nudged", "nudged0", "nudged101"];
-        for name in bits.into_iter().chain(others) {
+        let noise =
+            ["noise", "noise8", "noise8x", "noisex8", "noise0x1", "noise8x1001", "noise08x1"];
+        for name in bits.into_iter().chain(others).chain(noise) {
             let said = name.parse::<View>().unwrap_err().to_string();
             assert!(said.contains("bits1 to bits8"), "{name}");
         }

@@ -46,6 +46,8 @@ pub enum Purpose {
     Projection = 18,
     /// Images made of ordinary images: which, and how.
     Surrogates = 22,
+    /// Noise on images as the network gets them.
+    Images = 23,
     /// Which rows of given sets are negatives.
     Negatives = 30,
     /// Activations that dropout sets to zero.

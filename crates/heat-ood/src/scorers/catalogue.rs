@@ -314,14 +314,21 @@ impl Probe {
         }
         // Rows as maps of one cell; any features serve as those without a component, and as those of an
         // image that was moved.
-        let nudged = Field::Features(Pooling::Avg).within(View::Nudged(5).part()?);
+        let avg = Field::Features(Pooling::Avg);
+        let nudged = avg.within(View::Nudged(5).part()?);
+        let noise = View::Noise { thousandths: 8, samples: 256 }.part()?;
         let gram = |rows: &[f32]| -> Vec<f32> {
             rows.chunks_exact(DIM).flat_map(|row| gram_rows(row, DIM)).collect()
         };
         let of_maps = |set: InMemory, rows: &[f32]| {
             let set = set.field(Field::Gram, matrix(&gram(rows), GRAM_POWERS * DIM)?);
             let set = set.field(Field::Rankfeat, matrix(rows, DIM)?);
-            Ok::<_, Error>(set.field(nudged, matrix(rows, DIM)?))
+            let set = set.field(nudged, matrix(rows, DIM)?);
+            let noisy: Vec<f32> = rows.iter().map(|v| 0.9 * v).collect();
+            let mut logits = vec![0.0; rows.len() / DIM * CLASSES];
+            head.logits(&noisy, &mut logits, &mut Default::default());
+            let set = set.field(avg.within(noise), matrix(&noisy, DIM)?);
+            Ok::<_, Error>(set.field(Field::Logits.within(noise), matrix(&logits, CLASSES)?))
         };
         let others = of_maps(others, &between)?.build()?;
         let set = |labelled: bool, logits: Option<&[f32]>| {
@@ -417,7 +424,8 @@ mod tests {
         let names = |group: Group| -> Vec<String> {
             group.scorers().iter().map(ScorerSpec::to_string).collect()
         };
-        let asked_for = ["gram", "rankfeat", "feature_squeezing", "adascale_a", "adascale_l"];
+        let of_views = ["feature_squeezing", "adascale_a", "adascale_l", "odds"];
+        let asked_for = [&["gram", "rankfeat"][..], &of_views].concat();
         assert_eq!([names(Group::Maps), names(Group::Views)].concat(), asked_for);
         let plain: Vec<&str> =
             methods::NAMES.into_iter().filter(|name| !asked_for.contains(name)).collect();
@@ -448,8 +456,8 @@ mod tests {
         assert_eq!(names(Group::Head), head);
         assert_eq!(names(Group::Committee), COMMITTEE);
         // They read what the classifier predicts, which logits tell as well.
-        let of_predicted = ["dknn", "trust"];
-        let of_logits = ["dknn", "trust", "gram"];
+        let of_predicted = ["dknn", "trust", "jtla"];
+        let of_logits = ["dknn", "trust", "jtla", "gram", "odds"];
         for listed in catalogue() {
             let name = listed.name;
             let labels = match () {
@@ -462,9 +470,10 @@ mod tests {
             let views = match name {
                 "feature_squeezing" => vec![View::Bits(5), View::Median(2)],
                 "adascale_a" | "adascale_l" => vec![View::Nudged(5)],
+                "odds" => vec![View::Noise { thousandths: 8, samples: 256 }],
                 _ => vec![],
             };
-            let of_parts = ["gram", "rankfeat", "adascale_a", "adascale_l"];
+            let of_parts = ["gram", "rankfeat", "adascale_a", "adascale_l", "odds"];
             let both = head.contains(&name) || of_parts.contains(&name);
             let logits = both || logits.contains(&name) || !views.is_empty();
             let head = both && !of_logits.contains(&name);

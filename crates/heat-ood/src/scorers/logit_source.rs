@@ -77,7 +77,7 @@ const OF_PROBABILITIES: [&str; 7] =
 const PREDICTOR: [&str; 2] = ["predicted class", "predictor"];
 
 /// Scorers that compare the classes of a row.
-const OF_SEVERAL: [&str; 10] = [
+const OF_SEVERAL: [&str; 11] = [
     "msp",
     "odin",
     "klm",
@@ -88,6 +88,7 @@ const OF_SEVERAL: [&str; 10] = [
     "fdbd",
     "pnml",
     "feature_squeezing",
+    "odds",
 ];
 
 /// Refuse a scorer that would be constant with one logit.

@@ -35,7 +35,7 @@ pub(crate) enum Slot<'a> {
     Moments(&'a mut Moments, Option<Vec<usize>>),
     Quantile(&'a mut Histogram),
     Columns(&'a mut ColumnCounts),
-    Sum(&'a mut f64),
+    Sums(&'a mut [f64]),
     Counts(&'a mut [u64]),
     Counts32(&'a mut [u32]),
     Range(&'a mut [f32; 2]),
@@ -50,7 +50,7 @@ impl Slot<'_> {
             Slot::Moments(moments, _) => Piece::Moments(moments.clone()),
             Slot::Quantile(histogram) => Piece::Quantile(histogram.clone()),
             Slot::Columns(counts) => Piece::Columns(counts.clone()),
-            Slot::Sum(sum) => Piece::Sums(vec![*sum]),
+            Slot::Sums(sums) => Piece::Sums(sums.to_vec()),
             Slot::Counts(counts) => Piece::Counts(counts.to_vec()),
             Slot::Counts32(counts) => Piece::Counts(counts.iter().map(|n| u64::from(*n)).collect()),
             Slot::Range(range) => Piece::Range(*range),
@@ -79,9 +79,8 @@ impl Slot<'_> {
             }
             (Slot::Quantile(slot), Piece::Quantile(histogram)) => slot.clone_from(histogram),
             (Slot::Columns(slot), Piece::Columns(counts)) => slot.clone_from(counts),
-            (Slot::Sum(slot), Piece::Sums(sums)) => {
-                let [sum] = sums[..] else { return None };
-                *slot = sum;
+            (Slot::Sums(slot), Piece::Sums(sums)) if slot.len() == sums.len() => {
+                slot.copy_from_slice(sums);
             }
             (Slot::Counts(slot), Piece::Counts(counts)) if slot.len() == counts.len() => {
                 slot.copy_from_slice(counts);

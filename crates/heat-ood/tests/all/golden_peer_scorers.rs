@@ -99,17 +99,106 @@ fn views_are_compared_as_by_numpy() {
     }
 }
 
-/// The rows of a set, and as its view `nudged5` (v − 0.25)·0.9.
-fn with_moved(golden: &Golden, name: &str) -> FeatureSet {
+/// The rows of a set, and as one of its views or layers what `moved` makes of each value.
+fn with_view(golden: &Golden, name: &str, view: &str, moved: fn(f32) -> f32) -> FeatureSet {
     let rows = golden.set(name);
     let avg = Field::named("avg").unwrap();
     let dim = rows.dim(avg).unwrap();
     let mut values = vec![0.0; rows.len() * dim];
     rows.read(avg, 0..rows.len(), &mut values).unwrap();
     let matrix = |values: Vec<f32>| Array2::from_shape_vec((rows.len(), dim), values).unwrap();
-    let moved = values.iter().map(|v| (v - 0.25) * 0.9).collect();
+    let moved = values.iter().map(|v| moved(*v)).collect();
     let set = FeatureSet::in_memory(name).avg(matrix(values));
-    set.field(avg.within(View::Nudged(5).part().unwrap()), matrix(moved)).build().unwrap()
+    let set = set.field(Field::named(&format!("{view}.avg")).unwrap(), matrix(moved));
+    set.build().unwrap()
+}
+
+/// As view `nudged5` (v − 0.25)·0.9.
+fn with_moved(golden: &Golden, name: &str) -> FeatureSet {
+    with_view(golden, name, "nudged5", |v| (v - 0.25) * 0.9)
+}
+
+/// As view `noise8x256` 0.95·v + 0.1·v².
+fn with_noise(golden: &Golden, name: &str) -> FeatureSet {
+    with_view(golden, name, "noise8x256", |v| 0.95 * v + 0.1 * v * v)
+}
+
+#[test]
+fn layers_are_tested_jointly_as_by_numpy() {
+    let golden = Golden::open();
+    let head = golden.head();
+    let layered = |name: &str| with_view(&golden, name, "mid", |v| v * v);
+    let rows = layered("train.avg");
+    let n = rows.len();
+    let train = {
+        let values = |name: &str| {
+            let field = Field::named(name).unwrap();
+            let mut values = vec![0.0; n * rows.dim(field).unwrap()];
+            rows.read(field, 0..n, &mut values).unwrap();
+            values
+        };
+        let matrix = |values: Vec<f32>| Array2::from_shape_vec((n, values.len() / n), values);
+        let set = FeatureSet::in_memory("train").avg(matrix(values("avg")).unwrap());
+        let mid = Field::named("mid.avg").unwrap();
+        let set = set.field(mid, matrix(values("mid.avg")).unwrap());
+        set.labels(golden.train().labels(0..n, head.classes()).unwrap()).build().unwrap()
+    };
+    let data = TrainingData::new(&train).with_head(&head);
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    for (spec, name) in [("jtla", "jtla"), ("jtla(k=5,pairs=false)", "jtla_k5")] {
+        let scorer = ScorerSpec::parse(spec).unwrap().fit(&data, &mut Silent).unwrap();
+        for probe in ["test", "ood"] {
+            let got = scorer.score(&layered(&format!("{probe}.avg"))).unwrap();
+            let name = format!("{name}.{probe}");
+            let shape = file.shape(&name).unwrap().to_vec();
+            let want: Vec<f32> =
+                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
+            close(&name, &got, &want, 1e-5);
+        }
+        let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
+        assert!(said.contains("features of `mid`"), "{said}");
+    }
+    let spec = ScorerSpec::parse(&format!("jtla(k={n})")).unwrap();
+    let said = spec.fit(&data, &mut Silent).err().unwrap().to_string();
+    assert!(said.contains("so k must lie in"), "{said}");
+}
+
+#[test]
+fn noisy_images_are_compared_as_by_numpy() {
+    let golden = Golden::open();
+    let head = golden.head();
+    let train = with_noise(&golden, "train.avg");
+    let data = TrainingData::new(&train).with_head(&head);
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    let scorer = ScorerSpec::parse("odds").unwrap().fit(&data, &mut Silent).unwrap();
+    for probe in ["test", "ood"] {
+        let got = scorer.score(&with_noise(&golden, &format!("{probe}.avg"))).unwrap();
+        let name = format!("odds.{probe}");
+        let shape = file.shape(&name).unwrap().to_vec();
+        let want: Vec<f32> =
+            file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
+        close(&name, &got, &want, 1e-5);
+    }
+    let said = |spec: &str, set: &FeatureSet| match ScorerSpec::parse(spec) {
+        Ok(spec) => {
+            let data = TrainingData::new(set).with_head(&head);
+            spec.fit(&data, &mut Silent).err().unwrap().to_string()
+        }
+        Err(error) => error.to_string(),
+    };
+    for (spec, part) in [
+        ("odds(epsilon=0.0085)", "in thousandths, from 0.001 to 1"),
+        ("odds(epsilon=0)", "in thousandths, from 0.001 to 1"),
+        ("odds(noise_samples=0)", "a number from 1 to 1000"),
+        ("odds(noise_samples=16)", "`heat extract --views noise8x16` makes it"),
+    ] {
+        let said = said(spec, &train);
+        assert!(said.contains(part), "{spec}: {said}");
+    }
+    let plain = golden.set("test.avg");
+    for said in [said("odds", &plain), scorer.score(&plain).unwrap_err().to_string()] {
+        assert!(said.contains("`heat extract --views noise8x256` makes it"), "{said}");
+    }
 }
 
 #[test]

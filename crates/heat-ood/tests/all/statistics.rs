@@ -119,7 +119,7 @@ fn every_scorer_is_the_same_made_of_parts() {
         let seen = found[0].provenance().contamination(&parts[1]).unwrap();
         assert!(seen.is_some(), "{text}");
     }
-    let of_rows = ["openmax", "cfood", "dknn", "trust", "gram"];
+    let of_rows = ["openmax", "cfood", "dknn", "trust", "jtla", "gram"];
     let all = [&of_rows[..], &["gmm(kmeans=4)", "gmm(shrinkage=held_out_classes)"]].concat();
     assert_eq!(refused, all);
     // By hand: one pass; scale, fourth powers, histograms or low bits after what they depend on.

@@ -5,12 +5,17 @@ use heat_ood::features::{FeatureSet, Field, Pooling, gram_rows, mean_without_fir
 use ndarray::Array2;
 
 /// Scorers that read one or the other.
-pub const OF_MAPS: [&str; 5] =
-    ["gram", "rankfeat", "feature_squeezing", "adascale_a", "adascale_l"];
+pub const OF_MAPS: [&str; 6] =
+    ["gram", "rankfeat", "feature_squeezing", "adascale_a", "adascale_l", "odds"];
 
 /// The views that stand beside the others, each with how far it is moved.
-pub const VIEWS: [(&str, f32); 4] =
-    [("bits5.avg", 0.2), ("median2.avg", -0.3), ("median3.avg", 1.0), ("nudged5.avg", 0.1)];
+pub const VIEWS: [(&str, f32); 5] = [
+    ("bits5.avg", 0.2),
+    ("median2.avg", -0.3),
+    ("median3.avg", 1.0),
+    ("nudged5.avg", 0.1),
+    ("noise8x256.avg", -0.05),
+];
 
 /// The features of the view that is moved so far.
 pub fn moved(avg: &[f32], std: &[f32], by: f32) -> Vec<f32> {

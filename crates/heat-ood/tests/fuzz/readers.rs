@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use heat_ood::calibrate::Ties;
 use heat_ood::ebm::{HeatConfig, PriorKind, Proposal, checkpoint, torch};
-use heat_ood::features::{FeatureSet, Field, Head, OpenOptions, Pooling, gram_rows};
+use heat_ood::features::{FeatureSet, Field, Head, InMemory, OpenOptions, Pooling, gram_rows};
 use heat_ood::io::TensorFile;
 use heat_ood::recipe::{Grid, Recipe};
 use heat_ood::scorers::ScorerSpec;
@@ -53,8 +53,11 @@ pub fn train() -> FeatureSet {
     let gram = values.chunks_exact(D).flat_map(|row| gram_rows(row, D / 2)).collect();
     let set = FeatureSet::in_memory("memory").field(Field::Gram, matrix(gram));
     let set = set.field(Field::Rankfeat, matrix(values.iter().map(|v| 0.5 * v).collect()));
-    let nudged = Field::named("nudged5.avg").expect("a view's field");
-    let set = set.field(nudged, matrix(values.iter().map(|v| 0.9 * v).collect()));
+    let of_view = |set: InMemory, name, by: f32| {
+        let field = Field::named(name).expect("a view's field");
+        set.field(field, matrix(values.iter().map(|v| by * v).collect()))
+    };
+    let set = of_view(of_view(set, "nudged5.avg", 0.9), "noise8x256.avg", 0.99);
     set.avg(matrix(values)).labels(labels).build().expect("a sound set")
 }
 

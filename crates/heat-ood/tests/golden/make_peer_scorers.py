@@ -1,11 +1,14 @@
-"""Expected scores of OpenMax, joint energy, DkNN, LID, the trust score, feature squeezing and AdaSCALE, in NumPy and SciPy.
+"""Expected scores of OpenMax, joint energy, DkNN, LID, the trust score, feature squeezing, AdaSCALE, odds and JTLA, in NumPy and SciPy.
 
 Run as `python make_peer_scorers.py`; written with NumPy 2.4 and SciPy 1.17 in float64, from the rows and
 the head of reference.safetensors. Formulas: the papers named in docs/methods.md. DkNN, LID and trust are those of
 scio (ThalesGroup): its conformity of the predicted class is k minus this `dknn`, minus this `lid`, and the
 inverse of this `trust`. Of feature squeezing, whose views of images are here 0.9·rows and rows + 0.25, the authors' L1
 distance, the largest (scio: the same, negated). Of AdaSCALE, whose moved images are here 0.9·rows − 0.225, what OpenOOD's
-postprocessor and networks compute, of all training rows. `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
+postprocessor and networks compute, of all training rows. Of odds, whose noisy images are here 0.95·rows + 0.1·rows², what the
+authors' `collect_statistics` does with the mean over the noise: statistics of each predicted class, none of fewer than three rows. Of JTLA, whose
+further layer is here rows², what the authors' `MultinomialScore`, `pvalue_score` and `pvalue_score_all_pairs` do without bootstrap, by all
+distances. `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
 pytorch-ood 0.4.0, if it is installed, is compared: it finds them by a simplex search.
 """
 
@@ -152,6 +155,77 @@ def adascale(of_logits, low, high, k1, k2, weight):
     return score
 
 
+def noisy(z):
+    z = z.astype(np.float32)
+    return np.float32(0.95) * z + np.float32(0.1) * z * z
+
+
+def odds():
+    """Alignments (z − z')·(w_y − w_k) of the classes k other than the predicted y, standardised by those of y."""
+
+    def alignments(z):
+        z = z.astype(np.float32).astype(float)
+        y = logits(z).argmax(1)
+        a = np.einsum("nd,nkd->nk", z - noisy(z), W[y][:, None] - W[None])
+        return y, [np.delete(row, c) for row, c in zip(a, y)]
+
+    y, a = alignments(train)
+    known = {c: np.stack([row for row, of in zip(a, y) if of == c]) for c in set(y.tolist())}
+    known = {c: (rows.mean(0), rows.std(0)) for c, rows in known.items() if len(rows) >= 3}
+
+    def score(z):
+        one = lambda row, c: ((row - known[c][0]) / known[c][1]).max() if c in known else 0.0
+        y, a = alignments(z)
+        return np.array([one(row, c) for row, c in zip(a, y.tolist())])
+
+    return score
+
+
+def jtla(k, pairs):
+    """Σ −ln p of the layers (and the pair of them), p of the training rows predicted as the row's class."""
+    layers = [lambda z: z.astype(np.float32).astype(float), lambda z: (z.astype(np.float32) ** 2).astype(float)]
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    alpha = np.full((C, C), 1 + 0.1 / C)
+    np.fill_diagonal(alpha, 2 - (C - 1) / C * 0.1)
+    predicted = logits(train).argmax(1)
+
+    def counts(layer, z, itself):
+        d = squares(unit(layer(z)), unit(layer(train)))
+        if itself:
+            np.fill_diagonal(d, np.inf)
+        near = np.argsort(d, axis=1, kind="stable")[:, :k]
+        return np.stack([np.bincount(labels[row], minlength=C) for row in near])
+
+    def statistic(n, y, shares):
+        logs = np.log(np.clip(n, np.finfo(float).eps, None)) - np.log(k * shares[y])
+        return np.sum(n * logs, axis=1)
+
+    known, all_shares = [], []
+    for layer in layers:
+        n = counts(layer, train, True)
+        sums = np.stack([n[predicted == c].sum(0) for c in range(C)])
+        rows = np.bincount(predicted, minlength=C)
+        shares = (alpha - 1 + sums) / (alpha.sum(1) - C + rows * k)[:, None]
+        all_shares.append(shares)
+        known.append(statistic(n, predicted, shares))
+
+    def score(z):
+        y = logits(z).argmax(1)
+        t = [statistic(counts(layer, z, False), y, shares) for layer, shares in zip(layers, all_shares)]
+        out = np.zeros(len(z))
+        for i, c in enumerate(y):
+            own = predicted == c
+            beyond = [known[l][own] >= t[l][i] for l in range(2)]
+            tests = beyond + ([beyond[0] & beyond[1]] if pairs else [])
+            out[i] = sum(-np.log(max(test.mean(), 1e-16)) for test in tests) if own.any() else 0.0
+        return out
+
+    return score
+
+
+give("odds", odds())
+give("jtla", jtla(int(np.ceil(len(train) ** 0.4)), True))
+give("jtla_k5", jtla(5, False))
 give("feature_squeezing", feature_squeezing([bits, median], 1))
 give("feature_squeezing_bits", feature_squeezing([bits], 3))
 give("feature_squeezing_2", feature_squeezing([bits, median], 2))

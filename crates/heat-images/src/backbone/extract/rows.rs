@@ -163,9 +163,13 @@ impl Source<'_> {
             };
             pooled = run(network, images)?;
             for view in &self.config.views {
-                let moved = |percent| network.nudged(&ready.images, &pooled.logits, shape, percent);
-                let images = seen(*view, &ready.images, shape, &self.config.transform, moved)?;
-                pooled.views.push((view.part()?, run(network, images)?));
+                let features = Pooled::mean(view.passes(), |pass| {
+                    let (images, logits) = (&ready.images, &pooled.logits);
+                    let moved = |percent| network.nudged(images, logits, shape, percent);
+                    let images = seen(*view, pass, images, shape, &self.config.transform, moved)?;
+                    run(network, images)
+                })?;
+                pooled.views.push((view.part()?, features));
             }
         }
         let Ready { labels, numbers, problems, digests, .. } = ready;

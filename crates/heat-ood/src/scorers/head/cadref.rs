@@ -14,6 +14,8 @@
 //! Reference: Ling et al., *CADRef: Robust Out-of-Distribution Detection via
 //! Class-Aware Decoupled Relative Feature Leveraging*, CVPR 2025.
 
+use std::slice::from_mut;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toml::Table;
@@ -123,7 +125,7 @@ impl Statistic for Predicted {
     }
 
     fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![Slot::Means(&mut self.means, None), Slot::Sum(&mut self.sum)]
+        vec![Slot::Means(&mut self.means, None), Slot::Sums(from_mut(&mut self.sum))]
     }
 }
 

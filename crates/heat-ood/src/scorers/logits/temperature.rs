@@ -18,6 +18,7 @@
 //!
 //! Reference: Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
 
+use std::slice::from_mut;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -303,8 +304,8 @@ impl Statistic for Likelihood {
             Arc::make_mut(labels).extend(of.into_iter().map(|label| label as f32));
         }
         vec![
-            Slot::Sum(&mut self.ends.uniform),
-            Slot::Sum(&mut self.ends.below),
+            Slot::Sums(from_mut(&mut self.ends.uniform)),
+            Slot::Sums(from_mut(&mut self.ends.below)),
             Slot::Rows(self.source.classes(), logits),
             Slot::Rows(1, labels),
         ]

@@ -17,4 +17,5 @@ methods! {
     lid,
     dknn,
     trust,
+    jtla,
 }

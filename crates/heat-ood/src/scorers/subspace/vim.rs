@@ -17,6 +17,7 @@
 //!
 //! Reference: Wang et al., *ViM: Out-of-Distribution with Virtual-Logit Matching*, CVPR 2022.
 
+use std::slice::from_mut;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -90,7 +91,7 @@ impl Statistic for Sizes {
     }
 
     fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![Slot::Sum(&mut self.largest), Slot::Sum(&mut self.norm)]
+        vec![Slot::Sums(from_mut(&mut self.largest)), Slot::Sums(from_mut(&mut self.norm))]
     }
 }
 

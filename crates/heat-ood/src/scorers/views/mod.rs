@@ -5,4 +5,5 @@ use crate::scorers::method::methods;
 methods! {
     feature_squeezing,
     adascale,
+    odds,
 }

@@ -14,6 +14,7 @@
 //! scikit-learn computes them. The diagonal forms, the ratio and its choice by
 //! held-out classes are ours.
 
+use std::slice::from_mut;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -222,7 +223,7 @@ impl Statistic for FourthPowers {
     }
 
     fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![Slot::Sum(&mut self.sum)]
+        vec![Slot::Sums(from_mut(&mut self.sum))]
     }
 }
 
