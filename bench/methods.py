@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-LAYERS = {"stage1": "LAYER1", "stage2": "LAYER2"}
+LAYERS = {"stage1": "layer1.2.sum.relu", "stage2": "layer2.2.sum.relu"}
 # Scorer, what `heat extract` is asked for, the peer's name for it.
 METHODS = [
     ("openmax", [], "OpenMax"),
@@ -205,12 +205,14 @@ def main():
                 specs = ["maha(layer=stage1_end)", "maha(layer=stage2_end)", "maha"]
             totals = {}
             for spec in specs:
-                _, took, most = child([args.heat, "fit", spec, "--train", out / "train", "-o", folder / "d", "--overwrite"])
+                _, took, most = child([args.heat, "fit", spec, "--train", out / "train", "-o", folder / "d"])
                 seconds, peak = seconds + took, max(peak, most)
                 for part in sets:
                     text, took, most = child([args.heat, "score", folder / "d", out / part])
                     seconds, peak = seconds + took, max(peak, most)
-                    values = np.array([float(line.split(",")[1]) for line in text.splitlines()[1:]])
+                    header, *lines = text.splitlines()
+                    at = header.split(",").index("score")
+                    values = np.array([float(line.split(",")[at]) for line in lines])
                     totals[part] = totals.get(part, 0) + values
             row(f"`{name}`" + (" of three layers, added" if name == "maha" else ""), totals, f"{seconds:.1f} ({extraction:.1f} extracting)", peak)
             if peer:

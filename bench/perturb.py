@@ -66,15 +66,16 @@ def main():
         common = ["--backbone", args.weights, "--preset", "cifar10_imagenet", "--dtype", "f32", "--batch-size", 250, "--threads", 2]
         heat("extract", args.archive, "--split", "train", *common, "-o", folder / "train")
         for name, energy, epsilon in [("odin", odin, 0.0014), ("ssd", ssd, 0.0014)]:
-            heat("fit", name, "--train", folder / "train", "--head", folder / "head.safetensors", "-o", folder / name)
+            heat("fit", name, "--train", folder / "train", "-o", folder / name)
             ours, theirs, seconds = {}, {}, [0.0, 0.0]
             for part, raw in sets.items():
                 out = folder / f"{name}-{part}"
                 start = time.perf_counter()
                 heat("extract", folder / part, *common, "--perturb", folder / name, "--epsilon", epsilon, "-o", out)
                 seconds[0] += time.perf_counter() - start
-                rows = heat("score", folder / name, out).splitlines()[1:]
-                ours[part] = np.array([float(r.split(",")[1]) for r in rows])
+                header, *rows = heat("score", folder / name, out).splitlines()
+                at = header.split(",").index("score")
+                ours[part] = np.array([float(r.split(",")[at]) for r in rows])
                 x = normal(raw)
                 start = time.perf_counter()
                 theirs[part] = batches(x, perturbed(energy, epsilon)).double().numpy()
