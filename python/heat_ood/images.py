@@ -110,6 +110,8 @@ def extract(
     seed: int = 0,
     exclude: Sequence[FeatureSet | StrPath] = (),
     preview: StrPath | None = None,
+    device: str = "cpu",
+    precision: str = "f32",
     progress: Progress = None,
     **transform: Any,
 ) -> Extracted:
@@ -131,6 +133,10 @@ def extract(
     out-of-distribution: `out` then holds a set of each kind, and `id`, the images themselves, which are
     `features`. `surrogate_rows` images of each kind are made with `seed`, none of images whose features are in a
     set of `exclude`; `preview` is a PNG file that shows eight of each.
+
+    `device` is what the network is run on: `"cpu"`, `"cuda:0"`, `"tensorrt"`, `"migraphx"`, `"coreml"`, `"directml"`,
+    `"openvino:GPU"`, each with an ONNX Runtime made for it (`pip install 'onnxruntime-gpu[cuda,cudnn]'` in place of
+    `onnxruntime`); `precision="tf32"` multiplies faster and less exactly, on NVIDIA's cards alone.
     """
     network = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
     arguments = [f"transform={preset}", *(f"transform.{key}={value}" for key, value in transform.items())]
@@ -163,6 +169,8 @@ def extract(
         seed,
         [s._set for s in excluded],
         None if preview is None else Path(preview),
+        device,
+        precision,
         callback(progress),
     )
     sets = {kind: FeatureSet.open(Path(out) / kind) for kind in made}

@@ -94,6 +94,26 @@ def test_moved_images(tmp_path: Path) -> None:
             ho.extract(source, MODEL, tmp_path / "no", **wrong, **options)
 
 
+def test_devices_that_cannot_be_had(tmp_path: Path) -> None:
+    source = images(tmp_path / "images", 8, 5)
+    options = {"resize": 8, "crop": 8, **OPTIONS}
+    # What the wheel of the runtime at hand was made without; none has all.
+    said = []
+    for device in ("cuda:1", "coreml", "migraphx"):
+        try:
+            ho.extract(source, MODEL, tmp_path / "no", device=device, **options)
+        except ho.HeatError as error:
+            said.append(f"{device}: {error}")
+    assert any("it was made for cpu" in text and "pip" in text for text in said)
+    for wrong, text in (({"device": "gpu"}, "openvino:GPU.1"), ({"precision": "bf16"}, "f32 or tf32"), ({"precision": "tf32"}, "cpu has none")):
+        with pytest.raises(ValueError, match=text):
+            ho.extract(source, MODEL, tmp_path / "no", **wrong, **options)
+    assert not (tmp_path / "no").exists()
+    one, other = (ho.extract(source, MODEL, tmp_path / name, **more, **options) for name, more in (("a", {}), ("b", {"device": "cpu"})))
+    assert np.array_equal(one.features.numpy("avg"), other.features.numpy("avg"))
+    assert (tmp_path / "a/extract.json").read_bytes() == (tmp_path / "b/extract.json").read_bytes()
+
+
 def test_auto_from_images(tmp_path: Path) -> None:
     train, val = images(tmp_path / "train", 200, 1), images(tmp_path / "val", 160, 2)
     out = tmp_path / "d.safetensors"

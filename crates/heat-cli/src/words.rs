@@ -11,7 +11,7 @@ use heat_ood::scorers::catalogue;
 use heat_ood::{printable, recipe};
 
 /// Words of the library's errors, and the option that gives what they ask for.
-const OPTIONS: [(&str, &str); 20] = [
+const OPTIONS: [(&str, &str); 21] = [
     ("the classifier's last layer", "`--head FILE`"),
     ("the classifier's head", "`--head FILE`"),
     ("class indices", "`--labels FILE`"),
@@ -32,6 +32,7 @@ const OPTIONS: [(&str, &str); 20] = [
     ("say which form it is", "`--to FORM`"),
     ("leave this kind out", "`--surrogates KIND,…`"),
     ("leave out fewer sets", "`--exclude SET`"),
+    ("fewer images at a time", "`--batch-size N`, of `heat run` `--network-batch N`"),
 ];
 
 /// What a file was found to be, and what to do with it. The first that fits counts.

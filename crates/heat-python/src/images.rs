@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use heat_images::backbone::{
-    self, Backbone, BackboneOptions, ExtractConfig, LayersAsked, Perturbation,
+    self, Backbone, BackboneOptions, Device, ExtractConfig, LayersAsked, Perturbation, Precision,
 };
 use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{ImageOptions, TransformConfig, open};
@@ -80,7 +80,8 @@ type Done = (usize, usize, Vec<String>, Option<String>, Vec<&'static str>, Vec<u
 #[pyo3(signature = (images, network, out, transform_arguments, format=None, split=None, root=None, batch_size=64,
                     shard_rows=8192, dtype="f16", skip_unreadable=false, layers=Vec::new(), found_layers=None, views=Vec::new(), maps=Vec::new(),
                     perturb=None, epsilon=None, perturb_values=None,
-                    surrogates=None, surrogate_rows=1500, seed=0, exclude=None, preview=None, progress=None))]
+                    surrogates=None, surrogate_rows=1500, seed=0, exclude=None, preview=None,
+                    device="cpu", precision="f32", progress=None))]
 #[expect(clippy::too_many_arguments, reason = "one a setting")]
 pub fn extract(
     py: Python<'_>,
@@ -107,8 +108,12 @@ pub fn extract(
     seed: u64,
     exclude: Option<Vec<PyRef<'_, PyFeatureSet>>>,
     preview: Option<PathBuf>,
+    device: &str,
+    precision: &str,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Done> {
+    let device: Device = device.parse().map_err(|e: Error| exception(py, &e))?;
+    let precision: Precision = precision.parse().map_err(|e: Error| exception(py, &e))?;
     let transform = transform(py, &transform_arguments)?;
     let dtype = dtype.parse().map_err(|e: Error| exception(py, &e))?;
     let exclude = exclude.iter().flatten().map(|set| set.0.clone()).collect();
@@ -144,7 +149,7 @@ pub fn extract(
             Backbone::open(&network.path, &options)
         });
         let chosen = chosen.transpose()?;
-        let backbone = chosen.as_ref().unwrap_or(&network.opened);
+        let backbone = chosen.unwrap_or_else(|| network.opened.clone()).on(device, precision)?;
         let layers = LayersAsked { named: layers, found: found_layers };
         let views =
             views.iter().map(|name| name.parse()).collect::<heat_ood::Result<BTreeSet<View>>>()?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use heat_images::backbone::{Device, Precision};
 use heat_ood::features::View;
 
 use super::output;
@@ -159,6 +160,13 @@ pub struct ImageArgs {
     /// Then divided by
     #[arg(long, requires = "backbone", value_name = "R,G,B", value_delimiter = ',')]
     pub std: Option<Vec<f32>>,
+    /// What the network is run on: cpu, cuda[:N], tensorrt[:N], migraphx, coreml, directml[:N] or
+    /// openvino[:CPU|GPU|GPU.N]; needs an ONNX Runtime made for it
+    #[arg(long, requires = "backbone", value_name = "NAME", default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// f32, or tf32: products several times as fast, of ten bits (cuda, tensorrt)
+    #[arg(long, requires = "backbone", value_name = "NAME", default_value_t = Precision::F32)]
+    pub precision: Precision,
     /// Images given to the network at a time
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub batch_size: usize,
@@ -235,6 +243,12 @@ pub struct RunArgs {
     /// β of the composition, if there are several ebms
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
     pub beta: f64,
+    /// What the network is run on, as in `heat extract`
+    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// f32, or tf32 (cuda, tensorrt)
+    #[arg(long, value_name = "NAME", default_value_t = Precision::F32)]
+    pub precision: Precision,
     /// Images given to the network at a time
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub network_batch: usize,

@@ -28,6 +28,7 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
     let set = open(&args.images, &image_options(given)?)?;
     let options = BackboneOptions { classes: classes(&*set), ..args.network.options() };
     let backbone = Backbone::open(&args.backbone, &options)?;
+    let backbone = backbone.on(given.device.clone(), given.precision)?;
     let config = ExtractConfig {
         transform: transform(given)?,
         batch_size: backbone.found().batch().unwrap_or(given.batch_size),

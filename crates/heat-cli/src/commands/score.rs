@@ -232,6 +232,7 @@ impl Images {
         let classes = Some(provenance.classes.len()).filter(|n| *n > 0);
         let options = BackboneOptions { classes, ..args.network.options() };
         let backbone = Backbone::open(backbone, &options)?;
+        let backbone = backbone.on(given.device.clone(), given.precision)?;
         let expected = provenance.origin.as_ref();
         let transform = match expected.filter(|_| !says_transform(given)) {
             Some(origin) => {

@@ -53,6 +53,21 @@ fn what_is_missing_is_said() {
     refused(&["--preset", "cifar10", "--resize", "8y8"], &["`resize` = 8y8", "32x32"]);
     refused(&["--preset", "cifar10", "--format", "cifar"], &["`cifar`", "cifar10"]);
     refused(&["--preset", "cifar10", "--batch-size", "0"], &["`batch_size` = 0"]);
+    refused(
+        &["--device", "gpu"],
+        &["`device` = gpu", "cuda, tensorrt, migraphx", "openvino:GPU.1"],
+    );
+    refused(
+        &["--preset", "cifar10", "--precision", "tf32"],
+        &["`precision` = tf32", "cpu has none"],
+    );
+    let of_no_network = |args: &[&str], parts: &[&str]| {
+        let (_, error) = fails(directory.path(), args);
+        contains(&error, parts);
+    };
+    of_no_network(&["score", "d", "features", "--device", "cuda"], &["--backbone <FILE>"]);
+    let auto = ["auto", "--train", "features", "--device", "cuda", "-o", "d"];
+    of_no_network(&auto, &["`device` = cuda:0", "with --train there is none"]);
     let mut none = command(directory.path(), &["doctor"]);
     let out = none.env("ORT_DYLIB_PATH", "absent.so").output().unwrap();
     assert!(!out.status.success());

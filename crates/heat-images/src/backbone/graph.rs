@@ -66,6 +66,8 @@ pub struct Found {
     pub(super) layers: Vec<Layer>,
     /// What is made of maps besides poolings.
     pub(super) of_maps: Vec<Field>,
+    /// Whether all shapes are fixed when it is loaded.
+    pub(super) fixed: bool,
     /// Outputs that the graph already has.
     pub(super) declared: Vec<String>,
     /// What is read from it, and how.
@@ -151,6 +153,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], asked: Asked<'_>) -> Result<Found>
         nodes: graph.node.len(),
         layers: Vec::new(),
         of_maps: Vec::new(),
+        fixed: false,
         declared: graph.output.iter().map(|o| o.name.clone()).collect(),
         plan: Plan {
             layout: Layout::Channels,

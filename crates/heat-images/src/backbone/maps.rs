@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::graph::{Found, Tap};
 use super::layer::Layer;
 use super::outputs::added;
-use super::{Backbone, Network, Pooled};
+use super::{Backbone, Forward, Network, Pooled};
 use heat_ood::features::{Field, gram_rows, mean_without_first};
 use heat_ood::{Error, Result};
 
@@ -62,9 +62,10 @@ impl Found {
 impl Network {
     /// How many of `n` images are sent through the network together.
     pub(super) fn together(&self, n: usize, [height, width]: [usize; 2]) -> usize {
-        match self.found.of_maps.is_empty() || self.found.batch().is_some() {
-            true => n,
-            false => (PIXELS / (height * width).max(1)).max(1),
+        match self.forward {
+            Forward::Fixed { images, .. } => self.found.batch().unwrap_or(images),
+            Forward::Free(_) if self.found.of_maps.is_empty() || self.found.batch().is_some() => n,
+            Forward::Free(_) => (PIXELS / (height * width).max(1)).max(1),
         }
     }
 

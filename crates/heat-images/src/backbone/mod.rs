@@ -10,8 +10,10 @@
 
 mod check;
 mod constants;
+mod device;
 mod external;
 mod extract;
+mod fixed;
 mod gradient;
 mod graph;
 mod layer;
@@ -23,6 +25,7 @@ mod outputs;
 mod perturb;
 mod pooling;
 mod proto;
+mod provider;
 mod quantised;
 mod resnet;
 mod runtime;
@@ -41,6 +44,7 @@ use heat_ood::math::parallel;
 use heat_ood::{Error, Result};
 
 pub use check::Checked;
+pub use device::{Device, Precision};
 pub use extract::{ExtractConfig, Extracted, Live, Part, extract, images_of_rows, stream};
 pub use graph::{Chosen, Found, Tap};
 pub use layer::Layer;
@@ -84,6 +88,8 @@ pub struct Backbone {
     notes: Vec<String>,
     sha256: String,
     options: BackboneOptions,
+    device: Device,
+    precision: Precision,
 }
 
 /// Pooled outputs of some images.
@@ -168,8 +174,40 @@ impl Backbone {
             classes: options.classes,
         };
         let found = graph::read(path, &bytes, asked)?;
-        let options = options.clone();
-        Ok(Backbone { path: path.to_owned(), bytes, found, architecture, notes, sha256, options })
+        Ok(Backbone {
+            path: path.to_owned(),
+            bytes,
+            found,
+            architecture,
+            notes,
+            sha256,
+            options: options.clone(),
+            device: Device::Cpu,
+            precision: Precision::F32,
+        })
+    }
+
+    /// The same network, run on that device.
+    ///
+    /// # Errors
+    /// If the device has no such precision, no ONNX Runtime is found, or the one that is has no
+    /// provider for the device. Whether there is such a device is seen when images are given.
+    pub fn on(self, device: Device, precision: Precision) -> Result<Self> {
+        precision.check(&device)?;
+        if device != Device::Cpu {
+            runtime::require(&find_library(self.options.library.as_deref())?, &device)?;
+        }
+        Ok(Backbone { device, precision, ..self })
+    }
+
+    /// What it is run on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How exactly it is computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Write the graph with its pooled outputs (`avg`, `std`, `max`, `logits`
@@ -248,50 +286,90 @@ impl Backbone {
                 .iter()
                 .map(|l| (l.part.name().to_owned(), l.tensor.clone()))
                 .collect(),
+            device: match &self.device {
+                Device::Cpu => None,
+                device => Some(format!("{device}, {}", self.precision)),
+            },
         }
     }
 
-    /// Load the runtime and the network into it.
+    /// Load the runtime and the network into it, for as many images at a time as are given.
     ///
     /// # Errors
     /// If no ONNX Runtime is found, or it refuses the model.
     pub fn load(&self) -> Result<Network> {
-        let library = find_library(self.options.library.as_deref())?;
-        let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
-        let session = Session::load(&self.path, &library, &model)?;
-        Ok(self.network(session, library))
+        self.load_for(ON_DEVICE)
     }
 
-    fn network(&self, session: Session, library: Library) -> Network {
-        Network {
+    /// The same. On a device all runs are of `images` images: fewer are filled up.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for(&self, images: usize) -> Result<Network> {
+        let library = find_library(self.options.library.as_deref())?;
+        let forward = match &self.device {
+            Device::Cpu => {
+                let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
+                Forward::Free(Session::load(&self.path, &library, &model)?)
+            }
+            device => {
+                runtime::require(&library, device)?;
+                Forward::Fixed { images: images.max(1), made: None }
+            }
+        };
+        let fixed = matches!(forward, Forward::Fixed { .. });
+        Ok(Network {
             place: self.path.clone(),
-            session,
-            found: self.found.clone(),
+            forward,
+            found: Found { fixed, ..self.found.clone() },
             graph: Arc::clone(&self.bytes),
             library,
+            device: self.device.clone(),
+            precision: self.precision,
             checked: None,
             backward: None,
+        })
+    }
+
+    /// Copies of it that work side by side, each on images of its own: on a device one, for which
+    /// all threads decode.
+    pub(crate) fn copies(&self) -> usize {
+        match &self.device {
+            Device::Cpu => networks(),
+            _ => 1,
         }
     }
 }
 
-/// Copies of a network that work side by side, each on images of its own:
-/// one a thread, so that no thread waits for another, but not so many that
-/// their weights fill the memory.
-pub(crate) fn networks() -> usize {
+/// On the processor one a thread, so that no thread waits for another, but not
+/// so many that their weights fill the memory.
+fn networks() -> usize {
     parallel::threads().clamp(1, 4)
 }
+
+/// Images of a run on a device where nobody says how many.
+const ON_DEVICE: usize = 64;
 
 /// A network ready to run.
 pub struct Network {
     place: PathBuf,
-    session: Session,
+    forward: Forward,
     found: Found,
     graph: Arc<Bytes>,
     library: Library,
+    device: Device,
+    precision: Precision,
     /// What was found for images of one size.
     checked: Option<([usize; 2], Checked)>,
     backward: Option<Backward>,
+}
+
+/// The graph, loaded.
+enum Forward {
+    /// For any number of images of any size.
+    Free(Session),
+    /// On a device: for so many images of one size, loaded when that is known.
+    Fixed { images: usize, made: Option<(Vec<usize>, Session)> },
 }
 
 /// The second graph, for images of one size and seeds of some fields.
@@ -367,13 +445,19 @@ impl Network {
                 got,
             });
         }
-        shape[0] = self.fill(n, &mut images);
+        shape[0] = Self::fill(self.batch(), n, &mut images);
         if self.found.channels_last {
             images = turned(&images, shape);
         }
         let taken = self.found.as_taken(shape).to_vec();
+        self.prepare(&taken)?;
+        let (Forward::Free(session) | Forward::Fixed { made: Some((_, session)), .. }) =
+            &mut self.forward
+        else {
+            return Err(Error::format(&self.place, "is not loaded"));
+        };
         let inputs = vec![(self.found.input.clone(), taken, images)];
-        let mut outputs = self.session.run(&self.place, inputs, &self.found.outputs())?;
+        let mut outputs = session.run(&self.place, inputs, &self.found.outputs())?;
         let cells = self.found.names().cells;
         for (name, values) in &mut outputs {
             if Some(name) == cells.as_ref() {
@@ -388,10 +472,53 @@ impl Network {
         Ok(outputs)
     }
 
-    /// Add rows of zeros where the graph has a fixed batch of more than `n`;
-    /// returns the number of rows.
-    fn fill(&self, n: usize, values: &mut Vec<f32>) -> usize {
-        let rows = self.found.batch().map_or(n, |batch| batch.max(n));
+    /// Load the graph for images of that shape, where it is not.
+    fn prepare(&mut self, shape: &[usize]) -> Result<()> {
+        let Forward::Fixed { made, .. } = &mut self.forward else {
+            return Ok(());
+        };
+        if made.as_ref().is_some_and(|(of, _)| of == shape) {
+            return Ok(());
+        }
+        // First let the other one's memory go.
+        *made = None;
+        let model = outputs::with_pooled_outputs(&self.graph, &self.found);
+        let inputs = [(self.found.input.clone(), shape.to_vec())];
+        let session = self.fixed(&model, &inputs, &self.found.outputs())?;
+        if let Forward::Fixed { made, .. } = &mut self.forward {
+            *made = Some((shape.to_vec(), session));
+        }
+        Ok(())
+    }
+
+    /// A model with inputs of these shapes and these outputs alone, on the device.
+    fn fixed(
+        &self,
+        model: &[u8],
+        inputs: &[(String, Vec<usize>)],
+        outputs: &[String],
+    ) -> Result<Session> {
+        let model = fixed::with_shapes(&self.place, model, inputs, outputs)?;
+        Session::load_on(&self.place, &self.library, &model, &self.device, self.precision)
+    }
+
+    /// Whether it runs elsewhere than on the processor, which is then free to decode.
+    pub(crate) fn is_on_device(&self) -> bool {
+        self.device != Device::Cpu
+    }
+
+    /// Images of each run, where their number is fixed.
+    fn batch(&self) -> Option<usize> {
+        let on_device = match self.forward {
+            Forward::Free(_) => None,
+            Forward::Fixed { images, .. } => Some(images),
+        };
+        self.found.batch().or(on_device)
+    }
+
+    /// Add rows of zeros where a run is of more than `n`; returns the number of rows.
+    fn fill(batch: Option<usize>, n: usize, values: &mut Vec<f32>) -> usize {
+        let rows = batch.map_or(n, |batch| batch.max(n));
         values.resize(values.len() / n.max(1) * rows, 0.0);
         rows
     }
@@ -411,30 +538,41 @@ impl Network {
         let [n, channels, height, width] = shape;
         let fields: Vec<Field> = seeds.fields().collect();
         let fits = |b: &Backward| b.size == [height, width] && b.fields == fields;
+        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_IMAGES);
+        let together = self.found.batch().unwrap_or(together);
+        let (fixed, last) = (self.is_on_device(), self.found.channels_last);
+        let wanted = [gradient::GRADIENT.to_owned()];
         let mut backward = match self.backward.take().filter(fits) {
             Some(backward) => backward,
             None => {
                 let (place, size) = (&self.place, [height, width]);
                 let model =
                     gradient::with_gradient(place, &self.graph, &self.found, size, &fields)?;
-                let session = Session::load(place, &self.library, &model)?;
+                let session = if fixed {
+                    let image = self.found.as_taken([together, channels, height, width]).to_vec();
+                    let seed =
+                        |field: &Field| (gradient::seed(*field), vec![together, seeds.dim(*field)]);
+                    let mut inputs = vec![(self.found.input.clone(), image)];
+                    inputs.extend(fields.iter().map(seed));
+                    self.fixed(&model, &inputs, &wanted)?
+                } else {
+                    Session::load(place, &self.library, &model)?
+                };
                 Backward { size, fields, session }
             }
         };
+        let batch = if fixed { Some(together) } else { self.found.batch() };
         let size = channels * height * width;
-        let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_IMAGES);
-        let together = self.found.batch().unwrap_or(together);
         let mut out = Vec::with_capacity(images.len());
         for first in (0..n).step_by(together) {
             let rows = first..(first + together).min(n);
             let cut = |values: &[f32], width: usize| {
                 let mut values = values[rows.start * width..rows.end * width].to_vec();
-                let filled = self.fill(rows.len(), &mut values);
+                let filled = Self::fill(batch, rows.len(), &mut values);
                 (filled, values)
             };
             let (filled, values) = cut(images, size);
             let shape = [filled, channels, height, width];
-            let last = self.found.channels_last;
             let values = if last { turned(&values, shape) } else { values };
             let taken = self.found.as_taken(shape).to_vec();
             let mut inputs = vec![(self.found.input.clone(), taken, values)];
@@ -443,7 +581,6 @@ impl Network {
                 let (filled, values) = cut(seeds.get(field), dim);
                 inputs.push((gradient::seed(field), vec![filled, dim], values));
             }
-            let wanted = [gradient::GRADIENT.to_owned()];
             let mut made = backward.session.run(&self.place, inputs, &wanted)?;
             let mut made = made.remove(gradient::GRADIENT).unwrap_or_default();
             if last {

@@ -57,7 +57,7 @@ impl Found {
             max: map.map(|()| added("max")),
             logits,
             mean: map.map(|()| added("avg")),
-            cells: map.map(|()| added("n")),
+            cells: map.map(|()| added(if self.fixed { "cells_seen" } else { "n" })),
         }
     }
 
@@ -88,6 +88,17 @@ pub(super) fn with_pooled_outputs(bytes: &[u8], found: &Found) -> Vec<u8> {
         Tap::Map(_) if found.declared.contains(&added("std")) => {}
         Tap::Map(map) => graph.node = poolings(map, found.plan.layout, found.plan.cast, ""),
         Tap::Vector(_) => {}
+    }
+    if let Some(cells) = names.cells.as_ref().filter(|_| found.fixed) {
+        // The number of cells is a constant, which not all providers have as an output: nothing of
+        // the images is added to it.
+        let [zero, avg, none, n] = ["zero", "avg", "nothing", "n"].map(added);
+        let nil = Tensor { data_type: FLOAT, float_data: vec![0.0], ..Tensor::default() };
+        graph.node.extend([
+            Node::constant(nil, &zero),
+            Node::new("Mul", &[&avg, &zero], &none, vec![]),
+            Node::new("Add", &[&n, &none], cells, vec![]),
+        ]);
     }
     if let (Tap::Map(map), Some(output)) = (&found.tap, found.map_output()) {
         let (_, map) = turned(map, found.plan.layout, found.plan.cast, "");

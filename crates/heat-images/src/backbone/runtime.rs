@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 use ort::session::SessionInputValue;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::Tensor;
 
 use heat_ood::math::parallel;
 use heat_ood::{Error, Result};
+
+use super::device::{Device, Precision};
+use super::provider;
 
 /// Where an ONNX Runtime was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +100,11 @@ fn environment(library: &Library) -> Result<Environment> {
     // What goes wrong comes back as an error. Its own log would print the same to standard error,
     // with names of the network's file as they stand there. Who looks for more sets ORT_LOG.
     if std::env::var_os("ORT_LOG").is_none() {
-        builder = builder.with_logger(Arc::new(|_, _, _, _, _| {}));
+        builder = builder.with_logger(Arc::new(|level, _, _, _, text| {
+            if matches!(level, LogLevel::Error | LogLevel::Fatal) {
+                last_error(|last| text.clone_into(last));
+            }
+        }));
     }
     let made = builder.with_name("heat").with_telemetry(false).build();
     let made = made.map_err(|e| refused(e.to_string()))?;
@@ -104,10 +112,35 @@ fn environment(library: &Library) -> Result<Environment> {
     Ok(made)
 }
 
-pub(super) struct Session(ort::session::Session);
+/// The last error in the log of ONNX Runtime: of a provider that cannot be loaded it says there why,
+/// and in its answer only that.
+fn last_error<R>(with: impl FnOnce(&mut String) -> R) -> R {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    with(&mut LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// Load the library, and refuse it if it has no provider for a device.
+///
+/// # Errors
+/// If it cannot be loaded, or was made without that provider.
+pub(super) fn require(library: &Library, device: &Device) -> Result<()> {
+    environment(library)?;
+    match provider::lacking(device) {
+        None => Ok(()),
+        Some(problem) => {
+            let found_by = &library.found_by;
+            Err(Error::format(&library.path, format!("(found by {found_by}) {problem}")))
+        }
+    }
+}
+
+pub(super) struct Session {
+    session: ort::session::Session,
+    device: Device,
+}
 
 impl Session {
-    /// Load a model from memory; `path` is used in messages.
+    /// Load a model from memory, to run it on the processor; `path` is used in messages.
     pub fn load(path: &Path, library: &Library, model: &[u8]) -> Result<Self> {
         let environment = environment(library)?;
         let refused = |e: String| {
@@ -127,7 +160,59 @@ impl Session {
                 .commit_from_memory(model)
                 .map_err(|e| e.to_string())
         };
-        build().map(Session).map_err(refused)
+        build().map(|session| Session { session, device: Device::Cpu }).map_err(refused)
+    }
+
+    /// Load a model whose inputs have fixed shapes, to run it on a device and nowhere else.
+    ///
+    /// # Errors
+    /// If the library has no provider for it, the provider cannot be loaded, there is no such device,
+    /// or some operator would run on the processor.
+    pub fn load_on(
+        path: &Path,
+        library: &Library,
+        model: &[u8],
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self> {
+        require(library, device)?;
+        provider::preload(device, &library.path);
+        let environment = environment(library)?;
+        last_error(String::clear);
+        let build = || -> std::result::Result<_, String> {
+            let builder =
+                ort::session::Session::builder(&environment).map_err(|e| e.to_string())?;
+            builder
+                .with_intra_op_spinning(false)
+                .map_err(|e| e.to_string())?
+                .with_optimization_level(GraphOptimizationLevel::All)
+                .map_err(|e| e.to_string())?
+                // What DirectML needs; with one shape there is nothing for others to gain.
+                .with_memory_pattern(false)
+                .map_err(|e| e.to_string())?
+                .with_execution_providers(provider::of(device, precision))
+                .map_err(|e| e.to_string())?
+                // Operators that a provider does not know would otherwise run on the processor
+                // unsaid. Those of shapes would too, but with fixed shapes they are constants.
+                .with_disable_cpu_fallback()
+                .map_err(|e| e.to_string())?
+                .commit_from_memory(model)
+                .map_err(|e| e.to_string())
+        };
+        build().map(|session| Session { session, device: device.clone() }).map_err(|mut error| {
+            let logged = last_error(std::mem::take);
+            let (answer, logged) = (error.trim_end(), logged.trim_end());
+            error = match logged.is_empty() || answer.contains(logged) {
+                true => answer.to_owned(),
+                false => format!("{answer} ({logged})"),
+            };
+            let remedy = provider::remedy(device, &error);
+            let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            let library = library.path.display();
+            let problem =
+                format!("ONNX Runtime ({library}) cannot run it on {device}: {error}{remedy}");
+            Error::format(path, problem)
+        })
     }
 
     /// Values of the named outputs, for inputs of a name, a shape and values.
@@ -137,13 +222,18 @@ impl Session {
         inputs: Vec<(String, Vec<usize>, Vec<f32>)>,
         outputs: &[String],
     ) -> Result<HashMap<String, Vec<f32>>> {
-        let failed = |e: String| Error::format(path, format!("ONNX Runtime: {e}"));
+        let device = &self.device;
+        let failed = |e: String| {
+            let remedy = provider::remedy(device, &e);
+            let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            Error::format(path, format!("ONNX Runtime: {e}{remedy}"))
+        };
         let tensors = inputs.into_iter().map(|(name, shape, values)| {
             let tensor = Tensor::from_array((shape, values)).map_err(|e| failed(e.to_string()))?;
             Ok((name, SessionInputValue::from(tensor)))
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
-        let made = self.0.run(tensors).map_err(|e| failed(e.to_string()))?;
+        let made = self.session.run(tensors).map_err(|e| failed(e.to_string()))?;
         let mut all = HashMap::new();
         for name in outputs {
             let value =

@@ -6,6 +6,7 @@ mod common;
 mod backbone;
 mod bad_images;
 mod cases;
+mod devices;
 mod formats;
 mod images;
 mod lsun;

@@ -25,6 +25,10 @@ pub struct Origin {
     /// Further layers by name, each with where in the network it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layers: BTreeMap<String, String>,
+    /// What the network was run on and how exactly, where that was not the processor: such features
+    /// have other last bits, and mean the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// The text of a safetensors file that holds it.
@@ -80,6 +84,7 @@ mod tests {
             transform: "{}".into(),
             head_sha256: None,
             layers: BTreeMap::new(),
+            device: None,
         }
     }
 
@@ -89,6 +94,8 @@ mod tests {
         assert_eq!(ours.difference(&origin()), None);
         let renamed = Origin { network: "copy.onnx".into(), ..origin() };
         assert_eq!(ours.difference(&renamed), None, "a name is no difference");
+        let elsewhere = Origin { device: Some("cuda:0, f32".into()), ..origin() };
+        assert_eq!(ours.difference(&elsewhere), None, "nor is the device");
         let other = Origin { network_sha256: "fedcba9876543210".into(), ..origin() };
         let said = ours.difference(&other).unwrap();
         assert_eq!(said, "network net.onnx (fedcba987654…) and not net.onnx (0123456789ab…)");

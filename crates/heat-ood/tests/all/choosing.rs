@@ -236,6 +236,7 @@ fn sets_that_say_nothing_are_refused() {
         transform: "{}".into(),
         head_sha256: None,
         layers: Default::default(),
+        device: None,
     };
     let foreign = surrogates(&[("blur", ten.clone().with_origin(Some(origin("b"))))], Some(ten));
     let error = foreign.check_origin(&origin("a")).unwrap_err().to_string();

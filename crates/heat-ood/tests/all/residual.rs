@@ -281,6 +281,7 @@ fn memory(rows: &Array2<f32>, network: Option<&str>) -> FeatureSet {
         transform: "{}".into(),
         head_sha256: None,
         layers: Default::default(),
+        device: None,
     }))
 }
 

@@ -59,6 +59,7 @@ impl Images {
             ..BackboneOptions::default()
         };
         let backbone = open_network(&path, network, options)?;
+        let backbone = backbone.on(args.device.clone(), args.precision)?;
         describe(&backbone).iter().for_each(|line| progress.say(line));
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let all = args.features.clone();

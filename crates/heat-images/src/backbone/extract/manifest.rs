@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::ExtractConfig;
-use crate::backbone::{Backbone, PerturbedBy};
+use crate::backbone::{Backbone, Device, PerturbedBy, Precision};
 use crate::{ImageDataset, Made, TransformConfig};
 use heat_ood::features::{HEAD, Head, Origin, View};
 use heat_ood::io::{read_text, sha256_of, write_own};
@@ -43,6 +43,9 @@ pub(super) struct Manifest {
     /// How the images were made of others, where they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<Made>,
+    /// What the network was run on, where that was not the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_on: Option<RunOn>,
     version: String,
     /// SHA-256 of the pixels of all images that were read, known at the end:
     /// that of each shard's, in order.
@@ -51,6 +54,31 @@ pub(super) struct Manifest {
     /// What became of the data set, known at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     summary: Option<Summary>,
+}
+
+/// A device, which gives other last bits than the processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct RunOn {
+    /// Of ONNX Runtime.
+    provider: String,
+    device: String,
+    precision: Precision,
+}
+
+impl RunOn {
+    fn of(backbone: &Backbone) -> Option<Self> {
+        let device = backbone.device();
+        (*device != Device::Cpu).then(|| RunOn {
+            provider: device.provider().to_owned(),
+            device: device.to_string(),
+            precision: backbone.precision(),
+        })
+    }
+}
+
+/// In words.
+fn run_on(run_on: Option<&RunOn>) -> String {
+    run_on.map_or("on cpu".to_owned(), |on| format!("on {} in {}", on.device, on.precision))
 }
 
 /// What became of a data set.
@@ -134,6 +162,7 @@ impl Manifest {
             views: config.views.iter().map(View::to_string).collect(),
             of_maps: backbone.found().of_maps().iter().map(|f| f.name().to_owned()).collect(),
             made: dataset.made().cloned(),
+            run_on: RunOn::of(backbone),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pixels_sha256: None,
             summary: None,
@@ -191,6 +220,7 @@ impl Manifest {
             (other.views != self.views, setting("views", &other.views)),
             (other.of_maps != self.of_maps, setting("for", &other.of_maps)),
             (other.made != self.made, made(other.made.as_ref())),
+            (other.run_on != self.run_on, run_on(other.run_on.as_ref())),
             (other.dtype != self.dtype, format!("as {}", other.dtype)),
             (other.shard_rows != self.shard_rows, format!("in shards of {}", other.shard_rows)),
             (

@@ -2,7 +2,8 @@
 //!
 //! Up to four copies of the network work side by side, each decoding,
 //! transforming and running batches of its own; one batch a copy and the
-//! features of one shard are in memory. Shards are written as they are
+//! features of one shard are in memory. On a device there is one network, for
+//! which all threads decode. Shards are written as they are
 //! finished, in the directory's temporary name: a killed extraction goes on after
 //! the last whole one, where the images are still the same.
 
@@ -17,7 +18,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use super::{Backbone, Checked, Perturbation, networks};
+use super::{Backbone, Checked, Perturbation};
 use crate::{ImageDataset, Transform, TransformConfig};
 use heat_ood::evaluate::Agreement;
 use heat_ood::features::{FeatureSet, FloatType, HEAD, Origin, View};
@@ -102,7 +103,7 @@ pub fn extract(
     let manifest = Manifest::new(dataset, backbone, config)?;
     check_place(out, &manifest)?;
     let run = Run {
-        source: Source { dataset, config },
+        source: Source { dataset, config, copies: backbone.copies() },
         backbone,
         manifest,
         stamps: record::stamps(dataset),
@@ -215,7 +216,7 @@ impl Run<'_> {
         // All rows have labels, or none has, whatever the shard.
         let labelled = (0..dataset.len()).all(|i| dataset.label(i).is_some());
         let (mut done, mut lost) = (Extracted::default(), 0);
-        let mut loaded = vec![backbone.load()?];
+        let mut loaded = vec![backbone.load_for(config.batch_size)?];
         let first = source.first(0..source.dataset.len())?;
         let checked = match &first {
             Some((image, size)) => loaded[0].check_on(image, *size)?,
@@ -241,8 +242,8 @@ impl Run<'_> {
                 }
                 None => {
                     let batches = range.len().div_ceil(config.batch_size);
-                    while loaded.len() < networks().min(batches) {
-                        let mut network = backbone.load()?;
+                    while loaded.len() < source.copies.min(batches) {
+                        let mut network = backbone.load_for(config.batch_size)?;
                         first.iter().for_each(|(_, size)| network.assume(*size, &checked));
                         loaded.push(network);
                     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel, sync_channel};
 
 use super::ExtractConfig;
-use crate::backbone::{Network, Pooled, networks};
+use crate::backbone::{Network, Pooled};
 use crate::views::seen;
 use crate::{ImageDataset, Transform};
 use heat_ood::features::{Origin, RowsFile, write_rows};
@@ -91,13 +91,19 @@ pub(super) struct Prepared {
 pub(super) struct Source<'a> {
     pub dataset: &'a dyn ImageDataset,
     pub config: &'a ExtractConfig,
+    /// Networks that work side by side.
+    pub copies: usize,
 }
+
+/// Batches decoded before a device asks for them.
+const AHEAD: usize = 2;
 
 impl Source<'_> {
     /// Rows of one shard; `None` when a stop was asked for.
     ///
-    /// Each network works on a batch of its own, from decoding to features:
-    /// nobody waits for another, and the batches are put in order here.
+    /// Of several networks each works on a batch of its own, from decoding to features: nobody waits
+    /// for another, and the batches are put in order here. For one network alone, on a device,
+    /// all threads decode, some batches ahead of it.
     pub fn rows(
         &self,
         networks: &mut [Network],
@@ -110,18 +116,29 @@ impl Source<'_> {
         let next = AtomicUsize::new(0);
         let whole = std::thread::scope(|scope| {
             let (send, receive) = channel();
+            let (next, batches) = (&next, &batches[..]);
             for network in networks {
-                let (send, next, batches) = (send.clone(), &next, &batches);
-                scope.spawn(move || {
-                    while let Some((i, batch)) = take(next, batches) {
-                        let done = self.batch(network, batch);
-                        let failed = done.is_err();
-                        // The other end has gone: it has met an error.
-                        if send.send((i, done)).is_err() || failed {
-                            break;
-                        }
-                    }
-                });
+                let send = send.clone();
+                if network.is_on_device() {
+                    let (ahead, ready) = sync_channel(AHEAD);
+                    scope.spawn(move || {
+                        work(next, batches, |i, batch| {
+                            ahead.send((i, self.prepare(batch))).is_ok()
+                        });
+                    });
+                    scope.spawn(move || {
+                        ready.into_iter().all(|(i, ready)| {
+                            hand(&send, i, ready.and_then(|ready| self.features(network, ready)))
+                        });
+                    });
+                } else {
+                    scope.spawn(move || {
+                        work(next, batches, |i, batch| {
+                            let ready = self.prepare(batch);
+                            hand(&send, i, ready.and_then(|ready| self.features(network, ready)))
+                        });
+                    });
+                }
             }
             drop(send);
             // Those that were faster than the ones before them.
@@ -144,8 +161,7 @@ impl Source<'_> {
     }
 
     /// From some images to their features.
-    fn batch(&self, network: &mut Network, range: Range<usize>) -> Result<Done> {
-        let mut ready = self.prepare(range)?;
+    fn features(&self, network: &mut Network, mut ready: Ready) -> Result<Done> {
         let n = ready.labels.len();
         let mut pooled = Pooled::default();
         if n > 0 {
@@ -179,7 +195,7 @@ impl Source<'_> {
     /// Decode and transform some images: here, or, where there are more
     /// threads than networks, on all of them.
     fn prepare(&self, range: Range<usize>) -> Result<Ready> {
-        let made: Vec<Result<Prepared>> = if parallel::threads() > networks() {
+        let made: Vec<Result<Prepared>> = if parallel::threads() > self.copies {
             let images = range.clone().into_par_iter();
             images.collect_with(|| None, |transform, i| self.image(transform, i))
         } else {
@@ -273,8 +289,23 @@ pub(super) fn name(mut file: String) -> String {
     file
 }
 
-/// The next batch and its number.
-fn take(next: &AtomicUsize, batches: &[Range<usize>]) -> Option<(usize, Range<usize>)> {
-    let i = next.fetch_add(1, Ordering::Relaxed);
-    Some((i, batches.get(i)?.clone()))
+/// Take the next batch and its number to `with`, until there is none or that says that it is enough.
+fn work(
+    next: &AtomicUsize,
+    batches: &[Range<usize>],
+    mut with: impl FnMut(usize, Range<usize>) -> bool,
+) {
+    loop {
+        let i = next.fetch_add(1, Ordering::Relaxed);
+        match batches.get(i) {
+            Some(batch) if with(i, batch.clone()) => {}
+            _ => break,
+        }
+    }
+}
+
+/// Hand a batch on; whether to go on. Where the other end has gone, it has met an error.
+fn hand(send: &Sender<(usize, Result<Done>)>, i: usize, done: Result<Done>) -> bool {
+    let failed = done.is_err();
+    send.send((i, done)).is_ok() && !failed
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::rows::{Source, name};
-use super::{Backbone, Checked, ExtractConfig, check, networks};
+use super::{Backbone, Checked, ExtractConfig, check};
 use crate::ImageDataset;
 use crate::backbone::Network;
 use heat_ood::features::{FeatureSet, Origin, RowsFile, encode_rows};
@@ -40,7 +40,8 @@ impl<'a> Live<'a> {
         check(config)?;
         let config = ExtractConfig { skip_unreadable: true, ..config.clone() };
         let origin = backbone.origin(&config.transform);
-        Ok(Live { backbone, config, origin, networks: vec![backbone.load()?], known: None })
+        let networks = vec![backbone.load_for(config.batch_size)?];
+        Ok(Live { backbone, config, origin, networks, known: None })
     }
 
     /// Look once at what the network makes of the first image that can be read; whether there was one.
@@ -50,7 +51,7 @@ impl<'a> Live<'a> {
         images: Range<usize>,
         observer: &mut dyn Observer,
     ) -> Result<bool> {
-        let source = Source { dataset, config: &self.config };
+        let source = Source { dataset, config: &self.config, copies: self.backbone.copies() };
         if self.known.is_none()
             && let Some((image, size)) = source.first(images)?
         {
@@ -76,13 +77,13 @@ impl<'a> Live<'a> {
         self.look(dataset, images.clone(), observer)?;
         if let Some((size, checked)) = &self.known {
             let batches = images.len().div_ceil(self.config.batch_size);
-            while self.networks.len() < networks().min(batches) {
-                let mut network = self.backbone.load()?;
+            while self.networks.len() < self.backbone.copies().min(batches) {
+                let mut network = self.backbone.load_for(self.config.batch_size)?;
                 network.assume(*size, checked);
                 self.networks.push(network);
             }
         }
-        let source = Source { dataset, config: &self.config };
+        let source = Source { dataset, config: &self.config, copies: self.backbone.copies() };
         let Some(rows) = source.rows(&mut self.networks, images.clone(), observer)? else {
             return Ok(None);
         };
