@@ -4,7 +4,8 @@
     cargo build --release -p heat-serve --example load
     python bench/serve_rates.py target/dist/heat target/release/examples/load --seconds 60 --runs 3
     python bench/serve_rates.py ... --only images --onnx model.onnx --images directory
-    python bench/serve_rates.py ... --only peers --python venv/bin/python [--oha oha]     # kserve, mlserver, heat-ood
+    python bench/serve_rates.py ... --only peers --python venv/bin/python --mlserver other/bin/mlserver     # kserve, heat-ood; mlserver, heat-ood
+    python bench/serve_rates.py ... --only oha --oha oha
 
 Detectors of 512 features in ten classes, made here: `gmm`, and HEAT by the recipe `heat_gmm_c10` (one epoch, which takes no
 less to score). Loads are open: Poisson arrivals that wait for no answer, times from the intended arrival. A load of one row
@@ -40,6 +41,7 @@ parser.add_argument("--only", default="")
 parser.add_argument("--onnx", default="")
 parser.add_argument("--images", default="")
 parser.add_argument("--python", default=sys.executable)
+parser.add_argument("--mlserver", default="", help="of an environment of its own: it wants other versions than KServe")
 parser.add_argument("--oha", default="")
 args = parser.parse_args()
 SERVER, DRIVERS = 0, 1
@@ -294,7 +296,7 @@ def peers(made):
         {"http_port": port + 1, "grpc_port": port + 2, "metrics_endpoint": None, "parallel_workers": 0, "debug": False}))
     commands = {
         "KServe": ([args.python, Path(__file__).with_name("serve_kserve.py"), "d", made["gmm"], port], port, PATH, []),
-        "MLServer": ([Path(args.python).with_name("mlserver"), "start", "."], port + 1, PATH, ["--json"]),
+        "MLServer": ([args.mlserver or Path(args.python).with_name("mlserver"), "start", "."], port + 1, PATH, ["--json"]),
     }
     for name, (words, port, path, options) in commands.items():
         server = subprocess.Popen(["taskset", "-c", str(SERVER), *map(str, words)], cwd=directory if name == "MLServer" else None,

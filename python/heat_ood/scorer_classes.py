@@ -37,6 +37,7 @@ __all__ = [
     "Lid",
     "Dknn",
     "Trust",
+    "Jtla",
     "Vim",
     "Residual",
     "Neco",
@@ -64,6 +65,7 @@ __all__ = [
     "FeatureSqueezing",
     "AdascaleA",
     "AdascaleL",
+    "Odds",
 ]
 
 
@@ -766,6 +768,38 @@ class Trust(Scorer):
         whiten: bool = False,
     ) -> None:
         super().__init__(alpha=alpha, k=k, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class Jtla(Scorer):
+    """`jtla`: Σ −ln p over layers and pairs of layers, p the fraction of training rows predicted as
+    the same class whose t is no smaller (of a pair: in both), at least 10⁻¹⁶; t = Σ_c n_c
+    ln(n_c/(k·π_c)), n the labels of the k nearest training rows, π their distribution for that
+    class; of the layers that the training set has.
+
+    Settings: `k=0` (N^0.4); `pairs=true`; `normalize=true`.
+
+    Fit: as `knn` for each layer, and a search for each row; cost of a row: as `knn` for each layer.
+
+    Raghuram et al., ICML 2021.
+    """
+
+    name = "jtla"
+    defaults: ClassVar[dict[str, Setting]] = {"k": 0, "pairs": True, "layer": None, "normalize": True, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+
+    def __init__(
+        self,
+        *,
+        k: int | None = 0,
+        pairs: bool = True,
+        layer: str | None = None,
+        normalize: bool = True,
+        pca: int | None = None,
+        pooling: str = 'avg',
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(k=k, pairs=pairs, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Vim(Scorer):
@@ -1561,3 +1595,32 @@ class AdascaleL(Scorer):
         whiten: bool = False,
     ) -> None:
         super().__init__(k1=k1, k2=k2, lmbda=lmbda, max_percentile=max_percentile, min_percentile=min_percentile, num_samples=num_samples, o=o, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+
+
+class Odds(Scorer):
+    """`odds`: max_{z≠ŷ} (g_z − μ_ŷz)/σ_ŷz, g_z = (ℓ̄ − ℓ)_z − (ℓ̄ − ℓ)_ŷ, ℓ̄ the mean logits of noisy
+    passes (view `noiseNxK`), ŷ the predicted class, μ and σ of the training rows predicted as it.
+
+    Settings: `epsilon=0.008` (noise uniform within it, of normalised values), `noise_samples=256`
+    (passes).
+
+    Fit: O(N·C), C² sums; cost of a row: O(D·C).
+
+    Roth et al., ICML 2019.
+    """
+
+    name = "odds"
+    defaults: ClassVar[dict[str, Setting]] = {"epsilon": 0.008, "noise_samples": 256, "normalize": None, "pca": None, "react": None, "views": None, "whiten": None}
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 0.008,
+        noise_samples: int = 256,
+        normalize: bool | int | float | str | None = None,
+        pca: int | None = None,
+        react: float | None = None,
+        views: str | None = None,
+        whiten: bool | int | float | str | None = None,
+    ) -> None:
+        super().__init__(epsilon=epsilon, noise_samples=noise_samples, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)

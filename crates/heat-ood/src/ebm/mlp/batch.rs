@@ -191,7 +191,7 @@ fn weight_gradient(delta: View<'_>, input: &Packed, scratch: &[Mutex<Aligned>], 
     const HEIGHT: usize = 128;
     let width = input.n();
     grad.par_chunks_mut(HEIGHT * width).enumerate().for_each(|(i, grad)| {
-        let left = delta.t().from_row(i * HEIGHT);
+        let left = delta.t().rows_from(i * HEIGHT);
         let rows = grad.len() / width;
         with_scratch(scratch, |s| gemm_add(left, rows, input, grad, width, s));
     });

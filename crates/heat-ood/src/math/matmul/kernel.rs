@@ -100,7 +100,7 @@ fn blocked<E: Epilogue>(isa: Isa, product: Product<'_>, scratch: &mut [f32], epi
         for rows in crate::math::blocks(m, ROWS) {
             let c = &mut c[rows.start * ldc..];
             let block =
-                Block { a: a.from_row(rows.start), rows, depth: depth.clone(), first, last };
+                Block { a: a.rows_from(rows.start), rows, depth: depth.clone(), first, last };
             block.run(isa, b, c, ldc, scratch, epilogue);
         }
     }
@@ -136,7 +136,7 @@ impl Block<'_> {
         let (packed, partial) = scratch.split_at_mut(m * kc);
         for rows in split(m, tiles).filter(|_| !direct) {
             let out = &mut packed[rows.start * kc..rows.end * kc];
-            pack_left(out, a.from_row(rows.start), rows.len(), depth.start);
+            pack_left(out, a.rows_from(rows.start), rows.len(), depth.start);
         }
         for panel in 0..b.n.div_ceil(nr) {
             let column = panel * nr;
@@ -146,7 +146,7 @@ impl Block<'_> {
                 let part = part.start..part.end.min(kc);
                 for rows in split(m, tiles) {
                     let data = match direct {
-                        true => &a.from_row(rows.start).data[depth.start + part.start..],
+                        true => &a.rows_from(rows.start).data[depth.start + part.start..],
                         false => &packed[rows.start * kc + part.start * rows.len()..],
                     };
                     let tile = Tile {

@@ -180,7 +180,7 @@ impl<'a> View<'a> {
     }
 
     /// The same matrix from row `i` on.
-    pub fn from_row(self, i: usize) -> Self {
+    pub fn rows_from(self, i: usize) -> Self {
         View { data: &self.data[i * self.row..], ..self }
     }
 }
