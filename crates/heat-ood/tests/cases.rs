@@ -287,12 +287,16 @@ fn one_logit_is_not_enough_for_scorers_that_compare() {
     let head = Head::new(vec![0.5, -1.0, 0.25, 2.0], vec![0.1]).unwrap();
     let logits = Array2::from_shape_fn((30, 1), |(i, _)| i as f32 / 10.0);
     let set = FeatureSet::in_memory("x").avg(rows.clone()).logits(logits).build().unwrap();
-    let bare = FeatureSet::in_memory("x").avg(rows).build().unwrap();
+    let bare = FeatureSet::in_memory("x").avg(rows.clone()).build().unwrap();
     for spec in ["msp", "odin", "klm", "gen", "entropy", "temperature(temperature=2)"] {
         contains(&fit(&set, None, spec).unwrap_err().to_string(), &["one logit", "`el`"]);
     }
     for spec in ["msp", "gradnorm", "fdbd", "pnml"] {
         contains(&fit(&bare, Some(&head), spec).unwrap_err().to_string(), &["one logit"]);
+    }
+    let labels = FeatureSet::in_memory("x").avg(rows).labels([0; 30]).build().unwrap();
+    for spec in ["dknn(k=3)", "jtla(k=3)"] {
+        contains(&fit(&labels, Some(&head), spec).unwrap_err().to_string(), &["one logit"]);
     }
     for spec in ["el", "max_logit"] {
         assert!(fit(&set, None, spec).unwrap().windows(2).any(|w| w[0] != w[1]), "{spec}");

@@ -77,7 +77,7 @@ const OF_PROBABILITIES: [&str; 7] =
 const PREDICTOR: [&str; 2] = ["predicted class", "predictor"];
 
 /// Scorers that compare the classes of a row.
-const OF_SEVERAL: [&str; 11] = [
+const OF_SEVERAL: [&str; 13] = [
     "msp",
     "odin",
     "klm",
@@ -89,6 +89,8 @@ const OF_SEVERAL: [&str; 11] = [
     "pnml",
     "feature_squeezing",
     "odds",
+    "dknn",
+    "jtla",
 ];
 
 /// Refuse a scorer that would be constant with one logit.

@@ -16,6 +16,7 @@ use crate::features::{Batch, FeatureSet, FieldSet};
 use crate::io::Tensor;
 use crate::scorers::context::FitContext;
 use crate::scorers::input::{contradiction, feature_settings};
+use crate::scorers::logit_source::check_logit_count;
 use crate::scorers::logits::Predictor;
 use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
@@ -45,6 +46,7 @@ impl Method for DknnConfig {
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Dknn> {
         context.require_rows("dknn")?;
         let predictor = Predictor::fit(context)?;
+        check_logit_count("dknn", predictor.classes())?;
         let labels = context.train.labels(0..context.train.len(), predictor.classes())?;
         let index = Indexed::fit(self, self.k, context)?;
         Ok(Dknn { config: self.clone(), index, labels, predictor })

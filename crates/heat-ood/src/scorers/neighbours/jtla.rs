@@ -31,6 +31,7 @@ use crate::observe::Event;
 use crate::scorers::context::FitContext;
 use crate::scorers::fit::TrainingData;
 use crate::scorers::input::{FeatureSettings, contradiction, feature_settings};
+use crate::scorers::logit_source::check_logit_count;
 use crate::scorers::logits::Predictor;
 use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
@@ -174,6 +175,7 @@ impl Method for JtlaConfig {
         let (train, n) = (context.train, context.rows());
         let predictor = Predictor::fit(context)?;
         let classes = predictor.classes();
+        check_logit_count("jtla", classes)?;
         let labels = train.labels(0..n, classes)?;
         let predicted = predictor.predict(train)?;
         let k = if self.k > 0 { self.k } else { (n as f64).powf(0.4).ceil() as usize };
@@ -357,7 +359,7 @@ impl Scorer for Jtla {
             let shares = Tensor::f64([classes; 2], layer.shares.clone());
             let own = Section::new("jtla layer", layer.index.config(&self.config, self.k));
             let own = own.with("", layer.index.tensors()).with("", vec![("shares".into(), shares)]);
-            section.with_part(&format!("layer{i}"), own)
+            section.with_part(format!("layer{i}"), own)
         })
     }
 }
