@@ -35,8 +35,8 @@ pytestmark = pytest.mark.ray
 slow_ones = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "crates/heat-images/tests/golden/onnx/plain.onnx"
-#: Seconds that a test may take.
-LIMIT = int(os.environ.get("HEAT_RAY_SECONDS", "60"))
+#: Seconds after which a test hangs: the first one takes fifty on two slow processors, the start of Ray's workers most of it.
+LIMIT = int(os.environ.get("HEAT_RAY_SECONDS", "120"))
 N, D = 200_000, 32
 SETTINGS = ["n_epochs=1", "ebm.model.steps=10", "ebm.model.train_max_iter=6", "batch_size=256"]
 
@@ -188,7 +188,7 @@ def test_bad_inputs(slow: ho.Detector, rows: np.ndarray, tmp_path: Path, monkeyp
     monkeypatch.setattr(ho, "__version__", "0.0.1")
     fails("but 0.0.1 on the driver", lambda: hr.score(ds, slow, actors=1).materialize())
     # They are raised, not tried again and again.
-    assert time.monotonic() - begun < 0.9 * LIMIT
+    assert time.monotonic() - begun < 0.45 * LIMIT
     empty = ray.data.from_arrow(table.slice(0, 0))
     assert hr.score(empty, slow, actors=1).count() == 0
 
