@@ -5,8 +5,9 @@ use std::collections::HashMap;
 
 use super::graph::{Found, Tap};
 use super::layer::Layer;
+use super::network::Forward;
 use super::outputs::added;
-use super::{Backbone, Forward, Network, Pooled};
+use super::{Backbone, Network, Pooled};
 use heat_ood::features::{Field, gram_rows, mean_without_first};
 use heat_ood::{Error, Result};
 

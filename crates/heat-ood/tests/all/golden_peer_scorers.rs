@@ -8,14 +8,54 @@ use heat_ood::TrainingData;
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::features::{FeatureSet, Field, View};
 use heat_ood::io::TensorFile;
-use heat_ood::scorers::ScorerSpec;
+use heat_ood::scorers::{Fitted, Scorer, ScorerSpec};
 use ndarray::Array2;
+
+/// A scorer fitted on some rows scores those of both probes, as `set` makes them, as the golden file has it;
+/// returns it, fitted.
+fn fitted_as_numpy(
+    (spec, name): (&str, &str),
+    data: &TrainingData,
+    set: impl Fn(&str) -> FeatureSet,
+    compare: impl Fn(&str, &[f32], &[f32]),
+) -> Fitted<dyn Scorer> {
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    let scorer = ScorerSpec::parse(spec).unwrap().fit(data, &mut Silent).unwrap();
+    for probe in ["test", "ood"] {
+        let got = scorer.score(&set(&format!("{probe}.avg"))).unwrap();
+        let name = format!("{name}.{probe}");
+        let shape = file.shape(&name).unwrap().to_vec();
+        let want = file.f64(&name, &shape).unwrap();
+        let want: Vec<f32> = want.into_iter().map(|v| v as f32).collect();
+        compare(&format!("{spec} {probe}"), &got, &want);
+    }
+    scorer
+}
+
+/// Within a fraction of the spread.
+fn within(tolerance: f64) -> impl Fn(&str, &[f32], &[f32]) {
+    move |name, got, want| close(name, got, want, tolerance)
+}
+
+/// What a scorer is refused with, as text or when it is fitted.
+fn refusal(spec: &str, data: &TrainingData) -> String {
+    match ScorerSpec::parse(spec) {
+        Ok(spec) => spec.fit(data, &mut Silent).err().unwrap().to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn refused_with<const N: usize>(data: &TrainingData, all: [(&str, &str); N]) {
+    for (spec, part) in all {
+        let said = refusal(spec, data);
+        assert!(said.contains(part), "{spec}: {said}");
+    }
+}
 
 #[test]
 fn scores_equal_numpy() {
     let golden = Golden::open();
     let (train, head) = (golden.train(), golden.head());
-    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
     for (spec, name, tolerance) in [
         ("joint_energy", "joint_energy", 2e-6),
         ("lid", "lid", 2e-6),
@@ -29,16 +69,8 @@ fn scores_equal_numpy() {
         ("openmax(tailsize=25,correct=false)", "openmax_pytorch_ood", 1e-5),
         ("openmax(tailsize=15,alpha=3,euclid_weight=0.5,correct=false)", "openmax_mixed", 1e-5),
     ] {
-        let spec = ScorerSpec::parse(spec).unwrap();
-        let scorer = spec.fit(&TrainingData::new(&train).with_head(&head), &mut Silent).unwrap();
-        for probe in ["test", "ood"] {
-            let got = scorer.score(&golden.set(&format!("{probe}.avg"))).unwrap();
-            let name = format!("{name}.{probe}");
-            let shape = file.shape(&name).unwrap().to_vec();
-            let want: Vec<f32> =
-                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
-            close(&format!("{spec} {probe}"), &got, &want, tolerance);
-        }
+        let data = TrainingData::new(&train).with_head(&head);
+        fitted_as_numpy((spec, name), &data, |probe| golden.set(probe), within(tolerance));
     }
 }
 
@@ -63,40 +95,30 @@ fn views_are_compared_as_by_numpy() {
     let golden = Golden::open();
     let (train, head) = (golden.train(), golden.head());
     let data = TrainingData::new(&train).with_head(&head);
-    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
     for (spec, name) in [
         ("feature_squeezing", "feature_squeezing"),
         ("feature_squeezing(median=0,dist_norm=3)", "feature_squeezing_bits"),
         ("feature_squeezing(dist_norm=2)", "feature_squeezing_2"),
     ] {
-        let scorer = ScorerSpec::parse(spec).unwrap().fit(&data, &mut Silent).unwrap();
-        for probe in ["test", "ood"] {
-            let set = with_views(&golden, &format!("{probe}.avg"));
-            let name = format!("{name}.{probe}");
-            let shape = file.shape(&name).unwrap().to_vec();
-            let want: Vec<f32> =
-                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
-            // Logits of up to 20 are known to 1e-6 in single precision, and so are probabilities.
-            for (got, want) in scorer.score(&set).unwrap().iter().zip(&want) {
-                assert!((got - want).abs() < 1e-6, "{spec} {probe}: {got} {want}");
+        // Logits of up to 20 are known to 1e-6 in single precision, and so are probabilities.
+        let close = |name: &str, got: &[f32], want: &[f32]| {
+            for (got, want) in got.iter().zip(want) {
+                assert!((got - want).abs() < 1e-6, "{name}: {got} {want}");
             }
-        }
+        };
+        let set = |probe: &str| with_views(&golden, probe);
+        let scorer = fitted_as_numpy((spec, name), &data, set, close);
         let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
         assert!(said.contains("`heat extract --views bits5"), "{said}");
     }
-    for (spec, part) in [
+    let all = [
         ("feature_squeezing(bits=0,median=0)", "nothing to compare with"),
         ("feature_squeezing(bits=9)", "expected 1 to 8, or 0 for none"),
         ("feature_squeezing(median=1)", "expected 2 to 15, or 0 for none"),
         ("feature_squeezing(dist_norm=0.5)", "the order of a norm is 1 or more"),
         ("feature_squeezing(dist_norm=nan)", "finite numbers alone"),
-    ] {
-        let said = match ScorerSpec::parse(spec) {
-            Ok(spec) => spec.fit(&data, &mut Silent).err().unwrap().to_string(),
-            Err(error) => error.to_string(),
-        };
-        assert!(said.contains(part), "{spec}: {said}");
-    }
+    ];
+    refused_with(&data, all);
 }
 
 /// The rows of a set, and as one of its views or layers what `moved` makes of each value.
@@ -144,23 +166,13 @@ fn layers_are_tested_jointly_as_by_numpy() {
         set.labels(golden.train().labels(0..n, head.classes()).unwrap()).build().unwrap()
     };
     let data = TrainingData::new(&train).with_head(&head);
-    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
     for (spec, name) in [("jtla", "jtla"), ("jtla(k=5,pairs=false)", "jtla_k5")] {
-        let scorer = ScorerSpec::parse(spec).unwrap().fit(&data, &mut Silent).unwrap();
-        for probe in ["test", "ood"] {
-            let got = scorer.score(&layered(&format!("{probe}.avg"))).unwrap();
-            let name = format!("{name}.{probe}");
-            let shape = file.shape(&name).unwrap().to_vec();
-            let want: Vec<f32> =
-                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
-            close(&name, &got, &want, 1e-5);
-        }
+        let set = |probe: &str| layered(probe);
+        let scorer = fitted_as_numpy((spec, name), &data, set, within(1e-5));
         let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
         assert!(said.contains("features of `mid`"), "{said}");
     }
-    let spec = ScorerSpec::parse(&format!("jtla(k={n})")).unwrap();
-    let said = spec.fit(&data, &mut Silent).err().unwrap().to_string();
-    assert!(said.contains("so k must lie in"), "{said}");
+    refused_with(&data, [(&format!("jtla(k={n})"), "so k must lie in")]);
 }
 
 #[test]
@@ -169,34 +181,18 @@ fn noisy_images_are_compared_as_by_numpy() {
     let head = golden.head();
     let train = with_noise(&golden, "train.avg");
     let data = TrainingData::new(&train).with_head(&head);
-    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
-    let scorer = ScorerSpec::parse("odds").unwrap().fit(&data, &mut Silent).unwrap();
-    for probe in ["test", "ood"] {
-        let got = scorer.score(&with_noise(&golden, &format!("{probe}.avg"))).unwrap();
-        let name = format!("odds.{probe}");
-        let shape = file.shape(&name).unwrap().to_vec();
-        let want: Vec<f32> =
-            file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
-        close(&name, &got, &want, 1e-5);
-    }
-    let said = |spec: &str, set: &FeatureSet| match ScorerSpec::parse(spec) {
-        Ok(spec) => {
-            let data = TrainingData::new(set).with_head(&head);
-            spec.fit(&data, &mut Silent).err().unwrap().to_string()
-        }
-        Err(error) => error.to_string(),
-    };
-    for (spec, part) in [
+    let set = |probe: &str| with_noise(&golden, probe);
+    let scorer = fitted_as_numpy(("odds", "odds"), &data, set, within(1e-5));
+    let all = [
         ("odds(epsilon=0.0085)", "in thousandths, from 0.001 to 1"),
         ("odds(epsilon=0)", "in thousandths, from 0.001 to 1"),
         ("odds(noise_samples=0)", "a number from 1 to 1000"),
         ("odds(noise_samples=16)", "`heat extract --views noise8x16` makes it"),
-    ] {
-        let said = said(spec, &train);
-        assert!(said.contains(part), "{spec}: {said}");
-    }
+    ];
+    refused_with(&data, all);
     let plain = golden.set("test.avg");
-    for said in [said("odds", &plain), scorer.score(&plain).unwrap_err().to_string()] {
+    let unfitted = refusal("odds", &TrainingData::new(&plain).with_head(&head));
+    for said in [unfitted, scorer.score(&plain).unwrap_err().to_string()] {
         assert!(said.contains("`heat extract --views noise8x256` makes it"), "{said}");
     }
 }
@@ -207,7 +203,6 @@ fn moved_images_are_compared_as_by_numpy() {
     let head = golden.head();
     let train = with_moved(&golden, "train.avg");
     let data = TrainingData::new(&train).with_head(&head);
-    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
     for (spec, name) in [
         ("adascale_a", "adascale_a"),
         (
@@ -216,26 +211,12 @@ fn moved_images_are_compared_as_by_numpy() {
         ),
         ("adascale_l", "adascale_l"),
     ] {
-        let scorer = ScorerSpec::parse(spec).unwrap().fit(&data, &mut Silent).unwrap();
-        for probe in ["test", "ood"] {
-            let got = scorer.score(&with_moved(&golden, &format!("{probe}.avg"))).unwrap();
-            let name = format!("{name}.{probe}");
-            let shape = file.shape(&name).unwrap().to_vec();
-            let want: Vec<f32> =
-                file.f64(&name, &shape).unwrap().into_iter().map(|v| v as f32).collect();
-            close(&format!("{spec} {probe}"), &got, &want, 1e-5);
-        }
+        let set = |probe: &str| with_moved(&golden, probe);
+        let scorer = fitted_as_numpy((spec, name), &data, set, within(1e-5));
         let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
         assert!(said.contains("`heat extract --views nudged5` makes it"), "{said}");
     }
-    let said = |spec: &str, set: &FeatureSet| match ScorerSpec::parse(spec) {
-        Ok(spec) => {
-            let data = TrainingData::new(set).with_head(&head);
-            spec.fit(&data, &mut Silent).err().unwrap().to_string()
-        }
-        Err(error) => error.to_string(),
-    };
-    for (spec, part) in [
+    let all = [
         ("adascale_a(o=0.055)", "in hundredths, from 0.01 to 1"),
         ("adascale_a(o=0)", "in hundredths, from 0.01 to 1"),
         ("adascale_l(min_percentile=90)", "larger than max_percentile, 85"),
@@ -244,11 +225,10 @@ fn moved_images_are_compared_as_by_numpy() {
         ("adascale_a(k2=101)", "a percentage of the columns"),
         ("adascale_a(lmbda=-1)", "0 or more"),
         ("adascale_a(num_samples=0)", "at least one row"),
-    ] {
-        let said = said(spec, &train);
-        assert!(said.contains(part), "{spec}: {said}");
-    }
-    let said = said("adascale_a", &golden.set("train.avg"));
+    ];
+    refused_with(&data, all);
+    let plain = golden.set("train.avg");
+    let said = refusal("adascale_a", &TrainingData::new(&plain).with_head(&head));
     assert!(said.contains("`heat extract --views nudged5` makes it"), "{said}");
 }
 

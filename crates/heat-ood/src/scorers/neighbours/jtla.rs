@@ -5,8 +5,8 @@
 //! A layer's statistic is the likelihood ratio of n_1 … n_C, the labels of the k nearest training rows, under
 //! the multinomial distribution π_y of the rows predicted as y: t = Σ_c n_c·ln(n_c/(k·π_yc)); with two classes
 //! the fraction of neighbours of the other. π_y is the maximum a posteriori of these rows' counts with the
-//! authors' Dirichlet prior, one row more, most of it of class y. A training row is no neighbour of its own. A class that is never
-//! predicted has no p: rows taken for it score 0, as ordinary.
+//! authors' Dirichlet prior, one row more, most of it of class y. A training row is no neighbour of its own. A
+//! class that is never predicted has no p: rows taken for it score 0, as ordinary.
 //!
 //! Each layer has an index, whose cost is that of `knn`; the fit searches it once for every training row. Cost
 //! per row beside the searches: O(N·L²/C), L layers. Scores have ties, among the largest above all.
@@ -18,12 +18,14 @@
 //! Reference: Raghuram et al., *A General Framework for Detecting Anomalous Inputs to DNN Classifiers*, ICML
 //! 2021, and its code.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::json;
 
 use super::indexed::Indexed;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet, Part, View};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Part, View};
 use crate::io::Tensor;
 use crate::math::parallel::{self, Pieces, SlicesMut};
 use crate::math::reduce;
@@ -78,9 +80,8 @@ fn counts(labels: impl Iterator<Item = u32>) -> Counts {
 
 impl Layer {
     /// What a set has of it.
-    fn of<'a>(part: Option<Part>, set: &'a FeatureSet) -> Result<std::borrow::Cow<'a, FeatureSet>> {
-        use std::borrow::Cow::{Borrowed, Owned};
-        part.map_or(Ok(Borrowed(set)), |part| Ok(Owned(set.part(part)?)))
+    fn of<'a>(part: Option<Part>, set: &'a FeatureSet) -> Result<Cow<'a, FeatureSet>> {
+        part.map_or(Ok(Cow::Borrowed(set)), |part| Ok(Cow::Owned(set.part(part)?)))
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
@@ -159,8 +160,7 @@ pub struct Jtla {
 fn further(set: &FeatureSet, config: &JtlaConfig) -> Vec<Part> {
     let layer = |part: &Part| {
         let view = part.name().split('.').next().and_then(View::known);
-        let has =
-            |set: FeatureSet| set.dim(crate::features::Field::Features(config.pooling())).is_some();
+        let has = |set: FeatureSet| set.dim(Field::Features(config.pooling())).is_some();
         view.is_none() && set.part(*part).is_ok_and(has)
     };
     set.parts().into_iter().filter(layer).collect()
