@@ -56,8 +56,10 @@ def images(folder, rows):
 
     def files(name, suffixes):
         with tarfile.open(folder / name) as tar:
-            members = sorted((m for m in tar.getmembers() if m.name.lower().endswith(suffixes)), key=lambda m: m.name)[:rows]
-            found = [Image.open(io.BytesIO(tar.extractfile(m).read())).convert("RGB") for m in members]
+            # In the order of the archive, as what is compressed is read from its beginning.
+            wanted = (m for m in tar if m.name.lower().endswith(suffixes))
+            found = [(m.name, Image.open(io.BytesIO(tar.extractfile(m).read())).convert("RGB")) for m in wanted]
+        found = [image for _, image in sorted(found, key=lambda f: f[0])[:rows]]
         found = [np.asarray(i.resize((32, 32), Image.Resampling.BILINEAR)) for i in found]
         return np.stack(found).transpose(0, 3, 1, 2)
 

@@ -154,6 +154,7 @@ def auto_from_images(
     *,
     val: StrPath | None = None,
     taps: int | None = 3,
+    maps: Sequence[str] = (),
     mirror: bool = True,
     residual: bool = True,
     surrogate_rows: int = 1500,
@@ -167,7 +168,8 @@ def auto_from_images(
     """From images and a network to a calibrated detector in the file `out`, as `heat auto IMAGES` does.
 
     `val` are ID images outside the network's training; without them a fifth of `images` is held out.
-    `taps` are how many further layers are looked for, `None` none. `options` are others of the command:
+    `taps` are how many further layers are looked for, `None` none; `maps` are the scorers for which more of the
+    network's maps is made, so that they are compared too: `gram`, `rankfeat`. `options` are others of the command:
     `preset="cifar10"`, `mean=[0.5, 0.5, 0.5]`, `arch="resnet34"`. Features and surrogates lie in `work`
     (`OUT.auto`): interrupted, it goes on where it stopped when called again. The command runs in a process of its own;
     `progress=True` lets it write to the standard error, else its warnings are raised as `HeatWarning`.
@@ -177,6 +179,7 @@ def auto_from_images(
         "output": out,
         "val": val,
         "taps": "none" if taps is None else f"auto:{taps}",
+        "for": list(maps) or None,
         "no_mirror": not mirror,
         "no_residual": not residual,
         "surrogate_rows": surrogate_rows,

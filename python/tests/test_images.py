@@ -119,10 +119,11 @@ def test_auto_from_images(tmp_path: Path) -> None:
     out = tmp_path / "d.safetensors"
     # Its head and labels do not belong together, which the command says.
     with pytest.warns(ho.errors.HeatWarning, match="hardly more than chance"):
-        made = ho.auto_from_images(train, MODEL, out, val=val, surrogate_rows=20, residual=False, mirror=False, taps=None, **OPTIONS)
+        made = ho.auto_from_images(train, MODEL, out, val=val, surrogate_rows=20, residual=False, mirror=False, taps=None, maps=["rankfeat"], **OPTIONS)
+    assert "rankfeat" in {s["name"] for s in made.found["selection"]["ranking"] if s["auroc"] is not None}
     assert made.detector.calibrated and made.found["calibrated_on"] == 80 and "calibrated on 80" in str(made)
     # What the command made of the same, from the work that lies there.
-    words = ["--val", str(val), "--surrogate-rows=20", "--no-residual", "--no-mirror", "--taps=none", "-o", str(tmp_path / "c.safetensors")]
+    words = ["--val", str(val), "--surrogate-rows=20", "--no-residual", "--no-mirror", "--taps=none", "--for=rankfeat", "-o", str(tmp_path / "c.safetensors")]
     words += ["--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25", "--dtype=f32", "--work", f"{out}.auto", "--json"]
     command = [sys.executable, "-m", "heat_ood", "auto", str(train), "--backbone", str(MODEL), *words]
     done = subprocess.run(command, capture_output=True, check=True)

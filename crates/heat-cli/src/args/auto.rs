@@ -4,20 +4,48 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::images::found_taps;
+use super::images::{MapArgs, found_taps};
 use super::{ImageArgs, NetworkArgs, output};
 
 pub(super) const AUTO_HELP: &str = "\
 From images: extracts features (of further layers and of the mirrored images too), makes images that
-play OOD, compares all scorers by them, trains a residual, composes, calibrates on ID images that
-nothing else has seen. What is added to the fixed committee must show its worth first. --val: ID
-images outside the network's training; without, a fifth of IMAGES is held out, which the network may
-have been trained on: more will be flagged than promised. Work lies in DETECTOR.auto/; the same
-command, run again, continues.
+play OOD, compares all scorers by them (with --for those of maps too), trains a residual, composes,
+calibrates on ID images that nothing else has seen. What is added to the fixed committee must show
+its worth first. --val: ID images outside the network's training; without, a fifth of IMAGES is held
+out, which the network may have been trained on: more will be flagged than promised. Work lies in
+DETECTOR.auto/; the same command, run again, continues.
 From features (--train): what can be done without images; sets that play OOD with --surrogates.
 
   heat auto train/ --val val/ --backbone model.onnx --preset imagenet -o detector.safetensors
   heat auto --train train.safetensors --head head.safetensors --val val.safetensors -o d.safetensors";
+
+/// What says nothing of features: given beside them it would do nothing.
+const OF_IMAGES: [&str; 24] = [
+    "images",
+    "backbone",
+    "format",
+    "split",
+    "root",
+    "preset",
+    "recipes",
+    "resize",
+    "crop",
+    "filter",
+    "mean",
+    "std",
+    "device",
+    "precision",
+    "batch_size",
+    "dtype",
+    "tap",
+    "output_name",
+    "arch",
+    "prefix",
+    "taps",
+    "scorers",
+    "surrogate_rows",
+    "work",
+];
 
 /// `heat auto`.
 #[derive(Args)]
@@ -38,7 +66,7 @@ pub struct AutoArgs {
     #[command(flatten)]
     pub given: ImageArgs,
     /// Training features, in place of images
-    #[arg(long, value_name = "FEATURES", conflicts_with_all = ["images", "backbone"])]
+    #[arg(long, value_name = "FEATURES", conflicts_with_all = OF_IMAGES)]
     pub train: Option<PathBuf>,
     /// Labels of the training rows (.npy, .npz, .safetensors), where the features have none
     #[arg(long, value_name = "FILE", requires = "train")]
@@ -52,6 +80,9 @@ pub struct AutoArgs {
     /// How many further layers to find, or none
     #[arg(long, value_name = "auto[:N]|none", default_value = "auto", value_parser = taps)]
     pub taps: Taps,
+    /// What is made of the network's maps
+    #[command(flatten)]
+    pub maps: MapArgs,
     /// Do not try the mirrored images (half the time): left and right mean something
     #[arg(long)]
     pub no_mirror: bool,
@@ -71,7 +102,7 @@ pub struct AutoArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Directory for features and surrogates [default: DETECTOR.auto]
-    #[arg(long, value_name = "DIR", conflicts_with = "train")]
+    #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
     /// Write the findings as JSON
     #[arg(long)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use heat_images::backbone::{Device, Precision};
-use heat_ood::features::View;
+use heat_ood::features::{Field, View};
 
 use super::output;
 use clap::{Args, Subcommand};
@@ -77,9 +77,9 @@ pub struct ExtractArgs {
     /// noise8x256 (the mean of 256 passes with noise within 8 thousandths), for odds
     #[arg(long, value_name = "VIEW,…", value_delimiter = ',')]
     pub views: Vec<View>,
-    /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat
-    #[arg(long = "for", value_name = "SCORER,…", value_delimiter = ',', value_parser = ["gram", "rankfeat"])]
-    pub scorers: Vec<String>,
+    /// What is made of the network's maps
+    #[command(flatten)]
+    pub maps: MapArgs,
     /// Images per shard
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub shard_rows: usize,
@@ -89,6 +89,21 @@ pub struct ExtractArgs {
     /// Surrogates for out-of-distribution images
     #[command(flatten)]
     pub surrogates: SurrogateArgs,
+}
+
+/// What is made of the network's maps besides poolings.
+#[derive(Args)]
+pub struct MapArgs {
+    /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat
+    #[arg(long = "for", requires = "backbone", value_name = "SCORER,…", value_delimiter = ',', value_parser = ["gram", "rankfeat"])]
+    scorers: Vec<String>,
+}
+
+impl MapArgs {
+    /// As fields of a feature set.
+    pub fn fields(&self) -> Vec<Field> {
+        self.scorers.iter().filter_map(|name| Field::named(name)).collect()
+    }
 }
 
 /// Surrogates of images.

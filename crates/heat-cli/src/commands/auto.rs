@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use heat_images::backbone::{
-    Backbone, BackboneOptions, Device, ExtractConfig, LayersAsked, Precision,
-};
+use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, LayersAsked};
 use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{ImageDataset, ImageSubset, open};
 use heat_ood::auto::{Auto, AutoConfig, AutoData};
@@ -24,7 +22,7 @@ use super::extract::{
 use super::outputs::{hashes, hashes_of, hashes_of_each, made};
 use super::statistics::with_made;
 use super::{Data, open as open_features, open_options, refuse_overwriting, write_output, wrote};
-use crate::args::{AutoArgs, ImageArgs};
+use crate::args::AutoArgs;
 use crate::progress::Progress;
 
 /// ID images that are held out where none are given, at most.
@@ -101,11 +99,6 @@ struct Gathered {
 }
 
 fn of_features(args: &AutoArgs, train: &Path, progress: &mut Progress) -> Result<Gathered> {
-    let ImageArgs { device, precision, .. } = &args.given;
-    if (device, *precision) != (&Device::Cpu, Precision::F32) {
-        let problem = "is what a network is run on, and with --train there is none";
-        return Err(Error::config("device", device, problem).into());
-    }
     let data = Data::from(train, args.labels.as_deref(), args.head.as_deref(), None, progress)?;
     let val = args
         .val
@@ -154,6 +147,7 @@ fn of_images(args: &AutoArgs, images: &Path, progress: &mut Progress) -> Result<
     };
     let mut notes = Vec::new();
     let backbone = with_layers(args, &backbone, &*set, &config, &mut notes)?;
+    let backbone = backbone.with_fields_of_maps(&args.maps.fields())?;
     describe(&backbone).iter().for_each(|line| progress.say(line));
     let [train, id, calibration] = match &val {
         Some(val) => {

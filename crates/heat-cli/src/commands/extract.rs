@@ -10,7 +10,7 @@ use heat_images::backbone::{
 use heat_images::surrogates::{Kind, SurrogateConfig, extract_surrogates};
 use heat_images::{Format, ImageDataset, ImageOptions, Resize, TransformConfig, open};
 use heat_ood::evaluate::Agreement;
-use heat_ood::features::{FeatureSet, Field};
+use heat_ood::features::FeatureSet;
 use heat_ood::{Error, recipe};
 use serde_json::Map;
 
@@ -40,8 +40,7 @@ pub fn run(args: &ExtractArgs, progress: &mut Progress) -> Result<()> {
     };
     let layers = args.network.layers(args.taps)?;
     let backbone = backbone.with_layers_of(&layers, &*set, &config.transform)?;
-    let of_maps: Vec<Field> = args.scorers.iter().filter_map(|name| Field::named(name)).collect();
-    let backbone = backbone.with_fields_of_maps(&of_maps)?;
+    let backbone = backbone.with_fields_of_maps(&args.maps.fields())?;
     describe(&backbone).iter().for_each(|line| progress.say(line));
     let agreement = match args.surrogates.surrogates.is_empty() {
         true => extract_into(&*set, &backbone, &args.output, &config, progress)?,

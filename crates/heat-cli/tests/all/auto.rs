@@ -105,12 +105,49 @@ fn without_images_outside_training() {
     assert_eq!(found["calibrated_on"], 30);
     contains(&found["notes"].to_string(), &["--val", "a fifth of the images was held out"]);
     assert!(found.get("views").is_none() && found.get("residual").is_none());
+    // What scorers of maps read is made where it is asked for, and such scorers are compared.
+    let auto = ["auto", "train/images.npy", "-o", "m.safetensors", "--for", "gram,rankfeat"];
+    let with_maps = ok(path, &[&auto[..], &["--no-mirror"], &NETWORK, &options].concat());
+    let with_maps: Value = serde_json::from_slice(&with_maps.stdout).unwrap();
+    let ranked = |found: &Value, name: &str| {
+        let ranking = found["selection"]["ranking"].as_array().unwrap();
+        ranking.iter().any(|scorer| scorer["name"] == name && scorer["auroc"].is_number())
+    };
+    for name in ["gram", "rankfeat"] {
+        assert!(!ranked(&found, name) && ranked(&with_maps, name), "{name}");
+    }
     // One image only: nothing to hold out.
     images(&path.join("one"), 1, 3);
     let one = ["auto", "one/images.npy", "-o", "e.safetensors"];
     let (_, said) = fails(path, &[&one[..], &NETWORK].concat());
     contains(&said, &["too few images", "--val"]);
     assert!(!path.join("e.safetensors").exists());
+}
+
+/// Beside features they would do nothing.
+#[test]
+fn options_of_images_are_refused_beside_features() {
+    let directory = tempfile::tempdir().unwrap();
+    for option in [
+        ["--for", "gram"],
+        ["--device", "cuda"],
+        ["--precision", "tf32"],
+        ["--preset", "cifar10"],
+        ["--mean", "0.5,0.5,0.5"],
+        ["--batch-size", "8"],
+        ["--dtype", "f32"],
+        ["--tap", "mid=relu"],
+        ["--taps", "none"],
+        ["--arch", "resnet20"],
+        ["--surrogate-rows", "20"],
+        ["--work", "w"],
+        ["--backbone", MODEL],
+    ] {
+        let auto = [&["auto", "--train", "t", "-o", "d"][..], &option].concat();
+        let (code, said) = fails(directory.path(), &auto);
+        assert_eq!(code, 2);
+        contains(&said, &["--train", "cannot be used with", option[0]]);
+    }
 }
 
 #[test]
