@@ -5,8 +5,9 @@
 //! its operators suggest. So the mean of the map is compared with what the
 //! linear layer reads, and the layer's product with the logits.
 
-use super::{Found, Network};
-use heat_ood::Result;
+use std::collections::HashMap;
+
+use super::graph::Found;
 
 /// Differences that rounding to halves or eight bits makes are smaller than
 /// this part of the largest value, another map's are larger.
@@ -22,51 +23,18 @@ pub struct Checked {
     pub headless: Option<String>,
 }
 
-impl Network {
-    /// What makes sense for images of that height and width, seen on noise.
-    ///
-    /// # Errors
-    /// If the runtime refuses such images.
-    pub fn check(&mut self, size: [usize; 2]) -> Result<Checked> {
-        let image = noise(3 * size[0] * size[1]);
-        self.check_on(&image, size)
-    }
-
-    /// The same, seen on the first of some images; it holds for all others of
-    /// that size. (Values of eight bits end where calibration did, which noise
-    /// may exceed.)
-    ///
-    /// # Errors
-    /// If the runtime refuses it.
-    pub fn check_on(&mut self, images: &[f32], size: [usize; 2]) -> Result<Checked> {
-        if let Some((of, checked)) = &self.checked
-            && *of == size
-        {
-            return Ok(checked.clone());
-        }
-        let image = &images[..(3 * size[0] * size[1]).min(images.len())];
-        let made = self.outputs(image.to_vec(), [1, 3, size[0], size[1]])?;
-        let names = self.found.names();
-        let get = |name: &Option<String>| {
-            name.as_ref().and_then(|n| made.get(n)).map_or(&[][..], Vec::as_slice)
-        };
-        let avg = get(&Some(names.avg));
-        let alone = names.mean.is_some().then(|| {
-            let cells = get(&names.cells).first().copied().unwrap_or(0.0);
-            alone(avg, get(&names.mean), cells)
-        });
-        let checked = Checked {
-            alone: alone.flatten(),
-            headless: headless(&self.found, avg, get(&names.logits)),
-        };
-        self.checked = Some((size, checked.clone()));
-        Ok(checked)
-    }
-
-    /// Take for images of that size what another copy of the network has seen.
-    pub(super) fn assume(&mut self, size: [usize; 2], checked: &Checked) {
-        self.checked = Some((size, checked.clone()));
-    }
+/// What the outputs for one image, made with all that was added to the graph, show.
+pub(super) fn of(found: &Found, made: &HashMap<String, Vec<f32>>) -> Checked {
+    let names = found.names();
+    let get = |name: &Option<String>| {
+        name.as_ref().and_then(|n| made.get(n)).map_or(&[][..], Vec::as_slice)
+    };
+    let avg = get(&Some(names.avg));
+    let alone = names.mean.is_some().then(|| {
+        let cells = get(&names.cells).first().copied().unwrap_or(0.0);
+        alone(avg, get(&names.mean), cells)
+    });
+    Checked { alone: alone.flatten(), headless: headless(found, avg, get(&names.logits)) }
 }
 
 fn alone(avg: &[f32], mean: &[f32], cells: f32) -> Option<String> {
@@ -117,7 +85,7 @@ fn close(pairs: impl Iterator<Item = (f64, f64)>) -> bool {
 }
 
 /// Values in [−1, 1), the same everywhere.
-fn noise(n: usize) -> Vec<f32> {
+pub(super) fn noise(n: usize) -> Vec<f32> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         state ^= state << 13;

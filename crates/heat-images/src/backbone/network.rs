@@ -8,7 +8,7 @@ use heat_ood::features::{Batch, Field};
 use heat_ood::io::Bytes;
 use heat_ood::{Error, Result};
 
-use super::check::Checked;
+use super::check::{self, Checked};
 use super::device::{Device, Precision};
 use super::graph::Found;
 use super::pooled::{Pooled, PooledLayer};
@@ -68,6 +68,39 @@ impl Network {
         Ok(all)
     }
 
+    /// What makes sense for images of that height and width, seen on noise.
+    ///
+    /// # Errors
+    /// If the runtime refuses such images.
+    pub fn check(&mut self, size: [usize; 2]) -> Result<Checked> {
+        let image = check::noise(3 * size[0] * size[1]);
+        self.check_on(&image, size)
+    }
+
+    /// The same, seen on the first of some images; it holds for all others of
+    /// that size. (Values of eight bits end where calibration did, which noise
+    /// may exceed.)
+    ///
+    /// # Errors
+    /// If the runtime refuses it.
+    pub fn check_on(&mut self, images: &[f32], size: [usize; 2]) -> Result<Checked> {
+        if let Some((of, checked)) = &self.checked
+            && *of == size
+        {
+            return Ok(checked.clone());
+        }
+        let image = &images[..(3 * size[0] * size[1]).min(images.len())];
+        let made = self.outputs(image.to_vec(), [1, 3, size[0], size[1]])?;
+        let checked = check::of(&self.found, &made);
+        self.assume(size, &checked);
+        Ok(checked)
+    }
+
+    /// Take for images of that size what another copy of the network has seen.
+    pub(super) fn assume(&mut self, size: [usize; 2], checked: &Checked) {
+        self.checked = Some((size, checked.clone()));
+    }
+
     fn run_together(&mut self, images: Vec<f32>, shape: [usize; 4]) -> Result<Pooled> {
         let alone = self.check_on(&images, [shape[2], shape[3]])?.alone;
         let mut made = self.outputs(images, shape)?;
@@ -96,7 +129,7 @@ impl Network {
 
     /// Values of all outputs for `n` images, `[n, 3, height, width]`, the
     /// number of cells beside them.
-    pub(super) fn outputs(
+    fn outputs(
         &mut self,
         mut images: Vec<f32>,
         mut shape: [usize; 4],
