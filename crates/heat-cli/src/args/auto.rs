@@ -19,33 +19,10 @@ From features (--train): what can be done without images; sets that play OOD wit
   heat auto train/ --val val/ --backbone model.onnx --preset imagenet -o detector.safetensors
   heat auto --train train.safetensors --head head.safetensors --val val.safetensors -o d.safetensors";
 
-/// What says nothing of features: given beside them it would do nothing.
-const OF_IMAGES: [&str; 24] = [
-    "images",
-    "backbone",
-    "format",
-    "split",
-    "root",
-    "preset",
-    "recipes",
-    "resize",
-    "crop",
-    "filter",
-    "mean",
-    "std",
-    "device",
-    "precision",
-    "batch_size",
-    "dtype",
-    "tap",
-    "output_name",
-    "arch",
-    "prefix",
-    "taps",
-    "scorers",
-    "surrogate_rows",
-    "work",
-];
+/// What says nothing of features: given beside them it would do nothing. The names of types stand for all
+/// their options.
+const OF_IMAGES: [&str; 8] =
+    ["images", "backbone", "ImageArgs", "NetworkArgs", "MapArgs", "taps", "surrogate_rows", "work"];
 
 /// `heat auto`.
 #[derive(Args)]

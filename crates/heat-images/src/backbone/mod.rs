@@ -40,7 +40,6 @@ use std::sync::Arc;
 use crate::TransformConfig;
 use heat_ood::features::{Head, Origin};
 use heat_ood::io::{Bytes, map, sha256_of, write_atomically};
-use heat_ood::math::parallel;
 use heat_ood::{Error, Result};
 
 pub use check::Checked;
@@ -55,9 +54,7 @@ pub use pooled::{Pooled, PooledLayer};
 pub use runtime::{Library, find_library};
 
 use graph::Asked;
-use network::Forward;
 use resnet::{ResNet, Spec};
-use runtime::Session;
 use weights::StateDict;
 
 /// What the file alone does not say.
@@ -260,60 +257,4 @@ impl Backbone {
             },
         }
     }
-
-    /// Load the runtime and the network into it, for as many images at a time as are given.
-    ///
-    /// # Errors
-    /// If no ONNX Runtime is found, or it refuses the model.
-    pub fn load(&self) -> Result<Network> {
-        self.load_for(ON_DEVICE)
-    }
-
-    /// The same. On a device all runs are of `images` images: fewer are filled up.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_for(&self, images: usize) -> Result<Network> {
-        let library = find_library(self.options.library.as_deref())?;
-        let forward = match &self.device {
-            Device::Cpu => {
-                let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
-                Forward::Free(Session::load(&self.path, &library, &model)?)
-            }
-            device => {
-                runtime::require(&library, device)?;
-                Forward::Fixed { images: images.max(1), made: None }
-            }
-        };
-        let fixed = matches!(forward, Forward::Fixed { .. });
-        Ok(Network {
-            place: self.path.clone(),
-            forward,
-            found: Found { fixed, ..self.found.clone() },
-            graph: Arc::clone(&self.bytes),
-            library,
-            device: self.device.clone(),
-            precision: self.precision,
-            checked: None,
-            backward: None,
-        })
-    }
-
-    /// Copies of it that work side by side, each on images of its own: on a device one, for which
-    /// all threads decode.
-    pub(crate) fn copies(&self) -> usize {
-        match &self.device {
-            Device::Cpu => networks(),
-            _ => 1,
-        }
-    }
 }
-
-/// On the processor one a thread, so that no thread waits for another, but not
-/// so many that their weights fill the memory.
-fn networks() -> usize {
-    parallel::threads().clamp(1, 4)
-}
-
-/// Images of a run on a device where nobody says how many.
-const ON_DEVICE: usize = 64;

@@ -12,21 +12,73 @@ use super::check::{self, Checked};
 use super::device::{Device, Precision};
 use super::graph::Found;
 use super::pooled::{Pooled, PooledLayer};
-use super::runtime::{Library, Session};
-use super::{fixed, gradient, outputs};
+use super::runtime::{self, Library, Session, find_library};
+use super::{Backbone, fixed, gradient, outputs};
+
+impl Backbone {
+    /// Load the runtime and the network into it, for as many images at a time as are given.
+    ///
+    /// # Errors
+    /// If no ONNX Runtime is found, or it refuses the model.
+    pub fn load(&self) -> Result<Network> {
+        self.load_for(ON_DEVICE)
+    }
+
+    /// The same. On a device all runs are of `images` images: fewer are filled up.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for(&self, images: usize) -> Result<Network> {
+        let library = find_library(self.options.library.as_deref())?;
+        let forward = match &self.device {
+            Device::Cpu => {
+                let model = outputs::with_pooled_outputs(&self.bytes, &self.found);
+                Forward::Free(Session::load(&self.path, &library, &model)?)
+            }
+            device => {
+                runtime::require(&library, device)?;
+                Forward::Fixed { images: images.max(1), made: None }
+            }
+        };
+        let fixed = matches!(forward, Forward::Fixed { .. });
+        Ok(Network {
+            place: self.path.clone(),
+            forward,
+            found: Found { fixed, ..self.found.clone() },
+            graph: Arc::clone(&self.bytes),
+            library,
+            device: self.device.clone(),
+            precision: self.precision,
+            checked: None,
+            backward: None,
+        })
+    }
+
+    /// Copies of it that work side by side, each on images of its own: on a device one, for which
+    /// all threads decode.
+    pub(crate) fn copies(&self) -> usize {
+        match &self.device {
+            Device::Cpu => runtime::networks(),
+            _ => 1,
+        }
+    }
+}
+
+/// Images of a run on a device where nobody says how many.
+const ON_DEVICE: usize = 64;
 
 /// A network ready to run.
 pub struct Network {
-    pub(super) place: PathBuf,
+    place: PathBuf,
     pub(super) forward: Forward,
     pub(super) found: Found,
-    pub(super) graph: Arc<Bytes>,
-    pub(super) library: Library,
-    pub(super) device: Device,
-    pub(super) precision: Precision,
+    graph: Arc<Bytes>,
+    library: Library,
+    device: Device,
+    precision: Precision,
     /// What was found for images of one size.
-    pub(super) checked: Option<([usize; 2], Checked)>,
-    pub(super) backward: Option<Backward>,
+    checked: Option<([usize; 2], Checked)>,
+    backward: Option<Backward>,
 }
 
 /// The graph, loaded.
@@ -38,7 +90,7 @@ pub(super) enum Forward {
 }
 
 /// The second graph, for images of one size and seeds of some fields.
-pub(super) struct Backward {
+struct Backward {
     size: [usize; 2],
     fields: Vec<Field>,
     session: Session,

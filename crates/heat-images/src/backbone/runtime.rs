@@ -134,6 +134,12 @@ pub(super) fn require(library: &Library, device: &Device) -> Result<()> {
     }
 }
 
+/// Sessions side by side: on the processor one a thread, so that no thread waits for another, but not
+/// so many that their weights fill the memory.
+pub(super) fn networks() -> usize {
+    parallel::threads().clamp(1, 4)
+}
+
 pub(super) struct Session {
     session: ort::session::Session,
     device: Device,
@@ -151,7 +157,7 @@ impl Session {
             let builder =
                 ort::session::Session::builder(&environment).map_err(|e| e.to_string())?;
             builder
-                .with_intra_threads(parallel::threads().div_ceil(super::networks()))
+                .with_intra_threads(parallel::threads().div_ceil(networks()))
                 .map_err(|e| e.to_string())?
                 .with_intra_op_spinning(false)
                 .map_err(|e| e.to_string())?

@@ -167,8 +167,7 @@ fn layers_are_tested_jointly_as_by_numpy() {
     };
     let data = TrainingData::new(&train).with_head(&head);
     for (spec, name) in [("jtla", "jtla"), ("jtla(k=5,pairs=false)", "jtla_k5")] {
-        let set = |probe: &str| layered(probe);
-        let scorer = fitted_as_numpy((spec, name), &data, set, within(1e-5));
+        let scorer = fitted_as_numpy((spec, name), &data, layered, within(1e-5));
         let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
         assert!(said.contains("features of `mid`"), "{said}");
     }
