@@ -31,10 +31,12 @@ LAYERS = {"stage1": "layer1.2.sum.relu", "stage2": "layer2.2.sum.relu"}
 METHODS = [
     ("openmax", [], "OpenMax"),
     ("gram", ["--for", "gram", "TAPS"], "Gram"),
-    ("maha", ["TAPS"], "MultiMahalanobis"),
+    ("maha of three layers, added", ["TAPS"], "MultiMahalanobis"),
     ("rankfeat", ["--for", "rankfeat"], "RankFeat"),
     ("nac", [], "NACUE"),
+    ("nac of three layers, added", ["--for", "nac", "TAPS"], "NACUE of three layers"),
     ("graduncertainty", [], "GradUncertainty"),
+    ("graduncertainty(parameters=all)", ["--for", "graduncertainty"], "GradUncertainty of all parameters"),
     ("lid", [], None),
     ("dknn", [], None),
     ("trust", [], None),
@@ -109,13 +111,15 @@ def there(name, args):
         "MultiMahalanobis": lambda: ood.MultiMahalanobis(layers),
         "RankFeat": lambda: ood.RankFeat(Sequential(*layers), head),
         "NACUE": lambda: ood.NACUE(logits, [network.layer3]),
+        "NACUE of three layers": lambda: ood.NACUE(logits, [network.layer1, network.layer2, network.layer3]),
         "GradUncertainty": lambda: ood.GradUncertainty(logits, lambda n: "linear" in n),
+        "GradUncertainty of all parameters": lambda: ood.GradUncertainty(logits),
     }
     detector = make[name]().to("cpu")
     data = torch.utils.data.TensorDataset(normal(train), torch.tensor(labels))
     inputs = {k: normal(v) for k, v in sets.items()}
     start = time.perf_counter()
-    grad = name in ("NACUE", "GradUncertainty")
+    grad = name.startswith(("NACUE", "GradUncertainty"))
     with torch.enable_grad() if grad else torch.no_grad():
         detector.fit(torch.utils.data.DataLoader(data, batch_size=250))
         fitted = time.perf_counter()
@@ -203,8 +207,9 @@ def main():
             extraction = seconds
             spec = f"odds(noise_samples={args.passes})" if name == "odds" else name
             specs = [spec]
-            if name == "maha":
-                specs = ["maha(layer=stage1_end)", "maha(layer=stage2_end)", "maha"]
+            if "of three layers" in name:
+                spec = name.split()[0]
+                specs = [f"{spec}(layer=stage1_end)", f"{spec}(layer=stage2_end)", spec]
             totals = {}
             for spec in specs:
                 _, took, most = child([args.heat, "fit", spec, "--train", out / "train", "-o", folder / "d"])
@@ -216,7 +221,8 @@ def main():
                     at = header.split(",").index("score")
                     values = np.array([float(line.split(",")[at]) for line in lines])
                     totals[part] = totals.get(part, 0) + values
-            row(f"`{name}`" + (" of three layers, added" if name == "maha" else ""), totals, f"{seconds:.1f} ({extraction:.1f} extracting)", peak)
+            label, _, rest = name.partition(" ")
+            row(f"`{label}` {rest}".strip(), totals, f"{seconds:.1f} ({extraction:.1f} extracting)", peak)
             if peer:
                 command = [sys.executable, __file__, args.heat, args.images, args.weights, "--rows", args.rows, "--there", peer]
                 text, _, most = child(command)

@@ -22,7 +22,7 @@ StrPath = str | os.PathLike[str]
 _LOG = logging.getLogger("heat_ood")
 _UNTOLD = object()
 
-_FIELDS = ("avg", "std", "max", "logits", "probs", "gram", "rankfeat")
+_FIELDS = ("avg", "std", "max", "logits", "probs", "gram", "rankfeat", "nac", "graduncertainty")
 
 #: Name of the head's file within a directory of features.
 _HEAD = "head.safetensors"
@@ -103,8 +103,9 @@ class FeatureSet:
     """N rows of features, with class labels or without.
 
     `avg`, `std`, `max`: a feature map pooled by mean, standard deviation, maximum, `[N, D]`;
-    `logits` or `probs`: outputs of the classifier, `[N, C]`; `gram`, `rankfeat`: what the scorers of these
-    names read of maps (`heat_ood.maps`); `label`: one class a row, numbers or
+    `logits` or `probs`: outputs of the classifier, `[N, C]`; `gram`, `rankfeat`, `nac`: what the scorers of these
+    names read of maps (`heat_ood.maps`); `graduncertainty`: the root of the norm of the gradient of each weight,
+    `[N, weights]`; `label`: one class a row, numbers or
     texts, −1 for none. Arrays of NumPy, tensors, anything with `__dlpack__` or `__array__`, frames
     and lists are taken; C-contiguous `float32`, `float64`, `float16` and bfloat16 in the CPU's
     memory are not copied: leave them unchanged while the set is used. `head` is the classifier's
@@ -127,11 +128,14 @@ class FeatureSet:
         probs: Any = None,
         gram: Any = None,
         rankfeat: Any = None,
+        nac: Any = None,
+        graduncertainty: Any = None,
         label: Any = None,
         head: Any = None,
         name: str = "memory",
     ) -> None:
-        given = dict(zip(_FIELDS, (avg, std, max, logits, probs, gram, rankfeat), strict=True))
+        values = (avg, std, max, logits, probs, gram, rankfeat, nac, graduncertainty)
+        given = dict(zip(_FIELDS, values, strict=True))
         fields = []
         rows = None
         for field, x in given.items():

@@ -123,7 +123,8 @@ def extract(
     adds the features of the mirrored image, for scorers with `views="mean"`; `["bits5", "median2"]` those of
     squeezed images, for `feature_squeezing`, `"nudged5"` those of images moved by a gradient, for
     `adascale_a` and `adascale_l`, `"noise8x256"` the mean of 256 noisy passes, for `odds`;
-    `maps` are the scorers for which more of the network's maps is kept: `["gram", "rankfeat"]`. Interrupted, it goes on where it stopped when called again.
+    `maps` are the scorers for which more is kept of the network's maps, `["gram", "rankfeat"]`, or of its gradients,
+    `["nac", "graduncertainty"]`. Interrupted, it goes on where it stopped when called again.
 
     With `perturb` each image is moved by `epsilon` against the gradient of that detector's energy first
     (ODIN, and for Mahalanobis distances); with `perturb_values=1` only its value of the largest gradient

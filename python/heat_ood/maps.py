@@ -1,4 +1,4 @@
-"""What `gram` and `rankfeat` read of a network's feature maps, for maps at hand.
+"""What `gram`, `rankfeat` and `nac` read of a network's feature maps, for maps at hand.
 
 `extract(…, maps=["gram", "rankfeat"])` makes the same on the way; maps are reduced a batch at a time and need
 not be kept.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from . import _arrays, _heat_ood
 from .errors import InputError
 
-__all__ = ["gram", "rankfeat"]
+__all__ = ["gram", "nac", "rankfeat"]
 
 
 def gram(maps: Any) -> NDArray[np.float32]:
@@ -37,6 +37,21 @@ def rankfeat(maps: Any) -> NDArray[np.float32]:
     Song et al., *RankFeat*, NeurIPS 2022. Maps have two cells at least.
     """
     return _reduced("rankfeat", maps)
+
+
+def nac(maps: Any, gradients: Any) -> NDArray[np.float32]:
+    """Maps times the gradient of KL(uniform ‖ softmax) with respect to them, both `[N, C, h, w]` (or `[N, C]`), each
+    summed over its cells; of the product the root with its sign, `[N, C]`.
+
+    Liu et al., *Neuron Activation Coverage*, ICLR 2024.
+    """
+    values, slopes = (_arrays.to_numpy(x, name)[0] for x, name in ((maps, "maps"), (gradients, "gradients")))
+    if values.shape != slopes.shape or values.ndim < 2:
+        raise InputError(f"gradients: shape {slopes.shape}; expected that of the maps, {values.shape}, [N, C, …]")
+    rows = (*values.shape[:2], -1)
+    sums = (x.reshape(rows).sum(axis=2, dtype=np.float64) for x in (values, slopes))
+    product = next(sums) * next(sums)
+    return np.sign(product).astype(np.float32) * np.sqrt(np.abs(product)).astype(np.float32)
 
 
 def _reduced(name: str, maps: Any) -> NDArray[np.float32]:

@@ -127,6 +127,29 @@ def test_scorers_of_maps_are_those_of_the_peer() -> None:
         ho.maps.rankfeat(x.numpy()[:, :, :1, :1])
 
 
+def test_scorers_of_gradients_by_autograd() -> None:
+    """Of the last layer autograd gives what the scorers have from features and head in closed form."""
+    torch.manual_seed(4)
+    head = nn.Linear(6, 3)
+    z = torch.randn(400, 6, requires_grad=True)
+    logits = head(z)
+    (slopes,) = torch.autograd.grad(-logits.log_softmax(1).mean(1).sum(), z, retain_graph=True)
+    norms = [torch.stack([g.norm() for g in torch.autograd.grad(-row.log_softmax(0).sum(), list(head.parameters()), retain_graph=True)]) for row in logits]
+    kept = ho.maps.nac(z.detach(), slopes)
+    w, b = (v.detach().numpy() for v in (head.weight, head.bias))
+    label = np.arange(400) % 3
+    of_head = ho.FeatureSet(z.detach(), label=label, head=(w, b))
+    stored = ho.FeatureSet(nac=kept, graduncertainty=torch.stack(norms).sqrt(), label=label)
+    nac = [ho.Nac(sig_alpha=3.0).fit(x).score(x) for x in (of_head, stored)]
+    # Where an activity lies at the end of an interval, roundings decide.
+    assert (np.abs(nac[0] - nac[1]) < 1e-6).mean() > 0.98 and np.ptp(nac[0]) > 0.05
+    assert np.isfinite(ho.Nac().fit(stored).score(stored)).all()
+    gradients = [ho.Graduncertainty(parameters=p).fit(x).score(x) for p, x in (("head", of_head), ("all", stored))]
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=2e-5)
+    with pytest.raises(ho.errors.InputError, match="expected that of the maps"):
+        ho.maps.nac(z.detach(), slopes[:, :2])
+
+
 
 def test_settings_are_attributes_and_another_one_is_another_detector() -> None:
     x, y = rows()

@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use common::maps::{OF_MAPS, VIEWS, moved, of_maps, with_maps};
+use common::maps::{GRADIENTS, OF_MAPS, VIEWS, moved, of_maps, with_maps};
 
 use heat_ood::compose::{CombinedConfig, Part};
 use heat_ood::ebm::HeatConfig;
@@ -34,6 +34,7 @@ fn training() -> TrainingData {
 /// The training set that a scorer is fitted on.
 fn training_of(text: &str) -> &'static FeatureSet {
     let of_maps = OF_MAPS.iter().any(|name| text.starts_with(name));
+    let of_maps = of_maps || text.contains("layer=mid") || text.contains("parameters=all");
     if of_maps { &TRAIN_MAPS } else { &TRAIN }
 }
 
@@ -149,6 +150,8 @@ fn specs() -> Vec<String> {
         "feature_squeezing(bits=0,median=3,dist_norm=2)",
         "feature_squeezing(bits=5,median=0,dist_norm=1.5)",
         "nac(m=10,o=300,sig_alpha=1,pooling=std)",
+        "nac(layer=mid)",
+        "graduncertainty(parameters=all)",
         "openmax(tailsize=7,alpha=3,euclid_weight=0.3,correct=false)",
         "weiper(repeats=3,distance=0.5,bins=20,lambda1=1,lambda2=1,smoothing=5,\
          smoothing_perturbed=1,seed=9)",
@@ -227,10 +230,11 @@ fn subset(rows: &[u32]) -> FeatureSet {
         values
     });
     let [gram, rankfeat] = of_maps(&values[0], &values[1]);
-    let views = VIEWS.map(|(name, by)| (name, moved(&values[0], &values[1], by)));
+    let more = VIEWS.into_iter().chain(GRADIENTS);
+    let more: Vec<_> = more.map(|(name, by)| (name, moved(&values[0], &values[1], by))).collect();
     let mut fields: Vec<(&str, &[f32])> =
         vec![("avg", &values[0]), ("std", &values[1]), ("gram", &gram), ("rankfeat", &rankfeat)];
-    fields.extend(views.iter().map(|(name, values)| (*name, &values[..])));
+    fields.extend(more.iter().map(|(name, values)| (*name, &values[..])));
     set(&fields, rows.len())
 }
 
@@ -265,6 +269,7 @@ const FEW: [u32; 3] = [5, 300, 77];
 /// These fields beside the others, which are all the same.
 fn with_views<'a>(some: &[(&'a str, &'a [f32])], all: &'a [f32]) -> Vec<(&'a str, &'a [f32])> {
     let names = ["avg", "std", "rankfeat"].into_iter().chain(VIEWS.map(|(name, _)| name));
+    let names = names.chain(GRADIENTS.map(|(name, _)| name));
     some.iter().copied().chain(names.map(|name| (name, all))).collect()
 }
 

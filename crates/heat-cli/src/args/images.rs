@@ -94,8 +94,9 @@ pub struct ExtractArgs {
 /// What is made of the network's maps besides poolings.
 #[derive(Args)]
 pub struct MapArgs {
-    /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat
-    #[arg(long = "for", requires = "backbone", value_name = "SCORER,…", value_delimiter = ',', value_parser = ["gram", "rankfeat"])]
+    /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat, nac (of
+    /// further layers, by a gradient), graduncertainty (of all weights)
+    #[arg(long = "for", requires = "backbone", value_name = "SCORER,…", value_delimiter = ',', value_parser = ["gram", "rankfeat", "nac", "graduncertainty"])]
     scorers: Vec<String>,
 }
 

@@ -10,10 +10,11 @@ use heat_ood::{Error, Result};
 
 use super::check::{self, Checked};
 use super::device::{Device, Precision};
+use super::gradient::{self, Wanted};
 use super::graph::Found;
 use super::pooled::{Pooled, PooledLayer};
 use super::runtime::{self, Library, Session, find_library};
-use super::{Backbone, fixed, gradient, outputs};
+use super::{Backbone, fixed, outputs};
 
 impl Backbone {
     /// Load the runtime and the network into it, for as many images at a time as are given.
@@ -50,7 +51,7 @@ impl Backbone {
             device: self.device.clone(),
             precision: self.precision,
             checked: None,
-            backward: None,
+            backwards: Vec::new(),
         })
     }
 
@@ -78,7 +79,7 @@ pub struct Network {
     precision: Precision,
     /// What was found for images of one size.
     checked: Option<([usize; 2], Checked)>,
-    backward: Option<Backward>,
+    backwards: Vec<Backward>,
 }
 
 /// The graph, loaded.
@@ -89,8 +90,9 @@ pub(super) enum Forward {
     Fixed { images: usize, made: Option<(Vec<usize>, Session)> },
 }
 
-/// The second graph, for images of one size and seeds of some fields.
+/// A second graph, for images of one size and seeds of some fields; one for all that is wanted of it.
 struct Backward {
+    wanted: Wanted,
     size: [usize; 2],
     fields: Vec<Field>,
     session: Session,
@@ -155,6 +157,7 @@ impl Network {
 
     fn run_together(&mut self, images: Vec<f32>, shape: [usize; 4]) -> Result<Pooled> {
         let alone = self.check_on(&images, [shape[2], shape[3]])?.alone;
+        let kept = if self.found.follows_gradients() { images.clone() } else { vec![] };
         let mut made = self.outputs(images, shape)?;
         let names = self.found.names();
         let mut take =
@@ -171,11 +174,12 @@ impl Network {
             .iter()
             .map(|layer| {
                 let (avg, std) = layer.outputs();
-                let gram = Vec::new();
-                PooledLayer { part: layer.part, avg: take(Some(avg)), std: take(std), gram }
+                let (gram, nac) = Default::default();
+                PooledLayer { part: layer.part, avg: take(Some(avg)), std: take(std), gram, nac }
             })
             .collect();
         self.of_maps(&mut made, shape[0], alone.as_deref(), &mut pooled)?;
+        self.of_gradients(&kept, shape, &mut pooled)?;
         Ok(pooled)
     }
 
@@ -285,35 +289,60 @@ impl Network {
         shape: [usize; 4],
         seeds: &Batch,
     ) -> Result<Vec<f32>> {
+        let mut out = self.backward(images, shape, seeds, &Wanted::Images)?;
+        let out = out.pop().unwrap_or_default();
+        if out.len() == images.len() {
+            return Ok(out);
+        }
+        let problem = format!("its gradient has {} values, not {}", out.len(), images.len());
+        Err(Error::format(&self.place, problem))
+    }
+
+    /// What is wanted of the gradient for `n` images, output by output.
+    pub(super) fn backward(
+        &mut self,
+        images: &[f32],
+        shape: [usize; 4],
+        seeds: &Batch,
+        wanted: &Wanted,
+    ) -> Result<Vec<Vec<f32>>> {
         let [n, channels, height, width] = shape;
         let fields: Vec<Field> = seeds.fields().collect();
-        let fits = |b: &Backward| b.size == [height, width] && b.fields == fields;
         let together = (GRADIENT_PIXELS / (height * width).max(1)).clamp(1, GRADIENT_IMAGES);
         let together = self.found.batch().unwrap_or(together);
         let (fixed, last) = (self.is_on_device(), self.found.channels_last);
-        let wanted = [gradient::GRADIENT.to_owned()];
-        let mut backward = match self.backward.take().filter(fits) {
+        let names = wanted.outputs();
+        let of = |b: &Backward| b.wanted == *wanted;
+        let known = self.backwards.iter().position(of).map(|at| self.backwards.swap_remove(at));
+        let fits = |b: &Backward| b.size == [height, width] && b.fields == fields;
+        let mut backward = match known.filter(fits) {
             Some(backward) => backward,
             None => {
                 let (place, size) = (&self.place, [height, width]);
-                let model =
-                    gradient::with_gradient(place, &self.graph, &self.found, size, &fields)?;
+                let model = gradient::with_gradient(
+                    place,
+                    &self.graph,
+                    &self.found,
+                    size,
+                    &fields,
+                    wanted,
+                )?;
                 let session = if fixed {
                     let image = self.found.as_taken([together, channels, height, width]).to_vec();
                     let seed =
                         |field: &Field| (gradient::seed(*field), vec![together, seeds.dim(*field)]);
                     let mut inputs = vec![(self.found.input.clone(), image)];
                     inputs.extend(fields.iter().map(seed));
-                    self.fixed(&model, &inputs, &wanted)?
+                    self.fixed(&model, &inputs, &names)?
                 } else {
                     Session::load(place, &self.library, &model)?
                 };
-                Backward { size, fields, session }
+                Backward { wanted: wanted.clone(), size, fields, session }
             }
         };
         let batch = if fixed { Some(together) } else { self.found.batch() };
         let size = channels * height * width;
-        let mut out = Vec::with_capacity(images.len());
+        let mut out = vec![Vec::new(); names.len()];
         for first in (0..n).step_by(together) {
             let rows = first..(first + together).min(n);
             let cut = |values: &[f32], width: usize| {
@@ -331,20 +360,18 @@ impl Network {
                 let (filled, values) = cut(seeds.get(field), dim);
                 inputs.push((gradient::seed(field), vec![filled, dim], values));
             }
-            let mut made = backward.session.run(&self.place, inputs, &wanted)?;
-            let mut made = made.remove(gradient::GRADIENT).unwrap_or_default();
-            if last {
-                made = turned_back(&made, shape);
+            let mut made = backward.session.run(&self.place, inputs, &names)?;
+            for (name, out) in names.iter().zip(&mut out) {
+                let mut made = made.remove(name).unwrap_or_default();
+                if last && *wanted == Wanted::Images {
+                    made = turned_back(&made, shape);
+                }
+                made.truncate(made.len() / filled * rows.len());
+                out.extend(made);
             }
-            made.truncate(rows.len() * size);
-            out.extend(made);
         }
-        self.backward = Some(backward);
-        if out.len() == images.len() {
-            return Ok(out);
-        }
-        let problem = format!("its gradient has {} values, not {}", out.len(), images.len());
-        Err(Error::format(&self.place, problem))
+        self.backwards.push(backward);
+        Ok(out)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Pooled {
     pub gram: Vec<f32>,
     /// Mean without the map's first singular component, `[n, D]`; empty where it was not asked for.
     pub rankfeat: Vec<f32>,
+    /// [`Field::Graduncertainty`], `[n, weight tensors]`; empty where it was not asked for.
+    pub graduncertainty: Vec<f32>,
     /// Of further layers.
     pub layers: Vec<PooledLayer>,
     /// Of other views of the images.
@@ -36,6 +38,8 @@ pub struct PooledLayer {
     pub std: Vec<f32>,
     /// `[n, 10 · D]`; empty where it was not asked for.
     pub gram: Vec<f32>,
+    /// [`Field::Nac`], `[n, D]`; empty where it was not asked for.
+    pub nac: Vec<f32>,
 }
 
 impl Pooled {
@@ -56,11 +60,13 @@ impl Pooled {
             (Field::Logits, self.logits),
             (Field::Gram, self.gram),
             (Field::Rankfeat, self.rankfeat),
+            (Field::Graduncertainty, self.graduncertainty),
         ];
         for layer in self.layers {
             all.push((avg.within(layer.part), layer.avg));
             all.push((std.within(layer.part), layer.std));
             all.push((Field::Gram.within(layer.part), layer.gram));
+            all.push((Field::Nac.within(layer.part), layer.nac));
         }
         for (view, pooled) in self.views {
             all.extend(pooled.fields().into_iter().map(|(f, values)| (f.within(view), values)));
@@ -70,9 +76,12 @@ impl Pooled {
 
     /// All that it holds, but for views.
     fn values_mut(&mut self) -> Vec<&mut Vec<f32>> {
-        let Pooled { avg, std, max, logits, gram, rankfeat, layers, views: _ } = self;
-        let mut all = vec![avg, std, max, logits, gram, rankfeat];
-        all.extend(layers.iter_mut().flat_map(|l| [&mut l.avg, &mut l.std, &mut l.gram]));
+        let Pooled { avg, std, max, logits, gram, rankfeat, graduncertainty, layers, views: _ } =
+            self;
+        let mut all = vec![avg, std, max, logits, gram, rankfeat, graduncertainty];
+        all.extend(
+            layers.iter_mut().flat_map(|l| [&mut l.avg, &mut l.std, &mut l.gram, &mut l.nac]),
+        );
         all
     }
 

@@ -121,6 +121,9 @@ fn of_maps(name: &str) -> Vec<f32> {
     file.f32(name, file.shape(name).unwrap()).unwrap()
 }
 
+/// What is made of maps alone.
+const MAPS: [Field; 2] = [Field::Gram, Field::Rankfeat];
+
 #[test]
 fn maps_are_reduced_as_by_numpy() {
     if !runtime("maps_are_reduced_as_by_numpy") {
@@ -148,16 +151,21 @@ fn maps_are_reduced_as_by_numpy() {
     }
     // Of a vector: a map of one cell, whose rows' sums are a product.
     let vector = backbone("vector", None).unwrap();
-    let said = vector.with_fields_of_maps(&Field::OF_MAPS).err().unwrap().to_string();
+    let refused = |network: &Backbone, fields: &[Field]| {
+        network.with_fields_of_maps(fields).err().unwrap().to_string()
+    };
+    let said = refused(&vector, &MAPS);
     contains(&said, &["rankfeat", "a vector, with no map"]);
+    contains(&refused(&vector, &[Field::Nac]), &["nac", "made of further layers", "--taps auto"]);
+    let headless = backbone("headless", Some("c")).unwrap();
+    contains(&refused(&headless, &[Field::Graduncertainty]), &["has no logits"]);
     let mut network = vector.with_fields_of_maps(&[Field::Gram]).unwrap().load().unwrap();
     let pooled = network.run(expected("pictures"), [5, 3, 8, 8]).unwrap();
     let row = &pooled.avg[..6];
     let want: Vec<f32> = row.iter().map(|v| (v * row.iter().sum::<f32>()).sqrt()).collect();
     close("one cell", &pooled.gram[..6], &want, 1e-6);
     // A tap that has values below 0 is another feature: its map is what is reduced.
-    let mut network =
-        backbone("headless", Some("c")).unwrap().with_fields_of_maps(&Field::OF_MAPS).unwrap();
+    let mut network = backbone("headless", Some("c")).unwrap().with_fields_of_maps(&MAPS).unwrap();
     let pooled = { network.load().unwrap() }.run(expected("pictures"), [5, 3, 8, 8]).unwrap();
     close("c gram", &pooled.gram, &of_maps("c.gram"), 2e-6);
     close("c rankfeat", &pooled.rankfeat, &of_maps("c.rankfeat"), 2e-6);
@@ -181,6 +189,9 @@ fn maps_are_reduced_as_by_numpy() {
         assert_eq!(dim(name), Some(60), "{name}");
     }
     assert_eq!((dim("rankfeat"), dim("mirror.rankfeat")), (Some(6), Some(6)));
+    assert_eq!((dim("c.nac"), dim("mirror.c.nac"), dim("nac")), (Some(6), Some(6), None));
+    // The convolution's kernel, weights and bias of the head.
+    assert_eq!(dim("graduncertainty"), Some(3));
     let manifest = fs::read_to_string(path("out/extract.json")).unwrap();
     assert!(manifest.contains(r#""for": ["#) && manifest.contains("rankfeat"), "{manifest}");
     let said = extract(&*set, &network, &path("out"), &config, &mut Silent).err().unwrap();

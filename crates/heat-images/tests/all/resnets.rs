@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use common::bytes::contains;
 use common::{close, runtime};
-use heat_images::backbone::{Backbone, BackboneOptions, Perturbation};
+use heat_images::backbone::{Backbone, BackboneOptions, LayersAsked, Perturbation};
 use heat_ood::Silent;
 
 use heat_ood::features::{Batch, FeatureSet, Field, Pooling};
@@ -234,6 +234,24 @@ fn gradients_go_back_through_graphs_of_others() {
     close("logits", &pooled.logits, &expected("logits"), 1e-5);
     let gradient = network.gradient(&expected("pictures"), shape, &seeds()).unwrap();
     close("gradient", &gradient, &expected("gradient"), 1e-4);
+    // Layers on the way, one that several operators read among them; the scorer's closed form.
+    let named = ["b", "e", "h", "m"].map(|name| (name.to_owned(), name.to_owned()));
+    let asked = LayersAsked { named: named.into(), found: None };
+    let layers = open(&golden("mixed.onnx")).unwrap().with_layers(&asked, [23, 23]).unwrap();
+    let with = layers.with_fields_of_maps(&[Field::Nac, Field::Graduncertainty]).unwrap();
+    let mut network = with.load().unwrap();
+    for images in [3, 1] {
+        let pictures = expected("pictures")[..images * 3 * 23 * 23].to_vec();
+        let pooled = network.run(pictures, [images, 3, 23, 23]).unwrap();
+        for layer in &pooled.layers {
+            let want = expected(&format!("{}.nac", layer.part.name()));
+            close(layer.part.name(), &layer.nac, &want[..layer.nac.len()], 1e-4);
+        }
+        assert_eq!(pooled.layers.len(), 4);
+        let want = expected("norms");
+        let norms = &pooled.graduncertainty;
+        close("norms of weights", norms, &want[..want.len() / 3 * images], 1e-5);
+    }
     for (name, parts) in [
         ("sigmoid", ["sigmoid.onnx", "`gate` (Sigmoid)", "only through Conv"]),
         ("old", ["old.onnx", "`pool` (MaxPool)", "opset 16"]),

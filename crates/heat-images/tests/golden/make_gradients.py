@@ -1,5 +1,8 @@
 """Makes gradients/: a small network with every operator that a gradient goes back through (mixed.onnx), one with an
-operator that none does (sigmoid.onnx), and the input gradient that PyTorch computes (expected.safetensors).
+operator that none does (sigmoid.onnx), and what PyTorch computes (expected.safetensors): the input gradient; of layers
+the signed root of the map's sum times the sum of the gradient of KL(uniform || softmax), as Liu et al. (NAC, 2024) have it;
+for each image the norm of the gradient of -sum of log softmax with respect to each weight, as a root, in float64, as by
+Lee & AlRegib (2020).
 
     python make_gradients.py        # torch, onnx, safetensors
 """
@@ -40,7 +43,34 @@ p = m @ w["dense"] + w["dense.bias"]
 logits = p @ w["fc"].T + w["fc.bias"]
 seeds = {"features": r(N, 7), "logits": r(N, C)}
 total = (seeds["features"] * p).sum() + (seeds["logits"] * logits).sum()
-(gradient,) = torch.autograd.grad(total, x)
+(gradient,) = torch.autograd.grad(total, x, retain_graph=True)
+layers = {"b": b, "e": e, "h": h, "m": m}
+kl = -torch.log_softmax(logits, 1).mean(1).sum()
+products = {}
+for (name, z), g_z in zip(layers.items(), torch.autograd.grad(kl, list(layers.values()))):
+    places = tuple(range(2, z.dim()))
+    product = z.sum(places) * g_z.sum(places) if places else z * g_z
+    products[f"{name}.nac"] = (product.abs().sqrt() * product.sign()).detach()
+
+
+def network(x, w):
+    a = F.conv2d(x, w["stem"], w["stem.bias"], stride=2, padding=1)
+    b = F.relu(F.batch_norm(a, w["mean"], w["variance"], w["gain"], w["shift"], eps=1e-3))
+    c = F.max_pool2d(b, 3, 2, 1)
+    e = F.relu(F.conv2d(c, w["grouped"], None, padding=1, groups=2) + c)
+    h = torch.cat([F.conv2d(e, w["dilated"], None, padding=2, dilation=2), e, F.conv2d(e, w["point"], None)], 1)
+    j = F.conv2d(F.avg_pool2d(h, 2, 2), w["tall"], None, padding=(1, 0))
+    p = F.relu(j).mean((2, 3)) @ w["dense"] + w["dense.bias"]
+    return p @ w["fc"].T + w["fc.bias"]
+
+
+met = ["fc", "fc.bias", "dense.bias", "dense", "tall", "point", "dilated", "grouped", "gain", "shift", "stem", "stem.bias"]
+wide = {name: v.detach().double().requires_grad_(name in met) for name, v in w.items()}
+norms = []
+for image in x.detach().double():
+    loss = -torch.log_softmax(network(image[None], wide), 1).sum()
+    norms.append(torch.stack([g.norm().sqrt() for g in torch.autograd.grad(loss, [wide[name] for name in met])]))
+products["norms"] = torch.stack(norms).float()
 
 node = helper.make_node
 nodes = [
@@ -79,5 +109,5 @@ def save(name, nodes, opset=17):
 save("mixed", nodes)
 save("old", nodes, opset=13)
 save("sigmoid", [node("Sigmoid", n.input, n.output, name="gate") if n.op_type == "Relu" and n.output[0] == "e" else n for n in nodes])
-expected = {"pictures": x.detach(), "avg": p.detach(), "logits": logits.detach(), "gradient": gradient} | {f"seed.{k}": v for k, v in seeds.items()}
+expected = {"pictures": x.detach(), "avg": p.detach(), "logits": logits.detach(), "gradient": gradient} | {f"seed.{k}": v for k, v in seeds.items()} | products
 save_file({k: v.contiguous() for k, v in expected.items()}, out / "expected.safetensors")

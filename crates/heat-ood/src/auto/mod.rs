@@ -203,10 +203,7 @@ impl AutoConfig {
                 all.push(member);
             }
         }
-        for layer in data.features.parts() {
-            if View::known(layer.name()).is_some() || layer.name().contains('.') {
-                continue;
-            }
+        for layer in data.features.layers() {
             let std = Field::Features(Pooling::Std).within(layer);
             let poolings =
                 if data.features.dim(std).is_some() { &["avg", "std"][..] } else { &["avg"] };

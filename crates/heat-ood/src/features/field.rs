@@ -47,6 +47,12 @@ pub enum Field {
     Gram,
     /// Mean over the feature map [without its first singular component](super::mean_without_first).
     Rankfeat,
+    /// What the classifier's certainty hangs on: each channel's sum over the map, times that of the gradient of
+    /// KL(uniform ‖ softmax) with respect to it, as a [signed root](super::signed_root) (scorer `nac`).
+    Nac,
+    /// Norm of the gradient of each weight tensor of the network, towards all classes at once, as a
+    /// [root](super::signed_root) (scorer `graduncertainty`).
+    Graduncertainty,
     /// One of these, of a part: `mid.avg`.
     Of(PartField),
 }
@@ -60,7 +66,7 @@ pub struct PartField {
 }
 
 /// Fields that files have, in the order in which they are listed.
-const STORED: usize = 7;
+const STORED: usize = 9;
 
 /// All fields of a set itself.
 const BASES: [Field; STORED + 1] = [
@@ -71,6 +77,8 @@ const BASES: [Field; STORED + 1] = [
     Field::Probabilities,
     Field::Gram,
     Field::Rankfeat,
+    Field::Nac,
+    Field::Graduncertainty,
     Field::Features(Pooling::AvgStd),
 ];
 
@@ -79,7 +87,8 @@ impl Field {
     pub(crate) const ALL: [Field; STORED] = *BASES.first_chunk().expect("more than these");
 
     /// The fields that are made of feature maps only where it is asked for.
-    pub const OF_MAPS: [Field; 2] = [Field::Gram, Field::Rankfeat];
+    pub const OF_MAPS: [Field; 4] =
+        [Field::Gram, Field::Rankfeat, Field::Nac, Field::Graduncertainty];
 
     /// The field's name in a file.
     pub fn name(self) -> &'static str {
@@ -89,6 +98,8 @@ impl Field {
             Field::Probabilities => "probs",
             Field::Gram => "gram",
             Field::Rankfeat => "rankfeat",
+            Field::Nac => "nac",
+            Field::Graduncertainty => "graduncertainty",
             Field::Of(field) => {
                 with_names(|names| names[field.part.0 as usize].fields[usize::from(field.base)])
             }

@@ -50,7 +50,9 @@ pub use open::OpenOptions;
 pub use origin::Origin;
 pub(crate) use preprocessing::Sought;
 pub use preprocessing::{Pca, Preprocessing, PreprocessingConfig};
-pub use reduced::{GRAM_POWERS, gram_rows, mean_without_first};
+pub use reduced::{
+    GRAM_POWERS, beyond_uniform, gram_rows, mean_without_first, signed_root, signed_square,
+};
 pub(crate) use set::Description;
 pub use set::{FeatureSet, HEAD, RowNames};
 pub use sketch::{Overlap, RowSketch};

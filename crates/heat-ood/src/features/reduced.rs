@@ -8,6 +8,24 @@ use crate::math::reduce;
 /// Powers of the map of which Gram matrices are kept, from 1: the authors' of `gram`.
 pub const GRAM_POWERS: usize = 10;
 
+/// Logits to softmax − 1/C: the gradient of KL(uniform ‖ softmax) with respect to them.
+pub fn beyond_uniform(logits: &mut [f64]) {
+    let uniform = 1.0 / logits.len() as f64;
+    let total = reduce::logsumexp(logits.iter().copied());
+    logits.iter_mut().for_each(|l| *l = (*l - total).exp() - uniform);
+}
+
+/// ±√|v|, as products are kept: half precision holds it.
+pub fn signed_root(v: f32) -> f32 {
+    v.abs().sqrt().copysign(v)
+}
+
+/// What was kept as a [signed root](signed_root).
+pub fn signed_square(kept: f32) -> f64 {
+    let kept = f64::from(kept);
+    kept * kept.abs()
+}
+
 /// Gram matrices of a map `[channels, cells]`, by their rows' sums: of Fᵖ(Fᵖ)ᵀ, p = 1 … 10, the sum of
 /// each row, and of its absolute value the 2p-th root with its sign, `[10 · channels]`.
 ///

@@ -13,7 +13,9 @@ use super::{
     LAYER, TrainingData, VIEWS, gaussian, logits, maps, methods, neighbours, subspace, views,
 };
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Field, GRAM_POWERS, Head, InMemory, Pooling, View, gram_rows};
+use crate::features::{
+    FeatureSet, Field, GRAM_POWERS, Head, InMemory, Part, Pooling, View, gram_rows,
+};
 use crate::math::rng::{Purpose, Stream};
 use crate::observe::Silent;
 
@@ -186,6 +188,9 @@ impl Group {
             let of_maps = catalogue().iter().filter(|l| l.needs().maps.is_some_and(has));
             found.extend(of_maps.map(|l| spec(l.name, None)));
         }
+        if self == Group::All {
+            found.extend(by_gradients(&data.features));
+        }
         if self == Group::All && !parts.is_empty() {
             let of_views = catalogue().iter().filter(|l| {
                 let views = l.needs().views;
@@ -195,6 +200,16 @@ impl Group {
         }
         found
     }
+}
+
+/// Scorers that can do without gradients, and take them where a set has them.
+fn by_gradients(set: &FeatureSet) -> Vec<ScorerSpec> {
+    let with = |name: &str, setting: String| ScorerSpec::new(name, [&*setting]).ok();
+    let has = |layer: &Part| set.dim(Field::Nac.within(*layer)).is_some();
+    let layers = set.layers().into_iter().filter(has);
+    let nac = layers.filter_map(|layer| with("nac", format!("layer={}", layer.name())));
+    let all = set.dim(Field::Graduncertainty).map(|_| "parameters=all".to_owned());
+    nac.chain(all.and_then(|all| with("graduncertainty", all))).collect()
 }
 
 /// Who may be in the committee. They see different things: how far features lie from the class

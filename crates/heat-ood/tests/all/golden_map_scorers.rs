@@ -40,6 +40,9 @@ fn set(file: &TensorFile, name: &str, mid: bool) -> FeatureSet {
         .field(Field::Gram, of(&last, &|map| gram_rows(map, channels)))
         .field(Field::Rankfeat, of(&last, &|map| mean_without_first(map, channels).unwrap()));
     if mid {
+        // As if the last layer were a further one too.
+        let field = Field::Nac.within(Part::named("deep").unwrap());
+        set = set.field(field, matrix(f32s(file, &format!("{name}.nac")).0));
         let (mid, shape) = f32s(file, &format!("{name}.mid"));
         let field = Field::Gram.within(Part::named("mid").unwrap());
         set = set.field(field, of(&mid, &|map| gram_rows(map, shape[1])));
@@ -65,6 +68,7 @@ fn scores_equal_pytorch_ood() {
         ("graduncertainty", "graduncertainty", false),
         ("nac", "nac", false),
         ("nac(m=10,o=200,sig_alpha=3)", "nac_m10", false),
+        ("nac(layer=deep,m=500,o=100,sig_alpha=1000)", "nac_stored", true),
     ] {
         let detector = fit(spec, &set(&file, "train", mid), &head).unwrap();
         for probe in ["test", "ood"] {
@@ -118,6 +122,8 @@ fn what_is_missing_is_said() {
     assert!(error("gram(validation=1)", &train).contains("below 1"));
     assert!(error("nac(m=7)", &train).contains("an even number"));
     assert!(error("nac(o=0)", &train).contains("positive"));
+    assert!(error("nac(layer=deep,normalize=true)", &train).contains("leave it out"));
+    assert!(error("nac(layer=mid)", &train).contains("`heat extract --for nac` makes `nac`"));
     assert!(error("rankfeat(temperature=0)", &train).contains("positive"));
     let narrow = FeatureSet::in_memory("narrow").avg(Array2::<f32>::zeros((4, 12)));
     let narrow = narrow.field(Field::Gram, Array2::<f32>::zeros((4, 12))).build().unwrap();

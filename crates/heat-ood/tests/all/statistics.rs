@@ -90,6 +90,8 @@ fn every_scorer_is_the_same_made_of_parts() {
         "knn(k=3,react=0.9)",
         "kpca(kernel=corp,features=256)",
         "vim(center=mean)",
+        "nac(layer=mid)",
+        "graduncertainty(parameters=all)",
         "gmm(kmeans=4)",
         "gmm(shrinkage=held_out_classes)",
     ];
@@ -126,7 +128,7 @@ fn every_scorer_is_the_same_made_of_parts() {
     assert!(
         rounds[&1].contains(&"gmm") && rounds[&1].contains(&"knn") && rounds[&1].contains(&"el")
     );
-    for text in ["vim", "weiper", "gmm(shrinkage=ledoit_wolf)", "gmm(react=0.9,pca=20,whiten=true)"]
+    for text in ["vim", "weiper", "nac(layer=mid)", "gmm(shrinkage=ledoit_wolf)", "gmm(react=0.9,pca=20,whiten=true)"]
     {
         let n = rounds.iter().find(|(_, all)| all.contains(&text)).map(|(n, _)| *n).unwrap();
         assert!(n >= 2, "{text}: {n} rounds");
@@ -223,10 +225,13 @@ fn layers_have_statistics_of_their_own() {
             ((i * 7 + j * 11) % 13) as f32 * 0.3 + salt * i as f32
         })
     };
-    let mid = Field::Features(Pooling::Avg).within(Part::named("mid").unwrap());
-    let set = FeatureSet::in_memory("x").avg(values(0.0)).field(mid, values(0.05));
+    let mid = |field: Field| field.within(Part::named("mid").unwrap());
+    let set = FeatureSet::in_memory("x")
+        .avg(values(0.0))
+        .field(mid(Field::Features(Pooling::Avg)), values(0.05))
+        .field(mid(Field::Nac), values(-0.05));
     let all = set.labels((0..60u32).map(|i| i % 2)).build().unwrap();
-    let specs = ["gmm(layer=mid)", "gmm"].map(spec);
+    let specs = ["gmm(layer=mid)", "gmm", "nac(layer=mid,sig_alpha=1)"].map(spec);
     let of = |rows: std::ops::Range<u32>| {
         let part = all.select(rows.collect(), None).unwrap();
         Statistics::of(&specs, &TrainingData::new(&part).with_classes(2), None, &mut Silent)
@@ -234,7 +239,7 @@ fn layers_have_statistics_of_their_own() {
     let mut merged = of(0..25).unwrap();
     merged.merge(&of(25..60).unwrap()).unwrap();
     for (spec, found) in specs.iter().zip(merged.finish(&mut Silent).unwrap()) {
-        let whole = spec.fit(&TrainingData::new(&all), &mut Silent).unwrap();
+        let whole = spec.fit(&TrainingData::new(&all).with_classes(2), &mut Silent).unwrap();
         let apart = largest_difference(&whole.score(&all).unwrap(), &found.score(&all).unwrap());
         assert!(apart < 2e-6, "{spec}: {apart}");
     }

@@ -34,6 +34,10 @@ pub fn of_maps(avg: &[f32], std: &[f32]) -> [Vec<f32>; 2] {
     [gram, rankfeat]
 }
 
+/// What gradients are kept of, of a further layer and of weights, each as what stands for it: avg and std in some
+/// combination.
+pub const GRADIENTS: [(&str, f32); 2] = [("mid.nac", -0.5), ("graduncertainty", 2.0)];
+
 /// A set of 342 columns with these beside its features and labels.
 pub fn with_maps(set: &FeatureSet) -> FeatureSet {
     let n = set.len();
@@ -45,9 +49,11 @@ pub fn with_maps(set: &FeatureSet) -> FeatureSet {
     let (avg, std) = (read(Pooling::Avg), read(Pooling::Std));
     let [gram, rankfeat] = of_maps(&avg, &std);
     let matrix = |values: Vec<f32>| Array2::from_shape_vec((n, values.len() / n), values).unwrap();
-    let views = VIEWS.map(|(name, by)| (Field::named(name).unwrap(), moved(&avg, &std, by)));
+    let more = VIEWS.into_iter().chain(GRADIENTS);
+    let more: Vec<_> =
+        more.map(|(name, by)| (Field::named(name).unwrap(), moved(&avg, &std, by))).collect();
     let mut made = FeatureSet::in_memory(set.name()).avg(matrix(avg)).std(matrix(std));
-    for (field, values) in views {
+    for (field, values) in more {
         made = made.field(field, matrix(values));
     }
     let made = made.field(Field::Gram, matrix(gram)).field(Field::Rankfeat, matrix(rankfeat));

@@ -123,8 +123,9 @@ def authors(layers):
     return total
 
 
-def nac(m, o, alpha):
-    """By the formulas of BierOne/ood_coverage, for `avgpool`; O goes with 1,000 rows."""
+def nac(m, o, alpha, stored=False):
+    """By the formulas of BierOne/ood_coverage, for `avgpool`; O goes with 1,000 rows. `stored`: of z times its gradient
+    as feature sets keep it of further layers, a root with its sign in single precision."""
     x = np.linspace(1, np.sqrt(1e3), m // 2)
     low = np.log(x) / np.log(1e3)
     ends = np.concatenate([low[:-1], (1 - low)[::-1]])
@@ -137,7 +138,11 @@ def nac(m, o, alpha):
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         gradient = (p - 1 / C) @ weight.astype(np.float64)
-        states[name] = 1 / (1 + np.exp(-alpha * z * gradient))
+        product = z * gradient
+        if stored:
+            kept = out[f"{name}.nac"] = (np.sign(product) * np.sqrt(np.abs(product))).astype(np.float32)
+            product = kept.astype(np.float64) * np.abs(kept)
+        states[name] = 1 / (1 + np.exp(-alpha * product))
     inside = {n: (s[:, None] >= ends[None, :-1, None]) & (s[:, None] < ends[None, 1:, None]) for n, s in states.items()}
     covered = np.minimum(inside["train"].sum(0) / (o * len(states["train"]) / 1000), 1)
     return {n: -(inside[n] * covered).sum(1).mean(1) for n in ("test", "ood")}
@@ -146,6 +151,8 @@ def nac(m, o, alpha):
 for name, settings in {"nac": (50, 50, 100), "nac_m10": (10, 200, 3)}.items():
     for probe, score in nac(*settings).items():
         out[f"{name}.{probe}"] = score
+for probe, score in nac(500, 100, 1000, stored=True).items():
+    out[f"nac_stored.{probe}"] = score
 for probe, score in authors(["last", "mid"]).items():
     out[f"gram_authors.{probe}"] = score
 save_file({k: np.ascontiguousarray(v) for k, v in out.items()}, HERE / "map_scorers.safetensors")

@@ -464,6 +464,13 @@ impl FeatureSet {
         parts
     }
 
+    /// The further layers that it has: its parts, but those of other views.
+    pub fn layers(&self) -> Vec<Part> {
+        let of_view =
+            |part: &Part| part.name().split('.').next().and_then(super::View::known).is_some();
+        self.parts().into_iter().filter(|part| !of_view(part)).collect()
+    }
+
     /// The same rows with the features of a part: of another layer of the network, or of another
     /// view of the image.
     ///
@@ -503,6 +510,8 @@ impl FeatureSet {
                 Field::Logits => "add them, or give the classifier's head",
                 Field::Gram => "`heat extract --for gram` makes it",
                 Field::Rankfeat => "`heat extract --for rankfeat` makes it",
+                Field::Nac => "`heat extract --for nac` makes it",
+                Field::Graduncertainty => "`heat extract --for graduncertainty` makes it",
                 Field::Probabilities | Field::Of(_) => "add them",
             };
             let remedy = format!("it has: {}; {remedy}", have.join(", "));

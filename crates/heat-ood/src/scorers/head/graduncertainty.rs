@@ -1,35 +1,61 @@
-//! Norm of the last layer's gradient towards all classes at once (`graduncertainty`): −‖∂L/∂(W, b)‖²,
-//! L = −Σ_c log p_c, the binary cross-entropy of p = softmax(logits) and a label of all ones.
+//! Norm of the gradient towards all classes at once (`graduncertainty`): −Σ_θ ‖∂L/∂θ‖², L = −Σ_c log p_c, the binary
+//! cross-entropy of p = softmax(logits) and a label of all ones.
 //!
-//! In closed form −(‖z‖² + 1)·Σ_c (C·p_c − 1)²: the gradient with respect to W is the outer product of C·p − 1
-//! and z, that to b is C·p − 1. Nothing is fitted but the feature steps; cost per row O(D·C).
+//! Of the last layer (`parameters=head`, the default) in closed form −(‖z‖² + 1)·Σ_c (C·p_c − 1)²: the gradient with
+//! respect to W is the outer product of C·p − 1 and z, that to b is C·p − 1. Nothing is fitted but the feature steps;
+//! cost per row O(D·C). Of all weights of the network (`parameters=all`) `heat extract --for graduncertainty` takes the
+//! norms on the way back through it, about three times the cost of the features.
 //!
 //! *Difference from the paper*: there the norms of all layers are the inputs of a classifier that is trained
-//! with OOD images; this is pytorch-ood's score with its `param_filter` of the head, but that PyTorch's cross-entropy
-//! takes the gradient of a probability below 10⁻¹² for that of 10⁻¹².
+//! with OOD images; these are pytorch-ood's score with its `param_filter` of the head and with all parameters, but that
+//! PyTorch's cross-entropy takes the gradient of a probability below 10⁻¹² for that of 10⁻¹². Weights are those of the
+//! graph: exporters put those of a batch normalisation into the convolution before it.
 //!
 //! Reference: Lee & AlRegib, *Gradients as a Measure of Uncertainty in Neural Networks*, ICIP 2020.
 
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
 use super::with_head::WithHead;
-use crate::error::Result;
-use crate::features::{Batch, FeatureSet, FieldSet};
+use crate::error::{Error, Result};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, signed_square};
 use crate::math::reduce;
 use crate::scorers::context::FitContext;
-use crate::scorers::input::feature_settings;
+use crate::scorers::input::{contradiction, feature_settings};
 use crate::scorers::method::{Method, offer};
 use crate::scorers::{Scorer, Section, Stored};
 
 feature_settings! {
     /// Settings of `graduncertainty`.
     GradUncertaintyConfig, normalize = false;
+    /// Which weights: `head` or `all`.
+    parameters: Parameters = Parameters::Head,
 }
 
 offer! { GradUncertaintyConfig => GradUncertainty }
 
+/// Of which weights the gradients are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parameters {
+    /// Those of the last layer.
+    Head,
+    /// All of the network.
+    All,
+}
+
 /// A fitted `graduncertainty` scorer.
 pub struct GradUncertainty {
     config: GradUncertaintyConfig,
-    input: WithHead,
+    norms: Norms,
+}
+
+/// Where norms of gradients come from.
+enum Norms {
+    /// Features and head.
+    Head(WithHead),
+    /// [`Field::Graduncertainty`], of so many columns.
+    Stored(usize),
 }
 
 impl Method for GradUncertaintyConfig {
@@ -37,13 +63,38 @@ impl Method for GradUncertaintyConfig {
     type Scorer = GradUncertainty;
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<GradUncertainty> {
-        let input = WithHead::fit("graduncertainty", self, context)?;
-        Ok(GradUncertainty { config: self.clone(), input })
+        let norms = match self.parameters {
+            Parameters::Head => Norms::Head(WithHead::fit("graduncertainty", self, context)?),
+            Parameters::All => {
+                if *self
+                    != (GradUncertaintyConfig { parameters: self.parameters, ..Self::default() })
+                {
+                    let problem = "leave it out: of all weights no features are read";
+                    return Err(Error::config("pooling, react, normalize, pca", "given", problem));
+                }
+                context.reads(Field::Graduncertainty);
+                Norms::Stored(context.train.require(Field::Graduncertainty)?)
+            }
+        };
+        Ok(GradUncertainty { config: self.clone(), norms })
     }
 
     fn load(stored: &Stored<'_>) -> Result<GradUncertainty> {
-        let (config, input) = WithHead::load(stored)?;
-        Ok(GradUncertainty { config, input })
+        #[derive(Deserialize)]
+        struct Config {
+            settings: GradUncertaintyConfig,
+            /// Columns of the field, where it is read.
+            norms: Option<usize>,
+        }
+        let Config { settings: config, norms } = stored.config()?;
+        let norms = match (config.parameters, norms) {
+            (Parameters::All, Some(columns)) => Norms::Stored(columns),
+            (Parameters::Head, None) => {
+                Norms::Head(WithHead::load::<GradUncertaintyConfig>(stored)?.1)
+            }
+            _ => return Err(contradiction(stored)),
+        };
+        Ok(GradUncertainty { config, norms })
     }
 }
 
@@ -61,22 +112,48 @@ impl Scorer for GradUncertainty {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
-        self.input.input.needs(set)
+        match &self.norms {
+            Norms::Head(input) => input.input.needs(set),
+            Norms::Stored(columns) => FieldSet::checked(set, Field::Graduncertainty, *columns),
+        }
+    }
+
+    fn of_maps(&self) -> Vec<Field> {
+        match &self.norms {
+            Norms::Head(_) => vec![],
+            Norms::Stored(_) => vec![Field::Graduncertainty],
+        }
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let rows = self.input.input.stepped(batch);
-        let logits = self.input.logits(&rows);
-        let logits = logits.chunks_exact(self.input.head.classes());
-        for (o, (row, logits)) in
-            out.iter_mut().zip(rows.chunks_exact(self.input.dim()).zip(logits))
-        {
-            *o = reduce::finite(-(reduce::norm2(row) + 1.0) * from_uniform(logits));
+        match &self.norms {
+            Norms::Head(input) => {
+                let rows = input.input.stepped(batch);
+                let logits = input.logits(&rows);
+                let logits = logits.chunks_exact(input.head.classes());
+                let rows = rows.chunks_exact(input.dim()).zip(logits);
+                for (o, (row, logits)) in out.iter_mut().zip(rows) {
+                    *o = reduce::finite(-(reduce::norm2(row) + 1.0) * from_uniform(logits));
+                }
+            }
+            Norms::Stored(columns) => {
+                let rows = batch.get(Field::Graduncertainty).chunks_exact(*columns);
+                for (o, row) in out.iter_mut().zip(rows) {
+                    let squares = row.iter().map(|kept| signed_square(*kept).powi(2));
+                    *o = reduce::finite(-squares.sum::<f64>());
+                }
+            }
         }
     }
 
     fn section(&self) -> Section {
-        self.input.section("graduncertainty", &self.config)
+        match &self.norms {
+            Norms::Head(input) => input.section("graduncertainty", &self.config),
+            Norms::Stored(columns) => {
+                let config = json!({ "settings": self.config, "norms": columns });
+                Section::new("graduncertainty", config)
+            }
+        }
     }
 }
 

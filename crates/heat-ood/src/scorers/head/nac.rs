@@ -1,13 +1,16 @@
 //! Coverage of neurons' activations (`nac`): −mean_i min(n_i(s_i)/O, 1), s_i = sigmoid(α·z_i·∂/∂z_i KL(u ‖ p)) how
-//! active neuron i is, u uniform, p = softmax(Wz + b); n_i(s) the training rows of which s_i falls into the same of
+//! active neuron i is, u uniform, p = softmax(logits); n_i(s) the training rows of which s_i falls into the same of
 //! M − 1 intervals as s.
 //!
-//! In closed form ∂/∂z KL = Wᵀ(p − u). Intervals are the authors': narrow near 0 and 1. n counts for 1,000
-//! training rows: O goes with these. Sums over the training set, O(N·C·D); cost per row O(C·D).
+//! Of the last layer ∂/∂z KL = Wᵀ(p − u), from features and head. Of further layers (`layer=`) `heat extract --for nac`
+//! takes it back through the network and keeps z_i·∂/∂z_i KL, z_i and its gradient summed over the map. Intervals
+//! are the authors': narrow around ½. n counts for 1,000 training rows: O goes with these. Sums over the training
+//! set, O(N·C·D); cost per row O(C·D), of further layers O(D).
 //!
 //! *Differences from the authors*: they count 1,000 rows drawn from all classes alike, here all rows count, each
-//! 1000/N. Here the last layer (their `avgpool`, OpenOOD's and their default); their best results are of four
-//! layers, which take gradients through the network.
+//! 1000/N. A layer at a time: their mean over several is a composition. Their M, O and α of further layers were chosen
+//! with OOD images of each benchmark, layer by layer (α from 0.001 to 1000: products go with the number of cells, squared);
+//! here M and O are those of the last and α goes with the products, unless given: one more pass.
 //!
 //! Reference: Liu et al., *Neuron Activation Coverage: Rethinking Out-of-Distribution Detection and
 //! Generalization*, ICLR 2024.
@@ -17,11 +20,10 @@ use serde_json::json;
 
 use super::with_head::WithHead;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, FieldSet, Head};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Head, beyond_uniform, signed_square};
 use crate::io::Tensor;
 use crate::math::linalg::product_nn;
 use crate::math::parallel::{Pieces, Slices};
-use crate::math::reduce;
 use crate::scorers::context::{Block, FitContext, Source, Statistic, StatisticRequest};
 use crate::scorers::input::{by_classes, contradiction, feature_settings};
 use crate::scorers::method::{Method, offer};
@@ -36,61 +38,88 @@ feature_settings! {
     /// O: rows of 1,000 from which on an interval is covered. By default 50/50/10 (CIFAR-10, CIFAR-100,
     /// ImageNet).
     o: Option<f64> = None,
-    /// α. By default 100/50/3000.
+    /// α. By default 100/50/3000; of further layers 2 ÷ the mean of |z·∂KL/∂z| over training rows and neurons.
     sig_alpha: Option<f64> = None,
 }
 
 offer! { NacConfig => Nac }
 
+/// O for CIFAR-10, CIFAR-100 and ImageNet.
+const O: [f64; 3] = [50.0, 50.0, 10.0];
+
 /// Rows that O is for.
 const ROWS: f64 = 1000.0;
+
+/// Where zᵢ·∂KL/∂zᵢ of the neurons of rows comes from.
+#[derive(Clone)]
+enum Products {
+    /// The head, and its weights in double precision.
+    Head(Head, Vec<f64>),
+    /// [`Field::Nac`], of so many columns.
+    Stored(usize),
+}
+
+impl Products {
+    fn new(head: &Head) -> Self {
+        Products::Head(head.clone(), head.weight().iter().map(|w| f64::from(*w)).collect())
+    }
+
+    fn dim(&self) -> usize {
+        match self {
+            Products::Head(head, _) => head.dim(),
+            Products::Stored(dim) => *dim,
+        }
+    }
+
+    /// Of rows: those stored, or features with their logits.
+    fn of(&self, rows: &[f32], logits: &[f32]) -> Vec<f64> {
+        let Products::Head(head, weight) = self else {
+            return rows.iter().map(|kept| signed_square(*kept)).collect();
+        };
+        let classes = head.classes();
+        let mut beyond: Vec<f64> = logits.iter().map(|l| f64::from(*l)).collect();
+        beyond.chunks_exact_mut(classes).for_each(beyond_uniform);
+        let mut products = vec![0.0; rows.len()];
+        product_nn(&beyond, weight, &mut products, classes);
+        products.iter_mut().zip(rows).for_each(|(g, z)| *g *= f64::from(*z));
+        products
+    }
+}
 
 /// Activities of the neurons of rows.
 #[derive(Clone)]
 struct Activity {
-    head: Head,
-    /// W in double precision.
-    weight: Vec<f64>,
+    products: Products,
     alpha: f64,
     /// Ends of the intervals, ascending.
     ends: Vec<f64>,
 }
 
 impl Activity {
-    fn new(config: &NacConfig, head: Head) -> Result<Self> {
-        if config.m < 6 || !config.m.is_multiple_of(2) || config.m > 1 << 16 {
-            return Err(Error::config("m", config.m, "an even number from 6 to 65536"));
-        }
-        for (key, value) in [("o", config.o), ("sig_alpha", config.sig_alpha)] {
-            if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
-                return Err(Error::config(key, value, "must be a positive number"));
-            }
-        }
-        if head.dim().saturating_mul(config.m) > 1 << 26 {
-            let problem = format!("{} intervals of {} neurons are too many", config.m, head.dim());
+    fn new(config: &NacConfig, products: Products, alpha: f64) -> Result<Self> {
+        config.check_ranges()?;
+        let dim = products.dim();
+        if dim.saturating_mul(config.m) > 1 << 26 {
+            let problem = format!("{} intervals of {dim} neurons are too many", config.m);
             return Err(Error::Fit { what: "nac".into(), problem });
         }
-        let alpha = config.sig_alpha.unwrap_or(by_classes(head.classes(), [100.0, 50.0, 3000.0]));
-        let weight = head.weight().iter().map(|w| f64::from(*w)).collect();
-        Ok(Activity { weight, alpha, ends: ends(config.m), head })
+        Ok(Activity { products, alpha, ends: ends(config.m) })
     }
 
-    /// The interval of each neuron's activity, for rows and their logits.
-    fn intervals(&self, rows: &[f32], logits: &[f32], mut found: impl FnMut(usize, usize, usize)) {
-        let classes = self.head.classes();
-        let uniform = 1.0 / classes as f64;
-        let mut beyond: Vec<f64> = logits.iter().map(|l| f64::from(*l)).collect();
-        for row in beyond.chunks_exact_mut(classes) {
-            let total = reduce::logsumexp(row.iter().copied());
-            row.iter_mut().for_each(|l| *l = (*l - total).exp() - uniform);
-        }
-        let mut gradient = vec![0.0; rows.len()];
-        product_nn(&beyond, &self.weight, &mut gradient, classes);
-        let dim = self.head.dim();
-        let rows = rows.chunks_exact(dim).zip(gradient.chunks_exact(dim));
-        for (row, (z, gradient)) in rows.enumerate() {
-            for (neuron, (z, g)) in z.iter().zip(gradient).enumerate() {
-                let state = 1.0 / (1.0 + (-self.alpha * f64::from(*z) * g).exp());
+    fn dim(&self) -> usize {
+        self.products.dim()
+    }
+
+    fn intervals(&self) -> usize {
+        self.ends.len() - 1
+    }
+
+    /// Row, neuron and interval of each neuron's activity, for rows and their logits.
+    fn each(&self, rows: &[f32], logits: &[f32], mut found: impl FnMut(usize, usize, usize)) {
+        let products = self.products.of(rows, logits);
+        for (row, products) in products.chunks_exact(self.dim()).enumerate() {
+            for (neuron, product) in products.iter().enumerate() {
+                let state = 1.0 / (1.0 + (-self.alpha * product).exp());
                 let above = self.ends.partition_point(|end| *end <= state);
                 found(row, neuron, above.saturating_sub(1));
             }
@@ -115,7 +144,8 @@ fn ends(m: usize) -> Vec<f64> {
 
 /// How many rows have each neuron's activity in each interval.
 struct Covered {
-    source: Source,
+    /// The features, where the products are of these and the head.
+    source: Option<Source>,
     activity: Activity,
     /// `[D, intervals]`.
     counts: Vec<u64>,
@@ -123,11 +153,27 @@ struct Covered {
 
 impl Covered {
     fn request(config: &NacConfig, context: &mut FitContext<'_>) -> Result<StatisticRequest> {
-        let head = WithHead::fit("nac", config, context)?.head;
-        let source = context.source(config)?;
-        let activity = Activity::new(config, head)?;
-        let counts = vec![0; source.dim * (activity.ends.len() - 1)];
-        let key = format!("nac {} {} {}", config.m, activity.alpha, source.key);
+        config.check_ranges()?;
+        let (source, products, alpha) = match config.stored(context)? {
+            Some(dim) => {
+                context.reads(Field::Nac);
+                let alpha = match config.sig_alpha {
+                    Some(alpha) => alpha,
+                    None => Scale::find(context)?,
+                };
+                (None, Products::Stored(dim), alpha)
+            }
+            None => {
+                let head = WithHead::fit("nac", config, context)?.head;
+                let alpha = by_classes(head.classes(), [100.0, 50.0, 3000.0]);
+                let source = context.source(config)?;
+                (Some(source), Products::new(&head), config.sig_alpha.unwrap_or(alpha))
+            }
+        };
+        let activity = Activity::new(config, products, alpha)?;
+        let counts = vec![0; activity.dim() * activity.intervals()];
+        let rows = source.as_ref().map_or("", |source| &source.key);
+        let key = format!("nac {} {} {rows}", config.m, activity.alpha);
         Ok(StatisticRequest { key, statistic: Box::new(Covered { source, activity, counts }) })
     }
 }
@@ -135,21 +181,28 @@ impl Covered {
 impl Statistic for Covered {
     fn update(&mut self, block: &Block<'_>) -> Result<()> {
         const PIECE: usize = 256;
-        let rows = block.rows(&self.source)?;
-        let logits = block.head_logits(&self.source, &self.activity.head)?;
-        let (activity, classes) = (&self.activity, self.activity.head.classes());
-        let pieces = rows.par_chunks(PIECE * self.source.dim);
-        let found: Vec<Vec<u16>> = pieces
-            .zip(logits.par_chunks(PIECE * classes))
-            .map(|(rows, logits)| {
-                let mut all = Vec::with_capacity(rows.len());
-                activity.intervals(rows, logits, |_, _, interval| all.push(interval as u16));
-                all
-            })
-            .collect();
-        let intervals = activity.ends.len() - 1;
+        let activity = &self.activity;
+        let one = |(rows, logits): (&[f32], &[f32])| -> Vec<u16> {
+            let mut all = Vec::with_capacity(rows.len());
+            activity.each(rows, logits, |_, _, interval| all.push(interval as u16));
+            all
+        };
+        let found: Vec<Vec<u16>> = match (&self.source, &activity.products) {
+            (Some(source), Products::Head(head, _)) => {
+                let rows = block.rows(source)?;
+                let logits = block.head_logits(source, head)?;
+                let pieces = rows.par_chunks(PIECE * head.dim());
+                pieces.zip(logits.par_chunks(PIECE * head.classes())).map(one).collect()
+            }
+            _ => {
+                let rows = block.train.rows(Field::Nac, block.range.clone())?;
+                let pieces = rows.par_chunks(PIECE * activity.dim());
+                pieces.map(|rows| one((rows, &[]))).collect()
+            }
+        };
+        let (dim, intervals) = (activity.dim(), activity.intervals());
         for piece in found {
-            for row in piece.chunks_exact(self.source.dim) {
+            for row in piece.chunks_exact(dim) {
                 let counts = self.counts.chunks_exact_mut(intervals).zip(row);
                 counts.for_each(|(counts, interval)| counts[usize::from(*interval)] += 1);
             }
@@ -162,13 +215,75 @@ impl Statistic for Covered {
     }
 }
 
+/// The sum of the magnitudes of [`Field::Nac`].
+struct Scale(f64);
+
+impl Scale {
+    /// α by the mean magnitude over rows and neurons. (2 is the best of 1, 2, 4, 8 and 16 on a ResNet-20 of CIFAR-10,
+    /// by little: docs/methods.md.)
+    fn find(context: &mut FitContext<'_>) -> Result<f64> {
+        let statistic = Box::new(Scale(0.0));
+        let request = StatisticRequest { key: "nac scale".into(), statistic };
+        let sum = context.find::<Scale>(request)?.0;
+        let values = context.rows() * context.train.require(Field::Nac)?;
+        // Of neurons that never act any α does.
+        let alpha = 2.0 * values as f64 / sum;
+        Ok(if alpha.is_finite() { alpha } else { 1.0 })
+    }
+}
+
+impl Statistic for Scale {
+    fn update(&mut self, block: &Block<'_>) -> Result<()> {
+        let rows = block.train.rows(Field::Nac, block.range.clone())?;
+        self.0 += rows.iter().map(|kept| signed_square(*kept).abs()).sum::<f64>();
+        Ok(())
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Sums(std::slice::from_mut(&mut self.0))]
+    }
+}
+
 /// A fitted `nac` scorer.
 pub struct Nac {
     config: NacConfig,
-    input: WithHead,
+    /// Features and head, where the products are of these.
+    input: Option<WithHead>,
     activity: Activity,
     /// How far each interval is covered, 0 to 1, `[D, intervals]`.
     coverage: Vec<f32>,
+}
+
+impl NacConfig {
+    fn check_ranges(&self) -> Result<()> {
+        if self.m < 6 || !self.m.is_multiple_of(2) || self.m > 1 << 16 {
+            return Err(Error::config("m", self.m, "an even number from 6 to 65536"));
+        }
+        for (key, value) in [("o", self.o), ("sig_alpha", self.sig_alpha)] {
+            if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
+                return Err(Error::config(key, value, "must be a positive number"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns of [`Field::Nac`], where a set has it.
+    fn stored(&self, context: &FitContext<'_>) -> Result<Option<usize>> {
+        let dim = context.train.dim(Field::Nac);
+        if dim.is_none() && context.head.is_none() {
+            let remedy = "give that of the last layer; of a further layer `heat extract --for nac` \
+                          makes `nac`";
+            return Err(Error::needs("the scorer `nac`", "a head, or `nac` of the set", remedy));
+        }
+        let defaults =
+            NacConfig { m: self.m, o: self.o, sig_alpha: self.sig_alpha, ..Self::default() };
+        if dim.is_some() && *self != defaults {
+            let problem = "leave it out: features are not read where a set has `nac`, which was made of them \
+                           and their gradient";
+            return Err(Error::config("pooling, react, normalize, pca", "given", problem));
+        }
+        Ok(dim)
+    }
 }
 
 impl Method for NacConfig {
@@ -180,10 +295,17 @@ impl Method for NacConfig {
     }
 
     fn fit_in(&self, context: &mut FitContext<'_>) -> Result<Nac> {
-        let input = WithHead::fit("nac", self, context)?;
+        let input = match self.stored(context)? {
+            Some(_) => None,
+            None => Some(WithHead::fit("nac", self, context)?),
+        };
+        let o = match (self.o, &input) {
+            (Some(o), _) => o,
+            (None, Some(input)) => by_classes(input.head.classes(), O),
+            (None, None) => by_classes(context.classes()?, O),
+        };
         let request = Covered::request(self, context)?;
         let found = context.find::<Covered>(request)?;
-        let o = self.o.unwrap_or(by_classes(input.head.classes(), [50.0, 50.0, 10.0]));
         let full = o * context.rows() as f64 / ROWS;
         let coverage = found.counts.iter().map(|n| (*n as f64 / full).min(1.0) as f32).collect();
         Ok(Nac { config: self.clone(), activity: found.activity.clone(), input, coverage })
@@ -192,14 +314,24 @@ impl Method for NacConfig {
     fn load(stored: &Stored<'_>) -> Result<Nac> {
         #[derive(Deserialize)]
         struct Config {
+            settings: NacConfig,
             sig_alpha: f64,
+            /// Columns of the field, where products are stored.
+            products: Option<usize>,
         }
-        let (config, input): (NacConfig, _) = WithHead::load(stored)?;
-        let Config { sig_alpha } = stored.config()?;
+        let Config { settings: config, sig_alpha, products } = stored.config()?;
+        let (input, products) = match products {
+            Some(dim) => (None, Products::Stored(dim)),
+            None => {
+                let (_, input) = WithHead::load::<NacConfig>(stored)?;
+                let products = Products::new(&input.head);
+                (Some(input), products)
+            }
+        };
         let settings = NacConfig { sig_alpha: Some(sig_alpha), ..config.clone() };
-        let activity = Activity::new(&settings, input.head.clone());
+        let activity = Activity::new(&settings, products, sig_alpha);
         let activity = activity.map_err(|_| contradiction(stored))?;
-        let shape = [input.dim(), activity.ends.len() - 1];
+        let shape = [activity.dim(), activity.intervals()];
         let coverage = stored.file.f32(&stored.name("coverage"), &shape)?;
         if coverage.iter().any(|v| !(0.0..=1.0).contains(v)) {
             return Err(contradiction(stored));
@@ -214,27 +346,44 @@ impl Scorer for Nac {
     }
 
     fn needs(&self, set: &FeatureSet) -> Result<FieldSet> {
-        self.input.input.needs(set)
+        match &self.input {
+            Some(input) => input.input.needs(set),
+            None => FieldSet::checked(set, Field::Nac, self.activity.dim()),
+        }
+    }
+
+    fn of_maps(&self) -> Vec<Field> {
+        if self.input.is_none() { vec![Field::Nac] } else { vec![] }
     }
 
     fn score_batch(&self, batch: &Batch, out: &mut [f32]) {
-        let rows = self.input.input.stepped(batch);
-        let logits = self.input.logits(&rows);
-        let intervals = self.activity.ends.len() - 1;
+        let intervals = self.activity.intervals();
         let mut sums = vec![0.0; out.len()];
-        self.activity.intervals(&rows, &logits, |row, neuron, interval| {
+        let add = |row: usize, neuron, interval| {
             sums[row] += f64::from(self.coverage[neuron * intervals + interval]);
-        });
+        };
+        match &self.input {
+            Some(input) => {
+                let rows = input.input.stepped(batch);
+                self.activity.each(&rows, &input.logits(&rows), add);
+            }
+            None => self.activity.each(batch.get(Field::Nac), &[], add),
+        }
         for (o, sum) in out.iter_mut().zip(sums) {
-            *o = (-sum / self.input.dim() as f64) as f32;
+            *o = (-sum / self.activity.dim() as f64) as f32;
         }
     }
 
     fn section(&self) -> Section {
-        let shape = [self.input.dim(), self.activity.ends.len() - 1];
-        let coverage = Tensor::f32(shape, self.coverage.clone());
-        let mut section = self.input.section("nac", &self.config);
-        section = section.with("", vec![("coverage".to_owned(), coverage)]);
+        let shape = [self.activity.dim(), self.activity.intervals()];
+        let coverage = vec![("coverage".to_owned(), Tensor::f32(shape, self.coverage.clone()))];
+        let mut section = match &self.input {
+            Some(input) => input.section("nac", &self.config).with("", coverage),
+            None => {
+                let config = json!({ "settings": self.config, "products": self.activity.dim() });
+                Section::new("nac", config).with("", coverage)
+            }
+        };
         section.config["sig_alpha"] = json!(self.activity.alpha);
         section
     }

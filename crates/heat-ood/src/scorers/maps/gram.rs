@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, FieldSet, GRAM_POWERS, Part, View};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, GRAM_POWERS, Part, signed_square};
 use crate::io::Tensor;
 use crate::math::{blocks, reduce};
 use crate::observe::Event;
@@ -112,17 +112,11 @@ fn predicted(logits: &[f32]) -> (usize, f64) {
     (class, (f64::from(logits[class]) - total).exp())
 }
 
-/// g of what is kept.
-fn whole(kept: f32) -> f64 {
-    let kept = f64::from(kept);
-    kept * kept.abs()
-}
-
 /// δ, before it is divided.
 fn deviation(row: &[f32], least: &[f32], greatest: &[f32]) -> f64 {
     let beyond = |value: f32, bound: f32| {
-        let bound = whole(bound);
-        (whole(value) - bound).abs() / (bound + 1e-6).abs()
+        let bound = signed_square(bound);
+        (signed_square(value) - bound).abs() / (bound + 1e-6).abs()
     };
     let one = |((v, low), high): ((&f32, &f32), &f32)| match () {
         _ if v < low => beyond(*v, *low),
@@ -172,12 +166,9 @@ impl Layer {
 
 /// The layers of a set that have their Gram matrices: not those of other views.
 fn layers_of(set: &FeatureSet) -> Vec<(Field, usize)> {
-    let of_view = |field: Field| {
-        let part = field.part().map_or("", Part::name);
-        part.split('.').next().and_then(View::known).is_some()
-    };
-    let fields = set.fields().filter(|f| f.base() == Field::Gram && !of_view(*f));
-    fields.filter_map(|f| Some((f, set.dim(f)?))).collect()
+    let further = set.layers().into_iter().map(|layer| Field::Gram.within(layer));
+    let fields = std::iter::once(Field::Gram).chain(further);
+    fields.filter_map(|field| Some((field, set.dim(field)?))).collect()
 }
 
 impl Method for GramConfig {

@@ -25,7 +25,7 @@ use serde_json::json;
 
 use super::indexed::Indexed;
 use crate::error::{Error, Result};
-use crate::features::{Batch, FeatureSet, Field, FieldSet, Part, View};
+use crate::features::{Batch, FeatureSet, Field, FieldSet, Part};
 use crate::io::Tensor;
 use crate::math::parallel::{self, Pieces, SlicesMut};
 use crate::math::reduce;
@@ -156,14 +156,10 @@ pub struct Jtla {
     known: Vec<Vec<f64>>,
 }
 
-/// Further layers of a set that have features; no views.
+/// Further layers of a set that have features.
 fn further(set: &FeatureSet, config: &JtlaConfig) -> Vec<Part> {
-    let layer = |part: &Part| {
-        let view = part.name().split('.').next().and_then(View::known);
-        let has = |set: FeatureSet| set.dim(Field::Features(config.pooling())).is_some();
-        view.is_none() && set.part(*part).is_ok_and(has)
-    };
-    set.parts().into_iter().filter(layer).collect()
+    let has = |set: FeatureSet| set.dim(Field::Features(config.pooling())).is_some();
+    set.layers().into_iter().filter(|layer| set.part(*layer).is_ok_and(has)).collect()
 }
 
 impl Method for JtlaConfig {

@@ -1,15 +1,19 @@
-//! The gradient with respect to the images, as a second graph beside the
-//! forward one.
+//! The gradient with respect to the images, or to layers on the way, as a
+//! second graph beside the forward one.
 //!
 //! [`with_gradient`] appends to a classifier's graph the nodes that carry
 //! *seeds*, the gradient of some energy with respect to the pooled features
-//! and the logits, back to the images, for images of one size. A
+//! and the logits, back to the images or as far as the first of some layers,
+//! for images of one size; or takes on the way the norms of the gradients of
+//! the weights. A
 //! convolution goes back as a convolution with the kernel turned round, or as
 //! a transposed one where it has a stride; ReLU by the sign of its output; a
 //! max-pooling by the places of its maxima; a batch normalisation as a factor
 //! for each channel.
 
-use std::collections::HashMap;
+mod norms;
+
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use prost::Message;
@@ -23,6 +27,37 @@ use heat_ood::{Error, Result};
 
 /// The output that holds the gradient, `[N, 3, height, width]`.
 pub(super) const GRADIENT: &str = "heat_gradient";
+
+/// The output that holds the squared norm of the gradient of each weight tensor, `[N, tensors]`, the
+/// last of the network first.
+pub(super) const NORMS: &str = "heat_norms";
+
+/// What a gradient is wanted of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The images: [`GRADIENT`].
+    Images,
+    /// These tensors, each times the tensor, both summed over the map: [`product`] of its place.
+    Products(Vec<String>),
+    /// All weights, by their norms for each image: [`NORMS`].
+    Weights,
+}
+
+impl Wanted {
+    /// Names of the outputs.
+    pub fn outputs(&self) -> Vec<String> {
+        match self {
+            Wanted::Images => vec![GRADIENT.to_owned()],
+            Wanted::Products(tensors) => (0..tensors.len()).map(product).collect(),
+            Wanted::Weights => vec![NORMS.to_owned()],
+        }
+    }
+}
+
+/// The output of the tensor at that place, `[N, channels]`.
+fn product(at: usize) -> String {
+    format!("heat_product_{at}")
+}
 
 /// The input that holds the seeds of a field, `[N, D]` or `[N, C]`.
 pub(super) fn seed(field: Field) -> String {
@@ -42,21 +77,28 @@ struct Tape<'a> {
     stranger: Option<&'a Node>,
     /// What sums to the gradient of each tensor.
     parts: HashMap<String, Vec<String>>,
+    /// Whole gradients that are wanted.
+    whole: HashMap<String, Option<String>>,
+    /// Squared norms of the gradients of weights, `[N, 1, 1]`, where these are wanted.
+    norms: Option<Vec<String>>,
+    /// Weights that were met.
+    met: HashSet<String>,
     nodes: Vec<Node>,
     tensors: Vec<Tensor>,
     opset: i64,
 }
 
-/// The model with the gradient as a further output, for seeds of `fields`.
+/// The model with the gradients as further outputs, for seeds of `fields`.
 ///
 /// # Errors
-/// If an operator between the images and the features has no gradient here.
+/// If an operator between what is wanted and the features has no gradient here.
 pub(super) fn with_gradient(
     path: &Path,
     bytes: &[u8],
     found: &Found,
     image: [usize; 2],
     fields: &[Field],
+    wanted: &Wanted,
 ) -> Result<Vec<u8>> {
     let model = Model::decode(bytes).map_err(|e| Error::format(path, e.to_string()))?;
     let graph = model.graph.unwrap_or_default();
@@ -69,6 +111,9 @@ pub(super) fn with_gradient(
         shapes: shapes.known,
         stranger: shapes.stranger,
         parts: HashMap::new(),
+        whole: HashMap::new(),
+        norms: (*wanted == Wanted::Weights).then(Vec::new),
+        met: HashSet::new(),
         nodes: Vec::new(),
         tensors: Vec::new(),
         opset: found.opset,
@@ -78,20 +123,47 @@ pub(super) fn with_gradient(
         let width = tape.seed(found, field)?;
         inputs.push(Value::floats(&seed(field), Some(&[Err("batch"), Ok(width)])));
     }
+    if let Wanted::Products(tensors) = wanted {
+        tape.whole = tensors.iter().map(|name| (name.clone(), None)).collect();
+    }
     for node in graph.node.iter().rev() {
         tape.back(node)?;
+        // No further than the first of the layers.
+        if !tape.whole.is_empty() && tape.whole.values().all(Option::is_some) {
+            break;
+        }
     }
-    let Some(total) = tape.sum(&found.input) else {
-        let problem = "no gradient reaches the images: its features do not depend on them";
-        return Err(Error::format(path, problem));
-    };
-    tape.nodes.push(Node::new("Identity", &[&total], GRADIENT, vec![]));
+    match wanted {
+        Wanted::Images => {
+            let Some(total) = tape.sum(&found.input) else {
+                let problem = "no gradient reaches the images: its features do not depend on them";
+                return Err(Error::format(path, problem));
+            };
+            tape.nodes.push(Node::new("Identity", &[&total], GRADIENT, vec![]));
+        }
+        Wanted::Products(tensors) => {
+            for (at, tensor) in tensors.iter().enumerate() {
+                tape.product(tensor, &product(at))?;
+            }
+        }
+        Wanted::Weights => {
+            let norms = tape.norms.take().unwrap_or_default();
+            if norms.is_empty() {
+                let problem = "no weights between its images and its logits";
+                return Err(Error::format(path, problem));
+            }
+            let norms: Vec<&str> = norms.iter().map(String::as_str).collect();
+            let all = tape.add("Concat", &norms, vec![Attribute::int("axis", 1)]);
+            let axis = vec![Attribute::int("axis", 1)];
+            tape.nodes.push(Node::new("Flatten", &[&all], NORMS, axis));
+        }
+    }
     let more = Graph {
         name: String::new(),
         node: tape.nodes,
         initializer: tape.tensors,
         input: inputs,
-        output: vec![Value::floats(GRADIENT, None)],
+        output: wanted.outputs().iter().map(|name| Value::floats(name, None)).collect(),
     };
     let more = Model { graph: Some(more), ..Model::default() };
     Ok([bytes, &more.encode_to_vec()].concat())
@@ -169,7 +241,8 @@ impl<'a> Tape<'a> {
             Field::Features(Pooling::Std) => names.std,
             Field::Features(Pooling::Max) => names.max,
             Field::Features(Pooling::AvgStd) | Field::Probabilities => None,
-            Field::Gram | Field::Rankfeat | Field::Of(_) => None,
+            Field::Gram | Field::Rankfeat | Field::Nac | Field::Graduncertainty => None,
+            Field::Of(_) => None,
         };
         let place = || self.path.display().to_string();
         let at = at.ok_or_else(|| {
@@ -239,6 +312,31 @@ impl<'a> Tape<'a> {
         self.add("Expand", &[&scaled, &shape], vec![])
     }
 
+    /// A tensor times its gradient, both summed over the map.
+    fn product(&mut self, tensor: &str, output: &str) -> Result<()> {
+        let Some(g) = self.whole.get(tensor).cloned().flatten() else {
+            let problem =
+                format!("no gradient of the logits reaches `{tensor}`: they do not depend on it");
+            return Err(Error::format(self.path, problem));
+        };
+        match self.shape(tensor) {
+            Some(Shape::Vector(_)) => {
+                self.nodes.push(Node::new("Mul", &[tensor, &g], output, vec![]));
+            }
+            Some(Shape::Map([_, h, w])) => {
+                let means = [tensor, &g].map(|map| self.add("GlobalAveragePool", &[map], vec![]));
+                let product = self.add("Mul", &[&means[0], &means[1]], vec![]);
+                let cells = (h * w) as f32;
+                let factor = self.floats(&[], &[cells * cells]);
+                let sums = self.add("Mul", &[&product, &factor], vec![]);
+                let axis = vec![Attribute::int("axis", 1)];
+                self.nodes.push(Node::new("Flatten", &[&sums], output, axis));
+            }
+            _ => return Err(self.no_way(tensor)),
+        }
+        Ok(())
+    }
+
     /// Carry the gradient of a node's output to its inputs.
     fn back(&mut self, node: &'a Node) -> Result<()> {
         let Some(output) = node.output.first() else {
@@ -247,6 +345,12 @@ impl<'a> Tape<'a> {
         let Some(g) = self.sum(output) else {
             return Ok(());
         };
+        if let Some(whole) = self.whole.get_mut(output) {
+            *whole = Some(g.clone());
+        }
+        if self.norms.is_some() {
+            self.weights_of(node, output, &g)?;
+        }
         let depends = |name: &&String| self.shapes.contains_key(name.as_str());
         let inputs: Vec<String> = node.input.iter().filter(depends).cloned().collect();
         let Some(x) = inputs.first().map(String::as_str) else {
