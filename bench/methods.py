@@ -31,10 +31,10 @@ LAYERS = {"stage1": "layer1.2.sum.relu", "stage2": "layer2.2.sum.relu"}
 METHODS = [
     ("openmax", [], "OpenMax"),
     ("gram", ["--for", "gram", "TAPS"], "Gram"),
-    ("maha of three layers, added", ["TAPS"], "MultiMahalanobis"),
+    ("maha of three layers", ["TAPS"], "MultiMahalanobis"),
     ("rankfeat", ["--for", "rankfeat"], "RankFeat"),
     ("nac", [], "NACUE"),
-    ("nac of three layers, added", ["--for", "nac", "TAPS"], "NACUE of three layers"),
+    ("nac of three layers", ["--for", "nac", "TAPS"], "NACUE of three layers"),
     ("graduncertainty", [], "GradUncertainty"),
     ("graduncertainty(parameters=all)", ["--for", "graduncertainty"], "GradUncertainty of all parameters"),
     ("lid", [], None),

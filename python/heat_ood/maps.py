@@ -22,6 +22,9 @@ from .errors import InputError
 
 __all__ = ["gram", "nac", "rankfeat"]
 
+#: Those that need no gradients: of maps alone.
+ALONE = ("gram", "rankfeat")
+
 
 def gram(maps: Any) -> NDArray[np.float32]:
     """Gram matrices of maps `[N, C, h, w]` (or `[N, C, cells]`) by their rows' sums, `[N, 10·C]`.

@@ -59,7 +59,7 @@ class HeatPostprocessor(BasePostprocessor):  # type: ignore[misc]
             method = settings.pop("method", "gmm")
         self.method = method
         self.settings = settings
-        self._of_maps = [name for name in _maps.__all__ if method.partition("(")[0] == name]
+        self._of_maps = [name for name in _maps.ALONE if method.partition("(")[0] == name]
         of_map = "std" in method or settings.get("pooling") in ("std", "max") or bool(self._of_maps)
         self.maps = maps if maps is not None else of_map
         self.args_dict = dict(search or {})

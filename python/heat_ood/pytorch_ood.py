@@ -132,7 +132,7 @@ class _Adapter:
 class _OfScorer(_Adapter):
     def _named(self, name: str, encoder: Any, w: Any, b: Any, settings: dict[str, Any]) -> None:
         self.scorer = name
-        self._of_maps = (name,) if name in maps.__all__ else ()
+        self._of_maps = (name,) if name in maps.ALONE else ()
         self.hyperparameter_space = {"k": [50, 100, 200, 500, 1000]} if name == "knn" else {}
         self._settings_are(settings, encoder, w, b)
 

@@ -1238,19 +1238,22 @@ class Gradnorm(Scorer):
 
 class Graduncertainty(Scorer):
     """`graduncertainty`: −(‖z‖² + 1)·Σ (C·p − 1)²: the squared L2 norm of the gradient of −Σ log p by
-    W and b.
+    W and b; with `parameters=all` by all weights of the network.
 
-    Fit: none; cost of a row: O(D·C).
+    Settings: `parameters=head|all`.
+
+    Fit: none; cost of a row: O(D·C); the norms, when extracted.
 
     Lee and AlRegib, ICIP 2020.
     """
 
     name = "graduncertainty"
-    defaults: ClassVar[dict[str, Setting]] = {"layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
+    defaults: ClassVar[dict[str, Setting]] = {"parameters": 'head', "layer": None, "normalize": False, "pca": None, "pooling": 'avg', "react": None, "views": None, "whiten": False}
 
     def __init__(
         self,
         *,
+        parameters: str = 'head',
         layer: str | None = None,
         normalize: bool = False,
         pca: int | None = None,
@@ -1259,14 +1262,14 @@ class Graduncertainty(Scorer):
         views: str | None = None,
         whiten: bool = False,
     ) -> None:
-        super().__init__(layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
+        super().__init__(parameters=parameters, layer=layer, normalize=normalize, pca=pca, pooling=pooling, react=react, views=views, whiten=whiten)
 
 
 class Nac(Scorer):
     """`nac`: −mean_i min(n_i/O, 1), n_i the rows, of 1,000 training rows, in the same of M − 1
     intervals as s_i = sigmoid(α·z_i·∂/∂z_i KL(uniform ‖ p)).
 
-    Settings: `m=50`; `o=50/50/10`; `sig_alpha=100/50/3000`.
+    Settings: `m=50`; `o=50/50/10`; `sig_alpha=100/50/3000`, of further layers 2 ÷ mean |z·∂KL/∂z|.
 
     Fit: O(N·C·D); cost of a row: O(C·D).
 

@@ -173,6 +173,12 @@ fn compare(name: &str, backbone: &Backbone, n: usize, side: usize) {
     }
     let gradient = network.gradient(&images, shape, &Batch::of(n, seeds).unwrap()).unwrap();
     close("gradient", &gradient, &expected(&format!("{name}.gradient")), 1e-4);
+    if name == "resnet20" {
+        // Kernels and biases of 19 convolutions and the head's: no shortcut, which has no weights.
+        let with = backbone.with_fields_of_maps(&[Field::Graduncertainty]).unwrap();
+        let norms = with.load().unwrap().run(images.clone(), shape).unwrap().graduncertainty;
+        assert_eq!(norms.len(), n * 40);
+    }
     let nudged = network.nudged(&images, &pooled.logits, shape, 5).unwrap();
     let moved = nudged.iter().zip(&images).filter(|(a, b)| a != b).count();
     assert_eq!(moved, n * (images.len() / n * 5 / 100));

@@ -2,8 +2,8 @@
 //!
 //! A [`FeatureSet`] is a read-only view of N rows, memory-mapped and read by
 //! block: no operation needs memory proportional to N·D. Fields: `avg`, `std`,
-//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `gram` and `rankfeat` (what some
-//! scorers want of a map), `label` (`[N]`), and names of the rows. The same of other layers and views of
+//! `max` (pooled features, `[N, D]`), `logits` or `probs` (`[N, C]`), `gram`, `rankfeat`, `nac` and
+//! `graduncertainty` (what some scorers want of a map or a gradient), `label` (`[N]`), and names of the rows. The same of other layers and views of
 //! the image stand beside them, as `PART.avg`:
 //! [`FeatureSet::part`] gives a set of these.
 

@@ -243,8 +243,9 @@ impl Shard {
 }
 
 /// Names of arrays that a set may have.
-pub(super) const NAMES: [&str; 9] =
-    ["avg", "std", "max", "logits", "probs", "gram", "rankfeat", "label", CLASS_NAMES];
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    Field::ALL.into_iter().map(Field::name).chain(["label", CLASS_NAMES])
+}
 
 /// The array of class names in files of numpy's.
 pub(super) const CLASS_NAMES: &str = "classes";

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::field::Field;
 use super::names::NAME;
-use super::shard::{NAMES, of_parts, safetensors_arrays};
+use super::shard::{names, of_parts, safetensors_arrays};
 use crate::error::{Error, Result};
 use crate::io::{Array, Npz, TensorFile, Texts, kind_of, map};
 
@@ -34,7 +34,8 @@ pub(super) fn npz(path: &Path, notices: &mut Vec<String>) -> Result<(Arrays, Opt
 fn arrays(file: &mut Npz, path: &Path, notices: &mut Vec<String>) -> Result<Vec<(String, Array)>> {
     let listed = file.entries()?;
     let parts = of_parts(listed.iter().map(|e| (&*e.name, &*e.shape)));
-    let names: Vec<&str> = NAMES.into_iter().chain(parts.iter().map(String::as_str)).collect();
+    let mut names: Vec<&str> = names().collect();
+    names.extend(parts.iter().map(String::as_str));
     let arrays = file.arrays(&names)?;
     if arrays.iter().any(|(name, _)| is_matrix_name(name)) {
         return Ok(arrays);

@@ -128,8 +128,13 @@ fn every_scorer_is_the_same_made_of_parts() {
     assert!(
         rounds[&1].contains(&"gmm") && rounds[&1].contains(&"knn") && rounds[&1].contains(&"el")
     );
-    for text in ["vim", "weiper", "nac(layer=mid)", "gmm(shrinkage=ledoit_wolf)", "gmm(react=0.9,pca=20,whiten=true)"]
-    {
+    for text in [
+        "vim",
+        "weiper",
+        "nac(layer=mid)",
+        "gmm(shrinkage=ledoit_wolf)",
+        "gmm(react=0.9,pca=20,whiten=true)",
+    ] {
         let n = rounds.iter().find(|(_, all)| all.contains(&text)).map(|(n, _)| *n).unwrap();
         assert!(n >= 2, "{text}: {n} rounds");
     }

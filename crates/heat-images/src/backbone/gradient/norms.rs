@@ -16,8 +16,12 @@ impl Tape<'_> {
         };
         match (node.op.as_str(), of_map) {
             ("Conv", Some((c, cells))) => {
-                self.meet(node, 1)?;
-                self.norms_of_kernel(node, x, output, g)?;
+                let kernel = self.weight(node, 1)?.floats();
+                // Zeros and ones choose cells and channels: a shortcut, nothing that was trained.
+                if !kernel.is_some_and(|k| k.iter().all(|v| *v == 0.0 || *v == 1.0)) {
+                    self.meet(node, 1)?;
+                    self.norms_of_kernel(node, x, output, g)?;
+                }
                 if input(2).is_some() {
                     self.meet(node, 2)?;
                     let sums = self.sums(g, cells);

@@ -18,7 +18,7 @@ use super::labels::open_labels;
 use super::names::{NAME, of_tensors};
 use super::open::OpenOptions;
 use super::origin::Origin;
-use super::shard::{NAMES, Shard, safetensors_arrays};
+use super::shard::{Shard, names, safetensors_arrays};
 use super::whole_labels::whole;
 use super::{Field, FileFormat, Head, Part, Pooling, memmap, table, unnamed};
 use crate::error::{Error, Result};
@@ -154,7 +154,7 @@ impl FeatureSet {
         }
         let mut named = of_format(FileFormat::Npy);
         // Other arrays may lie beside ours.
-        named.retain(|f| f.file_stem().is_some_and(|s| NAMES.iter().any(|n| s == *n)));
+        named.retain(|f| f.file_stem().is_some_and(|s| names().any(|n| s == n)));
         if named.is_empty() {
             return Err(Error::format(
                 path,
