@@ -54,7 +54,8 @@ def nac(maps: Any, gradients: Any) -> NDArray[np.float32]:
     rows = (*values.shape[:2], -1)
     sums = (x.reshape(rows).sum(axis=2, dtype=np.float64) for x in (values, slopes))
     product = next(sums) * next(sums)
-    return np.sign(product).astype(np.float32) * np.sqrt(np.abs(product)).astype(np.float32)
+    kept: NDArray[np.float32] = (np.sign(product) * np.sqrt(np.abs(product))).astype(np.float32)
+    return kept
 
 
 def _reduced(name: str, maps: Any) -> NDArray[np.float32]:
