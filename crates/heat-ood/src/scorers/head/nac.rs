@@ -219,8 +219,8 @@ impl Statistic for Covered {
 struct Scale(f64);
 
 impl Scale {
-    /// α by the mean magnitude over rows and neurons. (2 is the best of 1, 2, 4, 8 and 16 on a ResNet-20 of CIFAR-10,
-    /// by little: docs/methods.md.)
+    /// α by the mean magnitude over rows and neurons. (2 is the best of 1, 2, 4, 8 and 16 in the mean of a ResNet-20's
+    /// layers, by little: docs/methods.md.)
     fn find(context: &mut FitContext<'_>) -> Result<f64> {
         let statistic = Box::new(Scale(0.0));
         let request = StatisticRequest { key: "nac scale".into(), statistic };
