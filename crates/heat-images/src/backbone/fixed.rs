@@ -8,18 +8,12 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::proto::{Dim, GRAPH, Shape, Value, field};
-use heat_ood::{Error, Result};
+use super::proto::{Dim, Shape, Value};
+use super::rewrite::{self, Field};
+use heat_ood::Result;
 
 const INPUT: u64 = 11;
 const OUTPUT: u64 = 12;
-
-/// What becomes of a field.
-enum Field {
-    Same,
-    Anew(Vec<u8>),
-    Gone,
-}
 
 /// The model with these inputs of these shapes and no outputs but those that are read: others may be
 /// constants now, which not all providers have as outputs. Its other bytes are copied as they are.
@@ -38,7 +32,11 @@ pub(super) fn with_shapes(
         }
         let mut value = Value::decode(body).ok()?;
         if number == OUTPUT {
-            return Some(if outputs.contains(&value.name) { Field::Same } else { Field::Gone });
+            return Some(if outputs.contains(&value.name) {
+                Field::Same
+            } else {
+                Field::Anew(vec![])
+            });
         }
         let shape = shapes.iter().find(|(name, _)| *name == value.name);
         let tensor = value.kind.as_mut().and_then(|kind| kind.tensor.as_mut());
@@ -46,36 +44,12 @@ pub(super) fn with_shapes(
             Some(((_, sides), tensor)) => {
                 let dim = |side: &usize| Dim { value: i64::try_from(*side).ok(), name: None };
                 tensor.shape = Some(Shape { dim: sides.iter().map(dim).collect() });
-                Field::Anew(value.encode_to_vec())
+                Field::Anew(vec![value.encode_to_vec()])
             }
             None => Field::Same,
         })
     };
-    let graph = |number, body: &[u8]| match number {
-        GRAPH => rewrite(body, &within).map(Field::Anew),
-        _ => Some(Field::Same),
-    };
-    rewrite(bytes, &graph)
-        .ok_or_else(|| Error::format(path, "not a whole ONNX model; export or copy it again"))
-}
-
-/// A message with what becomes of its fields, by their numbers and bodies; `None`: it is damaged.
-fn rewrite(mut rest: &[u8], anew: &dyn Fn(u64, &[u8]) -> Option<Field>) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(rest.len() + 64);
-    while !rest.is_empty() {
-        let start = rest;
-        let (key, body) = field(&mut rest)?;
-        match body.map_or(Some(Field::Same), |body| anew(key >> 3, body))? {
-            Field::Same => out.extend(&start[..start.len() - rest.len()]),
-            Field::Anew(body) => {
-                prost::encoding::encode_varint(key, &mut out);
-                prost::encoding::encode_varint(body.len() as u64, &mut out);
-                out.extend(body);
-            }
-            Field::Gone => {}
-        }
-    }
-    Some(out)
+    rewrite::graph(path, bytes, &within)
 }
 
 #[cfg(test)]

@@ -30,8 +30,10 @@ mod proto;
 mod provider;
 mod quantised;
 mod resnet;
+mod rewrite;
 mod runtime;
 mod shapes;
+mod training;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -124,6 +126,8 @@ impl Backbone {
             let opset = graph::opset(&model);
             let outside = external::some_are_outside(&model);
             let quantised = quantised::some_are(&model, opset);
+            notes.extend(training::notes(&model));
+            let trains = training::some_do(&model);
             drop(model);
             if outside {
                 bytes = Arc::new(Bytes::from(external::inlined(path, &bytes)?));
@@ -131,6 +135,9 @@ impl Backbone {
             }
             if quantised {
                 bytes = Arc::new(Bytes::from(quantised::taken_apart(path, &bytes, opset)?));
+            }
+            if trains {
+                bytes = Arc::new(Bytes::from(training::ended(path, &bytes)?));
             }
         }
         let asked = Asked {

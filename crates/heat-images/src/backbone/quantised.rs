@@ -6,10 +6,9 @@
 
 use std::path::Path;
 
-use prost::Message;
-
-use super::proto::{Attribute, GRAPH, Model, NODE, Node, field};
-use heat_ood::{Error, Result};
+use super::proto::{Attribute, Model, Node};
+use super::rewrite;
+use heat_ood::Result;
 
 /// From this version of the standard operators on, scales may be one a channel.
 const SCALES_BY_AXIS: i64 = 13;
@@ -28,48 +27,7 @@ pub(super) fn some_are(model: &Model, opset: i64) -> bool {
 /// # Errors
 /// If it is not a whole model.
 pub(super) fn taken_apart(path: &Path, bytes: &[u8], opset: i64) -> Result<Vec<u8>> {
-    // What is not known here is copied as it is.
-    let mut out = Vec::with_capacity(bytes.len());
-    let copied = each(bytes, &mut out, &|key, body, out| {
-        if key >> 3 != GRAPH {
-            return false;
-        }
-        let mut inner = Vec::with_capacity(body.len());
-        let whole = each(body, &mut inner, &|key, body, out| {
-            let node = (key >> 3 == NODE).then(|| Node::decode(body).ok()).flatten();
-            let Some(parts) = node.filter(Node::is_quantised).and_then(|n| parts(&n, opset)) else {
-                return false;
-            };
-            parts.iter().for_each(|node| put(key, &node.encode_to_vec(), out));
-            true
-        });
-        put(key, &inner, out);
-        whole.is_some()
-    });
-    let broken = || Error::format(path, "not a whole ONNX model; export or copy it again");
-    copied.map(|()| out).ok_or_else(broken)
-}
-
-/// Writes what stands for a field, given its key and body, or says that it stays.
-type Replace<'a> = &'a dyn Fn(u64, &[u8], &mut Vec<u8>) -> bool;
-
-/// Copy the fields of a message, but for those that `replace` writes itself. `None`: it is damaged.
-fn each(mut rest: &[u8], out: &mut Vec<u8>, replace: Replace<'_>) -> Option<()> {
-    while !rest.is_empty() {
-        let start = rest;
-        let (key, body) = field(&mut rest)?;
-        if !body.is_some_and(|body| replace(key, body, out)) {
-            out.extend(&start[..start.len() - rest.len()]);
-        }
-    }
-    Some(())
-}
-
-/// A field with a length.
-fn put(key: u64, body: &[u8], out: &mut Vec<u8>) {
-    prost::encoding::encode_varint(key, out);
-    prost::encoding::encode_varint(body.len() as u64, out);
-    out.extend(body);
+    rewrite::nodes(path, bytes, |node| if node.is_quantised() { parts(&node, opset) } else { None })
 }
 
 /// The nodes that replace one.

@@ -198,6 +198,33 @@ fn maps_are_reduced_as_by_numpy() {
     contains(&said.to_string(), &["with for", "rankfeat"]);
 }
 
+/// A graph that was exported while it trained has the features of the one that was exported to be used: dropout
+/// and the statistics of the batch would make them differ from run to run.
+#[test]
+fn graphs_in_training_mode_are_evaluated() {
+    let [training, evaluation] = ["training", "evaluation"].map(|n| backbone(n, None).unwrap());
+    contains(&training.notes().join("\n"), &["training mode (1 Dropout, 1 BatchNormalization)"]);
+    assert!(evaluation.notes().is_empty());
+    if !runtime("graphs_in_training_mode_are_evaluated") {
+        return;
+    }
+    let run = |backbone: &Backbone, images: usize| {
+        let pictures = expected("pictures")[..images * 192].to_vec();
+        backbone.load().unwrap().run(pictures, [images, 3, 8, 8]).unwrap()
+    };
+    let want = run(&evaluation, 5);
+    assert_eq!(want.logits.len(), 5 * 4);
+    for _ in 0..2 {
+        let got = run(&training, 5);
+        assert_eq!(
+            (got.avg, got.std, got.logits),
+            (want.avg.clone(), want.std.clone(), want.logits.clone())
+        );
+    }
+    // Nor do they hang on the images beside them.
+    assert_eq!(run(&training, 1).logits, want.logits[..4]);
+}
+
 /// An `.npy` of images `[n, 8, 8, 3]`.
 fn images(rgb: &[u8]) -> Vec<u8> {
     let shape = format!("({}, 8, 8, 3)", rgb.len() / 192);

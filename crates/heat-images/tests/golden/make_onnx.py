@@ -90,3 +90,14 @@ for name, maps in zip(("", "c."), made, strict=True):
     left = flat - s[:, :1, None] * u[:, :, :1] @ v[:, :1]
     of_maps[f"{name}rankfeat"] = left.mean(2)
 save_file({k: np.ascontiguousarray(v.astype(np.float32)) for k, v in of_maps.items()}, out / "of_maps.safetensors")
+
+# The same network with a batch normalisation and dropout, as exported in training and in evaluation mode.
+for k, v in {"gain": rng.uniform(0.5, 1.5, D), "shift": rng.normal(0, 0.2, D), "mean": rng.normal(0, 0.2, D), "variance": rng.uniform(0.5, 1.5, D)}.items():
+    weights[k] = v.astype(np.float32)
+weights["ratio"], weights["yes"] = np.array(0.5, np.float32), np.array(True)
+statistics = ["gain", "shift", "mean", "variance"]
+for name, training in (("training", True), ("evaluation", False)):
+    norm = node("BatchNormalization", ["c", *statistics], ["n", "m", "v"] if training else ["n"], name="bn", **({"training_mode": 1} if training else {}))
+    drop = [node("Dropout", ["flat", "ratio", "yes"], ["dropped", "mask"], name="drop")] if training else []
+    last = node("Gemm", ["dropped" if training else "flat", "fc.weight", "fc.bias"], ["logits"], name="fc", transB=1)
+    save(name, [body[0], norm, node("Relu", ["n"], ["map"], name="relu1"), *average, *drop, last])
