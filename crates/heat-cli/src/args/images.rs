@@ -96,7 +96,7 @@ pub struct ExtractArgs {
 pub struct MapArgs {
     /// Make what these scorers read of the network's maps: gram (of each layer), rankfeat, nac (of
     /// further layers, by a gradient), graduncertainty (of all weights)
-    #[arg(long = "for", requires = "backbone", value_name = "SCORER,…", value_delimiter = ',', value_parser = ["gram", "rankfeat", "nac", "graduncertainty"])]
+    #[arg(long = "for", requires = "backbone", value_name = "SCORER,…", value_delimiter = ',', value_parser = Field::OF_MAPS.map(Field::name))]
     scorers: Vec<String>,
 }
 

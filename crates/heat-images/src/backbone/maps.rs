@@ -17,6 +17,9 @@ use heat_ood::{Error, Result};
 /// Pixels of the images whose maps are held at a time: eight of 224×224.
 const PIXELS: usize = 8 * 224 * 224;
 
+/// The fields that are made of the logits' gradient, and not of the maps themselves.
+const BY_GRADIENT: [Field; 2] = [Field::Nac, Field::Graduncertainty];
+
 impl Backbone {
     /// The same network, from whose maps these of [`Field::OF_MAPS`] are made too: `gram` of each layer,
     /// `rankfeat` of the last, `nac` of the further layers (scorers make that of the last themselves),
@@ -39,7 +42,7 @@ impl Backbone {
                            That of the last layer needs nothing beside features and head";
             return Err(Error::config("for", "nac", problem));
         }
-        for field in [Field::Nac, Field::Graduncertainty].into_iter().filter(asked) {
+        for field in BY_GRADIENT.into_iter().filter(asked) {
             let by_head = field == Field::Nac && self.found.names().logits.is_some();
             if self.found.plan.logits.is_none() && !by_head {
                 let problem = "it is made of the logits' gradient, and the network has no logits";
@@ -66,12 +69,12 @@ impl Found {
 
     /// Whether maps leave the runtime.
     fn reads_maps(&self) -> bool {
-        self.of_maps.iter().any(|field| [Field::Gram, Field::Rankfeat].contains(field))
+        self.of_maps.iter().any(|field| !BY_GRADIENT.contains(field))
     }
 
     /// Whether gradients of the logits are followed.
     pub(super) fn follows_gradients(&self) -> bool {
-        self.of_maps.iter().any(|field| [Field::Nac, Field::Graduncertainty].contains(field))
+        self.of_maps.iter().any(|field| BY_GRADIENT.contains(field))
     }
 
     /// The output with the last map as `[N, channels, cells …]`, where one is read.
