@@ -5,7 +5,7 @@ use crate::common;
 use common::{close, path};
 use heat_ood::features::{FeatureSet, Field, Head, Part, gram_rows, mean_without_first};
 use heat_ood::io::TensorFile;
-use heat_ood::scorers::ScorerSpec;
+use heat_ood::scorers::{Group, ScorerSpec};
 use heat_ood::{Detector, Error, Silent, TrainingData};
 use ndarray::Array2;
 
@@ -80,6 +80,24 @@ fn scores_equal_pytorch_ood() {
             close(&format!("{spec} {probe}"), &got, &want, 1e-5);
         }
     }
+}
+
+/// `all` has the scorers that follow gradients where a set has what these leave, and only there.
+#[test]
+fn all_has_those_of_gradients_where_they_are() {
+    let file = open();
+    let of = |set: &FeatureSet| -> Vec<String> {
+        let all = Group::All.scorers_for(&TrainingData::new(set).with_head(&head(&file)));
+        let all = all.iter().map(ScorerSpec::to_string);
+        all.filter(|s| s.starts_with("nac") || s.starts_with("graduncertainty")).collect()
+    };
+    assert_eq!(of(&set(&file, "train", false)), ["graduncertainty", "nac"]);
+    let with = set(&file, "train", true);
+    assert_eq!(of(&with), ["graduncertainty", "nac", "nac(layer=deep)"]);
+    let norms = FeatureSet::in_memory("norms").avg(Array2::<f32>::ones((4, 12)));
+    let norms = norms.field(Field::Graduncertainty, Array2::<f32>::ones((4, 3))).build().unwrap();
+    let all = ["graduncertainty", "nac", "graduncertainty(parameters=all)"];
+    assert_eq!(of(&norms), all);
 }
 
 /// Two classes that the logits tell, of which rows 0 and 1 are the bounds: by hand.
