@@ -45,7 +45,46 @@ METHODS = [
     ("adascale_a", ["--views", "nudged5"], None),
     ("adascale_l", ["--views", "nudged5"], None),
     ("odds", ["--views", "NOISE"], None),
+    ("mcd with dropout before the head", ["--views", "DROPOUT"], "MCD with dropout before the head"),
+    ("mcd with dropout in each block", ["--views", "DROPOUT"], "MCD with dropout in each block"),
 ]
+
+
+def dropping(weights, where):
+    """The network with dropout: of half of the features before the head (as in OpenOOD), or of a tenth of the values between the two
+    convolutions of each block."""
+    import torch
+    from resnet20 import Block, load
+
+    network = load(weights)
+    places = [network.linear] if "head" in where else [m.conv2 for m in network.modules() if isinstance(m, Block)]
+    drops = [torch.nn.Dropout(0.5 if "head" in where else 0.1) for _ in places]
+    for place, drop in zip(places, drops, strict=True):
+        place.register_forward_pre_hook(lambda _, x, drop=drop: (drop(x[0]),))
+        place.add_module("drop", drop)
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network(x)[1]
+
+    return Logits().eval(), drops
+
+
+def exported(weights, where, path):
+    """That network as a graph that still has its dropout."""
+    import torch
+
+    network, drops = dropping(weights, where)
+    for drop in drops:
+        drop.train()
+    names = {"input_names": ["image"], "output_names": ["logits"], "dynamic_axes": {"image": {0: "n"}}}
+    keep = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False, "dynamo": False}
+    torch.onnx.export(network, torch.zeros(2, 3, 32, 32), path, **names, **keep)
+    return path
 
 
 def images(folder, rows):
@@ -115,6 +154,8 @@ def there(name, args):
         "GradUncertainty": lambda: ood.GradUncertainty(logits, lambda n: "linear" in n),
         "GradUncertainty of all parameters": lambda: ood.GradUncertainty(logits),
     }
+    if name.startswith("MCD"):
+        make[name] = lambda: ood.MCD(dropping(args.weights, name)[0], samples=args.passes)
     detector = make[name]().to("cpu")
     data = torch.utils.data.TensorDataset(normal(train), torch.tensor(labels))
     inputs = {k: normal(v) for k, v in sets.items()}
@@ -174,16 +215,21 @@ def main():
                 where = folder / "images" / name / (str(labels[i]) if name == "train" else "")
                 where.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image.transpose(1, 2, 0)).save(where / f"{i:05}.png")
-        common = ["--backbone", args.weights, "--preset", "cifar10_imagenet", "--dtype", "f32", "--threads", 2]
+        common = ["--preset", "cifar10_imagenet", "--dtype", "f32", "--threads", 2]
         taps = ["--tap", "stage1_end=" + LAYERS["stage1"], "--tap", "stage2_end=" + LAYERS["stage2"]]
         made = {}
 
-        def extracted(asked):
+        def extracted(asked, name):
             """The sets with what is asked for; the seconds and memory it took."""
             words = []
             for word in asked:
-                words += taps if word == "TAPS" else [word.replace("NOISE", f"noise8x{args.passes}")]
-            key = " ".join(words)
+                word = word.replace("NOISE", f"noise8x{args.passes}").replace("DROPOUT", f"dropout{args.passes}")
+                words += taps if word == "TAPS" else [word]
+            if "dropout" in name:
+                words += ["--backbone", exported(args.weights, name, folder / f"{name}.onnx")]
+            else:
+                words += ["--backbone", args.weights]
+            key = " ".join(map(str, words))
             if key not in made:
                 out, seconds, peak = folder / f"sets{len(made)}", 0.0, 0.0
                 for name in ["train", *sets]:
@@ -203,9 +249,11 @@ def main():
         for name, asked, peer in METHODS:
             if args.only and name not in args.only.split(","):
                 continue
-            out, seconds, peak = extracted(asked)
+            out, seconds, peak = extracted(asked, name)
             extraction = seconds
             spec = f"odds(noise_samples={args.passes})" if name == "odds" else name
+            if name.startswith("mcd"):
+                spec = f"mcd(samples={args.passes})"
             specs = [spec]
             if "of three layers" in name:
                 spec = name.split()[0]
@@ -224,7 +272,7 @@ def main():
             label, _, rest = name.partition(" ")
             row(f"`{label}` {rest}".strip(), totals, f"{seconds:.1f} ({extraction:.1f} extracting)", peak)
             if peer:
-                command = [sys.executable, __file__, args.heat, args.images, args.weights, "--rows", args.rows, "--there", peer]
+                command = [sys.executable, __file__, args.heat, args.images, args.weights, "--rows", args.rows, "--passes", args.passes, "--there", peer]
                 text, _, most = child(command)
                 found = json.loads(text.splitlines()[-1])
                 fit, score = found["times"]

@@ -217,6 +217,24 @@ def overload(made):
         s.end()
 
 
+def monitor(made):
+    """Of the server's processor time under as much as it can serve, the part of the thread that watches for drift."""
+    for name, options in (("gmm", ("--rate", 50000)), ("heat", ("--rate", 50000)), ("gmm", ("--rows", 64, "--rate", 3000))):
+        rate = capacity(made[name], options)
+        parts = []
+        for _ in range(args.runs):
+            s = serve(made[name])
+            load(s.data, *options[:-1], 0.9 * rate, seconds=2, warm_up=0)
+            before = s.threads()
+            load(s.data, *options[:-1], 0.9 * rate)
+            spent = {thread: now - before.get(thread, 0) for thread, now in s.threads().items()}
+            parts.append(100 * spent["monitor"] / sum(spent.values()))
+            s.end()
+        rows = "64 rows" if "--rows" in options else "1 row"
+        print(f"{name}, {rows}, {0.9 * rate:,.0f} requests a second: the monitor takes {statistics.median(parts):.2f} % of the "
+              f"server's processor time (from {min(parts):.2f} to {max(parts):.2f})", flush=True)
+
+
 def images(made):
     """Files of images through a network, beside `heat extract` of the same files on the same core."""
     files = sorted(p for p in Path(args.images).rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))[:2000]
@@ -362,7 +380,7 @@ def make(directory):
     return made
 
 
-LOADS = [steady, batching, wide, mixed, idle, overload, images, peers, oha]
+LOADS = [steady, batching, wide, mixed, idle, overload, monitor, images, peers, oha]
 with tempfile.TemporaryDirectory() as directory:
     made = make(Path(directory))
     for what in LOADS:

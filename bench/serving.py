@@ -47,6 +47,15 @@ class Server:
         finally:
             client.close()
 
+    def threads(self):
+        """Seconds of processor time that each of its threads has taken, by name."""
+        spent = {}
+        for task in os.listdir(f"/proc/{self.process.pid}/task"):
+            with open(f"/proc/{self.process.pid}/task/{task}/schedstat") as stat, open(f"/proc/{self.process.pid}/task/{task}/comm") as name:
+                key = name.read().strip()
+                spent[key] = spent.get(key, 0) + int(stat.read().split()[0]) / 1e9
+        return spent
+
     @property
     def input(self):
         """Name and columns of the tensor that the detector reads."""

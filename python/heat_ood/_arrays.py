@@ -107,6 +107,15 @@ def matrix(x: Any, what: str) -> tuple[Array, str]:
     return array, _KINDS[array.dtype]
 
 
+def numbers(x: Any, what: str) -> Array:
+    """`x` as an array of any shape whose numbers NumPy can reckon with: bfloat16 widened."""
+    array, kind = to_numpy(x, what)
+    if kind is not None:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    _check_numbers(array, what)
+    return array
+
+
 def contiguous(array: Array, kind: str) -> Array:
     """The array as the extension reads it: a copy only of other strides; halves as `uint16`."""
     if not (array.flags.c_contiguous and array.flags.aligned):

@@ -105,7 +105,8 @@ class FeatureSet:
     `avg`, `std`, `max`: a feature map pooled by mean, standard deviation, maximum, `[N, D]`;
     `logits` or `probs`: outputs of the classifier, `[N, C]`; `gram`, `rankfeat`, `nac`: what the scorers of these
     names read of maps (`heat_ood.maps`); `graduncertainty`: the root of the norm of the gradient of each weight,
-    `[N, weights]`; `label`: one class a row, numbers or
+    `[N, weights]`; `parts`: fields of further layers (`layer=NAME` of a scorer) and of other views of the inputs, by name,
+    `{"mid": {"avg": …}, "dropout30": heat_ood.maps.passes(…)}`; `label`: one class a row, numbers or
     texts, −1 for none. Arrays of NumPy, tensors, anything with `__dlpack__` or `__array__`, frames
     and lists are taken; C-contiguous `float32`, `float64`, `float16` and bfloat16 in the CPU's
     memory are not copied: leave them unchanged while the set is used. `head` is the classifier's
@@ -130,12 +131,15 @@ class FeatureSet:
         rankfeat: Any = None,
         nac: Any = None,
         graduncertainty: Any = None,
+        parts: Mapping[str, Mapping[str, Any]] | None = None,
         label: Any = None,
         head: Any = None,
         name: str = "memory",
     ) -> None:
         values = (avg, std, max, logits, probs, gram, rankfeat, nac, graduncertainty)
         given = dict(zip(_FIELDS, values, strict=True))
+        for part, of_part in (parts or {}).items():
+            given.update({f"{part}.{field}": x for field, x in of_part.items()})
         fields = []
         rows = None
         for field, x in given.items():

@@ -122,7 +122,8 @@ def extract(
     `layer=NAME`: tensors of the graph by name, or how many are to be found in it. `views="mirror"`
     adds the features of the mirrored image, for scorers with `views="mean"`; `["bits5", "median2"]` those of
     squeezed images, for `feature_squeezing`, `"nudged5"` those of images moved by a gradient, for
-    `adascale_a` and `adascale_l`, `"noise8x256"` the mean of 256 noisy passes, for `odds`;
+    `adascale_a` and `adascale_l`, `"noise8x256"` the mean of 256 noisy passes, for `odds`, `"dropout30"`
+    logits and probabilities of 30 passes with the graph's dropout, for `mcd`;
     `maps` are the scorers for which more is kept of the network's maps, `["gram", "rankfeat"]`, or of its gradients,
     `["nac", "graduncertainty"]`. Interrupted, it goes on where it stopped when called again.
 

@@ -1,4 +1,4 @@
-"""What `gram`, `rankfeat` and `nac` read of a network's feature maps, for maps at hand.
+"""What `gram`, `rankfeat` and `nac` read of a network's feature maps, for maps at hand, and `mcd` of passes with dropout.
 
 `extract(…, maps=["gram", "rankfeat"])` makes the same on the way; maps are reduced a batch at a time and need
 not be kept.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from . import _arrays, _heat_ood
 from .errors import InputError
 
-__all__ = ["gram", "nac", "rankfeat"]
+__all__ = ["gram", "nac", "passes", "rankfeat"]
 
 #: Those that need no gradients: of maps alone.
 ALONE = ("gram", "rankfeat")
@@ -48,7 +48,7 @@ def nac(maps: Any, gradients: Any) -> NDArray[np.float32]:
 
     Liu et al., *Neuron Activation Coverage*, ICLR 2024.
     """
-    values, slopes = (_arrays.to_numpy(x, name)[0] for x, name in ((maps, "maps"), (gradients, "gradients")))
+    values, slopes = (_arrays.numbers(x, name) for x, name in ((maps, "maps"), (gradients, "gradients")))
     if values.shape != slopes.shape or values.ndim < 2:
         raise InputError(f"gradients: shape {slopes.shape}; expected that of the maps, {values.shape}, [N, C, …]")
     rows = (*values.shape[:2], -1)
@@ -58,8 +58,29 @@ def nac(maps: Any, gradients: Any) -> NDArray[np.float32]:
     return kept
 
 
+def passes(logits: Any) -> dict[str, NDArray[np.float32]]:
+    """Logits of K passes with dropout, `[K, N, C]`, as the fields of the part `dropoutK` (scorer `mcd`): the means of logits and of
+    probabilities, and the standard deviation of these, each `[N, C]`.
+
+    >>> import numpy as np, heat_ood as ho
+    >>> stack = np.random.default_rng(0).normal(size=(30, 6, 4))
+    >>> rows = ho.FeatureSet(logits=stack[0], parts={"dropout30": ho.maps.passes(stack)})
+    >>> ho.Mcd().fit(rows).score(rows).shape
+    (6,)
+
+    Gal and Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016.
+    """
+    array = _arrays.numbers(logits, "logits").astype(np.float64)
+    if array.ndim != 3 or array.shape[0] < 2:
+        raise InputError(f"logits: shape {array.shape}; expected those of two passes or more, [K, N, C]")
+    shifted = np.exp(array - array.max(axis=2, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=2, keepdims=True)
+    made = {"logits": array.mean(0), "probs": probabilities.mean(0), "spread": probabilities.std(0, ddof=1)}
+    return {name: values.astype(np.float32) for name, values in made.items()}
+
+
 def _reduced(name: str, maps: Any) -> NDArray[np.float32]:
-    array, _ = _arrays.to_numpy(maps, "maps")
+    array = _arrays.numbers(maps, "maps")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim < 3:

@@ -49,7 +49,7 @@ def head() -> tuple[Any, Any]:
 
 
 #: But one of which nothing is left where a map has one cell.
-NAMES = sorted(set(json.loads(_heat_ood.scorer_list())) - {"rankfeat", "feature_squeezing", "adascale_a", "adascale_l", "odds"})
+NAMES = sorted(set(json.loads(_heat_ood.scorer_list())) - {"rankfeat", "feature_squeezing", "adascale_a", "adascale_l", "odds", "mcd"})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,6 +149,32 @@ def test_scorers_of_gradients_by_autograd() -> None:
     with pytest.raises(ho.errors.InputError, match="expected that of the maps"):
         ho.maps.nac(z.detach(), slopes[:, :2])
 
+
+
+def test_passes_with_dropout_as_theirs() -> None:
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+    x, y = rows()
+    with torch.no_grad():
+        stack = torch.stack([net.train()(x) for _ in range(12)])
+    kept = ho.FeatureSet(logits=net.eval()(x).detach(), label=y, parts={"dropout12": ho.maps.passes(stack)})
+    assert kept.dims == {"logits": 3, "dropout12.logits": 3, "dropout12.probs": 3, "dropout12.spread": 3}
+    for mode, less in (("var", 0.0), ("mean", 1.0)):
+        taken = iter(stack)
+        again = nn.Module()
+        again.forward = lambda _, taken=taken: next(taken)
+        theirs = ood.MCD(again, samples=12, mode=mode).predict(x).numpy() + less
+        ours = ho.Mcd(samples=12, mode=mode).fit(kept).score(kept)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    # OpenOOD's postprocessor: the probabilities of the mean logits.
+    ours = ho.Mcd(samples=12, mode="logits").fit(kept).score(kept)
+    np.testing.assert_allclose(ours, 1 - stack.mean(0).softmax(1).amax(1).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ho.errors.InputError, match="no view `dropout30`"):
+        ho.Mcd().fit(kept).score(kept)
+    with pytest.raises(ho.errors.InputError, match="two passes or more"):
+        ho.maps.passes(stack[:1])
+    with pytest.raises(ho.errors.InputError, match="240 rows"):
+        ho.FeatureSet(logits=stack[0, :5], parts={"dropout12": ho.maps.passes(stack)})
 
 
 def test_settings_are_attributes_and_another_one_is_another_detector() -> None:

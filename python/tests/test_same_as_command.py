@@ -24,7 +24,7 @@ def heat(*args: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", sorted({*SCORERS} - {*ho.maps.ALONE, "feature_squeezing", "adascale_a", "adascale_l", "odds"}))
+@pytest.mark.parametrize("name", sorted({*SCORERS} - {*ho.maps.ALONE, "feature_squeezing", "adascale_a", "adascale_l", "odds", "mcd"}))
 def test_every_scorer(name: str, data: Path, train: ho.FeatureSet, ood: ho.FeatureSet, tmp_path: Path) -> None:
     given = ["--train", data / "train.safetensors", "--head", data / "head.safetensors"]
     fitted, scores = tmp_path / "d.safetensors", tmp_path / "s.npy"

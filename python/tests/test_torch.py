@@ -55,6 +55,18 @@ def test_tensors_as_rows() -> None:
     assert labelled.classes == 3 and ho.El().fit(labelled).score(labelled).shape == (50,)
 
 
+def test_bfloat16_is_read_as_the_numbers_that_it_holds() -> None:
+    maps = torch.randn(5, 7, 4, 3).bfloat16()
+    wide = maps.float()
+    for made, want in (
+        (ho.maps.gram(maps), ho.maps.gram(wide)),
+        (ho.maps.rankfeat(maps), ho.maps.rankfeat(wide)),
+        (ho.maps.nac(maps, wide), ho.maps.nac(wide, wide)),
+        (ho.maps.passes(maps[:, :, 0])["spread"], ho.maps.passes(wide[:, :, 0])["spread"]),
+    ):
+        np.testing.assert_array_equal(made, want)
+
+
 def test_pooling_is_torch_s_own() -> None:
     maps = torch.randn(5, 7, 4, 3)
     pooled = ht.pool(maps)

@@ -15,6 +15,7 @@ use crate::TransformConfig;
 ///   even number is the greater of the two; beyond the edge the image is reflected.
 /// - `nudgedN`: `nudged` tells, to which the network is known.
 /// - `noiseNxK`: with noise, uniform within ±N/1000, the same for all images and another in each of K passes.
+/// - `dropoutK`: as they are; it is the network that drops.
 ///
 /// # Errors
 /// Those of `nudged`.
@@ -32,6 +33,7 @@ pub(crate) fn seen(
     let plane = (height * width).max(1);
     Ok(match view {
         View::Nudged(percent) => nudged(percent)?,
+        View::Dropout(_) => images.to_vec(),
         View::Noise { thousandths, .. } => {
             let bound = thousandths as f32 / 1000.0;
             let mut noise = vec![0.0; 3 * plane];

@@ -149,6 +149,7 @@ fn specs() -> Vec<String> {
         "rankfeat(temperature=2)",
         "feature_squeezing(bits=0,median=3,dist_norm=2)",
         "feature_squeezing(bits=5,median=0,dist_norm=1.5)",
+        "mcd(mode=logits)",
         "nac(m=10,o=300,sig_alpha=1,pooling=std)",
         "nac(layer=mid)",
         "graduncertainty(parameters=all)",

@@ -39,6 +39,7 @@ fn set(rows: usize, seed: u64) -> FeatureSet {
     let field = |name| Field::named(name).unwrap();
     let set = FeatureSet::in_memory("made up").field(field("nudged5.avg"), avg.mapv(|v| 0.9 * v));
     let set = set.field(field("noise8x256.avg"), avg.mapv(|v| v - 0.01 * v * v));
+    let set = set.field(field("dropout30.spread"), avg.mapv(|v| 0.1 * v));
     set.avg(avg.clone()).std(avg).labels(labels).build().unwrap()
 }
 

@@ -74,7 +74,8 @@ pub struct ExtractArgs {
     /// Take the features of other views of each image too: mirror, for scorers with views=mean;
     /// bits5 (values of five bits) and median2 (the median of 2 × 2 pixels), for feature_squeezing;
     /// nudged5 (five hundredths of its values moved by a gradient), for adascale_a and adascale_l;
-    /// noise8x256 (the mean of 256 passes with noise within 8 thousandths), for odds
+    /// noise8x256 (the mean of 256 passes with noise within 8 thousandths), for odds; dropout30 (30
+    /// passes with the dropout that the graph still has), for mcd
     #[arg(long, value_name = "VIEW,…", value_delimiter = ',')]
     pub views: Vec<View>,
     /// What is made of the network's maps

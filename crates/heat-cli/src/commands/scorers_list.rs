@@ -11,7 +11,7 @@ use super::{outputs::made, write_output};
 use crate::args::{Form, ScorersArgs};
 
 /// Formulas in short; docs/methods.md has them in full, with references.
-const FORMULAS: [(&str, &str); 54] = [
+const FORMULAS: [(&str, &str); 55] = [
     ("msp", "1 − max p, p = softmax(logits)"),
     ("max_logit", "−max logits"),
     ("el", "−logsumexp(logits)"),
@@ -72,6 +72,7 @@ const FORMULAS: [(&str, &str); 54] = [
         "odds",
         "max over classes of how much more noise speaks for them than it does for ordinary images",
     ),
+    ("mcd", "mean variance of the probabilities over passes with dropout, or 1 − max of their mean"),
 ];
 
 fn formula(name: &str) -> &'static str {

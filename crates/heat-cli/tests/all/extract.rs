@@ -257,7 +257,8 @@ fn from_views_to_scores() {
         &error,
         &[
             "bits0",
-            "expected mirror, bits1 to bits8, median2 to median15, nudged1 to nudged100, or",
+            "expected mirror, bits1 to bits8, median2 to median15, nudged1 to nudged100, noise8x256",
+            "or dropout2 to dropout1000 (passes)",
         ],
     );
     if !runtime("from_views_to_scores") {
@@ -287,6 +288,20 @@ fn from_views_to_scores() {
     assert_eq!(of_set, text(&of_images.stdout));
     let (_, error) = fails(path, &["score", "o", "test"]);
     contains(&error, &["has no view `noise50x3`", "`heat extract --views noise50x3` makes it"]);
+    // Passes with dropout, of a network that has it; the training set needs none.
+    let (_, error) =
+        fails(path, &[&extract[..], &small, &["--views", "dropout5", "-o", "no"]].concat());
+    contains(&error, &["plain.onnx: no dropout is left in its graph", "`layer.train()`"]);
+    let dropping = model("dropped");
+    let backbone = ["extract", "images", "--backbone", &dropping, "--preset", "cifar10"];
+    ok(path, &[&backbone[..], &small, &["--views", "dropout5", "-o", "passes"]].concat());
+    ok(path, &[&backbone[..], &small, &["-o", "whole"]].concat());
+    let fields = text(&ok(path, &["info", "passes"]).stdout);
+    contains(&fields, &["dropout5.logits", "dropout5.probs", "dropout5.spread"]);
+    ok(path, &["fit", "mcd(samples=5)", "--train", "whole", "-o", "m"]);
+    let of_set = text(&ok(path, &["score", "m", "passes"]).stdout);
+    let of_images = ok(path, &["score", "m", "images", "--backbone", &dropping]);
+    assert_eq!(of_set, text(&of_images.stdout));
     // Another list of views is another feature set.
     let (_, error) =
         fails(path, &[&extract[..], &small, &["--views", "bits5", "-o", "test"]].concat());

@@ -8,12 +8,9 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::proto::{Dim, Shape, Value};
+use super::proto::{Dim, INPUT, OUTPUT, Shape, Value};
 use super::rewrite::{self, Field};
 use heat_ood::Result;
-
-const INPUT: u64 = 11;
-const OUTPUT: u64 = 12;
 
 /// The model with these inputs of these shapes and no outputs but those that are read: others may be
 /// constants now, which not all providers have as outputs. Its other bytes are copied as they are.

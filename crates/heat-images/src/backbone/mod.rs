@@ -11,6 +11,7 @@
 mod check;
 mod constants;
 mod device;
+mod dropout;
 mod external;
 mod extract;
 mod fixed;
@@ -23,6 +24,7 @@ mod maps;
 mod meter;
 mod network;
 mod outputs;
+mod passes;
 mod perturb;
 mod pooled;
 mod pooling;

@@ -10,6 +10,7 @@ use heat_ood::{Error, Result};
 
 use super::check::{self, Checked};
 use super::device::{Device, Precision};
+use super::dropout::Passes;
 use super::gradient::{self, Wanted};
 use super::graph::Found;
 use super::pooled::{Pooled, PooledLayer};
@@ -52,6 +53,7 @@ impl Backbone {
             precision: self.precision,
             checked: None,
             backwards: Vec::new(),
+            passes: None,
         })
     }
 
@@ -70,16 +72,17 @@ const ON_DEVICE: usize = 64;
 
 /// A network ready to run.
 pub struct Network {
-    place: PathBuf,
+    pub(super) place: PathBuf,
     pub(super) forward: Forward,
     pub(super) found: Found,
-    graph: Arc<Bytes>,
-    library: Library,
+    pub(super) graph: Arc<Bytes>,
+    pub(super) library: Library,
     device: Device,
     precision: Precision,
     /// What was found for images of one size.
     checked: Option<([usize; 2], Checked)>,
     backwards: Vec<Backward>,
+    pub(super) passes: Option<Passes>,
 }
 
 /// The graph, loaded.
@@ -246,7 +249,7 @@ impl Network {
     }
 
     /// A model with inputs of these shapes and these outputs alone, on the device.
-    fn fixed(
+    pub(super) fn fixed(
         &self,
         model: &[u8],
         inputs: &[(String, Vec<usize>)],
@@ -262,7 +265,7 @@ impl Network {
     }
 
     /// Images of each run, where their number is fixed.
-    fn batch(&self) -> Option<usize> {
+    pub(super) fn batch(&self) -> Option<usize> {
         let on_device = match self.forward {
             Forward::Free(_) => None,
             Forward::Fixed { images, .. } => Some(images),
@@ -271,7 +274,7 @@ impl Network {
     }
 
     /// Add rows of zeros where a run is of more than `n`; returns the number of rows.
-    fn fill(batch: Option<usize>, n: usize, values: &mut Vec<f32>) -> usize {
+    pub(super) fn fill(batch: Option<usize>, n: usize, values: &mut Vec<f32>) -> usize {
         let rows = batch.map_or(n, |batch| batch.max(n));
         values.resize(values.len() / n.max(1) * rows, 0.0);
         rows
@@ -376,7 +379,7 @@ impl Network {
 }
 
 /// Images `[n, channels, height, width]` with their channels last.
-fn turned(images: &[f32], [_, channels, height, width]: [usize; 4]) -> Vec<f32> {
+pub(super) fn turned(images: &[f32], [_, channels, height, width]: [usize; 4]) -> Vec<f32> {
     let cells = height * width;
     let image = |image: &[f32]| -> Vec<f32> {
         (0..cells)

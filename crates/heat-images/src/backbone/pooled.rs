@@ -21,6 +21,10 @@ pub struct Pooled {
     pub rankfeat: Vec<f32>,
     /// [`Field::Graduncertainty`], `[n, weight tensors]`; empty where it was not asked for.
     pub graduncertainty: Vec<f32>,
+    /// Mean of the probabilities of several passes, `[n, C]`; of the view `dropoutK` alone.
+    pub probabilities: Vec<f32>,
+    /// [`Field::Spread`], `[n, C]`; of the view `dropoutK` alone.
+    pub spread: Vec<f32>,
     /// Of further layers.
     pub layers: Vec<PooledLayer>,
     /// Of other views of the images.
@@ -61,6 +65,8 @@ impl Pooled {
             (Field::Gram, self.gram),
             (Field::Rankfeat, self.rankfeat),
             (Field::Graduncertainty, self.graduncertainty),
+            (Field::Probabilities, self.probabilities),
+            (Field::Spread, self.spread),
         ];
         for layer in self.layers {
             all.push((avg.within(layer.part), layer.avg));
@@ -76,9 +82,21 @@ impl Pooled {
 
     /// All that it holds, but for views.
     fn values_mut(&mut self) -> Vec<&mut Vec<f32>> {
-        let Pooled { avg, std, max, logits, gram, rankfeat, graduncertainty, layers, views: _ } =
-            self;
-        let mut all = vec![avg, std, max, logits, gram, rankfeat, graduncertainty];
+        let Pooled {
+            avg,
+            std,
+            max,
+            logits,
+            gram,
+            rankfeat,
+            graduncertainty,
+            probabilities,
+            spread,
+            layers,
+            views: _,
+        } = self;
+        let mut all =
+            vec![avg, std, max, logits, gram, rankfeat, graduncertainty, probabilities, spread];
         all.extend(
             layers.iter_mut().flat_map(|l| [&mut l.avg, &mut l.std, &mut l.gram, &mut l.nac]),
         );

@@ -156,9 +156,11 @@ pub struct Dim {
 /// What the names of outputs added to a graph begin with.
 pub const ADDED: &str = "heat_pooled_";
 
-/// Numbers of the fields that hold a model's graph, and a graph's nodes.
+/// Numbers of the fields that hold a model's graph, and a graph's nodes, inputs and outputs.
 pub const GRAPH: u64 = 7;
 pub const NODE: u64 = 1;
+pub const INPUT: u64 = 11;
+pub const OUTPUT: u64 = 12;
 
 /// Element types.
 pub const FLOAT: i32 = 1;

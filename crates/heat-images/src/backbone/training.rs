@@ -65,9 +65,8 @@ fn trains(node: &Node) -> bool {
 fn evaluating(mut node: Node) -> Node {
     node.output.truncate(1);
     if node.op == "Dropout" {
-        node.op = "Identity".into();
-        node.input.truncate(1);
-        node.attribute.clear();
+        // Its probability stays, for passes with dropout.
+        node.input.truncate(2);
     }
     node.attribute.retain(|a| a.name != "training_mode");
     node

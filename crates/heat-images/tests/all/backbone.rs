@@ -15,6 +15,7 @@ use heat_images::backbone::{Backbone, BackboneOptions, ExtractConfig, LayersAske
 use heat_images::{ImageOptions, TransformConfig, open};
 use heat_ood::features::{FeatureSet, Field, FloatType, Head, Pooling, View};
 use heat_ood::io::TensorFile;
+use heat_ood::math::rng::{Purpose, Stream};
 use heat_ood::{Event, Observer, Silent};
 
 fn golden(name: &str) -> PathBuf {
@@ -223,6 +224,101 @@ fn graphs_in_training_mode_are_evaluated() {
     }
     // Nor do they hang on the images beside them.
     assert_eq!(run(&training, 1).logits, want.logits[..4]);
+}
+
+/// Of the mean of the map, which alone is dropped: by the masks that each pass draws, and the head.
+#[test]
+fn passes_with_dropout_by_hand() {
+    if !runtime("passes_with_dropout_by_hand") {
+        return;
+    }
+    let model = backbone("training", None).unwrap();
+    let mut network = model.load().unwrap();
+    let (pictures, head) = (expected("pictures"), model.head().unwrap());
+    let plain = network.run(pictures.clone(), [5, 3, 8, 8]).unwrap();
+    let (classes, dim) = (head.classes(), head.dim());
+    let passes: Vec<Vec<f64>> = (0..4)
+        .map(|pass| {
+            let mut mask = vec![0.0; dim];
+            Stream::new(0, Purpose::Dropout, pass, 0).fill_uniform(&mut mask, 0.0, 1.0);
+            let kept = |i: usize| if mask[i] < 0.5 { 0.0 } else { 2.0 };
+            let logit = |row: &[f32], c: usize| -> f64 {
+                let products = (0..dim).map(|i| row[i] * kept(i) * head.weight()[c * dim + i]);
+                products.map(f64::from).sum::<f64>() + f64::from(head.bias()[c])
+            };
+            let rows = plain.avg.chunks_exact(dim);
+            rows.flat_map(|row| (0..classes).map(move |c| logit(row, c))).collect()
+        })
+        .collect();
+    let softmax = |row: &[f64]| -> Vec<f64> {
+        let total: f64 = row.iter().map(|l| l.exp()).sum();
+        row.iter().map(|l| l.exp() / total).collect()
+    };
+    let of: Vec<Vec<f64>> =
+        passes.iter().map(|p| p.chunks_exact(classes).flat_map(softmax).collect()).collect();
+    let mean = |all: &[Vec<f64>], i: usize| all.iter().map(|p| p[i]).sum::<f64>() / 4.0;
+    let spread = |i: usize| {
+        let centre = mean(&of, i);
+        (of.iter().map(|p| (p[i] - centre).powi(2)).sum::<f64>() / 3.0).sqrt()
+    };
+    let all = |f: &dyn Fn(usize) -> f64| -> Vec<f32> { (0..20).map(|i| f(i) as f32).collect() };
+    let got = network.dropped(&pictures, [5, 3, 8, 8], 4).unwrap();
+    close("logits", &got.logits, &all(&|i| mean(&passes, i)), 1e-5);
+    close("probs", &got.probabilities, &all(&|i| mean(&of, i)), 1e-5);
+    close("spread", &got.spread, &all(&spread), 1e-5);
+    assert!(got.avg.is_empty() && got.std.is_empty());
+    // The same for an image alone, and each time; in evaluation nothing is dropped.
+    let alone = network.dropped(&pictures[192..384], [1, 3, 8, 8], 4).unwrap();
+    close("alone", &alone.spread, &got.spread[4..8], 1e-5);
+    assert_eq!(network.run(pictures, [5, 3, 8, 8]).unwrap().logits, plain.logits);
+}
+
+/// Dropout of the map and of its mean, beside a million passes by NumPy with masks of its own: four thousand are
+/// within five of their standard errors.
+#[test]
+fn passes_with_dropout_are_distributed_as_by_numpy() {
+    let plain = backbone("plain", None).unwrap();
+    assert!(plain.check_views(&[View::Mirror]).is_ok());
+    let refused = |name: &str| {
+        let network = backbone(name, None).unwrap();
+        network.check_views(&[View::Dropout(30)]).unwrap_err().to_string()
+    };
+    contains(&refused("plain"), &["plain.onnx", "no dropout is left", "`layer.train()`"]);
+    contains(&refused("headless"), &["the network has none"]);
+    contains(&refused("dropped_half_old"), &["half precision", "opset_version=17"]);
+    if !runtime("passes_with_dropout_are_distributed_as_by_numpy") {
+        return;
+    }
+    let golden = TensorFile::open(&golden("dropped.safetensors")).unwrap();
+    let want = |name: &str| golden.f32(name, &[5, 4]).unwrap();
+    let of = |name: &str, images: usize, passes: u32| {
+        let mut network = backbone(name, None).unwrap().load().unwrap();
+        let pictures = expected("pictures")[..images * 192].to_vec();
+        network.dropped(&pictures, [images, 3, 8, 8], passes).unwrap()
+    };
+    const PASSES: u32 = 4000;
+    let got = of("dropped", 5, PASSES);
+    let error = 5.0 / f64::from(PASSES).sqrt();
+    for i in 0..20 {
+        let spread = f64::from(want("spread")[i]);
+        let away = f64::from(got.probabilities[i] - want("probs")[i]).abs();
+        assert!(away < error * spread, "{i}: {away}, {spread}");
+        // Of a deviation the standard error is at most its half, for values from 0 to 1 about their middle; and they
+        // are skewed.
+        let away = f64::from(got.spread[i]) / spread - 1.0;
+        assert!(away.abs() < 3.0 * error, "{i}: {away}");
+        assert!((got.logits[i] - want("logits")[i]).abs() < 0.2, "{i}");
+    }
+    // Whether what comes before is run once or in each pass, alone or for a fixed number of images.
+    let got = of("dropped", 5, 7);
+    for name in ["dropped_beside", "dropped_fixed"] {
+        let other = of(name, 5, 7);
+        close(name, &other.probabilities, &got.probabilities, 1e-5);
+        close(name, &other.spread, &got.spread, 1e-5);
+    }
+    let half = of("dropped_half", 5, 7);
+    close("dropped_half", &half.probabilities, &got.probabilities, 1e-2);
+    close("dropped_half", &half.spread, &got.spread, 1e-2);
 }
 
 /// An `.npy` of images `[n, 8, 8, 3]`.

@@ -101,3 +101,44 @@ for name, training in (("training", True), ("evaluation", False)):
     drop = [node("Dropout", ["flat", "ratio", "yes"], ["dropped", "mask"], name="drop")] if training else []
     last = node("Gemm", ["dropped" if training else "flat", "fc.weight", "fc.bias"], ["logits"], name="fc", transB=1)
     save(name, [body[0], norm, node("Relu", ["n"], ["map"], name="relu1"), *average, *drop, last])
+
+# Dropout of a quarter of the map, by the attribute of older versions, and of half of its mean, by default: alone; beside a
+# way for the images that goes past it; for a fixed number of images; in half precision. And what a million passes make of it.
+def dropping(before=(), first="map", halves=False, new=False):
+    drops = [node("Dropout", ["flat", "ratio"], ["kept"])] if new else [node("Dropout", ["flat"], ["kept"])]
+    quarter = node("Dropout", [first, "quarter"], ["d"], name="drop1") if new else node("Dropout", [first], ["d"], name="drop1", ratio=0.25)
+    pooled = [node("GlobalAveragePool", ["e" if before else "d"], ["g"]), node("Flatten", ["g"], ["flat"])]
+    last = node("Gemm", ["kept", "fc.weight", "fc.bias"], ["half" if halves else "logits"], name="fc", transB=1)
+    return [quarter, *before, *pooled, *drops, last]
+
+
+weights["quarter"], weights["nil"] = np.array(0.25, np.float32), np.array(0, np.float32)
+past = [node("Mul", ["c", "nil"], ["nothing"]), node("Add", ["d", "nothing"], ["e"])]
+save("dropped", body + dropping(), opset=11)
+save("dropped_beside", body + dropping(past), opset=11)
+save("dropped_fixed", body + dropping(), opset=11, batch=2, dims=(2, C))
+single = dict(weights)
+weights.update({k: weights[k].astype(np.float16) for k in ("conv", "fc.weight", "fc.bias")})
+to = {"to": TensorProto.FLOAT16}
+small = [node("Cast", ["image"], ["narrow"], **to), node("Conv", ["narrow", "conv"], ["c"], pads=[1, 1, 1, 1]), body[1]]
+wide = [node("Cast", ["half"], ["logits"], to=TensorProto.FLOAT)]
+save("dropped_half", small + dropping(halves=True, new=True) + wide)
+save("dropped_half_old", small + dropping(halves=True, new=True) + wide, opset=13)
+weights.update(single)
+
+COUNT = 1_000_000
+rows, n = [], 0
+flat = np.maximum(fmap, 0).reshape(N, D, -1)
+sums = np.zeros((3, N, C))
+while n < COUNT:
+    few = 10_000
+    # The sum over the cells of a channel, of which each is kept or not, one mask for all images.
+    mean = np.stack([(rng.random((few, flat.shape[2])) >= 0.25) @ flat[:, d].T / 0.75 / flat.shape[2] for d in range(D)], 2)
+    logits = (mean * (rng.random((few, 1, D)) >= 0.5) * 2) @ weights["fc.weight"].T.astype(np.float64) + weights["fc.bias"]
+    p = np.exp(logits - logits.max(2, keepdims=True))
+    p /= p.sum(2, keepdims=True)
+    sums += np.stack([logits.sum(0), p.sum(0), (p**2).sum(0)])
+    n += few
+logits, probs, squares = sums / COUNT
+made = {"logits": logits, "probs": probs, "spread": np.sqrt(squares - probs**2)}
+save_file({k: np.ascontiguousarray(v.astype(np.float32)) for k, v in made.items()}, out / "dropped.safetensors")

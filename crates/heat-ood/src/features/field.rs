@@ -53,6 +53,9 @@ pub enum Field {
     /// Norm of the gradient of each weight tensor of the network, towards all classes at once, as a
     /// [root](super::signed_root) (scorer `graduncertainty`).
     Graduncertainty,
+    /// Standard deviation of each class's probability between passes of the network, with Bessel's correction
+    /// (view `dropoutK`).
+    Spread,
     /// One of these, of a part: `mid.avg`.
     Of(PartField),
 }
@@ -66,7 +69,7 @@ pub struct PartField {
 }
 
 /// Fields that files have, in the order in which they are listed.
-const STORED: usize = 9;
+const STORED: usize = 10;
 
 /// All fields of a set itself.
 const BASES: [Field; STORED + 1] = [
@@ -79,6 +82,7 @@ const BASES: [Field; STORED + 1] = [
     Field::Rankfeat,
     Field::Nac,
     Field::Graduncertainty,
+    Field::Spread,
     Field::Features(Pooling::AvgStd),
 ];
 
@@ -100,6 +104,7 @@ impl Field {
             Field::Rankfeat => "rankfeat",
             Field::Nac => "nac",
             Field::Graduncertainty => "graduncertainty",
+            Field::Spread => "spread",
             Field::Of(field) => {
                 with_names(|names| names[field.part.0 as usize].fields[usize::from(field.base)])
             }

@@ -28,6 +28,8 @@ pub enum View {
         /// Passes.
         samples: u32,
     },
+    /// So many passes of the network with dropout, of which logits and probabilities are kept: `dropout30`.
+    Dropout(u32),
 }
 
 impl View {
@@ -47,6 +49,10 @@ impl View {
         if let Some(percent) = name.strip_prefix("nudged") {
             return number(percent, 1..=100).map(View::Nudged);
         }
+        if let Some(passes) = name.strip_prefix("dropout") {
+            // Of one pass there is no deviation.
+            return number(passes, 2..=1000).map(View::Dropout);
+        }
         if let Some((bound, samples)) = name.strip_prefix("noise").and_then(|n| n.split_once('x')) {
             let (thousandths, samples) = (number(bound, 1..=1000)?, number(samples, 1..=1000)?);
             return Some(View::Noise { thousandths, samples });
@@ -63,7 +69,7 @@ impl View {
     /// Passes of the network whose mean its features are.
     pub fn passes(self) -> u32 {
         match self {
-            View::Noise { samples, .. } => samples,
+            View::Noise { samples, .. } | View::Dropout(samples) => samples,
             _ => 1,
         }
     }
@@ -88,6 +94,7 @@ impl fmt::Display for View {
             View::Median(side) => write!(f, "median{side}"),
             View::Nudged(percent) => write!(f, "nudged{percent}"),
             View::Noise { thousandths, samples } => write!(f, "noise{thousandths}x{samples}"),
+            View::Dropout(passes) => write!(f, "dropout{passes}"),
         }
     }
 }
@@ -98,8 +105,8 @@ impl FromStr for View {
     fn from_str(name: &str) -> Result<Self> {
         View::known(name).ok_or_else(|| {
             let problem =
-                "expected mirror, bits1 to bits8, median2 to median15, nudged1 to nudged100, or noise8x256 \
-                 (bound in thousandths, passes; both up to 1000)";
+                "expected mirror, bits1 to bits8, median2 to median15, nudged1 to nudged100, noise8x256 \
+                 (bound in thousandths, passes; both up to 1000), or dropout2 to dropout1000 (passes)";
             Error::config("views", name, problem)
         })
     }
@@ -114,7 +121,8 @@ mod tests {
         let first = [View::Mirror, View::Bits(1), View::Bits(8), View::Median(2), View::Median(15)];
         let noise = |thousandths, samples| View::Noise { thousandths, samples };
         let moved = [View::Nudged(1), View::Nudged(100), noise(1, 1000), noise(1000, 1)];
-        for view in first.into_iter().chain(moved) {
+        let passes = [View::Dropout(2), View::Dropout(1000)];
+        for view in first.into_iter().chain(moved).chain(passes) {
             assert_eq!(view.to_string().parse::<View>().unwrap(), view);
             assert_eq!(view.part().unwrap().name(), view.to_string());
         }
@@ -122,7 +130,8 @@ mod tests {
         let others = ["", "Mirror", "median1", "median16", "nudged", "nudged0", "nudged101"];
         let noise =
             ["noise", "noise8", "noise8x", "noisex8", "noise0x1", "noise8x1001", "noise08x1"];
-        for name in bits.into_iter().chain(others).chain(noise) {
+        let passes = ["dropout", "dropout1", "dropout1001", "dropout030"];
+        for name in bits.into_iter().chain(others).chain(noise).chain(passes) {
             let said = name.parse::<View>().unwrap_err().to_string();
             assert!(said.contains("bits1 to bits8"), "{name}");
         }

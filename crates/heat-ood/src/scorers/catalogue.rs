@@ -163,7 +163,7 @@ impl Group {
             Group::Committee => parsed(&COMMITTEE),
             Group::Unlabelled => {
                 let with_needs = catalogue().iter().map(|l| (l, l.needs()));
-                let alone = with_needs.filter(|(_, n)| !n.logits && !n.head);
+                let alone = with_needs.filter(|(_, n)| !n.logits && !n.head && n.views.is_empty());
                 let one = |(listed, needs): (&Listed, Needs)| match needs.labels {
                     Labels::No => Some(spec(listed.name, None)),
                     Labels::UnlessClustered => Some(spec(listed.name, Some(1))),
@@ -332,6 +332,7 @@ impl Probe {
         let avg = Field::Features(Pooling::Avg);
         let nudged = avg.within(View::Nudged(5).part()?);
         let noise = View::Noise { thousandths: 8, samples: 256 }.part()?;
+        let dropout = View::Dropout(30).part()?;
         let gram = |rows: &[f32]| -> Vec<f32> {
             rows.chunks_exact(DIM).flat_map(|row| gram_rows(row, DIM)).collect()
         };
@@ -343,7 +344,9 @@ impl Probe {
             let mut logits = vec![0.0; rows.len() / DIM * CLASSES];
             head.logits(&noisy, &mut logits, &mut Default::default());
             let set = set.field(avg.within(noise), matrix(&noisy, DIM)?);
-            Ok::<_, Error>(set.field(Field::Logits.within(noise), matrix(&logits, CLASSES)?))
+            let set = set.field(Field::Logits.within(noise), matrix(&logits, CLASSES)?);
+            let spread: Vec<f32> = logits.iter().map(|v| 0.01 * v.abs()).collect();
+            Ok::<_, Error>(set.field(Field::Spread.within(dropout), matrix(&spread, CLASSES)?))
         };
         let others = of_maps(others, &between)?.build()?;
         let set = |labelled: bool, logits: Option<&[f32]>| {
@@ -439,7 +442,7 @@ mod tests {
         let names = |group: Group| -> Vec<String> {
             group.scorers().iter().map(ScorerSpec::to_string).collect()
         };
-        let of_views = ["feature_squeezing", "adascale_a", "adascale_l", "odds"];
+        let of_views = ["feature_squeezing", "adascale_a", "adascale_l", "odds", "mcd"];
         let asked_for = [&["gram", "rankfeat"][..], &of_views].concat();
         assert_eq!([names(Group::Maps), names(Group::Views)].concat(), asked_for);
         let plain: Vec<&str> =
@@ -486,11 +489,14 @@ mod tests {
                 "feature_squeezing" => vec![View::Bits(5), View::Median(2)],
                 "adascale_a" | "adascale_l" => vec![View::Nudged(5)],
                 "odds" => vec![View::Noise { thousandths: 8, samples: 256 }],
+                "mcd" => vec![View::Dropout(30)],
                 _ => vec![],
             };
             let of_parts = ["gram", "rankfeat", "adascale_a", "adascale_l", "odds"];
             let both = head.contains(&name) || of_parts.contains(&name);
-            let logits = both || logits.contains(&name) || !views.is_empty();
+            let of_view_alone = name == "mcd";
+            let with_view = !views.is_empty() && !of_view_alone;
+            let logits = both || logits.contains(&name) || with_view;
             let head = both && !of_logits.contains(&name);
             let maps = match name {
                 "gram" => Some(Field::Gram),

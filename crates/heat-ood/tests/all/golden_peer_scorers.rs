@@ -196,6 +196,44 @@ fn noisy_images_are_compared_as_by_numpy() {
     }
 }
 
+/// Kept in single precision, from which the scores are made again; fitted on a set that has no such view.
+#[test]
+fn passes_with_dropout_are_compared_as_by_numpy() {
+    let golden = Golden::open();
+    let train = golden.train();
+    let data = TrainingData::new(&train);
+    let file = TensorFile::open(&path("peer_scorers.safetensors")).unwrap();
+    let set = |probe: &str| {
+        let probe = probe.strip_suffix(".avg").unwrap();
+        let view = ["logits", "probs", "spread"].map(|field| {
+            let name = format!("passes.{probe}.{field}");
+            let shape = file.shape(&name).unwrap().to_vec();
+            let values = file.f32(&name, &shape).unwrap();
+            let field = Field::named(&format!("dropout30.{field}")).unwrap();
+            (field, Array2::from_shape_vec((shape[0], shape[1]), values).unwrap())
+        });
+        let set = FeatureSet::in_memory(probe);
+        view.into_iter().fold(set, |set, (field, values)| set.field(field, values)).build().unwrap()
+    };
+    for mode in ["var", "mean", "logits"] {
+        let spec = format!("mcd(mode={mode})");
+        let scorer = fitted_as_numpy((&spec, &format!("mcd_{mode}")), &data, set, within(1e-6));
+        let said = scorer.score(&golden.set("test.avg")).unwrap_err().to_string();
+        assert!(said.contains("`heat extract --views dropout30` makes it"), "{said}");
+    }
+    let all = [
+        ("mcd(samples=1)", "a number from 2 to 1000"),
+        ("mcd(samples=1001)", "a number from 2 to 1000"),
+        ("mcd(mode=most)", "mode"),
+    ];
+    refused_with(&data, all);
+    let spread = Field::named("dropout30.spread").unwrap();
+    let one = FeatureSet::in_memory("one").field(spread, Array2::<f32>::ones((4, 1)));
+    let scorer = ScorerSpec::parse("mcd").unwrap().fit(&data, &mut Silent).unwrap();
+    let said = scorer.score(&one.build().unwrap()).unwrap_err().to_string();
+    assert!(said.contains("of one class all passes say the same"), "{said}");
+}
+
 #[test]
 fn moved_images_are_compared_as_by_numpy() {
     let golden = Golden::open();

@@ -5,16 +5,18 @@ use heat_ood::features::{FeatureSet, Field, Pooling, gram_rows, mean_without_fir
 use ndarray::Array2;
 
 /// Scorers that read one or the other.
-pub const OF_MAPS: [&str; 6] =
-    ["gram", "rankfeat", "feature_squeezing", "adascale_a", "adascale_l", "odds"];
+pub const OF_MAPS: [&str; 7] =
+    ["gram", "rankfeat", "feature_squeezing", "adascale_a", "adascale_l", "odds", "mcd"];
 
 /// The views that stand beside the others, each with how far it is moved.
-pub const VIEWS: [(&str, f32); 5] = [
+pub const VIEWS: [(&str, f32); 7] = [
     ("bits5.avg", 0.2),
     ("median2.avg", -0.3),
     ("median3.avg", 1.0),
     ("nudged5.avg", 0.1),
     ("noise8x256.avg", -0.05),
+    ("dropout30.spread", 0.3),
+    ("dropout30.logits", 0.5),
 ];
 
 /// The features of the view that is moved so far.

@@ -58,6 +58,7 @@ pub fn train() -> FeatureSet {
         set.field(field, matrix(values.iter().map(|v| by * v).collect()))
     };
     let set = of_view(of_view(set, "nudged5.avg", 0.9), "noise8x256.avg", 0.99);
+    let set = of_view(set, "dropout30.spread", 0.01);
     set.avg(matrix(values)).labels(labels).build().expect("a sound set")
 }
 

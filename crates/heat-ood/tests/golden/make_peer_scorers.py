@@ -1,4 +1,5 @@
-"""Expected scores of OpenMax, joint energy, DkNN, LID, the trust score, feature squeezing, AdaSCALE, odds and JTLA, in NumPy and SciPy.
+"""Expected scores of OpenMax, joint energy, DkNN, LID, the trust score, feature squeezing, AdaSCALE, odds, JTLA and Monte Carlo
+dropout, in NumPy and SciPy.
 
 Run as `python make_peer_scorers.py`; written with NumPy 2.4 and SciPy 1.17 in float64, from the rows and
 the head of reference.safetensors. Formulas: the papers named in docs/methods.md. DkNN, LID and trust are those of
@@ -8,7 +9,8 @@ distance, the largest (scio: the same, negated). Of AdaSCALE, whose moved images
 postprocessor and networks compute, of all training rows. Of odds, whose noisy images are here 0.95·rows + 0.1·rows², what the
 authors' `collect_statistics` does with the mean over the noise: statistics of each predicted class, none of fewer than three rows. Of JTLA, whose
 further layer is here rows², what the authors' `MultinomialScore`, `pvalue_score` and `pvalue_score_all_pairs` do without bootstrap, by all
-distances. `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
+distances. Of Monte Carlo dropout, whose passes are here the logits of rows of which another fifth is dropped in each, what pytorch-ood's
+`MCD` (which is run too) and OpenOOD's postprocessor do with the passes. `openmax` is the logit of the probability of the unknown class, with c and λ of largest likelihood;
 pytorch-ood 0.4.0, if it is installed, is compared: it finds them by a simplex search.
 """
 
@@ -245,6 +247,23 @@ give("openmax_pytorch_ood", openmax(25, min(10, C), 1, False))
 give("openmax_mixed", openmax(15, 3, 0.5, False))
 
 
+def passes(rows, count=30, fraction=0.2):
+    """Logits of passes that each drop other features, the same of every row: `[count, N, C]`."""
+    kept = np.random.default_rng(7).random((count, 1, rows.shape[1])) >= fraction
+    return logits(rows[None] * kept / (1 - fraction))
+
+
+for probe, rows in probes.items():
+    each = passes(rows)
+    p = np.exp(each - logsumexp(each, axis=2, keepdims=True))
+    mean = np.exp(each.mean(0) - logsumexp(each.mean(0), axis=1, keepdims=True))
+    view = {"logits": each.mean(0), "probs": p.mean(0), "spread": p.std(0, ddof=1)}
+    out.update({f"passes.{probe}.{field}": values.astype(np.float32) for field, values in view.items()})
+    out[f"mcd_var.{probe}"] = p.var(0, ddof=1).mean(1)
+    out[f"mcd_mean.{probe}"] = 1 - p.mean(0).max(1)
+    out[f"mcd_logits.{probe}"] = 1 - mean.max(1)
+
+
 def weights_against(scores, id, sets):
     """Of a logistic regression of standardised scores, cut off at ±10, none below 0; they add up to 1."""
     columns = np.array([score(probes[id]) for score in scores])
@@ -280,3 +299,15 @@ if __name__ == "__main__":
             here = 1 / (1 + np.exp(-out[f"{name}.test"]))
             print(name, "differs from pytorch-ood by at most", abs(here - there).max(), "rank correlation",
                   np.corrcoef(there.argsort().argsort(), here.argsort().argsort())[0, 1])
+    try:
+        import torch
+        from pytorch_ood.detector import MCD
+    except ImportError:
+        MCD = None
+    if MCD:
+        for mode, less in (("var", 0), ("mean", 1)):
+            each = iter(torch.from_numpy(passes(probes["test"])))
+            net = torch.nn.Module()
+            net.forward = lambda x: next(each)
+            there = MCD(net, samples=30, mode=mode).predict(torch.zeros(1)).numpy() + less
+            print(f"mcd_{mode} differs from pytorch-ood by at most", abs(there - out[f"mcd_{mode}.test"]).max())

@@ -99,7 +99,7 @@ pub fn extract(
     config: &ExtractConfig,
     observer: &mut dyn Observer,
 ) -> Result<Extracted> {
-    check(config)?;
+    check(config, backbone)?;
     let manifest = Manifest::new(dataset, backbone, config)?;
     check_place(out, &manifest)?;
     let run = Run {
@@ -354,12 +354,13 @@ fn remove(file: &Path) -> Result<()> {
     if file.exists() { fs::remove_file(file).map_err(Error::io("remove", file)) } else { Ok(()) }
 }
 
-fn check(config: &ExtractConfig) -> Result<()> {
+fn check(config: &ExtractConfig, backbone: &Backbone) -> Result<()> {
     for (key, value) in [("batch_size", config.batch_size), ("shard_rows", config.shard_rows)] {
         if !(1..=1 << 20).contains(&value) {
             return Err(Error::config(key, value, "expected 1 to 1048576 images"));
         }
     }
+    backbone.check_views(&config.views)?;
     Transform::new(&config.transform).map(drop)
 }
 

@@ -10,7 +10,7 @@ use super::ExtractConfig;
 use crate::backbone::{Network, Pooled};
 use crate::views::seen;
 use crate::{ImageDataset, Transform};
-use heat_ood::features::{Origin, RowsFile, write_rows};
+use heat_ood::features::{Origin, RowsFile, View, write_rows};
 use heat_ood::io::sha256_of;
 use heat_ood::math::parallel::{Indices, Pieces};
 use heat_ood::math::{blocks, parallel};
@@ -166,10 +166,14 @@ impl Source<'_> {
         let mut pooled = Pooled::default();
         if n > 0 {
             let shape = [n, 3, ready.size[0], ready.size[1]];
-            let run = |network: &mut Network, mut images: Vec<f32>| {
+            let perturbed = |network: &mut Network, mut images: Vec<f32>| {
                 if let Some(perturbation) = &self.config.perturb {
                     perturbation.apply(network, &mut images, shape)?;
                 }
+                Ok::<_, Error>(images)
+            };
+            let run = |network: &mut Network, images: Vec<f32>| {
+                let images = perturbed(network, images)?;
                 network.run(images, shape)
             };
             // Views are made of the images, which the network takes.
@@ -179,12 +183,18 @@ impl Source<'_> {
             };
             pooled = run(network, images)?;
             for view in &self.config.views {
-                let features = Pooled::mean(view.passes(), |pass| {
-                    let (images, logits) = (&ready.images, &pooled.logits);
-                    let moved = |percent| network.nudged(images, logits, shape, percent);
-                    let images = seen(*view, pass, images, shape, &self.config.transform, moved)?;
-                    run(network, images)
-                })?;
+                let features = if let View::Dropout(passes) = view {
+                    let images = perturbed(network, ready.images.clone())?;
+                    network.dropped(&images, shape, *passes)?
+                } else {
+                    Pooled::mean(view.passes(), |pass| {
+                        let (images, logits) = (&ready.images, &pooled.logits);
+                        let moved = |percent| network.nudged(images, logits, shape, percent);
+                        let transform = &self.config.transform;
+                        let images = seen(*view, pass, images, shape, transform, moved)?;
+                        run(network, images)
+                    })?
+                };
                 pooled.views.push((view.part()?, features));
             }
         }

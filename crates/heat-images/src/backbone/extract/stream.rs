@@ -37,7 +37,7 @@ impl<'a> Live<'a> {
     /// # Errors
     /// If a setting is out of range, no ONNX Runtime is found, or it refuses the network.
     pub fn new(backbone: &'a Backbone, config: &ExtractConfig) -> Result<Self> {
-        check(config)?;
+        check(config, backbone)?;
         let config = ExtractConfig { skip_unreadable: true, ..config.clone() };
         let origin = backbone.origin(&config.transform);
         let networks = vec![backbone.load_for(config.batch_size)?];

@@ -242,7 +242,7 @@ impl<'a> Tape<'a> {
             Field::Features(Pooling::Max) => names.max,
             Field::Features(Pooling::AvgStd) | Field::Probabilities => None,
             Field::Gram | Field::Rankfeat | Field::Nac | Field::Graduncertainty => None,
-            Field::Of(_) => None,
+            Field::Spread | Field::Of(_) => None,
         };
         let place = || self.path.display().to_string();
         let at = at.ok_or_else(|| {

@@ -6,4 +6,5 @@ methods! {
     feature_squeezing,
     adascale,
     odds,
+    mcd,
 }
