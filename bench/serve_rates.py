@@ -6,11 +6,12 @@
     python bench/serve_rates.py ... --only images --onnx model.onnx --images directory
     python bench/serve_rates.py ... --only peers --python venv/bin/python --mlserver other/bin/mlserver     # kserve, heat-ood; mlserver, heat-ood
     python bench/serve_rates.py ... --only oha --oha oha
+    python bench/serve_rates.py ... --only analyzer --analyzer perf_analyzer
 
 Detectors of 512 features in ten classes, made here: `gmm`, and HEAT by the recipe `heat_gmm_c10` (one epoch, which takes no
 less to score). Loads are open: Poisson arrivals that wait for no answer, times from the intended arrival. A load of one row
 beside others has the higher priority on the drivers' core, so that what is measured is the server's. Prints a line a load.
-Needs numpy, safetensors; root for priorities.
+Needs numpy, safetensors; root for priorities; for `slow` slowhttptest.
 """
 
 import argparse
@@ -43,6 +44,7 @@ parser.add_argument("--images", default="")
 parser.add_argument("--python", default=sys.executable)
 parser.add_argument("--mlserver", default="", help="of an environment of its own: it wants other versions than KServe")
 parser.add_argument("--oha", default="")
+parser.add_argument("--analyzer", default="", help="perf_analyzer, as in tritonclient 2.50's wheel (needs libb64 and libcudart)")
 args = parser.parse_args()
 SERVER, DRIVERS = 0, 1
 PATH = "/v2/models/d/infer"
@@ -360,6 +362,39 @@ def oha(made):
     s.end()
 
 
+def analyzer(made):
+    """The same loads by Triton's own tool."""
+    s = serve(made["gmm"])
+    # Its own random bytes are not all numbers.
+    rows = made["gmm"].with_name("rows.json")
+    content = np.random.default_rng(1).random(512).astype(np.float32).tolist()
+    rows.write_text(json.dumps({"data": [{s.input[0]: {"content": content, "shape": [512]}}]}))
+    for protocol, port in (("http", s.data), ("grpc", s.grpc)):
+        words = ["taskset", "-c", DRIVERS, args.analyzer, "-m", "d", "-u", f"127.0.0.1:{port}", "-i", protocol, "--input-data", rows,
+                 "--request-rate-range", "500:2000:500", "--request-distribution", "poisson", "--percentile", 99,
+                 "--measurement-interval", int(1000 * args.seconds), "--stability-percentage", 30]
+        found = run(*words)
+        for line in found.splitlines():
+            if line.startswith("Request Rate:") and "throughput" in line:
+                print(f"perf_analyzer, {protocol}: {line}", flush=True)
+    s.end()
+
+
+def slow(made):
+    """Requests of others while slowhttptest sends heads, bodies and reads answers as slowly as it can."""
+    s = serve(made["gmm"], "--max-connections", "4096")
+    tell("alone", [load(s.data, "--rate", 1000)])
+    for what, mode in (("heads", ("-H", "-i", 5)), ("bodies", ("-B", "-i", 5, "-s", 67108864, "-t", "POST")), ("reads", ("-X", "-w", 1, "-y", 16, "-z", 4, "-k", 3))):
+        words = ["slowhttptest", *mode, "-c", 1000, "-r", 500, "-l", int(args.seconds) + 6, "-p", 3, "-u", f"http://127.0.0.1:{s.data}{PATH}"]
+        attack = subprocess.Popen(["taskset", "-c", str(DRIVERS), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(3)
+        tell(f"beside slow {what}", [load(s.data, "--rate", 1000)])
+        said = re.sub(r"\x1b\[[0-9;]*m", "", attack.communicate()[0])
+        last = {k: v for k, v in re.findall(r"^(connected|closed|error|service available):\s+(\w+)", said, re.M)}
+        print(f"slowhttptest, slow {what}: {last}; peak {s.memory():.0f} MiB", flush=True)
+    s.end()
+
+
 def make(directory):
     rng = np.random.default_rng(0)
     means = rng.normal(size=(10, 512))
@@ -380,13 +415,13 @@ def make(directory):
     return made
 
 
-LOADS = [steady, batching, wide, mixed, idle, overload, monitor, images, peers, oha]
+LOADS = [steady, batching, wide, mixed, idle, overload, monitor, images, peers, oha, analyzer, slow]
 with tempfile.TemporaryDirectory() as directory:
     made = make(Path(directory))
     for what in LOADS:
         if args.only and what.__name__ not in args.only.split(","):
             continue
-        if what is images and not args.onnx or what is oha and not args.oha:
+        if what is images and not args.onnx or what is oha and not args.oha or what is analyzer and not args.analyzer:
             print(f"{what.__name__}: not tried, no file given")
             continue
         what(made)

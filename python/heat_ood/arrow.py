@@ -178,7 +178,7 @@ def feature_set(
     """
     for name in [*_flat(column), *([] if label is None else [label])]:
         _find(table.schema, name)
-    fields = {field: _field(table, name, first) for field, name in _named(column).items()}
+    fields: dict[str, Any] = {field: _field(table, name, first) for field, name in _named(column).items()}
     labels = None
     if label is not None:
         given = table.column(label)
@@ -261,7 +261,7 @@ class _Task:
 
     def predict(self, detector: Detector, table: Any, named: Sequence[str], first: int) -> Prediction:
         """What is thought of the rows of a table that has some."""
-        fields = {field: _field(table, name, first) for field, name in _named(self.column).items()}
+        fields: dict[str, Any] = {field: _field(table, name, first) for field, name in _named(self.column).items()}
         # An error names a row within the set, and the set.
         last = first + table.num_rows - 1
         x = FeatureSet(**fields, name=f"rows {first} to {last}, numbered from 0")

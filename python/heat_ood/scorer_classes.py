@@ -66,6 +66,7 @@ __all__ = [
     "AdascaleA",
     "AdascaleL",
     "Odds",
+    "Mcd",
 ]
 
 
@@ -1627,3 +1628,28 @@ class Odds(Scorer):
         whiten: bool | int | float | str | None = None,
     ) -> None:
         super().__init__(epsilon=epsilon, noise_samples=noise_samples, normalize=normalize, pca=pca, react=react, views=views, whiten=whiten)
+
+
+class Mcd(Scorer):
+    """`mcd`: of K passes with dropout (view `dropoutK`), p_k the probabilities of pass k: mean over
+    the classes of the variance of p_k (`var`), 1 − max of their mean (`mean`), 1 − max softmax of
+    the mean logits (`logits`).
+
+    Settings: `mode=var`, `samples=30` (K).
+
+    Fit: none; cost of a row: O(C), and K passes of what comes after the first dropout.
+
+    Gal and Ghahramani, ICML 2016; Kendall et al., BMVC 2017.
+    """
+
+    name = "mcd"
+    defaults: ClassVar[dict[str, Setting]] = {"mode": 'var', "samples": 30, "views": None}
+
+    def __init__(
+        self,
+        *,
+        mode: str = 'var',
+        samples: int = 30,
+        views: str | None = None,
+    ) -> None:
+        super().__init__(mode=mode, samples=samples, views=views)

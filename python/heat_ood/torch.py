@@ -194,7 +194,7 @@ def collect(
     if not parts:
         raise InputError("the loader gave no batch")
     label = np.concatenate(labels) if labels and not unlabelled else None
-    arrays = {field: np.concatenate(values) for field, values in parts.items()}
+    arrays: dict[str, Any] = {field: np.concatenate(values) for field, values in parts.items()}
     layer_of = None if head is None else Head(head.weight, head.bias if head.bias is not None else np.zeros(head.out_features))
     return FeatureSet(**arrays, label=label, head=layer_of, name=name)
 

@@ -38,7 +38,7 @@ def test_every_scorer(name: str, data: Path, train: ho.FeatureSet, ood: ho.Featu
     assert (tmp_path / "ours.safetensors").read_bytes() == fitted.read_bytes()
 
 
-@pytest.mark.parametrize("name", ho.maps.__all__)
+@pytest.mark.parametrize("name", sorted({*ho.maps.__all__} - {"passes"}))
 def test_scorers_of_maps(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     maps = rng.normal(size=(400, 5, 3, 3)).astype(np.float32)

@@ -139,6 +139,8 @@ def test_triton_http(server, name):
             np.testing.assert_array_equal(found.as_numpy("score"), server.expected(name, rows).score)
         statistics = client.get_inference_statistics(name)["model_stats"][0]
         assert statistics["inference_count"] >= 6 * ROWS
+        # Of a number, as Triton's tools want it.
+        assert int(statistics["version"]) == int(client.get_model_metadata(name)["versions"][0], 16)
         with pytest.raises(Exception, match="expected"):
             client.infer(name, [infer_input(tritonhttp, rows[:, :3].copy())])
         with pytest.raises(Exception, match="no model"):

@@ -271,22 +271,26 @@ impl Metrics {
         }
     }
 
-    /// What Triton's protocol says of a model's work.
+    /// What Triton's protocol says of a model's work. Its tools (perf_analyzer) end where a version there is
+    /// no number, so it is the digits of the version as one, and where parts of the work are left out.
     pub fn statistics(&self, model: &Model) -> Value {
         let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let none = Totals::default();
         let own = totals.get(&model.name).filter(|own| own.sha256 == model.sha256);
         let own = own.unwrap_or(&none);
         let times = |all: Duration| json!({"count": own.requests, "ns": all.as_nanos() as u64});
+        let version = u64::from_str_radix(&model.version, 16).unwrap_or_default().to_string();
         json!({
             "name": model.name,
-            "version": model.version,
+            "version": version,
             "inference_count": own.rows,
             "execution_count": own.requests,
             "inference_stats": {
                 "success": times(own.waited + own.took),
                 "queue": times(own.waited),
+                "compute_input": times(Duration::ZERO),
                 "compute_infer": times(own.took),
+                "compute_output": times(Duration::ZERO),
             },
         })
     }

@@ -103,7 +103,28 @@ struct Watched {
     acknowledged: bool,
     minutes: Ring<MINUTES>,
     hours: Ring<HOURS>,
-    recent: VecDeque<Value>,
+    recent: VecDeque<Recent>,
+}
+
+/// A request as the page shows it.
+struct Recent {
+    at: SystemTime,
+    id: Option<String>,
+    rows: u64,
+    ood: u64,
+    /// The highest score, with its p-value.
+    highest: (f32, Option<f64>),
+    took: Duration,
+}
+
+impl Recent {
+    fn json(&self) -> Value {
+        let (score, p_value) = self.highest;
+        json!({
+            "time": seconds(self.at), "id": self.id, "rows": self.rows, "score": score,
+            "p_value": p_value, "ood": self.ood, "ms": self.took.as_micros() as f64 / 1e3,
+        })
+    }
 }
 
 /// What is kept of a model besides its test.
@@ -457,7 +478,10 @@ impl Monitor {
     /// The latest requests.
     pub fn recent(&self, model: &str) -> Option<Value> {
         let state = self.state();
-        state.models.get(model).map(|watched| watched.recent.iter().rev().cloned().collect())
+        state
+            .models
+            .get(model)
+            .map(|watched| watched.recent.iter().rev().map(Recent::json).collect())
     }
 }
 
@@ -615,13 +639,14 @@ impl Watched {
         let second = seconds(now) as u64;
         self.minutes.at(second).add(&request.counts);
         self.hours.at(second).add(&request.counts);
-        let (score, p_value) = request.highest;
-        let id = request.id.as_ref().map(|id| printable(id).chars().take(ID).collect::<String>());
-        self.recent.push_back(json!({
-            "time": seconds(now), "id": id, "rows": request.counts.rows, "score": score,
-            "p_value": p_value, "ood": request.counts.ood,
-            "ms": request.took.as_micros() as f64 / 1e3,
-        }));
+        self.recent.push_back(Recent {
+            at: now,
+            id: request.id.as_ref().map(|id| printable(id).chars().take(ID).collect()),
+            rows: request.counts.rows,
+            ood: request.counts.ood,
+            highest: request.highest,
+            took: request.took,
+        });
         while self.recent.len() > recent {
             self.recent.pop_front();
         }
