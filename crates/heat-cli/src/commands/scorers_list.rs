@@ -72,7 +72,10 @@ const FORMULAS: [(&str, &str); 55] = [
         "odds",
         "max over classes of how much more noise speaks for them than it does for ordinary images",
     ),
-    ("mcd", "mean variance of the probabilities over passes with dropout, or 1 − max of their mean"),
+    (
+        "mcd",
+        "mean variance of the probabilities over passes with dropout, or 1 − max of their mean",
+    ),
 ];
 
 fn formula(name: &str) -> &'static str {

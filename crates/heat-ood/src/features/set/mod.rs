@@ -512,7 +512,9 @@ impl FeatureSet {
                 Field::Rankfeat => "`heat extract --for rankfeat` makes it",
                 Field::Nac => "`heat extract --for nac` makes it",
                 Field::Graduncertainty => "`heat extract --for graduncertainty` makes it",
-                Field::Spread => "`heat extract --views dropout30` makes it, of a network that has dropout",
+                Field::Spread => {
+                    "`heat extract --views dropout30` makes it, of a network that has dropout"
+                }
                 Field::Probabilities | Field::Of(_) => "add them",
             };
             let remedy = format!("it has: {}; {remedy}", have.join(", "));
