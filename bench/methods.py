@@ -50,6 +50,21 @@ METHODS = [
 ]
 
 
+def logits_of(network):
+    """A network that gives its logits alone."""
+    import torch
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network(x)[1]
+
+    return Logits()
+
+
 def dropping(weights, where):
     """The network with dropout: of half of the features before the head (as in OpenOOD), or of a tenth of the values between the two
     convolutions of each block."""
@@ -63,15 +78,7 @@ def dropping(weights, where):
         place.register_forward_pre_hook(lambda _, x, drop=drop: (drop(x[0]),))
         place.add_module("drop", drop)
 
-    class Logits(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = network
-
-        def forward(self, x):
-            return self.network(x)[1]
-
-    return Logits().eval(), drops
+    return logits_of(network).eval(), drops
 
 
 def exported(weights, where, path):
@@ -133,15 +140,7 @@ def there(name, args):
         def forward(self, x):
             return x.mean((2, 3))
 
-    class Logits(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = network
-
-        def forward(self, x):
-            return self.network(x)[1]
-
-    logits = Logits()
+    logits = logits_of(network)
     layers = [Stem(), network.layer2, network.layer3]
     head = Sequential(Mean(), network.linear)
     make = {
