@@ -369,13 +369,13 @@ def analyzer(made):
     rows = made["gmm"].with_name("rows.json")
     content = np.random.default_rng(1).random(512).astype(np.float32).tolist()
     rows.write_text(json.dumps({"data": [{s.input[0]: {"content": content, "shape": [512]}}]}))
-    # Over gRPC it asks for Triton's model configuration, which the protocol does not have.
-    words = ["taskset", "-c", DRIVERS, args.analyzer, "-m", "d", "-u", f"127.0.0.1:{s.data}", "-i", "http", "--input-data", rows,
-             "--request-rate-range", "500:2000:500", "--request-distribution", "poisson", "--percentile", 99,
-             "--measurement-interval", int(1000 * args.seconds), "--stability-percentage", 30]
-    for line in run(*words).splitlines():
-        if line.startswith("Request Rate:") and "throughput" in line:
-            print(f"perf_analyzer: {line}", flush=True)
+    for protocol, port in (("http", s.data), ("grpc", s.grpc)):
+        words = ["taskset", "-c", DRIVERS, args.analyzer, "-m", "d", "-u", f"127.0.0.1:{port}", "-i", protocol, "--input-data", rows,
+                 "--request-rate-range", "500:2000:500", "--request-distribution", "poisson", "--percentile", 99,
+                 "--measurement-interval", int(1000 * args.seconds), "--stability-percentage", 30]
+        for line in run(*words).splitlines():
+            if line.startswith("Request Rate:") and "throughput" in line:
+                print(f"perf_analyzer, {protocol}: {line}", flush=True)
     s.end()
 
 

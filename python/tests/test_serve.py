@@ -176,6 +176,20 @@ def test_triton_grpc(server, compression):
         np.testing.assert_array_equal(found.as_numpy("score"), want.score)
         np.testing.assert_array_equal(found.as_numpy("is_ood"), want.p_value <= 0.2)
         assert found.get_response().id == "x"
+        config = client.get_model_config("knn").config
+        assert (config.name, list(config.input[0].dims), config.input[0].data_type) == ("knn", [DIM], 11)
+        assert [(o.name, list(o.dims), o.data_type) for o in config.output] == [("score", [], 11), ("p_value", [], 12), ("is_ood", [], 1)]
+        assert config.max_batch_size >= ROWS
+        statistics = client.get_inference_statistics("knn").model_stats
+        assert len(statistics) == 1 and statistics[0].inference_count >= ROWS
+        version = client.get_model_metadata("knn").versions[0]
+        assert int(statistics[0].version) == int(version, 16)
+        times = statistics[0].inference_stats
+        assert times.success.count == times.compute_infer.count == times.compute_input.count >= 1
+        assert times.success.ns == times.queue.ns + times.compute_infer.ns > 0
+        assert len(client.get_inference_statistics().model_stats) >= 2
+        with pytest.raises(grpc.InferenceServerException, match="NOT_FOUND"):
+            client.get_model_config("nobody")
         with pytest.raises(grpc.InferenceServerException, match="INVALID_ARGUMENT.*expected"):
             client.infer("knn", [infer_input(grpc, rows[:, :3].copy())])
         with pytest.raises(grpc.InferenceServerException, match="NOT_FOUND"):

@@ -104,6 +104,32 @@ impl Named {
         self.served(shared)?.version(self.version.as_deref())
     }
 
+    /// What Triton's protocol calls the configuration of a model.
+    ///
+    /// # Errors
+    /// As [`loaded`](Self::loaded).
+    pub fn config(&self, shared: &Shared) -> Result<Value> {
+        let model = self.loaded(shared)?;
+        let metadata = model.metadata(self.served(shared)?.network.is_some());
+        let rename = |tensors: &Value| -> Vec<Value> {
+            let tensors = tensors.as_array().into_iter().flatten();
+            let one = |t: &Value| {
+                let kind = t["datatype"].as_str().unwrap_or_default().replace("BYTES", "STRING");
+                let dims = t["shape"].as_array().map(|s| s.iter().skip(1).cloned().collect());
+                let dims: Vec<Value> = dims.unwrap_or_default();
+                json!({"name": t["name"], "data_type": format!("TYPE_{kind}"), "dims": dims})
+            };
+            tensors.map(one).collect()
+        };
+        Ok(json!({
+            "name": model.name,
+            "platform": metadata["platform"],
+            "max_batch_size": shared.settings.max_request_rows,
+            "input": rename(&metadata["inputs"]),
+            "output": rename(&metadata["outputs"]),
+        }))
+    }
+
     /// The name for counts, of a closed set.
     pub fn counted<'a>(&'a self, shared: &Shared) -> &'a str {
         if shared.models.contains_key(&self.model) { &self.model } else { "unknown" }

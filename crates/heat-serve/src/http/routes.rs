@@ -221,28 +221,7 @@ async fn model_ready(State(shared): State<Arc<Shared>>, named: Named) -> Respons
 }
 
 async fn config(State(shared): State<Arc<Shared>>, named: Named) -> Response {
-    let found = named.served(&shared).and_then(|served| {
-        let model = served.version(named.version.as_deref())?;
-        let metadata = model.metadata(served.network.is_some());
-        let rename = |tensors: &Value| -> Vec<Value> {
-            let tensors = tensors.as_array().into_iter().flatten();
-            let one = |t: &Value| {
-                let kind = t["datatype"].as_str().unwrap_or_default().replace("BYTES", "STRING");
-                let dims = t["shape"].as_array().map(|s| s.iter().skip(1).cloned().collect());
-                let dims: Vec<Value> = dims.unwrap_or_default();
-                json!({"name": t["name"], "data_type": format!("TYPE_{kind}"), "dims": dims})
-            };
-            tensors.map(one).collect()
-        };
-        Ok(json!({
-            "name": model.name,
-            "platform": metadata["platform"],
-            "max_batch_size": shared.settings.max_request_rows,
-            "input": rename(&metadata["inputs"]),
-            "output": rename(&metadata["outputs"]),
-        }))
-    });
-    answer(&shared, found)
+    answer(&shared, named.config(&shared))
 }
 
 async fn stats(State(shared): State<Arc<Shared>>, named: Named) -> Response {

@@ -1,8 +1,11 @@
-//! The same protocol over gRPC: its six calls, and the health check of `grpc.health.v1`.
+//! The same protocol over gRPC: its six calls, the two of Triton's that load generators make besides, and the
+//! health check of `grpc.health.v1`.
 //!
 //! A call is one message each way: five bytes of frame, then the message, whose encoding is
 //! prost's. The frame is read here, not by a framework, so that a message is charged to the
 //! memory of all requests before it is there, as over HTTP.
+
+mod messages;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,151 +33,6 @@ use crate::protocol::{
 use crate::refusal::{Kind, Refusal, Result, no_connections};
 use crate::shared::Shared;
 use crate::tokens::Scope;
-
-/// The messages, as `open_inference_grpc.proto` has them; numbers are those of the fields there.
-mod messages {
-    use std::collections::HashMap;
-
-    use bytes::Bytes;
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Flag {
-        #[prost(bool, tag = "1")]
-        pub value: bool,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct OfModel {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(string, tag = "2")]
-        pub version: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct ServerMetadata {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(string, tag = "2")]
-        pub version: String,
-        #[prost(string, repeated, tag = "3")]
-        pub extensions: Vec<String>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct ModelMetadata {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(string, repeated, tag = "2")]
-        pub versions: Vec<String>,
-        #[prost(string, tag = "3")]
-        pub platform: String,
-        #[prost(message, repeated, tag = "4")]
-        pub inputs: Vec<TensorMetadata>,
-        #[prost(message, repeated, tag = "5")]
-        pub outputs: Vec<TensorMetadata>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct TensorMetadata {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(string, tag = "2")]
-        pub datatype: String,
-        #[prost(int64, repeated, tag = "3")]
-        pub shape: Vec<i64>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Parameter {
-        #[prost(oneof = "Choice", tags = "1, 2, 3, 4, 5")]
-        pub choice: Option<Choice>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub enum Choice {
-        #[prost(bool, tag = "1")]
-        Bool(bool),
-        #[prost(int64, tag = "2")]
-        Int(i64),
-        #[prost(string, tag = "3")]
-        Text(String),
-        #[prost(double, tag = "4")]
-        Double(f64),
-        #[prost(uint64, tag = "5")]
-        Unsigned(u64),
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Tensor {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(string, tag = "2")]
-        pub datatype: String,
-        #[prost(int64, repeated, tag = "3")]
-        pub shape: Vec<i64>,
-        #[prost(map = "string, message", tag = "4")]
-        pub parameters: HashMap<String, Parameter>,
-        /// An `InferTensorContents`, which is read from where it is.
-        #[prost(bytes = "bytes", tag = "5")]
-        pub contents: Bytes,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Output {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(map = "string, message", tag = "2")]
-        pub parameters: HashMap<String, Parameter>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Request {
-        #[prost(string, tag = "1")]
-        pub model_name: String,
-        #[prost(string, tag = "2")]
-        pub model_version: String,
-        #[prost(string, tag = "3")]
-        pub id: String,
-        #[prost(map = "string, message", tag = "4")]
-        pub parameters: HashMap<String, Parameter>,
-        #[prost(message, repeated, tag = "5")]
-        pub inputs: Vec<Tensor>,
-        #[prost(message, repeated, tag = "6")]
-        pub outputs: Vec<Output>,
-        #[prost(bytes = "bytes", repeated, tag = "7")]
-        pub raw_inputs: Vec<Bytes>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Answer {
-        #[prost(string, tag = "1")]
-        pub model_name: String,
-        #[prost(string, tag = "2")]
-        pub model_version: String,
-        #[prost(string, tag = "3")]
-        pub id: String,
-        #[prost(map = "string, message", tag = "4")]
-        pub parameters: HashMap<String, Parameter>,
-        #[prost(message, repeated, tag = "5")]
-        pub outputs: Vec<Tensor>,
-        #[prost(bytes = "bytes", repeated, tag = "6")]
-        pub raw_outputs: Vec<Bytes>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Health {
-        /// 1: serving, 2: not, 3: no such service.
-        #[prost(int32, tag = "1")]
-        pub status: i32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Service {
-        #[prost(string, tag = "1")]
-        pub name: String,
-    }
-}
 
 use messages::{Choice, Parameter};
 
@@ -386,7 +244,8 @@ async fn inner(
         "ServerReady" => small(shared, &messages::Flag { value: shared.is_ready() }),
         "ServerMetadata" => {
             let (name, version) = ("heat".into(), env!("CARGO_PKG_VERSION").into());
-            let extensions = vec!["binary_tensor_data".into()];
+            let extensions = ["binary_tensor_data", "statistics", "model_configuration"];
+            let extensions = extensions.map(String::from).into();
             small(shared, &messages::ServerMetadata { name, version, extensions })
         }
         "ModelReady" => {
@@ -403,6 +262,19 @@ async fn inner(
             let model = named.loaded(shared)?;
             let network = named.served(shared)?.network.is_some();
             small(shared, &metadata(&model.metadata(network)))
+        }
+        "ModelConfig" => {
+            let named = named(naming(bytes)?);
+            small(shared, &config(&named.config(shared)?))
+        }
+        "ModelStatistics" => {
+            let model = naming::<messages::OfModel>(bytes)?;
+            let all = match model.name.is_empty() {
+                true => shared.models.values().filter_map(|served| served.current().ok()).collect(),
+                false => vec![named(model).loaded(shared)?],
+            };
+            let found = all.iter().map(|model| statistics(&shared.metrics.statistics(model)));
+            small(shared, &messages::OfStatistics { model_stats: found.collect() })
         }
         "ModelInfer" => {
             let length = bytes.len();
@@ -434,18 +306,85 @@ fn named(model: messages::OfModel) -> Named {
     Named { model: model.name, version: Some(model.version).filter(|version| !version.is_empty()) }
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn sides(value: &Value) -> Vec<i64> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_i64).collect()
+}
+
+/// Types of values in a configuration, by number.
+const TYPES: [&str; 15] = [
+    "TYPE_INVALID",
+    "TYPE_BOOL",
+    "TYPE_UINT8",
+    "TYPE_UINT16",
+    "TYPE_UINT32",
+    "TYPE_UINT64",
+    "TYPE_INT8",
+    "TYPE_INT16",
+    "TYPE_INT32",
+    "TYPE_INT64",
+    "TYPE_FP16",
+    "TYPE_FP32",
+    "TYPE_FP64",
+    "TYPE_STRING",
+    "TYPE_BF16",
+];
+
+fn config(json: &Value) -> messages::OfConfig {
+    let kind = |value: &Value| {
+        TYPES.iter().position(|name| value.as_str() == Some(*name)).unwrap_or(0) as i32
+    };
+    let tensors = |value: &Value| {
+        let one = |t: &Value| (text(&t["name"]), kind(&t["data_type"]), sides(&t["dims"]));
+        value.as_array().into_iter().flatten().map(one).collect::<Vec<_>>()
+    };
+    let config = messages::ModelConfig {
+        name: text(&json["name"]),
+        platform: text(&json["platform"]),
+        max_batch_size: json["max_batch_size"].as_i64().map_or(0, |n| n.min(1 << 30) as i32),
+        input: tensors(&json["input"])
+            .into_iter()
+            .map(|(name, data_type, dims)| messages::ConfigInput { name, data_type, dims })
+            .collect(),
+        output: tensors(&json["output"])
+            .into_iter()
+            .map(|(name, data_type, dims)| messages::ConfigOutput { name, data_type, dims })
+            .collect(),
+    };
+    messages::OfConfig { config: Some(config) }
+}
+
+fn statistics(json: &Value) -> messages::Statistics {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let times = &json["inference_stats"];
+    let spent = |key: &str| {
+        let found = &times[key];
+        Some(messages::Spent { count: number(&found["count"]), ns: number(&found["ns"]) })
+    };
+    messages::Statistics {
+        name: text(&json["name"]),
+        version: text(&json["version"]),
+        inference_count: number(&json["inference_count"]),
+        execution_count: number(&json["execution_count"]),
+        inference_stats: Some(messages::Times {
+            success: spent("success"),
+            queue: spent("queue"),
+            compute_input: spent("compute_input"),
+            compute_infer: spent("compute_infer"),
+            compute_output: spent("compute_output"),
+        }),
+    }
+}
+
 fn metadata(json: &Value) -> messages::ModelMetadata {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let tensors = |value: &Value| {
         let one = |tensor: &Value| messages::TensorMetadata {
             name: text(&tensor["name"]),
             datatype: text(&tensor["datatype"]),
-            shape: tensor["shape"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_i64)
-                .collect(),
+            shape: sides(&tensor["shape"]),
         };
         value.as_array().into_iter().flatten().map(one).collect()
     };
