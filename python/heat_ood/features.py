@@ -139,6 +139,8 @@ class FeatureSet:
         values = (avg, std, max, logits, probs, gram, rankfeat, nac, graduncertainty)
         given = dict(zip(_FIELDS, values, strict=True))
         for part, of_part in (parts or {}).items():
+            if not isinstance(of_part, Mapping):
+                raise InputError(f"parts: {part!r} is no mapping of fields; give {{{part!r}: {{'avg': …}}}}")
             given.update({f"{part}.{field}": x for field, x in of_part.items()})
         fields = []
         rows = None

@@ -71,7 +71,7 @@ def passes(logits: Any) -> dict[str, NDArray[np.float32]]:
     Gal and Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016.
     """
     array = _arrays.numbers(logits, "logits").astype(np.float64)
-    if array.ndim != 3 or array.shape[0] < 2:
+    if array.ndim != 3 or array.shape[0] < 2 or 0 in array.shape:
         raise InputError(f"logits: shape {array.shape}; expected those of two passes or more, [K, N, C]")
     shifted = np.exp(array - array.max(axis=2, keepdims=True))
     probabilities = shifted / shifted.sum(axis=2, keepdims=True)

@@ -171,8 +171,12 @@ def test_passes_with_dropout_as_theirs() -> None:
     np.testing.assert_allclose(ours, 1 - stack.mean(0).softmax(1).amax(1).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(ho.errors.InputError, match="no view `dropout30`"):
         ho.Mcd().fit(kept).score(kept)
-    with pytest.raises(ho.errors.InputError, match="two passes or more"):
-        ho.maps.passes(stack[:1])
+    for wrong in (stack[:1], stack[0], stack[:, :0]):
+        with pytest.raises(ho.errors.InputError, match="two passes or more"):
+            ho.maps.passes(wrong)
+    for parts, said in (({"mid": x}, "no mapping of fields"), ({"mid": {"nope": x}}, "mid.nope"), ({"a b": {"avg": x}}, "a b")):
+        with pytest.raises(ho.errors.HeatError, match=said):
+            ho.FeatureSet(x, parts=parts)
     with pytest.raises(ho.errors.InputError, match="240 rows"):
         ho.FeatureSet(logits=stack[0, :5], parts={"dropout12": ho.maps.passes(stack)})
 

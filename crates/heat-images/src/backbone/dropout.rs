@@ -36,18 +36,23 @@ pub(super) struct Dropout {
     pub probability: f32,
 }
 
-/// What a graph drops, and where.
+/// What a graph drops on the way to its logits.
 pub(super) struct Plan {
     pub dropouts: Vec<Dropout>,
-    /// What the first of them read, where the logits hang on the images by nothing else.
-    pub starts: Vec<String>,
     /// The logits.
     pub logits: String,
-    /// What of the graph leads to `starts`, and from there to the logits, by outputs; empty: all.
-    before: HashSet<String>,
-    after: HashSet<String>,
+    pub cut: Option<Cut>,
     /// Whether some of its numbers are no single-precision ones, so that masks become what they are multiplied with.
     cast: bool,
+}
+
+/// Where a graph falls into what is before the first dropouts and what is after them.
+pub(super) struct Cut {
+    /// Which dropouts read what the first part gives, each tensor once.
+    pub starts: Vec<usize>,
+    /// The outputs of the nodes of each part.
+    before: HashSet<String>,
+    after: HashSet<String>,
 }
 
 /// A shape for one image, and which of its sides counts images.
@@ -103,11 +108,16 @@ impl Plan {
         let makers: HashMap<&str, &Node> =
             graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
         let constants = Constants::new(&graph, &makers, bytes.len());
+        let nested = graph.node.iter().any(|n| NESTED.contains(&n.op.as_str()));
+        let led_to_logits = leading(&makers, [logits.as_str()], &HashSet::new());
         let mut dropouts = Vec::new();
         for node in graph.node.iter().filter(|n| n.op == "Dropout" && n.is_standard()) {
             let (Some(input), Some(output)) = (node.input.first(), node.output.first()) else {
                 continue;
             };
+            if !nested && !led_to_logits.contains(output) {
+                continue;
+            }
             let name = if node.name.is_empty() { output.clone() } else { node.name.clone() };
             let probability = probability(node, &constants).ok_or_else(|| {
                 refuse(format!(
@@ -119,110 +129,92 @@ impl Plan {
                 dropouts.push(Dropout { name, input, output, probability });
             }
         }
-        let after = |from: &HashSet<&str>| -> HashSet<String> {
-            let mut reached: HashSet<String> = from.iter().map(|o| o.to_string()).collect();
-            for node in &graph.node {
-                if node.input.iter().any(|i| reached.contains(i)) {
-                    reached.extend(node.output.iter().cloned());
-                }
-            }
-            reached
-        };
-        let outputs: HashSet<&str> = dropouts.iter().map(|d| d.output.as_str()).collect();
-        let reached = after(&outputs);
-        if !reached.contains(&logits) {
+        if dropouts.is_empty() {
             let problem = "no dropout is left in its graph before the logits: exporters leave out what does nothing \
                            when the network is applied. Set its dropout layers, and nothing else, to training before \
                            it is exported (PyTorch: `layer.train()` for each `torch.nn.Dropout`); features are taken \
                            without dropout all the same";
             return Err(refuse(problem.into()));
         }
-        let mut plan = Plan {
-            starts: Vec::new(),
-            logits,
-            before: HashSet::new(),
-            after: HashSet::new(),
-            cast: graph
-                .initializer
-                .iter()
-                .any(|t| [FLOAT16, BFLOAT16, DOUBLE].contains(&t.data_type)),
-            dropouts,
-        };
-        if plan.cast && found.opset < 15 {
+        let narrow = [FLOAT16, BFLOAT16, DOUBLE];
+        let cast = graph.initializer.iter().any(|t| narrow.contains(&t.data_type));
+        if cast && found.opset < 15 {
             let problem = "dropout of a network in half precision needs operators of version 15 or later; export it \
                            with `opset_version=17`";
             return Err(refuse(problem.into()));
         }
-        if plan.cast || graph.node.iter().any(|n| NESTED.contains(&n.op.as_str())) {
-            return Ok(plan);
-        }
-        // The first: those that read nothing that has been dropped.
-        let first = plan.dropouts.iter().filter(|d| !reached.contains(&d.input));
-        let starts: HashSet<&str> = first.map(|d| d.input.as_str()).collect();
-        let needed = |wanted: &[&str], stop: &HashSet<&str>| -> HashSet<String> {
-            let mut needed = HashSet::new();
-            let mut open: Vec<&str> = wanted.to_vec();
-            while let Some(name) = open.pop() {
-                if !stop.contains(name) && needed.insert(name.to_owned()) {
-                    let inputs = makers.get(name).into_iter().flat_map(|n| &n.input);
-                    open.extend(inputs.map(String::as_str));
-                }
-            }
-            needed
-        };
-        let rest = needed(&[&plan.logits], &starts);
-        if !rest.contains(&found.input) && !starts.contains(found.input.as_str()) {
-            let mut starts: Vec<&str> = starts.into_iter().collect();
-            starts.sort_unstable();
-            plan.before = needed(&starts, &HashSet::new());
-            plan.after = rest;
-            plan.starts = starts.into_iter().map(str::to_owned).collect();
+        let mut plan = Plan { dropouts, logits, cut: None, cast };
+        if !cast && !nested {
+            plan.cut = plan.cut(&graph, &makers, &found.input);
         }
         Ok(plan)
     }
 
-    /// The graph as far as the first dropout: what these read is its output.
-    pub fn trunk(&self, path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+    /// Where the graph is cut: before the first dropouts, unless the logits hang on the images past them.
+    fn cut(&self, graph: &Graph, makers: &HashMap<&str, &Node>, image: &str) -> Option<Cut> {
+        let mut dropped: HashSet<&str> = self.dropouts.iter().map(|d| d.output.as_str()).collect();
+        for node in &graph.node {
+            if node.input.iter().any(|i| dropped.contains(i.as_str())) {
+                dropped.extend(node.output.iter().map(String::as_str));
+            }
+        }
+        let mut read = HashSet::new();
+        // Those that read nothing that has been dropped; of several that read the same, one.
+        let mut first = |i: &usize| {
+            let input = self.dropouts[*i].input.as_str();
+            !dropped.contains(input) && read.insert(input)
+        };
+        let starts = (0..self.dropouts.len()).filter(|i| first(i)).collect();
+        let after = leading(makers, [self.logits.as_str()], &read);
+        let past = after.contains(image) || read.contains(image);
+        let before = leading(makers, read.iter().copied(), &HashSet::new());
+        (!past).then_some(Cut { starts, before, after })
+    }
+
+    /// The graph as far as the cut: what is read there is its output.
+    pub fn trunk(&self, path: &Path, bytes: &[u8], cut: &Cut) -> Result<Vec<u8>> {
         let model = rewrite::graph(path, bytes, &|number, body| {
             Some(match number {
                 OUTPUT => Replaced::Anew(vec![]),
-                NODE if !makes(body, &self.before)? => Replaced::Anew(vec![]),
+                NODE if !makes(body, &cut.before)? => Replaced::Anew(vec![]),
                 _ => Replaced::Same,
             })
         })?;
-        Ok(with(model, vec![], self.starts.clone()))
+        Ok(with(model, &[], &self.inputs(cut)))
     }
 
     /// The graph from there to the logits, or all of it, with masks in place of dropout.
     pub fn rest(&self, path: &Path, bytes: &[u8], found: &Found) -> Result<Vec<u8>> {
-        let cut = !self.starts.is_empty();
+        let cut = self.cut.as_ref();
         let bytes = with_pooled_outputs(bytes, found);
         let model = rewrite::graph(path, &bytes, &|number, body| {
             Some(match number {
                 OUTPUT => Replaced::Anew(vec![]),
-                INPUT if cut && Value::decode(body).ok()?.name == found.input => {
+                INPUT if cut.is_some() && Value::decode(body).ok()?.name == found.input => {
                     Replaced::Anew(vec![])
                 }
-                NODE if cut && !makes(body, &self.after)? => Replaced::Anew(vec![]),
                 NODE => {
                     let node = Node::decode(body).ok()?;
-                    let at = |d: &Dropout| {
-                        node.op == "Dropout" && node.output.first() == Some(&d.output)
-                    };
-                    match self.dropouts.iter().position(at) {
-                        Some(i) => Replaced::Anew(self.masked(i)),
-                        None => Replaced::Same,
+                    let dropped = |d: &Dropout| node.output.first() == Some(&d.output);
+                    match (cut, self.dropouts.iter().position(dropped)) {
+                        (Some(cut), _) if !node.output.iter().any(|o| cut.after.contains(o)) => {
+                            Replaced::Anew(vec![])
+                        }
+                        (_, Some(i)) => Replaced::Anew(self.masked(i)),
+                        _ => Replaced::Same,
                     }
                 }
                 _ => Replaced::Same,
             })
         })?;
-        let masks = (0..self.dropouts.len()).map(mask);
-        Ok(with(
-            model,
-            masks.chain(self.starts.iter().cloned()).collect(),
-            vec![self.logits.clone()],
-        ))
+        let mut inputs: Vec<String> = (0..self.dropouts.len()).map(mask).collect();
+        inputs.extend(cut.into_iter().flat_map(|cut| self.inputs(cut)));
+        Ok(with(model, &inputs, std::slice::from_ref(&self.logits)))
+    }
+
+    /// The tensors at the cut.
+    pub fn inputs(&self, cut: &Cut) -> Vec<String> {
+        cut.starts.iter().map(|i| self.dropouts[*i].input.clone()).collect()
     }
 
     /// Nodes for a dropout.
@@ -267,11 +259,28 @@ fn makes(body: &[u8], outputs: &HashSet<String>) -> Option<bool> {
 }
 
 /// A model with further inputs and outputs of single precision.
-fn with(mut model: Vec<u8>, inputs: Vec<String>, outputs: Vec<String>) -> Vec<u8> {
-    let floats = |names: Vec<String>| names.iter().map(|name| Value::floats(name, None)).collect();
+fn with(mut model: Vec<u8>, inputs: &[String], outputs: &[String]) -> Vec<u8> {
+    let floats = |names: &[String]| names.iter().map(|name| Value::floats(name, None)).collect();
     let graph = Graph { input: floats(inputs), output: floats(outputs), ..Graph::default() };
     model.extend(Model { graph: Some(graph), ..Model::default() }.encode_to_vec());
     model
+}
+
+/// Tensors that lead to some of them, these among them, but for what lies beyond those to stop at.
+fn leading<'a>(
+    makers: &HashMap<&'a str, &'a Node>,
+    wanted: impl IntoIterator<Item = &'a str>,
+    stop: &HashSet<&str>,
+) -> HashSet<String> {
+    let mut found = HashSet::new();
+    let mut open: Vec<&str> = wanted.into_iter().collect();
+    while let Some(name) = open.pop() {
+        if !stop.contains(name) && found.insert(name.to_owned()) {
+            let inputs = makers.get(name).into_iter().flat_map(|n| &n.input);
+            open.extend(inputs.map(String::as_str));
+        }
+    }
+    found
 }
 
 /// The probability of a dropout: its second input, before version 12 an attribute; 1/2 where it is not said.

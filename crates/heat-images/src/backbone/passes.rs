@@ -51,13 +51,14 @@ impl Network {
         let mut inputs =
             vec![(self.found.input.clone(), self.found.as_taken(shape).to_vec(), images)];
         let plan = &loaded.plan;
-        if let Some(trunk) = &mut loaded.trunk {
-            let mut made = trunk.run(&self.place, inputs, &plan.starts)?;
-            let start = |name: &String| {
-                let at = plan.dropouts.iter().position(|d| d.input == *name).unwrap_or_default();
-                (name.clone(), loaded.shapes[at].of(filled), made.remove(name).unwrap_or_default())
+        if let (Some(trunk), Some(cut)) = (&mut loaded.trunk, &plan.cut) {
+            let names = plan.inputs(cut);
+            let mut made = trunk.run(&self.place, inputs, &names)?;
+            let start = |(name, at): (String, &usize)| {
+                let values = made.remove(&name).unwrap_or_default();
+                (name, loaded.shapes[*at].of(filled), values)
             };
-            inputs = plan.starts.iter().map(start).collect();
+            inputs = names.into_iter().zip(&cut.starts).map(start).collect();
         }
         let outputs = [plan.logits.clone()];
         let mut moments = Moments::default();
@@ -95,22 +96,23 @@ impl Network {
         };
         let image =
             (self.found.input.clone(), self.found.as_taken([filled, 3, size[0], size[1]]).to_vec());
-        let of = |name: &String| {
-            let at = plan.dropouts.iter().position(|d| d.input == *name).unwrap_or_default();
-            (name.clone(), shapes[at].of(filled))
-        };
-        let trunk = match plan.starts.is_empty() {
-            true => None,
-            false => {
-                let model = plan.trunk(&self.place, &self.graph)?;
-                Some(load(&model, vec![image.clone()], &plan.starts)?)
+        let mut inputs: Vec<_> =
+            shapes.iter().enumerate().map(|(i, shape)| (mask(i), shape.of(1))).collect();
+        let trunk = match &plan.cut {
+            None => {
+                inputs.push(image);
+                None
+            }
+            Some(cut) => {
+                let names = plan.inputs(cut);
+                let model = plan.trunk(&self.place, &self.graph, cut)?;
+                let trunk = load(&model, vec![image], &names)?;
+                let shapes = cut.starts.iter().map(|at| shapes[*at].of(filled));
+                inputs.extend(names.into_iter().zip(shapes));
+                Some(trunk)
             }
         };
         let model = plan.rest(&self.place, &self.graph, &self.found)?;
-        let masks = shapes.iter().enumerate().map(|(i, shape)| (mask(i), shape.of(1)));
-        let starts = plan.starts.iter().map(of);
-        let images = trunk.is_none().then_some(image);
-        let inputs = masks.chain(starts).chain(images).collect();
         let rest = load(&model, inputs, std::slice::from_ref(&plan.logits))?;
         Ok(Passes { size, plan, shapes, trunk, rest })
     }

@@ -129,7 +129,7 @@ weights.update(single)
 COUNT = 1_000_000
 rows, n = [], 0
 flat = np.maximum(fmap, 0).reshape(N, D, -1)
-sums = np.zeros((3, N, C))
+sums = np.zeros((6, N, C))
 while n < COUNT:
     few = 10_000
     # The sum over the cells of a channel, of which each is kept or not, one mask for all images.
@@ -137,8 +137,12 @@ while n < COUNT:
     logits = (mean * (rng.random((few, 1, D)) >= 0.5) * 2) @ weights["fc.weight"].T.astype(np.float64) + weights["fc.bias"]
     p = np.exp(logits - logits.max(2, keepdims=True))
     p /= p.sum(2, keepdims=True)
-    sums += np.stack([logits.sum(0), p.sum(0), (p**2).sum(0)])
+    sums += np.stack([(logits**k).sum(0) for k in (1, 2)] + [(p**k).sum(0) for k in (1, 2, 3, 4)])
     n += few
-logits, probs, squares = sums / COUNT
-made = {"logits": logits, "probs": probs, "spread": np.sqrt(squares - probs**2)}
+logits, logits2, probs, p2, p3, p4 = sums / COUNT
+spread = np.sqrt(p2 - probs**2)
+# Of one pass the standard error of each: of a standard deviation that of the variance over twice itself.
+fourth = p4 - 4 * probs * p3 + 6 * probs**2 * p2 - 3 * probs**4
+error = {"logits": np.sqrt(logits2 - logits**2), "probs": spread, "spread": np.sqrt(fourth - spread**4) / (2 * spread)}
+made = {"logits": logits, "probs": probs, "spread": spread, **{f"{k}.error": v for k, v in error.items()}}
 save_file({k: np.ascontiguousarray(v.astype(np.float32)) for k, v in made.items()}, out / "dropped.safetensors")
