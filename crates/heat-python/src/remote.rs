@@ -64,10 +64,10 @@ impl Engine for PyEngine {
         }
         let dim = energy.prior.dim();
         // Of networks with spectral norm or standardised inputs, what they apply.
-        let parameters = energy.net.effective();
+        let parameters = energy.net.applied();
         self.ask(|py| {
             let job = PyDict::new(py);
-            job.set_item("parameters", PyArray1::from_vec(py, parameters))?;
+            job.set_item("parameters", PyArray1::from_slice(py, parameters))?;
             job.set_item("temperatures", (energy.temperature, energy.temperature_prior))?;
             let Projection { relu, normalize, halves } = energy.projection;
             job.set_item("projection", (relu, normalize, halves))?;

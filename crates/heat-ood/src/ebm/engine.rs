@@ -103,6 +103,7 @@ impl Engine for Cpu {
         z: &mut [f32],
     ) -> Result<()> {
         let block = BLOCK_ROWS * energy.prior.dim();
+        energy.net.pack();
         parallel::run(|| {
             self.grow(energy, chain, &z[..block.min(z.len())]);
             let chains = &self.chains;
@@ -133,6 +134,7 @@ impl Engine for Cpu {
         let n = batch.rows.len() / net.architecture().input_dim;
         self.energies.reserve(n);
         let energies = &mut self.energies[..n];
+        net.pack();
         Ok(parallel::run(|| {
             net.forward_all(batch.rows, n, batch.dropout, &mut self.batch, energies);
             let LossBatch { real, temperature, l2_coef, weight, .. } = *batch;

@@ -78,6 +78,7 @@ impl Heat {
             let problem = format!("the prior reads features of dimension {before}");
             return Err(Error::config("input_dim", input_dim, problem));
         }
+        nets.iter().for_each(Mlp::pack);
         Ok(Heat { prior, nets, temperature, temperature_prior, input_dim })
     }
 

@@ -44,7 +44,7 @@ pub use neighbours::*;
 pub(crate) use persist::{FORMAT_VERSION, Outline, SEALED};
 pub use persist::{Section, Stored};
 pub(crate) use pieces::Piece;
-pub use prior::{Prior, Scratch};
+pub use prior::{Form, Mixture, Prior, Scratch};
 pub use registry::{PRIORS, load, load_prior, register, register_prior};
 pub(crate) use registry::{check_prior, check_scorer};
 pub(crate) use scorer::joint_needs;

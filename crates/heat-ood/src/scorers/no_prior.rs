@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::input::{Input, feature_settings};
-use super::{Prior, Scorer, Scratch, Section, Stored};
+use super::{Form, Prior, Scorer, Scratch, Section, Stored};
 use crate::error::Result;
 use crate::features::{Batch, FeatureSet, FieldSet, Pooling, Preprocessing};
 
@@ -73,6 +73,10 @@ impl Prior for NoPrior {
 
     fn energy(&self, _z: &[f32], out: &mut [f32]) {
         out.fill(0.0);
+    }
+
+    fn form(&self) -> Option<Form> {
+        Some(Form::Flat)
     }
 
     fn add_gradient(&self, _z: &[f32], _scale: f32, _grad: &mut [f32], _scratch: &mut Scratch) {}

@@ -17,6 +17,40 @@ pub struct Scratch {
     pub gemm: Aligned,
 }
 
+/// What a prior's gradient is made of, for a device that computes it itself. All in single precision,
+/// row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Form {
+    /// The energy is the same everywhere.
+    Flat,
+    /// −log Σ_k exp(`offset`_k + w_k·w − ½‖w‖²) of whitened rows w = P(z − m).
+    Mixture(Mixture),
+    /// −log Σ_c exp(W z + b)_c.
+    Logits {
+        /// W, `[C, D]`.
+        weight: Vec<f32>,
+        /// b, `[C]`.
+        bias: Vec<f32>,
+    },
+}
+
+/// A mixture of Gaussians of one covariance Σ = LLᵀ: ∇E = Pᵀ(w − Σ_k r_k w_k), r = softmax(`offset` + w_k·w).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mixture {
+    /// m, `[D]`.
+    pub centre: Vec<f32>,
+    /// P = L⁻¹, `[D, D]`.
+    pub whiten: Vec<f32>,
+    /// w_k = P(μ_k − m), `[K, D]`.
+    pub white_means: Vec<f32>,
+    /// log π_k − ½‖w_k‖², `[K]`.
+    pub offset: Vec<f32>,
+    /// μ_k, `[K, D]`.
+    pub means: Vec<f32>,
+    /// L, `[D, D]`.
+    pub colour: Vec<f32>,
+}
+
 /// A scorer on which a residual energy can be trained: it has a gradient.
 ///
 /// `z` are features after the prior's own steps, `[n, dim]`.
@@ -39,6 +73,11 @@ pub trait Prior: Scorer {
 
     /// Add `scale`·∇E_prior of each row to `grad` (`[n, dim]`).
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch);
+
+    /// What its gradient is made of; `None` where only this processor can compute it.
+    fn form(&self) -> Option<Form> {
+        None
+    }
 
     /// Mixture weights of the prior's components, when it is a mixture whose
     /// components are the classes: it then has an energy given a class.

@@ -203,7 +203,7 @@ fn features_memmap(directory: &Path, bytes: &[u8]) {
 fn detector(directory: &Path, bytes: &[u8]) {
     let path = file(directory, "x.safetensors", bytes);
     let Ok(file) = TensorFile::open(&path) else { return };
-    let _ = (file.list(), torch::network(&file).map(|net| net.effective()));
+    let _ = (file.list(), torch::network(&file).map(|net| net.applied().to_vec()));
     let Ok(detector) = Detector::from_file(&file) else { return };
     for set in [probe(), train()] {
         let _ = detector.score(&set);

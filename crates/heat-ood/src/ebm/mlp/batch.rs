@@ -164,7 +164,7 @@ impl Mlp {
                     .for_each(|((out, delta), activations)| {
                         let rows = out.len() / ld;
                         let delta = View::rows(delta, ld);
-                        let weight = &self.backward[index];
+                        let weight = &self.packs().backward[index];
                         let mut mask = Mask { activations, ld: input_ld };
                         with_scratch(scratch, |s| {
                             gemm(delta, rows, weight, out, ld, s, &mut mask);

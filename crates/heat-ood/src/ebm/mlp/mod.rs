@@ -16,6 +16,7 @@
 
 mod architecture;
 mod batch;
+mod packs;
 mod spectral;
 mod standard;
 
@@ -25,17 +26,30 @@ pub use batch::{BatchWorkspace, Dropout};
 pub(in crate::ebm) use architecture::Place;
 
 use architecture::Linear;
+use packs::Packs;
 use spectral::Spectral;
 use standard::Standard;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile, check_memory};
-use crate::math::matmul::{Aligned, Epilogue, Keep, Packed, View, gemm};
-use crate::math::parallel;
+use crate::math::matmul::{Aligned, Epilogue, Keep, View, gemm};
 use crate::math::rng::{Purpose, Stream};
 
 /// Slope of LeakyReLU below zero.
-const SLOPE: f32 = 0.2;
+pub const SLOPE: f32 = 0.2;
+
+/// A linear map, as another device needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Columns of its weight.
+    pub input: usize,
+    /// Rows of its weight, and length of its bias.
+    pub output: usize,
+    /// Where its weight begins; its bias follows.
+    pub offset: usize,
+}
 
 /// The network with its parameters.
 #[derive(Clone)]
@@ -45,9 +59,11 @@ pub struct Mlp {
     /// Hidden layers in order of application, as indices of `linears`.
     order: Vec<usize>,
     parameters: Vec<f32>,
-    /// Wᵀ `[in, out]` and W `[out, in]` of each hidden linear map, packed.
-    forward: Vec<Packed>,
-    backward: Vec<Packed>,
+    /// What is applied, where it is not the parameters themselves.
+    made: Option<Vec<f32>>,
+    /// No other state of any network has this number.
+    version: u64,
+    packs: Packs,
     spectral: Option<Spectral>,
     standard: Option<Standard>,
 }
@@ -110,7 +126,7 @@ impl Mlp {
             let values = &mut net.parameters[linear.weight().start..linear.bias().end];
             stream.fill_uniform(values, -bound, bound);
         }
-        net.repack();
+        net.changed();
         Ok(net)
     }
 
@@ -120,8 +136,9 @@ impl Mlp {
         Ok(Mlp {
             architecture,
             parameters: vec![0.0; total],
-            forward: vec![Packed::default(); linears.len() - 1],
-            backward: vec![Packed::default(); linears.len() - 1],
+            made: None,
+            version: 0,
+            packs: Packs::default(),
             linears,
             order,
             spectral: None,
@@ -160,7 +177,7 @@ impl Mlp {
             let bias = values(&format!("{}.bias", linear.name), &shape[..1])?;
             net.parameters[linear.bias()].copy_from_slice(&bias);
         }
-        net.repack();
+        net.changed();
         Ok(net)
     }
 
@@ -174,7 +191,7 @@ impl Mlp {
         let mut wide = Self::zeroed(Architecture { hidden_dim, ..architecture })?;
         let top = wide.linears.len() - 1;
         for (n, net) in nets.iter().enumerate() {
-            let parameters = net.effective();
+            let parameters = net.applied();
             for (i, (to, from)) in wide.linears.iter().zip(&net.linears).enumerate() {
                 let share = if i == top { 1.0 / nets.len() as f32 } else { 1.0 };
                 let first_row = if i == top { 0 } else { n * from.output };
@@ -189,18 +206,38 @@ impl Mlp {
                 out.iter_mut().zip(bias).for_each(|(o, v)| *o += share * v);
             }
         }
-        wide.repack();
+        wide.changed();
         Ok(wide)
     }
 
     /// Tensors under PyTorch's names; shared weights once, under the first name.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        self.split(&self.effective())
+        self.split(self.applied())
     }
 
     /// The parameters as they are applied: normalised, and for plain features, where inputs are
     /// standardised.
-    pub fn effective(&self) -> Vec<f32> {
+    pub fn applied(&self) -> &[f32] {
+        self.made.as_ref().unwrap_or(&self.parameters)
+    }
+
+    /// Of every linear map where it lies in [`Mlp::applied`]: its weight `[out, in]`, then its bias.
+    pub fn layers(&self) -> Vec<Layer> {
+        let layer = |l: &Linear| Layer { input: l.input, output: l.output, offset: l.offset };
+        self.linears.iter().map(layer).collect()
+    }
+
+    /// The maps of [`Mlp::layers`] in order of application, but for the last, which comes once at the end.
+    pub fn hidden_order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// A number that changes with the parameters: where two networks have the same, they are the same.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn make(&self) -> Vec<f32> {
         let mut out = self.parameters.clone();
         if let Some(spectral) = &self.spectral {
             for (i, linear) in self.linears[..self.linears.len() - 1].iter().enumerate() {
@@ -234,31 +271,22 @@ impl Mlp {
         &self.parameters
     }
 
-    /// Change the parameters, then pack them anew.
+    /// Change the parameters.
     pub fn update(&mut self, f: impl FnOnce(&mut [f32])) {
         f(&mut self.parameters);
         if let Some(spectral) = &mut self.spectral {
             let normalised = self.linears.len() - 1;
             spectral.measure(&self.linears[..normalised], &self.parameters);
         }
-        self.repack();
+        self.changed();
     }
 
-    fn repack(&mut self) {
-        let effective = self.is_made().then(|| self.effective());
-        let Mlp { linears, parameters, forward, backward, standard, .. } = self;
-        let parameters = effective.as_ref().unwrap_or(parameters);
-        if let Some(standard) = standard {
-            standard.bias.copy_from_slice(&parameters[linears[0].bias()]);
-        }
-        parallel::run(|| {
-            let packs = forward.iter_mut().zip(backward);
-            for (linear, (forward, backward)) in linears.iter().zip(packs) {
-                let w = View::rows(&parameters[linear.weight()], linear.input);
-                forward.set_parallel(w.t(), linear.input, linear.output);
-                backward.set_parallel(w, linear.output, linear.input);
-            }
-        });
+    /// Nothing made of the parameters as they were is used any more.
+    fn changed(&mut self) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        self.version = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.made = self.is_made().then(|| self.make());
+        self.packs.outdate();
     }
 
     /// Whether what is applied is made of the parameters.
@@ -278,7 +306,7 @@ impl Mlp {
         let mut net = self.clone();
         if net.is_made() {
             (net.spectral, net.standard) = (None, None);
-            net.update(|p| p.copy_from_slice(&self.effective()));
+            net.update(|p| p.copy_from_slice(self.applied()));
         }
         net
     }
@@ -321,13 +349,9 @@ impl Mlp {
         scratch: &mut Aligned,
     ) {
         let index = self.order[layer];
-        let bias = match &self.standard {
-            Some(standard) if index == 0 => &standard.bias,
-            _ => &self.parameters[self.linears[index].bias()],
-        };
-        let mut epilogue = BiasLeaky(bias);
+        let mut epilogue = BiasLeaky(&self.applied()[self.linears[index].bias()]);
         let ld = stride(self.width(layer));
-        gemm(input, n, &self.forward[index], out, ld, scratch, &mut epilogue);
+        gemm(input, n, &self.packs().forward[index], out, ld, scratch, &mut epilogue);
     }
 
     /// The last layer: a dot product, summed in f64.
@@ -359,7 +383,7 @@ impl Mlp {
         for layer in (0..=top).rev() {
             let index = self.order[layer];
             let delta = View::rows(now, ld);
-            let weight = &self.backward[index];
+            let weight = &self.packs().backward[index];
             if layer == 0 {
                 let d = self.linears[index].input;
                 gemm(delta, n, weight, grad, d, &mut ws.scratch, &mut Keep);

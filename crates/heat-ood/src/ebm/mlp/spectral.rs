@@ -107,7 +107,7 @@ impl Mlp {
         };
         let maps = spectral.maps.par_iter_mut().zip(linears.par_iter());
         maps.for_each(|(m, l)| m.iterate(&parameters[l.weight()]));
-        self.repack();
+        self.changed();
     }
 
     /// Turn the gradient with respect to the normalised weights into that with
@@ -187,7 +187,7 @@ mod tests {
     fn divides_by_a_tenth_of_the_largest_singular_value() {
         let mut net = net();
         (0..60).for_each(|_| net.power_iteration());
-        let w = net.effective();
+        let w = net.applied();
         assert!((w[0] - 10.0).abs() < 1e-5 && (w[3] - 2.0 / 3.0).abs() < 1e-6, "{w:?}");
         assert_eq!(net.parameters()[0], 30.0);
         let small = net.baked();

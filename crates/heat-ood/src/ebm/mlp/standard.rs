@@ -8,12 +8,11 @@ use super::{Linear, Mlp};
 use crate::error::Result;
 use crate::io::{Tensor, TensorFile};
 
-/// Mean and deviation of every coordinate, and the first layer's bias that comes of them.
+/// Mean and deviation of every coordinate.
 #[derive(Debug, Clone)]
 pub(super) struct Standard {
     mean: Vec<f64>,
     deviation: Vec<f64>,
-    pub(super) bias: Vec<f32>,
 }
 
 impl Standard {
@@ -49,8 +48,7 @@ impl Mlp {
         // Of what is constant but for rounding, a quotient would be noise.
         let usable = |(d, m): (f64, &f64)| if d > 1e-6 * m.abs() { d } else { 1.0 };
         let deviation = deviation.into_iter().zip(&mean).map(usable).collect();
-        let bias = vec![0.0; self.linears[0].output];
-        self.standard = Some(Standard { mean, deviation, bias });
+        self.standard = Some(Standard { mean, deviation });
         self.update(|_| {});
         self
     }

@@ -13,7 +13,7 @@ use crate::math::reduce;
 use crate::scorers::context::FitContext;
 use crate::scorers::logit_source::{LogitSource, logits_settings};
 use crate::scorers::method::{Method, offer};
-use crate::scorers::{Prior, Scorer, Scratch, Section, Stored};
+use crate::scorers::{Form, Prior, Scorer, Scratch, Section, Stored};
 
 logits_settings! {
     /// Settings of `el`.
@@ -123,6 +123,11 @@ impl Prior for EnergyLogits {
         let mut logits = vec![0.0; out.len() * head.classes()];
         head.logits(z, &mut logits, &mut scratch.gemm);
         energies(&logits, head.classes(), out);
+    }
+
+    fn form(&self) -> Option<Form> {
+        let Gradient { head, .. } = self.prior.as_ref()?;
+        Some(Form::Logits { weight: head.weight().to_vec(), bias: head.bias().to_vec() })
     }
 
     fn add_gradient(&self, z: &[f32], scale: f32, grad: &mut [f32], scratch: &mut Scratch) {

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::features::{Pooling, Preprocessing};
 use crate::math::matmul::{Keep, Packed, View, gemm, gemm_add};
 use crate::math::{reduce, rng::Stream};
-use crate::scorers::{Prior, Scratch};
+use crate::scorers::{Form, Mixture, Prior, Scratch};
 
 /// Responsibilities that vanish beside the rounding of the largest.
 const NEGLIGIBLE: f32 = 1e-15;
@@ -29,20 +29,12 @@ pub(super) struct Fast {
 impl Fast {
     pub(super) fn new(gmm: &Gmm) -> Self {
         let (d, k) = (gmm.input.dim, gmm.probs.len());
-        let single = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<f32>>();
-        let inverse = single(&gmm.inverse);
-        let means = single(&gmm.white_means);
-        let tril = single(&gmm.scale_tril);
-        let offset = gmm
-            .white_means
-            .chunks_exact(d)
-            .zip(&gmm.probs)
-            .map(|(m, p)| (p.ln() - 0.5 * m.iter().map(|v| v * v).sum::<f64>()) as f32);
+        let Mixture { centre, whiten, white_means, offset, means, colour } = gmm.mixture_form();
         let mut total = 0.0;
         Fast {
-            centre: single(&gmm.centre),
-            means: single(&gmm.means),
-            offset: offset.collect(),
+            centre,
+            means,
+            offset,
             cumulative: gmm
                 .probs
                 .iter()
@@ -51,12 +43,31 @@ impl Fast {
                     total
                 })
                 .collect(),
-            whiten: Packed::new(View::rows(&inverse, d).t(), d, d),
-            to_means: Packed::new(View::rows(&means, d).t(), d, k),
-            from_means: Packed::new(View::rows(&means, d), k, d),
-            back: Packed::new(View::rows(&inverse, d), d, d),
-            colour: Packed::new(View::rows(&tril, d).t(), d, d),
-            uncolour: Packed::new(View::rows(&tril, d), d, d),
+            whiten: Packed::new(View::rows(&whiten, d).t(), d, d),
+            to_means: Packed::new(View::rows(&white_means, d).t(), d, k),
+            from_means: Packed::new(View::rows(&white_means, d), k, d),
+            back: Packed::new(View::rows(&whiten, d), d, d),
+            colour: Packed::new(View::rows(&colour, d).t(), d, d),
+            uncolour: Packed::new(View::rows(&colour, d), d, d),
+        }
+    }
+}
+
+impl Gmm {
+    fn mixture_form(&self) -> Mixture {
+        let single = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<f32>>();
+        let offset = self
+            .white_means
+            .chunks_exact(self.input.dim)
+            .zip(&self.probs)
+            .map(|(m, p)| (p.ln() - 0.5 * m.iter().map(|v| v * v).sum::<f64>()) as f32);
+        Mixture {
+            centre: single(&self.centre),
+            whiten: single(&self.inverse),
+            white_means: single(&self.white_means),
+            offset: offset.collect(),
+            means: single(&self.means),
+            colour: single(&self.scale_tril),
         }
     }
 }
@@ -115,6 +126,10 @@ impl Prior for Gmm {
         gemm_add(View::rows(&other[..n * k], k), n, &fast.from_means, white, d, pack);
         white.iter_mut().for_each(|v| *v *= scale);
         gemm_add(View::rows(white, d), n, &fast.back, grad, d, pack);
+    }
+
+    fn form(&self) -> Option<Form> {
+        Some(Form::Mixture(self.mixture_form()))
     }
 
     fn mixture(&self) -> Option<&[f64]> {
