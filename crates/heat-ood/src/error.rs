@@ -173,6 +173,14 @@ pub enum Error {
         /// Why not, and what to do.
         problem: String,
     },
+    /// A device that was to compute did not.
+    #[error("{}: {}", printable(device), printable_lines(problem))]
+    Device {
+        /// Its name, as `cuda:0`.
+        device: String,
+        /// What went wrong, and what to do.
+        problem: String,
+    },
     /// Training produced values that are not finite.
     #[error(
         "training diverged at epoch {epoch}, step {step}: {what} is {value}; lower `ebm.optimizer.opt.lr` or `ebm.model.step_size_start`"
@@ -212,6 +220,11 @@ impl Error {
     /// A file that is not what it should be.
     pub fn format(path: impl Into<PathBuf>, problem: impl Into<String>) -> Error {
         Error::Format { path: path.into(), problem: problem.into() }
+    }
+
+    /// A device that was to compute did not.
+    pub fn device(device: impl Into<String>, problem: impl Into<String>) -> Error {
+        Error::Device { device: device.into(), problem: problem.into() }
     }
 
     /// A setting that cannot work.

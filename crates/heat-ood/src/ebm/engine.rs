@@ -32,6 +32,18 @@ pub struct LossBatch<'a> {
     pub dropout: Option<Dropout>,
 }
 
+impl LossBatch<'_> {
+    /// The loss of the network energies of all rows, which are replaced by its gradient with respect to
+    /// them.
+    pub fn loss(&self, energies: &mut [f32]) -> LossValues {
+        let objective = match self.objective {
+            Objective::ContrastiveDivergence => contrastive_divergence,
+            Objective::NoiseContrastive => noise_contrastive,
+        };
+        objective(energies, self.real, self.temperature, self.l2_coef, self.weight)
+    }
+}
+
 /// Runs the two heavy parts of training. It is called on the thread that
 /// drives the trainer, never on a worker of the library's pool.
 pub trait Engine: Send {
@@ -137,12 +149,7 @@ impl Engine for Cpu {
         net.pack();
         Ok(parallel::run(|| {
             net.forward_all(batch.rows, n, batch.dropout, &mut self.batch, energies);
-            let LossBatch { real, temperature, l2_coef, weight, .. } = *batch;
-            let objective = match batch.objective {
-                Objective::ContrastiveDivergence => contrastive_divergence,
-                Objective::NoiseContrastive => noise_contrastive,
-            };
-            let loss = objective(energies, real, temperature, l2_coef, weight);
+            let loss = batch.loss(energies);
             net.backward_all(batch.rows, energies, &mut self.batch, grad);
             loss
         }))

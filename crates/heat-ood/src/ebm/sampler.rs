@@ -113,7 +113,7 @@ pub struct Langevin {
 
 impl Langevin {
     /// λ_t and σ_t.
-    pub(super) fn sizes(&self, t: usize) -> (f32, f32) {
+    pub fn sizes(&self, t: usize) -> (f32, f32) {
         (self.at(self.step_size, t), self.at(self.eps, t))
     }
 

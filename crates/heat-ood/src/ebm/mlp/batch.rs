@@ -23,7 +23,7 @@ pub struct Dropout {
 
 impl Dropout {
     /// The factor on activations that are kept.
-    fn scale(self) -> f32 {
+    pub fn scale(self) -> f32 {
         (1.0 / (1.0 - self.probability)) as f32
     }
 
