@@ -21,23 +21,17 @@ use cudarc::driver::result::{self as cuda, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 use cudarc::nvrtc::result::{self as nvrtc, NvrtcError};
 use cudarc::nvrtc::sys as nvrtc_sys;
-use heat_ood::math::BLOCK_ROWS;
 use heat_ood::{Error, Result};
 
 use crate::KERNELS;
 use crate::device::Device;
-use crate::plan::{At, Op, Plan, Precision, Product, ROWS_OF_SUMS, Seed, Slot};
+use crate::launch::{self, Launch, THREADS};
+use crate::plan::{At, Op, Plan, Precision, Product, Slot};
 
-/// Threads of a block, for all kernels.
-const THREADS: usize = 256;
-/// Threads that work on a row together.
-const WARP: usize = 32;
 /// Of the products; more is of no use to them.
 const WORKSPACE_BYTES: usize = 32 << 20;
 /// Bytes that a card's pieces of memory begin at a multiple of.
 const ALIGNMENT: u32 = 256;
-/// Blocks in y that a card takes.
-const MOST_IN_Y: usize = 65_535;
 /// As a card counts its generations: TF32 came with this one.
 const OLDEST: c_int = 80;
 /// The driver's and the compiler's first version that have all that is called here: 11.4.
@@ -272,7 +266,7 @@ fn present(name: &str, number: usize) -> Result<sys::CUdevice> {
     let count = cuda::device::get_count().of(name, "cuDeviceGetCount")?;
     let ordinal = match c_int::try_from(number) {
         Ok(ordinal) if ordinal < count => ordinal,
-        _ if count == 0 => {
+        _ if count <= 0 => {
             return Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)).of(name, "cuDeviceGetCount");
         }
         _ => {
@@ -461,7 +455,7 @@ pub struct Card {
     /// That memory has moved, and nobody was told yet.
     moved: bool,
     /// The same for a shape each time, so that results are.
-    algorithms: HashMap<Shape, lt_sys::cublasLtMatmulAlgo_t>,
+    algorithms: HashMap<Shape, Way>,
 }
 
 /// A kernel, for as long as the module lives.
@@ -614,14 +608,21 @@ impl Card {
             return Ok(());
         }
         let name = &self.shared.name;
-        let algorithm =
-            Described::new(&shape).and_then(|d| d.algorithm(self.shared.products, &shape));
-        let algorithm =
-            algorithm.of(name, &format!("cublasLtMatmulAlgoGetHeuristic of {shape}"))?;
-        self.algorithms.insert(shape, algorithm);
+        let find = |tf32| {
+            let algorithm =
+                Described::new(&shape, tf32)?.algorithm(self.shared.products, &shape)?;
+            Ok(Way { algorithm, tf32 })
+        };
+        let way = find(shape.tf32).or_else(|e: CublasError| {
+            // Where the fast units do not take an odd shape, the exact ones do.
+            let odd = shape.tf32 && e.0 == lt_sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED;
+            if odd { find(false) } else { Err(e) }
+        });
+        let way = way.of(name, &format!("cublasLtMatmulAlgoGetHeuristic of {shape}"))?;
+        self.algorithms.insert(shape, way);
         // Once into memory of its own. Where there is none to spare, that is left out.
         let bytes = shape.m.saturating_mul(shape.n).saturating_mul(4);
-        // SAFETY: nothing reads it before it is written.
+        // SAFETY: whatever is in it may be read and written.
         let scratch = unsafe { cuda::malloc_sync(bytes) };
         if let Ok(handle) = scratch {
             let scratch: Owned<_, DriverError> = Owned { handle, destroy: cuda::free_sync };
@@ -635,12 +636,11 @@ impl Card {
     /// Needs the context bound.
     fn multiply(&self, p: &Multiplication, stream: sys::CUstream) -> Result<()> {
         let shared = &self.shared;
-        let algorithm = self.algorithms.get(&p.shape);
-        let algorithm =
-            algorithm.ok_or_else(|| shared.error(format!("no algorithm for {}", p.shape)))?;
+        let way = self.algorithms.get(&p.shape);
+        let way = way.ok_or_else(|| shared.error(format!("no algorithm for {}", p.shape)))?;
         let (alpha, beta) = (p.alpha, f32::from_bits(p.shape.beta));
         let of = format!("cublasLtMatmul of {}", p.shape);
-        let described = Described::new(&p.shape).of(&shared.name, &of)?;
+        let described = Described::new(&p.shape, way.tf32).of(&shared.name, &of)?;
         // SAFETY: `lower` or `choose` made sure of memory for all three, of the shapes described, aligned as
         // the algorithm was chosen for; factors are read, and descriptions used, during the call alone; the
         // workspace is as large as was said, and all that use it are in one stream.
@@ -658,7 +658,7 @@ impl Card {
                 described.out.handle,
                 pointer(p.out),
                 described.out.handle,
-                algorithm,
+                &way.algorithm,
                 pointer(shared.workspace),
                 WORKSPACE_BYTES,
                 stream.cast(),
@@ -908,138 +908,30 @@ fn lower(
     op: &Op,
     at: &mut dyn FnMut(At, usize) -> std::result::Result<u64, String>,
 ) -> std::result::Result<Option<Work>, String> {
-    let mut at = |place: At, len: usize| at(place, len).map(Arg::At);
-    let key = Slot::Key.into();
-    let size = |rows: usize, width: usize| rows.saturating_mul(width);
-    let (name, x, y, args) = match *op {
-        Op::Product(ref product) => return multiplication(product, &mut at),
-        Op::BiasLeaky { x, bias, rows, width } => {
-            let n = size(rows, width);
-            ("bias_leaky", n, 1, vec![at(x, n)?, at(bias, width)?, word(rows)?, word(width)?])
-        }
-        Op::Drop { x, rows, width, layer, drop } => {
-            let threads = size(BLOCK_ROWS, width.div_ceil(16));
-            let mut args = vec![
-                at(x, size(rows, width))?,
-                at(key, 8)?,
-                word(rows)?,
-                word(width)?,
-                word(layer)?,
-            ];
-            args.extend([Arg::Number(drop.probability), Arg::Number(drop.scale)]);
-            ("drop", threads, rows.div_ceil(BLOCK_ROWS), args)
-        }
-        Op::Seed { top, weight, seed, out, rows, width } => {
-            let n = size(rows, width);
-            let (seeds, seed) = match seed {
-                Seed::Same(seed) => (Arg::At(0), seed),
-                Seed::OfRow(seeds) => (at(seeds, rows)?, 0.0),
-            };
-            let mut args = vec![at(top, n)?, at(weight, width)?, seeds, Arg::Number(seed)];
-            args.extend([at(out, n)?, word(rows)?, word(width)?]);
-            ("seed_delta", n, 1, args)
-        }
-        Op::Mask { x, activations, rows, width } => {
-            let n = size(rows, width);
-            ("mask", n, 1, vec![at(x, n)?, at(activations, n)?, word(rows)?, word(width)?])
-        }
-        Op::DropBack { x, activations, rows, width, scale } => {
-            let n = size(rows, width);
-            let args =
-                vec![at(x, n)?, at(activations, n)?, word(rows)?, word(width)?, Arg::Number(scale)];
-            ("drop_back", n, 1, args)
-        }
-        Op::Energy { top, weight, bias, out, rows, width } => {
-            let mut args = vec![at(top, size(rows, width))?, at(weight, width)?, at(bias, 1)?];
-            args.extend([at(out, rows)?, word(rows)?, word(width)?]);
-            ("energy", size(rows, WARP), 1, args)
-        }
-        Op::Centre { rows_of, centre, out, rows, width } => {
-            let n = size(rows, width);
-            let args =
-                vec![at(rows_of, n)?, at(centre, width)?, at(out, n)?, word(rows)?, word(width)?];
-            ("centre", n, 1, args)
-        }
-        Op::CentreOnMeans { rows_of, means, labels, out, rows, width, scale } => {
-            let n = size(rows, width);
-            let mut args = vec![at(rows_of, n)?, at(means, width)?, at(labels, rows)?, at(out, n)?];
-            args.extend([word(rows)?, word(width)?, Arg::Number(scale)]);
-            ("centre_on_means", n, 1, args)
-        }
-        Op::NegatedSoftmax { x, offset, rows, width } => {
-            let args =
-                vec![at(x, size(rows, width))?, at(offset, width)?, word(rows)?, word(width)?];
-            ("negated_softmax", size(rows, WARP), 1, args)
-        }
-        Op::Scale { x, len, factor } => {
-            ("scale", len, 1, vec![at(x, len)?, Arg::Long(len as u64), Arg::Number(factor)])
-        }
-        Op::Zero { x, len } => ("zero", len, 1, vec![at(x, len)?, Arg::Long(len as u64)]),
-        Op::Noise { out, rows, width, t } => {
-            let threads = size(BLOCK_ROWS, width).div_ceil(512).saturating_mul(16);
-            let args =
-                vec![at(out, size(rows, width))?, at(key, 8)?, word(rows)?, word(width)?, word(t)?];
-            ("noise", threads, rows.div_ceil(BLOCK_ROWS), args)
-        }
-        Op::WhiteStep { x, noise, rows, width, step, eps } => {
-            let n = size(rows, width);
-            let mut args = vec![at(x, n)?, at(noise, n)?, word(rows)?, word(width)?];
-            args.extend([Arg::Number(step), Arg::Number(eps)]);
-            ("white_step", n, 1, args)
-        }
-        Op::Step { z, gradient, noise, rows, width, step, eps, projection } => {
-            let n = size(rows, width);
-            let noise = noise.map_or(Ok(Arg::At(0)), |noise| at(noise, n))?;
-            let mut args = vec![at(z, n)?, at(gradient, n)?, noise, word(rows)?, word(width)?];
-            let parts = u32::from(projection.normalize) * (1 + u32::from(projection.halves));
-            args.extend([Arg::Number(step), Arg::Number(eps)]);
-            args.extend([Arg::Word(projection.relu.into()), Arg::Word(parts)]);
-            ("step_and_project", size(rows, WARP), 1, args)
-        }
-        Op::PartialSums { x, weights, out, rows, width } => {
-            let groups = rows.div_ceil(ROWS_OF_SUMS);
-            let weights = weights.map_or(Ok(Arg::At(0)), |weights| at(weights, rows))?;
-            let mut args = vec![at(x, size(rows, width))?, weights, at(out, size(groups, width))?];
-            args.extend([word(rows)?, word(width)?, word(ROWS_OF_SUMS)?]);
-            ("partial_sums", width, groups, args)
-        }
-        Op::AddSums { sums, out, groups, width } => {
-            let args =
-                vec![at(sums, size(groups, width))?, at(out, width)?, word(groups)?, word(width)?];
-            ("add_sums", width, 1, args)
-        }
-    };
-    if x == 0 || y == 0 {
-        return Ok(None);
+    if let Op::Product(product) = op {
+        return multiplication(product, at);
     }
-    let blocks = i32::try_from(x.div_ceil(THREADS)).ok().and_then(|x| u32::try_from(x).ok());
-    let grid = match (blocks, u32::try_from(y)) {
-        (Some(x), Ok(y_blocks)) if y <= MOST_IN_Y => (x, y_blocks),
-        _ => {
-            let blocks = format!("`{name}` takes {} × {y} blocks of threads", x.div_ceil(THREADS));
-            return Err(format!(
-                "too many rows at once: {blocks}, and a card at most {} × {MOST_IN_Y}; make `batch_size` smaller",
-                i32::MAX
-            ));
-        }
+    let Some(Launch { kernel: name, grid, args }) = Launch::of(op)? else {
+        return Ok(None);
     };
-    Ok(Some(Work::Kernel(Kernel { name, grid, args })))
-}
-
-fn word(n: usize) -> std::result::Result<Arg, String> {
-    let word = u32::try_from(n)
-        .map_err(|_| format!("{n} rows or columns are too many; make `batch_size` smaller"));
-    word.map(Arg::Word)
+    let args = args.into_iter().map(|arg| {
+        Ok(match arg {
+            launch::Arg::At(place, len) => Arg::At(at(place, len)?),
+            launch::Arg::Null => Arg::At(0),
+            launch::Arg::U32(v) => Arg::Word(v),
+            launch::Arg::U64(v) => Arg::Long(v),
+            launch::Arg::F32(v) => Arg::Number(v),
+        })
+    });
+    let args: std::result::Result<_, String> = args.collect();
+    Ok(Some(Work::Kernel(Kernel { name, grid, args: args? })))
 }
 
 fn multiplication(
     p: &Product,
-    at: &mut dyn FnMut(At, usize) -> std::result::Result<Arg, String>,
+    at: &mut dyn FnMut(At, usize) -> std::result::Result<u64, String>,
 ) -> std::result::Result<Option<Work>, String> {
-    let mut at = |place, rows: usize, columns| match at(place, rows.saturating_mul(columns))? {
-        Arg::At(address) => Ok(address),
-        other => Err(format!("{other:?} is no address")),
-    };
+    let mut at = |place, rows: usize, columns| at(place, rows.saturating_mul(columns));
     let (a, b, out) = (at(p.a, p.m, p.k)?, at(p.b, p.k, p.n)?, at(p.out, p.m, p.n)?);
     if p.m == 0 || p.n == 0 {
         return Ok(None);
@@ -1083,6 +975,12 @@ impl std::fmt::Display for Shape {
     }
 }
 
+/// How products of a shape are done.
+struct Way {
+    algorithm: lt_sys::cublasLtMatmulAlgo_t,
+    tf32: bool,
+}
+
 type Desc = Owned<lt_sys::cublasLtMatmulDesc_t, CublasError>;
 type Layout = Owned<lt_sys::cublasLtMatrixLayout_t, CublasError>;
 
@@ -1099,14 +997,14 @@ struct Described {
 }
 
 impl Described {
-    fn new(shape: &Shape) -> std::result::Result<Self, CublasError> {
+    fn new(shape: &Shape, tf32: bool) -> std::result::Result<Self, CublasError> {
         use lt_sys::cublasComputeType_t::{CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32};
         use lt_sys::cublasLtMatmulDescAttributes_t::{
             CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB,
         };
         let numbers = lt_sys::cudaDataType::CUDA_R_32F;
         let Shape { m, n, k, .. } = *shape;
-        let compute = if shape.tf32 { CUBLAS_COMPUTE_32F_FAST_TF32 } else { CUBLAS_COMPUTE_32F };
+        let compute = if tf32 { CUBLAS_COMPUTE_32F_FAST_TF32 } else { CUBLAS_COMPUTE_32F };
         let desc = lt::create_matmul_desc(compute, numbers)?;
         let desc = Desc { handle: desc, destroy: lt::destroy_matmul_desc };
         let transposes = [
@@ -1189,7 +1087,7 @@ mod tests {
     use heat_ood::ebm::sampler::Projection;
 
     use super::*;
-    use crate::plan::Drop;
+    use crate::plan::{Drop, Seed};
 
     const ROWS: usize = 130;
     const WIDTH: usize = 37;
@@ -1323,7 +1221,7 @@ mod tests {
 
     #[test]
     fn too_many_rows_are_refused() {
-        let rows = 64 * MOST_IN_Y;
+        let rows = 64 * 65_535;
         let noise = |rows| Op::Noise { out: Slot::Noise.into(), rows, width: 1, t: 0 };
         assert_eq!(kernel(&noise(rows)).grid.1, 65_535);
         let problem = lower(&noise(rows + 1), &mut anywhere).unwrap_err();
@@ -1352,8 +1250,8 @@ mod tests {
         let weights = Some(Slot::Energies.into());
         let op = Op::PartialSums { x, weights, out, rows: ROWS, width: WIDTH };
         let sums = [
-            (Slot::Energies, 0, ROWS),
             (Slot::Rows, 0, ROWS * WIDTH),
+            (Slot::Energies, 0, ROWS),
             (Slot::PartialSums, 0, 2 * WIDTH),
         ];
         assert_eq!(asked(&op), sums);
@@ -1383,6 +1281,8 @@ mod tests {
     fn kernels_compile() {
         // SAFETY: opening the library runs what it does at its start, which is harmless.
         if !unsafe { nvrtc_sys::is_culib_present() } {
+            let line = b"skipped: kernels_compile (no NVRTC)\n";
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line);
             return;
         }
         for generation in [80, 90] {

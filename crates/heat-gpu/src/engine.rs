@@ -16,7 +16,7 @@ use heat_ood::scorers::{Form, Prior};
 use heat_ood::{Error, Result};
 
 use crate::device::Device;
-use crate::plan::{Chain, Drop, Net, Plan, Precision, Shape, Slot, key_words};
+use crate::plan::{Chain, Drop, Kind, Net, Plan, Precision, Shape, Slot, key_words};
 
 /// Chains and loss gradients on a device.
 pub struct Gpu<D: Device> {
@@ -153,8 +153,13 @@ impl<D: Device> Engine for Gpu<D> {
         self.reserve(&plan)?;
         self.bring(energy.net)?;
         self.device.put(Slot::Rows, z)?;
-        if let Some(labels) = energy.labels {
-            self.device.reserve(&[(Slot::Labels, rows)])?;
+        // Without its mixture a prior needs none; a class that it has not would be read beyond its means.
+        if let (Some(labels), Kind::Mixture) = (energy.labels, self.shape.kind) {
+            if let Some(label) = labels.iter().find(|l| **l as usize >= self.shape.components) {
+                let classes = self.shape.components;
+                let problem = format!("row label {label}, but the prior has {classes} classes");
+                return Err(Error::device(name, problem));
+            }
             self.device.put_words(Slot::Labels, labels)?;
         }
         let words = key_words(key.seed, Purpose::Langevin as u64, key.step, key.block);

@@ -1,222 +1,183 @@
 //! Which kernel carries out an operation: its grid and its arguments, the same for a card and for the
 //! build of the kernels that the tests run on the processor.
 
-use crate::plan::{At, Op, ROWS_OF_SUMS, Seed};
+use heat_ood::math::BLOCK_ROWS;
 
-/// Rows that share a stream of random numbers.
-const BLOCK_ROWS: usize = heat_ood::math::BLOCK_ROWS;
+use crate::plan::{At, Op, ROWS_OF_SUMS, Seed, Slot};
 
-/// Threads of a block.
-const THREADS: usize = 256;
+/// Threads of a block, for all kernels.
+pub const THREADS: usize = 256;
 
-/// Threads that work on one row.
+/// Threads that work on a row together.
 const WARP: usize = 32;
 
-/// An argument of a kernel.
+/// Blocks in y that a card takes.
+const MOST_IN_Y: usize = 65_535;
+
+/// An argument of a kernel, of the type that the kernel declares.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arg {
-    /// A pointer into a slot.
-    At(At),
+    /// A pointer to so many elements of a slot.
+    At(At, usize),
     /// No pointer.
     Null,
-    /// A 32-bit whole number.
+    /// `u32`.
     U32(u32),
-    /// A 64-bit whole number.
+    /// `u64`.
     U64(u64),
-    /// A single-precision number.
+    /// `float`.
     F32(f32),
 }
 
-/// A call of a kernel.
+/// A call of a kernel with blocks of [`THREADS`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
     /// Its name in the source.
     pub kernel: &'static str,
     /// Blocks in x and y.
-    pub grid: [usize; 2],
-    /// Threads of a block, in x.
-    pub threads: usize,
+    pub grid: (u32, u32),
     /// In the order of the source.
     pub args: Vec<Arg>,
 }
 
-impl From<At> for Arg {
-    fn from(at: At) -> Self {
-        Arg::At(at)
-    }
-}
-
-impl From<f32> for Arg {
-    fn from(value: f32) -> Self {
-        Arg::F32(value)
-    }
-}
-
-impl From<usize> for Arg {
-    fn from(value: usize) -> Self {
-        // Widths and rows: what does not fit has no memory for it either.
-        Arg::U32(u32::try_from(value).unwrap_or(u32::MAX))
-    }
-}
-
-impl From<Option<At>> for Arg {
-    fn from(at: Option<At>) -> Self {
-        at.map_or(Arg::Null, Arg::At)
-    }
-}
-
-/// One thread for each of `n`, and so many blocks in y.
-fn threads(kernel: &'static str, n: usize, y: usize, args: Vec<Arg>) -> Launch {
-    Launch { kernel, grid: [n.div_ceil(THREADS).max(1), y], threads: THREADS, args }
-}
-
-/// One thread an element.
-fn elements(kernel: &'static str, n: usize, args: Vec<Arg>) -> Launch {
-    threads(kernel, n, 1, args)
-}
-
-/// One warp a row.
-fn warps(kernel: &'static str, rows: usize, args: Vec<Arg>) -> Launch {
-    threads(kernel, rows * WARP, 1, args)
-}
-
 impl Launch {
-    /// That of an operation; `None` for a product.
-    pub fn of(op: &Op) -> Option<Launch> {
-        let key = Arg::At(crate::plan::Slot::Key.into());
-        Some(match *op {
-            Op::Product(_) => return None,
-            Op::BiasLeaky { x, bias, rows, width } => elements(
-                "bias_leaky",
-                rows * width,
-                vec![x.into(), bias.into(), rows.into(), width.into()],
-            ),
+    /// That of an operation; `None` for a product, and where there is nothing to do.
+    ///
+    /// # Errors
+    /// If there are more rows than a card takes at once.
+    pub fn of(op: &Op) -> std::result::Result<Option<Launch>, String> {
+        let at = Arg::At;
+        let key = Slot::Key.into();
+        let size = |rows: usize, width: usize| rows.saturating_mul(width);
+        let (name, x, y, args) = match *op {
+            Op::Product(_) => return Ok(None),
+            Op::BiasLeaky { x, bias, rows, width } => {
+                let n = size(rows, width);
+                ("bias_leaky", n, 1, vec![at(x, n), at(bias, width), word(rows)?, word(width)?])
+            }
             Op::Drop { x, rows, width, layer, drop } => {
-                let (probability, scale) = (drop.probability.into(), drop.scale.into());
-                let args = vec![
-                    x.into(),
-                    key,
-                    rows.into(),
-                    width.into(),
-                    layer.into(),
-                    probability,
-                    scale,
+                let threads = size(BLOCK_ROWS, width.div_ceil(16));
+                let mut args = vec![
+                    at(x, size(rows, width)),
+                    at(key, 8),
+                    word(rows)?,
+                    word(width)?,
+                    word(layer)?,
                 ];
-                threads("drop", BLOCK_ROWS * width.div_ceil(16), rows.div_ceil(BLOCK_ROWS), args)
+                args.extend([Arg::F32(drop.probability), Arg::F32(drop.scale)]);
+                ("drop", threads, rows.div_ceil(BLOCK_ROWS), args)
             }
             Op::Seed { top, weight, seed, out, rows, width } => {
+                let n = size(rows, width);
                 let (seeds, seed) = match seed {
                     Seed::Same(seed) => (Arg::Null, seed),
-                    Seed::OfRow(at) => (at.into(), 0.0),
+                    Seed::OfRow(seeds) => (at(seeds, rows), 0.0),
                 };
-                let args = vec![
-                    top.into(),
-                    weight.into(),
-                    seeds,
-                    seed.into(),
-                    out.into(),
-                    rows.into(),
-                    width.into(),
-                ];
-                elements("seed_delta", rows * width, args)
+                let mut args = vec![at(top, n), at(weight, width), seeds, Arg::F32(seed)];
+                args.extend([at(out, n), word(rows)?, word(width)?]);
+                ("seed_delta", n, 1, args)
             }
             Op::Mask { x, activations, rows, width } => {
-                let args = vec![x.into(), activations.into(), rows.into(), width.into()];
-                elements("mask", rows * width, args)
+                let n = size(rows, width);
+                ("mask", n, 1, vec![at(x, n), at(activations, n), word(rows)?, word(width)?])
             }
             Op::DropBack { x, activations, rows, width, scale } => {
+                let n = size(rows, width);
                 let args =
-                    vec![x.into(), activations.into(), rows.into(), width.into(), scale.into()];
-                elements("drop_back", rows * width, args)
+                    vec![at(x, n), at(activations, n), word(rows)?, word(width)?, Arg::F32(scale)];
+                ("drop_back", n, 1, args)
             }
             Op::Energy { top, weight, bias, out, rows, width } => {
-                let args = vec![
-                    top.into(),
-                    weight.into(),
-                    bias.into(),
-                    out.into(),
-                    rows.into(),
-                    width.into(),
-                ];
-                warps("energy", rows, args)
+                let mut args = vec![at(top, size(rows, width)), at(weight, width), at(bias, 1)];
+                args.extend([at(out, rows), word(rows)?, word(width)?]);
+                ("energy", size(rows, WARP), 1, args)
             }
             Op::Centre { rows_of, centre, out, rows, width } => {
+                let n = size(rows, width);
                 let args =
-                    vec![rows_of.into(), centre.into(), out.into(), rows.into(), width.into()];
-                elements("centre", rows * width, args)
+                    vec![at(rows_of, n), at(centre, width), at(out, n), word(rows)?, word(width)?];
+                ("centre", n, 1, args)
             }
             Op::CentreOnMeans { rows_of, means, labels, out, rows, width, scale } => {
-                let args = vec![
-                    rows_of.into(),
-                    means.into(),
-                    labels.into(),
-                    out.into(),
-                    rows.into(),
-                    width.into(),
-                    scale.into(),
-                ];
-                elements("centre_on_means", rows * width, args)
+                let n = size(rows, width);
+                let mut args = vec![at(rows_of, n), at(means, width), at(labels, rows), at(out, n)];
+                args.extend([word(rows)?, word(width)?, Arg::F32(scale)]);
+                ("centre_on_means", n, 1, args)
             }
-            Op::NegatedSoftmax { x, offset, rows, width } => warps(
-                "negated_softmax",
-                rows,
-                vec![x.into(), offset.into(), rows.into(), width.into()],
-            ),
+            Op::NegatedSoftmax { x, offset, rows, width } => {
+                let args =
+                    vec![at(x, size(rows, width)), at(offset, width), word(rows)?, word(width)?];
+                ("negated_softmax", size(rows, WARP), 1, args)
+            }
             Op::Scale { x, len, factor } => {
-                elements("scale", len, vec![x.into(), Arg::U64(len as u64), factor.into()])
+                ("scale", len, 1, vec![at(x, len), Arg::U64(len as u64), Arg::F32(factor)])
             }
-            Op::Zero { x, len } => elements("zero", len, vec![x.into(), Arg::U64(len as u64)]),
+            Op::Zero { x, len } => ("zero", len, 1, vec![at(x, len), Arg::U64(len as u64)]),
             Op::Noise { out, rows, width, t } => {
-                let args = vec![out.into(), key, rows.into(), width.into(), t.into()];
-                let chunks = (BLOCK_ROWS * width).div_ceil(512);
-                threads("noise", 16 * chunks, rows.div_ceil(BLOCK_ROWS), args)
+                let threads = size(BLOCK_ROWS, width).div_ceil(512).saturating_mul(16);
+                let args = vec![
+                    at(out, size(rows, width)),
+                    at(key, 8),
+                    word(rows)?,
+                    word(width)?,
+                    word(t)?,
+                ];
+                ("noise", threads, rows.div_ceil(BLOCK_ROWS), args)
             }
             Op::WhiteStep { x, noise, rows, width, step, eps } => {
-                let args = vec![
-                    x.into(),
-                    noise.into(),
-                    rows.into(),
-                    width.into(),
-                    step.into(),
-                    eps.into(),
-                ];
-                elements("white_step", rows * width, args)
+                let n = size(rows, width);
+                let mut args = vec![at(x, n), at(noise, n), word(rows)?, word(width)?];
+                args.extend([Arg::F32(step), Arg::F32(eps)]);
+                ("white_step", n, 1, args)
             }
             Op::Step { z, gradient, noise, rows, width, step, eps, projection } => {
-                let normalize = match (projection.normalize, projection.halves) {
-                    (false, _) => 0,
-                    (true, false) => 1,
-                    (true, true) => 2,
-                };
-                let args = vec![
-                    z.into(),
-                    gradient.into(),
-                    noise.into(),
-                    rows.into(),
-                    width.into(),
-                    step.into(),
-                    eps.into(),
-                    Arg::U32(projection.relu.into()),
-                    Arg::U32(normalize),
-                ];
-                warps("step_and_project", rows, args)
+                let n = size(rows, width);
+                let noise = noise.map_or(Arg::Null, |noise| at(noise, n));
+                let mut args = vec![at(z, n), at(gradient, n), noise, word(rows)?, word(width)?];
+                let parts = u32::from(projection.normalize) * (1 + u32::from(projection.halves));
+                args.extend([Arg::F32(step), Arg::F32(eps)]);
+                args.extend([Arg::U32(projection.relu.into()), Arg::U32(parts)]);
+                ("step_and_project", size(rows, WARP), 1, args)
             }
             Op::PartialSums { x, weights, out, rows, width } => {
-                let args = vec![
-                    x.into(),
-                    weights.into(),
-                    out.into(),
-                    rows.into(),
-                    width.into(),
-                    ROWS_OF_SUMS.into(),
-                ];
-                threads("partial_sums", width, rows.div_ceil(ROWS_OF_SUMS), args)
+                let groups = rows.div_ceil(ROWS_OF_SUMS);
+                let weights = weights.map_or(Arg::Null, |weights| at(weights, rows));
+                let mut args =
+                    vec![at(x, size(rows, width)), weights, at(out, size(groups, width))];
+                args.extend([word(rows)?, word(width)?, word(ROWS_OF_SUMS)?]);
+                ("partial_sums", width, groups, args)
             }
-            Op::AddSums { sums, out, groups, width } => elements(
-                "add_sums",
-                width,
-                vec![sums.into(), out.into(), groups.into(), width.into()],
-            ),
-        })
+            Op::AddSums { sums, out, groups, width } => {
+                let args = vec![
+                    at(sums, size(groups, width)),
+                    at(out, width),
+                    word(groups)?,
+                    word(width)?,
+                ];
+                ("add_sums", width, 1, args)
+            }
+        };
+        if x == 0 || y == 0 {
+            return Ok(None);
+        }
+        let blocks = i32::try_from(x.div_ceil(THREADS)).ok().and_then(|x| u32::try_from(x).ok());
+        let grid = match (blocks, u32::try_from(y)) {
+            (Some(x), Ok(y_blocks)) if y <= MOST_IN_Y => (x, y_blocks),
+            _ => {
+                let blocks =
+                    format!("`{name}` takes {} × {y} blocks of threads", x.div_ceil(THREADS));
+                return Err(format!(
+                    "too many rows at once: {blocks}, and a card at most {} × {MOST_IN_Y}; make `batch_size` smaller",
+                    i32::MAX
+                ));
+            }
+        };
+        Ok(Some(Launch { kernel: name, grid, args }))
     }
+}
+
+fn word(n: usize) -> std::result::Result<Arg, String> {
+    let word = u32::try_from(n)
+        .map_err(|_| format!("{n} rows or columns are too many; make `batch_size` smaller"));
+    word.map(Arg::U32)
 }

@@ -485,7 +485,11 @@ impl Plan {
         drop: Option<Drop>,
     ) -> Plan {
         let mut plan = Plan::default();
+        for place in 0..net.order.len() {
+            plan.need(Slot::Activation(place), rows * net.hidden(place).output);
+        }
         let all = net.parameters();
+        plan.need(Slot::Parameters, all);
         let gradient = plan.need(Slot::ParameterGradient, all);
         plan.ops.push(Op::Zero { x: gradient, len: all });
         let sums = plan.need(Slot::PartialSums, rows.div_ceil(ROWS_OF_SUMS) * net.widest());

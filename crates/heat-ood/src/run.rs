@@ -39,11 +39,27 @@ impl TrainingRun {
         resume: bool,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        Self::open_on(recipe, data, directory, resume, observer, |_| Ok(None))
+    }
+
+    /// The same on the engine that `engine` makes for the run, where it makes one. It is asked before
+    /// anything is written: what cannot be had leaves no directory behind.
+    ///
+    /// # Errors
+    /// As [`TrainingRun::open`], and that of `engine`.
+    pub fn open_on(
+        recipe: &Recipe,
+        data: &TrainingData,
+        directory: &Path,
+        resume: bool,
+        observer: &mut dyn Observer,
+        engine: impl FnOnce(&Trainer) -> Result<Option<Box<dyn Engine>>>,
+    ) -> Result<Self> {
         let data = recipe.training_data(data)?;
         recipe.check(&data.features)?;
         let digest = digest(recipe, &data)?;
         let latest = if resume { RunDirectory::latest(directory)? } else { None };
-        let trainer = match &latest {
+        let mut trainer = match &latest {
             Some(path) => {
                 observer.on(Event::Note(&format!("continuing from {}", path.display())));
                 checkpoint::resume(path, &recipe.heat, &data.features, &digest)?
@@ -53,6 +69,9 @@ impl TrainingRun {
                 Trainer::new(recipe.heat.clone(), prior, &data.features)?
             }
         };
+        if let Some(engine) = engine(&trainer)? {
+            trainer = trainer.with_engine(engine);
+        }
         let text = recipe.to_toml();
         let directory = match &latest {
             None if !resume => RunDirectory::create(directory, &text, &digest)?,

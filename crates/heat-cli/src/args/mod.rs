@@ -12,6 +12,8 @@ mod statistics;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use heat_gpu::place::Place;
+use heat_gpu::plan::Precision;
 use heat_ood::printable;
 use heat_ood::scorers::Group;
 
@@ -304,6 +306,12 @@ pub struct TrainArgs {
     /// Directory with your own recipes, searched first: DIR/ebm/NAME.toml
     #[arg(long, value_name = "DIR")]
     pub recipes: Option<PathBuf>,
+    /// What trains: cpu, or cuda[:N], a card of NVIDIA's (experimental; priors gmm, el or none)
+    #[arg(long, value_name = "NAME", default_value_t = Place::Cpu)]
+    pub device: Place,
+    /// On a card, of the products in chains: tf32 (fast), or f32; gradients of the loss are always f32
+    #[arg(long, value_name = "NAME", default_value_t = Precision::Tf32)]
+    pub precision: Precision,
     /// Standard input is the tie to the parent: a byte on it asks for a stop, its end ends the run
     #[arg(long, hide = true)]
     pub supervised: bool,

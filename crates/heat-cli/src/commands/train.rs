@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use heat_gpu::place::Place;
+use heat_gpu::plan::Precision;
 use heat_ood::Error;
 use heat_ood::ebm::{Outcome, RunDirectory};
 use heat_ood::io::read_text;
@@ -34,7 +36,43 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     }
     let data = remembered(args, &out)?;
     let opened = Data::open(&data, progress)?;
-    train(&recipe, &opened, &out, args.resume, Some(&data), progress)
+    let device = On { place: args.device, precision: args.precision };
+    train(&recipe, &opened, &out, args.resume, Some(&data), device, progress)
+}
+
+/// Where a run trains, and how exactly.
+#[derive(Clone, Copy, Default)]
+pub(super) struct On {
+    place: Place,
+    precision: Precision,
+}
+
+impl On {
+    /// Nothing for the processor; for a card its name and the precision of its products.
+    fn record(self) -> Value {
+        match self.place {
+            Place::Cpu => Value::Null,
+            place => json!({ "name": place.to_string(), "precision": self.precision.to_string() }),
+        }
+    }
+
+    /// What a run that is resumed elsewhere than before has to know.
+    fn say_what_changes(self, out: &Path, progress: &Progress) {
+        let text = read_text(&out.join(RECORD)).unwrap_or_default();
+        let read: Value = serde_json::from_str(&text).unwrap_or_default();
+        if read["device"] != self.record() {
+            let name = |device: &Value| match device["name"].as_str() {
+                None => "cpu".to_owned(),
+                Some(name) => format!("{name} ({})", device["precision"].as_str().unwrap_or("f32")),
+            };
+            progress.say(&format!(
+                "note: this run trained on {} and goes on on {}: recipe, rows and streams of random numbers \
+                 are the same, but sums are rounded otherwise, so that bits differ from here on",
+                name(&read["device"]),
+                name(&self.record())
+            ));
+        }
+    }
 }
 
 /// What is read: as given, else by the run that is resumed.
@@ -71,8 +109,11 @@ fn remembered(args: &TrainArgs, out: &Path) -> Result<TrainSet> {
 }
 
 /// Write how the run is made. A run without this file is none the worse.
-fn record(data: &Data, given: Option<&TrainSet>, out: &Path) -> Result<()> {
+fn record(data: &Data, given: Option<&TrainSet>, on: On, out: &Path) -> Result<()> {
     let mut json = made(hashes_of(Some(data), None)?);
+    if let device @ Value::Object(_) = on.record() {
+        json["device"] = device;
+    }
     if let Some(given) = given {
         // By whole paths: who resumes may stand elsewhere.
         let path = |p: &PathBuf| {
@@ -114,10 +155,17 @@ pub(super) fn train(
     out: &Path,
     resume: bool,
     given: Option<&TrainSet>,
+    on: On,
     progress: &mut Progress,
 ) -> Result<()> {
-    let mut run = TrainingRun::open(recipe, &data.training(), out, resume, progress)?;
-    record(data, given, out)?;
+    let mut run =
+        TrainingRun::open_on(recipe, &data.training(), out, resume, progress, |trainer| {
+            on.place.engine(&recipe.heat, trainer.prior(), on.precision)
+        })?;
+    if resume {
+        on.say_what_changes(out, progress);
+    }
+    record(data, given, on, out)?;
     stop_on_ctrl_c()?;
     say_what_an_epoch_is(recipe, data, run.trainer().batches(), progress)?;
     let start = Instant::now();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use heat_gpu::device::Device;
-use heat_gpu::launch::{Arg, Launch};
+use heat_gpu::launch::{Arg, Launch, THREADS};
 use heat_gpu::plan::{At, Op, Plan, Slot};
 use heat_ood::{Error, Result};
 
@@ -121,12 +121,12 @@ impl Host {
         let mut word = |v: usize| all.extend_from_slice(&(v as u32).to_le_bytes());
         word(launch.kernel.len());
         all.extend_from_slice(launch.kernel.as_bytes());
-        for v in [launch.grid[0], launch.grid[1], launch.threads, launch.args.len()] {
-            all.extend_from_slice(&(v as u32).to_le_bytes());
+        for v in [launch.grid.0, launch.grid.1, THREADS as u32, launch.args.len() as u32] {
+            all.extend_from_slice(&v.to_le_bytes());
         }
         for arg in &launch.args {
             let plain = match *arg {
-                Arg::At(At { slot, offset }) => {
+                Arg::At(At { slot, offset }, _) => {
                     all.push(b'a');
                     all.extend_from_slice(&number(slot).to_le_bytes());
                     all.extend_from_slice(&((offset * width(slot)) as u64).to_le_bytes());
@@ -145,7 +145,8 @@ impl Host {
 
     fn apply(&mut self, op: &Op) -> Result<()> {
         let Op::Product(p) = op else {
-            return self.launch(&Launch::of(op).expect("all but products are kernels"));
+            let launch = Launch::of(op).map_err(|e| Error::device("host", e))?;
+            return launch.map_or(Ok(()), |launch| self.launch(&launch));
         };
         let mut all = Vec::new();
         for At { slot, offset } in [p.a, p.b, p.out] {

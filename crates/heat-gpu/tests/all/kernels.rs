@@ -1,7 +1,7 @@
 //! Kernels on the processor, one by one.
 
 use heat_gpu::device::Device;
-use heat_gpu::launch::{Arg, Launch};
+use heat_gpu::launch::{Arg, Launch, THREADS};
 use heat_gpu::mirror::Mirror;
 use heat_gpu::plan::{At, Drop, Op, Plan, Slot, key_words};
 use heat_ood::ebm::optim::Adam;
@@ -143,10 +143,10 @@ fn adam_has_the_bits_of_the_processor() {
             (1.0 - f64::powi(betas[1], power)).sqrt(),
             1.0 - lr * decay,
         ];
-        let mut args: Vec<Arg> = [p, g, m, v].map(|slot| Arg::At(slot.into())).to_vec();
+        let mut args: Vec<Arg> = [p, g, m, v].map(|slot| Arg::At(slot.into(), n)).to_vec();
         args.push(Arg::U64(n as u64));
         args.extend(numbers.map(|v| Arg::F32(v as f32)));
-        host.launch(&Launch { kernel: "adam", grid: [n.div_ceil(256), 1], threads: 256, args })
+        host.launch(&Launch { kernel: "adam", grid: (n.div_ceil(THREADS) as u32, 1), args })
             .unwrap();
     }
     let mut found = vec![0.0; n];
@@ -161,7 +161,7 @@ fn an_access_beyond_a_slot_ends_the_kernels() {
     host.reserve(&[(Slot::Rows, 10)]).unwrap();
     host.put(Slot::Rows, &[1.0; 10]).unwrap();
     let op = Op::Scale { x: Slot::Rows.into(), len: 11, factor: 2.0 };
-    host.launch(&Launch::of(&op).unwrap()).unwrap();
+    host.launch(&Launch::of(&op).unwrap().unwrap()).unwrap();
     assert!(host.take(Slot::Rows, &mut [0.0; 10]).is_err());
     // Its end is what was wanted.
     host.forgive();

@@ -2,6 +2,7 @@
 
 use heat_gpu::engine::{Gpu, check};
 use heat_gpu::mirror::Mirror;
+use heat_gpu::place::Place;
 use heat_gpu::plan::Precision;
 use heat_ood::ebm::HeatConfig;
 use heat_ood::features::FeatureSet;
@@ -29,4 +30,34 @@ fn other_priors_and_svgd() {
     config.ebm.model.use_svgd = true;
     let said = check(&config, &*prior, "cuda:0").unwrap_err().to_string();
     assert!(said.contains("ebm.model.use_svgd") && said.contains("--device cpu"), "{said}");
+}
+
+#[test]
+fn names_of_places() {
+    for (text, place) in [
+        ("cpu", Place::Cpu),
+        ("cuda", Place::Cuda(0)),
+        ("cuda:0", Place::Cuda(0)),
+        ("cuda:12", Place::Cuda(12)),
+    ] {
+        assert_eq!(text.parse::<Place>().unwrap(), place);
+        assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
+    }
+    for text in [
+        "",
+        "gpu",
+        "cpu:0",
+        "cuda:",
+        "cuda:-1",
+        "cuda:01",
+        "cuda:+1",
+        "cuda:99999",
+        "CUDA",
+        "tensorrt",
+    ] {
+        let said = text.parse::<Place>().unwrap_err().to_string();
+        assert!(said.contains("cuda:1") && said.contains("cpu"), "{said}");
+    }
+    assert_eq!("tf32".parse::<Precision>().unwrap(), Precision::Tf32);
+    assert!("bf16".parse::<Precision>().unwrap_err().to_string().contains("tf32 or f32"));
 }

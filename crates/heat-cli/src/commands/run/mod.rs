@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::outputs::{hashes_of, made};
 use super::scorers::compose;
 use super::statistics::{shown, with_made};
-use super::train::train;
+use super::train::{On, train};
 use super::{Data, write_output, wrote};
 use crate::args::RunArgs;
 use crate::export::{self, Format};
@@ -51,7 +51,7 @@ pub fn run(args: &RunArgs, progress: &mut Progress) -> Result<()> {
         } else {
             progress.label = run.name.clone();
             let data = images.data(progress)?;
-            train(&run.recipe, &data, &run.directory, args.resume, None, progress)?;
+            train(&run.recipe, &data, &run.directory, args.resume, None, On::default(), progress)?;
             progress.label.clear();
         }
         trained.push((run.name.clone(), Detector::open(&path)?.fitted()));

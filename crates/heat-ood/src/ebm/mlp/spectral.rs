@@ -191,7 +191,7 @@ mod tests {
         assert!((w[0] - 10.0).abs() < 1e-5 && (w[3] - 2.0 / 3.0).abs() < 1e-6, "{w:?}");
         assert_eq!(net.parameters()[0], 30.0);
         let small = net.baked();
-        assert_eq!(small.parameters(), &w[..]);
+        assert_eq!(small.parameters(), w);
     }
 
     /// Against differences of the energy, with u and v held fixed.

@@ -223,6 +223,11 @@ impl Trainer {
         })
     }
 
+    /// The prior.
+    pub fn prior(&self) -> &Arc<dyn Prior> {
+        &self.prior
+    }
+
     /// Run on another engine.
     pub fn with_engine(mut self, engine: Box<dyn Engine>) -> Self {
         self.engine = engine;
