@@ -516,7 +516,10 @@ fn training_on_a_device_that_cannot() {
         // The tests' program is built without CUDA.
         (&["--device", "cuda"][..], &["cuda:0", "--features cuda", "--device cpu"][..]),
         (&["--device", "cuda:3"], &["cuda:3", "built without CUDA"]),
-        (&["--device", "cuda", "ebm.prior=knn"], &["`knn`", "`gmm`", "--device cpu"]),
+        (
+            &["--device", "cuda", "ebm.prior=knn", "ebm.model.proposal_type=data"],
+            &["`knn`", "`gmm`", "--device cpu"],
+        ),
         (&["--device", "cuda", "ebm.model.use_svgd=true"], &["ebm.model.use_svgd", "--device cpu"]),
         (&["--device", "tensorrt"], &["tensorrt", "cpu or cuda"]),
         (&["--device", "cuda:x"], &["cuda:x", "cuda:1"]),
