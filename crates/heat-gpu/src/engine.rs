@@ -16,7 +16,7 @@ use heat_ood::scorers::{Form, Prior};
 use heat_ood::{Error, Result};
 
 use crate::device::Device;
-use crate::plan::{Chain, Drop, Kind, Net, Plan, Precision, Shape, Slot, key_words};
+use crate::plan::{Chain, Drop, Net, Plan, Precision, Shape, Slot, key_words};
 
 /// Chains and loss gradients on a device.
 pub struct Gpu<D: Device> {
@@ -28,6 +28,8 @@ pub struct Gpu<D: Device> {
     /// Which weights the device has.
     version: Option<u64>,
     programs: Vec<(Plan, D::Program)>,
+    /// Brought back before it is added: kept from one step to the next.
+    gradient: Vec<f32>,
 }
 
 /// Refuse what no device does, by name: nothing runs on the processor silently.
@@ -84,7 +86,15 @@ impl<D: Device> Gpu<D> {
             device.put(*slot, values)?;
         }
         let shape = Shape::of(&form, dim);
-        Ok(Gpu { device, precision, prior, shape, version: None, programs: Vec::new() })
+        Ok(Gpu {
+            device,
+            precision,
+            prior,
+            shape,
+            version: None,
+            programs: Vec::new(),
+            gradient: Vec::new(),
+        })
     }
 
     /// The device.
@@ -150,14 +160,21 @@ impl<D: Device> Engine for Gpu<D> {
             precision: self.precision,
         };
         let plan = Plan::chain(&net, &chain, rows);
+        if plan.ops.is_empty() {
+            return Ok(());
+        }
         self.reserve(&plan)?;
         self.bring(energy.net)?;
         self.device.put(Slot::Rows, z)?;
-        // Without its mixture a prior needs none; a class that it has not would be read beyond its means.
-        if let (Some(labels), Kind::Mixture) = (energy.labels, self.shape.kind) {
-            if let Some(label) = labels.iter().find(|l| **l as usize >= self.shape.components) {
-                let classes = self.shape.components;
-                let problem = format!("row label {label}, but the prior has {classes} classes");
+        // Where they are used: not without a mixture, nor where the prior is no part of the energy.
+        let used = plan.slots.iter().any(|(slot, _)| *slot == Slot::Labels);
+        if let (Some(labels), true) = (energy.labels, used) {
+            let classes = self.shape.components;
+            // A class that there is not would be read beyond the means.
+            if let Some(label) = labels.iter().find(|l| **l as usize >= classes) {
+                let problem = format!(
+                    "a row has class {label}, but the prior's are 0..{classes}: check the labels"
+                );
                 return Err(Error::device(name, problem));
             }
             self.device.put_words(Slot::Labels, labels)?;
@@ -198,9 +215,9 @@ impl<D: Device> Engine for Gpu<D> {
         let loss = batch.loss(&mut energies);
         self.device.put(Slot::Energies, &energies)?;
         self.run(backward)?;
-        let mut found = vec![0.0; grad.len()];
-        self.device.take(Slot::ParameterGradient, &mut found)?;
-        grad.iter_mut().zip(found).for_each(|(g, f)| *g += f);
+        self.gradient.resize(grad.len(), 0.0);
+        self.device.take(Slot::ParameterGradient, &mut self.gradient)?;
+        grad.iter_mut().zip(&self.gradient).for_each(|(g, f)| *g += f);
         Ok(loss)
     }
 }

@@ -98,9 +98,14 @@ impl Launch {
                     vec![at(rows_of, n), at(centre, width), at(out, n), word(rows)?, word(width)?];
                 ("centre", n, 1, args)
             }
-            Op::CentreOnMeans { rows_of, means, labels, out, rows, width, scale } => {
+            Op::CentreOnMeans { rows_of, means, labels, out, rows, width, classes, scale } => {
                 let n = size(rows, width);
-                let mut args = vec![at(rows_of, n), at(means, width), at(labels, rows), at(out, n)];
+                let mut args = vec![
+                    at(rows_of, n),
+                    at(means, size(classes, width)),
+                    at(labels, rows),
+                    at(out, n),
+                ];
                 args.extend([word(rows)?, word(width)?, Arg::F32(scale)]);
                 ("centre_on_means", n, 1, args)
             }

@@ -11,7 +11,7 @@ use heat_ood::math::BLOCK_ROWS;
 use heat_ood::math::rng::{Purpose, Stream};
 
 use crate::device::Device;
-use crate::plan::{At, Drop, Op, Plan, Precision, Product, ROWS_OF_SUMS, Seed, Slot};
+use crate::plan::{At, Drop, Elements, Op, Plan, Precision, Product, ROWS_OF_SUMS, Seed, Slot};
 
 /// Responsibilities that vanish beside the rounding of the largest.
 const NEGLIGIBLE: f32 = 1e-15;
@@ -30,10 +30,6 @@ pub fn tf32(x: f32) -> f32 {
         return x;
     }
     f32::from_bits((x.to_bits().wrapping_add(0x1000)) & !0x1fff)
-}
-
-fn is_words(slot: Slot) -> bool {
-    matches!(slot, Slot::Labels | Slot::Key)
 }
 
 impl Mirror {
@@ -146,10 +142,10 @@ impl Mirror {
                     *o = z[i] - m[i % width];
                 }
             }
-            Op::CentreOnMeans { rows_of, means, labels, out, rows, width, scale } => {
+            Op::CentreOnMeans { rows_of, means, labels, out, rows, width, classes, scale } => {
                 let z = self.read(rows_of, rows * width);
                 let labels = self.words[&labels.slot][..rows].to_vec();
-                let means = self.numbers[&means.slot].clone();
+                let means = self.read(means, classes * width);
                 for (i, o) in self.edit(out, rows * width).iter_mut().enumerate() {
                     *o = scale * (z[i] - means[labels[i / width] as usize * width + i % width]);
                 }
@@ -206,6 +202,15 @@ impl Mirror {
     }
 }
 
+/// Have so many elements; whether what was there is lost.
+fn grown<T: Clone>(memory: &mut Vec<T>, len: usize, fill: T) -> bool {
+    let (small, used) = (memory.len() < len, !memory.is_empty());
+    if small {
+        *memory = vec![fill; len];
+    }
+    small && used
+}
+
 fn slope(activation: f32) -> f32 {
     if activation > 0.0 { 1.0 } else { SLOPE }
 }
@@ -221,24 +226,11 @@ impl Device for Mirror {
     fn reserve(&mut self, slots: &[(Slot, usize)]) -> Result<bool> {
         let mut moved = false;
         for &(slot, len) in slots {
-            if slot == Slot::PartialSums {
-                moved |= !self.sums.is_empty() && self.sums.len() < len;
-                if self.sums.len() < len {
-                    self.sums = vec![f64::NAN; len];
-                }
-            } else if is_words(slot) {
-                let words = self.words.entry(slot).or_default();
-                moved |= !words.is_empty() && words.len() < len;
-                if words.len() < len {
-                    *words = vec![u32::MAX; len];
-                }
-            } else {
-                let numbers = self.numbers.entry(slot).or_default();
-                moved |= !numbers.is_empty() && numbers.len() < len;
-                if numbers.len() < len {
-                    *numbers = vec![f32::NAN; len];
-                }
-            }
+            moved |= match slot.elements() {
+                Elements::Doubles => grown(&mut self.sums, len, f64::NAN),
+                Elements::Words => grown(self.words.entry(slot).or_default(), len, u32::MAX),
+                Elements::Numbers => grown(self.numbers.entry(slot).or_default(), len, f32::NAN),
+            };
         }
         Ok(moved)
     }

@@ -38,10 +38,29 @@ impl Place {
             Place::Cpu => Ok(None),
             Place::Cuda(number) => {
                 check(config, &**prior, &self.to_string())?;
+                check_override(precision, std::env::var(OVERRIDE).ok().as_deref())?;
                 open(number, prior, precision).map(Some)
             }
         }
     }
+}
+
+/// The variable by which NVIDIA's libraries compute everything in TF32, or nothing.
+const OVERRIDE: &str = "NVIDIA_TF32_OVERRIDE";
+
+/// Refuse what would not be computed as it is recorded.
+fn check_override(precision: Precision, set: Option<&str>) -> Result<()> {
+    let problem = match (set, precision) {
+        (Some("1"), _) => "by which the prior, too, would be computed in TF32: unset it",
+        (Some("0"), Precision::Tf32) => "by which there is no TF32: unset it, or take f32",
+        _ => return Ok(()),
+    };
+    let value = set.unwrap_or_default();
+    Err(Error::config(
+        "precision",
+        precision,
+        format!("the environment has {OVERRIDE}={value}, {problem}"),
+    ))
 }
 
 #[cfg(feature = "cuda")]
@@ -95,5 +114,25 @@ impl FromStr for Precision {
     fn from_str(text: &str) -> Result<Self> {
         let known = [Precision::Tf32, Precision::F32].into_iter().find(|p| p.name() == text);
         known.ok_or_else(|| Error::config("precision", text, "must be tf32 or f32"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_environment_would_change_is_refused() {
+        for (precision, set, refused) in [
+            (Precision::Tf32, None, false),
+            (Precision::F32, Some("0"), false),
+            (Precision::Tf32, Some("0"), true),
+            (Precision::Tf32, Some("1"), true),
+            (Precision::F32, Some("1"), true),
+        ] {
+            let said = check_override(precision, set).err().map(|e| e.to_string());
+            assert_eq!(said.is_some(), refused, "{precision} {set:?}");
+            assert!(said.is_none_or(|s| s.contains("unset it")));
+        }
     }
 }

@@ -8,7 +8,9 @@ use std::io::Write as _;
 use heat_gpu::device::Device;
 use heat_gpu::driver::Card;
 use heat_gpu::mirror::Mirror;
-use heat_gpu::plan::{At, Chain, Drop, Kind, Net, Op, Plan, Precision, Product, Seed, Shape, Slot};
+use heat_gpu::plan::{
+    At, Chain, Drop, Elements, Kind, Net, Op, Plan, Precision, Product, Seed, Shape, Slot,
+};
 use heat_ood::ebm::mlp::{Architecture, Mlp};
 use heat_ood::ebm::sampler::{Langevin, Projection};
 
@@ -276,10 +278,6 @@ fn filled(slot: Slot, len: usize) -> Vec<f32> {
     (0..len).map(next).collect()
 }
 
-fn is_words(slot: Slot) -> bool {
-    matches!(slot, Slot::Labels | Slot::Key)
-}
-
 /// What all slots of numbers hold after a plan, from [`filled`] ones: the same three times.
 fn outcome<D: Device>(device: &mut D, plan: &Plan) -> BTreeMap<Slot, Vec<f32>> {
     device.reserve(&plan.slots).unwrap();
@@ -307,7 +305,7 @@ fn outcome<D: Device>(device: &mut D, plan: &Plan) -> BTreeMap<Slot, Vec<f32>> {
             device.take(slot, &mut out).unwrap();
             (slot, out)
         };
-        let slots = plan.slots.iter().filter(|(s, _)| !is_words(*s) && *s != Slot::PartialSums);
+        let slots = plan.slots.iter().filter(|(s, _)| s.elements() == Elements::Numbers);
         let now: BTreeMap<Slot, Vec<f32>> = slots.map(taken).collect();
         if round > 0 {
             same("the next run", &found, &now, 0.0);
@@ -382,7 +380,16 @@ fn element_wise() -> Vec<Vec<Op>> {
         vec![Op::Mask { x, activations: y, rows, width }],
         vec![Op::DropBack { x, activations: y, rows, width, scale: 1.25 }],
         vec![Op::Centre { rows_of: x, centre: column, out, rows, width }],
-        vec![Op::CentreOnMeans { rows_of: x, means, labels, out, rows, width, scale: 0.75 }],
+        vec![Op::CentreOnMeans {
+            rows_of: x,
+            means,
+            labels,
+            out,
+            rows,
+            width,
+            classes: CLASSES,
+            scale: 0.75,
+        }],
         vec![Op::Scale { x, len: 1000, factor: 1.25 }],
         vec![Op::Zero { x, len: 1000 }],
         vec![Op::Noise { out: noise, rows, width, t: 3 }],

@@ -309,9 +309,10 @@ pub struct TrainArgs {
     /// What trains: cpu, or cuda[:N], a card of NVIDIA's (experimental; priors gmm, el or none)
     #[arg(long, value_name = "NAME", default_value_t = Place::Cpu)]
     pub device: Place,
-    /// On a card, of the products in chains: tf32 (fast), or f32; gradients of the loss are always f32
-    #[arg(long, value_name = "NAME", default_value_t = Precision::Tf32)]
-    pub precision: Precision,
+    /// On a card, of the network's products in chains: tf32 (fast), or f32; all else is always f32
+    /// [default: tf32]
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<Precision>,
     /// Standard input is the tie to the parent: a byte on it asks for a stop, its end ends the run
     #[arg(long, hide = true)]
     pub supervised: bool,

@@ -22,6 +22,7 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     if args.supervised {
         obey_parent()?;
     }
+    let on = On::given(args.device, args.precision)?;
     let (recipes, out) = (args.recipes.as_deref(), args.out.as_deref());
     let (recipe, out) = Recipe::of_run(&args.settings, recipes, out, args.resume)?;
     for notice in &recipe.notices {
@@ -36,8 +37,7 @@ pub fn run(args: &TrainArgs, progress: &mut Progress) -> Result<()> {
     }
     let data = remembered(args, &out)?;
     let opened = Data::open(&data, progress)?;
-    let device = On { place: args.device, precision: args.precision };
-    train(&recipe, &opened, &out, args.resume, Some(&data), device, progress)
+    train(&recipe, &opened, &out, args.resume, Some(&data), on, progress)
 }
 
 /// Where a run trains, and how exactly.
@@ -48,6 +48,15 @@ pub(super) struct On {
 }
 
 impl On {
+    /// As it was asked for.
+    fn given(place: Place, precision: Option<Precision>) -> Result<Self> {
+        if let (Place::Cpu, Some(Precision::Tf32)) = (place, precision) {
+            let problem = "is of a card: give --device cuda too, or leave it out";
+            return Err(Error::config("precision", Precision::Tf32, problem).into());
+        }
+        Ok(On { place, precision: precision.unwrap_or_default() })
+    }
+
     /// Nothing for the processor; for a card its name and the precision of its products.
     fn record(self) -> Value {
         match self.place {
@@ -58,8 +67,9 @@ impl On {
 
     /// What a run that is resumed elsewhere than before has to know.
     fn say_what_changes(self, out: &Path, progress: &Progress) {
+        // A run without a readable record has said nothing of where it trained.
         let text = read_text(&out.join(RECORD)).unwrap_or_default();
-        let read: Value = serde_json::from_str(&text).unwrap_or_default();
+        let Ok(read) = serde_json::from_str::<Value>(&text) else { return };
         if read["device"] != self.record() {
             let name = |device: &Value| match device["name"].as_str() {
                 None => "cpu".to_owned(),

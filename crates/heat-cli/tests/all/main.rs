@@ -8,6 +8,7 @@ mod cli;
 mod convert;
 mod data;
 mod decisions;
+mod devices;
 mod downloads;
 mod extract;
 mod files;

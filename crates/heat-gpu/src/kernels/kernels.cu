@@ -290,15 +290,3 @@ extern "C" __global__ void add_sums(const double* sums, float* out, u32 groups, 
     for (u32 i = 0; i < groups; i++) sum += sums[(size_t)i * width + column];
     out[column] += (float)sum;
 }
-
-// ---- The optimiser. ----
-
-// One thread a parameter: Adam with decoupled weight decay.
-extern "C" __global__ void adam(float* p, const float* g, float* m, float* v, u64 n, float b1, float c1, float b2,
-                                float c2, float rate, float root, float keep) {
-    size_t i = element();
-    if (i >= n) return;
-    m[i] = b1 * m[i] + c1 * g[i];
-    v[i] = b2 * v[i] + c2 * g[i] * g[i];
-    p[i] = keep * p[i] - rate * m[i] / (sqrtf(v[i]) / root + 1e-8f);
-}

@@ -100,10 +100,6 @@ static const std::map<std::string, std::function<void(Args&)>> kernels = {
      }},
     {"partial_sums", [](Args& a) { partial_sums(a.f(0), a.f(1), a.d(2), a.u(3), a.u(4), a.u(5)); }},
     {"add_sums", [](Args& a) { add_sums(a.d(0), a.f(1), a.u(2), a.u(3)); }},
-    {"adam",
-     [](Args& a) {
-         adam(a.f(0), a.f(1), a.f(2), a.f(3), a.l(4), a.x(5), a.x(6), a.x(7), a.x(8), a.x(9), a.x(10), a.x(11));
-     }},
 };
 
 // Kernels whose lanes meet.

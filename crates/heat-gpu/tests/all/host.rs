@@ -77,10 +77,6 @@ fn number(slot: Slot) -> u32 {
     }
 }
 
-fn width(slot: Slot) -> usize {
-    if slot == Slot::PartialSums { 8 } else { 4 }
-}
-
 impl Host {
     /// `None`, with a line that says so, without a C++ compiler.
     pub fn new(test: &str) -> Option<Host> {
@@ -129,7 +125,9 @@ impl Host {
                 Arg::At(At { slot, offset }, _) => {
                     all.push(b'a');
                     all.extend_from_slice(&number(slot).to_le_bytes());
-                    all.extend_from_slice(&((offset * width(slot)) as u64).to_le_bytes());
+                    all.extend_from_slice(
+                        &((offset * slot.elements().bytes()) as u64).to_le_bytes(),
+                    );
                     continue;
                 }
                 Arg::Null => 0,
@@ -151,7 +149,7 @@ impl Host {
         let mut all = Vec::new();
         for At { slot, offset } in [p.a, p.b, p.out] {
             all.extend_from_slice(&number(slot).to_le_bytes());
-            all.extend_from_slice(&((offset * width(slot)) as u64).to_le_bytes());
+            all.extend_from_slice(&((offset * slot.elements().bytes()) as u64).to_le_bytes());
         }
         for v in [p.m, p.n, p.k] {
             all.extend_from_slice(&(v as u64).to_le_bytes());
@@ -189,7 +187,7 @@ impl Device for Host {
             if size.is_none_or(|size| size < len) {
                 moved |= size.is_some();
                 self.sizes.insert(slot, len);
-                let bytes = (len * width(slot)) as u64;
+                let bytes = (len * slot.elements().bytes()) as u64;
                 self.tell(b'r', &[&number(slot).to_le_bytes(), &bytes.to_le_bytes()])?;
             }
         }

@@ -1,10 +1,9 @@
 //! Kernels on the processor, one by one.
 
 use heat_gpu::device::Device;
-use heat_gpu::launch::{Arg, Launch, THREADS};
+use heat_gpu::launch::Launch;
 use heat_gpu::mirror::Mirror;
 use heat_gpu::plan::{At, Drop, Op, Plan, Slot, key_words};
-use heat_ood::ebm::optim::Adam;
 use heat_ood::math::rng::{Purpose, Stream};
 
 use crate::host::Host;
@@ -112,46 +111,6 @@ fn steps_have_the_bits_of_the_processor() {
             }
         }
     }
-}
-
-/// The library's Adam, which is PyTorch's, over three steps.
-#[test]
-fn adam_has_the_bits_of_the_processor() {
-    let Some(mut host) = Host::new("adam") else { return };
-    let n = 1000;
-    let [p, g, m, v] = [Slot::Parameters, Slot::ParameterGradient, Slot::White, Slot::Noise];
-    host.reserve(&[(p, n), (g, n), (m, n), (v, n)]).unwrap();
-    let mut parameters = vec![0.0; n];
-    Stream::new(1, Purpose::User, 0, 0).fill_normal(&mut parameters);
-    host.put(p, &parameters).unwrap();
-    host.put(m, &vec![0.0; n]).unwrap();
-    host.put(v, &vec![0.0; n]).unwrap();
-    let (betas, lr, decay) = ([0.9, 0.999], 1e-3, 0.01);
-    let mut adam = Adam::new(betas, n).with_weight_decay(decay);
-    for t in 1..=3 {
-        let mut gradient = vec![0.0; n];
-        Stream::new(2, Purpose::User, t, 0).fill_normal(&mut gradient);
-        host.put(g, &gradient).unwrap();
-        adam.step(&mut parameters, &gradient, lr);
-        let power = t as i32;
-        let numbers = [
-            betas[0],
-            1.0 - betas[0],
-            betas[1],
-            1.0 - betas[1],
-            lr / (1.0 - f64::powi(betas[0], power)),
-            (1.0 - f64::powi(betas[1], power)).sqrt(),
-            1.0 - lr * decay,
-        ];
-        let mut args: Vec<Arg> = [p, g, m, v].map(|slot| Arg::At(slot.into(), n)).to_vec();
-        args.push(Arg::U64(n as u64));
-        args.extend(numbers.map(|v| Arg::F32(v as f32)));
-        host.launch(&Launch { kernel: "adam", grid: (n.div_ceil(THREADS) as u32, 1), args })
-            .unwrap();
-    }
-    let mut found = vec![0.0; n];
-    host.take(p, &mut found).unwrap();
-    assert_bits([found, parameters], "adam");
 }
 
 /// What a launch must not do is seen: a test of the sanitizers themselves.

@@ -118,6 +118,7 @@ fn energy<'a>(net: &'a Mlp, prior: &'a dyn Prior) -> Energy<'a> {
 /// Chains of networks and priors on a device against those of the processor: all of them, or each network
 /// with one prior and each prior with one network.
 fn chains_are_those_of_the_processor<D: Device>(all: bool, mut device: impl FnMut() -> Option<D>) {
+    let mut most = 0.0f32;
     let labels: Vec<u32> = (0..150).map(|i| i % CLASSES as u32).collect();
     for (prior_name, prior) in
         [("gmm", gmm(true)), ("gmm plain", gmm(false)), ("el", el()), ("none", none())]
@@ -139,7 +140,11 @@ fn chains_are_those_of_the_processor<D: Device>(all: bool, mut device: impl FnMu
                 ("no prior", Energy { temperature_prior: f64::INFINITY, ..plain }, chain()),
             ];
             if prior_name.starts_with("gmm") {
-                cases.push(("given classes", Energy { labels: Some(&labels), ..plain }, chain()));
+                let given = Energy { labels: Some(&labels), ..plain };
+                cases.push(("given classes", given, chain()));
+                let alone = Energy { temperature_prior: f64::INFINITY, ..given };
+                cases.push(("given classes, no prior", alone, chain()));
+                cases.push(("no steps", given, Langevin { steps: 0, ..chain() }));
                 let whitened = Langevin { precondition: true, ..chain() };
                 cases.push(("preconditioned", plain, whitened));
                 let both = Langevin { eps: (0.0, 0.0), ..whitened };
@@ -152,12 +157,14 @@ fn chains_are_those_of_the_processor<D: Device>(all: bool, mut device: impl FnMu
                 let want = sampled(&mut Cpu::default(), &energy, &chain);
                 let got = sampled(&mut gpu, &energy, &chain);
                 let far = distance(&want, &got);
+                most = most.max(far);
                 // Rounding of single-precision products over three steps; priors scale it by 1/T_prior
                 // and the condition number of their whitening.
                 assert!(far < 2e-5, "{prior_name}, {name}, {what}: {far}");
             }
         }
     }
+    println!("the largest distance of a chain: {most}");
 }
 
 #[test]
@@ -259,4 +266,18 @@ fn fast_units_change_less_than_the_noise() {
         let far = (squares.sum::<f64>() / want.len() as f64).sqrt();
         assert!(far > 0.0 && far < 0.01 * chain().eps.0, "{name}: {far}");
     }
+}
+
+/// A class that the prior has not would be read beyond its means.
+#[test]
+fn classes_that_there_are_not() {
+    let prior = gmm(true);
+    let net = networks().remove(0).1;
+    let mut gpu = Gpu::new(Mirror::default(), prior.clone(), Precision::F32).unwrap();
+    let labels = vec![CLASSES as u32; 10];
+    let energy = Energy { labels: Some(&labels), ..energy(&net, &*prior) };
+    let mut z = features(10).0;
+    let key = ChainKey { seed: 1, step: 0, block: 0 };
+    let said = gpu.sample(&energy, &chain(), key, &mut z).unwrap_err().to_string();
+    assert!(said.contains("class 3") && said.contains("0..3"), "{said}");
 }
